@@ -1,0 +1,18 @@
+//! What every actor is built from.
+//!
+//! - [`port`]: [`Ask`], [`Answer`], [`Endpoint`]: one way to call, local or remote.
+//! - [`ports`]: what the outside world gives a node: [`Clock`], [`Random`], [`Network`], [`Offload`].
+//! - [`wire`], [`peer`], [`listener`]: the same calls over a socket.
+//!
+//! Invariant: nothing outside this folder reads the system's clock, draws a random number or opens a socket.
+
+pub mod listener;
+pub mod network;
+pub mod peer;
+pub mod port;
+pub mod ports;
+pub mod wire;
+
+pub use network::Network;
+pub use port::{Answer, Ask, Body, Endpoint, FileRange, MasterPort, MasterRef, WorkerPort, WorkerRef, call};
+pub use ports::{Clock, Offload, Ports, Random};

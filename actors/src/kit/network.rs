@@ -1,0 +1,80 @@
+//! Sockets as a port: the only place that opens one.
+
+use std::io;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connects to and listens on addresses (`host:port`).
+#[async_trait]
+pub trait Network: Send + Sync {
+    async fn connect(&self, address: &str) -> io::Result<Stream>;
+    /// Port 0 picks a free one: see [`Accept::address`].
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Accept>>;
+}
+
+#[async_trait]
+pub trait Accept: Send {
+    async fn accept(&mut self) -> io::Result<Stream>;
+    /// The address that is listened on, with its real port.
+    fn address(&self) -> String;
+}
+
+/// A connected byte stream, in two halves.
+pub struct Stream {
+    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+    pub writer: Writer,
+    /// The other side, for messages.
+    pub peer: String,
+}
+
+pub enum Writer {
+    /// A TCP socket, which `sendfile` can write to.
+    Tcp(OwnedWriteHalf),
+    Other(Box<dyn AsyncWrite + Send + Unpin>),
+}
+
+/// TCP of the system.
+pub struct TcpNetwork;
+
+fn tcp_stream(socket: TcpStream) -> io::Result<Stream> {
+    socket.set_nodelay(true)?;
+    let peer = socket.peer_addr()?.to_string();
+    let (reader, writer) = socket.into_split();
+    Ok(Stream {
+        reader: Box::new(reader),
+        writer: Writer::Tcp(writer),
+        peer,
+    })
+}
+
+#[async_trait]
+impl Network for TcpNetwork {
+    async fn connect(&self, address: &str) -> io::Result<Stream> {
+        tcp_stream(TcpStream::connect(address).await?)
+    }
+
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Accept>> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?.to_string();
+        Ok(Box::new(TcpAccept { listener, address }))
+    }
+}
+
+struct TcpAccept {
+    listener: TcpListener,
+    address: String,
+}
+
+#[async_trait]
+impl Accept for TcpAccept {
+    async fn accept(&mut self) -> io::Result<Stream> {
+        tcp_stream(self.listener.accept().await?.0)
+    }
+
+    fn address(&self) -> String {
+        self.address.clone()
+    }
+}

@@ -1,0 +1,14 @@
+//! The actors of Curvine. One folder per subsystem; each `mod.rs` says what it owns.
+//!
+//! - [`kit`]: ports, the remote proxy and the listener: what every actor is built from.
+//! - [`client`]: the Rust client, reused by FUSE, `cv` and the Hadoop file system.
+//! - `master`, `worker`, `ufs`: the servers, behind the feature `server`.
+
+pub mod client;
+pub mod kit;
+#[cfg(feature = "server")]
+pub mod master;
+#[cfg(feature = "server")]
+pub mod ufs;
+#[cfg(feature = "server")]
+pub mod worker;

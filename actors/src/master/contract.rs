@@ -1,0 +1,94 @@
+//! What the actors of a master ask of each other, as traits: each can be built and tested without the others.
+//!
+//! The ladder of asks, top down: `Loader` > `Namespace` > `UfsView` > `Blocks` > `Replica`.
+
+use async_trait::async_trait;
+use curvine_protocol::job::JobRecord;
+use curvine_protocol::master::{BlockCommit, Entry, FsStats};
+use curvine_protocol::mount::MountRecord;
+use curvine_protocol::op::{Command, Op, OpReply};
+use curvine_protocol::{
+    Attr, BlockId, BlockRef, CurvinePath, DirEntry, FileLayout, InodeId, JobId, MountId, Node, Result,
+};
+
+/// The Replica's port: makes commands durable on a majority, applies them, answers.
+#[async_trait]
+pub trait Consensus: Send + Sync {
+    /// Answers after commit and apply. The outer error: the command's fate is unknown or it was refused
+    /// (`NotLeader`, `Timeout`, `Overloaded`); an error of the command itself is `OpReply::Failed`.
+    async fn propose(&self, command: Command) -> Result<OpReply>;
+
+    /// Returns when the local state contains everything acknowledged before the call, or fails with `NotLeader`.
+    /// Fast when the lease is valid.
+    async fn read_barrier(&self) -> Result<()>;
+
+    fn is_leader(&self) -> bool;
+}
+
+/// Proposes the leader's own commands (client 0, sequence 0, uid/gid 0, the time of now).
+#[async_trait]
+pub trait ProposeOp: Send + Sync {
+    /// An error of the command itself comes back as `Err` too.
+    async fn propose_op(&self, op: Op) -> Result<OpReply>;
+}
+
+/// The namespace as applied on this master. Every method reads one consistent state, takes microseconds and never
+/// blocks on anything but memory-mapped pages. No staleness check of under file systems happens here.
+pub trait NamespaceView: Send + Sync {
+    fn lookup(&self, node: &Node, follow: bool) -> Result<Entry>;
+    fn attr(&self, inode: InodeId) -> Result<Attr>;
+    /// A page of a directory in the order of names: entries after `after`, and whether there are more.
+    fn list(&self, directory: InodeId, after: Option<&str>, limit: usize) -> Result<(Vec<DirEntry>, bool)>;
+    /// Blocks without workers; `source` is set for a file whose content is in an under file system.
+    fn layout(&self, inode: InodeId) -> Result<FileLayout>;
+    fn path(&self, inode: InodeId) -> Result<CurvinePath>;
+    /// The file that a block belongs to, its index there, and what the namespace expects of it. None = garbage.
+    fn block_owner(&self, block: BlockId) -> Result<Option<(InodeId, u32, BlockRef)>>;
+    fn mounts(&self) -> Result<Vec<MountRecord>>;
+    fn mount(&self, id: MountId) -> Result<Option<MountRecord>>;
+    /// For an inode at or below a mount point: the mount and the key of the inode's object relative to the mount's
+    /// root (`a/b`, no trailing slash; empty for the mount point itself).
+    fn mounted(&self, inode: InodeId) -> Result<Option<(MountId, String)>>;
+    /// A file in a mount whose content is newer than its object.
+    fn needs_export(&self, inode: InodeId) -> Result<bool>;
+    fn job(&self, id: JobId) -> Result<Option<JobRecord>>;
+    fn jobs(&self) -> Result<Vec<JobRecord>>;
+    fn inode_count(&self) -> Result<u64>;
+    fn cluster(&self) -> Result<Option<curvine_protocol::ClusterId>>;
+}
+
+/// Keeps the namespace below mounts in step with their under file systems. The Namespace actor awaits these before
+/// it reads or changes anything at or below a mount; inodes outside mounts never get here.
+#[async_trait]
+pub trait UfsView: Send + Sync {
+    /// Makes every name along the path (and the last, if it exists there) known and fresh.
+    async fn refresh_path(&self, path: &CurvinePath) -> Result<()>;
+    /// Makes one name in a directory fresh. Cheap when checked within the mount's staleness.
+    async fn refresh_child(&self, directory: InodeId, name: &str) -> Result<()>;
+    /// Makes one file's version fresh.
+    async fn refresh_inode(&self, inode: InodeId) -> Result<()>;
+    /// Makes a whole directory (not what is below its subdirectories) fresh.
+    async fn refresh_dir(&self, directory: InodeId) -> Result<()>;
+    /// Makes the change in the under file system that must precede the namespace's (delete, rename, mkdir), and
+    /// refuses what a mount does not allow (`ReadOnly`, `CrossMount`).
+    async fn before_change(&self, op: &Op) -> Result<()>;
+}
+
+/// Which worker holds which block: soft state, from reports and commits.
+#[async_trait]
+pub trait Placement: Send + Sync {
+    /// Fills in workers for reading: holders first; for missing blocks of a file with a source, where to cache them.
+    fn locate(&self, layout: &mut FileLayout);
+    /// Fills in workers for writing new bytes: holders of a block, else where a new one should go.
+    ///
+    /// # Errors
+    /// `NoSpace`, or `BlockUnavailable` if no worker is live: the message says what to do.
+    fn place(&self, layout: &mut FileLayout) -> Result<()>;
+    /// A client committed these; their own reports will follow.
+    fn committed(&self, blocks: &[BlockCommit]);
+    /// Apply dropped the last reference to these blocks.
+    fn released(&self, blocks: &[BlockId]);
+    fn stats(&self) -> FsStats;
+    /// How many of these blocks' bytes some live worker holds.
+    fn cached_bytes(&self, blocks: &[BlockRef]) -> u64;
+}

@@ -1,0 +1,3 @@
+//! The master: the namespace, replicated by Raft; the workers and their blocks; mounts and jobs.
+
+pub mod contract;

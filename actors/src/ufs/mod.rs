@@ -1,0 +1,1 @@
+//! Under file systems through OpenDAL.

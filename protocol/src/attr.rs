@@ -1,0 +1,138 @@
+//! What the namespace says about a file: attributes, directory entries, the layout of its data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BlockId, InodeId, MountId, WorkerId};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+#[repr(u8)]
+pub enum FileKind {
+    File = 1,
+    Directory = 2,
+    Symlink = 3,
+    Fifo = 4,
+    Socket = 5,
+    CharDevice = 6,
+    BlockDevice = 7,
+}
+
+impl From<FileKind> for u8 {
+    fn from(kind: FileKind) -> u8 {
+        kind as u8
+    }
+}
+
+impl TryFrom<u8> for FileKind {
+    type Error = String;
+    fn try_from(code: u8) -> Result<Self, String> {
+        use FileKind::*;
+        [File, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice]
+            .into_iter()
+            .find(|&kind| kind as u8 == code)
+            .ok_or_else(|| format!("unknown file kind {code}"))
+    }
+}
+
+/// Attributes of one inode, as `stat(2)` has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attr {
+    pub inode: InodeId,
+    pub kind: FileKind,
+    /// Permission bits, `0o7777` at most.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub nlink: u32,
+    pub size_bytes: u64,
+    pub atime_ns: i64,
+    pub mtime_ns: i64,
+    pub ctime_ns: i64,
+    pub btime_ns: i64,
+    /// Device number of a device node, else 0.
+    pub rdev: u32,
+    /// Length of every block of a file but the last. 0 for what is not a file.
+    pub block_bytes: u64,
+    /// Replicas wanted of each block.
+    pub replicas: u8,
+    /// Grows with every change of the content. Clients drop cached data of another version.
+    pub content_version: u64,
+    /// For a file whose authority is an under file system: which version of the object this is.
+    pub ufs: Option<UfsVersion>,
+}
+
+impl Attr {
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.kind == FileKind::File
+    }
+}
+
+/// Which version of an object: two versions are the same if every field is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UfsVersion {
+    pub size_bytes: u64,
+    /// The store's modification time in milliseconds, 0 where it has none.
+    pub mtime_ms: i64,
+    /// The store's ETag, without quotes, where it has one.
+    pub etag: Option<String>,
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirEntry {
+    pub name: String,
+    pub attr: Attr,
+    /// Where a symbolic link points.
+    pub target: Option<String>,
+}
+
+/// One block of a file. Block `i` covers the bytes from `i * block_bytes` on; bytes of that range beyond
+/// `len_bytes` but below the file's size are a hole and read as zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockRef {
+    pub id: BlockId,
+    pub len_bytes: u64,
+    /// Grows whenever the block is opened for overwriting; a replica of an older generation is stale.
+    pub generation: u32,
+}
+
+/// A block and who can serve it, best first. Empty for a block that nobody has (a hole, or not cached yet).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocatedBlock {
+    pub block: BlockRef,
+    pub workers: Vec<WorkerId>,
+}
+
+/// How to reach a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerAddress {
+    pub id: WorkerId,
+    /// `host:port` of its data service.
+    pub address: String,
+}
+
+/// Where the data of a file is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileLayout {
+    pub attr: Attr,
+    /// One for each block index, in order. For a file of an under file system, every block is listed; one that no
+    /// worker holds is read through any of its `workers`, which are then where it should be cached.
+    pub blocks: Vec<LocatedBlock>,
+    /// The address of every worker named in `blocks`, each once.
+    pub workers: Vec<WorkerAddress>,
+    /// Set where missing blocks are fetched from an under file system instead of being an error.
+    pub source: Option<UfsSource>,
+}
+
+/// The object behind a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UfsSource {
+    pub mount: MountId,
+    /// Key relative to the mount's root, as the store has it; no leading slash.
+    pub key: String,
+    pub version: UfsVersion,
+}

@@ -1,0 +1,55 @@
+//! What a call is: a typed request with a code, and its typed reply.
+
+use std::fmt::Debug;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::error::Result;
+use crate::ids::ClientId;
+use crate::op::{Op, OpReply};
+
+/// A request that one node can make of another. The same type is used locally and remotely.
+pub trait Call: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + Unpin + 'static {
+    /// The code on the wire. Unique for ever.
+    const CODE: u16;
+    /// The name in logs and metrics.
+    const NAME: &'static str;
+    type Reply: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + Unpin + 'static;
+}
+
+/// A call that changes the namespace: it becomes an [`Op`] in the replicated log.
+pub trait Mutation: Call {
+    fn into_op(self) -> Op;
+    /// Takes the typed reply out; an error if the reply is of another op, which is a fault of ours.
+    fn reply_from(reply: OpReply) -> Result<Self::Reply>;
+}
+
+/// Who calls, and which of its calls this is. Travels in every frame's header.
+///
+/// Every mutation of a client has its own `sequence`, from 1 upward, kept over retries: the master remembers the
+/// replies of a client's sequences that are not below `acked_below`, and answers a retry from memory.
+/// `sequence` 0 means: not a mutation, or one that needs no de-duplication.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallContext {
+    pub client: ClientId,
+    pub sequence: u64,
+    /// The client has the replies of all its sequences below this one.
+    pub acked_below: u64,
+    /// How long the caller waits for the reply, in milliseconds from now; 0 = the server's default.
+    pub deadline_ms: u32,
+    /// On behalf of whom. New inodes belong to them.
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Declares the calls of a service: `code => Request -> Reply`.
+macro_rules! calls {
+    ($($code:literal => $call:ident -> $reply:ty;)*) => {$(
+        impl $crate::call::Call for $call {
+            const CODE: u16 = $code;
+            const NAME: &'static str = stringify!($call);
+            type Reply = $reply;
+        }
+    )*};
+}
+pub(crate) use calls;

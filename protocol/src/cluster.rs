@@ -1,0 +1,86 @@
+//! Workers as masters know them, and the state of the cluster as users see it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BlockId, ClusterId, NodeId, WorkerId};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Tier {
+    Mem,
+    Ssd,
+    Hdd,
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Tier::Mem => "MEM",
+            Tier::Ssd => "SSD",
+            Tier::Hdd => "HDD",
+        })
+    }
+}
+
+/// One data directory of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    pub tier: Tier,
+    /// Shown to people; never used as a path by anybody but the worker itself.
+    pub path: String,
+    pub capacity_bytes: u64,
+    /// Bytes of block data.
+    pub used_bytes: u64,
+    /// What may still be written: capacity and the device's free space, less the reserve.
+    pub available_bytes: u64,
+    pub blocks: u64,
+    /// Why the disk takes no more data, if it has failed.
+    pub failure: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkerState {
+    Live,
+    /// No heartbeat for longer than the master's limit.
+    Lost,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    pub id: WorkerId,
+    pub address: String,
+    pub state: WorkerState,
+    pub disks: Vec<DiskStatus>,
+    pub last_heartbeat_ms_ago: u64,
+    pub version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterStatus {
+    pub id: NodeId,
+    pub address: String,
+    /// `leader`, `follower` or `learner`.
+    pub role: String,
+    pub applied_index: u64,
+}
+
+/// Answer to `cv report`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    pub cluster: ClusterId,
+    pub version: String,
+    pub masters: Vec<MasterStatus>,
+    pub workers: Vec<WorkerStatus>,
+    pub inodes: u64,
+    pub mounts: u64,
+    /// Seconds since the answering master started.
+    pub uptime_s: u64,
+}
+
+/// A block a worker holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockReplica {
+    pub id: BlockId,
+    pub generation: u32,
+    /// Bytes of the block that are there. For a block of an under file system this counts only once it is whole.
+    pub len_bytes: u64,
+}

@@ -1,0 +1,65 @@
+//! Load jobs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::ids::JobId;
+use crate::path::CurvinePath;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobState {
+    /// Accepted; its plan is being made from listings.
+    Planning,
+    Running,
+    /// Ended, every file is cached.
+    Done,
+    /// Ended, some files failed: see the failures.
+    Failed,
+    Cancelled,
+}
+
+impl JobState {
+    pub fn is_ended(self) -> bool {
+        matches!(self, JobState::Done | JobState::Failed | JobState::Cancelled)
+    }
+}
+
+/// Counts of a job. `files_total` and `bytes_total` grow while it is planning.
+/// At the end: `files_total = files_loaded + files_already + files_failed (+ what a cancel left undone)`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobProgress {
+    pub files_total: u64,
+    pub bytes_total: u64,
+    /// Files that this job made wholly cached.
+    pub files_loaded: u64,
+    /// Files that were wholly cached when the job came to them.
+    pub files_already: u64,
+    pub files_failed: u64,
+    /// Bytes of files that are done, moved or found cached.
+    pub bytes_done: u64,
+    /// Bytes fetched from the under file system by this job.
+    pub bytes_moved: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFailure {
+    pub path: String,
+    pub error: Error,
+}
+
+/// A job as the masters keep it and as users see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    pub id: JobId,
+    /// What to load: files or directories (recursively).
+    pub paths: Vec<CurvinePath>,
+    pub state: JobState,
+    pub progress: JobProgress,
+    /// The first [`FAILURES_MAX`] failures; `progress.files_failed` counts all.
+    pub failures: Vec<FileFailure>,
+    pub created_ns: i64,
+    pub ended_ns: Option<i64>,
+}
+
+/// Failures kept in a job's record.
+pub const FAILURES_MAX: usize = 1_000;

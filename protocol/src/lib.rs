@@ -1,0 +1,38 @@
+//! What Curvine nodes can say to each other.
+//!
+//! This crate holds the vocabulary and nothing that acts: ids, paths, attributes, errors, the typed calls of the
+//! two services ([`master`] and [`worker`]), the commands that the master replicates ([`op`]) and the [`frame`]
+//! that carries all of it over a socket. No I/O, no clock, no random number.
+//!
+//! Invariants:
+//! - Every [`Call`] has one code, unique for ever; a retired code is never reused.
+//! - Messages and records are MessagePack in compact (positional) form: fields are only ever appended, each new
+//!   one with `#[serde(default)]`. Golden byte tests in `protocol/tests` hold this.
+//! - Units are in the names: `_ns` nanoseconds since the Unix epoch, `_ms` milliseconds, `_bytes` bytes.
+
+pub mod attr;
+pub mod call;
+pub mod checksum;
+pub mod cluster;
+pub mod codec;
+pub mod error;
+pub mod frame;
+pub mod ids;
+pub mod job;
+pub mod master;
+pub mod mount;
+pub mod op;
+pub mod path;
+pub mod worker;
+
+pub use attr::{Attr, BlockRef, DirEntry, FileKind, FileLayout, LocatedBlock, UfsVersion};
+pub use call::{Call, CallContext, Mutation};
+pub use error::{Error, ErrorKind, Result};
+pub use ids::*;
+pub use path::{CurvinePath, Node};
+
+/// Every call of both services, for macros that name calls without their service.
+pub mod master_or_worker {
+    pub use crate::master::*;
+    pub use crate::worker::*;
+}

@@ -1,0 +1,134 @@
+//! Mounted under file systems.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::MountId;
+use crate::path::CurvinePath;
+
+/// A mount as the masters keep it. Holds credentials: never printed, never logged, sent to registered workers only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRecord {
+    pub id: MountId,
+    pub path: CurvinePath,
+    /// `s3://bucket/prefix`, `file:///dir`, ...
+    pub uri: String,
+    /// Options for the OpenDAL service, under OpenDAL's names, with secrets.
+    pub options: BTreeMap<String, String>,
+    pub settings: MountSettings,
+    pub created_ns: i64,
+}
+
+impl std::fmt::Debug for MountRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.public().fmt(f)
+    }
+}
+
+/// What Curvine itself wants to know of a mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSettings {
+    /// Writes are refused with `ReadOnly` unless set.
+    pub writable: bool,
+    /// How long what the under file system said about a name is believed, in milliseconds. 0 = ask every time.
+    pub staleness_ms: u64,
+}
+
+impl Default for MountSettings {
+    fn default() -> Self {
+        MountSettings {
+            writable: false,
+            staleness_ms: 5_000,
+        }
+    }
+}
+
+/// A mount as users see it: the values of secret options are `***`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountInfo {
+    pub id: MountId,
+    pub path: CurvinePath,
+    pub uri: String,
+    pub options: BTreeMap<String, String>,
+    pub settings: MountSettings,
+    pub created_ns: i64,
+}
+
+/// Option names whose values are shown. Everything else is a secret until proven harmless.
+const SHOWN_OPTIONS: &[&str] = &[
+    "endpoint",
+    "region",
+    "bucket",
+    "container",
+    "root",
+    "enable_virtual_host_style",
+    "disable_config_load",
+    "disable_ec2_metadata",
+    "allow_anonymous",
+    "skip_signature",
+    "server_side_encryption",
+    "default_storage_class",
+    "role_arn",
+    "checksum_algorithm",
+    "batch_max_operations",
+    "delete_max_size",
+    "disable_stat_with_override",
+    "disable_list_objects_v2",
+    "enable_request_payer",
+    "enable_versioning",
+    "default_storage_class",
+];
+
+impl MountRecord {
+    /// The record without its secrets.
+    pub fn public(&self) -> MountInfo {
+        let shown = |name: &String| SHOWN_OPTIONS.contains(&name.as_str());
+        MountInfo {
+            id: self.id,
+            path: self.path.clone(),
+            uri: self.uri.clone(),
+            options: self
+                .options
+                .iter()
+                .map(|(name, value)| {
+                    (
+                        name.clone(),
+                        if shown(name) {
+                            value.clone()
+                        } else {
+                            "***".to_owned()
+                        },
+                    )
+                })
+                .collect(),
+            settings: self.settings.clone(),
+            created_ns: self.created_ns,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_debug_nor_public_shows_a_secret() {
+        let options = [
+            ("endpoint", "http://s3"),
+            ("secret_access_key", "hunter2"),
+            ("session_token", "hunter2"),
+        ];
+        let record = MountRecord {
+            id: MountId(1),
+            path: CurvinePath::parse("/data").expect("valid"),
+            uri: "s3://bucket".to_owned(),
+            options: options.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            settings: MountSettings::default(),
+            created_ns: 0,
+        };
+        assert_eq!(record.public().options["secret_access_key"], "***");
+        assert_eq!(record.public().options["endpoint"], "http://s3");
+        assert!(!format!("{record:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,138 @@
+//! The commands of the replicated log, and what applying one yields.
+//!
+//! Applying is a pure function of the state and the command: the time is in the command, ids come from counters in
+//! the state. A command is a record on disk and on the wire between masters: its golden bytes are tested.
+
+use serde::{Deserialize, Serialize};
+
+use crate::attr::{FileKind, FileLayout, UfsVersion};
+use crate::error::Error;
+use crate::ids::{ClientId, ClusterId, InodeId, JobId, MountId, WorkerId};
+use crate::job::{JobProgress, JobRecord, JobState};
+use crate::master::*;
+use crate::mount::{MountRecord, MountSettings};
+use crate::path::CurvinePath;
+use crate::worker::Done;
+
+/// One command: what to do, for whom, when.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Command {
+    pub client: ClientId,
+    /// 0 = not de-duplicated (commands of the masters themselves, which are idempotent).
+    pub sequence: u64,
+    pub acked_below: u64,
+    pub uid: u32,
+    pub gid: u32,
+    /// The leader's wall clock when it took the command, nanoseconds since the Unix epoch.
+    pub time_ns: i64,
+    pub op: Op,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Op {
+    // Calls of clients
+    MakeDir(MakeDir),
+    CreateFile(CreateFile),
+    MakeNode(MakeNode),
+    OpenForWrite(OpenForWrite),
+    AllocateBlocks(AllocateBlocks),
+    CommitFile(CommitFile),
+    SetAttr(SetAttr),
+    Rename(Rename),
+    Unlink(Unlink),
+    RemoveDir(RemoveDir),
+    Delete(Delete),
+    MakeSymlink(MakeSymlink),
+    MakeLink(MakeLink),
+    SetXattr(SetXattr),
+    RemoveXattr(RemoveXattr),
+    ReleaseInode(ReleaseInode),
+    RenewSession(RenewSession),
+    EndSession(EndSession),
+    // Commands of the leader itself
+    /// Once, when the cluster is formatted. A second one changes nothing.
+    Format {
+        cluster: ClusterId,
+    },
+    /// Assigns an id to a new worker.
+    AddWorker {
+        address: String,
+    },
+    /// Records a checked mount; makes its directory where it is missing.
+    AddMount {
+        path: CurvinePath,
+        uri: String,
+        options: std::collections::BTreeMap<String, String>,
+        settings: MountSettings,
+    },
+    /// Removes the mount and every inode below it, not the objects.
+    RemoveMount {
+        path: CurvinePath,
+    },
+    /// Makes part of a directory of a mount agree with a listing of the under file system.
+    SyncDir(SyncDir),
+    /// The object of this file now has this version (after an export).
+    SetUfsVersion {
+        inode: InodeId,
+        version: UfsVersion,
+    },
+    AddJob {
+        paths: Vec<CurvinePath>,
+    },
+    /// State, counts and the failures found since the last update.
+    UpdateJob {
+        id: JobId,
+        state: JobState,
+        progress: JobProgress,
+        failures: Vec<crate::job::FileFailure>,
+    },
+    /// Ends the sessions of clients that were not heard of since this time.
+    ExpireSessions {
+        before_ns: i64,
+    },
+}
+
+/// A range of a directory as the under file system has it. Names in the range that are not in `objects` are removed
+/// from the namespace, unless they are being written or were written and not exported yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncDir {
+    pub directory: InodeId,
+    /// Names after this one; none = from the first.
+    pub after: Option<String>,
+    /// Up to and with this one; none = to the last.
+    pub until: Option<String>,
+    /// Sorted by name.
+    pub objects: Vec<UfsObject>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UfsObject {
+    pub name: String,
+    /// `File` or `Directory`.
+    pub kind: FileKind,
+    /// For a file.
+    pub version: Option<UfsVersion>,
+}
+
+/// What applying a command yields.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum OpReply {
+    Done(Done),
+    Entry(Entry),
+    /// Without workers: the leader adds where the blocks are.
+    Layout(FileLayout),
+    Renamed(Renamed),
+    Deleted(Deleted),
+    Worker(WorkerId),
+    Mount(MountRecord),
+    Job(JobRecord),
+    /// How many inodes were added, changed and removed.
+    Synced {
+        added: u64,
+        changed: u64,
+        removed: u64,
+    },
+    MountRemoved(MountId),
+    /// Read back from a record of a reply that was an error.
+    Failed(Error),
+}

@@ -1,0 +1,184 @@
+//! The worker service: what clients and masters ask of a worker. `R` below is the reply's body.
+
+use serde::{Deserialize, Serialize};
+
+use crate::attr::UfsSource;
+use crate::call::calls;
+use crate::cluster::DiskStatus;
+use crate::error::Error;
+use crate::ids::{BlockId, ClusterId, InodeId, WorkerId};
+
+/// Nothing: the floor under every other call's cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerEcho {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerEchoed {
+    pub worker: WorkerId,
+    pub cluster: ClusterId,
+}
+
+/// Reads a range of a block; the bytes are the reply's body.
+///
+/// The worker may answer with fewer bytes than asked, at least one unless the range starts at or beyond the
+/// block's end. At most [`READ_BYTES_MAX`] a call.
+///
+/// # Errors
+/// `NotFound` if the worker lacks the block and `fill` is none; `Stale` if it has another generation; `Corrupt`;
+/// `UfsChanged`, `Ufs`, `UfsDenied` while filling.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadBlock {
+    pub block: BlockId,
+    pub generation: u32,
+    pub offset_bytes: u64,
+    pub len_bytes: u32,
+    /// Where to fetch what is missing.
+    pub fill: Option<Fill>,
+}
+
+pub const READ_BYTES_MAX: u32 = 4 << 20;
+
+/// How a worker fills a block from an under file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fill {
+    /// The file, by which the worker asks the master what object this is: a client's word is not taken for it.
+    pub inode: InodeId,
+    /// Index of the block in the file.
+    pub block_index: u32,
+}
+
+/// The body is the bytes from `offset_bytes` on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockData {
+    pub offset_bytes: u64,
+    /// CRC32C of each piece of the body, cut at the block's chunk boundaries (`checksum::CHUNK_BYTES`): the first and the
+    /// last piece may be short. The reader verifies them.
+    pub checksums: Vec<u32>,
+}
+
+/// Writes the request's body at an offset of a block that is being written, creating it if it is not there.
+///
+/// # Errors
+/// `NoSpace`, `Io`; `Stale` if the worker has a newer generation; `Corrupt` if the body fails its checksum.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteBlock {
+    pub block: BlockId,
+    pub generation: u32,
+    pub offset_bytes: u64,
+    /// CRC32C of the body.
+    pub checksum: u32,
+    /// The committed length of the block when this writer opened it. On the first write of a generation the worker
+    /// cuts the block to it, so that what an earlier truncation hid reads as zeros.
+    pub base_len_bytes: u64,
+    /// Space to set aside, a hint: how long the block may become.
+    pub reserve_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockWritten {
+    /// Length of the block after the write.
+    pub len_bytes: u64,
+}
+
+/// Makes what was written to a block visible and checksummed; with `sync`, on disk too. The block may be written
+/// again afterwards (same generation).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealBlock {
+    pub block: BlockId,
+    pub generation: u32,
+    pub sync: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockSealed {
+    pub len_bytes: u64,
+}
+
+/// Write + seal of a whole small block in one round trip; the body is its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutBlock {
+    pub block: BlockId,
+    pub generation: u32,
+    /// CRC32C of the body.
+    pub checksum: u32,
+    pub sync: bool,
+}
+
+/// From the master: deletes blocks. Those that are not there are not an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteBlocks {
+    pub blocks: Vec<BlockId>,
+}
+
+/// From the master: makes whole blocks of under file systems be there. Answers when all have ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadBlocks {
+    pub tasks: Vec<LoadTask>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadTask {
+    pub block: BlockId,
+    pub generation: u32,
+    pub len_bytes: u64,
+    /// Where the block starts in the object.
+    pub object_offset_bytes: u64,
+    pub source: UfsSource,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksLoaded {
+    /// In the order of the tasks: bytes fetched (0 where the block was there already), or why not.
+    pub outcomes: Vec<Result<u64, Error>>,
+}
+
+/// From the master, for a writable mount: writes a file's content to its object, then says which version that made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportFile {
+    pub inode: InodeId,
+    pub mount: crate::ids::MountId,
+    pub key: String,
+    pub size_bytes: u64,
+    /// The blocks in order, with who holds them; holes have no worker.
+    pub layout: crate::attr::FileLayout,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileExported {
+    pub version: crate::attr::UfsVersion,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetWorkerStatus {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerDisks {
+    pub worker: WorkerId,
+    pub disks: Vec<DiskStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+calls! {
+    200 => WorkerEcho -> WorkerEchoed;
+    201 => ReadBlock -> BlockData;
+    202 => WriteBlock -> BlockWritten;
+    203 => SealBlock -> BlockSealed;
+    204 => PutBlock -> BlockSealed;
+    205 => DeleteBlocks -> Done;
+    206 => LoadBlocks -> BlocksLoaded;
+    207 => ExportFile -> FileExported;
+    208 => GetWorkerStatus -> WorkerDisks;
+}
+
+/// Calls `$callback!{ $($context)* ; Call, Call, ... }` with every call of the worker service.
+#[macro_export]
+macro_rules! for_worker_calls {
+    ($callback:ident $(, $($context:tt)*)?) => {
+        $callback! { $($($context)*)? ;
+            WorkerEcho, ReadBlock, WriteBlock, SealBlock, PutBlock, DeleteBlocks, LoadBlocks, ExportFile,
+            GetWorkerStatus
+        }
+    };
+}
