@@ -11,6 +11,8 @@ pub mod network;
 pub mod peer;
 pub mod port;
 pub mod ports;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use network::Network;

@@ -1,1 +1,309 @@
-//! To come.
+//! The remote proxy: an actor that stands for a node at an address. Its `Addr` is a `MasterPort` and a `WorkerPort`.
+//!
+//! It connects at the first ask and again after a broken connection; asks in flight then fail with `Unreachable`.
+//! Retrying is the caller's business: only the caller knows whether the call may be repeated.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use actix::prelude::*;
+use curvine_protocol::codec::decode;
+use curvine_protocol::frame::FrameKind;
+use curvine_protocol::{Call, Error, ErrorKind, Result};
+use futures::stream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::network::Stream as Connection;
+use super::port::{Answer, Ask, Body};
+use super::ports::Ports;
+use super::wire::{FrameReader, Incoming, Outgoing, write_frames};
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// For a call whose context names none.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// Asks in flight to one node; one more is `Overloaded`.
+const IN_FLIGHT_MAX: usize = 4_096;
+
+pub struct Peer {
+    address: String,
+    ports: Ports,
+    link: Link,
+    /// Grows with every connection, so that news of an old one is recognised.
+    epoch: u64,
+    next_request: u64,
+    waiting: HashMap<u64, Waiting>,
+    last_received: Instant,
+}
+
+enum Link {
+    Idle,
+    /// Frames that go out as soon as there is a connection.
+    Connecting(Vec<Outgoing>),
+    Connected(mpsc::UnboundedSender<Outgoing>),
+}
+
+struct Waiting {
+    reply: oneshot::Sender<Result<Incoming>>,
+    asked_at: Instant,
+}
+
+impl Peer {
+    /// Starts the proxy in the current arbiter. Nothing is connected yet.
+    pub fn start(address: impl Into<String>, ports: &Ports) -> Addr<Peer> {
+        Actor::start(Peer {
+            address: address.into(),
+            ports: ports.clone(),
+            link: Link::Idle,
+            epoch: 0,
+            next_request: 1,
+            waiting: HashMap::new(),
+            last_received: ports.clock.now(),
+        })
+    }
+
+    fn send(&mut self, frame: Outgoing, context: &mut Context<Self>) {
+        match &mut self.link {
+            Link::Connected(writer) => {
+                // Fails only when the writer task has ended: its news is on the way and fails the ask.
+                let _ = writer.send(frame);
+            }
+            Link::Connecting(queue) => queue.push(frame),
+            Link::Idle => {
+                self.link = Link::Connecting(vec![frame]);
+                self.connect(context);
+            }
+        }
+    }
+
+    fn connect(&mut self, context: &mut Context<Self>) {
+        self.epoch += 1;
+        let (network, address) = (self.ports.network.clone(), self.address.clone());
+        let connecting = async move {
+            match timeout(CONNECT_DEADLINE, network.connect(&address)).await {
+                Ok(Ok(connection)) => Ok(connection),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer within {} s", CONNECT_DEADLINE.as_secs())),
+            }
+        };
+        context.spawn(
+            connecting
+                .into_actor(self)
+                .map(|result, peer, context| match result {
+                    Ok(connection) => peer.connected(connection, context),
+                    Err(cause) => peer.broken(Error::new(
+                        ErrorKind::Unreachable,
+                        format!(
+                            "cannot reach {}: {cause}; check that a node runs there",
+                            peer.address
+                        ),
+                    )),
+                }),
+        );
+    }
+
+    fn connected(&mut self, connection: Connection, context: &mut Context<Self>) {
+        let (writer, frames) = mpsc::unbounded_channel();
+        let Link::Connecting(queue) = std::mem::replace(&mut self.link, Link::Connected(writer.clone()))
+        else {
+            unreachable!("only a connecting peer gets a connection");
+        };
+        for frame in queue {
+            let _ = writer.send(frame);
+        }
+        let epoch = self.epoch;
+        let writing = write_frames(connection.writer, frames);
+        context.spawn(writing.into_actor(self).map(move |result, peer, _| {
+            if let Err(error) = result {
+                peer.news(
+                    epoch,
+                    Err(Error::new(
+                        ErrorKind::Unreachable,
+                        format!("connection lost: {error}"),
+                    )),
+                );
+            }
+        }));
+        let incoming = stream::unfold(
+            Some(FrameReader::new(connection.reader)),
+            move |reader| async move {
+                let mut reader = reader?;
+                let news = match reader.next().await {
+                    Ok(Some(frame)) => {
+                        return Some((
+                            Received {
+                                epoch,
+                                news: Ok(frame),
+                            },
+                            Some(reader),
+                        ));
+                    }
+                    Ok(None) => Error::new(ErrorKind::Unreachable, "the node closed the connection"),
+                    Err(error) => error,
+                };
+                Some((
+                    Received {
+                        epoch,
+                        news: Err(news),
+                    },
+                    None,
+                ))
+            },
+        );
+        context.add_stream(incoming);
+    }
+
+    fn news(&mut self, epoch: u64, news: Result<Incoming>) {
+        if epoch != self.epoch {
+            return;
+        }
+        match news {
+            Ok(frame) if frame.prefix.kind == FrameKind::Goodbye => {
+                let error = decode::<Error>(&frame.header).unwrap_or_else(|garbled| garbled);
+                self.broken(error.while_doing(format_args!("{} closed the connection", self.address)));
+            }
+            Ok(frame) => {
+                self.last_received = self.ports.clock.now();
+                if let Some(waiting) = self.waiting.remove(&frame.prefix.request_id) {
+                    let _ = waiting.reply.send(Ok(frame));
+                }
+            }
+            Err(error) => self.broken(error.while_doing(&self.address)),
+        }
+    }
+
+    /// Fails what is in flight and forgets the connection; the next ask makes a new one.
+    fn broken(&mut self, error: Error) {
+        self.epoch += 1;
+        self.link = Link::Idle;
+        for (_, waiting) in self.waiting.drain() {
+            let _ = waiting.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+impl Actor for Peer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        // Admission is ours (IN_FLIGHT_MAX); the mailbox must not make senders queue behind each other.
+        context.set_mailbox_capacity(IN_FLIGHT_MAX);
+    }
+}
+
+struct Received {
+    epoch: u64,
+    news: Result<Incoming>,
+}
+
+impl StreamHandler<Received> for Peer {
+    fn handle(&mut self, received: Received, _context: &mut Self::Context) {
+        self.news(received.epoch, received.news);
+    }
+
+    /// A connection's stream ends; the peer lives on.
+    fn finished(&mut self, _context: &mut Self::Context) {}
+}
+
+/// A caller gave up on a request.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct GaveUp(u64);
+
+impl Handler<GaveUp> for Peer {
+    type Result = ();
+
+    fn handle(&mut self, gave_up: GaveUp, _context: &mut Self::Context) {
+        let Some(waiting) = self.waiting.remove(&gave_up.0) else {
+            return;
+        };
+        if self.last_received < waiting.asked_at {
+            // Silence since the ask: the other side, or the way to it, is gone without saying so.
+            self.broken(Error::new(
+                ErrorKind::Unreachable,
+                format!("{} does not answer; the connection is given up", self.address),
+            ));
+        }
+    }
+}
+
+impl<C: Call> Handler<Ask<C>> for Peer {
+    type Result = ResponseFuture<Result<Answer<C>>>;
+
+    fn handle(&mut self, ask: Ask<C>, context: &mut Self::Context) -> Self::Result {
+        if self.waiting.len() >= IN_FLIGHT_MAX {
+            let full = format!(
+                "{}: {IN_FLIGHT_MAX} calls are in flight; try again later",
+                self.address
+            );
+            return Box::pin(async move { Err(Error::new(ErrorKind::Overloaded, full)) });
+        }
+        let request_id = self.next_request;
+        self.next_request += 1;
+        let header = (&ask.context, &ask.call);
+        let frame = match Outgoing::new(
+            FrameKind::Request,
+            C::CODE,
+            request_id,
+            &header,
+            Body::Bytes(ask.body),
+        ) {
+            Ok(frame) => frame,
+            Err(error) => return Box::pin(async move { Err(error.while_doing(C::NAME)) }),
+        };
+        let (reply, replied) = oneshot::channel();
+        self.waiting.insert(
+            request_id,
+            Waiting {
+                reply,
+                asked_at: self.ports.clock.now(),
+            },
+        );
+        self.send(frame, context);
+
+        let deadline = match ask.context.deadline_ms {
+            0 => CALL_DEADLINE,
+            ms => Duration::from_millis(ms.into()),
+        };
+        let (this, address) = (context.address(), self.address.clone());
+        Box::pin(async move {
+            match timeout(deadline, replied).await {
+                Ok(Ok(Ok(frame))) => read_reply::<C>(frame, &address),
+                Ok(Ok(Err(error))) => Err(error),
+                Ok(Err(_)) => Err(Error::new(
+                    ErrorKind::Stopping,
+                    format!("{address}: the connection was closed"),
+                )),
+                Err(_) => {
+                    this.do_send(GaveUp(request_id));
+                    Err(Error::new(
+                        ErrorKind::Timeout,
+                        format!(
+                            "{address} did not answer {} within {} ms",
+                            C::NAME,
+                            deadline.as_millis()
+                        ),
+                    ))
+                }
+            }
+        })
+    }
+}
+
+fn read_reply<C: Call>(frame: Incoming, address: &str) -> Result<Answer<C>> {
+    match frame.prefix.kind {
+        FrameKind::Reply if frame.prefix.code == C::CODE => Ok(Answer {
+            reply: decode(&frame.header)?,
+            body: Body::Bytes(frame.body),
+        }),
+        FrameKind::Failure => Err(decode::<Error>(&frame.header).unwrap_or_else(|garbled| garbled)),
+        kind => Err(Error::new(
+            ErrorKind::Protocol,
+            format!(
+                "{address} answered {} with a {kind:?} of code {}",
+                C::NAME,
+                frame.prefix.code
+            ),
+        )),
+    }
+}

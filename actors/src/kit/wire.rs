@@ -1,1 +1,408 @@
-//! To come.
+//! Frames on a byte stream: reading with limits and deadlines, writing gathered, files with `sendfile`.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use curvine_protocol::codec::encode_into;
+use curvine_protocol::frame::{FrameKind, PREFIX_BYTES, Prefix};
+use curvine_protocol::{Error, ErrorKind, Result};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::network::Writer;
+use super::port::{Body, FileRange};
+
+/// From the first byte of a frame to its last: who sends one byte a second is cut off.
+pub const FRAME_DEADLINE: Duration = Duration::from_secs(20);
+/// A write that makes no progress for this long ends the connection.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// Frames are gathered into one vectored write up to this much.
+const GATHER_BYTES: usize = 256 << 10;
+const READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// A frame that arrived.
+#[derive(Debug)]
+pub struct Incoming {
+    pub prefix: Prefix,
+    pub header: Bytes,
+    pub body: Bytes,
+}
+
+/// Cuts a byte stream into frames. [`FrameReader::next`] may be dropped and called again without losing bytes.
+pub struct FrameReader {
+    reader: Box<dyn AsyncRead + Send + Unpin>,
+    buffer: BytesMut,
+    /// When the frame that is arriving must be complete.
+    deadline: Option<Instant>,
+}
+
+impl FrameReader {
+    pub fn new(reader: Box<dyn AsyncRead + Send + Unpin>) -> Self {
+        FrameReader {
+            reader,
+            buffer: BytesMut::with_capacity(READ_BUFFER_BYTES),
+            deadline: None,
+        }
+    }
+
+    /// The next frame; none at the orderly end of the stream.
+    ///
+    /// # Errors
+    /// `Protocol` for what is no frame, `Timeout` for one that takes longer than [`FRAME_DEADLINE`], `Unreachable`
+    /// when the stream breaks off.
+    pub async fn next(&mut self) -> Result<Option<Incoming>> {
+        loop {
+            if let Some(frame) = self.take_buffered()? {
+                self.deadline = None;
+                return Ok(Some(frame));
+            }
+            let read = match (self.buffer.is_empty(), self.deadline) {
+                (true, _) => self.reader.read_buf(&mut self.buffer).await,
+                (false, deadline) => {
+                    let deadline = deadline.unwrap_or_else(|| Instant::now() + FRAME_DEADLINE);
+                    self.deadline = Some(deadline);
+                    timeout_at(deadline, self.reader.read_buf(&mut self.buffer))
+                        .await
+                        .map_err(|_| {
+                            Error::new(
+                                ErrorKind::Timeout,
+                                format!("a frame was not complete within {} s", FRAME_DEADLINE.as_secs()),
+                            )
+                        })?
+                }
+            };
+            match read {
+                Ok(0) if self.buffer.is_empty() => return Ok(None),
+                Ok(0) => {
+                    return Err(Error::new(
+                        ErrorKind::Unreachable,
+                        "the connection ended in the middle of a frame",
+                    ));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    return Err(Error::new(
+                        ErrorKind::Unreachable,
+                        format!("connection lost: {error}"),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Takes a complete frame out of the buffer, or makes room for the rest of it.
+    fn take_buffered(&mut self) -> Result<Option<Incoming>> {
+        let Some(start) = self.buffer.first_chunk::<PREFIX_BYTES>() else {
+            self.buffer.reserve(READ_BUFFER_BYTES);
+            return Ok(None);
+        };
+        let prefix = Prefix::decode(start)?;
+        let whole = PREFIX_BYTES + prefix.header_bytes as usize + prefix.body_bytes as usize;
+        if self.buffer.len() < whole {
+            self.buffer.reserve(whole - self.buffer.len());
+            return Ok(None);
+        }
+        self.buffer.advance(PREFIX_BYTES);
+        let header = self.buffer.split_to(prefix.header_bytes as usize).freeze();
+        let body = self.buffer.split_to(prefix.body_bytes as usize).freeze();
+        Ok(Some(Incoming { prefix, header, body }))
+    }
+}
+
+/// A frame on its way out: prefix and header in one piece, then the body.
+#[derive(Debug)]
+pub struct Outgoing {
+    head: Bytes,
+    body: Body,
+}
+
+impl Outgoing {
+    /// # Errors
+    /// `InvalidArgument` if header or body exceed the frame's limits.
+    pub fn new<H: Serialize + ?Sized>(
+        kind: FrameKind,
+        code: u16,
+        request_id: u64,
+        header: &H,
+        body: Body,
+    ) -> Result<Outgoing> {
+        let mut head = Vec::with_capacity(256);
+        head.resize(PREFIX_BYTES, 0);
+        encode_into(header, &mut head);
+        let prefix = Prefix {
+            kind,
+            code,
+            request_id,
+            header_bytes: u32::try_from(head.len() - PREFIX_BYTES).unwrap_or(u32::MAX),
+            body_bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
+        };
+        let encoded = prefix.encode();
+        Prefix::decode(&encoded).map_err(|e| Error::new(ErrorKind::InvalidArgument, e.message))?;
+        head[..PREFIX_BYTES].copy_from_slice(&encoded);
+        Ok(Outgoing {
+            head: head.into(),
+            body,
+        })
+    }
+}
+
+/// Writes frames until the sender is dropped or the connection breaks.
+pub async fn write_frames(mut writer: Writer, mut frames: UnboundedReceiver<Outgoing>) -> io::Result<()> {
+    let mut gather = Gather::default();
+    while let Some(frame) = frames.recv().await {
+        let mut file = gather.push(frame);
+        while file.is_none() && gather.bytes < GATHER_BYTES {
+            match frames.try_recv() {
+                Ok(frame) => file = gather.push(frame),
+                Err(_) => break,
+            }
+        }
+        gather.write(&mut writer).await?;
+        if let Some(range) = file {
+            send_file(&mut writer, range).await?;
+        }
+    }
+    match &mut writer {
+        Writer::Tcp(half) => half.shutdown().await,
+        Writer::Other(other) => other.shutdown().await,
+    }
+}
+
+/// Pieces waiting for one vectored write.
+#[derive(Default)]
+struct Gather {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Gather {
+    /// Adds a frame; returns its body if that is a file, which has to follow by itself.
+    fn push(&mut self, frame: Outgoing) -> Option<FileRange> {
+        self.add(frame.head);
+        match frame.body {
+            Body::Bytes(bytes) => {
+                self.add(bytes);
+                None
+            }
+            Body::File(range) => Some(range),
+        }
+    }
+
+    fn add(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.bytes += piece.len();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    async fn write(&mut self, writer: &mut Writer) -> io::Result<()> {
+        while self.has_remaining() {
+            let written = match writer {
+                Writer::Tcp(half) => timeout(WRITE_DEADLINE, half.write_buf(self)).await,
+                Writer::Other(other) => timeout(WRITE_DEADLINE, other.write_buf(self)).await,
+            };
+            if written?? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Buf for Gather {
+    fn remaining(&self) -> usize {
+        self.bytes
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pieces.front().map_or(&[], |piece| piece)
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.bytes -= count;
+        while count > 0 {
+            let front = self
+                .pieces
+                .front_mut()
+                .expect("advance stays within what remains");
+            if count < front.len() {
+                front.advance(count);
+                return;
+            }
+            count -= front.len();
+            self.pieces.pop_front();
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slice = IoSlice::new(piece);
+            filled += 1;
+        }
+        filled
+    }
+}
+
+/// Moves a file range to the socket inside the kernel. Reading the file may block on the disk, so it happens on a
+/// blocking thread; waiting for the socket happens here.
+async fn send_file(writer: &mut Writer, range: FileRange) -> io::Result<()> {
+    match writer {
+        Writer::Tcp(half) => send_file_tcp(half, range).await,
+        Writer::Other(other) => {
+            let bytes = Body::File(range).read().map_err(io::Error::other)?;
+            timeout(WRITE_DEADLINE, other.write_all(&bytes)).await?
+        }
+    }
+}
+
+async fn send_file_tcp(half: &OwnedWriteHalf, range: FileRange) -> io::Result<()> {
+    let mut offset = range.offset_bytes;
+    let end = offset + u64::from(range.len_bytes);
+    // Our own descriptor: the blocking thread must not outlive the socket's number.
+    let socket = Arc::new(rustix::io::fcntl_dupfd_cloexec(half.as_ref(), 0)?);
+    while offset < end {
+        timeout(WRITE_DEADLINE, half.writable()).await??;
+        let (socket, file) = (socket.clone(), range.file.clone());
+        let sent = tokio::task::spawn_blocking(move || {
+            let mut at = offset;
+            while at < end {
+                let left = (end - at) as usize;
+                match rustix::fs::sendfile(&*socket, &*file, Some(&mut at), left) {
+                    Ok(0) => {
+                        return Err(io::Error::new(
+                            io::ErrorKind::UnexpectedEof,
+                            "the block file is too short",
+                        ));
+                    }
+                    Ok(_) => {}
+                    Err(rustix::io::Errno::AGAIN) => break,
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(at)
+        })
+        .await
+        .map_err(io::Error::other)??;
+        if sent == offset {
+            // The socket is full although it was said to be writable: let tokio clear its readiness.
+            let full = || -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) };
+            let _ = half.as_ref().try_io(Interest::WRITABLE, full);
+        }
+        offset = sent;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(header: &str, body: &'static [u8]) -> Outgoing {
+        Outgoing::new(
+            FrameKind::Request,
+            7,
+            9,
+            header,
+            Body::Bytes(Bytes::from_static(body)),
+        )
+        .expect("fits")
+    }
+
+    async fn written(frames: Vec<Outgoing>) -> Vec<u8> {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let (send, receive) = tokio::sync::mpsc::unbounded_channel();
+        for frame in frames {
+            send.send(frame).expect("the receiver is here");
+        }
+        drop(send);
+        write_frames(Writer::Other(Box::new(ours)), receive)
+            .await
+            .expect("the pipe takes it all");
+        let mut bytes = Vec::new();
+        theirs.read_to_end(&mut bytes).await.expect("the pipe is open");
+        bytes
+    }
+
+    #[tokio::test]
+    async fn frames_written_together_are_read_one_by_one() {
+        let bytes = written(vec![frame("a", b""), frame("bb", b"body")]).await;
+        let mut reader = FrameReader::new(Box::new(io::Cursor::new(bytes)));
+        let first = reader.next().await.expect("a frame").expect("not the end");
+        let second = reader.next().await.expect("a frame").expect("not the end");
+        assert_eq!((first.prefix.header_bytes, &first.body[..]), (2, &b""[..]));
+        assert_eq!((second.prefix.request_id, &second.body[..]), (9, &b"body"[..]));
+        assert!(reader.next().await.expect("an orderly end").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_cut_inside_a_frame_is_unreachable() {
+        let mut bytes = written(vec![frame("a", b"body")]).await;
+        bytes.pop();
+        let mut reader = FrameReader::new(Box::new(io::Cursor::new(bytes)));
+        assert_eq!(
+            reader.next().await.map_err(|e| e.kind).map(|_| ()),
+            Err(ErrorKind::Unreachable)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_byte_a_second_is_cut_off() {
+        let bytes = written(vec![frame(&"h".repeat(100), b"")]).await;
+        let (mut slow, ours) = tokio::io::duplex(64);
+        let sender = tokio::spawn(async move {
+            for byte in bytes {
+                if slow.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let mut reader = FrameReader::new(Box::new(ours));
+        assert_eq!(
+            reader.next().await.map_err(|e| e.kind).map(|_| ()),
+            Err(ErrorKind::Timeout)
+        );
+        drop(reader);
+        sender.await.expect("the sender notices");
+    }
+
+    #[tokio::test]
+    async fn a_file_body_follows_its_head_over_tcp() {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().expect("a scratch file");
+        let content: Vec<u8> = (0..3_000_000u32).map(|i| i as u8).collect();
+        file.write_all(&content).expect("room for it");
+        let range = FileRange {
+            file: Arc::new(file),
+            offset_bytes: 5,
+            len_bytes: 2_000_000,
+        };
+        let frame = Outgoing::new(FrameKind::Reply, 1, 2, "head", Body::File(range)).expect("fits");
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let writer = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.expect("a connection");
+            let (_reader, half) = socket.into_split();
+            let (send, receive) = tokio::sync::mpsc::unbounded_channel();
+            send.send(frame).expect("the receiver is here");
+            drop(send);
+            write_frames(Writer::Tcp(half), receive).await
+        });
+        let socket = tokio::net::TcpStream::connect(address).await.expect("connected");
+        let mut reader = FrameReader::new(Box::new(socket));
+        let incoming = reader.next().await.expect("a frame").expect("not the end");
+        assert_eq!(&incoming.body[..], &content[5..2_000_005]);
+        writer.await.expect("no panic").expect("all written");
+    }
+}

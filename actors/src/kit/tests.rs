@@ -1,0 +1,251 @@
+//! A peer and a listener on loopback, around an actor that answers.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use curvine_protocol::cluster::*;
+use curvine_protocol::ids::*;
+use curvine_protocol::worker::*;
+use curvine_protocol::{CallContext, Error, ErrorKind, Result, for_worker_calls};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::listener::{Limits, Serving, serve_worker};
+use super::network::Network;
+use super::peer::Peer;
+use super::port::{Answer, Ask, Body, Endpoint, WorkerRef};
+use super::ports::Ports;
+
+/// Echoes bodies; is silent on `SealBlock`; fails the rest.
+struct Answering;
+
+impl Actor for Answering {
+    type Context = Context<Self>;
+}
+
+trait Respond: curvine_protocol::Call {
+    fn respond(ask: Ask<Self>) -> ResponseFuture<Result<Answer<Self>>>;
+}
+
+impl<C: Respond> Handler<Ask<C>> for Answering {
+    type Result = ResponseFuture<Result<Answer<C>>>;
+
+    fn handle(&mut self, ask: Ask<C>, _context: &mut Self::Context) -> Self::Result {
+        C::respond(ask)
+    }
+}
+
+impl Respond for WorkerEcho {
+    fn respond(ask: Ask<Self>) -> ResponseFuture<Result<Answer<Self>>> {
+        let reply = WorkerEchoed {
+            worker: WorkerId(7),
+            cluster: ClusterId(1),
+        };
+        Box::pin(async move { Ok(Answer::with_body(reply, Body::Bytes(ask.body))) })
+    }
+}
+
+impl Respond for SealBlock {
+    fn respond(_ask: Ask<Self>) -> ResponseFuture<Result<Answer<Self>>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+macro_rules! refuse {
+    ($($call:ident),*) => {$(
+        impl Respond for $call {
+            fn respond(_ask: Ask<Self>) -> ResponseFuture<Result<Answer<Self>>> {
+                Box::pin(async { Err(Error::not_found("block 1")) })
+            }
+        }
+    )*};
+}
+refuse!(
+    ReadBlock,
+    WriteBlock,
+    PutBlock,
+    DeleteBlocks,
+    LoadBlocks,
+    ExportFile,
+    GetWorkerStatus
+);
+
+macro_rules! all_answer {
+    (; $($call:ident),*) => { $(const _: fn() = || { fn is<C: Respond>() {} is::<$call>(); };)* };
+}
+for_worker_calls!(all_answer);
+
+async fn serving(limits: Limits) -> Serving {
+    let worker: WorkerRef = std::sync::Arc::new(Answering.start());
+    serve_worker(worker, "127.0.0.1:0", limits, &Ports::system())
+        .await
+        .expect("loopback has a free port")
+}
+
+async fn raw(serving: &Serving) -> tokio::net::TcpStream {
+    tokio::net::TcpStream::connect(serving.address())
+        .await
+        .expect("it listens")
+}
+
+/// What the node says before it closes the connection.
+async fn goodbye(mut socket: tokio::net::TcpStream) -> Error {
+    let mut bytes = Vec::new();
+    tokio::time::timeout(Duration::from_secs(30), socket.read_to_end(&mut bytes))
+        .await
+        .expect("the node closes the connection")
+        .expect("readable");
+    curvine_protocol::codec::decode(&bytes[curvine_protocol::frame::PREFIX_BYTES..]).expect("an error")
+}
+
+#[actix::test]
+async fn a_call_and_its_body_come_back_over_a_socket() {
+    let serving = serving(Limits::default()).await;
+    let peer = Peer::start(serving.address(), &Ports::system());
+    let body = Bytes::from(vec![5u8; 3 << 20]);
+    let ask = Ask::new(WorkerEcho {}, CallContext::default()).with_body(body.clone());
+    let answer = peer.ask(ask).await.expect("answered");
+    assert_eq!(answer.reply.worker, WorkerId(7));
+    assert_eq!(answer.body.read().expect("in memory"), body);
+}
+
+#[actix::test]
+async fn an_error_keeps_its_kind_and_message_over_a_socket() {
+    let serving = serving(Limits::default()).await;
+    let peer = Peer::start(serving.address(), &Ports::system());
+    let error = peer
+        .ask(Ask::new(GetWorkerStatus {}, CallContext::default()))
+        .await
+        .map(|_| ());
+    assert_eq!(error, Err(Error::not_found("block 1")));
+}
+
+#[actix::test]
+async fn a_silent_node_is_a_timeout_and_others_are_not_delayed() {
+    let serving = serving(Limits::default()).await;
+    let peer = Peer::start(serving.address(), &Ports::system());
+    let seal = SealBlock {
+        block: BlockId(1),
+        generation: 0,
+        sync: false,
+    };
+    let context = CallContext {
+        deadline_ms: 300,
+        ..Default::default()
+    };
+    let silent = actix::spawn(peer.ask(Ask::new(seal, context)));
+    peer.ask(Ask::new(WorkerEcho {}, CallContext::default()))
+        .await
+        .expect("answered meanwhile");
+    let error = silent.await.expect("no panic").map(|_| ());
+    assert_eq!(error.map_err(|e| e.kind), Err(ErrorKind::Timeout));
+}
+
+#[actix::test]
+async fn nobody_at_the_address_is_unreachable_and_named() {
+    let address = {
+        let accept = super::network::TcpNetwork
+            .listen("127.0.0.1:0")
+            .await
+            .expect("a free port");
+        accept.address()
+    };
+    let peer = Peer::start(&address, &Ports::system());
+    let error = peer
+        .ask(Ask::new(WorkerEcho {}, CallContext::default()))
+        .await
+        .map(|_| ())
+        .expect_err("nobody there");
+    assert_eq!(error.kind, ErrorKind::Unreachable);
+    assert!(error.message.contains(&address), "{error}");
+}
+
+#[actix::test]
+async fn a_peer_reconnects_after_the_node_came_back() {
+    let first = serving(Limits::default()).await;
+    let address = first.address().to_owned();
+    let peer = Peer::start(&address, &Ports::system());
+    peer.ask(Ask::new(WorkerEcho {}, CallContext::default()))
+        .await
+        .expect("answered");
+    first.stop(Duration::from_secs(5)).await;
+    let worker: WorkerRef = std::sync::Arc::new(Answering.start());
+    let _second = serve_worker(worker, &address, Limits::default(), &Ports::system())
+        .await
+        .expect("same port");
+    // The news of the old connection's end may arrive with the first ask after it.
+    for _ in 0..50 {
+        if peer
+            .ask(Ask::new(WorkerEcho {}, CallContext::default()))
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the peer never reconnected");
+}
+
+#[actix::test]
+async fn garbage_giants_and_other_versions_are_told_and_cut_off() {
+    let serving = serving(Limits::default()).await;
+    let good = *b"CVN1\x01\0\xc8\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let with = |at: usize, bytes: &[u8]| {
+        let mut frame = good;
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        frame
+    };
+    for (frame, says) in [
+        (*b"GET / HTTP/1.1\r\nHost: x\r\n", "not a Curvine frame"),
+        (with(3, b"9"), "frame version `9`"),
+        (with(16, &[0xff; 4]), "frame header of 4294967295 bytes"),
+        (with(20, &[0xff; 4]), "frame body of 4294967295 bytes"),
+    ] {
+        let mut socket = raw(&serving).await;
+        socket.write_all(&frame[..24]).await.expect("sent");
+        let error = goodbye(socket).await;
+        assert_eq!(error.kind, ErrorKind::Protocol, "{error}");
+        assert!(error.message.contains(says), "{error}");
+    }
+}
+
+#[actix::test]
+async fn an_unknown_call_fails_alone() {
+    let serving = serving(Limits::default()).await;
+    let peer = Peer::start(serving.address(), &Ports::system());
+    let error = peer
+        .ask(Ask::new(
+            curvine_protocol::master::Echo {},
+            CallContext::default(),
+        ))
+        .await
+        .map(|_| ());
+    assert_eq!(error.map_err(|e| e.kind), Err(ErrorKind::Protocol));
+    peer.ask(Ask::new(WorkerEcho {}, CallContext::default()))
+        .await
+        .expect("the connection lives on");
+}
+
+#[actix::test]
+async fn a_silent_connection_is_closed() {
+    let serving = serving(Limits {
+        first_frame: Duration::from_millis(50),
+        ..Limits::default()
+    })
+    .await;
+    let error = goodbye(raw(&serving).await).await;
+    assert_eq!(error.kind, ErrorKind::Timeout);
+}
+
+#[actix::test]
+async fn an_address_in_use_is_named() {
+    let first = serving(Limits::default()).await;
+    let worker: WorkerRef = std::sync::Arc::new(Answering.start());
+    let error = serve_worker(worker, first.address(), Limits::default(), &Ports::system())
+        .await
+        .map(|_| ());
+    let error = error.expect_err("the port is taken");
+    assert_eq!(error.kind, ErrorKind::Busy);
+    assert!(error.message.contains(first.address()), "{error}");
+}
