@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
-use curvine_protocol::cluster::*;
+
 use curvine_protocol::ids::*;
 use curvine_protocol::worker::*;
 use curvine_protocol::{CallContext, Error, ErrorKind, Result, for_worker_calls};
@@ -190,20 +190,20 @@ async fn a_peer_reconnects_after_the_node_came_back() {
 #[actix::test]
 async fn garbage_giants_and_other_versions_are_told_and_cut_off() {
     let serving = serving(Limits::default()).await;
-    let good = *b"CVN1\x01\0\xc8\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let good: [u8; 24] = *b"CVN1\x01\0\xc8\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let with = |at: usize, bytes: &[u8]| {
         let mut frame = good;
         frame[at..at + bytes.len()].copy_from_slice(bytes);
         frame
     };
     for (frame, says) in [
-        (*b"GET / HTTP/1.1\r\nHost: x\r\n", "not a Curvine frame"),
+        (*b"GET / HTTP/1.1\r\nHost: x\r", "not a Curvine frame"),
         (with(3, b"9"), "frame version `9`"),
         (with(16, &[0xff; 4]), "frame header of 4294967295 bytes"),
         (with(20, &[0xff; 4]), "frame body of 4294967295 bytes"),
     ] {
         let mut socket = raw(&serving).await;
-        socket.write_all(&frame[..24]).await.expect("sent");
+        socket.write_all(&frame).await.expect("sent");
         let error = goodbye(socket).await;
         assert_eq!(error.kind, ErrorKind::Protocol, "{error}");
         assert!(error.message.contains(says), "{error}");
