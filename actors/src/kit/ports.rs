@@ -48,6 +48,9 @@ pub async fn offloaded<T: Send + 'static>(
         .map_err(|_| Error::new(ErrorKind::Internal, "blocking work did not finish"))
 }
 
+/// Makes an [`Offload`] with a thread name.
+pub type MakeOffload = Arc<dyn Fn(&str) -> Arc<dyn Offload> + Send + Sync>;
+
 /// Everything a node takes from outside but its disks and its configuration.
 #[derive(Clone)]
 pub struct Ports {
@@ -55,7 +58,7 @@ pub struct Ports {
     pub random: Arc<dyn Random>,
     pub network: Arc<dyn Network>,
     /// Makes an [`Offload`] with the given thread name, running its work in order on one thread.
-    pub offload: Arc<dyn Fn(&str) -> Arc<dyn Offload> + Send + Sync>,
+    pub offload: MakeOffload,
 }
 
 impl Ports {
