@@ -1,3 +1,4 @@
 //! The master: the namespace, replicated by Raft; the workers and their blocks; mounts and jobs.
 
 pub mod contract;
+pub mod namespace;

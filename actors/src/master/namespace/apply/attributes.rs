@@ -1,0 +1,124 @@
+//! Attributes and extended attributes.
+
+use curvine_protocol::master::{Entry, RemoveXattr, SetAttr, SetTime, SetXattr};
+use curvine_protocol::path::NAME_BYTES_MAX;
+use curvine_protocol::worker::Done;
+use curvine_protocol::{Error, ErrorKind, Result};
+
+use super::{Apply, already_exists};
+use crate::master::namespace::records::InodeBody;
+use crate::master::namespace::store::{broken, named_key};
+
+/// As Linux has it (XATTR_SIZE_MAX).
+const XATTR_BYTES_MAX: usize = 64 << 10;
+
+impl Apply<'_, '_> {
+    pub(super) fn set_attr(&mut self, call: SetAttr) -> Result<Entry> {
+        let now_ns = self.now_ns;
+        let (inode, mut record) = self.existing(&call.node, call.follow)?;
+        let change = call.change;
+        if let Some(size_bytes) = change.size_bytes {
+            let is_dir = record.is_dir();
+            let InodeBody::File(file) = &mut record.body else {
+                let kind = if is_dir {
+                    ErrorKind::IsADirectory
+                } else {
+                    ErrorKind::InvalidArgument
+                };
+                return Err(Error::new(kind, format!("{}: has no size to set", call.node)));
+            };
+            self.check_lease(file, &call.node)?;
+            if size_bytes != file.size_bytes && size_bytes > 0 && file.ufs.is_some() && !file.needs_export {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "{}: an object of an under file system is replaced as a whole",
+                        call.node
+                    ),
+                ));
+            }
+            if size_bytes != file.size_bytes {
+                self.cut(file, inode, size_bytes)?;
+                file.needs_export = record.mount.0 != 0;
+            }
+            record.set_mtime(now_ns);
+            record.clear_suid_sgid();
+        }
+        if change.uid.is_some() || change.gid.is_some() {
+            record.uid = change.uid.unwrap_or(record.uid);
+            record.gid = change.gid.unwrap_or(record.gid);
+            if !record.is_dir() {
+                record.clear_suid_sgid();
+            }
+        }
+        if let Some(mode) = change.mode {
+            record.mode = mode & 0o7777;
+        }
+        let at = |time: SetTime| match time {
+            SetTime::Now => now_ns,
+            SetTime::At(ns) => ns,
+        };
+        if let Some(mtime) = change.mtime {
+            record.set_mtime(at(mtime));
+        }
+        if let Some(atime) = change.atime {
+            record.set_atime(at(atime));
+        }
+        record.ctime_ns = now_ns;
+        self.dbs.put_inode(self.txn, inode, &record)?;
+        Ok(self.entry(inode, &record))
+    }
+
+    pub(super) fn set_xattr(&mut self, call: SetXattr) -> Result<Done> {
+        if call.name.is_empty() || call.name.len() > NAME_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "{}: an attribute's name has 1 to {NAME_BYTES_MAX} bytes, not {}",
+                call.node,
+                call.name.len()
+            )));
+        }
+        if call.value.len() > XATTR_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "{}: `{}` has {} bytes; at most {XATTR_BYTES_MAX} are allowed",
+                call.node,
+                call.name,
+                call.value.len()
+            )));
+        }
+        let (inode, mut record) = self.existing(&call.node, true)?;
+        let key = named_key(inode.0, &call.name);
+        let there = self.dbs.xattrs.get(self.txn, &key).map_err(broken)?.is_some();
+        if there && call.create_only {
+            return already_exists(format_args!("`{}` of {}", call.name, call.node));
+        }
+        if !there && call.replace_only {
+            return Err(no_attribute(&call.name, &call.node));
+        }
+        self.dbs.xattrs.put(self.txn, &key, &call.value).map_err(broken)?;
+        record.ctime_ns = self.now_ns;
+        self.dbs.put_inode(self.txn, inode, &record)?;
+        self.done()
+    }
+
+    pub(super) fn remove_xattr(&mut self, call: RemoveXattr) -> Result<Done> {
+        let (inode, mut record) = self.existing(&call.node, true)?;
+        if !self
+            .dbs
+            .xattrs
+            .delete(self.txn, &named_key(inode.0, &call.name))
+            .map_err(broken)?
+        {
+            return Err(no_attribute(&call.name, &call.node));
+        }
+        record.ctime_ns = self.now_ns;
+        self.dbs.put_inode(self.txn, inode, &record)?;
+        self.done()
+    }
+}
+
+fn no_attribute(name: &str, node: impl std::fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::NoAttribute,
+        format!("{node} has no extended attribute `{name}`"),
+    )
+}

@@ -1,0 +1,234 @@
+//! One command against the state: a pure function of the two, but for the transaction it writes to.
+//!
+//! Each op checks everything before it changes anything, so that a failed command leaves the state as it was.
+
+mod attributes;
+mod content;
+mod entries;
+mod remove;
+mod rename;
+mod service;
+
+use curvine_protocol::codec::encode;
+use curvine_protocol::master::{BlockCommit, Entry};
+use curvine_protocol::op::{Command, Op, OpReply};
+use curvine_protocol::worker::Done;
+use curvine_protocol::{BlockId, ClientId, Error, ErrorKind, InodeId, MountId, Result};
+use heed::RwTxn;
+
+use super::records::{InodeBody, InodeRecord};
+use super::store::{Counter, Dbs, Store, broken, pair_key};
+
+/// What a command means for soft state: told to the actors that hold it, after the commit.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Blocks that no file refers to any more.
+    pub released: Vec<BlockId>,
+    pub committed: Vec<BlockCommit>,
+}
+
+/// One command being applied.
+pub(super) struct Apply<'a, 'txn> {
+    pub dbs: Dbs,
+    pub txn: &'a mut RwTxn<'txn>,
+    pub now_ns: i64,
+    pub client: ClientId,
+    pub uid: u32,
+    pub gid: u32,
+    pub effects: &'a mut Effects,
+}
+
+impl Store {
+    /// Applies commands in order, in the caller's transaction. A command's own error is its reply; the outer error is
+    /// a failed database, after which the transaction must be dropped.
+    pub fn apply(
+        &self,
+        txn: &mut RwTxn,
+        commands: Vec<Command>,
+        effects: &mut Effects,
+    ) -> Result<Vec<OpReply>> {
+        commands
+            .into_iter()
+            .map(|command| self.apply_one(txn, command, effects))
+            .collect()
+    }
+
+    fn apply_one(&self, txn: &mut RwTxn, command: Command, effects: &mut Effects) -> Result<OpReply> {
+        let dbs = self.dbs;
+        let remembered = command.sequence != 0;
+        if remembered {
+            if let Some(reply) = dbs.session_reply(txn, command.client, command.sequence)? {
+                return Ok(reply.unwrap_or_else(OpReply::Failed));
+            }
+            let client = command.client.0;
+            let (from, until) = (pair_key(client, 0), pair_key(client, command.acked_below));
+            Store::delete_range(&dbs.replies, txn, &from, &until)?;
+            dbs.sessions
+                .put(txn, &client.to_be_bytes(), &command.time_ns.to_be_bytes())
+                .map_err(broken)?;
+        }
+        let mut apply = Apply {
+            dbs,
+            now_ns: command.time_ns,
+            client: command.client,
+            uid: command.uid,
+            gid: command.gid,
+            effects,
+            txn,
+        };
+        let result = apply.op(command.op);
+        if let Err(error) = &result
+            && matches!(
+                error.kind,
+                ErrorKind::Io | ErrorKind::Internal | ErrorKind::NoSpace
+            )
+        {
+            return Err(error.clone());
+        }
+        if remembered {
+            let key = pair_key(command.client.0, command.sequence);
+            dbs.replies.put(txn, &key, &encode(&result)).map_err(broken)?;
+        }
+        Ok(result.unwrap_or_else(OpReply::Failed))
+    }
+}
+
+impl Apply<'_, '_> {
+    fn op(&mut self, op: Op) -> Result<OpReply> {
+        match op {
+            Op::MakeDir(call) => self.make_dir(call).map(OpReply::Entry),
+            Op::CreateFile(call) => self.create_file(call).map(OpReply::Layout),
+            Op::MakeNode(call) => self.make_node(call).map(OpReply::Entry),
+            Op::OpenForWrite(call) => self.open_for_write(call).map(OpReply::Layout),
+            Op::AllocateBlocks(call) => self.allocate_blocks(call).map(OpReply::Layout),
+            Op::CommitFile(call) => self.commit_file(call).map(OpReply::Entry),
+            Op::SetAttr(call) => self.set_attr(call).map(OpReply::Entry),
+            Op::Rename(call) => self.rename(call).map(OpReply::Renamed),
+            Op::Unlink(call) => self.unlink(call).map(OpReply::Entry),
+            Op::RemoveDir(call) => self.remove_dir(call).map(OpReply::Done),
+            Op::Delete(call) => self.delete(call).map(OpReply::Deleted),
+            Op::MakeSymlink(call) => self.make_symlink(call).map(OpReply::Entry),
+            Op::MakeLink(call) => self.make_link(call).map(OpReply::Entry),
+            Op::SetXattr(call) => self.set_xattr(call).map(OpReply::Done),
+            Op::RemoveXattr(call) => self.remove_xattr(call).map(OpReply::Done),
+            Op::ReleaseInode(call) => self.release_inode(call.inode).map(OpReply::Done),
+            Op::RenewSession(_) => self.renew_session().map(OpReply::Done),
+            Op::EndSession(_) => self.end_session(self.client).map(OpReply::Done),
+            Op::Format { cluster } => self.format(cluster).map(OpReply::Done),
+            Op::AddWorker { .. } => self.add_worker().map(OpReply::Worker),
+            Op::AddMount {
+                path,
+                uri,
+                options,
+                settings,
+            } => self.add_mount(path, uri, options, settings).map(OpReply::Mount),
+            Op::RemoveMount { path } => self.remove_mount(path).map(OpReply::MountRemoved),
+            Op::SyncDir(sync) => self.sync_dir(sync),
+            Op::SetUfsVersion { inode, version } => self.set_ufs_version(inode, version).map(OpReply::Done),
+            Op::AddJob { paths } => self.add_job(paths).map(OpReply::Job),
+            Op::UpdateJob {
+                id,
+                state,
+                progress,
+                failures,
+            } => self.update_job(id, state, progress, failures).map(OpReply::Job),
+            Op::ExpireSessions { before_ns } => self.expire_sessions(before_ns).map(OpReply::Done),
+        }
+    }
+
+    /// A record as a new inode in `parent` has it.
+    fn new_record(
+        &self,
+        parent: InodeId,
+        above: &InodeRecord,
+        name: &str,
+        mode: u32,
+        kind: curvine_protocol::FileKind,
+        body: InodeBody,
+    ) -> InodeRecord {
+        let inherits_group = above.mode & 0o2000 != 0;
+        let set_gid = if inherits_group && kind == curvine_protocol::FileKind::Directory {
+            0o2000
+        } else {
+            0
+        };
+        InodeRecord {
+            kind,
+            mode: (mode & 0o7777) | set_gid,
+            uid: self.uid,
+            gid: if inherits_group { above.gid } else { self.gid },
+            nlink: if kind == curvine_protocol::FileKind::Directory {
+                2
+            } else {
+                1
+            },
+            parent,
+            mount: above.mount,
+            name: if above.mount == MountId(0) {
+                String::new()
+            } else {
+                name.to_owned()
+            },
+            mtime_ns: self.now_ns,
+            ctime_ns: self.now_ns,
+            atime_minus_mtime_ns: 0,
+            btime_minus_mtime_ns: 0,
+            body,
+        }
+    }
+
+    /// Stores a new inode under a free name and touches the directory.
+    fn insert(
+        &mut self,
+        parent: InodeId,
+        mut above: InodeRecord,
+        name: &str,
+        record: &InodeRecord,
+    ) -> Result<InodeId> {
+        let inode = InodeId(self.dbs.take(self.txn, Counter::Inode, 1)?);
+        self.dbs.put_inode(self.txn, inode, record)?;
+        self.dbs.put_dentry(self.txn, parent, name, inode)?;
+        self.count_inodes(1)?;
+        if record.is_dir() {
+            above.nlink += 1;
+        }
+        self.touch_directory(parent, above)?;
+        Ok(inode)
+    }
+
+    /// Modification and change time of a directory whose entries changed.
+    fn touch_directory(&mut self, directory: InodeId, mut record: InodeRecord) -> Result<()> {
+        record.set_mtime(self.now_ns);
+        record.ctime_ns = self.now_ns;
+        self.dbs.put_inode(self.txn, directory, &record)
+    }
+
+    fn count_inodes(&mut self, difference: i64) -> Result<()> {
+        let count = self.dbs.counter(self.txn, Counter::InodeCount)?;
+        self.dbs.set_counter(
+            self.txn,
+            Counter::InodeCount,
+            count.saturating_add_signed(difference),
+        )
+    }
+
+    fn entry(&self, inode: InodeId, record: &InodeRecord) -> Entry {
+        Entry {
+            attr: record.attr(inode),
+            target: record.target(),
+        }
+    }
+
+    fn done(&self) -> Result<Done> {
+        Ok(Done {})
+    }
+}
+
+/// # Errors
+/// `AlreadyExists`, naming the node.
+fn already_exists<T>(node: impl std::fmt::Display) -> Result<T> {
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        format!("{node}: already exists"),
+    ))
+}

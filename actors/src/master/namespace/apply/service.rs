@@ -1,0 +1,322 @@
+//! The masters' own commands: formatting, workers, mounts, what under file systems hold, jobs.
+
+use std::collections::BTreeMap;
+
+use curvine_protocol::job::{FAILURES_MAX, FileFailure, JobProgress, JobRecord, JobState};
+use curvine_protocol::master::{Deleted, MakeDir};
+use curvine_protocol::mount::{MountRecord, MountSettings};
+use curvine_protocol::op::{OpReply, SyncDir, UfsObject};
+use curvine_protocol::worker::Done;
+use curvine_protocol::{
+    ClusterId, CurvinePath, Error, ErrorKind, FileKind, InodeId, JobId, MountId, Node, Result, UfsVersion,
+    WorkerId,
+};
+
+use super::{Apply, already_exists};
+use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
+use crate::master::namespace::store::{Counter, put};
+
+impl Apply<'_, '_> {
+    pub(super) fn format(&mut self, cluster: ClusterId) -> Result<Done> {
+        if self.dbs.cluster(self.txn)?.is_none() {
+            self.dbs.put_meta_record(self.txn, "cluster", &cluster)?;
+            let root = InodeRecord {
+                kind: FileKind::Directory,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                nlink: 2,
+                parent: InodeId::ROOT,
+                mount: MountId(0),
+                name: String::new(),
+                mtime_ns: self.now_ns,
+                ctime_ns: self.now_ns,
+                atime_minus_mtime_ns: 0,
+                btime_minus_mtime_ns: 0,
+                body: InodeBody::Directory,
+            };
+            self.dbs.put_inode(self.txn, InodeId::ROOT, &root)?;
+            self.count_inodes(1)?;
+        }
+        self.done()
+    }
+
+    pub(super) fn add_worker(&mut self) -> Result<WorkerId> {
+        Ok(WorkerId(self.dbs.take(self.txn, Counter::Worker, 1)? as u32))
+    }
+
+    pub(super) fn add_mount(
+        &mut self,
+        path: CurvinePath,
+        uri: String,
+        options: BTreeMap<String, String>,
+        settings: MountSettings,
+    ) -> Result<MountRecord> {
+        for mount in self.dbs.mount_records(self.txn)? {
+            if mount.path == path {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "{path}: {} is mounted there already; `cv umount {path}` first",
+                        mount.uri
+                    ),
+                ));
+            }
+            if mount.path.contains(&path) || path.contains(&mount.path) {
+                return Err(Error::invalid(format!(
+                    "{path}: mounts do not nest, and {} is mounted on {}",
+                    mount.uri, mount.path
+                )));
+            }
+        }
+        let made = self.make_dir(MakeDir {
+            node: Node::Path(path.clone()),
+            mode: 0o755,
+            parents: true,
+        })?;
+        let inode = made.attr.inode;
+        if inode == InodeId::ROOT {
+            return Err(Error::invalid(
+                "/: mount on a directory below the root, such as /data",
+            ));
+        }
+        if !self.dbs.is_empty(self.txn, inode)? {
+            return Err(Error::new(
+                ErrorKind::DirectoryNotEmpty,
+                format!("{path}: the directory is not empty; mount on an empty or a new one"),
+            ));
+        }
+        let id = MountId(self.dbs.take(self.txn, Counter::Mount, 1)? as u32);
+        let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
+        record.mount = id;
+        self.dbs.put_inode(self.txn, inode, &record)?;
+        let mount = MountRecord {
+            id,
+            path,
+            uri,
+            options,
+            settings,
+            created_ns: self.now_ns,
+        };
+        put(&self.dbs.mounts, self.txn, &id.0.to_be_bytes(), &mount)?;
+        Ok(mount)
+    }
+
+    pub(super) fn remove_mount(&mut self, path: CurvinePath) -> Result<MountId> {
+        let mounts = self.dbs.mount_records(self.txn)?;
+        let Some(mount) = mounts.into_iter().find(|mount| mount.path == path) else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{path}: nothing is mounted there; `cv mounts` lists the mounts"),
+            ));
+        };
+        let (inode, _) = self.existing(&Node::Path(path), false)?;
+        self.empty_dir(
+            inode,
+            &mut Deleted {
+                files: 0,
+                directories: 0,
+            },
+        )?;
+        let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
+        record.mount = MountId(0);
+        record.name = String::new();
+        self.dbs.put_inode(self.txn, inode, &record)?;
+        let key = mount.id.0.to_be_bytes();
+        self.dbs
+            .mounts
+            .delete(self.txn, &key)
+            .map_err(crate::master::namespace::store::broken)?;
+        Ok(mount.id)
+    }
+
+    pub(super) fn sync_dir(&mut self, sync: SyncDir) -> Result<OpReply> {
+        let above = self.dbs.inode_or_stale(self.txn, sync.directory)?;
+        if !above.is_dir() || above.mount == MountId(0) {
+            return Err(Error::new(
+                ErrorKind::Stale,
+                format!("inode {} is no directory of a mount any more", sync.directory),
+            ));
+        }
+        let (mut added, mut changed, mut removed) = (0, 0, 0);
+        let mut after = sync.after.clone();
+        let listed: BTreeMap<&str, &UfsObject> = sync
+            .objects
+            .iter()
+            .map(|object| (object.name.as_str(), object))
+            .collect();
+        // What the namespace has and the under file system has not.
+        loop {
+            let page = self
+                .dbs
+                .children(self.txn, sync.directory, after.as_deref(), 1_000)?;
+            let Some((last, _)) = page.last().cloned() else {
+                break;
+            };
+            for (name, inode) in page {
+                if sync.until.as_ref().is_some_and(|until| name > *until) {
+                    break;
+                }
+                let record = self.dbs.inode_or_stale(self.txn, inode)?;
+                let same_kind = listed
+                    .get(name.as_str())
+                    .is_some_and(|object| object.kind == record.kind);
+                if !same_kind && !is_ours(&record) {
+                    removed += self.remove_synced(sync.directory, &name, inode, record)?;
+                }
+            }
+            if sync.until.as_ref().is_some_and(|until| last >= *until) {
+                break;
+            }
+            after = Some(last);
+        }
+        for object in &sync.objects {
+            match self.dbs.child(self.txn, sync.directory, &object.name)? {
+                None => {
+                    self.add_object(sync.directory, object)?;
+                    added += 1;
+                }
+                Some(inode) => changed += u64::from(self.change_object(inode, object)?),
+            }
+        }
+        Ok(OpReply::Synced {
+            added,
+            changed,
+            removed,
+        })
+    }
+
+    fn remove_synced(
+        &mut self,
+        parent: InodeId,
+        name: &str,
+        inode: InodeId,
+        record: InodeRecord,
+    ) -> Result<u64> {
+        let mut deleted = Deleted {
+            files: 0,
+            directories: 0,
+        };
+        if record.is_dir() {
+            self.empty_dir(inode, &mut deleted)?;
+            self.remove_empty_dir(parent, name, inode)?;
+        } else {
+            self.dbs.delete_dentry(self.txn, parent, name)?;
+            self.drop_link(inode, record, false)?;
+        }
+        Ok(deleted.files + deleted.directories + 1)
+    }
+
+    fn add_object(&mut self, parent: InodeId, object: &UfsObject) -> Result<()> {
+        let above = self.dbs.inode_or_stale(self.txn, parent)?;
+        let modified_ns = object
+            .version
+            .as_ref()
+            .map_or(0, |version| version.mtime_ms.saturating_mul(1_000_000));
+        let (mode, body) = match object.kind {
+            FileKind::Directory => (0o755, InodeBody::Directory),
+            _ => (
+                0o644,
+                InodeBody::File(FileBody {
+                    replicas: 1,
+                    ..FileBody::default()
+                }),
+            ),
+        };
+        let mut record = self.new_record(parent, &above, &object.name, mode, object.kind, body);
+        (record.uid, record.gid) = (above.uid, above.gid);
+        if modified_ns != 0 {
+            record.set_mtime(modified_ns);
+            record.set_atime(modified_ns);
+        }
+        let inode = self.insert(parent, above, &object.name, &record)?;
+        if let (InodeBody::File(file), Some(version)) = (&mut record.body, &object.version) {
+            self.set_object(file, inode, version.clone())?;
+            self.dbs.put_inode(self.txn, inode, &record)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the file had another version.
+    fn change_object(&mut self, inode: InodeId, object: &UfsObject) -> Result<bool> {
+        let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
+        if is_ours(&record) {
+            return Ok(false);
+        }
+        let (InodeBody::File(file), Some(version)) = (&mut record.body, &object.version) else {
+            return Ok(false);
+        };
+        if file.ufs.as_ref() == Some(version) {
+            return Ok(false);
+        }
+        self.set_object(file, inode, version.clone())?;
+        if version.mtime_ms != 0 {
+            record.set_mtime(version.mtime_ms.saturating_mul(1_000_000));
+        }
+        record.ctime_ns = self.now_ns;
+        self.dbs.put_inode(self.txn, inode, &record)?;
+        Ok(true)
+    }
+
+    pub(super) fn set_ufs_version(&mut self, inode: InodeId, version: UfsVersion) -> Result<Done> {
+        let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
+        if let InodeBody::File(file) = &mut record.body {
+            file.needs_export = false;
+            file.ufs = Some(version);
+            self.dbs.put_inode(self.txn, inode, &record)?;
+        }
+        self.done()
+    }
+
+    pub(super) fn add_job(&mut self, paths: Vec<CurvinePath>) -> Result<JobRecord> {
+        let id = JobId(self.dbs.take(self.txn, Counter::Job, 1)?);
+        let job = JobRecord {
+            id,
+            paths,
+            state: JobState::Planning,
+            progress: JobProgress::default(),
+            failures: Vec::new(),
+            created_ns: self.now_ns,
+            ended_ns: None,
+        };
+        self.put_job(&job)?;
+        Ok(job)
+    }
+
+    pub(super) fn update_job(
+        &mut self,
+        id: JobId,
+        state: JobState,
+        progress: JobProgress,
+        failures: Vec<FileFailure>,
+    ) -> Result<JobRecord> {
+        let Some(mut job) = self.dbs.job(self.txn, id)? else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("no job {id}; `cv load --list` lists the jobs"),
+            ));
+        };
+        if job.state.is_ended() {
+            return match job.state == state {
+                true => Ok(job),
+                false => already_exists(format_args!("the end of job {id}")),
+            };
+        }
+        job.state = state;
+        job.progress = progress;
+        let room = FAILURES_MAX.saturating_sub(job.failures.len());
+        job.failures.extend(failures.into_iter().take(room));
+        job.ended_ns = state.is_ended().then_some(self.now_ns);
+        self.put_job(&job)?;
+        Ok(job)
+    }
+
+    fn put_job(&mut self, job: &JobRecord) -> Result<()> {
+        put(&self.dbs.jobs, self.txn, &job.id.0.to_be_bytes(), job)
+    }
+}
+
+/// Being written, or written and not exported: what the under file system says of it does not count yet.
+fn is_ours(record: &InodeRecord) -> bool {
+    matches!(&record.body, InodeBody::File(file) if file.needs_export || file.lease.is_some())
+}

@@ -1,0 +1,21 @@
+//! The namespace: the inode tree and everything that is replicated with it.
+//!
+//! - [`records`]: what one inode looks like on disk.
+//! - [`store`]: the heed environment and its databases.
+//! - [`resolve`]: from a path or name to an inode, following links.
+//! - [`apply`]: one command against the state; pure but for the transaction it is given.
+//! - [`view`]: consistent reads.
+//! - [`actor`]: the thin shell that clients ask.
+//!
+//! Invariants:
+//! - Every inode but the root and the orphans has exactly `nlink` dentries (a directory has one dentry, and `nlink` is
+//!   two plus its subdirectories).
+//! - An inode's mount never changes; a dentry leads from one mount into another only at a mount point.
+//! - A block id belongs to at most one file; the `blocks` database knows every block of every file.
+//! - A command that fails changes nothing but the record of its reply.
+
+pub mod apply;
+pub mod records;
+pub mod resolve;
+pub mod store;
+pub mod view;

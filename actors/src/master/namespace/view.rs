@@ -1,0 +1,205 @@
+//! Consistent reads of the applied namespace: each method is one short read transaction.
+
+use curvine_protocol::attr::UfsSource;
+use curvine_protocol::job::JobRecord;
+use curvine_protocol::master::Entry;
+use curvine_protocol::mount::MountRecord;
+use curvine_protocol::{
+    Attr, BlockId, BlockRef, ClusterId, CurvinePath, DirEntry, Error, ErrorKind, FileLayout, InodeId, JobId,
+    LocatedBlock, MountId, Node, Result,
+};
+use heed::RoTxn;
+
+use super::records::{InodeBody, InodeRecord};
+use super::resolve::{path_of, resolve};
+use super::store::{Counter, Dbs, Store, broken, named_key};
+use crate::master::contract::NamespaceView;
+
+impl Store {
+    pub fn entry(&self, node: &Node, follow: bool) -> Result<(InodeId, InodeRecord)> {
+        let txn = self.read()?;
+        resolve(&self.dbs, &txn, node, follow)?.existing(node)
+    }
+
+    pub fn xattr(&self, node: &Node, name: &str) -> Result<Vec<u8>> {
+        let txn = self.read()?;
+        let (inode, _) = resolve(&self.dbs, &txn, node, true)?.existing(node)?;
+        let value = self
+            .dbs
+            .xattrs
+            .get(&txn, &named_key(inode.0, name))
+            .map_err(broken)?;
+        value.map(<[u8]>::to_vec).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NoAttribute,
+                format!("{node} has no extended attribute `{name}`"),
+            )
+        })
+    }
+
+    pub fn xattr_names(&self, node: &Node) -> Result<Vec<String>> {
+        let txn = self.read()?;
+        let (inode, _) = resolve(&self.dbs, &txn, node, true)?.existing(node)?;
+        let all = self
+            .dbs
+            .xattrs
+            .prefix_iter(&txn, &inode.0.to_be_bytes())
+            .map_err(broken)?;
+        all.map(|entry| Ok(super::store::name_of(entry.map_err(broken)?.0).to_owned()))
+            .collect()
+    }
+}
+
+/// The layout of a file's data, without workers.
+pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> Result<FileLayout> {
+    let InodeBody::File(file) = &record.body else {
+        let kind = if record.is_dir() {
+            ErrorKind::IsADirectory
+        } else {
+            ErrorKind::InvalidArgument
+        };
+        return Err(Error::new(kind, format!("inode {inode} is not a file")));
+    };
+    let source = match &file.ufs {
+        Some(version) if !file.needs_export => {
+            key_in_mount(dbs, txn, record)?.map(|(mount, key)| UfsSource {
+                mount,
+                key,
+                version: version.clone(),
+            })
+        }
+        _ => None,
+    };
+    let blocks = file
+        .block_refs()
+        .into_iter()
+        .map(|block| LocatedBlock {
+            block,
+            workers: Vec::new(),
+        })
+        .collect();
+    Ok(FileLayout {
+        attr: record.attr(inode),
+        blocks,
+        workers: Vec::new(),
+        source,
+    })
+}
+
+/// The mount of an inode and the key of its object relative to the mount's root.
+fn key_in_mount(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Option<(MountId, String)>> {
+    if record.mount == MountId(0) {
+        return Ok(None);
+    }
+    let mut names = Vec::new();
+    let mut at = record.clone();
+    // The mount point is the topmost directory of the mount: its parent is in another one.
+    loop {
+        let above = dbs.inode_or_stale(txn, at.parent)?;
+        if above.mount != record.mount {
+            names.reverse();
+            return Ok(Some((record.mount, names.join("/"))));
+        }
+        names.push(at.name);
+        at = above;
+    }
+}
+
+impl NamespaceView for Store {
+    fn lookup(&self, node: &Node, follow: bool) -> Result<Entry> {
+        let (inode, record) = self.entry(node, follow)?;
+        Ok(Entry {
+            attr: record.attr(inode),
+            target: record.target(),
+        })
+    }
+
+    fn attr(&self, inode: InodeId) -> Result<Attr> {
+        Ok(self.dbs.inode_or_stale(&*self.read()?, inode)?.attr(inode))
+    }
+
+    fn list(&self, directory: InodeId, after: Option<&str>, limit: usize) -> Result<(Vec<DirEntry>, bool)> {
+        let txn = self.read()?;
+        if !self.dbs.inode_or_stale(&txn, directory)?.is_dir() {
+            return Err(Error::new(
+                ErrorKind::NotADirectory,
+                format!("inode {directory} is not a directory"),
+            ));
+        }
+        let mut children = self.dbs.children(&txn, directory, after, limit + 1)?;
+        let more = children.len() > limit;
+        children.truncate(limit);
+        let entries = children.into_iter().map(|(name, inode)| {
+            let record = self.dbs.inode_or_stale(&txn, inode)?;
+            Ok(DirEntry {
+                name,
+                attr: record.attr(inode),
+                target: record.target(),
+            })
+        });
+        Ok((entries.collect::<Result<_>>()?, more))
+    }
+
+    fn layout(&self, inode: InodeId) -> Result<FileLayout> {
+        let txn = self.read()?;
+        let record = self.dbs.inode_or_stale(&txn, inode)?;
+        layout(&self.dbs, &txn, inode, &record)
+    }
+
+    fn path(&self, inode: InodeId) -> Result<CurvinePath> {
+        path_of(&self.dbs, &*self.read()?, inode)
+    }
+
+    fn block_owner(&self, block: BlockId) -> Result<Option<(InodeId, u32, BlockRef)>> {
+        let txn = self.read()?;
+        let Some((first, run)) = self.dbs.block_run(&txn, block)? else {
+            return Ok(None);
+        };
+        let Some(record) = self.dbs.inode(&txn, run.inode)? else {
+            return Ok(None);
+        };
+        let InodeBody::File(file) = &record.body else {
+            return Ok(None);
+        };
+        let index = run.first_index + (block.0 - first.0) as u32;
+        Ok(file
+            .block(index)
+            .filter(|found| found.id == block)
+            .map(|found| (run.inode, index, found)))
+    }
+
+    fn mounts(&self) -> Result<Vec<MountRecord>> {
+        self.dbs.mount_records(&*self.read()?)
+    }
+
+    fn mount(&self, id: MountId) -> Result<Option<MountRecord>> {
+        self.dbs.mount(&*self.read()?, id)
+    }
+
+    fn mounted(&self, inode: InodeId) -> Result<Option<(MountId, String)>> {
+        let txn = self.read()?;
+        let record = self.dbs.inode_or_stale(&txn, inode)?;
+        key_in_mount(&self.dbs, &txn, &record)
+    }
+
+    fn needs_export(&self, inode: InodeId) -> Result<bool> {
+        let record = self.dbs.inode_or_stale(&*self.read()?, inode)?;
+        Ok(matches!(record.body, InodeBody::File(file) if file.needs_export))
+    }
+
+    fn job(&self, id: JobId) -> Result<Option<JobRecord>> {
+        self.dbs.job(&*self.read()?, id)
+    }
+
+    fn jobs(&self) -> Result<Vec<JobRecord>> {
+        self.dbs.job_records(&*self.read()?)
+    }
+
+    fn inode_count(&self) -> Result<u64> {
+        self.dbs.counter(&*self.read()?, Counter::InodeCount)
+    }
+
+    fn cluster(&self) -> Result<Option<ClusterId>> {
+        self.dbs.cluster(&*self.read()?)
+    }
+}
