@@ -1,0 +1,275 @@
+//! The Raft log: entries, vote and commit mark in a heed environment whose every commit is synced.
+//!
+//! Appends that arrive while a commit is under way share the next one. An entry can be read as soon as `append` has
+//! returned: what is not committed yet is served from memory.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::ops::RangeBounds;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use curvine_protocol::codec::{decode, encode};
+use curvine_protocol::{Error, Result};
+use heed::types::Bytes;
+use heed::{Database, Env, EnvOpenOptions, RwTxn, WithoutTls};
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader, StorageIOError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
+use crate::kit::Offload;
+use crate::kit::ports::offloaded;
+use crate::master::namespace::store::{broken, u64_at};
+
+/// Address space set aside, not disk.
+const MAP_BYTES: usize = 256 << 30;
+
+#[derive(Clone)]
+pub struct LogStore {
+    env: Env<WithoutTls>,
+    entries: Database<Bytes, Bytes>,
+    meta: Database<Bytes, Bytes>,
+    writer: Arc<dyn Offload>,
+    unwritten: Arc<Mutex<Unwritten>>,
+}
+
+/// Entries that were appended and are not committed to disk.
+#[derive(Default)]
+struct Unwritten {
+    entries: BTreeMap<u64, Entry>,
+    /// In the order of their appends: the last index of each, and who waits for it.
+    flushes: Vec<(u64, LogFlushed<TypeConfig>)>,
+}
+
+impl LogStore {
+    pub fn open(directory: &Path, writer: Arc<dyn Offload>) -> Result<LogStore> {
+        std::fs::create_dir_all(directory)
+            .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", directory.display())))?;
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(MAP_BYTES).max_dbs(4);
+        // SAFETY: the data directory is locked by this process, so no other maps these files.
+        let env = unsafe { options.open(directory) }
+            .map_err(|e| broken(e).while_doing(format_args!("opening {}", directory.display())))?;
+        let mut txn = env.write_txn().map_err(broken)?;
+        let entries = env.create_database(&mut txn, Some("entries")).map_err(broken)?;
+        let meta = env.create_database(&mut txn, Some("meta")).map_err(broken)?;
+        txn.commit().map_err(broken)?;
+        Ok(LogStore {
+            env,
+            entries,
+            meta,
+            writer,
+            unwritten: Arc::default(),
+        })
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
+        self.unwritten
+            .lock()
+            .expect("no thread panics while it holds the unwritten entries")
+    }
+
+    /// Commits what is unwritten and tells who waits for it. Runs on the writer thread.
+    fn write_out(&self) {
+        let (entries, flushes): (Vec<Entry>, _) = {
+            let mut unwritten = self.unwritten();
+            if unwritten.flushes.is_empty() {
+                return;
+            }
+            (
+                unwritten.entries.values().cloned().collect(),
+                std::mem::take(&mut unwritten.flushes),
+            )
+        };
+        let written = self.change(|txn| {
+            entries.iter().try_for_each(|entry| {
+                self.entries
+                    .put(txn, &entry.log_id.index.to_be_bytes(), &encode(entry))
+                    .map_err(broken)
+            })
+        });
+        if written.is_ok() {
+            let mut unwritten = self.unwritten();
+            for entry in &entries {
+                // A truncation may have put another entry in its place meanwhile.
+                if unwritten
+                    .entries
+                    .get(&entry.log_id.index)
+                    .is_some_and(|now| now.log_id == entry.log_id)
+                {
+                    unwritten.entries.remove(&entry.log_id.index);
+                }
+            }
+        }
+        for (_, flushed) in flushes {
+            let result = written
+                .as_ref()
+                .map_err(|error| std::io::Error::other(error.to_string()));
+            flushed.log_io_completed(result.copied());
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut RwTxn) -> Result<()>) -> Result<()> {
+        let mut txn = self.env.write_txn().map_err(broken)?;
+        change(&mut txn)?;
+        txn.commit().map_err(broken)
+    }
+
+    /// A change on the writer thread, after every append before it.
+    async fn change_soon(
+        &self,
+        change: impl FnOnce(&Self, &mut RwTxn) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let store = self.clone();
+        offloaded(&*self.writer, move || {
+            store.write_out();
+            store.change(|txn| change(&store, txn))
+        })
+        .await?
+    }
+
+    fn meta_record<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let txn = self.env.read_txn().map_err(broken)?;
+        self.meta
+            .get(&txn, name.as_bytes())
+            .map_err(broken)?
+            .map(decode)
+            .transpose()
+    }
+
+    fn put_meta<T: Serialize>(&self, txn: &mut RwTxn, name: &str, value: &T) -> Result<()> {
+        self.meta
+            .put(txn, name.as_bytes(), &encode(value))
+            .map_err(broken)
+    }
+
+    fn last(&self) -> Result<Option<LogId>> {
+        if let Some((_, entry)) = self.unwritten().entries.last_key_value() {
+            return Ok(Some(entry.log_id));
+        }
+        let txn = self.env.read_txn().map_err(broken)?;
+        match self.entries.last(&txn).map_err(broken)? {
+            None => Ok(None),
+            Some((_, bytes)) => Ok(Some(decode::<Entry>(bytes)?.log_id)),
+        }
+    }
+
+    fn read<R: RangeBounds<u64>>(&self, range: &R) -> Result<Vec<Entry>> {
+        use std::ops::Bound;
+        let key = |bound: Bound<&u64>| bound.map(|index| index.to_be_bytes());
+        let (start, end) = (key(range.start_bound()), key(range.end_bound()));
+        let bounds = (
+            start.as_ref().map(|key| &key[..]),
+            end.as_ref().map(|key| &key[..]),
+        );
+        // Memory first: what moves from there to disk meanwhile is then found twice, not never.
+        let unwritten: Vec<Entry> = self
+            .unwritten()
+            .entries
+            .range((range.start_bound().cloned(), range.end_bound().cloned()))
+            .map(|(_, entry)| entry.clone())
+            .collect();
+        let first_unwritten = unwritten.first().map_or(u64::MAX, |entry| entry.log_id.index);
+        let txn = self.env.read_txn().map_err(broken)?;
+        let mut found = Vec::new();
+        for entry in self.entries.range(&txn, &bounds).map_err(broken)? {
+            let (key, bytes) = entry.map_err(broken)?;
+            if u64_at(key, 0) >= first_unwritten {
+                break;
+            }
+            found.push(decode(bytes)?);
+        }
+        found.extend(unwritten);
+        Ok(found)
+    }
+}
+
+fn read_failed(error: Error) -> StorageError {
+    StorageIOError::read_logs(&error).into()
+}
+
+fn write_failed(error: Error) -> StorageError {
+    StorageIOError::write_logs(&error).into()
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, StorageError> {
+        self.read(&range).map_err(read_failed)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+        let last_purged_log_id = self.meta_record("purged").map_err(read_failed)?;
+        let last_log_id = self.last().map_err(read_failed)?.or(last_purged_log_id);
+        Ok(LogState {
+            last_purged_log_id,
+            last_log_id,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        let vote = *vote;
+        self.change_soon(move |log, txn| log.put_meta(txn, "vote", &vote))
+            .await
+            .map_err(write_failed)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        self.meta_record("vote").map_err(read_failed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        {
+            let mut unwritten = self.unwritten();
+            let mut last = 0;
+            for entry in entries {
+                last = entry.log_id.index;
+                unwritten.entries.insert(last, entry);
+            }
+            unwritten.flushes.push((last, callback));
+        }
+        let store = self.clone();
+        self.writer.run(Box::new(move || store.write_out()));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.change_soon(move |log, txn| {
+            log.unwritten().entries.split_off(&log_id.index);
+            let from = log_id.index.to_be_bytes();
+            let bounds: (std::ops::Bound<&[u8]>, std::ops::Bound<&[u8]>) =
+                (std::ops::Bound::Included(&from), std::ops::Bound::Unbounded);
+            log.entries.delete_range(txn, &bounds).map_err(broken).map(|_| ())
+        })
+        .await
+        .map_err(write_failed)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.change_soon(move |log, txn| {
+            let until = log_id.index.to_be_bytes();
+            let bounds: (std::ops::Bound<&[u8]>, std::ops::Bound<&[u8]>) =
+                (std::ops::Bound::Unbounded, std::ops::Bound::Included(&until));
+            log.entries.delete_range(txn, &bounds).map_err(broken)?;
+            log.put_meta(txn, "purged", &log_id)
+        })
+        .await
+        .map_err(write_failed)
+    }
+}

@@ -1,0 +1,221 @@
+//! The namespace as openraft's state machine. Entries that are committed together are applied in one transaction.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use curvine_protocol::codec::{decode, encode};
+use curvine_protocol::{Error, Result};
+use openraft::storage::RaftStateMachine;
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageIOError};
+use serde::{Deserialize, Serialize};
+
+use super::EffectSink;
+use super::types::{Entry, LogId, Membership, Replies, SnapshotFile, StorageError, TypeConfig};
+use crate::kit::Offload;
+use crate::kit::ports::offloaded;
+use crate::master::namespace::apply::Effects;
+use crate::master::namespace::store::{Store, broken};
+
+/// How far the state is; in the same transaction as what was applied.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Applied {
+    last: Option<LogId>,
+    membership: Membership,
+}
+
+const APPLIED: &str = "applied";
+
+#[derive(Clone)]
+pub struct StateMachine {
+    store: Store,
+    snapshots: PathBuf,
+    effects: EffectSink,
+    applier: Arc<dyn Offload>,
+    copier: Arc<dyn Offload>,
+}
+
+impl StateMachine {
+    pub fn new(
+        store: Store,
+        snapshots: PathBuf,
+        effects: EffectSink,
+        applier: Arc<dyn Offload>,
+        copier: Arc<dyn Offload>,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(&snapshots)
+            .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", snapshots.display())))?;
+        Ok(StateMachine {
+            store,
+            snapshots,
+            effects,
+            applier,
+            copier,
+        })
+    }
+
+    fn applied(&self) -> Result<Applied> {
+        let txn = self.store.read()?;
+        Ok(self.store.dbs.meta_record(&txn, APPLIED)?.unwrap_or_default())
+    }
+
+    fn apply_entries(&self, entries: Vec<Entry>) -> Result<Vec<Replies>> {
+        let mut effects = Effects::default();
+        let mut txn = self.store.write()?;
+        let mut applied: Applied = self.store.dbs.meta_record(&txn, APPLIED)?.unwrap_or_default();
+        let mut replies = Vec::with_capacity(entries.len());
+        for entry in entries {
+            assert!(
+                applied.last < Some(entry.log_id),
+                "entries are applied once and in order"
+            );
+            applied.last = Some(entry.log_id);
+            replies.push(match entry.payload {
+                EntryPayload::Blank => Replies(Vec::new()),
+                EntryPayload::Membership(membership) => {
+                    applied.membership = Membership::new(Some(entry.log_id), membership);
+                    Replies(Vec::new())
+                }
+                EntryPayload::Normal(batch) => Replies(self.store.apply(&mut txn, batch.0, &mut effects)?),
+            });
+        }
+        self.store.dbs.put_meta_record(&mut txn, APPLIED, &applied)?;
+        txn.commit().map_err(broken)?;
+        (self.effects)(effects);
+        Ok(replies)
+    }
+
+    /// Copies the state beside it, live. Answers with what the copy contains.
+    fn copy(&self) -> Result<SavedSnapshot> {
+        let fresh = self.snapshots.join("new.mdb");
+        let _ = std::fs::remove_file(&fresh);
+        let failed =
+            |e: std::io::Error| Error::from(e).while_doing(format_args!("snapshot {}", fresh.display()));
+        // How far the copy is, is read before it: the copy has at least this, and applying again what it has more
+        // is prevented by the copy's own record, which counts when it is installed.
+        let applied = self.applied()?;
+        let file = self
+            .store
+            .env
+            .copy_to_path(&fresh, heed::CompactionOption::Enabled)
+            .map_err(broken)?;
+        file.sync_all().map_err(failed)?;
+        let index = applied.last.map_or(0, |last| last.index);
+        let name = format!("{index:020}.mdb");
+        std::fs::rename(&fresh, self.snapshots.join(&name)).map_err(failed)?;
+        let saved = SavedSnapshot {
+            last: applied.last,
+            membership: applied.membership,
+            name,
+        };
+        let mark = self.snapshots.join("current.new");
+        std::fs::write(&mark, encode(&saved)).map_err(failed)?;
+        std::fs::File::open(&mark)
+            .and_then(|mark| mark.sync_all())
+            .map_err(failed)?;
+        std::fs::rename(&mark, self.snapshots.join("current")).map_err(failed)?;
+        std::fs::File::open(&self.snapshots)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed)?;
+        for old in std::fs::read_dir(&self.snapshots).map_err(failed)?.flatten() {
+            let old_name = old.file_name();
+            if old_name != *saved.name && old_name != "current" {
+                let _ = std::fs::remove_file(old.path());
+            }
+        }
+        Ok(saved)
+    }
+
+    fn current(&self) -> Result<Option<SavedSnapshot>> {
+        match std::fs::read(self.snapshots.join("current")) {
+            Ok(bytes) => decode(&bytes).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::from(error).while_doing("reading the current snapshot's mark")),
+        }
+    }
+
+    fn snapshot(&self, saved: SavedSnapshot) -> Snapshot<TypeConfig> {
+        Snapshot {
+            meta: SnapshotMeta {
+                last_log_id: saved.last,
+                last_membership: saved.membership,
+                snapshot_id: saved.name.clone(),
+            },
+            snapshot: Box::new(SnapshotFile {
+                path: self.snapshots.join(&saved.name),
+            }),
+        }
+    }
+}
+
+/// Which file is the current snapshot and what it contains.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct SavedSnapshot {
+    last: Option<LogId>,
+    membership: Membership,
+    name: String,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
+        let state = self.clone();
+        let copied = offloaded(&*self.copier, move || state.copy()).await;
+        let saved = copied
+            .and_then(|saved| saved)
+            .map_err(|e| StorageIOError::write_snapshot(None, &e))?;
+        Ok(self.snapshot(saved))
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership), StorageError> {
+        let applied = self
+            .applied()
+            .map_err(|e| StorageIOError::read_state_machine(&e))?;
+        Ok((applied.last, applied.membership))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Replies>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let state = self.clone();
+        let applied = offloaded(&*self.applier, move || state.apply_entries(entries)).await;
+        Ok(applied
+            .and_then(|replies| replies)
+            .map_err(|e| StorageIOError::write_state_machine(&e))?)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError> {
+        Ok(Box::new(SnapshotFile {
+            path: self.snapshots.join("received.mdb"),
+        }))
+    }
+
+    /// A group of one never receives a snapshot: nobody sends one.
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta<u64, openraft::BasicNode>,
+        snapshot: Box<SnapshotFile>,
+    ) -> Result<(), StorageError> {
+        let error = Error::internal(format!(
+            "{}: this version installs no snapshots",
+            snapshot.path.display()
+        ));
+        Err(StorageIOError::write_snapshot(None, &error).into())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
+        let saved = self
+            .current()
+            .map_err(|e| StorageIOError::read_snapshot(None, &e))?;
+        Ok(saved.map(|saved| self.snapshot(saved)))
+    }
+}
