@@ -14,6 +14,7 @@
 //! - A block id belongs to at most one file; the `blocks` database knows every block of every file.
 //! - A command that fails changes nothing but the record of its reply.
 
+pub mod actor;
 pub mod apply;
 pub mod records;
 pub mod resolve;

@@ -61,6 +61,7 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
         return Err(Error::new(kind, format!("inode {inode} is not a file")));
     };
     let source = match &file.ufs {
+        // Until its export, what is written here is the file.
         Some(version) if !file.needs_export => {
             key_in_mount(dbs, txn, record)?.map(|(mount, key)| UfsSource {
                 mount,

@@ -1,0 +1,406 @@
+//! The Namespace actor: the thin shell in front of the inode tree.
+//!
+//! A read waits for the barrier, lets the under file system speak where it must, and reads the tree in one short
+//! transaction. A change becomes a command, is proposed, and is answered when it is committed and applied.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use async_trait::async_trait;
+use curvine_protocol::attr::{UfsSource, UfsVersion};
+use curvine_protocol::master::*;
+use curvine_protocol::op::{Command, Op, OpReply};
+use curvine_protocol::worker::Done;
+use curvine_protocol::{Call, CallContext, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result};
+
+use super::resolve::path_of;
+use super::store::{Store, broken, u64_at};
+use crate::kit::{Answer, Ask, Clock};
+use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp, UfsView};
+use crate::master::replica::own_command;
+
+/// How often expired sessions are looked for.
+const SESSION_TICK: Duration = Duration::from_secs(5);
+
+/// What new files get when nobody says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct FileDefaults {
+    pub block_bytes: u64,
+    pub replicas: u8,
+}
+
+/// Everything the actor can reach. Shared by the calls in flight; nothing in it changes but the namespace itself.
+pub struct Parts {
+    pub store: Store,
+    pub consensus: Arc<dyn Consensus>,
+    pub ufs: Arc<dyn UfsView>,
+    pub placement: Arc<dyn Placement>,
+    pub clock: Arc<dyn Clock>,
+    pub defaults: FileDefaults,
+}
+
+pub struct Namespace {
+    parts: Arc<Parts>,
+}
+
+impl Namespace {
+    pub fn new(parts: Parts) -> Self {
+        Namespace {
+            parts: Arc::new(parts),
+        }
+    }
+}
+
+impl Actor for Namespace {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(65_536);
+        let leads_since_ns = self.parts.clock.wall_ns();
+        context.run_interval(SESSION_TICK, move |namespace, context| {
+            let parts = namespace.parts.clone();
+            let expiring = async move {
+                if let Err(error) = parts.expire_sessions(leads_since_ns).await {
+                    tracing::warn!(%error, "cannot end expired sessions; trying again");
+                }
+            };
+            context.spawn(expiring.into_actor(namespace));
+        });
+    }
+}
+
+/// A call that the namespace answers.
+pub trait NamespaceCall: Call {
+    fn answer(
+        parts: Arc<Parts>,
+        call: Self,
+        context: CallContext,
+    ) -> impl Future<Output = Result<Self::Reply>> + Send;
+}
+
+impl<C: NamespaceCall> Handler<Ask<C>> for Namespace {
+    type Result = ResponseFuture<Result<Answer<C>>>;
+
+    fn handle(&mut self, ask: Ask<C>, _context: &mut Self::Context) -> Self::Result {
+        let parts = self.parts.clone();
+        Box::pin(async move { C::answer(parts, ask.call, ask.context).await.map(Answer::new) })
+    }
+}
+
+impl NamespaceCall for Echo {
+    async fn answer(parts: Arc<Parts>, _call: Self, _context: CallContext) -> Result<Done> {
+        parts.consensus.read_barrier().await?;
+        Ok(Done {})
+    }
+}
+
+impl NamespaceCall for Lookup {
+    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<Entry> {
+        parts.fresh(&call.node).await?;
+        parts.store.lookup(&call.node, call.follow)
+    }
+}
+
+impl NamespaceCall for ListDir {
+    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<Listing> {
+        parts.fresh(&call.node).await?;
+        let (inode, record) = parts.store.entry(&call.node, true)?;
+        if record.is_dir() && record.mount != MountId(0) && call.after.is_none() {
+            parts.ufs.refresh_dir(inode).await?;
+        }
+        let limit = call.limit.clamp(1, LIST_ENTRIES_MAX) as usize;
+        let (entries, more) = parts
+            .store
+            .list(inode, call.after.as_deref(), limit)
+            .map_err(|e| {
+                if e.kind == ErrorKind::NotADirectory {
+                    not_a_directory(&call.node)
+                } else {
+                    e
+                }
+            })?;
+        let directory = parts.store.attr(inode)?;
+        Ok(Listing {
+            directory,
+            parent: record.parent,
+            entries,
+            more,
+        })
+    }
+}
+
+fn not_a_directory(node: &Node) -> curvine_protocol::Error {
+    curvine_protocol::Error::new(ErrorKind::NotADirectory, format!("{node}: is not a directory"))
+}
+
+impl NamespaceCall for OpenFile {
+    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<FileLayout> {
+        parts.fresh(&call.node).await?;
+        let (inode, record) = parts.store.entry(&call.node, call.follow)?;
+        if record.is_dir() {
+            return Err(curvine_protocol::Error::new(
+                ErrorKind::IsADirectory,
+                format!("{}: is a directory", call.node),
+            ));
+        }
+        let mut layout = parts.store.layout(inode)?;
+        parts.placement.locate(&mut layout);
+        Ok(layout)
+    }
+}
+
+impl NamespaceCall for GetXattr {
+    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<XattrValue> {
+        parts.fresh(&call.node).await?;
+        Ok(XattrValue {
+            value: parts.store.xattr(&call.node, &call.name)?,
+        })
+    }
+}
+
+impl NamespaceCall for ListXattrs {
+    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<XattrNames> {
+        parts.fresh(&call.node).await?;
+        Ok(XattrNames {
+            names: parts.store.xattr_names(&call.node)?,
+        })
+    }
+}
+
+impl NamespaceCall for GetPath {
+    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<PathOf> {
+        parts.consensus.read_barrier().await?;
+        Ok(PathOf {
+            path: path_of(&parts.store.dbs, &*parts.store.read()?, call.inode)?,
+        })
+    }
+}
+
+/// Mutations whose reply is the op's, as it is.
+macro_rules! plain_mutations {
+    ($($call:ident),*) => {$(
+        impl NamespaceCall for $call {
+            async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Self::Reply> {
+                <$call>::reply_from(parts.change(call.into_op(), context).await?)
+            }
+        }
+    )*};
+}
+
+plain_mutations!(
+    MakeDir,
+    MakeNode,
+    CommitFile,
+    SetAttr,
+    Rename,
+    Unlink,
+    RemoveDir,
+    Delete,
+    MakeSymlink,
+    MakeLink,
+    SetXattr,
+    RemoveXattr,
+    ReleaseInode,
+    RenewSession,
+    EndSession
+);
+
+/// Mutations that answer with where to write.
+macro_rules! placed_mutations {
+    ($($call:ident),*) => {$(
+        impl NamespaceCall for $call {
+            async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<FileLayout> {
+                let mut layout = <$call>::reply_from(parts.change(call.into_op(), context).await?)?;
+                if !layout.blocks.is_empty() {
+                    parts.placement.place(&mut layout)?;
+                }
+                parts.name_object(&mut layout)?;
+                Ok(layout)
+            }
+        }
+    )*};
+}
+
+placed_mutations!(OpenForWrite, AllocateBlocks);
+
+impl NamespaceCall for CreateFile {
+    async fn answer(parts: Arc<Parts>, mut call: Self, context: CallContext) -> Result<FileLayout> {
+        // Defaults are fixed in the command: every master applies the same.
+        if call.block_bytes == 0 {
+            call.block_bytes = parts.defaults.block_bytes;
+        }
+        if call.replicas == 0 {
+            call.replicas = parts.defaults.replicas;
+        }
+        if !(64 << 10..=4 << 30).contains(&call.block_bytes) || call.block_bytes % (64 << 10) != 0 {
+            return Err(curvine_protocol::Error::invalid(format!(
+                "block size {}: must be a multiple of 64 KiB from 64 KiB to 4 GiB",
+                call.block_bytes
+            )));
+        }
+        let mut layout = CreateFile::reply_from(parts.change(call.into_op(), context).await?)?;
+        if !layout.blocks.is_empty() {
+            parts.placement.place(&mut layout)?;
+        }
+        parts.name_object(&mut layout)?;
+        Ok(layout)
+    }
+}
+
+impl Parts {
+    /// Everything acknowledged is applied here, and what an under file system has to say of a node is known.
+    async fn fresh(&self, node: &Node) -> Result<()> {
+        self.consensus.read_barrier().await?;
+        self.refresh(node).await
+    }
+
+    async fn refresh(&self, node: &Node) -> Result<()> {
+        match node {
+            Node::Inode(inode) => match self.mount_of(*inode)? {
+                MountId(0) => Ok(()),
+                _ => self.ufs.refresh_inode(*inode).await,
+            },
+            Node::Child { parent, name } => match self.mount_of(*parent)? {
+                MountId(0) => Ok(()),
+                _ if name == ".." => Ok(()),
+                _ => self.ufs.refresh_child(*parent, name).await,
+            },
+            Node::Path(path) => {
+                if self.has_mounts()? && self.store.mounts()?.iter().any(|mount| mount.path.contains(path)) {
+                    return self.ufs.refresh_path(path).await;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn has_mounts(&self) -> Result<bool> {
+        let txn = self.store.read()?;
+        Ok(self.store.dbs.mounts.len(&txn).map_err(broken)? > 0)
+    }
+
+    /// The mount an inode is in; 0 for none, and for an inode that is gone.
+    fn mount_of(&self, inode: InodeId) -> Result<MountId> {
+        if !self.has_mounts()? {
+            return Ok(MountId(0));
+        }
+        let txn = self.store.read()?;
+        Ok(self
+            .store
+            .dbs
+            .inode(&txn, inode)?
+            .map_or(MountId(0), |record| record.mount))
+    }
+
+    fn in_mount(&self, node: &Node) -> Result<bool> {
+        Ok(match node {
+            Node::Inode(inode) => self.mount_of(*inode)? != MountId(0),
+            Node::Child { parent, .. } => self.mount_of(*parent)? != MountId(0),
+            Node::Path(path) => self.store.mounts()?.iter().any(|mount| mount.path.contains(path)),
+        })
+    }
+
+    /// Proposes a client's change, after the under file system has agreed to it.
+    async fn change(&self, op: Op, context: CallContext) -> Result<OpReply> {
+        if self.has_mounts()? {
+            let mut mounted = false;
+            for node in nodes_of(&op) {
+                self.refresh(node).await?;
+                mounted |= self.in_mount(node)?;
+            }
+            if mounted {
+                self.ufs.before_change(&op).await?;
+            }
+        }
+        let command = Command {
+            client: context.client,
+            sequence: context.sequence,
+            acked_below: context.acked_below,
+            uid: context.uid,
+            gid: context.gid,
+            time_ns: self.clock.wall_ns(),
+            op,
+        };
+        match self.consensus.propose(command).await? {
+            OpReply::Failed(error) => Err(error),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Tells the writer of a file in a mount which object it is writing: it then asks for it to be persisted.
+    fn name_object(&self, layout: &mut FileLayout) -> Result<()> {
+        if layout.source.is_none()
+            && self.mount_of(layout.attr.inode)? != MountId(0)
+            && let Some((mount, key)) = self.store.mounted(layout.attr.inode)?
+        {
+            let version = UfsVersion {
+                size_bytes: 0,
+                mtime_ms: 0,
+                etag: None,
+            };
+            layout.source = Some(UfsSource { mount, key, version });
+        }
+        Ok(())
+    }
+
+    async fn expire_sessions(&self, leads_since_ns: i64) -> Result<()> {
+        let expire_ns = SESSION_EXPIRE_MS as i64 * 1_000_000;
+        let before_ns = self.clock.wall_ns() - expire_ns;
+        // Clients could not renew while there was no leader: they get a whole period first.
+        if before_ns < leads_since_ns || !self.consensus.is_leader() || !self.has_session_before(before_ns)? {
+            return Ok(());
+        }
+        self.consensus
+            .propose(own_command(Op::ExpireSessions { before_ns }, &*self.clock))
+            .await
+            .map(|_| ())
+    }
+
+    fn has_session_before(&self, before_ns: i64) -> Result<bool> {
+        let txn = self.store.read()?;
+        for entry in self.store.dbs.sessions.iter(&txn).map_err(broken)? {
+            if (u64_at(entry.map_err(broken)?.1, 0) as i64) < before_ns {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The nodes that a client's op names.
+fn nodes_of(op: &Op) -> Vec<&Node> {
+    match op {
+        Op::MakeDir(call) => vec![&call.node],
+        Op::CreateFile(call) => vec![&call.node],
+        Op::MakeNode(call) => vec![&call.node],
+        Op::OpenForWrite(call) => vec![&call.node],
+        Op::SetAttr(call) => vec![&call.node],
+        Op::Rename(call) => vec![&call.from, &call.to],
+        Op::Unlink(call) => vec![&call.node],
+        Op::RemoveDir(call) => vec![&call.node],
+        Op::Delete(call) => vec![&call.node],
+        Op::MakeSymlink(call) => vec![&call.node],
+        Op::MakeLink(call) => vec![&call.source, &call.node],
+        Op::SetXattr(call) => vec![&call.node],
+        Op::RemoveXattr(call) => vec![&call.node],
+        _ => Vec::new(),
+    }
+}
+
+/// Proposes the leader's own commands through the Replica alone.
+pub struct OwnCommands {
+    pub consensus: Arc<dyn Consensus>,
+    pub clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl ProposeOp for OwnCommands {
+    async fn propose_op(&self, op: Op) -> Result<OpReply> {
+        match self.consensus.propose(own_command(op, &*self.clock)).await? {
+            OpReply::Failed(error) => Err(error),
+            reply => Ok(reply),
+        }
+    }
+}
