@@ -4,3 +4,5 @@ pub mod contract;
 pub mod door;
 pub mod namespace;
 pub mod replica;
+#[cfg(test)]
+mod tests;

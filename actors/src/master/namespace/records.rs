@@ -184,10 +184,8 @@ mod tests {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "9c01cd01a4cd03e8cd03e8010100cf1797a6f2b0a10000cf1797a6f2b0a10000000081a446696c659800ce08000000\
-             010081a44561636890c0c0c2"
-                .replace(char::is_whitespace, "")
-                .replace("1797a6f2b0a10000", "1797a6f2b0a10000"),
+            "9d01cd01a4cd03e8cd03e8010100a0cf17979cfe362a0000cf17979cfe362a00000000\
+             81a446696c659800ce08000000010081a44561636890c0c0c2"
         );
         assert_eq!(curvine_protocol::codec::decode::<InodeRecord>(&bytes), Ok(record));
     }

@@ -1,0 +1,229 @@
+//! A master of one voter on a scratch directory: the real Replica and Namespace, without workers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::prelude::*;
+use async_trait::async_trait;
+use curvine_protocol::master::*;
+use curvine_protocol::op::Op;
+use curvine_protocol::*;
+
+use super::contract::{Placement, UfsView};
+use super::namespace::actor::{FileDefaults, Namespace, Parts};
+use super::namespace::store::Store;
+use super::replica::ReplicaPort;
+use crate::kit::{Ports, call};
+
+/// No mounts, so nothing is asked.
+struct NoUfs;
+
+#[async_trait]
+impl UfsView for NoUfs {
+    async fn refresh_path(&self, _path: &CurvinePath) -> Result<()> {
+        Ok(())
+    }
+    async fn refresh_child(&self, _directory: InodeId, _name: &str) -> Result<()> {
+        Ok(())
+    }
+    async fn refresh_inode(&self, _inode: InodeId) -> Result<()> {
+        Ok(())
+    }
+    async fn refresh_dir(&self, _directory: InodeId) -> Result<()> {
+        Ok(())
+    }
+    async fn before_change(&self, _op: &Op) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// No workers.
+struct NoWorkers;
+
+impl Placement for NoWorkers {
+    fn locate(&self, _layout: &mut FileLayout) {}
+    fn place(&self, _layout: &mut FileLayout) -> Result<()> {
+        Ok(())
+    }
+    fn committed(&self, _blocks: &[BlockCommit]) {}
+    fn released(&self, _blocks: &[BlockId]) {}
+    fn stats(&self) -> FsStats {
+        FsStats::default()
+    }
+    fn cached_bytes(&self, _blocks: &[BlockRef]) -> u64 {
+        0
+    }
+}
+
+struct Master {
+    replica: ReplicaPort,
+    namespace: Addr<Namespace>,
+}
+
+async fn start(directory: &Path) -> Master {
+    let ports = Ports::system();
+    let store = Store::open(&directory.join("state")).expect("the state opens");
+    let replica = ReplicaPort::start(
+        NodeId(1),
+        "127.0.0.1:0",
+        directory,
+        store.clone(),
+        Arc::new(|_| ()),
+        &ports,
+    )
+    .await
+    .expect("the master leads");
+    let parts = Parts {
+        store,
+        consensus: Arc::new(replica.clone()),
+        ufs: Arc::new(NoUfs),
+        placement: Arc::new(NoWorkers),
+        clock: ports.clock.clone(),
+        defaults: FileDefaults {
+            block_bytes: 128 << 20,
+            replicas: 1,
+        },
+    };
+    Master {
+        replica,
+        namespace: Namespace::new(parts).start(),
+    }
+}
+
+fn path(text: &str) -> Node {
+    Node::Path(CurvinePath::parse(text).expect("a valid path"))
+}
+
+fn context(client: u64, sequence: u64) -> CallContext {
+    CallContext {
+        client: ClientId(client),
+        sequence,
+        ..CallContext::default()
+    }
+}
+
+fn create(node: Node) -> CreateFile {
+    CreateFile {
+        node,
+        mode: 0o644,
+        if_exists: IfExists::Fail,
+        parents: false,
+        block_bytes: 0,
+        replicas: 0,
+        first_block: false,
+    }
+}
+
+#[actix::test]
+async fn a_restart_keeps_everything_and_a_retry_has_one_effect() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let master = start(scratch.path()).await;
+    let mkdir = MakeDir {
+        node: path("/a/b"),
+        mode: 0o755,
+        parents: true,
+    };
+    call(&master.namespace, mkdir, context(1, 1)).await.expect("made");
+    let made = call(&master.namespace, create(path("/a/b/f")), context(1, 2))
+        .await
+        .expect("created");
+    let retried = call(&master.namespace, create(path("/a/b/f")), context(1, 2))
+        .await
+        .expect("remembered");
+    assert_eq!(made.attr, retried.attr);
+    let other = call(&master.namespace, create(path("/a/b/f")), context(1, 3)).await;
+    assert_eq!(
+        other.map(|_| ()).map_err(|e| e.kind),
+        Err(ErrorKind::AlreadyExists)
+    );
+    master.replica.stop().await;
+    drop(master);
+
+    let copy = tempfile::tempdir().expect("a scratch directory");
+    // The files as a kill leaves them, opened by another environment of this process.
+    for part in ["log", "state", "snapshots"] {
+        std::fs::create_dir(copy.path().join(part)).expect("fresh");
+        for file in std::fs::read_dir(scratch.path().join(part))
+            .expect("readable")
+            .flatten()
+        {
+            std::fs::copy(file.path(), copy.path().join(part).join(file.file_name())).expect("copied");
+        }
+    }
+    let again = start(copy.path()).await;
+    let found = call(
+        &again.namespace,
+        Lookup {
+            node: path("/a/b/f"),
+            follow: true,
+        },
+        context(1, 0),
+    )
+    .await;
+    assert_eq!(found.expect("kept").attr, made.attr);
+    let retried = call(&again.namespace, create(path("/a/b/f")), context(1, 2))
+        .await
+        .expect("still remembered");
+    assert_eq!(made.attr, retried.attr);
+    again.replica.stop().await;
+}
+
+/// `cargo test --release -p curvine-actors master_rates -- --ignored --nocapture`
+#[actix::test]
+#[ignore = "prints rates instead of checking"]
+async fn master_rates() {
+    let scratch = tempfile::tempdir_in(".").expect("a scratch directory on a real disk");
+    let master = Arc::new(start(scratch.path()).await);
+    call(
+        &master.namespace,
+        MakeDir {
+            node: path("/d"),
+            mode: 0o755,
+            parents: true,
+        },
+        context(1, 1),
+    )
+    .await
+    .expect("made");
+    for clients in [1u64, 10, 40] {
+        let each = 8_000 / clients.min(8);
+        let run = |op: &'static str| {
+            let master = master.clone();
+            async move {
+                let started = Instant::now();
+                let tasks = (0..clients).map(|client| {
+                    let namespace = master.namespace.clone();
+                    tokio::spawn(async move {
+                        for i in 0..each {
+                            let node = path(&format!("/d/{clients}-{client}-{i:08}"));
+                            let context = CallContext {
+                                acked_below: i + 1,
+                                ..context(1000 * clients + client, i + 1)
+                            };
+                            match op {
+                                "create" => {
+                                    drop(call(&namespace, create(node), context).await.expect("created"))
+                                }
+                                "stat" => {
+                                    let lookup = Lookup { node, follow: true };
+                                    drop(call(&namespace, lookup, context).await.expect("found"))
+                                }
+                                _ => drop(call(&namespace, Echo {}, context).await.expect("answered")),
+                            }
+                        }
+                    })
+                });
+                for task in tasks.collect::<Vec<_>>() {
+                    task.await.expect("no panic");
+                }
+                let rate = (clients * each) as f64 / started.elapsed().as_secs_f64();
+                println!("{op:>7} {clients:>3} clients: {rate:>9.0}/s");
+            }
+        };
+        run("create").await;
+        run("stat").await;
+        run("echo").await;
+    }
+    master.replica.stop().await;
+}
