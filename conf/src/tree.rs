@@ -1,0 +1,141 @@
+//! The tree itself. What a key means is said here and nowhere else.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data_dir::DataDir;
+use crate::section::{Field, section, text};
+use crate::units::{Address, FsyncPolicy, LogFormat, Peer, Size, Span, WebAddress};
+
+/// Everything a node, a mount or `cv` can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    #[serde(flatten)]
+    pub node: NodeSection,
+    pub master: MasterSection,
+    pub worker: WorkerSection,
+    pub client: ClientSection,
+    pub fuse: FuseSection,
+    pub web: WebSection,
+    pub log: LogSection,
+}
+
+/// A section, for documentation and for turning names into keys. The top of the file has the name "".
+pub struct Section {
+    pub name: &'static str,
+    pub about: &'static [&'static str],
+    pub fields: Vec<Field>,
+}
+
+impl Config {
+    /// Every section in the order of the file.
+    pub fn sections() -> Vec<Section> {
+        macro_rules! sections {
+            ($($name:literal $type:ident),*) => {
+                vec![$(Section { name: $name, about: $type::ABOUT, fields: $type::fields() }),*]
+            };
+        }
+        sections![
+            "" NodeSection, "master" MasterSection, "worker" WorkerSection, "client" ClientSection,
+            "fuse" FuseSection, "web" WebSection, "log" LogSection
+        ]
+    }
+}
+
+section! {
+    /// The node as a whole.
+    NodeSection {
+        /// Where the node keeps its data: a master in `DIR/master`, a worker (unless `worker.data_dirs` says
+        /// otherwise) in `DIR/worker`. Made if it is missing, readable by its owner only.
+        data_dir: String = "./curvine-data".to_owned();
+        /// The cluster that this node must belong to: 32 hexadecimal digits, as `cv report` shows them. A data
+        /// directory of another cluster is refused. Empty = the one that the data directory belongs to.
+        cluster: String = String::new();
+    }
+}
+
+section! {
+    /// A master: keeps the namespace.
+    MasterSection {
+        /// The master's number in its group, from 1 on. Never reused for another machine.
+        id: u64 = 1;
+        /// Where the master listens. Port 0 picks a free one and prints it.
+        listen: Address = text("127.0.0.1:8995");
+        /// All masters of the group, this one included: `["1=host:port", ...]`. Empty = this one alone.
+        peers: Vec<Peer> = Vec::new();
+        /// The block size of files whose creator names none. A file in a mount gets one that fits its length.
+        block_size: Size = text("128MiB");
+        /// On how many workers a block is kept, unless the file's creator says otherwise.
+        replicas: u64 = 1;
+        /// A worker that is silent for longer is lost: its blocks count as missing until it is back.
+        worker_lost_after: Span = text("10s");
+    }
+}
+
+section! {
+    /// A worker: keeps block data.
+    WorkerSection {
+        /// Where the worker listens. Port 0 picks a free one and prints it.
+        listen: Address = text("127.0.0.1:8996");
+        /// The `host:port` that clients reach the worker at, where it differs from `listen` (for instance because
+        /// that is `0.0.0.0`). Empty = as `listen`.
+        advertise: String = String::new();
+        /// The directories for block data, each with its tier and, if it should not grow to the device's free space,
+        /// its capacity: `["[MEM:1GB]/dev/shm/curvine", "[SSD:100GB]/data/ssd", "[HDD]/data/hdd"]`.
+        /// Empty = `["[SSD]DIR/worker"]` in the node's data directory.
+        data_dirs: Vec<DataDir> = Vec::new();
+        /// Free space that is left on each device, so that the disk never fills up.
+        reserve: Size = text("1GiB");
+        /// When block data is forced to the disk without being asked to: `never` (the kernel decides), `periodic`
+        /// (each second), `on_close` (when a block is complete), `always` (with every write). An `fsync` by the user is
+        /// always honoured.
+        fsync: FsyncPolicy = text("never");
+        /// How often the worker tells the master that it lives and how much space it has.
+        heartbeat: Span = text("1s");
+    }
+}
+
+section! {
+    /// Whoever calls a master: workers, mounts, `cv`.
+    ClientSection {
+        /// The masters: `["host:port", ...]`. `CURVINE_MASTER=host:port,...` sets the same.
+        masters: Vec<Address> = vec![text("127.0.0.1:8995")];
+        /// How long a new client tries to reach a master before it gives up.
+        connect_timeout: Span = text("4s");
+        /// How long an operation is retried (a new leader, a restarted master) before it fails.
+        operation_timeout: Span = text("30s");
+    }
+}
+
+section! {
+    /// The FUSE mount.
+    FuseSection {
+        /// The directory to mount on; made if it is missing. Empty = no mount.
+        mount_point: String = String::new();
+        /// How long the kernel may answer for names and attributes without asking: changes made elsewhere show after
+        /// at most this. A file opened after another client closed it is always seen as it was closed.
+        ttl: Span = text("1s");
+        /// Threads that serve the kernel.
+        threads: u64 = 2;
+        /// Let users other than the one who mounts in.
+        allow_other: bool = false;
+    }
+}
+
+section! {
+    /// The status page, `/metrics` for Prometheus, `/healthz` and `/api/status`.
+    WebSection {
+        /// Where it listens; `off` for none. Port 0 picks a free one and prints it. If the default is taken, the node runs
+        /// without; if an address named here is, it does not start.
+        listen: WebAddress = text("127.0.0.1:8990");
+    }
+}
+
+section! {
+    /// Logs, on standard error.
+    LogSection {
+        /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,curvine_actors=debug`. `RUST_LOG` wins.
+        level: String = "info".to_owned();
+        /// `text` or `json` (a JSON object a line, also for what the node says at its start).
+        format: LogFormat = text("text");
+    }
+}

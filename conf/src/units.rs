@@ -1,0 +1,307 @@
+//! Values that are written as text: with their unit, or in a form that is checked when it is read.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::section::Setting;
+
+/// An amount of bytes: `"128MiB"`, `"100GB"`, `"512KB"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().ends_with(|last: char| last.is_ascii_digit()) && text.trim() != "0" {
+            return Err(format!("`{text}` has no unit; write for instance \"{text}MiB\""));
+        }
+        match text.trim().parse::<bytesize::ByteSize>() {
+            Ok(size) => Ok(Size(size.as_u64())),
+            Err(_) => Err(format!("`{text}` is not a size such as \"128MiB\" or \"100GB\"")),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    /// Exact: in the largest unit that divides it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [
+            (1 << 40, "TiB"),
+            (1_000_000_000_000, "TB"),
+            (1 << 30, "GiB"),
+            (1_000_000_000, "GB"),
+            (1 << 20, "MiB"),
+            (1_000_000, "MB"),
+            (1 << 10, "KiB"),
+            (1_000, "KB"),
+        ];
+        match units
+            .iter()
+            .find(|(bytes, _)| self.0 != 0 && self.0.is_multiple_of(*bytes))
+        {
+            Some((bytes, unit)) => write!(f, "{}{unit}", self.0 / bytes),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+/// A time span: `"5s"`, `"200ms"`, `"1h 30m"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match humantime::parse_duration(text.trim()) {
+            Ok(span) => Ok(Span(span)),
+            Err(_) => Err(format!(
+                "`{text}` is not a time span such as \"5s\", \"200ms\" or \"1h\""
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// Where a node listens or is reached: `"127.0.0.1:8995"`, `"master-1:8995"`, `"[::1]:8995"`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Address(String);
+
+impl Address {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let wrong = || format!("`{text}` is not an address such as \"127.0.0.1:8995\" (host:port)");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        if host.is_empty() || host.contains(char::is_whitespace) || (host.contains(':') && !bracketed) {
+            return Err(wrong());
+        }
+        port.parse::<u16>().map_err(|_| wrong())?;
+        Ok(Address(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An address, or `"off"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum WebAddress {
+    Off,
+    On(Address),
+}
+
+impl FromStr for WebAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "off" => Ok(WebAddress::Off),
+            address => Ok(WebAddress::On(
+                address
+                    .parse::<Address>()
+                    .map_err(|e| format!("{e}, or \"off\""))?,
+            )),
+        }
+    }
+}
+
+impl fmt::Display for WebAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WebAddress::Off => f.write_str("off"),
+            WebAddress::On(address) => address.fmt(f),
+        }
+    }
+}
+
+/// A master of the group: `"1=127.0.0.1:7001"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Peer {
+    pub id: u64,
+    pub address: Address,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (id, address) = text
+            .split_once('=')
+            .ok_or_else(|| format!("`{text}` is not a peer such as \"1=127.0.0.1:7001\" (id=host:port)"))?;
+        match id.trim().parse() {
+            Ok(id) if id > 0 => Ok(Peer {
+                id,
+                address: address.parse()?,
+            }),
+            _ => Err(format!(
+                "`{id}` in `{text}` is not a master's id; ids are whole numbers from 1 on"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.id, self.address)
+    }
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub enum $name { $($(#[$word_doc])* $variant,)* }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text.trim() {
+                    $($word => Ok($name::$variant),)*
+                    _ => Err(format!("`{text}` is none of {}", [$($word),*].join(", "))),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($name::$variant => $word,)* })
+            }
+        }
+    };
+}
+
+words! {
+    /// When a worker forces block data to its disk without being asked to.
+    FsyncPolicy {
+        Never = "never",
+        OnClose = "on_close",
+        Periodic = "periodic",
+        Always = "always",
+    }
+}
+
+words! {
+    LogFormat {
+        Text = "text",
+        Json = "json",
+    }
+}
+
+macro_rules! as_text {
+    ($($type:ty),*) => {$(
+        impl TryFrom<String> for $type {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(value: $type) -> String {
+                value.to_string()
+            }
+        }
+
+        impl Setting for $type {}
+    )*};
+}
+
+as_text!(
+    Size,
+    Span,
+    Address,
+    WebAddress,
+    Peer,
+    FsyncPolicy,
+    LogFormat,
+    crate::data_dir::DataDir
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_prints_as_it_is_read() {
+        for text in ["128MiB", "100GB", "1GiB", "1500B", "3KB", "0B"] {
+            assert_eq!(
+                text.parse::<Size>().map(|size| size.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+        assert_eq!("100GB".parse(), Ok(Size(100_000_000_000)));
+        assert_eq!("1GiB".parse(), Ok(Size(1 << 30)));
+    }
+
+    #[test]
+    fn a_size_without_a_unit_is_refused_with_the_way_to_write_it() {
+        assert_eq!(
+            "128".parse::<Size>(),
+            Err("`128` has no unit; write for instance \"128MiB\"".to_owned())
+        );
+        assert_eq!(
+            "lots".parse::<Size>(),
+            Err("`lots` is not a size such as \"128MiB\" or \"100GB\"".to_owned())
+        );
+    }
+
+    #[test]
+    fn addresses_need_a_host_and_a_port() {
+        for good in ["127.0.0.1:0", "master-1:8995", "[::1]:8995"] {
+            assert_eq!(
+                good.parse::<Address>().map(|a| a.to_string()),
+                Ok(good.to_owned())
+            );
+        }
+        for bad in ["8995", ":8995", "host:", "host:99999", "::1:8995", "a b:1"] {
+            let error = bad.parse::<Address>().expect_err(bad);
+            assert_eq!(
+                error,
+                format!("`{bad}` is not an address such as \"127.0.0.1:8995\" (host:port)")
+            );
+        }
+    }
+
+    #[test]
+    fn a_peer_is_an_id_and_an_address() {
+        assert_eq!(
+            "2=127.0.0.1:7002"
+                .parse::<Peer>()
+                .map(|p| (p.id, p.address.to_string())),
+            Ok((2, "127.0.0.1:7002".to_owned()))
+        );
+        assert_eq!(
+            "0=127.0.0.1:7002".parse::<Peer>(),
+            Err("`0` in `0=127.0.0.1:7002` is not a master's id; ids are whole numbers from 1 on".to_owned())
+        );
+    }
+}
