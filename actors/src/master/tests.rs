@@ -12,8 +12,7 @@ use curvine_protocol::*;
 
 use super::contract::{Placement, UfsView};
 use super::namespace::actor::{FileDefaults, Namespace, Parts};
-use super::namespace::store::Store;
-use super::replica::ReplicaPort;
+use super::replica::{OpenState, ReplicaPort};
 use crate::kit::{Ports, call};
 
 /// No mounts, so nothing is asked.
@@ -63,12 +62,13 @@ struct Master {
 
 async fn start(directory: &Path) -> Master {
     let ports = Ports::system();
-    let store = Store::open(&directory.join("state")).expect("the state opens");
+    let state = OpenState::open(directory).expect("the state opens");
+    let store = state.store.clone();
     let replica = ReplicaPort::start(
         NodeId(1),
         "127.0.0.1:0",
         directory,
-        store.clone(),
+        state,
         Arc::new(|_| ()),
         &ports,
     )
@@ -166,6 +166,38 @@ async fn a_restart_keeps_everything_and_a_retry_has_one_effect() {
         .await
         .expect("still remembered");
     assert_eq!(made.attr, retried.attr);
+    again.replica.stop().await;
+}
+
+#[actix::test]
+async fn a_torn_state_is_made_again_from_the_log() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let master = start(scratch.path()).await;
+    for i in 1..=20 {
+        call(&master.namespace, create(path(&format!("/{i}"))), context(1, i))
+            .await
+            .expect("created");
+    }
+    let copy = tempfile::tempdir().expect("a scratch directory");
+    std::fs::create_dir(copy.path().join("log")).expect("fresh");
+    std::fs::copy(
+        scratch.path().join("log/data.mdb"),
+        copy.path().join("log/data.mdb"),
+    )
+    .expect("copied");
+    std::fs::create_dir(copy.path().join("state")).expect("fresh");
+    std::fs::write(copy.path().join("state/data.mdb"), [0x5a; 8192]).expect("torn pages");
+    let again = start(copy.path()).await;
+    for i in 1..=20 {
+        let lookup = Lookup {
+            node: path(&format!("/{i}")),
+            follow: true,
+        };
+        call(&again.namespace, lookup, context(1, 0))
+            .await
+            .expect("acknowledged, so there");
+    }
+    master.replica.stop().await;
     again.replica.stop().await;
 }
 

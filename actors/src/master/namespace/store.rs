@@ -70,16 +70,16 @@ pub fn broken(error: heed::Error) -> Error {
 impl Store {
     /// Opens or creates the state in a directory.
     ///
-    /// Commits are written and synced, but the page that makes one current is not (`MDB_NOMETASYNC`): a power cut may
-    /// undo the last one, never tear it. Whoever owns the log applies it again.
+    /// Commits are not synced (`MDB_NOSYNC`): they survive this process, not the kernel. The Replica owns the log that is,
+    /// and makes the state again from it where this one cannot be trusted.
     pub fn open(directory: &Path) -> Result<Store> {
         std::fs::create_dir_all(directory)
             .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", directory.display())))?;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_BYTES).max_dbs(16).max_readers(1024);
         // SAFETY: the directory is locked by this process (its `lock` file), so no other process maps these files, and
-        // NO_META_SYNC only weakens durability as said above.
-        let env = unsafe { options.flags(EnvFlags::NO_META_SYNC).open(directory) }
+        // NO_SYNC only weakens durability as said above.
+        let env = unsafe { options.flags(EnvFlags::NO_SYNC).open(directory) }
             .map_err(|e| broken(e).while_doing(format_args!("opening {}", directory.display())))?;
         let mut txn = env.write_txn().map_err(broken)?;
         let mut database = |name: &str| {

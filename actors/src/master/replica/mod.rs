@@ -4,17 +4,21 @@
 //! - [`types`]: what openraft is told of us.
 //! - [`log`]: log, vote and commit mark in a synced heed environment of their own.
 //! - [`state`]: the namespace as openraft's state machine; snapshots.
+//! - [`trust`]: whether the state on disk can be believed, or is made again from snapshot and log.
 //! - [`network`]: messages between masters.
 //!
 //! Invariants:
 //! - A proposal is answered only after its entry is durable on a majority and applied here.
-//! - The log's commits are synced; the state's may lose the last one in a power cut, and the log applies it again.
+//! - The log's commits are synced; the state's are not, and it is made again where a power cut may have torn it.
 //! - Commands that wait together travel in one entry, at most [`BATCH_MAX`]; [`ENTRIES_IN_FLIGHT`] entries at a time.
 
 mod log;
 mod network;
 mod state;
+mod trust;
 mod types;
+
+pub use state::OpenState;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -159,6 +163,7 @@ fn refused(error: RaftError<u64, ClientWriteError<u64, BasicNode>>) -> Error {
 pub struct ReplicaPort {
     address: Addr<Replica>,
     raft: Raft,
+    state: StateMachine,
     /// Leader of a group whose only voter is this master: nobody else can have committed anything.
     sole_leader: Arc<AtomicBool>,
 }
@@ -214,7 +219,7 @@ impl ReplicaPort {
         id: NodeId,
         address: &str,
         directory: &Path,
-        store: Store,
+        state: OpenState,
         effects: EffectSink,
         ports: &Ports,
     ) -> Result<ReplicaPort> {
@@ -231,14 +236,14 @@ impl ReplicaPort {
             .validate()
             .map_err(|e| Error::internal(format!("Raft's configuration: {e}")))?;
         let log = LogStore::open(&directory.join("log"), ports.offload("raft-log"))?;
+        let store = state.store.clone();
         let state = StateMachine::new(
-            store.clone(),
-            directory.join("snapshots"),
+            state,
             effects,
             ports.offload("raft-apply"),
             ports.offload("raft-snapshot"),
-        )?;
-        let raft = Raft::new(id.0, Arc::new(config), Network, log, state)
+        );
+        let raft = Raft::new(id.0, Arc::new(config), Network, log, state.clone())
             .await
             .map_err(fatal)?;
         if !raft.is_initialized().await.map_err(fatal)? {
@@ -268,6 +273,7 @@ impl ReplicaPort {
         let port = ReplicaPort {
             address: replica.start(),
             raft,
+            state,
             sole_leader,
         };
         port.format(&store, ports).await?;
@@ -289,6 +295,9 @@ impl ReplicaPort {
     pub async fn stop(&self) {
         self.sole_leader.store(false, Ordering::Release);
         let _ = timeout(Duration::from_secs(5), self.raft.shutdown()).await;
+        if let Err(error) = self.state.close().await {
+            tracing::warn!(%error, "the state could not be closed cleanly; it may be made again at the next start");
+        }
     }
 
     /// The index of the last applied entry.

@@ -1,15 +1,17 @@
 //! The namespace as openraft's state machine. Entries that are committed together are applied in one transaction.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use curvine_protocol::codec::{decode, encode};
-use curvine_protocol::{Error, Result};
+use curvine_protocol::{Error, ErrorKind, Result};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageIOError};
 use serde::{Deserialize, Serialize};
 
 use super::EffectSink;
+use super::trust::{self, Trust};
 use super::types::{Entry, LogId, Membership, Replies, SnapshotFile, StorageError, TypeConfig};
 use crate::kit::Offload;
 use crate::kit::ports::offloaded;
@@ -28,29 +30,90 @@ const APPLIED: &str = "applied";
 #[derive(Clone)]
 pub struct StateMachine {
     store: Store,
+    trust: Trust,
     snapshots: PathBuf,
     effects: EffectSink,
     applier: Arc<dyn Offload>,
     copier: Arc<dyn Offload>,
+    /// Synced and marked clean: nothing may be applied any more.
+    closed: Arc<AtomicBool>,
+}
+
+/// The state of a master, opened: as it was, or made again from the last snapshot where it cannot be trusted.
+pub struct OpenState {
+    pub store: Store,
+    trust: Trust,
+    snapshots: PathBuf,
+}
+
+impl OpenState {
+    /// Opens `directory/state`, with snapshots in `directory/snapshots`. What the state lacks afterwards is in the log.
+    pub fn open(directory: &Path) -> Result<OpenState> {
+        let (state, snapshots) = (directory.join("state"), directory.join("snapshots"));
+        std::fs::create_dir_all(&snapshots)
+            .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", snapshots.display())))?;
+        let trust = Trust::new(directory)?;
+        if !trust.holds() {
+            let saved = current(&snapshots)?;
+            if state.exists() {
+                tracing::info!(
+                    snapshot = saved.as_ref().map_or("none", |saved| &saved.name),
+                    "the state was not closed before the last boot or unmount; making it again from snapshot and log"
+                );
+            }
+            let file = saved.map(|saved| snapshots.join(saved.name));
+            trust::restore(&state, file.as_deref())?;
+        }
+        let store = Store::open(&state)?;
+        trust.in_use()?;
+        Ok(OpenState {
+            store,
+            trust,
+            snapshots,
+        })
+    }
+}
+
+fn current(snapshots: &Path) -> Result<Option<SavedSnapshot>> {
+    match std::fs::read(snapshots.join("current")) {
+        Ok(bytes) => decode(&bytes).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::from(error).while_doing("reading the current snapshot's mark")),
+    }
 }
 
 impl StateMachine {
     pub fn new(
-        store: Store,
-        snapshots: PathBuf,
+        state: OpenState,
         effects: EffectSink,
         applier: Arc<dyn Offload>,
         copier: Arc<dyn Offload>,
-    ) -> Result<Self> {
-        std::fs::create_dir_all(&snapshots)
-            .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", snapshots.display())))?;
-        Ok(StateMachine {
+    ) -> Self {
+        let OpenState {
             store,
+            trust,
+            snapshots,
+        } = state;
+        StateMachine {
+            store,
+            trust,
             snapshots,
             effects,
             applier,
             copier,
+            closed: Arc::default(),
+        }
+    }
+
+    /// Syncs the state and marks it clean, after everything that is being applied.
+    pub async fn close(&self) -> Result<()> {
+        let state = self.clone();
+        offloaded(&*self.applier, move || {
+            state.closed.store(true, Ordering::Release);
+            state.store.env.force_sync().map_err(broken)?;
+            state.trust.clean()
         })
+        .await?
     }
 
     fn applied(&self) -> Result<Applied> {
@@ -59,6 +122,9 @@ impl StateMachine {
     }
 
     fn apply_entries(&self, entries: Vec<Entry>) -> Result<Vec<Replies>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Stopping, "the master's state is closed"));
+        }
         let mut effects = Effects::default();
         let mut txn = self.store.write()?;
         let mut applied: Applied = self.store.dbs.meta_record(&txn, APPLIED)?.unwrap_or_default();
@@ -123,14 +189,6 @@ impl StateMachine {
             }
         }
         Ok(saved)
-    }
-
-    fn current(&self) -> Result<Option<SavedSnapshot>> {
-        match std::fs::read(self.snapshots.join("current")) {
-            Ok(bytes) => decode(&bytes).map(Some),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::from(error).while_doing("reading the current snapshot's mark")),
-        }
     }
 
     fn snapshot(&self, saved: SavedSnapshot) -> Snapshot<TypeConfig> {
@@ -213,9 +271,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
-        let saved = self
-            .current()
-            .map_err(|e| StorageIOError::read_snapshot(None, &e))?;
+        let saved = current(&self.snapshots).map_err(|e| StorageIOError::read_snapshot(None, &e))?;
         Ok(saved.map(|saved| self.snapshot(saved)))
     }
 }
