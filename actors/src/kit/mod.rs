@@ -6,6 +6,7 @@
 //!
 //! Invariant: nothing outside this folder reads the system's clock, draws a random number or opens a socket.
 
+pub mod leader;
 pub mod listener;
 pub mod network;
 pub mod peer;

@@ -19,4 +19,6 @@ pub mod apply;
 pub mod records;
 pub mod resolve;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod view;

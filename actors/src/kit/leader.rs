@@ -1,0 +1,81 @@
+//! A master service with several addresses: asks go to the leader, found by trying and by what refusals say.
+//!
+//! For callers whose calls may be repeated as they are: a worker's registration, heartbeats and reports, and what it
+//! asks about files. Clients, whose mutations carry sequences, have retries of their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::Addr;
+use curvine_protocol::error::Retry;
+use curvine_protocol::{Call, Error, ErrorKind, Result};
+use futures::future::BoxFuture;
+
+use super::peer::Peer;
+use super::port::{Answer, Ask, Endpoint};
+use super::ports::Ports;
+
+/// Attempts before the last error is the answer.
+const ATTEMPTS_MAX: usize = 6;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The port. Cheap to clone; all clones share what they learnt.
+#[derive(Clone)]
+pub struct LeaderPort {
+    masters: Arc<Vec<(String, Addr<Peer>)>>,
+    /// Index of the master that led last.
+    leader: Arc<AtomicUsize>,
+}
+
+impl LeaderPort {
+    /// Starts a proxy for each address in the current arbiter.
+    ///
+    /// # Errors
+    /// `Config` without an address.
+    pub fn start(addresses: &[String], ports: &Ports) -> Result<LeaderPort> {
+        if addresses.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "no master address: give --master HOST:PORT,... or CURVINE_MASTER",
+            ));
+        }
+        let masters = addresses
+            .iter()
+            .map(|address| (address.clone(), Peer::start(address.clone(), ports)))
+            .collect();
+        Ok(LeaderPort {
+            masters: Arc::new(masters),
+            leader: Arc::default(),
+        })
+    }
+
+    async fn ask_leader<C: Call>(self, ask: Ask<C>) -> Result<Answer<C>> {
+        let mut attempt = 0;
+        loop {
+            let at = self.leader.load(Ordering::Relaxed) % self.masters.len();
+            let error = match self.masters[at].1.ask(ask.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            attempt += 1;
+            if error.kind.retry() != Retry::Elsewhere || attempt >= ATTEMPTS_MAX {
+                return Err(error);
+            }
+            let named = error
+                .leader
+                .as_ref()
+                .and_then(|leader| self.masters.iter().position(|(address, _)| address == leader));
+            self.leader.store(named.unwrap_or(at + 1), Ordering::Relaxed);
+            if named.is_none() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+impl<C: Call> Endpoint<C> for LeaderPort {
+    fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
+        Box::pin(self.clone().ask_leader(ask))
+    }
+}

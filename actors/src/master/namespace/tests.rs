@@ -1,0 +1,762 @@
+//! The tree by itself: every op, its errors, and the invariants after random ops.
+
+use std::collections::BTreeMap;
+
+use curvine_protocol::master::*;
+use curvine_protocol::mount::MountSettings;
+use curvine_protocol::op::{Command, Op, OpReply, SyncDir, UfsObject};
+use curvine_protocol::*;
+
+use super::apply::Effects;
+use super::records::InodeBody;
+use super::store::{Counter, Store, name_of, u64_at};
+use crate::master::contract::NamespaceView;
+
+struct Tree {
+    store: Store,
+    _scratch: tempfile::TempDir,
+    now_ns: i64,
+    released: Vec<BlockId>,
+}
+
+impl Tree {
+    fn new() -> Tree {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let store = Store::open(scratch.path()).expect("opens");
+        let mut tree = Tree {
+            store,
+            _scratch: scratch,
+            now_ns: 1_000,
+            released: Vec::new(),
+        };
+        tree.apply(Op::Format {
+            cluster: ClusterId(9),
+        })
+        .expect("formatted");
+        tree
+    }
+
+    fn apply_for(&mut self, client: u64, sequence: u64, op: Op) -> Result<OpReply> {
+        self.now_ns += 1;
+        let command = Command {
+            client: ClientId(client),
+            sequence,
+            acked_below: 0,
+            uid: 7,
+            gid: 8,
+            time_ns: self.now_ns,
+            op,
+        };
+        let mut effects = Effects::default();
+        let mut txn = self.store.write().expect("one writer");
+        let mut replies = self
+            .store
+            .apply(&mut txn, vec![command], &mut effects)
+            .expect("the disk works");
+        txn.commit().expect("room");
+        self.released.extend(effects.released);
+        match replies.pop().expect("one reply") {
+            OpReply::Failed(error) => Err(error),
+            reply => Ok(reply),
+        }
+    }
+
+    fn apply(&mut self, op: Op) -> Result<OpReply> {
+        self.apply_for(1, 0, op)
+    }
+
+    /// The kind of the error of an op that must fail.
+    fn refused(&mut self, op: impl Mutation) -> ErrorKind {
+        self.apply(op.into_op()).expect_err("must be refused").kind
+    }
+
+    fn done<M: Mutation>(&mut self, call: M) -> M::Reply {
+        M::reply_from(self.apply(call.into_op()).expect("must succeed")).expect("its own reply")
+    }
+
+    fn mkdir(&mut self, at: &str) -> Attr {
+        self.done(MakeDir {
+            node: path(at),
+            mode: 0o755,
+            parents: false,
+        })
+        .attr
+    }
+
+    fn create(&mut self, at: &str) -> FileLayout {
+        self.done(create(at))
+    }
+
+    /// A closed file of some bytes in blocks of 64 KiB.
+    fn write(&mut self, at: &str, size_bytes: u64) -> Attr {
+        let layout = self.create(at);
+        let inode = layout.attr.inode;
+        let blocks = size_bytes.div_ceil(64 << 10) as u32;
+        let layout = self.done(AllocateBlocks {
+            inode,
+            from_index: 0,
+            until_index: blocks,
+        });
+        let commits = layout
+            .blocks
+            .iter()
+            .enumerate()
+            .map(|(index, located)| BlockCommit {
+                index: index as u32,
+                id: located.block.id,
+                len_bytes: (size_bytes - (index as u64) * (64 << 10)).min(64 << 10),
+                generation: 0,
+                workers: Vec::new(),
+            });
+        let blocks = commits.collect();
+        self.done(CommitFile {
+            inode,
+            size_bytes,
+            blocks,
+            mtime_ns: None,
+            close: true,
+        })
+        .attr
+    }
+
+    fn stat(&self, at: &str) -> Result<Attr> {
+        self.store.lookup(&path(at), false).map(|entry| entry.attr)
+    }
+
+    fn names(&self, at: &str) -> Vec<String> {
+        let inode = self.stat(at).expect("there").inode;
+        let (entries, more) = self.store.list(inode, None, 10_000).expect("a directory");
+        assert!(!more);
+        entries.into_iter().map(|entry| entry.name).collect()
+    }
+
+    /// The invariants of `namespace/mod.rs`.
+    fn check(&self) {
+        let txn = self.store.read().expect("readable");
+        let dbs = &self.store.dbs;
+        let mut links: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut subdirectories: BTreeMap<u64, u32> = BTreeMap::new();
+        for entry in dbs.dentries.iter(&txn).expect("readable") {
+            let (key, value) = entry.expect("readable");
+            let (parent, child) = (InodeId(u64_at(key, 0)), InodeId(u64_at(value, 0)));
+            let record = dbs
+                .inode(&txn, child)
+                .expect("decodes")
+                .expect("a dentry leads to an inode");
+            let above = dbs
+                .inode(&txn, parent)
+                .expect("decodes")
+                .expect("a dentry is in a directory");
+            assert!(above.is_dir(), "{parent} holds `{}`", name_of(key));
+            *links.entry(child.0).or_default() += 1;
+            if record.is_dir() {
+                assert_eq!(record.parent, parent);
+                *subdirectories.entry(parent.0).or_default() += 1;
+            }
+        }
+        let mut blocks: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut count = 0;
+        for entry in dbs.inodes.iter(&txn).expect("readable") {
+            let inode = InodeId(u64_at(entry.expect("readable").0, 0));
+            let record = dbs.inode(&txn, inode).expect("decodes").expect("there");
+            count += 1;
+            let held = links.get(&inode.0).copied().unwrap_or(0);
+            if record.is_dir() {
+                let below = subdirectories.get(&inode.0).copied().unwrap_or(0);
+                assert_eq!(record.nlink, 2 + below, "links of directory {inode}");
+                assert_eq!(held, u32::from(inode != InodeId::ROOT));
+            } else {
+                assert_eq!(record.nlink, held, "links of {inode}");
+            }
+            if let InodeBody::File(file) = &record.body {
+                for (index, block) in file.block_refs().iter().enumerate() {
+                    assert_eq!(
+                        blocks.insert(block.id.0, inode.0),
+                        None,
+                        "block {} has one owner",
+                        block.id
+                    );
+                    let owner = self
+                        .store
+                        .block_owner(block.id)
+                        .expect("readable")
+                        .expect("known");
+                    assert_eq!((owner.0, owner.1), (inode, index as u32));
+                }
+            }
+        }
+        assert_eq!(dbs.counter(&txn, Counter::InodeCount).expect("readable"), count);
+        let known: u64 = dbs
+            .blocks
+            .iter(&txn)
+            .expect("readable")
+            .map(|entry| u64_at(entry.expect("readable").1, 8) & 0xffff_ffff)
+            .sum();
+        assert_eq!(
+            known,
+            blocks.len() as u64,
+            "the blocks database knows the files' blocks and no others"
+        );
+        for block in &self.released {
+            assert!(
+                !blocks.contains_key(&block.0),
+                "released block {block} is still in use"
+            );
+        }
+    }
+}
+
+fn path(text: &str) -> Node {
+    Node::Path(CurvinePath::parse(text).expect("a valid path"))
+}
+
+fn create(at: &str) -> CreateFile {
+    CreateFile {
+        node: path(at),
+        mode: 0o644,
+        if_exists: IfExists::Fail,
+        parents: false,
+        block_bytes: 64 << 10,
+        replicas: 1,
+        first_block: false,
+    }
+}
+
+fn rename(from: &str, to: &str, mode: RenameMode) -> Rename {
+    Rename {
+        from: path(from),
+        to: path(to),
+        mode,
+        keep_replaced: false,
+    }
+}
+
+fn unlink(at: &str) -> Unlink {
+    Unlink {
+        node: path(at),
+        keep_open: false,
+    }
+}
+
+#[test]
+fn mkdir_makes_parents_only_when_asked() {
+    let mut tree = Tree::new();
+    assert_eq!(
+        tree.refused(MakeDir {
+            node: path("/a/b"),
+            mode: 0o755,
+            parents: false
+        }),
+        ErrorKind::NotFound
+    );
+    tree.done(MakeDir {
+        node: path("/a/b/c"),
+        mode: 0o700,
+        parents: true,
+    });
+    tree.done(MakeDir {
+        node: path("/a/b/c"),
+        mode: 0o700,
+        parents: true,
+    });
+    assert_eq!(
+        tree.refused(MakeDir {
+            node: path("/a/b"),
+            mode: 0o755,
+            parents: false
+        }),
+        ErrorKind::AlreadyExists
+    );
+    let made = tree.stat("/a/b/c").expect("made");
+    assert_eq!((made.mode, made.uid, made.gid, made.nlink), (0o700, 7, 8, 2));
+    assert_eq!(tree.stat("/a").expect("made").nlink, 3);
+    tree.create("/a/f");
+    assert_eq!(
+        tree.refused(MakeDir {
+            node: path("/a/f/x"),
+            mode: 0,
+            parents: true
+        }),
+        ErrorKind::NotADirectory
+    );
+    assert_eq!(
+        tree.refused(MakeDir {
+            node: path("/a/f"),
+            mode: 0,
+            parents: true
+        }),
+        ErrorKind::AlreadyExists
+    );
+    tree.check();
+}
+
+#[test]
+fn a_setgid_directory_gives_its_group() {
+    let mut tree = Tree::new();
+    tree.done(MakeDir {
+        node: path("/g"),
+        mode: 0o2775,
+        parents: false,
+    });
+    let change = AttrChange {
+        gid: Some(99),
+        ..AttrChange::default()
+    };
+    tree.done(SetAttr {
+        node: path("/g"),
+        follow: true,
+        change,
+    });
+    assert_eq!(tree.create("/g/f").attr.gid, 99);
+    let below = tree.mkdir("/g/d");
+    assert_eq!((below.gid, below.mode), (99, 0o2755));
+}
+
+#[test]
+fn rename_replaces_as_posix_says() {
+    let mut tree = Tree::new();
+    for directory in ["/d", "/e", "/full", "/d/sub"] {
+        tree.mkdir(directory);
+    }
+    for file in ["/f", "/g", "/full/x"] {
+        tree.write(file, 10);
+    }
+    let replace = RenameMode::Replace;
+    assert_eq!(tree.refused(rename("/none", "/x", replace)), ErrorKind::NotFound);
+    assert_eq!(tree.refused(rename("/f", "/d", replace)), ErrorKind::IsADirectory);
+    assert_eq!(
+        tree.refused(rename("/d", "/f", replace)),
+        ErrorKind::NotADirectory
+    );
+    assert_eq!(
+        tree.refused(rename("/d", "/full", replace)),
+        ErrorKind::DirectoryNotEmpty
+    );
+    assert_eq!(
+        tree.refused(rename("/d", "/d/sub/x", replace)),
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        tree.refused(rename("/f", "/g", RenameMode::NoReplace)),
+        ErrorKind::AlreadyExists
+    );
+    let moved = tree.done(rename("/f", "/g", replace));
+    assert_eq!(moved.replaced.map(|attr| attr.nlink), Some(0));
+    assert_eq!(tree.released.len(), 1);
+    tree.done(rename("/d", "/e", replace));
+    assert_eq!(tree.names("/"), ["e", "full", "g"]);
+    assert_eq!(tree.names("/e"), ["sub"]);
+    tree.done(rename("/e", "/full/x", RenameMode::Exchange));
+    assert!(tree.stat("/full/x/sub").expect("moved").is_dir());
+    assert!(tree.stat("/e").expect("moved").is_file());
+    tree.check();
+}
+
+#[test]
+fn renaming_onto_another_name_of_the_same_file_does_nothing() {
+    let mut tree = Tree::new();
+    tree.create("/a");
+    tree.done(MakeLink {
+        source: path("/a"),
+        node: path("/b"),
+    });
+    tree.done(rename("/a", "/b", RenameMode::Replace));
+    assert_eq!(tree.names("/"), ["a", "b"]);
+    tree.check();
+}
+
+#[test]
+fn an_open_file_outlives_its_last_name_until_it_is_released() {
+    let mut tree = Tree::new();
+    let inode = tree.write("/f", 100_000).inode;
+    assert_eq!(
+        tree.done(Unlink {
+            node: path("/f"),
+            keep_open: true
+        })
+        .attr
+        .nlink,
+        0
+    );
+    assert_eq!(tree.stat("/f").map_err(|e| e.kind), Err(ErrorKind::NotFound));
+    assert_eq!(tree.store.layout(inode).expect("kept").blocks.len(), 2);
+    tree.done(ReleaseInode { inode });
+    assert_eq!(tree.store.attr(inode).map_err(|e| e.kind), Err(ErrorKind::Stale));
+    assert_eq!(tree.released.len(), 2);
+    tree.check();
+}
+
+#[test]
+fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
+    let mut tree = Tree::new();
+    let gone = tree.apply_for(5, 1, create("/gone").into_op());
+    let gone = CreateFile::reply_from(gone.expect("created"))
+        .expect("a layout")
+        .attr
+        .inode;
+    tree.apply_for(5, 2, create("/kept").into_op()).expect("created");
+    tree.apply_for(
+        5,
+        3,
+        Unlink {
+            node: path("/gone"),
+            keep_open: true,
+        }
+        .into_op(),
+    )
+    .expect("unlinked");
+    let open = OpenForWrite {
+        node: path("/kept"),
+        follow: true,
+        truncate: false,
+    };
+    assert_eq!(tree.refused(open.clone()), ErrorKind::LeaseConflict);
+    tree.apply(Op::ExpireSessions {
+        before_ns: tree.now_ns + 1,
+    })
+    .expect("expired");
+    assert_eq!(tree.store.attr(gone).map_err(|e| e.kind), Err(ErrorKind::Stale));
+    tree.done(open);
+    tree.check();
+}
+
+#[test]
+fn a_retry_has_one_effect_and_errors_are_remembered_too() {
+    let mut tree = Tree::new();
+    let first = tree.apply_for(5, 1, create("/f").into_op()).expect("created");
+    let retry = tree.apply_for(5, 1, create("/f").into_op()).expect("remembered");
+    assert_eq!(format!("{first:?}"), format!("{retry:?}"));
+    let error = tree
+        .apply_for(5, 2, create("/f").into_op())
+        .expect_err("there already");
+    tree.done(unlink("/f"));
+    assert_eq!(
+        tree.apply_for(5, 2, create("/f").into_op())
+            .expect_err("remembered"),
+        error
+    );
+    tree.check();
+}
+
+#[test]
+fn truncation_cuts_blocks_and_extension_makes_a_hole() {
+    let mut tree = Tree::new();
+    let inode = tree.write("/f", 150_000).inode;
+    let set = |size| SetAttr {
+        node: Node::Inode(inode),
+        follow: true,
+        change: AttrChange {
+            size_bytes: Some(size),
+            ..AttrChange::default()
+        },
+    };
+    let lengths = |tree: &Tree| -> Vec<u64> {
+        tree.store
+            .layout(inode)
+            .expect("there")
+            .blocks
+            .iter()
+            .map(|b| b.block.len_bytes)
+            .collect()
+    };
+    assert_eq!(lengths(&tree), [65_536, 65_536, 18_928]);
+    tree.done(set(70_000));
+    assert_eq!(lengths(&tree), [65_536, 4_464]);
+    assert_eq!(tree.released.len(), 1);
+    tree.done(set(1_000_000));
+    assert_eq!(
+        (tree.stat("/f").expect("there").size_bytes, lengths(&tree)),
+        (1_000_000, vec![65_536, 4_464])
+    );
+    tree.done(set(0));
+    assert_eq!(lengths(&tree), [0u64; 0]);
+    tree.check();
+}
+
+#[test]
+fn only_the_lease_holder_writes() {
+    let mut tree = Tree::new();
+    let inode = tree.create("/f").attr.inode;
+    let commit = CommitFile {
+        inode,
+        size_bytes: 5,
+        blocks: Vec::new(),
+        mtime_ns: None,
+        close: true,
+    };
+    assert_eq!(
+        tree.apply_for(2, 0, commit.clone().into_op())
+            .map(|_| ())
+            .map_err(|e| e.kind),
+        Err(ErrorKind::Stale)
+    );
+    tree.done(commit.clone());
+    assert_eq!(tree.refused(commit), ErrorKind::Stale);
+}
+
+#[test]
+fn links_are_followed_in_the_middle_and_loops_are_noticed() {
+    let mut tree = Tree::new();
+    tree.mkdir("/d");
+    tree.create("/d/f");
+    tree.done(MakeSymlink {
+        node: path("/l"),
+        target: "d".to_owned(),
+    });
+    tree.done(MakeSymlink {
+        node: path("/d/up"),
+        target: "../l/f".to_owned(),
+    });
+    tree.done(MakeSymlink {
+        node: path("/loop"),
+        target: "/loop".to_owned(),
+    });
+    let file = tree.stat("/d/f").expect("there").inode;
+    assert_eq!(tree.stat("/l/f").expect("followed").inode, file);
+    assert_eq!(
+        tree.store
+            .lookup(&path("/l/up"), true)
+            .expect("followed")
+            .attr
+            .inode,
+        file
+    );
+    assert_eq!(tree.stat("/l/up").expect("not followed").kind, FileKind::Symlink);
+    assert_eq!(
+        tree.stat("/loop/x").map_err(|e| e.kind),
+        Err(ErrorKind::TooManySymlinks)
+    );
+    assert_eq!(tree.store.path(file).expect("has a name").as_str(), "/d/f");
+}
+
+#[test]
+fn a_recursive_delete_frees_everything_below() {
+    let mut tree = Tree::new();
+    for directory in ["/t", "/t/a", "/t/a/b", "/t/c"] {
+        tree.mkdir(directory);
+    }
+    for file in ["/t/1", "/t/a/2", "/t/a/b/3"] {
+        tree.write(file, 1);
+    }
+    assert_eq!(
+        tree.refused(Delete {
+            node: path("/t"),
+            recursive: false
+        }),
+        ErrorKind::DirectoryNotEmpty
+    );
+    let deleted = tree.done(Delete {
+        node: path("/t"),
+        recursive: true,
+    });
+    assert_eq!((deleted.files, deleted.directories), (3, 4));
+    assert_eq!(tree.store.inode_count().expect("readable"), 1);
+    assert_eq!(tree.released.len(), 3);
+    tree.check();
+}
+
+fn mounted(tree: &mut Tree) -> InodeId {
+    let path = CurvinePath::parse("/m").expect("valid");
+    let (uri, options) = ("memory:///".to_owned(), BTreeMap::new());
+    let settings = MountSettings {
+        writable: true,
+        staleness_ms: 0,
+    };
+    tree.apply(Op::AddMount {
+        path,
+        uri,
+        options,
+        settings,
+    })
+    .expect("mounted");
+    tree.stat("/m").expect("made").inode
+}
+
+fn object(name: &str, size_bytes: u64, etag: &str) -> UfsObject {
+    let version = UfsVersion {
+        size_bytes,
+        mtime_ms: 1,
+        etag: Some(etag.to_owned()),
+    };
+    UfsObject {
+        name: name.to_owned(),
+        kind: FileKind::File,
+        version: Some(version),
+    }
+}
+
+#[test]
+fn a_listing_adds_changes_and_removes_and_spares_what_is_ours() {
+    let mut tree = Tree::new();
+    let directory = mounted(&mut tree);
+    let sync = |tree: &mut Tree, objects: Vec<UfsObject>| {
+        let sync = SyncDir {
+            directory,
+            after: None,
+            until: None,
+            objects,
+        };
+        match tree.apply(Op::SyncDir(sync)).expect("synced") {
+            OpReply::Synced {
+                added,
+                changed,
+                removed,
+            } => (added, changed, removed),
+            other => panic!("{other:?}"),
+        }
+    };
+    let dir = UfsObject {
+        name: "d".to_owned(),
+        kind: FileKind::Directory,
+        version: None,
+    };
+    assert_eq!(
+        sync(
+            &mut tree,
+            vec![object("a", 5, "1"), dir.clone(), object("z", 3 << 30, "1")]
+        ),
+        (3, 0, 0)
+    );
+    let giant = tree.stat("/m/z").expect("there").inode;
+    assert_eq!(tree.store.layout(giant).expect("a file").blocks.len(), 12);
+    assert_eq!(
+        tree.store
+            .layout(giant)
+            .expect("a file")
+            .source
+            .expect("an object")
+            .key,
+        "z"
+    );
+    tree.write("/m/new", 10);
+    assert_eq!(sync(&mut tree, vec![object("a", 6, "2"), dir]), (0, 1, 1));
+    assert_eq!(tree.names("/m"), ["a", "d", "new"]);
+    assert_eq!(tree.stat("/m/a").expect("there").size_bytes, 6);
+    assert_eq!(tree.released.len(), 13);
+    tree.check();
+    tree.apply(Op::RemoveMount {
+        path: CurvinePath::parse("/m").expect("valid"),
+    })
+    .expect("unmounted");
+    assert_eq!(tree.names("/m"), [""; 0]);
+    tree.check();
+}
+
+#[test]
+fn mounts_do_not_nest_and_need_an_empty_directory() {
+    let mut tree = Tree::new();
+    mounted(&mut tree);
+    tree.mkdir("/full");
+    tree.create("/full/f");
+    let mut mount = |at: &str| {
+        let op = Op::AddMount {
+            path: CurvinePath::parse(at).expect("valid"),
+            uri: "memory:///".to_owned(),
+            options: BTreeMap::new(),
+            settings: MountSettings::default(),
+        };
+        tree.apply(op).expect_err("must be refused").kind
+    };
+    assert_eq!(mount("/m"), ErrorKind::AlreadyExists);
+    assert_eq!(mount("/m/below"), ErrorKind::InvalidArgument);
+    assert_eq!(mount("/full"), ErrorKind::DirectoryNotEmpty);
+    assert_eq!(mount("/"), ErrorKind::InvalidArgument);
+    assert_eq!(
+        tree.refused(rename("/full/f", "/m/f", RenameMode::Replace)),
+        ErrorKind::CrossMount
+    );
+    assert_eq!(
+        tree.refused(rename("/m", "/n", RenameMode::Replace)),
+        ErrorKind::Busy
+    );
+    assert_eq!(
+        tree.refused(Delete {
+            node: path("/m"),
+            recursive: true
+        }),
+        ErrorKind::Busy
+    );
+    tree.check();
+}
+
+mod random {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A small world, so that ops meet each other.
+    fn place() -> impl Strategy<Value = String> {
+        proptest::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4)
+            .prop_map(|names| format!("/{}", names.join("/")))
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            place().prop_map(|at| MakeDir {
+                node: path(&at),
+                mode: 0o755,
+                parents: true
+            }
+            .into_op()),
+            place().prop_map(|at| create(&at).into_op()),
+            (place(), 0u64..300_000).prop_map(|(at, size)| SetAttr {
+                node: path(&at),
+                follow: true,
+                change: AttrChange {
+                    size_bytes: Some(size),
+                    ..AttrChange::default()
+                },
+            }
+            .into_op()),
+            (place(), place(), 0..3).prop_map(|(from, to, mode)| {
+                let modes = [RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange];
+                rename(&from, &to, modes[mode as usize]).into_op()
+            }),
+            (place(), any::<bool>()).prop_map(|(at, keep)| Unlink {
+                node: path(&at),
+                keep_open: keep
+            }
+            .into_op()),
+            place().prop_map(|at| RemoveDir { node: path(&at) }.into_op()),
+            (place(), any::<bool>()).prop_map(|(at, recursive)| Delete {
+                node: path(&at),
+                recursive
+            }
+            .into_op()),
+            (place(), place()).prop_map(|(from, to)| MakeLink {
+                source: path(&from),
+                node: path(&to)
+            }
+            .into_op()),
+            (place(), place()).prop_map(|(at, to)| MakeSymlink {
+                node: path(&at),
+                target: to
+            }
+            .into_op()),
+            (2u64..20, 0u32..5).prop_map(|(inode, blocks)| AllocateBlocks {
+                inode: InodeId(inode),
+                from_index: 0,
+                until_index: blocks,
+            }
+            .into_op()),
+            Just(EndSession {}.into_op()),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_invariants_hold_after_every_op(ops in proptest::collection::vec(op(), 1..60)) {
+            let mut tree = Tree::new();
+            for op in ops {
+                let said = format!("{op:?}");
+                let result = tree.apply(op);
+                if let Err(error) = &result {
+                    prop_assert!(error.kind != ErrorKind::Internal, "{said}: {error}");
+                }
+                tree.check();
+            }
+        }
+    }
+}
