@@ -1,6 +1,6 @@
 //! CRC32C (Castagnoli, as in iSCSI, RFC 3720 appendix B.4) per chunk of a block.
 
-use crc_fast::CrcAlgorithm;
+use crc_fast::{CrcAlgorithm, Digest};
 
 /// Bytes under one checksum. Chunk `i` of a block covers bytes `i * CHUNK_BYTES ..`; the last may be short.
 pub const CHUNK_BYTES: u64 = 64 * 1024;
@@ -12,6 +12,18 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 /// The checksums of consecutive chunks; `bytes` starts at a chunk's start.
 pub fn chunk_checksums(bytes: &[u8]) -> Vec<u32> {
     bytes.chunks(CHUNK_BYTES as usize).map(crc32c).collect()
+}
+
+/// The checksum of bytes that lie in several pieces.
+pub fn crc32c_of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+    pieces.into_iter().for_each(|piece| digest.update(piece));
+    digest.finalize() as u32
+}
+
+/// The checksum of two byte strings in a row, from theirs; the second is `second_bytes` long.
+pub fn crc32c_combine(first: u32, second: u32, second_bytes: u64) -> u32 {
+    crc_fast::checksum_combine(CrcAlgorithm::Crc32Iscsi, first.into(), second.into(), second_bytes) as u32
 }
 
 #[cfg(test)]
@@ -30,5 +42,15 @@ mod tests {
             chunk_checksums(&bytes),
             vec![crc32c(&bytes[..CHUNK_BYTES as usize]), crc32c(&[7])]
         );
+    }
+
+    #[test]
+    fn pieces_and_halves_give_the_checksum_of_the_whole() {
+        let bytes: Vec<u8> = (0..200_000u32).map(|i| (i * 7) as u8).collect();
+        for cut in [0, 1, 4_096, 70_000, 200_000] {
+            let (head, tail) = bytes.split_at(cut);
+            assert_eq!(crc32c_of_pieces([head, tail]), crc32c(&bytes));
+            assert_eq!(crc32c_combine(crc32c(head), crc32c(tail), tail.len() as u64), crc32c(&bytes));
+        }
     }
 }

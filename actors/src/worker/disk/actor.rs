@@ -1,0 +1,228 @@
+//! The Disk actor: admits changes, hands them to the lane of their block, ticks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use curvine_protocol::worker::{PutBlock, SealBlock, WriteBlock};
+use curvine_protocol::{BlockId, Call, Error, ErrorKind, Result};
+use tokio::sync::oneshot;
+
+use super::store::{Done, Store};
+use super::{BlockNews, DataDir, DiskOptions, recovery};
+use crate::kit::ports::offloaded;
+use crate::kit::{Answer, Ask, Offload, Ports};
+
+/// Changes in flight on one disk. Each may carry a body of a few MiB.
+const IN_FLIGHT_MAX: usize = 1_024;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Owns every change to the blocks of one data directory.
+pub struct Disk {
+    store: Arc<Store>,
+    tick: Duration,
+    background: Arc<dyn Offload>,
+    background_busy: Arc<AtomicBool>,
+    in_flight: Arc<AtomicUsize>,
+}
+
+/// A disk, for its worker: reads go to the store, changes to the actor.
+#[derive(Clone)]
+pub struct DiskRef {
+    pub store: Arc<Store>,
+    pub actor: Addr<Disk>,
+}
+
+impl Disk {
+    /// Opens the directory and starts the actor on an arbiter of its own.
+    ///
+    /// # Errors
+    /// Those of the file system, naming the directory.
+    pub async fn start(
+        directory: DataDir,
+        options: DiskOptions,
+        ports: &Ports,
+        number: usize,
+        arbiter: &actix::ArbiterHandle,
+        news: Arc<dyn Fn(BlockNews) + Send + Sync>,
+    ) -> Result<DiskRef> {
+        let thread_name = format!("disk-{number}");
+        let background = ports.offload(&format!("{thread_name}-sync"));
+        let tick = options.tick;
+        let store = {
+            let ports = ports.clone();
+            let open = move || recovery::open(directory, &options, &ports, &thread_name, news);
+            Arc::new(offloaded(&*background, open).await??)
+        };
+        let disk = Disk {
+            store: store.clone(),
+            tick,
+            background,
+            background_busy: Arc::new(AtomicBool::new(false)),
+            in_flight: Arc::new(AtomicUsize::new(0)),
+        };
+        let actor = Disk::start_in_arbiter(arbiter, |_| disk);
+        Ok(DiskRef { store, actor })
+    }
+
+    /// Hands work to a block's lane and waits for what it is told, within the deadline.
+    fn change<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        block: BlockId,
+        work: impl FnOnce(&Arc<Store>, Done<T>) + Send + 'static,
+    ) -> ResponseFuture<Result<T>> {
+        let in_flight = InFlight::enter(&self.in_flight);
+        if self.in_flight.load(Ordering::Relaxed) > IN_FLIGHT_MAX {
+            let disk = self.store.name().to_owned();
+            return Box::pin(async move {
+                Err(Error::new(
+                    ErrorKind::Overloaded,
+                    format!("disk {disk} has {IN_FLIGHT_MAX} changes in flight; try again"),
+                ))
+            });
+        }
+        let (done, outcome) = oneshot::channel();
+        self.store.on_lane(block, move |store| {
+            let done = move |result| {
+                drop(in_flight);
+                let _ = done.send(result);
+            };
+            work(store, Box::new(done));
+        });
+        Box::pin(async move {
+            match tokio::time::timeout(DEADLINE, outcome).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(Error::internal(format!("{name} of block {block} was given up"))),
+                Err(_) => Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("{name} of block {block} took longer than {} s", DEADLINE.as_secs()),
+                )),
+            }
+        })
+    }
+}
+
+/// Counts one change while it lives.
+struct InFlight(Arc<AtomicUsize>);
+
+impl InFlight {
+    fn enter(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        InFlight(count.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Actor for Disk {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(self.tick, |_, ctx| ctx.notify(Measure));
+    }
+}
+
+fn answered<C: Call>(
+    reply: ResponseFuture<Result<C::Reply>>,
+) -> ResponseFuture<Result<Answer<C>>> {
+    Box::pin(async move { reply.await.map(Answer::new) })
+}
+
+impl Handler<Ask<WriteBlock>> for Disk {
+    type Result = ResponseFuture<Result<Answer<WriteBlock>>>;
+
+    fn handle(&mut self, Ask { call, body, .. }: Ask<WriteBlock>, _: &mut Self::Context) -> Self::Result {
+        let block = call.block;
+        answered(self.change("a write", block, move |store, done| store.write(&call, &body, done)))
+    }
+}
+
+impl Handler<Ask<SealBlock>> for Disk {
+    type Result = ResponseFuture<Result<Answer<SealBlock>>>;
+
+    fn handle(&mut self, Ask { call, .. }: Ask<SealBlock>, _: &mut Self::Context) -> Self::Result {
+        answered(self.change("the seal", call.block, move |store, done| store.seal(&call, done)))
+    }
+}
+
+impl Handler<Ask<PutBlock>> for Disk {
+    type Result = ResponseFuture<Result<Answer<PutBlock>>>;
+
+    fn handle(&mut self, Ask { call, body, .. }: Ask<PutBlock>, _: &mut Self::Context) -> Self::Result {
+        let block = call.block;
+        answered(self.change("a put", block, move |store, done| store.put(&call, &body, done)))
+    }
+}
+
+/// Removes blocks; those that are not here are not an error.
+pub struct RemoveBlocks(pub Vec<BlockId>);
+
+impl Message for RemoveBlocks {
+    type Result = Result<()>;
+}
+
+impl Handler<RemoveBlocks> for Disk {
+    type Result = ResponseFuture<Result<()>>;
+
+    fn handle(&mut self, RemoveBlocks(blocks): RemoveBlocks, _: &mut Self::Context) -> Self::Result {
+        let store = self.store.clone();
+        Box::pin(async move {
+            let removals = blocks.into_iter().map(|block| {
+                let (done, removed) = oneshot::channel();
+                store.on_lane(block, move |store| {
+                    let _ = done.send(store.remove(block));
+                });
+                removed
+            });
+            for removed in removals.collect::<Vec<_>>() {
+                removed
+                    .await
+                    .unwrap_or_else(|_| Err(Error::internal("a removal was given up")))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Measures the device and syncs what waits: every tick.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Measure;
+
+impl Handler<Measure> for Disk {
+    type Result = ();
+
+    fn handle(&mut self, _: Measure, _: &mut Self::Context) {
+        if self.background_busy.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (store, busy) = (self.store.clone(), self.background_busy.clone());
+        self.background.run(Box::new(move || {
+            if let Err(error) = store.measure().and_then(|()| store.sync_background()) {
+                tracing::warn!("disk {}: {error}", store.name());
+            }
+            busy.store(false, Ordering::Release);
+        }));
+    }
+}
+
+/// Finishes what is in the lanes, syncs everything, and notes a stop in order.
+#[derive(Message)]
+#[rtype(result = "Result<()>")]
+pub struct StopDisk;
+
+impl Handler<StopDisk> for Disk {
+    type Result = ResponseFuture<Result<()>>;
+
+    fn handle(&mut self, _: StopDisk, ctx: &mut Self::Context) -> Self::Result {
+        let (store, background) = (self.store.clone(), self.background.clone());
+        actix::ActorContext::stop(ctx);
+        Box::pin(async move { offloaded(&*background, move || store.finish()).await? })
+    }
+}

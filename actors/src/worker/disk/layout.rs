@@ -1,0 +1,62 @@
+//! Where things lie in a data directory, and whether they are from before a power cut.
+//!
+//! `blocks/XX/ID` raw block data (byte 0 of the file is byte 0 of the block; ID in hexadecimal, XX its last byte),
+//! `index/` the index, `quarantine/` replicas that failed their checksum and exist nowhere else.
+
+use std::path::{Path, PathBuf};
+
+use curvine_protocol::{BlockId, Error, Result};
+
+pub fn block_path(root: &Path, block: BlockId) -> PathBuf {
+    root.join(format!("blocks/{:02x}/{:016x}", block.0 & 0xff, block.0))
+}
+
+pub fn index_path(root: &Path) -> PathBuf {
+    root.join("index")
+}
+
+pub fn quarantine_path(root: &Path, block: BlockId, generation: u32) -> PathBuf {
+    root.join(format!("quarantine/{:016x}-{generation}", block.0))
+}
+
+/// Makes every directory that blocks go to.
+///
+/// # Errors
+/// As the file system says.
+pub fn create_directories(root: &Path) -> Result<()> {
+    let make = |path: PathBuf| {
+        std::fs::create_dir_all(&path)
+            .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", path.display())))
+    };
+    for shard in 0..=255u8 {
+        make(root.join(format!("blocks/{shard:02x}")))?;
+    }
+    make(root.join("quarantine"))
+}
+
+/// Calls `visit` with every file below `blocks/` and the block its name stands for.
+///
+/// # Errors
+/// As the file system says.
+pub fn visit_files(root: &Path, mut visit: impl FnMut(PathBuf, Option<BlockId>)) -> Result<()> {
+    for shard in 0..=255u8 {
+        let directory = root.join(format!("blocks/{shard:02x}"));
+        let read = |e: std::io::Error| Error::from(e).while_doing(format_args!("listing {}", directory.display()));
+        for entry in std::fs::read_dir(&directory).map_err(read)? {
+            let entry = entry.map_err(read)?;
+            let block = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| u64::from_str_radix(name, 16).ok())
+                .map(BlockId)
+                .filter(|&block| block_path(root, block) == entry.path());
+            visit(entry.path(), block);
+        }
+    }
+    Ok(())
+}
+
+/// Which run of the kernel this is: the page cache survives a killed process, but not this changing.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+}

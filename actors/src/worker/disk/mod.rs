@@ -1,0 +1,97 @@
+//! One data directory of a worker: the blocks in it, their index, states, checksums and space.
+//!
+//! - [`Disk`]: the actor. It owns every change; its blocking work runs on lanes, one of which each block belongs to,
+//!   so that what happens to one block happens in order.
+//! - [`Store`]: the same blocks for reading, from any thread: a read of a sealed block is a look into the index and a
+//!   grant on an open file, and waits for nobody.
+//! - pure: [`record`], [`open_block`], [`bitmap`], [`space`].
+//!
+//! Invariants:
+//! - Nothing is acknowledged before the index transaction that says so is committed; a killed process loses none.
+//! - A chunk is dirty in the index before the first byte of it changes, so a checksum in the index that is not marked
+//!   is right, always, or the device is at fault.
+//! - A block is deleted in the index first and then as a file: a file that the index does not know is garbage.
+
+mod actor;
+mod bitmap;
+mod index;
+mod layout;
+mod open_block;
+mod record;
+mod recovery;
+mod space;
+mod store;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::cluster::{BlockReplica, Tier};
+use curvine_protocol::BlockId;
+
+pub use actor::{Disk, DiskRef, RemoveBlocks, StopDisk};
+pub use bitmap::Bitmap;
+pub use open_block::Piece;
+pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
+pub use store::{FillStart, Grant, Store};
+
+/// One entry of `data_dirs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataDir {
+    pub tier: Tier,
+    /// Most bytes of block data. None: what the device has, less the reserve.
+    pub capacity_bytes: Option<u64>,
+    pub path: PathBuf,
+}
+
+/// When bytes that nobody asked to sync go to the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FsyncPolicy {
+    /// When the kernel likes.
+    Never,
+    /// Before the close of a file is acknowledged.
+    OnClose,
+    /// In the background, every second.
+    #[default]
+    Periodic,
+}
+
+/// What the Disk needs to know besides its directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// Free bytes to leave on the device. None: 1 % of it, at least 1 GiB.
+    pub reserve_bytes: Option<u64>,
+    pub fsync: FsyncPolicy,
+    pub open_files_max: usize,
+    /// Threads for data; blocks are spread over them.
+    pub lanes: usize,
+    pub tick: Duration,
+}
+
+/// What a disk tells about its blocks after the fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockNews {
+    Stored(BlockReplica),
+    Removed(BlockId),
+}
+
+/// Cuts a body at the chunk boundaries of the block it goes to.
+pub fn pieces_of(offset_bytes: u64, body: &[u8]) -> Vec<Piece> {
+    let head = (CHUNK_BYTES - offset_bytes % CHUNK_BYTES).min(body.len() as u64) as usize;
+    let (head, tail) = body.split_at(head);
+    let mut at = offset_bytes;
+    std::iter::once(head)
+        .chain(tail.chunks(CHUNK_BYTES as usize))
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let piece = Piece {
+                offset_bytes: at,
+                len_bytes: part.len() as u64,
+                checksum: crc32c(part),
+            };
+            at += piece.len_bytes;
+            piece
+        })
+        .collect()
+}
+

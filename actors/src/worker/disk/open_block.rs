@@ -1,0 +1,265 @@
+//! A block while it is written: what is known of its chunks.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+use curvine_protocol::checksum::{CHUNK_BYTES, crc32c_combine};
+
+use super::bitmap::Bitmap;
+use super::record::{BlockFlags, BlockRecord, BlockState, chunks_of};
+
+/// Pure but for the file it carries along.
+pub struct OpenBlock {
+    pub file: Arc<File>,
+    pub generation: u32,
+    pub len_bytes: u64,
+    /// The index still says sealed: it must be told before the first write.
+    pub sealed_in_index: bool,
+    /// The checksum of each chunk, where known without reading it.
+    sums: Vec<Option<u32>>,
+    /// What the index has: these checksums, of which the dirty ones mean nothing.
+    indexed: Vec<u32>,
+    dirty: Bitmap,
+}
+
+/// Where in a block a piece of a body goes: never across a chunk's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub offset_bytes: u64,
+    pub len_bytes: u64,
+    pub checksum: u32,
+}
+
+impl OpenBlock {
+    pub fn new(file: Arc<File>, generation: u32) -> Self {
+        OpenBlock {
+            file,
+            generation,
+            len_bytes: 0,
+            sealed_in_index: false,
+            sums: Vec::new(),
+            indexed: Vec::new(),
+            dirty: Bitmap::new(0),
+        }
+    }
+
+    /// As the index has it, and the file is `len_bytes` long.
+    pub fn from_record(file: Arc<File>, record: BlockRecord, len_bytes: u64) -> Self {
+        let sealed_in_index = record.state == BlockState::Sealed;
+        let dirty = match record.state {
+            BlockState::Writing { dirty } => dirty,
+            _ => Bitmap::new(record.checksums.len()),
+        };
+        let mut sums: Vec<_> = record
+            .checksums
+            .iter()
+            .enumerate()
+            .map(|(chunk, &sum)| (!dirty.get(chunk)).then_some(sum))
+            .collect();
+        sums.resize(chunks_of(len_bytes), None);
+        OpenBlock {
+            file,
+            generation: record.generation,
+            len_bytes,
+            sealed_in_index,
+            sums,
+            indexed: record.checksums,
+            dirty,
+        }
+    }
+
+    /// Forgets what lies beyond a length.
+    pub fn cut(&mut self, len_bytes: u64) {
+        self.len_bytes = len_bytes;
+        let whole = (len_bytes / CHUNK_BYTES) as usize;
+        self.sums.truncate(whole);
+        self.sums.resize(chunks_of(len_bytes), None);
+        if self.indexed.len() > whole {
+            self.indexed.truncate(whole);
+            let mut dirty = Bitmap::new(whole);
+            (0..whole).filter(|&chunk| self.dirty.get(chunk)).for_each(|chunk| {
+                dirty.set(chunk);
+            });
+            self.dirty = dirty;
+        }
+    }
+
+    /// Chunks that a write changes: its own, and the last one if the write leaves a gap behind it.
+    fn touched(&self, offset_bytes: u64, len_bytes: u64) -> Range<usize> {
+        let first = offset_bytes.min(self.len_bytes) / CHUNK_BYTES;
+        first as usize..chunks_of(offset_bytes + len_bytes)
+    }
+
+    /// Chunks whose checksum in the index a write makes wrong. Each is marked dirty here; the caller must have the
+    /// index say so before it writes. With each, whether the write leaves some of its old bytes.
+    pub fn mark_dirty(&mut self, offset_bytes: u64, len_bytes: u64) -> Vec<(usize, bool)> {
+        let end = offset_bytes + len_bytes;
+        let mut marked = Vec::new();
+        for chunk in self.touched(offset_bytes, len_bytes) {
+            if chunk >= self.indexed.len() {
+                break;
+            }
+            if self.dirty.set(chunk) {
+                let range = self.chunk_range(chunk);
+                marked.push((chunk, range.start < offset_bytes || range.end > end));
+            }
+        }
+        marked
+    }
+
+    /// Takes note of a write that was made.
+    pub fn wrote(&mut self, offset_bytes: u64, pieces: &[Piece]) {
+        let old_len = self.len_bytes;
+        let end = pieces
+            .last()
+            .map_or(offset_bytes, |piece| piece.offset_bytes + piece.len_bytes);
+        if offset_bytes > old_len && old_len % CHUNK_BYTES != 0 {
+            self.sums[(old_len / CHUNK_BYTES) as usize] = None;
+        }
+        self.len_bytes = old_len.max(end);
+        self.sums.resize(chunks_of(self.len_bytes), None);
+        for piece in pieces {
+            let chunk = (piece.offset_bytes / CHUNK_BYTES) as usize;
+            let range = self.chunk_range(chunk);
+            let appended = piece.offset_bytes == old_len && piece.offset_bytes > range.start;
+            self.sums[chunk] = match self.sums[chunk] {
+                _ if piece.offset_bytes == range.start && piece.offset_bytes + piece.len_bytes == range.end => {
+                    Some(piece.checksum)
+                }
+                Some(sum) if appended => Some(crc32c_combine(sum, piece.checksum, piece.len_bytes)),
+                _ => None,
+            };
+        }
+    }
+
+    /// The bytes of a chunk, cut at the block's end.
+    pub fn chunk_range(&self, chunk: usize) -> Range<u64> {
+        let start = chunk as u64 * CHUNK_BYTES;
+        start..(start + CHUNK_BYTES).min(self.len_bytes)
+    }
+
+    pub fn sum(&self, chunk: usize) -> Option<u32> {
+        self.sums.get(chunk).copied().flatten()
+    }
+
+    pub fn set_sum(&mut self, chunk: usize, sum: u32) {
+        self.sums[chunk] = Some(sum);
+    }
+
+    /// Chunks whose checksum must be computed from the file.
+    pub fn unknown(&self) -> Vec<usize> {
+        (0..self.sums.len()).filter(|&chunk| self.sums[chunk].is_none()).collect()
+    }
+
+    /// The record of a block that is being written.
+    pub fn writing_record(&self, accessed_ms: i64, cutting: bool) -> BlockRecord {
+        BlockRecord {
+            generation: self.generation,
+            state: BlockState::Writing {
+                dirty: self.dirty.clone(),
+            },
+            len_bytes: self.len_bytes,
+            checksums: self.indexed.clone(),
+            accessed_ms,
+            flags: BlockFlags {
+                cutting,
+                ..BlockFlags::default()
+            },
+        }
+    }
+
+    /// The record of the sealed block; every checksum must be known.
+    pub fn sealed_record(&self, accessed_ms: i64, synced: bool) -> BlockRecord {
+        let sums = self
+            .sums
+            .iter()
+            .map(|sum| sum.expect("unknown checksums were computed before sealing"))
+            .collect();
+        let flags = BlockFlags {
+            synced,
+            ..BlockFlags::default()
+        };
+        BlockRecord::sealed(self.generation, self.len_bytes, sums, accessed_ms, flags)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use curvine_protocol::checksum::{chunk_checksums, crc32c};
+    use proptest::prelude::*;
+
+    use super::super::pieces_of;
+    use super::*;
+
+    fn scratch() -> Arc<File> {
+        Arc::new(tempfile::tempfile().unwrap())
+    }
+
+    fn apply(open: &mut OpenBlock, content: &mut Vec<u8>, offset: usize, body: &[u8]) -> Vec<(usize, bool)> {
+        let marked = open.mark_dirty(offset as u64, body.len() as u64);
+        content.resize(content.len().max(offset + body.len()), 0);
+        content[offset..offset + body.len()].copy_from_slice(body);
+        open.wrote(offset as u64, &pieces_of(offset as u64, body));
+        marked
+    }
+
+    #[test]
+    fn appends_keep_every_checksum_known() {
+        let (mut open, mut content) = (OpenBlock::new(scratch(), 1), Vec::new());
+        for step in 0..40usize {
+            let at = content.len();
+            assert_eq!(apply(&mut open, &mut content, at, &vec![step as u8; 4_096]), vec![]);
+        }
+        assert_eq!(open.unknown(), Vec::<usize>::new());
+        assert_eq!(open.sealed_record(0, false).checksums, chunk_checksums(&content));
+    }
+
+    #[test]
+    fn an_overwrite_marks_indexed_chunks_dirty_once() {
+        let chunk = CHUNK_BYTES as usize;
+        let content = vec![1u8; 3 * chunk];
+        let record = BlockRecord::sealed(1, content.len() as u64, chunk_checksums(&content), 0, BlockFlags::default());
+        let mut open = OpenBlock::from_record(scratch(), record, content.len() as u64);
+        let mut content = content;
+        assert_eq!(
+            apply(&mut open, &mut content, chunk - 1, &vec![2; chunk + 1]),
+            vec![(0, true), (1, false)]
+        );
+        assert_eq!(apply(&mut open, &mut content, 5, &[9]), vec![]);
+        assert_eq!((open.sum(0), open.sum(1)), (None, Some(crc32c(&content[chunk..2 * chunk]))));
+        let restarted = OpenBlock::from_record(scratch(), open.writing_record(0, false), open.len_bytes);
+        assert_eq!(restarted.unknown(), vec![0, 1]);
+    }
+
+    proptest! {
+        /// A checksum that is said to be known is the right one, and whatever the index would still vouch for after a
+        /// crash is right too.
+        #[test]
+        fn a_known_checksum_is_the_right_one(
+            sealed in 0usize..200_000,
+            writes in proptest::collection::vec((0usize..300_000, 1usize..150_000, any::<u8>()), 1..12),
+            cut in proptest::option::of(0usize..250_000),
+        ) {
+            let mut content = vec![7u8; sealed];
+            let record = BlockRecord::sealed(1, sealed as u64, chunk_checksums(&content), 0, BlockFlags::default());
+            let mut open = OpenBlock::from_record(scratch(), record, sealed as u64);
+            if let Some(cut) = cut.filter(|&cut| cut < sealed) {
+                open.cut(cut as u64);
+                content.truncate(cut);
+            }
+            for (offset, len, fill) in writes {
+                apply(&mut open, &mut content, offset, &vec![fill; len]);
+                let right = chunk_checksums(&content);
+                for (chunk, &sum) in right.iter().enumerate() {
+                    prop_assert!(open.sum(chunk).is_none_or(|known| known == sum), "chunk {chunk}");
+                }
+                let restarted = OpenBlock::from_record(scratch(), open.writing_record(0, false), content.len() as u64);
+                for (chunk, &sum) in right.iter().enumerate() {
+                    prop_assert!(restarted.sum(chunk).is_none_or(|known| known == sum), "indexed chunk {chunk}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What the index keeps of one block.
+//!
+//! Layout, little-endian: version u8 (1), state u8, flags u8, reserved u8 (0), generation u32, len_bytes u64,
+//! accessed_ms i64, checksum count u32, checksums u32 each, then for Writing and Filling one bit per checksum.
+
+use curvine_protocol::checksum::CHUNK_BYTES;
+use curvine_protocol::{Error, ErrorKind, Result};
+
+use super::bitmap::Bitmap;
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 28;
+const FLAG_FROM_UFS: u8 = 1;
+const FLAG_SYNCED: u8 = 2;
+const FLAG_CUTTING: u8 = 4;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockRecord {
+    pub generation: u32,
+    pub state: BlockState,
+    /// Sealed: the length. Writing: the length when the record was written, the file may be longer by now.
+    /// Filling: the length when it will be whole.
+    pub len_bytes: u64,
+    /// CRC32C per chunk. Those of dirty and of missing chunks mean nothing.
+    pub checksums: Vec<u32>,
+    /// When it was last read or written, milliseconds since the epoch, as far as the index was told.
+    pub accessed_ms: i64,
+    pub flags: BlockFlags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockState {
+    /// Being written. Chunks that are dirty, or beyond the checksums, have none: they are computed when the block is
+    /// sealed or read. A chunk is dirty in the index before the first byte of it changes on disk.
+    Writing { dirty: Bitmap },
+    Sealed,
+    /// Being filled from an under file system.
+    Filling { present: Bitmap },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockFlags {
+    /// An under file system has the same bytes: the replica may be dropped.
+    pub from_ufs: bool,
+    /// The bytes are on disk, not only in the page cache.
+    pub synced: bool,
+    /// The file is about to be cut to `len_bytes`.
+    pub cutting: bool,
+}
+
+/// How many chunks a block of this length has.
+pub fn chunks_of(len_bytes: u64) -> usize {
+    len_bytes.div_ceil(CHUNK_BYTES) as usize
+}
+
+impl BlockRecord {
+    pub fn sealed(generation: u32, len_bytes: u64, checksums: Vec<u32>, accessed_ms: i64, flags: BlockFlags) -> Self {
+        assert_eq!(checksums.len(), chunks_of(len_bytes), "a sealed block has every checksum");
+        BlockRecord {
+            generation,
+            state: BlockState::Sealed,
+            len_bytes,
+            checksums,
+            accessed_ms,
+            flags,
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let (code, bits) = match &self.state {
+            BlockState::Writing { dirty } => (1, Some(dirty)),
+            BlockState::Sealed => (2, None),
+            BlockState::Filling { present } => (3, Some(present)),
+        };
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        let flags = flag(self.flags.from_ufs, FLAG_FROM_UFS)
+            | flag(self.flags.synced, FLAG_SYNCED)
+            | flag(self.flags.cutting, FLAG_CUTTING);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + self.checksums.len() * 5);
+        bytes.extend_from_slice(&[VERSION, code, flags, 0]);
+        bytes.extend_from_slice(&self.generation.to_le_bytes());
+        bytes.extend_from_slice(&self.len_bytes.to_le_bytes());
+        bytes.extend_from_slice(&self.accessed_ms.to_le_bytes());
+        bytes.extend_from_slice(&(self.checksums.len() as u32).to_le_bytes());
+        for sum in &self.checksums {
+            bytes.extend_from_slice(&sum.to_le_bytes());
+        }
+        if let Some(bits) = bits {
+            assert_eq!(bits.len(), self.checksums.len(), "one bit per checksum");
+            bytes.extend_from_slice(bits.as_bytes());
+        }
+        bytes
+    }
+}
+
+/// A record as it lies in the index, checked but not copied.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordView<'a> {
+    bytes: &'a [u8],
+    chunks: usize,
+}
+
+impl<'a> RecordView<'a> {
+    /// # Errors
+    /// `Corrupt` if the bytes are no record, or of a newer version.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let corrupt = |what: &str| Error::new(ErrorKind::Corrupt, format!("block index record: {what}"));
+        if bytes.len() < HEAD_BYTES {
+            return Err(corrupt("too short"));
+        }
+        if bytes[0] != VERSION {
+            return Err(corrupt(&format!("version {} is not known to this program", bytes[0])));
+        }
+        let view = RecordView {
+            bytes,
+            chunks: u32::from_le_bytes(fixed(bytes, 24)) as usize,
+        };
+        let bits = match bytes[1] {
+            1 | 3 => view.chunks.div_ceil(8),
+            2 if view.chunks == chunks_of(view.len_bytes()) => 0,
+            2 => return Err(corrupt("a sealed block lacks checksums")),
+            _ => return Err(corrupt("unknown state")),
+        };
+        if bytes.len() != HEAD_BYTES + view.chunks * 4 + bits {
+            return Err(corrupt("wrong length"));
+        }
+        Ok(view)
+    }
+
+    pub fn is_sealed(&self) -> bool {
+        self.bytes[1] == 2
+    }
+
+    pub fn is_filling(&self) -> bool {
+        self.bytes[1] == 3
+    }
+
+    pub fn generation(&self) -> u32 {
+        u32::from_le_bytes(fixed(self.bytes, 4))
+    }
+
+    pub fn len_bytes(&self) -> u64 {
+        u64::from_le_bytes(fixed(self.bytes, 8))
+    }
+
+    pub fn from_ufs(&self) -> bool {
+        self.bytes[2] & FLAG_FROM_UFS != 0
+    }
+
+    /// The checksums of these chunks, cut at the end.
+    pub fn checksums(&self, chunks: std::ops::Range<usize>) -> Vec<u32> {
+        (chunks.start..chunks.end.min(self.chunks))
+            .map(|chunk| u32::from_le_bytes(fixed(self.bytes, HEAD_BYTES + chunk * 4)))
+            .collect()
+    }
+
+    /// # Errors
+    /// `Corrupt` if the bits are malformed.
+    pub fn to_record(self) -> Result<BlockRecord> {
+        let bits = Bitmap::from_bytes(&self.bytes[HEAD_BYTES + self.chunks * 4..], self.chunks);
+        let bits = || bits.ok_or_else(|| Error::new(ErrorKind::Corrupt, "block index record: malformed bits"));
+        let state = match self.bytes[1] {
+            1 => BlockState::Writing { dirty: bits()? },
+            3 => BlockState::Filling { present: bits()? },
+            _ => BlockState::Sealed,
+        };
+        Ok(BlockRecord {
+            generation: self.generation(),
+            state,
+            len_bytes: self.len_bytes(),
+            checksums: self.checksums(0..self.chunks),
+            accessed_ms: i64::from_le_bytes(fixed(self.bytes, 16)),
+            flags: BlockFlags {
+                from_ufs: self.from_ufs(),
+                synced: self.bytes[2] & FLAG_SYNCED != 0,
+                cutting: self.bytes[2] & FLAG_CUTTING != 0,
+            },
+        })
+    }
+}
+
+fn fixed<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("the slice has N bytes")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn golden_bytes_of_every_state() {
+        let mut bits = Bitmap::new(2);
+        bits.set(1);
+        let sealed = BlockRecord::sealed(
+            7,
+            CHUNK_BYTES + 1,
+            vec![0xAABB_CCDD, 1],
+            1_000,
+            BlockFlags {
+                from_ufs: true,
+                synced: true,
+                cutting: false,
+            },
+        );
+        let writing = BlockRecord {
+            state: BlockState::Writing { dirty: bits.clone() },
+            flags: BlockFlags {
+                cutting: true,
+                ..BlockFlags::default()
+            },
+            ..sealed.clone()
+        };
+        let filling = BlockRecord {
+            state: BlockState::Filling { present: bits },
+            ..sealed.clone()
+        };
+        let tail = "0700000001000100000000 00e803000000000000 02000000 ddccbbaa 01000000".replace(' ', "");
+        for (record, golden) in [
+            (&sealed, format!("01020300{tail}")),
+            (&writing, format!("01010400{tail}02")),
+            (&filling, format!("01030300{tail}02")),
+        ] {
+            assert_eq!(hex(&record.encode()), golden);
+            assert_eq!(&RecordView::parse(&record.encode()).unwrap().to_record().unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn damaged_records_are_refused() {
+        let good = BlockRecord::sealed(1, 10, vec![5], 0, BlockFlags::default()).encode();
+        for (at, value) in [(0, 2), (1, 9), (8, 0), (24, 2)] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            assert_eq!(RecordView::parse(&bad).unwrap_err().kind, ErrorKind::Corrupt, "byte {at}");
+        }
+        assert_eq!(RecordView::parse(&good[..27]).unwrap_err().kind, ErrorKind::Corrupt);
+    }
+}

@@ -1,0 +1,192 @@
+//! Opens a disk: makes the index and the files agree, whatever ended the last run.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::{BlockId, Error, Result};
+
+use super::index::{Change, Index};
+use super::record::{BlockFlags, BlockRecord, BlockState};
+use super::space::Space;
+use super::store::Store;
+use super::{BlockNews, DataDir, DiskOptions, layout};
+use crate::kit::Ports;
+
+/// The boot note of a disk that was stopped in order.
+pub(super) const CLEAN: &str = "clean";
+/// Records looked at in one read transaction.
+const PAGE: usize = 4_096;
+const DEFAULT_RESERVE_BYTES: u64 = 1 << 30;
+
+/// Opens the disk in a directory. Blocks: call it off the arbiters.
+///
+/// # Errors
+/// `Io` and others of the file system, naming the directory.
+pub(super) fn open(
+    directory: DataDir,
+    options: &DiskOptions,
+    ports: &Ports,
+    thread_name: &str,
+    news: Arc<dyn Fn(BlockNews) + Send + Sync>,
+) -> Result<Store> {
+    let root = directory.path.clone();
+    layout::create_directories(&root)?;
+    let index = Index::open(&layout::index_path(&root), ports.offload(&format!("{thread_name}-index")))?;
+    let note = index.boot_note()?;
+    let boot = layout::boot_id();
+    let power_was_cut = note.is_some_and(|note| note != CLEAN && note != boot);
+    index.set_boot_note(&boot)?;
+    if power_was_cut {
+        tracing::warn!("{}: not stopped in order before the last boot; verifying its blocks", root.display());
+    }
+
+    let (used_bytes, blocks) = agree(&index, &root, power_was_cut)?;
+    let device = rustix::fs::statvfs(&root)
+        .map_err(|e| Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", root.display())))?;
+    let total = device.f_blocks * device.f_frsize;
+    let free = device.f_bavail * device.f_frsize;
+    let reserve = options
+        .reserve_bytes
+        .unwrap_or_else(|| (total / 100).max(DEFAULT_RESERVE_BYTES).min(total / 10));
+    let capacity = directory
+        .capacity_bytes
+        .unwrap_or_else(|| used_bytes + free.saturating_sub(reserve));
+    let lanes = (0..options.lanes.max(1))
+        .map(|lane| ports.offload(&format!("{thread_name}-{lane}")))
+        .collect();
+    Ok(Store::new(
+        directory,
+        index,
+        Space::new(capacity, reserve, used_bytes, free),
+        blocks,
+        options.fsync,
+        options.open_files_max,
+        lanes,
+        ports.clock.clone(),
+        news,
+    ))
+}
+
+/// Drops records without files and files without records, finishes cuts, verifies after a power cut. Returns the
+/// bytes and the number of the blocks that are left.
+fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u64)> {
+    let mut files = HashSet::new();
+    let mut strays = Vec::new();
+    layout::visit_files(root, |path, block| match block {
+        Some(block) => {
+            files.insert(block);
+        }
+        None => strays.push(path),
+    })?;
+
+    let (mut used_bytes, mut blocks) = (0, 0);
+    let mut after = None;
+    loop {
+        let mut changes = Vec::new();
+        let mut look_closer = Vec::new();
+        let last = index.page(after, PAGE, |block, record| match record {
+            Ok(_) if !files.contains(&block) => changes.push(Change::Delete(block)),
+            Err(error) => {
+                tracing::error!("block {block} is dropped: {error}");
+                changes.push(Change::Delete(block));
+            }
+            Ok(record) if record.is_sealed() && !power_was_cut => {
+                files.remove(&block);
+                used_bytes += record.len_bytes();
+                blocks += 1;
+            }
+            Ok(record) => {
+                if let Ok(record) = record.to_record() {
+                    look_closer.push((block, record));
+                }
+            }
+        })?;
+        for (block, record) in look_closer {
+            match settle(root, block, &record) {
+                Ok((len_bytes, change)) => {
+                    files.remove(&block);
+                    used_bytes += len_bytes;
+                    blocks += 1;
+                    changes.extend(change);
+                }
+                Err(error) => {
+                    tracing::error!("block {block} is dropped: {error}");
+                    if !record.flags.from_ufs
+                        && std::fs::rename(
+                            layout::block_path(root, block),
+                            layout::quarantine_path(root, block, record.generation),
+                        )
+                        .is_ok()
+                    {
+                        files.remove(&block);
+                    }
+                    changes.push(Change::Delete(block));
+                }
+            }
+        }
+        if !changes.is_empty() {
+            index.submit_and_wait(changes, false)?;
+        }
+        match last {
+            Some(last) => after = Some(last),
+            None => break,
+        }
+    }
+    let garbage = files.iter().map(|&block| layout::block_path(root, block)).chain(strays);
+    for path in garbage {
+        std::fs::remove_file(&path)
+            .map_err(|e| Error::from(e).while_doing(format_args!("deleting {}", path.display())))?;
+    }
+    Ok((used_bytes, blocks))
+}
+
+/// One block that was not simply sealed: its length, and what the index must be told.
+fn settle(root: &Path, block: BlockId, record: &BlockRecord) -> Result<(u64, Option<Change>)> {
+    let path = layout::block_path(root, block);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|e| Error::from(e).while_doing(path.display()))?;
+    let len_bytes = file.metadata().map_err(Error::from)?.len();
+    match &record.state {
+        BlockState::Writing { .. } if record.flags.cutting => {
+            file.set_len(record.len_bytes).map_err(Error::from)?;
+            let flags = BlockFlags {
+                cutting: false,
+                ..record.flags
+            };
+            let record = BlockRecord {
+                flags,
+                ..record.clone()
+            };
+            Ok((record.len_bytes, Some(Change::Put(block, record.encode()))))
+        }
+        BlockState::Writing { .. } => Ok((len_bytes, None)),
+        BlockState::Filling { .. } => Ok((record.len_bytes, None)),
+        BlockState::Sealed => {
+            verify(&file, record)?;
+            Ok((record.len_bytes, None))
+        }
+    }
+}
+
+fn verify(file: &File, record: &BlockRecord) -> Result<()> {
+    let mut bytes = vec![0; CHUNK_BYTES as usize];
+    for (chunk, &sum) in record.checksums.iter().enumerate() {
+        let start = chunk as u64 * CHUNK_BYTES;
+        let bytes = &mut bytes[..(record.len_bytes - start).min(CHUNK_BYTES) as usize];
+        file.read_exact_at(bytes, start).map_err(Error::from)?;
+        if crc32c(bytes) != sum {
+            return Err(Error::new(
+                curvine_protocol::ErrorKind::Corrupt,
+                format!("chunk {chunk} was lost with the power"),
+            ));
+        }
+    }
+    Ok(())
+}
