@@ -23,7 +23,12 @@ pub fn crc32c_of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> u32 {
 
 /// The checksum of two byte strings in a row, from theirs; the second is `second_bytes` long.
 pub fn crc32c_combine(first: u32, second: u32, second_bytes: u64) -> u32 {
-    crc_fast::checksum_combine(CrcAlgorithm::Crc32Iscsi, first.into(), second.into(), second_bytes) as u32
+    crc_fast::checksum_combine(
+        CrcAlgorithm::Crc32Iscsi,
+        first.into(),
+        second.into(),
+        second_bytes,
+    ) as u32
 }
 
 #[cfg(test)]
@@ -50,7 +55,10 @@ mod tests {
         for cut in [0, 1, 4_096, 70_000, 200_000] {
             let (head, tail) = bytes.split_at(cut);
             assert_eq!(crc32c_of_pieces([head, tail]), crc32c(&bytes));
-            assert_eq!(crc32c_combine(crc32c(head), crc32c(tail), tail.len() as u64), crc32c(&bytes));
+            assert_eq!(
+                crc32c_combine(crc32c(head), crc32c(tail), tail.len() as u64),
+                crc32c(&bytes)
+            );
         }
     }
 }

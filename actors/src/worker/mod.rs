@@ -1,3 +1,253 @@
-//! The worker.
+//! The worker: keeps blocks on its disks, serves them, fills them from under file systems, and tells the master.
+//!
+//! - [`disk`]: one actor per data directory; owns its blocks.
+//! - [`door`]: answers every call of the worker service by routing it to the disk that has the block.
+//! - [`membership`]: the Worker actor: registration, heartbeat, block reports, the master's orders.
+//! - [`ufs_reader`], [`ufs_writer`]: transfers between under file systems and blocks.
+//!
+//! Invariants: a full or failing disk is an error for its blocks, never for the worker. A worker serves one cluster
+//! for life: its identity is in `worker.json` of the first data directory.
 
 pub mod disk;
+pub mod door;
+mod identity;
+pub mod membership;
+pub mod placement;
+pub mod source;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
+use tokio::sync::watch;
+
+pub use disk::{DataDir, DiskOptions, FsyncPolicy};
+use disk::{Disk, DiskRef, StopDisk};
+use door::WorkerDoor;
+use identity::Identity;
+use membership::{BlocksChanged, Session, Worker};
+use source::Sources;
+
+use crate::kit::{MasterRef, Ports, WorkerRef};
+
+/// What a worker needs to know besides its ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerConfig {
+    pub data_dirs: Vec<DataDir>,
+    pub disk: DiskOptions,
+    pub heartbeat: Duration,
+    /// How long changes are gathered before the master is told.
+    pub report_delay: Duration,
+    /// Bytes that fills may have in flight between an under file system and the disks.
+    pub fill_budget_bytes: u64,
+}
+
+impl WorkerConfig {
+    /// The defaults over these directories.
+    pub fn new(data_dirs: Vec<DataDir>) -> Self {
+        WorkerConfig {
+            data_dirs,
+            disk: DiskOptions {
+                reserve_bytes: None,
+                fsync: FsyncPolicy::default(),
+                open_files_max: 1_024,
+                lanes: 3,
+                tick: Duration::from_secs(1),
+            },
+            heartbeat: Duration::from_secs(1),
+            report_delay: Duration::from_millis(100),
+            fill_budget_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A running worker.
+pub struct WorkerHandle {
+    pub port: WorkerRef,
+    pub id: WorkerId,
+    worker: Addr<Worker>,
+    disks: Vec<DiskRef>,
+    arbiters: Vec<actix::Arbiter>,
+}
+
+/// How long the first registration may take before the start fails.
+const FIRST_REGISTRATION: Duration = Duration::from_secs(20);
+
+/// Opens the data directories, registers with the master and serves. `address` is where others reach the worker.
+///
+/// # Errors
+/// Those of the data directories; `WrongCluster`; `Unreachable` or `Timeout` if no master answers a worker that was never
+/// registered. One that was registered before starts, and goes on trying.
+pub async fn start(
+    config: WorkerConfig,
+    ports: Ports,
+    master: MasterRef,
+    address: String,
+) -> Result<WorkerHandle> {
+    start_with(config, ports, master, address, Arc::new(source::OpenDal)).await
+}
+
+/// [`start`] with other under file systems than OpenDAL's.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with(
+    config: WorkerConfig,
+    ports: Ports,
+    master: MasterRef,
+    address: String,
+    sources: Arc<dyn Sources>,
+) -> Result<WorkerHandle> {
+    let Some(first) = config.data_dirs.first() else {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "a worker needs a data directory: set `worker.data_dirs`",
+        ));
+    };
+    std::fs::create_dir_all(&first.path)
+        .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", first.path.display())))?;
+    let identity = Identity::load(&first.path)?;
+
+    // Disks open before there is a Worker to tell: what they say until then is in the full report anyway.
+    let (news, heard) = futures::channel::mpsc::unbounded();
+    let mut arbiters = Vec::new();
+    let mut disks = Vec::new();
+    for (number, directory) in config.data_dirs.iter().enumerate() {
+        let arbiter = actix::Arbiter::new();
+        let news = news.clone();
+        let tell = Arc::new(move |change| {
+            let _ = news.unbounded_send(change);
+        });
+        let disk = Disk::start(
+            directory.clone(),
+            config.disk.clone(),
+            &ports,
+            number,
+            &arbiter.handle(),
+            tell,
+        )
+        .await?;
+        disks.push(disk);
+        arbiters.push(arbiter);
+    }
+
+    let control = actix::Arbiter::new();
+    let (session_to, session) = watch::channel(None::<Session>);
+    let worker = Worker::new(
+        first.path.clone(),
+        identity,
+        address,
+        disks.clone(),
+        master.clone(),
+        &ports,
+        &config,
+        session_to,
+    );
+    let worker = Worker::start_in_arbiter(&control.handle(), move |ctx| {
+        actix::AsyncContext::add_stream(ctx, futures::StreamExt::ready_chunks(heard, 1_024).map_news());
+        worker
+    });
+    let door = WorkerDoor::new(
+        disks.clone(),
+        session.clone(),
+        master,
+        sources,
+        &ports,
+        &config,
+        &mut arbiters,
+    );
+    arbiters.push(control);
+    let mut handle = WorkerHandle {
+        port: Arc::new(door),
+        id: WorkerId(0),
+        worker,
+        disks,
+        arbiters,
+    };
+    match first_session(&handle.worker, session).await {
+        Ok(id) => handle.id = id,
+        Err(error) => {
+            handle.stop().await;
+            return Err(error);
+        }
+    }
+    Ok(handle)
+}
+
+async fn first_session(
+    worker: &Addr<Worker>,
+    mut session: watch::Receiver<Option<Session>>,
+) -> Result<WorkerId> {
+    let registered = tokio::time::timeout(FIRST_REGISTRATION, async {
+        loop {
+            if let Some(session) = *session.borrow_and_update() {
+                return Ok(session.worker);
+            }
+            match worker.send(membership::GetRefusal).await {
+                Ok(Some(refusal)) => return Err(refusal),
+                Ok(None) => {}
+                Err(_) => return Err(Error::new(ErrorKind::Stopping, "the worker has stopped")),
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(100), session.changed()).await;
+        }
+    });
+    match registered.await {
+        Ok(outcome) => outcome,
+        Err(_) => match worker.send(membership::GetIdentity).await {
+            Ok(Identity {
+                worker: Some(worker), ..
+            }) => {
+                tracing::warn!("no master has answered yet; worker {worker} goes on trying");
+                Ok(worker)
+            }
+            _ => Err(Error::new(
+                ErrorKind::Timeout,
+                format!(
+                    "no master registered this worker within {} s; check that one runs and `worker.master` names it",
+                    FIRST_REGISTRATION.as_secs()
+                ),
+            )),
+        },
+    }
+}
+
+impl WorkerHandle {
+    /// Stops: what is in flight ends, everything is synced, the disks note a stop in order.
+    pub async fn stop(&mut self) {
+        let _ = self.worker.send(membership::StopWorker).await;
+        for disk in &self.disks {
+            match disk.actor.send(StopDisk).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!("stopping disk {}: {error}", disk.store.name()),
+                Err(_) => {}
+            }
+        }
+        self.stop_arbiters();
+    }
+
+    fn stop_arbiters(&mut self) {
+        for arbiter in self.arbiters.drain(..) {
+            arbiter.stop();
+        }
+    }
+}
+
+impl Drop for WorkerHandle {
+    /// Without [`WorkerHandle::stop`] this is what a kill leaves: nothing more is synced or noted.
+    fn drop(&mut self) {
+        self.stop_arbiters();
+    }
+}
+
+/// Turns chunks of news into one message each.
+trait MapNews: futures::Stream<Item = Vec<disk::BlockNews>> + Sized {
+    fn map_news(self) -> futures::stream::Map<Self, fn(Vec<disk::BlockNews>) -> BlocksChanged> {
+        futures::StreamExt::map(self, BlocksChanged)
+    }
+}
+
+impl<S: futures::Stream<Item = Vec<disk::BlockNews>>> MapNews for S {}
+
+#[cfg(test)]
+mod tests;

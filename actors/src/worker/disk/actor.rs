@@ -97,7 +97,10 @@ impl Disk {
                 Ok(Err(_)) => Err(Error::internal(format!("{name} of block {block} was given up"))),
                 Err(_) => Err(Error::new(
                     ErrorKind::Timeout,
-                    format!("{name} of block {block} took longer than {} s", DEADLINE.as_secs()),
+                    format!(
+                        "{name} of block {block} took longer than {} s",
+                        DEADLINE.as_secs()
+                    ),
                 )),
             }
         })
@@ -128,9 +131,7 @@ impl Actor for Disk {
     }
 }
 
-fn answered<C: Call>(
-    reply: ResponseFuture<Result<C::Reply>>,
-) -> ResponseFuture<Result<Answer<C>>> {
+fn answered<C: Call>(reply: ResponseFuture<Result<C::Reply>>) -> ResponseFuture<Result<Answer<C>>> {
     Box::pin(async move { reply.await.map(Answer::new) })
 }
 
@@ -139,7 +140,9 @@ impl Handler<Ask<WriteBlock>> for Disk {
 
     fn handle(&mut self, Ask { call, body, .. }: Ask<WriteBlock>, _: &mut Self::Context) -> Self::Result {
         let block = call.block;
-        answered(self.change("a write", block, move |store, done| store.write(&call, &body, done)))
+        answered(self.change("a write", block, move |store, done| {
+            store.write(&call, &body, done)
+        }))
     }
 }
 

@@ -19,7 +19,9 @@ impl Bitmap {
 
     /// From its bytes on disk; none if they are too few or bits beyond `len` are set.
     pub fn from_bytes(bytes: &[u8], len: usize) -> Option<Self> {
-        let beyond = bytes.last().is_some_and(|&last| len % 8 != 0 && last >> (len % 8) != 0);
+        let beyond = bytes
+            .last()
+            .is_some_and(|&last| len % 8 != 0 && last >> (len % 8) != 0);
         (bytes.len() == len.div_ceil(8) && !beyond).then(|| Bitmap {
             bytes: bytes.to_vec(),
             len,

@@ -164,7 +164,10 @@ impl Index {
     }
 
     fn commit(&self, updates: &[Update]) -> Result<()> {
-        if updates.iter().all(|update| update.changes.is_empty() && !update.sync) {
+        if updates
+            .iter()
+            .all(|update| update.changes.is_empty() && !update.sync)
+        {
             return Ok(());
         }
         let written = || -> heed::Result<()> {
@@ -172,7 +175,8 @@ impl Index {
             for change in updates.iter().flat_map(|update| &update.changes) {
                 match change {
                     Change::Put(block, record) => {
-                        self.blocks.put(&mut transaction, &block.0.to_be_bytes(), record)?;
+                        self.blocks
+                            .put(&mut transaction, &block.0.to_be_bytes(), record)?;
                     }
                     Change::Delete(block) => {
                         self.blocks.delete(&mut transaction, &block.0.to_be_bytes())?;

@@ -41,7 +41,8 @@ pub fn create_directories(root: &Path) -> Result<()> {
 pub fn visit_files(root: &Path, mut visit: impl FnMut(PathBuf, Option<BlockId>)) -> Result<()> {
     for shard in 0..=255u8 {
         let directory = root.join(format!("blocks/{shard:02x}"));
-        let read = |e: std::io::Error| Error::from(e).while_doing(format_args!("listing {}", directory.display()));
+        let read =
+            |e: std::io::Error| Error::from(e).while_doing(format_args!("listing {}", directory.display()));
         for entry in std::fs::read_dir(&directory).map_err(read)? {
             let entry = entry.map_err(read)?;
             let block = entry
@@ -58,5 +59,6 @@ pub fn visit_files(root: &Path, mut visit: impl FnMut(PathBuf, Option<BlockId>))
 
 /// Which run of the kernel this is: the page cache survives a killed process, but not this changing.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
 }

@@ -25,9 +25,9 @@ mod store;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use curvine_protocol::BlockId;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::{BlockReplica, Tier};
-use curvine_protocol::BlockId;
 
 pub use actor::{Disk, DiskRef, RemoveBlocks, StopDisk};
 pub use bitmap::Bitmap;
@@ -94,4 +94,3 @@ pub fn pieces_of(offset_bytes: u64, body: &[u8]) -> Vec<Piece> {
         })
         .collect()
 }
-

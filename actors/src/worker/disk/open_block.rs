@@ -78,9 +78,11 @@ impl OpenBlock {
         if self.indexed.len() > whole {
             self.indexed.truncate(whole);
             let mut dirty = Bitmap::new(whole);
-            (0..whole).filter(|&chunk| self.dirty.get(chunk)).for_each(|chunk| {
-                dirty.set(chunk);
-            });
+            (0..whole)
+                .filter(|&chunk| self.dirty.get(chunk))
+                .for_each(|chunk| {
+                    dirty.set(chunk);
+                });
             self.dirty = dirty;
         }
     }
@@ -124,7 +126,9 @@ impl OpenBlock {
             let range = self.chunk_range(chunk);
             let appended = piece.offset_bytes == old_len && piece.offset_bytes > range.start;
             self.sums[chunk] = match self.sums[chunk] {
-                _ if piece.offset_bytes == range.start && piece.offset_bytes + piece.len_bytes == range.end => {
+                _ if piece.offset_bytes == range.start
+                    && piece.offset_bytes + piece.len_bytes == range.end =>
+                {
                     Some(piece.checksum)
                 }
                 Some(sum) if appended => Some(crc32c_combine(sum, piece.checksum, piece.len_bytes)),
@@ -149,7 +153,9 @@ impl OpenBlock {
 
     /// Chunks whose checksum must be computed from the file.
     pub fn unknown(&self) -> Vec<usize> {
-        (0..self.sums.len()).filter(|&chunk| self.sums[chunk].is_none()).collect()
+        (0..self.sums.len())
+            .filter(|&chunk| self.sums[chunk].is_none())
+            .collect()
     }
 
     /// The record of a block that is being written.
@@ -210,7 +216,10 @@ mod tests {
         let (mut open, mut content) = (OpenBlock::new(scratch(), 1), Vec::new());
         for step in 0..40usize {
             let at = content.len();
-            assert_eq!(apply(&mut open, &mut content, at, &vec![step as u8; 4_096]), vec![]);
+            assert_eq!(
+                apply(&mut open, &mut content, at, &vec![step as u8; 4_096]),
+                vec![]
+            );
         }
         assert_eq!(open.unknown(), Vec::<usize>::new());
         assert_eq!(open.sealed_record(0, false).checksums, chunk_checksums(&content));
@@ -220,7 +229,13 @@ mod tests {
     fn an_overwrite_marks_indexed_chunks_dirty_once() {
         let chunk = CHUNK_BYTES as usize;
         let content = vec![1u8; 3 * chunk];
-        let record = BlockRecord::sealed(1, content.len() as u64, chunk_checksums(&content), 0, BlockFlags::default());
+        let record = BlockRecord::sealed(
+            1,
+            content.len() as u64,
+            chunk_checksums(&content),
+            0,
+            BlockFlags::default(),
+        );
         let mut open = OpenBlock::from_record(scratch(), record, content.len() as u64);
         let mut content = content;
         assert_eq!(
@@ -228,7 +243,10 @@ mod tests {
             vec![(0, true), (1, false)]
         );
         assert_eq!(apply(&mut open, &mut content, 5, &[9]), vec![]);
-        assert_eq!((open.sum(0), open.sum(1)), (None, Some(crc32c(&content[chunk..2 * chunk]))));
+        assert_eq!(
+            (open.sum(0), open.sum(1)),
+            (None, Some(crc32c(&content[chunk..2 * chunk])))
+        );
         let restarted = OpenBlock::from_record(scratch(), open.writing_record(0, false), open.len_bytes);
         assert_eq!(restarted.unknown(), vec![0, 1]);
     }

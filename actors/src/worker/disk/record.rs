@@ -32,10 +32,14 @@ pub struct BlockRecord {
 pub enum BlockState {
     /// Being written. Chunks that are dirty, or beyond the checksums, have none: they are computed when the block is
     /// sealed or read. A chunk is dirty in the index before the first byte of it changes on disk.
-    Writing { dirty: Bitmap },
+    Writing {
+        dirty: Bitmap,
+    },
     Sealed,
     /// Being filled from an under file system.
-    Filling { present: Bitmap },
+    Filling {
+        present: Bitmap,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,8 +58,18 @@ pub fn chunks_of(len_bytes: u64) -> usize {
 }
 
 impl BlockRecord {
-    pub fn sealed(generation: u32, len_bytes: u64, checksums: Vec<u32>, accessed_ms: i64, flags: BlockFlags) -> Self {
-        assert_eq!(checksums.len(), chunks_of(len_bytes), "a sealed block has every checksum");
+    pub fn sealed(
+        generation: u32,
+        len_bytes: u64,
+        checksums: Vec<u32>,
+        accessed_ms: i64,
+        flags: BlockFlags,
+    ) -> Self {
+        assert_eq!(
+            checksums.len(),
+            chunks_of(len_bytes),
+            "a sealed block has every checksum"
+        );
         BlockRecord {
             generation,
             state: BlockState::Sealed,
@@ -109,7 +123,10 @@ impl<'a> RecordView<'a> {
             return Err(corrupt("too short"));
         }
         if bytes[0] != VERSION {
-            return Err(corrupt(&format!("version {} is not known to this program", bytes[0])));
+            return Err(corrupt(&format!(
+                "version {} is not known to this program",
+                bytes[0]
+            )));
         }
         let view = RecordView {
             bytes,
@@ -158,7 +175,8 @@ impl<'a> RecordView<'a> {
     /// `Corrupt` if the bits are malformed.
     pub fn to_record(self) -> Result<BlockRecord> {
         let bits = Bitmap::from_bytes(&self.bytes[HEAD_BYTES + self.chunks * 4..], self.chunks);
-        let bits = || bits.ok_or_else(|| Error::new(ErrorKind::Corrupt, "block index record: malformed bits"));
+        let bits =
+            || bits.ok_or_else(|| Error::new(ErrorKind::Corrupt, "block index record: malformed bits"));
         let state = match self.bytes[1] {
             1 => BlockState::Writing { dirty: bits()? },
             3 => BlockState::Filling { present: bits()? },
@@ -226,7 +244,10 @@ mod tests {
             (&filling, format!("01030300{tail}02")),
         ] {
             assert_eq!(hex(&record.encode()), golden);
-            assert_eq!(&RecordView::parse(&record.encode()).unwrap().to_record().unwrap(), record);
+            assert_eq!(
+                &RecordView::parse(&record.encode()).unwrap().to_record().unwrap(),
+                record
+            );
         }
     }
 
@@ -236,8 +257,15 @@ mod tests {
         for (at, value) in [(0, 2), (1, 9), (8, 0), (24, 2)] {
             let mut bad = good.clone();
             bad[at] = value;
-            assert_eq!(RecordView::parse(&bad).unwrap_err().kind, ErrorKind::Corrupt, "byte {at}");
+            assert_eq!(
+                RecordView::parse(&bad).unwrap_err().kind,
+                ErrorKind::Corrupt,
+                "byte {at}"
+            );
         }
-        assert_eq!(RecordView::parse(&good[..27]).unwrap_err().kind, ErrorKind::Corrupt);
+        assert_eq!(
+            RecordView::parse(&good[..27]).unwrap_err().kind,
+            ErrorKind::Corrupt
+        );
     }
 }

@@ -35,18 +35,25 @@ pub(super) fn open(
 ) -> Result<Store> {
     let root = directory.path.clone();
     layout::create_directories(&root)?;
-    let index = Index::open(&layout::index_path(&root), ports.offload(&format!("{thread_name}-index")))?;
+    let index = Index::open(
+        &layout::index_path(&root),
+        ports.offload(&format!("{thread_name}-index")),
+    )?;
     let note = index.boot_note()?;
     let boot = layout::boot_id();
     let power_was_cut = note.is_some_and(|note| note != CLEAN && note != boot);
     index.set_boot_note(&boot)?;
     if power_was_cut {
-        tracing::warn!("{}: not stopped in order before the last boot; verifying its blocks", root.display());
+        tracing::warn!(
+            "{}: not stopped in order before the last boot; verifying its blocks",
+            root.display()
+        );
     }
 
     let (used_bytes, blocks) = agree(&index, &root, power_was_cut)?;
-    let device = rustix::fs::statvfs(&root)
-        .map_err(|e| Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", root.display())))?;
+    let device = rustix::fs::statvfs(&root).map_err(|e| {
+        Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", root.display()))
+    })?;
     let total = device.f_blocks * device.f_frsize;
     let free = device.f_bavail * device.f_frsize;
     let reserve = options
@@ -136,7 +143,10 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
             None => break,
         }
     }
-    let garbage = files.iter().map(|&block| layout::block_path(root, block)).chain(strays);
+    let garbage = files
+        .iter()
+        .map(|&block| layout::block_path(root, block))
+        .chain(strays);
     for path in garbage {
         std::fs::remove_file(&path)
             .map_err(|e| Error::from(e).while_doing(format_args!("deleting {}", path.display())))?;

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c, crc32c_combine, crc32c_of_pieces};
 use curvine_protocol::cluster::{BlockReplica, DiskStatus};
-use curvine_protocol::worker::{BlockData, BlockSealed, BlockWritten, PutBlock, ReadBlock, SealBlock, WriteBlock};
+use curvine_protocol::worker::{
+    BlockData, BlockSealed, BlockWritten, PutBlock, ReadBlock, SealBlock, WriteBlock,
+};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::index::{Change, Index, Update};
@@ -67,11 +69,18 @@ pub enum Grant {
 /// How a fill begins.
 pub enum FillStart {
     Whole,
-    Open { file: Arc<File>, present: Bitmap, checksums: Vec<u32> },
+    Open {
+        file: Arc<File>,
+        present: Bitmap,
+        checksums: Vec<u32>,
+    },
 }
 
 impl Store {
-    #[allow(clippy::too_many_arguments, reason = "a constructor lists everything it can reach")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a constructor lists everything it can reach"
+    )]
     pub(super) fn new(
         directory: DataDir,
         index: Arc<Index>,
@@ -120,7 +129,11 @@ impl Store {
             path: self.name.clone(),
             capacity_bytes: space.capacity_bytes(),
             used_bytes: space.used_bytes(),
-            available_bytes: if failure.is_some() { 0 } else { space.available_bytes() },
+            available_bytes: if failure.is_some() {
+                0
+            } else {
+                space.available_bytes()
+            },
             blocks: self.blocks.load(Ordering::Relaxed),
             failure,
         }
@@ -196,7 +209,8 @@ impl Store {
                 return Found::Look;
             }
             let end = (call.offset_bytes.saturating_add(call.len_bytes.into())).min(record.len_bytes());
-            let aligned = call.offset_bytes % CHUNK_BYTES == 0 && (end % CHUNK_BYTES == 0 || end == record.len_bytes());
+            let aligned =
+                call.offset_bytes % CHUNK_BYTES == 0 && (end % CHUNK_BYTES == 0 || end == record.len_bytes());
             if call.offset_bytes >= end {
                 return Found::Range(0, Vec::new());
             }
@@ -250,7 +264,10 @@ impl Store {
     }
 
     fn read_open(&self, call: &ReadBlock, open: &OpenBlock) -> Result<Answer<ReadBlock>> {
-        let end = call.offset_bytes.saturating_add(call.len_bytes.into()).min(open.len_bytes);
+        let end = call
+            .offset_bytes
+            .saturating_add(call.len_bytes.into())
+            .min(open.len_bytes);
         if call.offset_bytes >= end {
             return Ok(answer(call.offset_bytes, Vec::new(), Bytes::new()));
         }
@@ -324,7 +341,8 @@ impl Store {
             Ok((len_bytes, true)) => {
                 self.blocks.fetch_add(1, Ordering::Relaxed);
                 let open = &lane[&call.block];
-                let record = OpenBlock::new(open.file.clone(), open.generation).writing_record(self.now_ms(), false);
+                let record =
+                    OpenBlock::new(open.file.clone(), open.generation).writing_record(self.now_ms(), false);
                 self.index.submit(Update {
                     changes: vec![Change::Put(call.block, record.encode())],
                     sync: false,
@@ -371,7 +389,13 @@ impl Store {
         }
     }
 
-    fn write_open(&self, open: &mut OpenBlock, call: &WriteBlock, body: &Bytes, pieces: &[Piece]) -> Result<()> {
+    fn write_open(
+        &self,
+        open: &mut OpenBlock,
+        call: &WriteBlock,
+        body: &Bytes,
+        pieces: &[Piece],
+    ) -> Result<()> {
         let new_generation = call.generation != open.generation;
         if new_generation && open.len_bytes < call.base_len_bytes {
             return Err(Error::new(
@@ -413,7 +437,13 @@ impl Store {
         Ok(())
     }
 
-    fn mark_and_write(&self, open: &mut OpenBlock, call: &WriteBlock, body: &Bytes, must_index: bool) -> Result<()> {
+    fn mark_and_write(
+        &self,
+        open: &mut OpenBlock,
+        call: &WriteBlock,
+        body: &Bytes,
+        must_index: bool,
+    ) -> Result<()> {
         let was_sealed = std::mem::take(&mut open.sealed_in_index);
         let dirty = open.mark_dirty(call.offset_bytes, body.len() as u64);
         for &(chunk, _) in dirty.iter().filter(|(_, partly)| *partly) {
@@ -450,7 +480,10 @@ impl Store {
         if let BlockState::Filling { .. } = record.state {
             return Err(Error::new(
                 ErrorKind::Busy,
-                format!("block {} is being filled from its under file system; try again", call.block),
+                format!(
+                    "block {} is being filled from its under file system; try again",
+                    call.block
+                ),
             ));
         }
         check_not_newer(call, record.generation)?;
@@ -516,7 +549,10 @@ impl Store {
                     BlockState::Filling { .. } => {
                         return Err(Error::new(
                             ErrorKind::Busy,
-                            format!("block {} is being filled and cannot be sealed by a writer", call.block),
+                            format!(
+                                "block {} is being filled and cannot be sealed by a writer",
+                                call.block
+                            ),
                         ));
                     }
                     BlockState::Writing { .. } => {
@@ -628,7 +664,9 @@ impl Store {
         match before {
             None => {
                 self.space().take(record.len_bytes, &self.name)?;
-                let written = self.create(block).and_then(|file| self.write_pieces(&file, block, 0, body));
+                let written = self
+                    .create(block)
+                    .and_then(|file| self.write_pieces(&file, block, 0, body));
                 if let Err(error) = written {
                     self.space().give_back(record.len_bytes);
                     self.files.remove(&block);
@@ -640,11 +678,14 @@ impl Store {
             Some(_) => {
                 let file = self.file(block)?;
                 let old_len = file.metadata().map_err(|e| self.failed(e, block))?.len();
-                self.space().take(record.len_bytes.saturating_sub(old_len), &self.name)?;
-                let writing = OpenBlock::new(file.clone(), record.generation).writing_record(self.now_ms(), false);
+                self.space()
+                    .take(record.len_bytes.saturating_sub(old_len), &self.name)?;
+                let writing =
+                    OpenBlock::new(file.clone(), record.generation).writing_record(self.now_ms(), false);
                 self.index
                     .submit_and_wait(vec![Change::Put(block, writing.encode())], false)?;
-                file.set_len(record.len_bytes).map_err(|e| self.failed(e, block))?;
+                file.set_len(record.len_bytes)
+                    .map_err(|e| self.failed(e, block))?;
                 self.space().give_back(old_len.saturating_sub(record.len_bytes));
                 self.write_pieces(&file, block, 0, body)?;
             }
@@ -657,7 +698,13 @@ impl Store {
     // Filling from an under file system
 
     /// Stores a whole block that was fetched in one go. For the block's lane. The checksums are computed here.
-    pub fn put_fetched(self: &Arc<Self>, block: BlockId, generation: u32, body: &[Bytes], done: Done<BlockSealed>) {
+    pub fn put_fetched(
+        self: &Arc<Self>,
+        block: BlockId,
+        generation: u32,
+        body: &[Bytes],
+        done: Done<BlockSealed>,
+    ) {
         let stored = || -> Result<Option<BlockRecord>> {
             let before = self.record(block)?;
             match &before {
@@ -674,7 +721,8 @@ impl Store {
                 from_ufs: true,
                 ..BlockFlags::default()
             };
-            let record = BlockRecord::sealed(generation, len_bytes, rope_checksums(body), self.now_ms(), flags);
+            let record =
+                BlockRecord::sealed(generation, len_bytes, rope_checksums(body), self.now_ms(), flags);
             self.put_bytes(block, &record, before, body)?;
             Ok(Some(record))
         };
@@ -691,10 +739,17 @@ impl Store {
     ///
     /// # Errors
     /// `NoSpace`, `Stale`, `Io`.
-    pub fn fill_begin(self: &Arc<Self>, block: BlockId, generation: u32, len_bytes: u64) -> Result<FillStart> {
+    pub fn fill_begin(
+        self: &Arc<Self>,
+        block: BlockId,
+        generation: u32,
+        len_bytes: u64,
+    ) -> Result<FillStart> {
         if let Some(record) = self.record(block)? {
             match record.state {
-                _ if record.generation > generation => return Err(stale(block, generation, record.generation)),
+                _ if record.generation > generation => {
+                    return Err(stale(block, generation, record.generation));
+                }
                 BlockState::Sealed if record.generation == generation && record.len_bytes == len_bytes => {
                     return Ok(FillStart::Whole);
                 }
@@ -758,7 +813,13 @@ impl Store {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn fill_write(&self, file: &File, block: BlockId, offset_bytes: u64, body: &[Bytes]) -> Result<Vec<u32>> {
+    pub fn fill_write(
+        &self,
+        file: &File,
+        block: BlockId,
+        offset_bytes: u64,
+        body: &[Bytes],
+    ) -> Result<Vec<u32>> {
         assert_eq!(offset_bytes % CHUNK_BYTES, 0, "fills are aligned to chunks");
         let sums = rope_checksums(body);
         self.write_pieces(file, block, offset_bytes, body)?;
@@ -776,9 +837,15 @@ impl Store {
         checksums: Vec<u32>,
         done: Done<bool>,
     ) {
-        match self.index.get(block, |record| record.is_filling() && record.generation() == generation) {
+        match self.index.get(block, |record| {
+            record.is_filling() && record.generation() == generation
+        }) {
             Ok(Some(true)) => {}
-            Ok(_) => return done(Err(missing(block).while_doing("the block was dropped while it was filled"))),
+            Ok(_) => {
+                return done(Err(
+                    missing(block).while_doing("the block was dropped while it was filled")
+                ));
+            }
             Err(error) => return done(Err(error)),
         }
         let flags = BlockFlags {
@@ -812,7 +879,9 @@ impl Store {
 
     fn write_pieces(&self, file: &File, block: BlockId, offset_bytes: u64, body: &[Bytes]) -> Result<()> {
         if let [body] = body {
-            return file.write_all_at(body, offset_bytes).map_err(|e| self.failed(e, block));
+            return file
+                .write_all_at(body, offset_bytes)
+                .map_err(|e| self.failed(e, block));
         }
         let mut slices: Vec<IoSlice<'_>> = body.iter().map(|piece| IoSlice::new(piece)).collect();
         let mut slices = &mut slices[..];
@@ -846,9 +915,9 @@ impl Store {
             self.index.submit_and_wait(Vec::new(), false)?;
         }
         self.files.remove(&block);
-        let Some((len_bytes, writing)) = self
-            .index
-            .get(block, |record| (record.len_bytes(), !record.is_sealed() && !record.is_filling()))?
+        let Some((len_bytes, writing)) = self.index.get(block, |record| {
+            (record.len_bytes(), !record.is_sealed() && !record.is_filling())
+        })?
         else {
             return Ok(());
         };
@@ -879,7 +948,9 @@ impl Store {
             ),
         );
         tracing::error!("{error}");
-        let Ok(Some(record)) = self.record(block) else { return error };
+        let Ok(Some(record)) = self.record(block) else {
+            return error;
+        };
         self.files.remove(&block);
         let path = self.path(block);
         let kept = if record.flags.from_ufs {
@@ -936,7 +1007,10 @@ impl Store {
         if error.kind() == std::io::ErrorKind::UnexpectedEof {
             Error::new(
                 ErrorKind::Corrupt,
-                format!("block {block} on disk {}: its file is shorter than its index says", self.name),
+                format!(
+                    "block {block} on disk {}: its file is shorter than its index says",
+                    self.name
+                ),
             )
         } else {
             self.failed(error, block)
@@ -957,8 +1031,9 @@ impl Store {
     /// # Errors
     /// `Io`.
     pub fn measure(&self) -> Result<()> {
-        let device = rustix::fs::statvfs(&self.directory.path)
-            .map_err(|e| Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", self.name)))?;
+        let device = rustix::fs::statvfs(&self.directory.path).map_err(|e| {
+            Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", self.name))
+        })?;
         self.space().measured(device.f_bavail * device.f_frsize);
         Ok(())
     }
@@ -987,8 +1062,9 @@ impl Store {
 
     fn sync_everything(&self) -> Result<()> {
         let directory = File::open(&self.directory.path).map_err(Error::from)?;
-        rustix::fs::syncfs(&directory)
-            .map_err(|e| Error::from(std::io::Error::from(e)).while_doing(format_args!("syncing {}", self.name)))
+        rustix::fs::syncfs(&directory).map_err(|e| {
+            Error::from(std::io::Error::from(e)).while_doing(format_args!("syncing {}", self.name))
+        })
     }
 
     /// Everything on disk, and noted so that the next start need not verify. The last thing a disk does.
@@ -1004,7 +1080,11 @@ impl Store {
     ///
     /// # Errors
     /// `Io`.
-    pub fn replicas(&self, after: Option<BlockId>, limit: usize) -> Result<(Vec<BlockReplica>, Option<BlockId>)> {
+    pub fn replicas(
+        &self,
+        after: Option<BlockId>,
+        limit: usize,
+    ) -> Result<(Vec<BlockReplica>, Option<BlockId>)> {
         let mut replicas = Vec::new();
         let last = self.index.page(after, limit, |id, record| {
             if let Ok(record) = record
@@ -1062,7 +1142,10 @@ fn verify_body(block: BlockId, checksum: u32, pieces: &[Piece]) -> Result<()> {
 }
 
 fn answer(offset_bytes: u64, checksums: Vec<u32>, body: Bytes) -> Answer<ReadBlock> {
-    let reply = BlockData { offset_bytes, checksums };
+    let reply = BlockData {
+        offset_bytes,
+        checksums,
+    };
     Answer::with_body(reply, Body::Bytes(body))
 }
 
@@ -1090,7 +1173,10 @@ fn stale(block: BlockId, asked: u32, here: u32) -> Error {
 }
 
 pub(super) fn missing(block: BlockId) -> Error {
-    Error::new(ErrorKind::NotFound, format!("block {block} is not on this worker"))
+    Error::new(
+        ErrorKind::NotFound,
+        format!("block {block} is not on this worker"),
+    )
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

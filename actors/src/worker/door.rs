@@ -1,0 +1,236 @@
+//! The worker's front door: every call of the worker service, routed to the disk that has the block.
+//!
+//! Reads of sealed blocks are answered here and now, from the index of the disk, with a grant.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curvine_protocol::cluster::DiskStatus;
+use curvine_protocol::worker::{
+    DeleteBlocks, Done, ExportFile, GetWorkerStatus, LoadBlocks, PutBlock, READ_BYTES_MAX, ReadBlock,
+    SealBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
+};
+use curvine_protocol::{BlockId, Call, CallContext, Error, ErrorKind, Result};
+use futures::future::BoxFuture;
+use tokio::sync::{oneshot, watch};
+
+use super::WorkerConfig;
+use super::disk::{DiskRef, Grant};
+use super::membership::{Session, remove_blocks};
+use super::placement::choose_disk;
+use super::source::Sources;
+use crate::kit::{Answer, Ask, Endpoint, MasterRef, Ports};
+
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
+/// New blocks whose disk was chosen and whose index record may not be committed yet.
+const PLACED_MAX: usize = 16_384;
+
+#[derive(Clone)]
+pub struct WorkerDoor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    disks: Vec<DiskRef>,
+    placed: quick_cache::sync::Cache<BlockId, usize>,
+    session: watch::Receiver<Option<Session>>,
+}
+
+impl WorkerDoor {
+    pub(super) fn new(
+        disks: Vec<DiskRef>,
+        session: watch::Receiver<Option<Session>>,
+        master: MasterRef,
+        sources: Arc<dyn Sources>,
+        ports: &Ports,
+        config: &WorkerConfig,
+        arbiters: &mut Vec<actix::Arbiter>,
+    ) -> Self {
+        WorkerDoor {
+            inner: Arc::new(Inner {
+                disks,
+                placed: quick_cache::sync::Cache::new(PLACED_MAX),
+                session,
+            }),
+        }
+    }
+}
+
+impl Inner {
+    fn statuses(&self) -> Vec<DiskStatus> {
+        self.disks.iter().map(|disk| disk.store.status()).collect()
+    }
+
+    /// The disk that has a block.
+    fn holder(&self, block: BlockId) -> Result<Option<&DiskRef>> {
+        if let [only] = &self.disks[..] {
+            return Ok(Some(only));
+        }
+        for disk in &self.disks {
+            if disk.store.holds(block)? {
+                return Ok(Some(disk));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The disk for writing a block: its holder, else one with room.
+    fn disk_for(&self, block: BlockId, need_bytes: u64, hint_bytes: u64) -> Result<&DiskRef> {
+        if let Some(disk) = self.holder(block)? {
+            return Ok(disk);
+        }
+        let number = self.placed.get_or_insert_with(&block, || {
+            choose_disk(&self.statuses(), need_bytes, hint_bytes).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NoSpace,
+                    format!(
+                        "no disk of this worker has {need_bytes} bytes left for block {block}; free cached data with \
+                         `cv free` or add a data directory"
+                    ),
+                )
+            })
+        })?;
+        Ok(&self.disks[number])
+    }
+
+    async fn read(self: Arc<Self>, call: ReadBlock) -> Result<Answer<ReadBlock>> {
+        for disk in &self.disks {
+            match disk.store.grant(&call)? {
+                Grant::Missing => {}
+                Grant::Ready(answer) => return Ok(answer),
+                Grant::Filling => break,
+                Grant::Look => {
+                    let (done, looked) = oneshot::channel();
+                    disk.store.on_lane(call.block, move |store| {
+                        let _ = done.send(store.read(&call));
+                    });
+                    return looked
+                        .await
+                        .unwrap_or_else(|_| Err(Error::internal("a read was given up")));
+                }
+            }
+        }
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!("block {} is not on this worker", call.block),
+        ))
+    }
+}
+
+/// Within the caller's deadline, or the default.
+fn bounded<C: Call>(
+    context: &CallContext,
+    answer: impl Future<Output = Result<Answer<C>>> + Send + 'static,
+) -> BoxFuture<'static, Result<Answer<C>>> {
+    let limit = match context.deadline_ms {
+        0 => DEFAULT_DEADLINE,
+        ms => Duration::from_millis(ms.into()),
+    };
+    Box::pin(async move {
+        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Timeout,
+                format!("{}: the worker did not finish within {limit:?}", C::NAME),
+            ))
+        })
+    })
+}
+
+impl Endpoint<WorkerEcho> for WorkerDoor {
+    fn ask(&self, _: Ask<WorkerEcho>) -> BoxFuture<'static, Result<Answer<WorkerEcho>>> {
+        let session = *self.inner.session.borrow();
+        let echoed = session.map(|session| WorkerEchoed {
+            worker: session.worker,
+            cluster: session.cluster,
+        });
+        Box::pin(std::future::ready(echoed.map(Answer::new).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unreachable,
+                "this worker is not registered with a master yet",
+            )
+        })))
+    }
+}
+
+impl Endpoint<ReadBlock> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask {
+            mut call, context, ..
+        }: Ask<ReadBlock>,
+    ) -> BoxFuture<'static, Result<Answer<ReadBlock>>> {
+        call.len_bytes = call.len_bytes.min(READ_BYTES_MAX);
+        bounded(&context, self.inner.clone().read(call))
+    }
+}
+
+impl Endpoint<WriteBlock> for WorkerDoor {
+    fn ask(&self, ask: Ask<WriteBlock>) -> BoxFuture<'static, Result<Answer<WriteBlock>>> {
+        let need = ask.body.len() as u64;
+        match self.inner.disk_for(ask.call.block, need, ask.call.reserve_bytes) {
+            Ok(disk) => bounded(&ask.context.clone(), Endpoint::ask(&disk.actor, ask)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+}
+
+impl Endpoint<PutBlock> for WorkerDoor {
+    fn ask(&self, ask: Ask<PutBlock>) -> BoxFuture<'static, Result<Answer<PutBlock>>> {
+        let need = ask.body.len() as u64;
+        match self.inner.disk_for(ask.call.block, need, need) {
+            Ok(disk) => bounded(&ask.context.clone(), Endpoint::ask(&disk.actor, ask)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+}
+
+impl Endpoint<SealBlock> for WorkerDoor {
+    fn ask(&self, ask: Ask<SealBlock>) -> BoxFuture<'static, Result<Answer<SealBlock>>> {
+        match self.inner.disk_for(ask.call.block, 0, 0) {
+            Ok(disk) => bounded(&ask.context.clone(), Endpoint::ask(&disk.actor, ask)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+}
+
+impl Endpoint<DeleteBlocks> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<DeleteBlocks>,
+    ) -> BoxFuture<'static, Result<Answer<DeleteBlocks>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            remove_blocks(&inner.disks, call.blocks).await?;
+            Ok(Answer::new(Done {}))
+        })
+    }
+}
+
+impl Endpoint<GetWorkerStatus> for WorkerDoor {
+    fn ask(&self, _: Ask<GetWorkerStatus>) -> BoxFuture<'static, Result<Answer<GetWorkerStatus>>> {
+        let session = *self.inner.session.borrow();
+        let status = WorkerDisks {
+            worker: session.map_or_else(Default::default, |session| session.worker),
+            disks: self.inner.statuses(),
+        };
+        Box::pin(std::future::ready(Ok(Answer::new(status))))
+    }
+}
+
+impl Endpoint<LoadBlocks> for WorkerDoor {
+    fn ask(&self, _: Ask<LoadBlocks>) -> BoxFuture<'static, Result<Answer<LoadBlocks>>> {
+        Box::pin(std::future::ready(Err(Error::new(
+            ErrorKind::Unsupported,
+            "loading",
+        ))))
+    }
+}
+
+impl Endpoint<ExportFile> for WorkerDoor {
+    fn ask(&self, _: Ask<ExportFile>) -> BoxFuture<'static, Result<Answer<ExportFile>>> {
+        Box::pin(std::future::ready(Err(Error::new(
+            ErrorKind::Unsupported,
+            "export",
+        ))))
+    }
+}

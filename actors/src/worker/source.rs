@@ -1,0 +1,48 @@
+//! What the transfers need of an under file system.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use curvine_protocol::mount::MountRecord;
+use curvine_protocol::{Error, ErrorKind, Result, UfsVersion};
+use futures::stream::BoxStream;
+
+/// Opens the under file system behind a mount.
+pub trait Sources: Send + Sync {
+    /// # Errors
+    /// `Config` and others that name what is wrong with the mount; never its secrets.
+    fn open(&self, mount: &MountRecord) -> Result<Arc<dyn ObjectSource>>;
+}
+
+/// The objects of one mount, by key relative to its root.
+#[async_trait]
+pub trait ObjectSource: Send + Sync {
+    /// The bytes of a range, as they arrive. Bounded by the source's own timeouts.
+    ///
+    /// # Errors
+    /// `UfsChanged` if the object is not this version, at once or at the end of the stream; `Ufs`, `UfsDenied`,
+    /// `Unreachable`.
+    async fn read(&self, key: &str, range: Range<u64>, version: &UfsVersion) -> Result<ByteStream>;
+
+    /// Writes a whole object and says which version that made.
+    ///
+    /// # Errors
+    /// Those of the stream, `Ufs`, `UfsDenied`, `Unreachable`.
+    async fn write(&self, key: &str, size_bytes: u64, content: ByteStream) -> Result<UfsVersion>;
+}
+
+pub type ByteStream = BoxStream<'static, Result<Bytes>>;
+
+/// The under file systems of OpenDAL.
+pub struct OpenDal;
+
+impl Sources for OpenDal {
+    fn open(&self, mount: &MountRecord) -> Result<Arc<dyn ObjectSource>> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{} cannot be read by this worker yet", mount.uri),
+        ))
+    }
+}

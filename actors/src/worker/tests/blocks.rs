@@ -1,0 +1,355 @@
+//! Blocks that clients write.
+
+use std::collections::HashMap;
+
+use curvine_protocol::checksum::CHUNK_BYTES;
+use curvine_protocol::cluster::Tier;
+use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus};
+use curvine_protocol::{BlockId, CallContext, ErrorKind};
+
+use super::world::*;
+use crate::kit::{Body, call};
+use crate::worker::disk::Grant;
+
+const CHUNK: usize = CHUNK_BYTES as usize;
+
+#[actix::test]
+async fn a_put_block_is_read_back_and_reported() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    let body = bytes_of(1, 100_000);
+    assert_eq!(
+        put(&*worker.port, 7, 1, body.clone()).await.unwrap().len_bytes,
+        100_000
+    );
+    assert_eq!(read(&*worker.port, 7, 1, 0, 1 << 20, None).await.unwrap(), body);
+    assert_eq!(
+        read(&*worker.port, 7, 1, 70_000, 10, None).await.unwrap(),
+        body[70_000..70_010]
+    );
+    assert_eq!(
+        read(&*worker.port, 7, 1, 100_000, 10, None).await.unwrap().len(),
+        0
+    );
+    world
+        .until("the block is reported", |master| {
+            master.held.get(&BlockId(7)) == Some(&(1, 100_000))
+        })
+        .await;
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn wrong_generations_missing_blocks_and_damaged_bodies_are_named() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    put(&*worker.port, 7, 2, bytes_of(1, 10)).await.unwrap();
+    let kind = |outcome: curvine_protocol::Result<bytes::Bytes>| outcome.unwrap_err().kind;
+    assert_eq!(
+        kind(read(&*worker.port, 7, 1, 0, 10, None).await),
+        ErrorKind::Stale
+    );
+    assert_eq!(
+        kind(read(&*worker.port, 7, 3, 0, 10, None).await),
+        ErrorKind::Stale
+    );
+    assert_eq!(
+        kind(read(&*worker.port, 8, 1, 0, 10, None).await),
+        ErrorKind::NotFound
+    );
+    let old = write(&*worker.port, 7, 1, 0, 0, bytes_of(2, 10)).await;
+    assert_eq!(old.unwrap_err().kind, ErrorKind::Stale);
+    let damaged = curvine_protocol::worker::PutBlock {
+        block: BlockId(9),
+        generation: 1,
+        checksum: 1,
+        sync: false,
+    };
+    let ask = crate::kit::Ask::new(damaged, CallContext::default()).with_body(bytes_of(1, 10));
+    let refused = crate::kit::Endpoint::ask(&*worker.port, ask).await;
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::Corrupt);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_block_being_written_is_readable_and_survives_a_kill() {
+    let world = World::new();
+    let worker = world.start(world.config()).await;
+    let body = bytes_of(3, 300_000);
+    write(&*worker.port, 5, 1, 0, 0, body.slice(..200_000))
+        .await
+        .unwrap();
+    let written = write(&*worker.port, 5, 1, 200_000, 0, body.slice(200_000..)).await;
+    assert_eq!(written.unwrap().len_bytes, 300_000);
+    assert_eq!(read_all(&*worker.port, 5, 1, None).await.unwrap(), body);
+    kill(worker);
+
+    let mut worker = world.start(world.config()).await;
+    assert_eq!(read_all(&*worker.port, 5, 1, None).await.unwrap(), body);
+    assert_eq!(seal(&*worker.port, 5, 1, true).await.unwrap().len_bytes, 300_000);
+    assert_eq!(read_all(&*worker.port, 5, 1, None).await.unwrap(), body);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn an_overwrite_that_a_kill_interrupts_is_no_corruption() {
+    let world = World::new();
+    let worker = world.start(world.config()).await;
+    let body = bytes_of(4, 4 * CHUNK);
+    put(&*worker.port, 5, 1, body.clone()).await.unwrap();
+    let patch = bytes_of(5, CHUNK);
+    write(
+        &*worker.port,
+        5,
+        2,
+        CHUNK as u64 / 2,
+        4 * CHUNK as u64,
+        patch.clone(),
+    )
+    .await
+    .unwrap();
+    kill(worker);
+
+    let mut worker = world.start(world.config()).await;
+    let mut expected = body.to_vec();
+    expected[CHUNK / 2..CHUNK / 2 + CHUNK].copy_from_slice(&patch);
+    assert_eq!(read_all(&*worker.port, 5, 2, None).await.unwrap(), expected);
+    assert_eq!(
+        seal(&*worker.port, 5, 2, false).await.unwrap().len_bytes,
+        4 * CHUNK as u64
+    );
+    assert_eq!(read_all(&*worker.port, 5, 2, None).await.unwrap(), expected);
+
+    flip(&world.disk("d0"), 5, 3 * CHUNK);
+    let corrupt = read(&*worker.port, 5, 2, 3 * CHUNK as u64 + 1, 10, None)
+        .await
+        .unwrap_err();
+    assert_eq!(corrupt.kind, ErrorKind::Corrupt);
+    assert!(
+        corrupt.message.contains("block 5") && corrupt.message.contains("chunk 3"),
+        "{corrupt}"
+    );
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_new_generation_cuts_what_a_truncation_hid() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    put(&*worker.port, 5, 1, bytes_of(1, 3 * CHUNK)).await.unwrap();
+    // The namespace cut the file to 100 bytes; then somebody writes beyond.
+    let written = write(&*worker.port, 5, 2, CHUNK as u64, 100, bytes_of(2, 10)).await;
+    assert_eq!(written.unwrap().len_bytes, CHUNK as u64 + 10);
+    seal(&*worker.port, 5, 2, false).await.unwrap();
+    let mut expected = bytes_of(1, 3 * CHUNK)[..100].to_vec();
+    expected.resize(CHUNK, 0);
+    expected.extend_from_slice(&bytes_of(2, 10));
+    assert_eq!(read_all(&*worker.port, 5, 2, None).await.unwrap(), expected);
+    assert_eq!(status(&worker).await.used_bytes, CHUNK as u64 + 10);
+    let short = write(&*worker.port, 5, 3, 0, 1 << 20, bytes_of(2, 10)).await;
+    assert_eq!(short.unwrap_err().kind, ErrorKind::Stale);
+    worker.stop().await;
+}
+
+async fn status(worker: &crate::worker::WorkerHandle) -> curvine_protocol::cluster::DiskStatus {
+    let status = call(&*worker.port, GetWorkerStatus {}, CallContext::default()).await;
+    status.unwrap().disks.remove(0)
+}
+
+#[actix::test]
+async fn a_flipped_byte_is_never_served_and_the_replica_is_kept_aside() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    put(&*worker.port, 5, 1, bytes_of(1, 2 * CHUNK)).await.unwrap();
+    world
+        .until("it is reported", |master| master.held.contains_key(&BlockId(5)))
+        .await;
+    flip(&world.disk("d0"), 5, CHUNK + 3);
+    assert_eq!(
+        read(&*worker.port, 5, 1, 0, CHUNK as u32, None).await.unwrap(),
+        bytes_of(1, 2 * CHUNK)[..CHUNK]
+    );
+    let granted = read(&*worker.port, 5, 1, 0, 1 << 20, None).await;
+    assert_eq!(granted.unwrap_err().kind, ErrorKind::Corrupt);
+    let looked = read(&*worker.port, 5, 1, CHUNK as u64 + 1, 10, None).await;
+    assert_eq!(looked.unwrap_err().kind, ErrorKind::Corrupt);
+    world
+        .until("it is taken back", |master| {
+            !master.held.contains_key(&BlockId(5))
+        })
+        .await;
+    assert!(world.disk("d0/quarantine/0000000000000005-1").exists());
+    assert_eq!(
+        read(&*worker.port, 5, 1, 0, 1, None).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_full_disk_refuses_the_block_and_serves_the_others() {
+    let world = World::new();
+    let config = world.config_of(&[("d0", Tier::Ssd, 200_000)]);
+    let mut worker = world.start(config).await;
+    put(&*worker.port, 1, 1, bytes_of(1, 150_000)).await.unwrap();
+    let full = put(&*worker.port, 2, 1, bytes_of(2, 60_000)).await;
+    assert_eq!(full.unwrap_err().kind, ErrorKind::NoSpace);
+    let full = write(&*worker.port, 3, 1, 0, 0, bytes_of(2, 60_000)).await;
+    assert_eq!(full.unwrap_err().kind, ErrorKind::NoSpace);
+    assert_eq!(
+        read_all(&*worker.port, 1, 1, None).await.unwrap(),
+        bytes_of(1, 150_000)
+    );
+    let delete = DeleteBlocks {
+        blocks: vec![BlockId(1), BlockId(99)],
+    };
+    call(&*worker.port, delete, CallContext::default()).await.unwrap();
+    put(&*worker.port, 2, 1, bytes_of(2, 60_000)).await.unwrap();
+    assert_eq!(
+        (status(&worker).await.used_bytes, status(&worker).await.blocks),
+        (60_000, 1)
+    );
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_reader_keeps_what_it_was_granted_when_the_block_goes() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    let body = bytes_of(1, CHUNK);
+    put(&*worker.port, 1, 1, body.clone()).await.unwrap();
+    let ask = curvine_protocol::worker::ReadBlock {
+        block: BlockId(1),
+        generation: 1,
+        offset_bytes: 0,
+        len_bytes: CHUNK as u32,
+        fill: None,
+    };
+    let Grant::Ready(answer) = worker.disks[0].store.grant(&ask).unwrap() else {
+        panic!("a sealed block is granted");
+    };
+    assert!(matches!(answer.body, Body::File(_)));
+    let delete = DeleteBlocks {
+        blocks: vec![BlockId(1)],
+    };
+    call(&*worker.port, delete, CallContext::default()).await.unwrap();
+    assert!(!block_file(&world.disk("d0"), 1).exists());
+    assert_eq!(answer.body.read().unwrap(), body);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_restart_keeps_blocks_and_drops_what_has_no_record_or_no_file() {
+    let world = World::new();
+    let worker = world.start(world.config()).await;
+    for block in 1..=20 {
+        put(&*worker.port, block, 1, bytes_of(block, 5_000))
+            .await
+            .unwrap();
+    }
+    kill(worker);
+    let disk = world.disk("d0");
+    std::fs::remove_file(block_file(&disk, 3)).unwrap();
+    std::fs::write(block_file(&disk, 77), b"garbage").unwrap();
+    std::fs::write(disk.join("blocks/00/nonsense"), b"garbage").unwrap();
+
+    let mut worker = world.start(world.config()).await;
+    for block in (1..=20).filter(|&block| block != 3) {
+        assert_eq!(
+            read_all(&*worker.port, block, 1, None).await.unwrap(),
+            bytes_of(block, 5_000)
+        );
+    }
+    assert_eq!(
+        read(&*worker.port, 3, 1, 0, 1, None).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
+    assert!(!block_file(&disk, 77).exists() && !disk.join("blocks/00/nonsense").exists());
+    let expected: HashMap<_, _> = (1..=20)
+        .filter(|&block| block != 3)
+        .map(|block| (BlockId(block), (1, 5_000)))
+        .collect();
+    world
+        .until("the full report", |master| master.held == expected)
+        .await;
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn garbage_is_deleted_and_a_forgetful_master_is_told_everything_again() {
+    let world = World::new();
+    world.master.state.lock().unwrap().garbage.insert(BlockId(2));
+    let mut worker = world.start(world.config()).await;
+    put(&*worker.port, 1, 1, bytes_of(1, 10)).await.unwrap();
+    put(&*worker.port, 2, 1, bytes_of(2, 10)).await.unwrap();
+    world
+        .until("1 is reported", |master| master.held.contains_key(&BlockId(1)))
+        .await;
+    for _ in 0..1_000 {
+        if !block_file(&world.disk("d0"), 2).exists() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(!block_file(&world.disk("d0"), 2).exists(), "garbage goes");
+    let reports = {
+        let mut master = world.master.state.lock().unwrap();
+        master.held.clear();
+        master.ask_to_register = true;
+        master.full_reports
+    };
+    world
+        .until("a new full report", |master| {
+            master.full_reports > reports && master.held.contains_key(&BlockId(1))
+        })
+        .await;
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_worker_of_another_cluster_is_refused() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    worker.stop().await;
+    let identity = world.disk("d0").join("worker.json");
+    let text = std::fs::read_to_string(&identity).unwrap();
+    std::fs::write(&identity, text.replace("c1\"", "c2\"")).unwrap();
+    drop(worker);
+    for _ in 0..500 {
+        let refused = crate::worker::start_with(
+            world.config(),
+            crate::kit::Ports::system(),
+            world.master.clone(),
+            "127.0.0.1:1".to_owned(),
+            world.sources.clone(),
+        );
+        match refused.await.map(|_| ()).unwrap_err() {
+            error if error.message.contains("already open") => {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            error => return assert_eq!(error.kind, ErrorKind::WrongCluster),
+        }
+    }
+    panic!("the index is never let go");
+}
+
+#[actix::test]
+async fn new_blocks_go_to_the_fastest_disk_with_room() {
+    let world = World::new();
+    let config = world.config_of(&[("mem", Tier::Mem, 100_000), ("hdd", Tier::Hdd, 1 << 30)]);
+    let mut worker = world.start(config).await;
+    for block in 1..=3 {
+        put(&*worker.port, block, 1, bytes_of(block, 40_000))
+            .await
+            .unwrap();
+    }
+    let places: Vec<_> = (1..=3)
+        .map(|block| block_file(&world.disk("mem"), block).exists())
+        .collect();
+    assert_eq!(places, [true, true, false]);
+    assert_eq!(
+        read_all(&*worker.port, 3, 1, None).await.unwrap(),
+        bytes_of(3, 40_000)
+    );
+    worker.stop().await;
+}

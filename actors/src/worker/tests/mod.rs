@@ -1,0 +1,6 @@
+//! The worker with a mock master: the real actors, disks in scratch directories, objects in memory.
+
+#![allow(clippy::unwrap_used)]
+
+mod blocks;
+mod world;

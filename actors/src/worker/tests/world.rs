@@ -1,0 +1,306 @@
+//! What surrounds a worker in these tests.
+
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use curvine_protocol::checksum::crc32c;
+use curvine_protocol::cluster::Tier;
+use curvine_protocol::master::*;
+use curvine_protocol::worker::{
+    BlockData, BlockSealed, BlockWritten, Fill, PutBlock, ReadBlock, SealBlock, WriteBlock,
+};
+use curvine_protocol::{
+    BlockId, CallContext, ClusterId, Error, ErrorKind, FileLayout, InodeId, Result, WorkerId,
+    for_master_calls,
+};
+use futures::future::BoxFuture;
+
+use crate::kit::{Answer, Ask, Endpoint, Ports, WorkerPort};
+use crate::worker::disk::chunks_of;
+use crate::worker::{DataDir, WorkerConfig, WorkerHandle};
+
+pub const CLUSTER: ClusterId = ClusterId(0xC1);
+
+/// A master that knows one worker, a few files and a mount.
+#[derive(Default)]
+pub struct MockMaster {
+    pub state: Mutex<MasterState>,
+}
+
+#[derive(Default)]
+pub struct MasterState {
+    pub registrations: u32,
+    pub held: HashMap<BlockId, (u32, u64)>,
+    pub full_reports: u32,
+    /// Answered as garbage when reported.
+    pub garbage: HashSet<BlockId>,
+    pub ask_to_register: bool,
+    pub files: HashMap<InodeId, FileLayout>,
+    pub changed: Vec<InodeId>,
+    pub describes: u32,
+}
+
+impl MockMaster {
+    fn answer(&self, call: &dyn Any) -> Result<Box<dyn Any>> {
+        let mut state = self.state.lock().unwrap();
+        if call.is::<RegisterWorker>() {
+            state.registrations += 1;
+            state.ask_to_register = false;
+            return Ok(Box::new(WorkerRegistered {
+                worker: WorkerId(1),
+                cluster: CLUSTER,
+                token: state.registrations.into(),
+            }));
+        }
+        if call.is::<WorkerHeartbeat>() {
+            let register = state.ask_to_register;
+            return Ok(Box::new(HeartbeatOrders { register }));
+        }
+        if let Some(report) = call.downcast_ref::<ReportBlocks>() {
+            if report.full_start {
+                state.held.clear();
+            }
+            state.full_reports += u32::from(report.full_end);
+            let mut delete = Vec::new();
+            for replica in &report.stored {
+                if state.garbage.contains(&replica.id) {
+                    delete.push(replica.id);
+                } else {
+                    state
+                        .held
+                        .insert(replica.id, (replica.generation, replica.len_bytes));
+                }
+            }
+            for block in &report.removed {
+                state.held.remove(block);
+            }
+            return Ok(Box::new(ReportAnswer { delete }));
+        }
+        if let Some(describe) = call.downcast_ref::<DescribeFile>() {
+            state.describes += 1;
+            return match state.files.get(&describe.inode) {
+                Some(layout) => Ok(Box::new(layout.clone())),
+                None => Err(Error::not_found(format!("inode {}", describe.inode))),
+            };
+        }
+        if let Some(resolve) = call.downcast_ref::<ResolveMount>() {
+            return Ok(Box::new(MountSecret {
+                record: curvine_protocol::mount::MountRecord {
+                    id: resolve.mount,
+                    path: curvine_protocol::CurvinePath::parse("/data").unwrap(),
+                    uri: "memory:///".to_owned(),
+                    options: Default::default(),
+                    settings: Default::default(),
+                    created_ns: 0,
+                },
+            }));
+        }
+        if let Some(changed) = call.downcast_ref::<ReportUfsChanged>() {
+            state.changed.push(changed.inode);
+            return Ok(Box::new(curvine_protocol::worker::Done {}));
+        }
+        Err(Error::new(ErrorKind::Unsupported, "not mocked"))
+    }
+}
+
+macro_rules! mock {
+    (; $($call:ident),*) => {$(
+        impl Endpoint<$call> for MockMaster {
+            fn ask(&self, ask: Ask<$call>) -> BoxFuture<'static, Result<Answer<$call>>> {
+                let answer = self.answer(&ask.call).map(|reply| {
+                    let reply = reply.downcast::<<$call as curvine_protocol::Call>::Reply>();
+                    Answer::<$call>::new(*reply.expect("the mock answers with the call's reply"))
+                });
+                Box::pin(std::future::ready(answer))
+            }
+        }
+    )*};
+}
+for_master_calls!(mock);
+
+pub struct World {
+    pub master: Arc<MockMaster>,
+    pub directory: tempfile::TempDir,
+    pub sources: Arc<dyn crate::worker::source::Sources>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        World {
+            master: Arc::new(MockMaster::default()),
+            directory: tempfile::tempdir().unwrap(),
+            sources: Arc::new(crate::worker::source::OpenDal),
+        }
+    }
+
+    pub fn disk(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn config(&self) -> WorkerConfig {
+        self.config_of(&[("d0", Tier::Ssd, 1 << 30)])
+    }
+
+    pub fn config_of(&self, disks: &[(&str, Tier, u64)]) -> WorkerConfig {
+        let data_dirs = disks.iter().map(|&(name, tier, capacity)| DataDir {
+            tier,
+            capacity_bytes: Some(capacity),
+            path: self.disk(name),
+        });
+        let mut config = WorkerConfig::new(data_dirs.collect());
+        config.heartbeat = Duration::from_millis(50);
+        config.report_delay = Duration::from_millis(10);
+        config.disk.reserve_bytes = Some(0);
+        config
+    }
+
+    /// Starts a worker; waits while a killed one's index is still being let go.
+    pub async fn start(&self, config: WorkerConfig) -> WorkerHandle {
+        for _ in 0..500 {
+            let started = crate::worker::start_with(
+                config.clone(),
+                Ports::system(),
+                self.master.clone(),
+                "127.0.0.1:1".to_owned(),
+                self.sources.clone(),
+            );
+            match started.await {
+                Ok(handle) => return handle,
+                Err(error) if error.message.contains("already open") => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => panic!("the worker does not start: {error}"),
+            }
+        }
+        panic!("the index is never let go");
+    }
+
+    pub async fn until(&self, what: &str, condition: impl Fn(&MasterState) -> bool) {
+        for _ in 0..1_000 {
+            if condition(&self.master.state.lock().unwrap()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("never happened: {what}");
+    }
+}
+
+/// Lets go of a worker as a kill does: nothing is synced, nothing is noted.
+pub fn kill(handle: WorkerHandle) {
+    drop(handle);
+}
+
+pub fn bytes_of(seed: u64, len: usize) -> Bytes {
+    (0..len)
+        .map(|i| ((i as u64).wrapping_mul(0x9E37_79B9).wrapping_add(seed * 77) >> 5) as u8)
+        .collect::<Vec<_>>()
+        .into()
+}
+
+pub async fn put(port: &dyn WorkerPort, block: u64, generation: u32, body: Bytes) -> Result<BlockSealed> {
+    let call = PutBlock {
+        block: BlockId(block),
+        generation,
+        checksum: crc32c(&body),
+        sync: false,
+    };
+    let ask = Ask::new(call, CallContext::default()).with_body(body);
+    Ok(Endpoint::<PutBlock>::ask(port, ask).await?.reply)
+}
+
+pub async fn write(
+    port: &dyn WorkerPort,
+    block: u64,
+    generation: u32,
+    offset_bytes: u64,
+    base_len_bytes: u64,
+    body: Bytes,
+) -> Result<BlockWritten> {
+    let call = WriteBlock {
+        block: BlockId(block),
+        generation,
+        offset_bytes,
+        checksum: crc32c(&body),
+        base_len_bytes,
+        reserve_bytes: 0,
+    };
+    let ask = Ask::new(call, CallContext::default()).with_body(body);
+    Ok(Endpoint::<WriteBlock>::ask(port, ask).await?.reply)
+}
+
+pub async fn seal(port: &dyn WorkerPort, block: u64, generation: u32, sync: bool) -> Result<BlockSealed> {
+    let call = SealBlock {
+        block: BlockId(block),
+        generation,
+        sync,
+    };
+    Ok(
+        Endpoint::<SealBlock>::ask(port, Ask::new(call, CallContext::default()))
+            .await?
+            .reply,
+    )
+}
+
+/// Reads as a client does: verifies the checksums of the pieces.
+pub async fn read(
+    port: &dyn WorkerPort,
+    block: u64,
+    generation: u32,
+    offset_bytes: u64,
+    len_bytes: u32,
+    fill: Option<Fill>,
+) -> Result<Bytes> {
+    let call = ReadBlock {
+        block: BlockId(block),
+        generation,
+        offset_bytes,
+        len_bytes,
+        fill,
+    };
+    let answer = Endpoint::<ReadBlock>::ask(port, Ask::new(call, CallContext::default())).await?;
+    let BlockData { checksums, .. } = answer.reply;
+    let bytes = answer.body.read()?;
+    let pieces = crate::worker::disk::pieces_of(offset_bytes, &bytes);
+    if pieces.iter().map(|piece| piece.checksum).collect::<Vec<_>>() != checksums {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            "the reader found a wrong checksum",
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Reads a whole block, in calls as large as allowed.
+pub async fn read_all(
+    port: &dyn WorkerPort,
+    block: u64,
+    generation: u32,
+    fill: Option<Fill>,
+) -> Result<Bytes> {
+    let mut all = Vec::new();
+    loop {
+        let part = read(port, block, generation, all.len() as u64, 1 << 20, fill.clone()).await?;
+        if part.is_empty() {
+            return Ok(all.into());
+        }
+        all.extend_from_slice(&part);
+    }
+}
+
+pub fn block_file(disk: &Path, block: u64) -> PathBuf {
+    disk.join(format!("blocks/{:02x}/{block:016x}", block & 0xff))
+}
+
+/// Changes one byte of a block behind the worker's back.
+pub fn flip(disk: &Path, block: u64, at: usize) {
+    let path = block_file(disk, block);
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert!(at < bytes.len() && chunks_of(bytes.len() as u64) > 0);
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+}
