@@ -292,7 +292,7 @@ impl Provider for One {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Size;
+    use crate::units::{Reserve, Size};
 
     fn from_file(text: &str) -> Result<Loaded> {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -346,7 +346,7 @@ mod tests {
         );
         assert_eq!(
             message("[worker]\nreserve = \"5 parsecs\"\n"),
-            "FILE: `worker.reserve`: `5 parsecs` is not a size such as \"128MiB\" or \"100GB\""
+            "FILE: `worker.reserve`: `5 parsecs` is not a size such as \"128MiB\" or \"100GB\", or \"auto\""
         );
         assert_eq!(
             message("[worker]\ndata_dirs = [\"/x\"]\n"),
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(config.node.cluster, "123");
         assert_eq!(config.master.id, 3);
         assert_eq!(config.master.listen.as_str(), "127.0.0.1:3");
-        assert_eq!(config.worker.reserve, Size(2 << 30));
+        assert_eq!(config.worker.reserve, Reserve::Of(Size(2 << 30)));
         assert_eq!(
             config
                 .client

@@ -17,4 +17,4 @@ mod units;
 pub use data_dir::DataDir;
 pub use layers::{Loaded, Sources, load};
 pub use tree::*;
-pub use units::{Address, FsyncPolicy, LogFormat, Peer, Size, Span, WebAddress};
+pub use units::{Address, FsyncPolicy, LogFormat, Peer, Reserve, Size, Span, WebAddress};

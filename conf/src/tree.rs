@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data_dir::DataDir;
 use crate::section::{Field, section, text};
-use crate::units::{Address, FsyncPolicy, LogFormat, Peer, Size, Span, WebAddress};
+use crate::units::{Address, FsyncPolicy, LogFormat, Peer, Reserve, Size, Span, WebAddress};
 
 /// Everything a node, a mount or `cv` can be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,12 +83,15 @@ section! {
         /// its capacity: `["[MEM:1GB]/dev/shm/curvine", "[SSD:100GB]/data/ssd", "[HDD]/data/hdd"]`.
         /// Empty = `["[SSD]DIR/worker"]` in the node's data directory.
         data_dirs: Vec<DataDir> = Vec::new();
-        /// Free space that is left on each device, so that the disk never fills up.
-        reserve: Size = text("1GiB");
-        /// When block data is forced to the disk without being asked to: `never` (the kernel decides), `periodic`
-        /// (each second), `on_close` (when a block is complete), `always` (with every write). An `fsync` by the user is
-        /// always honoured.
-        fsync: FsyncPolicy = text("never");
+        /// Free space that is left on each device, so that the disk never fills up: a size, or `auto` for 1 % of the
+        /// device and at least 1 GiB.
+        reserve: Reserve = text("auto");
+        /// When block data is forced to the disk without being asked to: `never` (the kernel decides), `periodic` (in
+        /// the background, each second), `on_close` (before the close of a file is acknowledged). An `fsync` by the user
+        /// is always honoured.
+        fsync: FsyncPolicy = text("periodic");
+        /// Memory for data on its way from under file systems to the disks.
+        fill_buffers: Size = text("64MiB");
         /// How often the worker tells the master that it lives and how much space it has.
         heartbeat: Span = text("1s");
     }

@@ -50,6 +50,36 @@ impl fmt::Display for Size {
     }
 }
 
+/// Free space to leave on a device: a size, or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Reserve {
+    Auto,
+    Of(Size),
+}
+
+impl FromStr for Reserve {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "auto" => Ok(Reserve::Auto),
+            size => Ok(Reserve::Of(
+                size.parse::<Size>().map_err(|e| format!("{e}, or \"auto\""))?,
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Reserve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reserve::Auto => f.write_str("auto"),
+            Reserve::Of(size) => size.fmt(f),
+        }
+    }
+}
+
 /// A time span: `"5s"`, `"200ms"`, `"1h 30m"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -204,7 +234,6 @@ words! {
         Never = "never",
         OnClose = "on_close",
         Periodic = "periodic",
-        Always = "always",
     }
 }
 
@@ -237,6 +266,7 @@ macro_rules! as_text {
 
 as_text!(
     Size,
+    Reserve,
     Span,
     Address,
     WebAddress,
