@@ -74,26 +74,60 @@ impl Drop for Serving {
 /// Serves a master's port on an address, in the current runtime.
 ///
 /// # Errors
-/// `Busy` if the address is in use, naming it; otherwise as the system says.
+/// As [`bind`].
 pub async fn serve_master(port: MasterRef, address: &str, limits: Limits, ports: &Ports) -> Result<Serving> {
-    serve(
-        Arc::new(move |call| Box::pin(dispatch_master(port.clone(), call))),
-        address,
-        limits,
-        ports,
-    )
-    .await
+    Ok(bind(address, ports).await?.serve_master(port, limits))
 }
 
-/// Serves a worker's port on an address, in the current runtime. Errors as [`serve_master`].
+/// Serves a worker's port on an address, in the current runtime.
+///
+/// # Errors
+/// As [`bind`].
 pub async fn serve_worker(port: WorkerRef, address: &str, limits: Limits, ports: &Ports) -> Result<Serving> {
-    serve(
-        Arc::new(move |call| Box::pin(dispatch_worker(port.clone(), call))),
-        address,
-        limits,
-        ports,
-    )
-    .await
+    Ok(bind(address, ports).await?.serve_worker(port, limits))
+}
+
+/// An address that is ours but not served yet: whoever connects waits. For nodes that must know their address before
+/// they can answer.
+pub struct Bound(Box<dyn Accept>);
+
+/// Takes an address.
+///
+/// # Errors
+/// `Busy` if the address is in use, naming it; otherwise as the system says.
+pub async fn bind(address: &str, ports: &Ports) -> Result<Bound> {
+    ports.network.listen(address).await.map(Bound).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Error::new(
+            ErrorKind::Busy,
+            format!("{address} is in use by another process; stop it or choose another --listen address (port 0 picks a free one)"),
+        ),
+        _ => Error::from(error).while_doing(format_args!("listening on {address}")),
+    })
+}
+
+impl Bound {
+    /// The address with its real port.
+    pub fn address(&self) -> String {
+        self.0.address()
+    }
+
+    /// Serves a master's port, in the current runtime.
+    pub fn serve_master(self, port: MasterRef, limits: Limits) -> Serving {
+        serve(
+            self.0,
+            Arc::new(move |call| Box::pin(dispatch_master(port.clone(), call))),
+            limits,
+        )
+    }
+
+    /// Serves a worker's port, in the current runtime.
+    pub fn serve_worker(self, port: WorkerRef, limits: Limits) -> Serving {
+        serve(
+            self.0,
+            Arc::new(move |call| Box::pin(dispatch_worker(port.clone(), call))),
+            limits,
+        )
+    }
 }
 
 /// A call as it came out of its frame.
@@ -152,14 +186,7 @@ async fn answer<C: Call, P: Endpoint<C> + ?Sized>(port: &P, call: RemoteCall) ->
     )
 }
 
-async fn serve(dispatch: Dispatch, address: &str, limits: Limits, ports: &Ports) -> Result<Serving> {
-    let accept = ports.network.listen(address).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => Error::new(
-            ErrorKind::Busy,
-            format!("{address} is in use by another process; stop it or choose another --listen address (port 0 picks a free one)"),
-        ),
-        _ => Error::from(error).while_doing(format_args!("listening on {address}")),
-    })?;
+fn serve(accept: Box<dyn Accept>, dispatch: Dispatch, limits: Limits) -> Serving {
     let serving = Serving {
         address: accept.address(),
         stop: CancellationToken::new(),
@@ -173,7 +200,7 @@ async fn serve(dispatch: Dispatch, address: &str, limits: Limits, ports: &Ports)
         serving.tasks.clone(),
     );
     serving.tasks.spawn(accepting);
-    Ok(serving)
+    serving
 }
 
 async fn accept_connections(
