@@ -103,6 +103,9 @@ pub struct SyncDir {
     pub until: Option<String>,
     /// Sorted by name.
     pub objects: Vec<UfsObject>,
+    /// The range is this name alone; `after` and `until` are none.
+    #[serde(default)]
+    pub only: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,1 +1,429 @@
-//! Under file systems through OpenDAL.
+//! Under file systems through OpenDAL, behind one type.
+//!
+//! - [`uri`]: what a mount's URI and options mean to OpenDAL; bad ones are refused here.
+//! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets.
+//!
+//! Invariants: keys are relative to the mount's root, have no leading slash and name nothing above it; a read is of one
+//! version of the object or fails; every call is bounded by timeouts and a number of retries.
+
+pub mod fault;
+pub mod uri;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use curvine_protocol::mount::MountRecord;
+use curvine_protocol::op::UfsObject;
+use curvine_protocol::path::check_name;
+use curvine_protocol::{Error, ErrorKind, FileKind, Result, UfsVersion};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use opendal::layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer};
+use opendal::options::ReaderOptions;
+use opendal::{Entry, Metadata, Operator};
+
+use self::fault::Fault;
+
+/// A call that has no bytes to move (stat, list, delete).
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A piece of a transfer.
+const IO_TIMEOUT: Duration = Duration::from_secs(20);
+const RETRIES: usize = 3;
+/// Requests in flight to one mount from one node.
+const REQUESTS_MAX: usize = 256;
+
+pub type ByteStream = BoxStream<'static, Result<Bytes>>;
+
+/// The under file system of one mount. Cheap to clone.
+#[derive(Clone)]
+pub struct Ufs {
+    operator: Operator,
+    /// For messages: the URI, which has no secrets.
+    uri: String,
+    /// Whether a conditional read can be trusted to check the ETag.
+    if_match: bool,
+}
+
+impl Ufs {
+    /// Opens what a mount describes. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the bad scheme or option and the nearest good one.
+    pub fn open(mount: &MountRecord) -> Result<Ufs> {
+        Self::open_parts(&mount.uri, &mount.options)
+    }
+
+    pub fn open_parts(uri: &str, options: &std::collections::BTreeMap<String, String>) -> Result<Ufs> {
+        let target = uri::parse(uri, options)?;
+        let operator = Operator::via_iter(target.scheme, target.options)
+            .map_err(|error| Fault { uri, key: "" }.of(&error))?
+            .layer(
+                TimeoutLayer::new()
+                    .with_timeout(CALL_TIMEOUT)
+                    .with_io_timeout(IO_TIMEOUT),
+            )
+            .layer(
+                RetryLayer::new()
+                    .with_max_times(RETRIES)
+                    .with_min_delay(Duration::from_millis(100))
+                    .with_max_delay(Duration::from_secs(2))
+                    .with_jitter(),
+            )
+            .layer(ConcurrentLimitLayer::new(REQUESTS_MAX));
+        let if_match = target.scheme == "s3";
+        Ok(Ufs {
+            operator,
+            uri: uri.to_owned(),
+            if_match,
+        })
+    }
+
+    fn fault(&self, key: &str, error: opendal::Error) -> Error {
+        Fault { uri: &self.uri, key }.of(&error)
+    }
+
+    /// The version of an object; none if there is no such object.
+    pub async fn stat(&self, key: &str) -> Result<Option<UfsVersion>> {
+        match self.operator.stat(key).await {
+            Ok(metadata) if metadata.is_file() => Ok(Some(version(&metadata))),
+            Ok(_) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.fault(key, error)),
+        }
+    }
+
+    /// What a name is: an object, or a directory if it has something below it or a marker. An object wins.
+    pub async fn find(&self, key: &str) -> Result<Option<UfsObject>> {
+        let name = key.rsplit('/').next().unwrap_or(key).to_owned();
+        if let Some(version) = self.stat(key).await? {
+            return Ok(Some(UfsObject {
+                name,
+                kind: FileKind::File,
+                version: Some(version),
+            }));
+        }
+        match self.operator.stat(&format!("{key}/")).await {
+            Ok(_) => {
+                return Ok(Some(UfsObject {
+                    name,
+                    kind: FileKind::Directory,
+                    version: None,
+                }));
+            }
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(self.fault(key, error)),
+        }
+        let below = self.operator.lister_with(&format!("{key}/")).limit(1).await;
+        let mut below = match below {
+            Err(error) if is_absent(&error) => return Ok(None),
+            below => below.map_err(|error| self.fault(key, error))?,
+        };
+        match below.try_next().await {
+            Ok(Some(_)) => Ok(Some(UfsObject {
+                name,
+                kind: FileKind::Directory,
+                version: None,
+            })),
+            Ok(None) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.fault(key, error)),
+        }
+    }
+
+    /// Lists one directory (not what is below its subdirectories), sorted by name. `key` is empty for the root.
+    ///
+    /// Objects whose names cannot be file names are left out and counted in the second value.
+    pub async fn list(&self, key: &str) -> Result<(Vec<UfsObject>, usize)> {
+        let directory = if key.is_empty() {
+            "/".to_owned()
+        } else {
+            format!("{key}/")
+        };
+        let mut entries = match self.operator.lister(&directory).await {
+            Err(error) if is_absent(&error) && !key.is_empty() => return Ok((Vec::new(), 0)),
+            entries => entries.map_err(|error| self.fault(key, error))?,
+        };
+        let mut objects = std::collections::BTreeMap::new();
+        let mut skipped = 0;
+        loop {
+            let entry = match entries.try_next().await {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break,
+                Err(error) if is_absent(&error) && !key.is_empty() => break,
+                Err(error) => return Err(self.fault(key, error)),
+            };
+            match self.object(&directory, entry).await? {
+                Listed::Itself => {}
+                Listed::Unusable => skipped += 1,
+                Listed::Object(object) => {
+                    // `a` and `a/` together: the object wins, as in `find`.
+                    let known = objects
+                        .entry(object.name.clone())
+                        .or_insert_with(|| object.clone());
+                    if known.kind == FileKind::Directory && object.kind == FileKind::File {
+                        *known = object;
+                    }
+                }
+            }
+        }
+        Ok((objects.into_values().collect(), skipped))
+    }
+
+    async fn object(&self, directory: &str, entry: Entry) -> Result<Listed> {
+        let path = entry.path();
+        let relative = path.strip_prefix(directory).unwrap_or(path);
+        let name = relative.strip_suffix('/').unwrap_or(relative);
+        if name.is_empty() && relative.is_empty() || path == directory {
+            return Ok(Listed::Itself);
+        }
+        if check_name(name).is_err() {
+            return Ok(Listed::Unusable);
+        }
+        let name = name.to_owned();
+        let metadata = entry.metadata();
+        if metadata.is_dir() || relative.ends_with('/') {
+            return Ok(Listed::Object(UfsObject {
+                name,
+                kind: FileKind::Directory,
+                version: None,
+            }));
+        }
+        // Some services list names alone.
+        let version = match metadata.last_modified().is_some() || metadata.etag().is_some() {
+            true => Some(version(metadata)),
+            false => self.stat(path).await?,
+        };
+        Ok(match version {
+            Some(version) => Listed::Object(UfsObject {
+                name,
+                kind: FileKind::File,
+                version: Some(version),
+            }),
+            // Gone since it was listed.
+            None => Listed::Itself,
+        })
+    }
+
+    /// The bytes of a range of one version of an object, as they arrive.
+    ///
+    /// # Errors
+    /// `UfsChanged` if the object is not this version: at the start, or at the end of the stream where the service has
+    /// no conditional reads.
+    pub async fn read(&self, key: &str, range: Range<u64>, expected: &UfsVersion) -> Result<ByteStream> {
+        let etag = expected.etag.as_ref().filter(|_| self.if_match);
+        let options = ReaderOptions::default();
+        let options = match etag {
+            Some(etag) => ReaderOptions {
+                if_match: Some(format!("\"{etag}\"")),
+                ..options
+            },
+            None => options,
+        };
+        let reader = self
+            .operator
+            .reader_options(key, options)
+            .await
+            .map_err(|error| self.fault(key, error))?;
+        let changed = self.changed(key);
+        let wanted = range.end - range.start;
+        let this = self.clone();
+        let (key, expected) = (key.to_owned(), expected.clone());
+        let stream = reader
+            .into_bytes_stream(range)
+            .await
+            .map_err(|error| self.fault(&key, error))?;
+        let failed = {
+            let (this, key) = (self.clone(), key.clone());
+            move |error: std::io::Error| match error.downcast::<opendal::Error>() {
+                Ok(error) => this.fault(&key, error),
+                Err(error) => Error::new(ErrorKind::Ufs, format!("{}: reading `{key}`: {error}", this.uri)),
+            }
+        };
+        let pieces = stream.map_err(failed);
+        // What a conditional read does not check, is checked when the last byte is here.
+        let checked = async_stream(pieces, wanted, changed, move || {
+            let (this, key, expected) = (this.clone(), key.clone(), expected.clone());
+            async move { Ok(this.stat(&key).await?.as_ref() == Some(&expected)) }
+        });
+        Ok(checked)
+    }
+
+    fn changed(&self, key: &str) -> Error {
+        Error::new(
+            ErrorKind::UfsChanged,
+            format!(
+                "{}: `{key}` changed or vanished while it was being read; open it again",
+                self.uri
+            ),
+        )
+    }
+
+    /// Writes a whole object; says which version that made. Nothing is visible before it is complete.
+    pub async fn write(&self, key: &str, mut content: ByteStream) -> Result<UfsVersion> {
+        const PART_BYTES: usize = 8 << 20;
+        let writer = self
+            .operator
+            .writer_with(key)
+            .chunk(PART_BYTES)
+            .concurrent(4)
+            .await;
+        let mut writer = writer.map_err(|error| self.fault(key, error))?;
+        loop {
+            let piece = match content.try_next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(error) => {
+                    let _ = writer.abort().await;
+                    return Err(error);
+                }
+            };
+            if let Err(error) = writer.write(piece).await {
+                let _ = writer.abort().await;
+                return Err(self.fault(key, error));
+            }
+        }
+        writer.close().await.map_err(|error| self.fault(key, error))?;
+        self.stat(key).await?.ok_or_else(|| self.changed(key))
+    }
+
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        self.operator
+            .delete(key)
+            .await
+            .map_err(|error| self.fault(key, error))
+    }
+
+    /// Removes a directory's marker, where there is one.
+    pub async fn delete_dir(&self, key: &str) -> Result<()> {
+        self.operator
+            .delete(&format!("{key}/"))
+            .await
+            .map_err(|error| self.fault(key, error))
+    }
+
+    pub async fn make_dir(&self, key: &str) -> Result<()> {
+        self.operator
+            .create_dir(&format!("{key}/"))
+            .await
+            .map_err(|error| self.fault(key, error))
+    }
+
+    /// Removes everything below a directory, and its marker.
+    pub async fn delete_tree(&self, key: &str) -> Result<()> {
+        let below = self
+            .operator
+            .delete_with(&format!("{key}/"))
+            .recursive(true)
+            .await;
+        below.map_err(|error| self.fault(key, error))
+    }
+
+    /// Every object below a directory, by key.
+    pub async fn keys_below(&self, key: &str) -> Result<Vec<String>> {
+        let all = self.operator.list_with(&format!("{key}/")).recursive(true).await;
+        let all = all.map_err(|error| self.fault(key, error))?;
+        Ok(all
+            .into_iter()
+            .filter(|entry| entry.metadata().is_file())
+            .map(|entry| entry.path().to_owned())
+            .collect())
+    }
+
+    /// Copies one object, inside the service where it can.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        match self.operator.copy(from, to).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == opendal::ErrorKind::Unsupported => {
+                let content = self
+                    .operator
+                    .read(from)
+                    .await
+                    .map_err(|error| self.fault(from, error))?;
+                self.operator
+                    .write(to, content)
+                    .await
+                    .map(|_| ())
+                    .map_err(|error| self.fault(to, error))
+            }
+            Err(error) => Err(self.fault(from, error)),
+        }
+    }
+
+    /// Reachable and listable; with `writable`, an object can be written and deleted.
+    pub async fn check(&self, writable: bool) -> Result<()> {
+        self.list("").await?;
+        if writable {
+            const PROBE: &str = ".curvine-write-probe";
+            self.operator.write(PROBE, "curvine").await.map_err(|error| {
+                self.fault(PROBE, error)
+                    .while_doing("the mount is asked to be writable, but a test object cannot be written")
+            })?;
+            self.delete(PROBE).await?;
+        }
+        Ok(())
+    }
+}
+
+enum Listed {
+    Object(UfsObject),
+    /// The directory's own marker.
+    Itself,
+    /// No name for a file.
+    Unusable,
+}
+
+/// Passes the pieces on; at the end, fails if fewer came than were wanted or the object is another one by now.
+fn async_stream<S, C, F>(pieces: S, wanted: u64, changed: Error, check: C) -> ByteStream
+where
+    S: futures::Stream<Item = Result<Bytes>> + Send + 'static,
+    C: Fn() -> F + Send + 'static,
+    F: Future<Output = Result<bool>> + Send + 'static,
+{
+    let state = (Box::pin(pieces), wanted, Some((changed, check)));
+    futures::stream::unfold(state, |(mut pieces, left, end)| async move {
+        let (changed, check) = end?;
+        match pieces.next().await {
+            Some(Ok(piece)) if piece.len() as u64 <= left => {
+                let left = left - piece.len() as u64;
+                // The last piece is held back until the object is known to be the same.
+                if left == 0 {
+                    let verdict = match check().await {
+                        Ok(true) => Ok(piece),
+                        Ok(false) => Err(changed),
+                        Err(error) => Err(error),
+                    };
+                    return Some((verdict, (pieces, 0, None)));
+                }
+                Some((Ok(piece), (pieces, left, Some((changed, check)))))
+            }
+            Some(Ok(_)) => Some((Err(changed), (pieces, 0, None))),
+            Some(Err(error)) => Some((Err(error), (pieces, 0, None))),
+            None if left == 0 => None,
+            None => Some((Err(changed), (pieces, 0, None))),
+        }
+    })
+    .boxed()
+}
+
+fn is_absent(error: &opendal::Error) -> bool {
+    matches!(
+        error.kind(),
+        opendal::ErrorKind::NotFound | opendal::ErrorKind::NotADirectory | opendal::ErrorKind::IsADirectory
+    ) && !fault::names_missing_bucket(error)
+}
+
+fn version(metadata: &Metadata) -> UfsVersion {
+    UfsVersion {
+        size_bytes: metadata.content_length(),
+        mtime_ms: metadata
+            .last_modified()
+            .map_or(0, |at| at.into_inner().as_millisecond()),
+        etag: metadata
+            .etag()
+            .map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -159,9 +159,12 @@ pub fn path_of(dbs: &Dbs, txn: &RoTxn, inode: InodeId) -> Result<CurvinePath> {
     let mut names = Vec::new();
     let mut at = inode;
     while at != InodeId::ROOT {
-        let parent = dbs.inode_or_stale(txn, at)?.parent;
-        names.push(name_in(dbs, txn, parent, at)?);
-        at = parent;
+        let record = dbs.inode_or_stale(txn, at)?;
+        names.push(match record.name.as_str() {
+            "" => name_in(dbs, txn, record.parent, at)?,
+            name => name.to_owned(),
+        });
+        at = record.parent;
     }
     if names.is_empty() {
         return Ok(CurvinePath::root());

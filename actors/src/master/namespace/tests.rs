@@ -595,6 +595,7 @@ fn a_listing_adds_changes_and_removes_and_spares_what_is_ours() {
             after: None,
             until: None,
             objects,
+            only: None,
         };
         match tree.apply(Op::SyncDir(sync)).expect("synced") {
             OpReply::Synced {

@@ -146,7 +146,12 @@ impl Apply<'_, '_> {
             .map(|object| (object.name.as_str(), object))
             .collect();
         // What the namespace has and the under file system has not.
-        loop {
+        if let Some(name) = &sync.only {
+            if let Some(inode) = self.dbs.child(self.txn, sync.directory, name)? {
+                removed += self.remove_unlisted(sync.directory, name, inode, &listed)?;
+            }
+        }
+        while sync.only.is_none() {
             let page = self
                 .dbs
                 .children(self.txn, sync.directory, after.as_deref(), 1_000)?;
@@ -157,13 +162,7 @@ impl Apply<'_, '_> {
                 if sync.until.as_ref().is_some_and(|until| name > *until) {
                     break;
                 }
-                let record = self.dbs.inode_or_stale(self.txn, inode)?;
-                let same_kind = listed
-                    .get(name.as_str())
-                    .is_some_and(|object| object.kind == record.kind);
-                if !same_kind && !is_ours(&record) {
-                    removed += self.remove_synced(sync.directory, &name, inode, record)?;
-                }
+                removed += self.remove_unlisted(sync.directory, &name, inode, &listed)?;
             }
             if sync.until.as_ref().is_some_and(|until| last >= *until) {
                 break;
@@ -184,6 +183,22 @@ impl Apply<'_, '_> {
             changed,
             removed,
         })
+    }
+
+    /// How many inodes went with an entry that the under file system does not have.
+    fn remove_unlisted(
+        &mut self,
+        parent: InodeId,
+        name: &str,
+        inode: InodeId,
+        listed: &BTreeMap<&str, &UfsObject>,
+    ) -> Result<u64> {
+        let record = self.dbs.inode_or_stale(self.txn, inode)?;
+        let same_kind = listed.get(name).is_some_and(|object| object.kind == record.kind);
+        match same_kind || is_ours(&record) {
+            true => Ok(0),
+            false => self.remove_synced(parent, name, inode, record),
+        }
     }
 
     fn remove_synced(

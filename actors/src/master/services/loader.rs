@@ -1,0 +1,485 @@
+//! Load jobs: planned from listings, dispatched to workers, counted file by file; durable through the namespace.
+//!
+//! A job's record is updated at every change of state and every [`CHECKPOINT`] while it runs. A master that starts takes
+//! up the jobs that have not ended: it plans them again, and what is cached by then is found cached.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use curvine_protocol::error::Retry;
+use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
+use curvine_protocol::master::*;
+use curvine_protocol::op::{Op, OpReply};
+use curvine_protocol::worker::{LoadBlocks, LoadTask};
+use curvine_protocol::{
+    Attr, CallContext, CurvinePath, Error, ErrorKind, InodeId, JobId, Node, Result, WorkerId,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::ufs_view::Mirror;
+use super::{Parts, ServiceCall};
+use crate::kit::call;
+use crate::master::contract::{NamespaceView, Placement};
+
+const CHECKPOINT: Duration = Duration::from_secs(2);
+/// Files that one job loads at the same time.
+const FILES_IN_FLIGHT: usize = 64;
+const ATTEMPTS: u32 = 4;
+const BACKOFF: Duration = Duration::from_millis(300);
+/// For a call that moves up to a gigabyte.
+const LOAD_DEADLINE_MS: u32 = 1_800_000;
+/// Jobs kept in listings.
+const JOBS_LISTED: usize = 100;
+
+/// The running jobs.
+#[derive(Default)]
+pub struct Loader {
+    running: Mutex<HashMap<JobId, Arc<Running>>>,
+}
+
+struct Running {
+    counts: Mutex<Counts>,
+    cancel: CancellationToken,
+}
+
+#[derive(Default)]
+struct Counts {
+    progress: JobProgress,
+    /// Not in the record yet.
+    failures: Vec<FileFailure>,
+    planning: bool,
+}
+
+impl Running {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().expect("nobody panics while counting")
+    }
+}
+
+impl Loader {
+    /// Takes up the jobs that have not ended.
+    pub fn start(&self, parts: &Arc<Parts>) -> Result<()> {
+        for job in parts.view.jobs()? {
+            if !job.state.is_ended() {
+                self.run(parts.clone(), job);
+            }
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Running>>> {
+        self.running
+            .lock()
+            .expect("nobody panics while it holds the jobs")
+    }
+
+    fn run(&self, parts: Arc<Parts>, job: JobRecord) {
+        let progress = JobProgress {
+            bytes_moved: job.progress.bytes_moved,
+            ..JobProgress::default()
+        };
+        let counts = Counts {
+            progress,
+            failures: Vec::new(),
+            planning: true,
+        };
+        let running = Arc::new(Running {
+            counts: Mutex::new(counts),
+            cancel: CancellationToken::new(),
+        });
+        self.running().insert(job.id, running.clone());
+        tokio::spawn(async move {
+            let id = job.id;
+            if let Err(error) = load(&parts, &running, job).await {
+                tracing::error!(job = %id, %error, "a load job stopped without an end; the next start of the master takes it up");
+            }
+            drop(parts.loader.running().remove(&id));
+        });
+    }
+
+    /// The record with what the running job has counted since.
+    fn live(&self, mut job: JobRecord) -> JobRecord {
+        if let Some(running) = self.running().get(&job.id) {
+            let counts = running.counts();
+            job.progress = counts.progress.clone();
+            job.failures.extend(counts.failures.iter().cloned());
+            if !job.state.is_ended() && !counts.planning {
+                job.state = JobState::Running;
+            }
+        }
+        job
+    }
+}
+
+async fn load(parts: &Arc<Parts>, running: &Arc<Running>, job: JobRecord) -> Result<()> {
+    wait_for_workers(parts).await;
+    let (files, planned) = mpsc::channel(4 * FILES_IN_FLIGHT);
+    let planning = plan(parts.clone(), running.clone(), job.paths.clone(), files);
+    let work = async { tokio::join!(planning, load_files(parts.clone(), running.clone(), planned)) };
+    tokio::select! {
+        _ = work => {}
+        () = running.cancel.cancelled() => {}
+        error = checkpoints(parts, running, job.id) => return Err(error),
+    }
+    let state = match (
+        running.cancel.is_cancelled(),
+        running.counts().progress.files_failed,
+    ) {
+        (true, _) => JobState::Cancelled,
+        (false, 0) => JobState::Done,
+        (false, _) => JobState::Failed,
+    };
+    update(parts, running, job.id, state).await
+}
+
+/// After a start of the master the workers must come back first. Not for ever: a job without workers fails file by file.
+async fn wait_for_workers(parts: &Parts) {
+    for _ in 0..100 {
+        let now = parts.blocks.now();
+        let ready = {
+            let cluster = parts.blocks.cluster();
+            !cluster.addresses(now).is_empty() && cluster.all_reported(now)
+        };
+        if ready {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Keeps the record up to date. Returns only when that fails.
+async fn checkpoints(parts: &Parts, running: &Running, id: JobId) -> Error {
+    let mut last = JobProgress::default();
+    loop {
+        tokio::time::sleep(CHECKPOINT).await;
+        let (progress, planning) = {
+            let counts = running.counts();
+            (counts.progress.clone(), counts.planning)
+        };
+        if progress == last {
+            continue;
+        }
+        last = progress;
+        let state = if planning {
+            JobState::Planning
+        } else {
+            JobState::Running
+        };
+        if let Err(error) = update(parts, running, id, state).await {
+            return error;
+        }
+    }
+}
+
+async fn update(parts: &Parts, running: &Running, id: JobId, state: JobState) -> Result<()> {
+    let (progress, failures) = {
+        let mut counts = running.counts();
+        (counts.progress.clone(), std::mem::take(&mut counts.failures))
+    };
+    parts
+        .propose
+        .propose_op(Op::UpdateJob {
+            id,
+            state,
+            progress,
+            failures,
+        })
+        .await
+        .map(|_| ())
+}
+
+async fn plan(
+    parts: Arc<Parts>,
+    running: Arc<Running>,
+    paths: Vec<CurvinePath>,
+    files: mpsc::Sender<(Attr, CurvinePath)>,
+) {
+    for path in paths {
+        let planned = async {
+            parts.mirror.fresh_path(&path).await?;
+            let top = parts.view.lookup(&Node::Path(path.clone()), true)?.attr;
+            plan_below(&parts, &running, top, path.clone(), &files).await
+        };
+        if let Err(error) = planned.await {
+            fail(&running, &path, error);
+        }
+    }
+    running.counts().planning = false;
+}
+
+async fn plan_below(
+    parts: &Parts,
+    running: &Running,
+    top: Attr,
+    path: CurvinePath,
+    files: &mpsc::Sender<(Attr, CurvinePath)>,
+) -> Result<()> {
+    const PAGE: usize = 1_000;
+    let mut todo = vec![(top, path)];
+    while let Some((attr, path)) = todo.pop() {
+        if attr.is_file() {
+            {
+                let mut counts = running.counts();
+                counts.progress.files_total += 1;
+                counts.progress.bytes_total += attr.size_bytes;
+            }
+            if files.send((attr, path)).await.is_err() {
+                return Ok(());
+            }
+            continue;
+        }
+        if !attr.is_dir() {
+            continue;
+        }
+        if let Err(error) = parts.mirror.fresh_dir(attr.inode).await {
+            fail(running, &path, error);
+            continue;
+        }
+        let mut after: Option<String> = None;
+        loop {
+            let (entries, more) = parts.view.list(attr.inode, after.as_deref(), PAGE)?;
+            after = entries.last().map(|entry| entry.name.clone());
+            for entry in entries {
+                todo.push((entry.attr, path.join(&entry.name)?));
+            }
+            if !more {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fail(running: &Running, path: &CurvinePath, error: Error) {
+    let mut counts = running.counts();
+    counts.progress.files_failed += 1;
+    counts.failures.push(FileFailure {
+        path: path.to_string(),
+        error,
+    });
+}
+
+/// Loads files as they are planned. Ends, and drops what is in flight, with the future.
+async fn load_files(
+    parts: Arc<Parts>,
+    running: Arc<Running>,
+    mut planned: mpsc::Receiver<(Attr, CurvinePath)>,
+) {
+    let mut loading = tokio::task::JoinSet::new();
+    while let Some((attr, path)) = planned.recv().await {
+        if loading.len() >= FILES_IN_FLIGHT {
+            loading.join_next().await;
+        }
+        let (parts, running) = (parts.clone(), running.clone());
+        loading.spawn(async move { load_file(&parts, &running, attr, path).await });
+    }
+    while loading.join_next().await.is_some() {}
+}
+
+async fn load_file(parts: &Parts, running: &Running, attr: Attr, path: CurvinePath) {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match load_once(parts, running, &attr).await {
+            Ok(moved) => {
+                let mut counts = running.counts();
+                counts.progress.bytes_done += attr.size_bytes;
+                match moved {
+                    0 => counts.progress.files_already += 1,
+                    _ => counts.progress.files_loaded += 1,
+                }
+                return;
+            }
+            Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
+                tokio::time::sleep(BACKOFF * 3u32.pow(attempt - 1)).await;
+            }
+            Err(error) => return fail(running, &path, error),
+        }
+    }
+}
+
+/// `UfsChanged`: the namespace learns the new version meanwhile, and that one is loaded.
+fn may_pass(error: &Error) -> bool {
+    error.kind.retry() != Retry::Never
+        || error.kind == ErrorKind::UfsChanged
+        || error.kind == ErrorKind::Stopping
+}
+
+/// One try at a file. Answers with the bytes it moved.
+async fn load_once(parts: &Parts, running: &Running, attr: &Attr) -> Result<u64> {
+    let mut layout = parts.view.layout(attr.inode)?;
+    let Some(source) = layout.source.clone() else {
+        return Ok(0);
+    };
+    parts.blocks.locate(&mut layout);
+    let mut tasks: BTreeMap<WorkerId, Vec<LoadTask>> = BTreeMap::new();
+    for (index, located) in layout.blocks.iter().enumerate() {
+        let now = parts.blocks.now();
+        if parts.blocks.cluster().is_cached(located.block.id, now) {
+            continue;
+        }
+        let worker = *located.workers.first().ok_or_else(|| {
+            Error::new(
+                ErrorKind::BlockUnavailable,
+                "no worker is live to load it; see `cv report`",
+            )
+        })?;
+        tasks.entry(worker).or_default().push(LoadTask {
+            block: located.block.id,
+            generation: located.block.generation,
+            len_bytes: located.block.len_bytes,
+            object_offset_bytes: index as u64 * layout.attr.block_bytes,
+            source: source.clone(),
+        });
+    }
+    let mut moved = 0;
+    for (worker, tasks) in tasks {
+        let port = parts.worker(worker).ok_or_else(|| {
+            Error::new(
+                ErrorKind::BlockUnavailable,
+                format!("worker {worker} is gone; trying another"),
+            )
+        })?;
+        let blocks: Vec<_> = tasks.iter().map(|task| task.block).collect();
+        let context = CallContext {
+            deadline_ms: LOAD_DEADLINE_MS,
+            ..CallContext::default()
+        };
+        let loaded = call(&*port, LoadBlocks { tasks }, context).await?;
+        let mut failure = None;
+        for (block, outcome) in blocks.into_iter().zip(loaded.outcomes) {
+            match outcome {
+                Ok(bytes) => {
+                    // The worker's own report follows; the next reader need not wait for it.
+                    parts.blocks.cluster().stored(worker, block);
+                    moved += bytes;
+                    running.counts().progress.bytes_moved += bytes;
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        if let Some(error) = failure {
+            if error.kind == ErrorKind::UfsChanged {
+                parts.mirror.doubt(attr.inode).await?;
+            }
+            return Err(error);
+        }
+    }
+    Ok(moved)
+}
+
+/// Calls `visit` with every file at or below `top`. With a mirror, directories of mounts are made fresh first.
+pub async fn files_below(
+    view: &Arc<dyn NamespaceView>,
+    mirror: Option<&Mirror>,
+    top: Attr,
+    mut visit: impl FnMut(&Attr, InodeId) -> Result<()>,
+) -> Result<()> {
+    const PAGE: usize = 1_000;
+    if top.is_file() {
+        return visit(&top, top.inode);
+    }
+    let mut directories = vec![top.inode];
+    while let Some(directory) = directories.pop() {
+        if let Some(mirror) = mirror {
+            mirror.fresh_dir(directory).await?;
+        }
+        let mut after: Option<String> = None;
+        loop {
+            let (entries, more) = view.list(directory, after.as_deref(), PAGE)?;
+            after = entries.last().map(|entry| entry.name.clone());
+            for entry in entries {
+                if entry.attr.is_dir() {
+                    directories.push(entry.attr.inode);
+                } else if entry.attr.is_file() {
+                    visit(&entry.attr, directory)?;
+                }
+            }
+            // A big tree must not hold up the other calls.
+            tokio::task::yield_now().await;
+            if !more {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl ServiceCall for SubmitLoad {
+    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<JobRecord> {
+        parts.consensus.read_barrier().await?;
+        if call.paths.is_empty() {
+            return Err(Error::invalid("nothing to load: name at least one path"));
+        }
+        for path in &call.paths {
+            parts.mirror.fresh_path(path).await?;
+            parts.view.lookup(&Node::Path(path.clone()), true)?;
+        }
+        match parts.propose.propose_op(Op::AddJob { paths: call.paths }).await? {
+            OpReply::Job(job) => {
+                parts.loader.run(parts.clone(), job.clone());
+                Ok(job)
+            }
+            other => Err(Error::internal(format!("the reply to AddJob is {other:?}"))),
+        }
+    }
+}
+
+fn known_job(parts: &Parts, id: JobId) -> Result<JobRecord> {
+    let job = parts.view.job(id)?;
+    job.ok_or_else(|| {
+        Error::new(
+            ErrorKind::NotFound,
+            format!("no job {id}; `cv load --list` lists the jobs"),
+        )
+    })
+}
+
+impl ServiceCall for GetJob {
+    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<JobRecord> {
+        parts.consensus.read_barrier().await?;
+        Ok(parts.loader.live(known_job(&parts, call.id)?))
+    }
+}
+
+impl ServiceCall for ListJobs {
+    async fn answer(parts: Arc<Parts>, _call: Self, _context: CallContext) -> Result<Jobs> {
+        parts.consensus.read_barrier().await?;
+        let jobs = parts.view.jobs()?.into_iter().rev().take(JOBS_LISTED);
+        let brief = jobs.map(|job| JobRecord {
+            failures: Vec::new(),
+            ..parts.loader.live(job)
+        });
+        Ok(Jobs {
+            jobs: brief.collect(),
+        })
+    }
+}
+
+impl ServiceCall for CancelJob {
+    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<JobRecord> {
+        parts.consensus.read_barrier().await?;
+        let job = known_job(&parts, call.id)?;
+        let running = parts.loader.running().get(&job.id).cloned();
+        match running {
+            Some(running) => running.cancel.cancel(),
+            None if job.state.is_ended() => {
+                return Err(Error::invalid(format!(
+                    "job {} has ended already ({:?})",
+                    job.id, job.state
+                )));
+            }
+            None => {}
+        }
+        for _ in 0..100 {
+            let now = known_job(&parts, call.id)?;
+            if now.state.is_ended() {
+                return Ok(now);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        known_job(&parts, call.id)
+    }
+}

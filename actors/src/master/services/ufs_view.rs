@@ -1,0 +1,463 @@
+//! Keeps the namespace below mounts in step with the under file systems.
+//!
+//! A name or directory is asked for at most once per staleness period of its mount, by one caller at a time; the answer is
+//! compared with the namespace and a command is proposed only where they differ.
+//! What is remembered (when was what checked) is soft and bounded.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use curvine_protocol::master::RenameMode;
+use curvine_protocol::mount::MountRecord;
+use curvine_protocol::op::{Op, SyncDir, UfsObject};
+use curvine_protocol::{CurvinePath, DirEntry, Error, ErrorKind, FileKind, InodeId, MountId, Node, Result};
+use tokio::time::Instant;
+
+use crate::kit::Clock;
+use crate::master::contract::{NamespaceView, ProposeOp, UfsView};
+use crate::ufs::Ufs;
+
+/// Names in one command.
+const NAMES_PER_COMMAND: usize = 1_000;
+/// Remembered checks; when there are more, all are forgotten and asked again.
+const CHECKS_MAX: usize = 1 << 20;
+
+/// A whole directory (no name), or one name in it.
+type Checked = (InodeId, Option<String>);
+
+pub struct Mirror {
+    view: Arc<dyn NamespaceView>,
+    propose: Arc<dyn ProposeOp>,
+    clock: Arc<dyn Clock>,
+    checks: Mutex<HashMap<Checked, Instant>>,
+    /// Who asks for a directory now, so that others wait for the answer instead of asking too.
+    asking: Mutex<HashMap<InodeId, Arc<tokio::sync::Mutex<()>>>>,
+    opened: Mutex<HashMap<MountId, Ufs>>,
+}
+
+/// A place in a mount.
+struct Spot {
+    mount: MountRecord,
+    ufs: Ufs,
+    key: String,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics while it holds this")
+}
+
+impl Mirror {
+    pub fn new(view: Arc<dyn NamespaceView>, propose: Arc<dyn ProposeOp>, clock: Arc<dyn Clock>) -> Self {
+        Mirror {
+            view,
+            propose,
+            clock,
+            checks: Mutex::default(),
+            asking: Mutex::default(),
+            opened: Mutex::default(),
+        }
+    }
+
+    fn ufs(&self, mount: &MountRecord) -> Result<Ufs> {
+        if let Some(ufs) = locked(&self.opened).get(&mount.id) {
+            return Ok(ufs.clone());
+        }
+        let ufs = Ufs::open(mount)?;
+        locked(&self.opened).insert(mount.id, ufs.clone());
+        Ok(ufs)
+    }
+
+    /// The place of an inode; none outside mounts.
+    fn spot(&self, inode: InodeId) -> Result<Option<Spot>> {
+        let Some((id, key)) = self.view.mounted(inode)? else {
+            return Ok(None);
+        };
+        let Some(mount) = self.view.mount(id)? else {
+            return Ok(None);
+        };
+        let ufs = self.ufs(&mount)?;
+        Ok(Some(Spot { mount, ufs, key }))
+    }
+
+    /// The place that a node names, whether it exists or not.
+    fn spot_of(&self, node: &Node) -> Result<Option<Spot>> {
+        match node {
+            Node::Inode(inode) => self.spot(*inode),
+            Node::Child { parent, name } => {
+                let spot = self.spot(*parent)?;
+                Ok(spot.map(|spot| Spot {
+                    key: joined(&spot.key, name),
+                    ..spot
+                }))
+            }
+            Node::Path(path) => {
+                let Some(mount) = self
+                    .view
+                    .mounts()?
+                    .into_iter()
+                    .find(|mount| mount.path.contains(path))
+                else {
+                    return Ok(None);
+                };
+                let key = mount.path.relative(path).unwrap_or_default().to_owned();
+                let ufs = self.ufs(&mount)?;
+                Ok(Some(Spot { mount, ufs, key }))
+            }
+        }
+    }
+
+    fn is_fresh(&self, checked: &Checked, mount: &MountRecord) -> bool {
+        let staleness = Duration::from_millis(mount.settings.staleness_ms);
+        let now = self.clock.now();
+        let checks = locked(&self.checks);
+        checks
+            .get(checked)
+            .is_some_and(|at| now.duration_since(*at) < staleness)
+    }
+
+    fn checked(&self, checked: Checked, at: Instant) {
+        let mut checks = locked(&self.checks);
+        if checks.len() >= CHECKS_MAX {
+            checks.clear();
+        }
+        checks.insert(checked, at);
+    }
+
+    fn turn(&self, directory: InodeId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut asking = locked(&self.asking);
+        // Those that nobody holds any more.
+        if asking.len() > 1_000 {
+            asking.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        asking.entry(directory).or_default().clone()
+    }
+
+    /// As [`UfsView::refresh_dir`], for any directory.
+    pub async fn fresh_dir(&self, directory: InodeId) -> Result<()> {
+        let Some(spot) = self.spot(directory)? else {
+            return Ok(());
+        };
+        let all = (directory, None);
+        if self.is_fresh(&all, &spot.mount) {
+            return Ok(());
+        }
+        let turn = self.turn(directory);
+        let _turn = turn.lock().await;
+        if self.is_fresh(&all, &spot.mount) {
+            return Ok(());
+        }
+        let asked_at = self.clock.now();
+        let (objects, skipped) = spot.ufs.list(&spot.key).await?;
+        if skipped > 0 {
+            tracing::warn!(mount = %spot.mount.path, key = spot.key, skipped, "objects whose names cannot be file names are left out");
+        }
+        self.agree(directory, &objects).await?;
+        self.checked(all, asked_at);
+        Ok(())
+    }
+
+    /// Proposes what makes a directory's entries those of a listing, where they are not.
+    async fn agree(&self, directory: InodeId, objects: &[UfsObject]) -> Result<()> {
+        let mut known = Vec::new();
+        loop {
+            let after = known.last().map(|entry: &DirEntry| entry.name.clone());
+            let (page, more) = self.view.list(directory, after.as_deref(), 10_000)?;
+            known.extend(page);
+            if !more {
+                break;
+            }
+        }
+        let mut known = known.as_slice();
+        let mut after = None;
+        let mut chunks = objects.chunks(NAMES_PER_COMMAND).peekable();
+        loop {
+            let chunk = chunks.next().unwrap_or_default();
+            let until = chunks.peek().and(chunk.last()).map(|object| object.name.clone());
+            let cut = match &until {
+                Some(until) => known.partition_point(|entry| entry.name <= *until),
+                None => known.len(),
+            };
+            let (here, rest) = known.split_at(cut);
+            known = rest;
+            if !same(here, chunk) {
+                let objects = chunk.to_vec();
+                let sync = SyncDir {
+                    directory,
+                    after,
+                    until: until.clone(),
+                    objects,
+                    only: None,
+                };
+                self.propose.propose_op(Op::SyncDir(sync)).await?;
+            }
+            match until {
+                Some(until) => after = Some(until),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn fresh_child(&self, directory: InodeId, name: &str) -> Result<()> {
+        let Some(spot) = self.spot(directory)? else {
+            return Ok(());
+        };
+        let one = (directory, Some(name.to_owned()));
+        if self.is_fresh(&(directory, None), &spot.mount) || self.is_fresh(&one, &spot.mount) {
+            return Ok(());
+        }
+        let turn = self.turn(directory);
+        let _turn = turn.lock().await;
+        if self.is_fresh(&(directory, None), &spot.mount) || self.is_fresh(&one, &spot.mount) {
+            return Ok(());
+        }
+        let asked_at = self.clock.now();
+        let found = spot.ufs.find(&joined(&spot.key, name)).await?;
+        let known = match self.view.lookup(&Node::child(directory, name), false) {
+            Ok(entry) => vec![DirEntry {
+                name: name.to_owned(),
+                attr: entry.attr,
+                target: entry.target,
+            }],
+            Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let objects: Vec<UfsObject> = found.into_iter().collect();
+        if !same(&known, &objects) {
+            let only = Some(name.to_owned());
+            let sync = SyncDir {
+                directory,
+                after: None,
+                until: None,
+                objects,
+                only,
+            };
+            self.propose.propose_op(Op::SyncDir(sync)).await?;
+        }
+        self.checked(one, asked_at);
+        Ok(())
+    }
+
+    /// As [`UfsView::refresh_path`]. Directories in the middle that are known are taken for granted.
+    pub async fn fresh_path(&self, path: &CurvinePath) -> Result<()> {
+        let Some(mount) = self
+            .view
+            .mounts()?
+            .into_iter()
+            .find(|mount| mount.path.contains(path))
+        else {
+            return Ok(());
+        };
+        let mut at = self
+            .view
+            .lookup(&Node::Path(mount.path.clone()), false)?
+            .attr
+            .inode;
+        let relative = mount.path.relative(path).unwrap_or_default();
+        let names: Vec<&str> = relative.split('/').filter(|name| !name.is_empty()).collect();
+        for (index, name) in names.iter().enumerate() {
+            let node = Node::child(at, *name);
+            let last = index + 1 == names.len();
+            let known = self.view.lookup(&node, false);
+            if last || known.is_err() {
+                self.fresh_child(at, name).await?;
+            }
+            match self.view.lookup(&node, false) {
+                Ok(entry) if entry.attr.is_dir() => at = entry.attr.inode,
+                // Missing or not a directory: the look-up that follows says so.
+                _ => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn fresh_inode(&self, inode: InodeId) -> Result<()> {
+        if self.view.attr(inode)?.is_dir() {
+            return Ok(());
+        }
+        let path = self.view.path(inode)?;
+        match (path.parent(), path.name()) {
+            (Some(parent), Some(name)) => {
+                let directory = self.view.lookup(&Node::Path(parent), false)?.attr.inode;
+                self.fresh_child(directory, name).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Somebody saw that a file is not what the namespace says: ask again now.
+    pub async fn doubt(&self, inode: InodeId) -> Result<()> {
+        let path = self.view.path(inode)?;
+        if let (Some(parent), Some(name)) = (path.parent(), path.name()) {
+            let directory = self.view.lookup(&Node::Path(parent), false)?.attr.inode;
+            self.forget(directory, name);
+            self.fresh_child(directory, name).await?;
+        }
+        Ok(())
+    }
+
+    fn forget(&self, directory: InodeId, name: &str) {
+        let mut checks = locked(&self.checks);
+        checks.remove(&(directory, None));
+        checks.remove(&(directory, Some(name.to_owned())));
+    }
+
+    async fn change(&self, op: &Op) -> Result<()> {
+        let Some(node) = first_node(op) else { return Ok(()) };
+        let spots = (
+            self.spot_of(node)?,
+            second_node(op)
+                .map(|node| self.spot_of(node))
+                .transpose()?
+                .flatten(),
+        );
+        for spot in [&spots.0, &spots.1].into_iter().flatten() {
+            if !spot.mount.settings.writable {
+                return Err(Error::new(
+                    ErrorKind::ReadOnly,
+                    format!(
+                        "{node}: {} is mounted read-only on {}; mount it with `cv mount --write` to change it",
+                        spot.mount.uri, spot.mount.path
+                    ),
+                ));
+            }
+        }
+        let Some(spot) = spots.0 else { return Ok(()) };
+        let known = self.view.lookup(node, false).ok();
+        match op {
+            Op::MakeDir(_) if known.is_none() => spot.ufs.make_dir(&spot.key).await,
+            Op::Unlink(_) | Op::Delete(_) if known.as_ref().is_some_and(|entry| !entry.attr.is_dir()) => {
+                spot.ufs.delete(&spot.key).await
+            }
+            Op::RemoveDir(_) => match known {
+                Some(entry) if self.view.list(entry.attr.inode, None, 1)?.0.is_empty() => {
+                    spot.ufs.delete_dir(&spot.key).await
+                }
+                _ => Ok(()),
+            },
+            Op::Delete(delete) if delete.recursive && known.is_some() && !spot.key.is_empty() => {
+                spot.ufs.delete_tree(&spot.key).await
+            }
+            Op::Rename(rename) => match (known, spots.1) {
+                (Some(entry), Some(to)) if to.mount.id == spot.mount.id => {
+                    if rename.mode == RenameMode::Exchange {
+                        return Err(unsupported(node, "entries cannot be exchanged"));
+                    }
+                    self.move_objects(&spot, &to, entry.attr.is_dir(), rename).await
+                }
+                _ => Ok(()),
+            },
+            Op::MakeSymlink(_) | Op::MakeLink(_) => Err(unsupported(node, "links cannot be stored")),
+            Op::MakeNode(call) if call.kind != FileKind::File => Err(unsupported(
+                node,
+                "device nodes, FIFOs and sockets cannot be stored",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Copies everything, then deletes everything: a crash in between leaves both, never neither.
+    async fn move_objects(
+        &self,
+        from: &Spot,
+        to: &Spot,
+        is_dir: bool,
+        rename: &curvine_protocol::master::Rename,
+    ) -> Result<()> {
+        if let Ok(target) = self.view.lookup(&rename.to, false) {
+            let empty = !target.attr.is_dir() || self.view.list(target.attr.inode, None, 1)?.0.is_empty();
+            if rename.mode == RenameMode::NoReplace || target.attr.is_dir() != is_dir || !empty {
+                // The namespace refuses it, with its reason.
+                return Ok(());
+            }
+        }
+        if !is_dir {
+            if from.ufs.stat(&from.key).await?.is_some() {
+                from.ufs.copy(&from.key, &to.key).await?;
+                from.ufs.delete(&from.key).await?;
+            }
+            return Ok(());
+        }
+        from.ufs.make_dir(&to.key).await?;
+        for key in from.ufs.keys_below(&from.key).await? {
+            let relative = key.strip_prefix(&from.key).unwrap_or(&key);
+            from.ufs.copy(&key, &format!("{}{relative}", to.key)).await?;
+        }
+        from.ufs.delete_tree(&from.key).await
+    }
+}
+
+#[async_trait]
+impl UfsView for Mirror {
+    async fn refresh_path(&self, path: &CurvinePath) -> Result<()> {
+        self.fresh_path(path).await
+    }
+
+    async fn refresh_child(&self, directory: InodeId, name: &str) -> Result<()> {
+        self.fresh_child(directory, name).await
+    }
+
+    async fn refresh_inode(&self, inode: InodeId) -> Result<()> {
+        self.fresh_inode(inode).await
+    }
+
+    async fn refresh_dir(&self, directory: InodeId) -> Result<()> {
+        self.fresh_dir(directory).await
+    }
+
+    async fn before_change(&self, op: &Op) -> Result<()> {
+        self.change(op).await
+    }
+}
+
+fn joined(key: &str, name: &str) -> String {
+    if key.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{key}/{name}")
+    }
+}
+
+/// Whether the entries are what a listing says: the names, their kinds and versions.
+fn same(known: &[DirEntry], objects: &[UfsObject]) -> bool {
+    known.len() == objects.len()
+        && known.iter().zip(objects).all(|(entry, object)| {
+            entry.name == object.name
+                && entry.attr.kind == object.kind
+                && (object.kind == FileKind::Directory || entry.attr.ufs == object.version)
+        })
+}
+
+fn unsupported(node: &Node, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("{node}: {why} in a mounted under file system"),
+    )
+}
+
+fn first_node(op: &Op) -> Option<&Node> {
+    match op {
+        Op::MakeDir(call) => Some(&call.node),
+        Op::CreateFile(call) => Some(&call.node),
+        Op::MakeNode(call) => Some(&call.node),
+        Op::OpenForWrite(call) => Some(&call.node),
+        Op::SetAttr(call) => Some(&call.node),
+        Op::Rename(call) => Some(&call.from),
+        Op::Unlink(call) => Some(&call.node),
+        Op::RemoveDir(call) => Some(&call.node),
+        Op::Delete(call) => Some(&call.node),
+        Op::MakeSymlink(call) => Some(&call.node),
+        Op::MakeLink(call) => Some(&call.node),
+        Op::SetXattr(call) => Some(&call.node),
+        Op::RemoveXattr(call) => Some(&call.node),
+        _ => None,
+    }
+}
+
+fn second_node(op: &Op) -> Option<&Node> {
+    match op {
+        Op::Rename(call) => Some(&call.to),
+        _ => None,
+    }
+}

@@ -1,0 +1,79 @@
+//! Against real services of OpenDAL: a local directory.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn local(directory: &std::path::Path) -> Ufs {
+    Ufs::open_parts(&format!("file://{}", directory.display()), &BTreeMap::new()).expect("opens")
+}
+
+async fn read(ufs: &Ufs, key: &str, range: Range<u64>, expected: &UfsVersion) -> Result<Vec<u8>> {
+    let pieces: Vec<Bytes> = ufs.read(key, range, expected).await?.try_collect().await?;
+    Ok(pieces.concat())
+}
+
+#[tokio::test]
+async fn a_listing_has_versions_and_a_read_is_of_one_version() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    std::fs::create_dir(scratch.path().join("d")).expect("fresh");
+    std::fs::write(scratch.path().join("d/x"), "below").expect("room");
+    std::fs::write(scratch.path().join("f %+ü"), "0123456789").expect("room");
+    let ufs = local(scratch.path());
+    let (objects, skipped) = ufs.list("").await.expect("listable");
+    let names: Vec<_> = objects
+        .iter()
+        .map(|object| (object.name.as_str(), object.kind))
+        .collect();
+    assert_eq!(
+        (names, skipped),
+        (vec![("d", FileKind::Directory), ("f %+ü", FileKind::File)], 0)
+    );
+    let version = objects[1].version.clone().expect("a file has one");
+    assert_eq!(version.size_bytes, 10);
+    assert_eq!(
+        read(&ufs, "f %+ü", 2..5, &version).await.expect("readable"),
+        b"234"
+    );
+    std::fs::write(scratch.path().join("f %+ü"), "changed").expect("room");
+    let error = read(&ufs, "f %+ü", 2..5, &version)
+        .await
+        .expect_err("another version");
+    assert_eq!(error.kind, ErrorKind::UfsChanged);
+    assert_eq!(
+        ufs.find("d").await.expect("found").map(|object| object.kind),
+        Some(FileKind::Directory)
+    );
+    assert_eq!(ufs.find("none").await, Ok(None));
+}
+
+#[tokio::test]
+async fn what_is_written_is_a_version_and_can_be_deleted() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let ufs = local(scratch.path());
+    ufs.check(true).await.expect("writable");
+    let content =
+        futures::stream::iter([Ok(Bytes::from_static(b"ab")), Ok(Bytes::from_static(b"c"))]).boxed();
+    let version = ufs.write("a/b", content).await.expect("written");
+    assert_eq!(read(&ufs, "a/b", 0..3, &version).await.expect("readable"), b"abc");
+    ufs.copy("a/b", "a/c").await.expect("copied");
+    ufs.delete("a/b").await.expect("deleted");
+    assert_eq!(ufs.stat("a/b").await, Ok(None));
+    assert_eq!(ufs.keys_below("a").await.expect("listable"), ["a/c"]);
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_is_unreachable_and_names_no_secret() {
+    let pairs = [
+        ("endpoint", "http://127.0.0.1:9"),
+        ("access_key_id", "id"),
+        ("secret_access_key", "hunter2"),
+    ];
+    let options = pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let ufs = Ufs::open_parts("s3://bucket", &options).expect("opens");
+    let error = ufs.check(false).await.expect_err("nobody there");
+    assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+    assert!(!error.message.contains("hunter2"), "{error}");
+}

@@ -1,0 +1,316 @@
+//! What a mount's URI and options mean to OpenDAL.
+
+use std::collections::BTreeMap;
+
+use curvine_protocol::{Error, Result};
+
+/// A service of OpenDAL and its options.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    pub scheme: &'static str,
+    pub options: Vec<(String, String)>,
+}
+
+/// A scheme, the service it means, and how the rest of the URI is given to it.
+struct Scheme {
+    names: &'static [&'static str],
+    service: &'static str,
+    authority: Authority,
+    options: &'static [&'static str],
+}
+
+enum Authority {
+    /// `s3://bucket/prefix`: the option that the host part becomes.
+    Option(&'static str),
+    /// `http://host:port/path`: the endpoint, with this scheme.
+    Endpoint(&'static str),
+    /// `file:///dir`: there is none.
+    None,
+}
+
+const SCHEMES: &[Scheme] = &[
+    Scheme {
+        names: &["s3", "s3a", "s3n"],
+        service: "s3",
+        authority: Authority::Option("bucket"),
+        options: &[
+            "endpoint",
+            "region",
+            "profile",
+            "access_key_id",
+            "secret_access_key",
+            "session_token",
+            "role_arn",
+            "external_id",
+            "role_session_name",
+            "assume_role_duration_seconds",
+            "disable_config_load",
+            "disable_ec2_metadata",
+            "skip_signature",
+            "allow_anonymous",
+            "server_side_encryption",
+            "server_side_encryption_aws_kms_key_id",
+            "server_side_encryption_customer_algorithm",
+            "server_side_encryption_customer_key",
+            "server_side_encryption_customer_key_md5",
+            "default_storage_class",
+            "enable_virtual_host_style",
+            "batch_max_operations",
+            "delete_max_size",
+            "disable_stat_with_override",
+            "checksum_algorithm",
+            "disable_write_with_if_match",
+            "disable_list_objects_v2",
+            "enable_request_payer",
+            "default_acl",
+            "root",
+        ],
+    },
+    Scheme {
+        names: &["oss"],
+        service: "oss",
+        authority: Authority::Option("bucket"),
+        options: &[
+            "endpoint",
+            "access_key_id",
+            "access_key_secret",
+            "security_token",
+            "addressing_style",
+            "server_side_encryption",
+            "server_side_encryption_key_id",
+            "skip_signature",
+            "allow_anonymous",
+            "batch_max_operations",
+            "role_arn",
+            "role_session_name",
+            "oidc_provider_arn",
+            "oidc_token_file",
+            "sts_endpoint",
+            "external_id",
+            "root",
+        ],
+    },
+    Scheme {
+        names: &["cos", "cosn"],
+        service: "cos",
+        authority: Authority::Option("bucket"),
+        options: &[
+            "endpoint",
+            "secret_id",
+            "secret_key",
+            "security_token",
+            "disable_config_load",
+            "root",
+        ],
+    },
+    Scheme {
+        names: &["obs"],
+        service: "obs",
+        authority: Authority::Option("bucket"),
+        options: &["endpoint", "access_key_id", "secret_access_key", "root"],
+    },
+    Scheme {
+        names: &["gs", "gcs"],
+        service: "gcs",
+        authority: Authority::Option("bucket"),
+        options: &[
+            "endpoint",
+            "scope",
+            "service_account",
+            "credential",
+            "credential_path",
+            "predefined_acl",
+            "default_storage_class",
+            "skip_signature",
+            "allow_anonymous",
+            "disable_vm_metadata",
+            "disable_config_load",
+            "token",
+            "root",
+        ],
+    },
+    Scheme {
+        names: &["az", "azblob", "abfs", "wasb"],
+        service: "azblob",
+        authority: Authority::Option("container"),
+        options: &[
+            "endpoint",
+            "account_name",
+            "account_key",
+            "encryption_key",
+            "encryption_key_sha256",
+            "encryption_algorithm",
+            "sas_token",
+            "batch_max_operations",
+            "skip_signature",
+            "root",
+        ],
+    },
+    Scheme {
+        names: &["webhdfs"],
+        service: "webhdfs",
+        authority: Authority::Endpoint("http"),
+        options: &[
+            "endpoint",
+            "user_name",
+            "delegation",
+            "disable_list_batch",
+            "atomic_write_dir",
+            "root",
+        ],
+    },
+    Scheme {
+        names: &["http"],
+        service: "http",
+        authority: Authority::Endpoint("http"),
+        options: &["endpoint", "username", "password", "token", "root"],
+    },
+    Scheme {
+        names: &["https"],
+        service: "http",
+        authority: Authority::Endpoint("https"),
+        options: &["endpoint", "username", "password", "token", "root"],
+    },
+    Scheme {
+        names: &["file", "fs"],
+        service: "fs",
+        authority: Authority::None,
+        options: &["atomic_write_dir"],
+    },
+];
+
+/// # Errors
+/// `InvalidArgument` for an unknown scheme, a missing bucket or an unknown option, naming the nearest.
+pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
+    let Some((name, rest)) = uri.split_once("://") else {
+        return Err(Error::invalid(format!(
+            "`{uri}` is not a URI; write s3://bucket/prefix or file:///directory"
+        )));
+    };
+    let Some(scheme) = SCHEMES
+        .iter()
+        .find(|scheme| scheme.names.contains(&name.to_ascii_lowercase().as_str()))
+    else {
+        let known: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.names[0]).collect();
+        return Err(Error::invalid(format!(
+            "`{uri}`: unknown scheme `{name}`; known are {}",
+            known.join(", ")
+        )));
+    };
+    let (authority, path) = rest
+        .split_once('/')
+        .map_or((rest, ""), |(authority, path)| (authority, path));
+    let path = urlencoding::decode(path).map_err(|_| Error::invalid(format!("`{uri}`: bad % escape")))?;
+    if path.split('/').any(|part| part == ".." || part == ".") || path.contains('\0') {
+        return Err(Error::invalid(format!(
+            "`{uri}`: `.` and `..` have no place in the path of a mount"
+        )));
+    }
+    for option in options.keys() {
+        if !scheme.options.contains(&option.as_str()) {
+            return Err(unknown_option(scheme, option));
+        }
+    }
+    let mut all: BTreeMap<String, String> = options.clone();
+    match scheme.authority {
+        Authority::Option(_) | Authority::Endpoint(_) if authority.is_empty() => {
+            return Err(Error::invalid(format!(
+                "`{uri}`: no bucket or host after `{name}://`"
+            )));
+        }
+        Authority::Option(option) => {
+            all.insert(option.to_owned(), authority.to_owned());
+        }
+        Authority::Endpoint(protocol) => {
+            all.entry("endpoint".to_owned())
+                .or_insert_with(|| format!("{protocol}://{authority}"));
+        }
+        Authority::None if !authority.is_empty() => {
+            return Err(Error::invalid(format!(
+                "`{uri}`: write file:///directory, with three slashes"
+            )));
+        }
+        Authority::None => {}
+    }
+    let base = all
+        .get("root")
+        .map(|root| root.trim_matches('/').to_owned())
+        .unwrap_or_default();
+    let root = [base.as_str(), path.trim_matches('/')]
+        .iter()
+        .filter(|part| !part.is_empty())
+        .copied()
+        .collect::<Vec<_>>()
+        .join("/");
+    if scheme.service == "fs" && !std::path::Path::new(&format!("/{root}")).is_dir() {
+        return Err(Error::new(
+            curvine_protocol::ErrorKind::NotFound,
+            format!("`{uri}`: /{root} is not a directory on this node"),
+        ));
+    }
+    all.insert("root".to_owned(), format!("/{root}"));
+    if scheme.service == "s3" && !all.contains_key("region") && std::env::var_os("AWS_REGION").is_none() {
+        // Servers of one's own have no regions, but the signature names one.
+        all.insert("region".to_owned(), "us-east-1".to_owned());
+    }
+    Ok(Target {
+        scheme: scheme.service,
+        options: all.into_iter().collect(),
+    })
+}
+
+fn unknown_option(scheme: &Scheme, option: &str) -> Error {
+    let nearest = scheme.options.iter().max_by(|a, b| {
+        let alike = |name: &str| strsim::jaro_winkler(name, option);
+        alike(a).total_cmp(&alike(b))
+    });
+    let nearest = nearest
+        .map(|name| format!("; did you mean `{name}`?"))
+        .unwrap_or_default();
+    Error::invalid(format!(
+        "unknown option `{option}` for {}{nearest}",
+        scheme.names[0]
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_bucket_and_prefix_become_options() {
+        let target = parse("s3://bucket/a/b/", &options(&[("region", "eu-west-1")])).expect("good");
+        let expected = [("bucket", "bucket"), ("region", "eu-west-1"), ("root", "/a/b")];
+        assert_eq!(
+            target.options,
+            expected.map(|(k, v)| (k.to_owned(), v.to_owned()))
+        );
+        assert_eq!(target.scheme, "s3");
+    }
+
+    #[test]
+    fn bad_uris_and_options_are_named() {
+        for (uri, pairs, says) in [
+            ("bucket", &[][..], "not a URI"),
+            ("s4://bucket", &[], "unknown scheme `s4`"),
+            ("s3:///x", &[], "no bucket"),
+            ("s3://b/../c", &[], "`..`"),
+            ("file://host/x", &[], "three slashes"),
+            (
+                "s3://b",
+                &[("acces_key_id", "x")],
+                "did you mean `access_key_id`?",
+            ),
+        ] {
+            let error = parse(uri, &options(pairs)).expect_err("must be refused");
+            assert!(error.message.contains(says), "{error}");
+        }
+    }
+}
