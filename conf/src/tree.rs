@@ -142,3 +142,20 @@ section! {
         format: LogFormat = text("text");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use curvine_protocol::cluster::{DEFAULT_MASTER_PORT, DEFAULT_WEB_PORT, DEFAULT_WORKER_PORT};
+
+    use super::*;
+
+    #[test]
+    fn the_default_addresses_are_loopback_at_the_well_known_ports() {
+        let config = Config::default();
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        assert_eq!(config.master.listen.to_string(), local(DEFAULT_MASTER_PORT));
+        assert_eq!(config.worker.listen.to_string(), local(DEFAULT_WORKER_PORT));
+        assert_eq!(config.web.listen.to_string(), local(DEFAULT_WEB_PORT));
+        assert_eq!(config.client.masters, [config.master.listen]);
+    }
+}

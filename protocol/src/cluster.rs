@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{BlockId, ClusterId, NodeId, WorkerId};
 
+/// Where masters, workers and status pages listen unless told otherwise.
+pub const DEFAULT_MASTER_PORT: u16 = 8995;
+pub const DEFAULT_WORKER_PORT: u16 = 8996;
+pub const DEFAULT_WEB_PORT: u16 = 8990;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Tier {
     Mem,
