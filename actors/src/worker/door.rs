@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix::Addr;
 use curvine_protocol::cluster::DiskStatus;
 use curvine_protocol::worker::{
     DeleteBlocks, Done, ExportFile, GetWorkerStatus, LoadBlocks, PutBlock, READ_BYTES_MAX, ReadBlock,
@@ -14,14 +15,15 @@ use curvine_protocol::{BlockId, Call, CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
-use super::WorkerConfig;
 use super::disk::{DiskRef, Grant};
 use super::membership::{Session, remove_blocks};
 use super::placement::choose_disk;
-use super::source::Sources;
-use crate::kit::{Answer, Ask, Endpoint, MasterRef, Ports};
+use super::ufs_reader::{ReadThrough, UfsReader};
+use super::ufs_writer::UfsWriter;
+use crate::kit::{Answer, Ask, Endpoint};
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(3_600);
 /// New blocks whose disk was chosen and whose index record may not be committed yet.
 const PLACED_MAX: usize = 16_384;
 
@@ -34,23 +36,24 @@ struct Inner {
     disks: Vec<DiskRef>,
     placed: quick_cache::sync::Cache<BlockId, usize>,
     session: watch::Receiver<Option<Session>>,
+    reader: Addr<UfsReader>,
+    writer: Addr<UfsWriter>,
 }
 
 impl WorkerDoor {
     pub(super) fn new(
         disks: Vec<DiskRef>,
         session: watch::Receiver<Option<Session>>,
-        master: MasterRef,
-        sources: Arc<dyn Sources>,
-        ports: &Ports,
-        config: &WorkerConfig,
-        arbiters: &mut Vec<actix::Arbiter>,
+        reader: Addr<UfsReader>,
+        writer: Addr<UfsWriter>,
     ) -> Self {
         WorkerDoor {
             inner: Arc::new(Inner {
                 disks,
                 placed: quick_cache::sync::Cache::new(PLACED_MAX),
                 session,
+                reader,
+                writer,
             }),
         }
     }
@@ -101,19 +104,29 @@ impl Inner {
                 Grant::Filling => break,
                 Grant::Look => {
                     let (done, looked) = oneshot::channel();
+                    let look = call.clone();
                     disk.store.on_lane(call.block, move |store| {
-                        let _ = done.send(store.read(&call));
+                        let _ = done.send(store.read(&look));
                     });
-                    return looked
-                        .await
-                        .unwrap_or_else(|_| Err(Error::internal("a read was given up")));
+                    match looked.await {
+                        Ok(Err(error)) if error.kind == ErrorKind::Corrupt && call.fill.is_some() => break,
+                        Ok(outcome) => return outcome,
+                        Err(_) => return Err(Error::internal("a read was given up")),
+                    }
                 }
             }
         }
-        Err(Error::new(
-            ErrorKind::NotFound,
-            format!("block {} is not on this worker", call.block),
-        ))
+        match call.fill.clone() {
+            Some(fill) => self
+                .reader
+                .send(ReadThrough { call, fill })
+                .await
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the worker is stopping"))),
+            None => Err(Error::new(
+                ErrorKind::NotFound,
+                format!("block {} is not on this worker", call.block),
+            )),
+        }
     }
 }
 
@@ -122,8 +135,24 @@ fn bounded<C: Call>(
     context: &CallContext,
     answer: impl Future<Output = Result<Answer<C>>> + Send + 'static,
 ) -> BoxFuture<'static, Result<Answer<C>>> {
+    bounded_by(context, DEFAULT_DEADLINE, answer)
+}
+
+/// [`bounded`], for whole files on their way from or to an under file system.
+fn transfer<C: Call>(
+    context: &CallContext,
+    answer: impl Future<Output = Result<Answer<C>>> + Send + 'static,
+) -> BoxFuture<'static, Result<Answer<C>>> {
+    bounded_by(context, TRANSFER_DEADLINE, answer)
+}
+
+fn bounded_by<C: Call>(
+    context: &CallContext,
+    default: Duration,
+    answer: impl Future<Output = Result<Answer<C>>> + Send + 'static,
+) -> BoxFuture<'static, Result<Answer<C>>> {
     let limit = match context.deadline_ms {
-        0 => DEFAULT_DEADLINE,
+        0 => default,
         ms => Duration::from_millis(ms.into()),
     };
     Box::pin(async move {
@@ -218,19 +247,13 @@ impl Endpoint<GetWorkerStatus> for WorkerDoor {
 }
 
 impl Endpoint<LoadBlocks> for WorkerDoor {
-    fn ask(&self, _: Ask<LoadBlocks>) -> BoxFuture<'static, Result<Answer<LoadBlocks>>> {
-        Box::pin(std::future::ready(Err(Error::new(
-            ErrorKind::Unsupported,
-            "loading",
-        ))))
+    fn ask(&self, ask: Ask<LoadBlocks>) -> BoxFuture<'static, Result<Answer<LoadBlocks>>> {
+        transfer(&ask.context.clone(), Endpoint::ask(&self.inner.reader, ask))
     }
 }
 
 impl Endpoint<ExportFile> for WorkerDoor {
-    fn ask(&self, _: Ask<ExportFile>) -> BoxFuture<'static, Result<Answer<ExportFile>>> {
-        Box::pin(std::future::ready(Err(Error::new(
-            ErrorKind::Unsupported,
-            "export",
-        ))))
+    fn ask(&self, ask: Ask<ExportFile>) -> BoxFuture<'static, Result<Answer<ExportFile>>> {
+        transfer(&ask.context.clone(), Endpoint::ask(&self.inner.writer, ask))
     }
 }

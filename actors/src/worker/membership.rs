@@ -204,7 +204,7 @@ impl Worker {
     /// Tells the master what it was not told, if that is not going on already.
     fn report(&mut self, ctx: &mut Context<Self>) {
         let Some(session) = self.session() else { return };
-        if self.reporting || !(self.full_report_due || !self.untold.is_empty()) {
+        if self.reporting || (!self.full_report_due && self.untold.is_empty()) {
             return;
         }
         self.reporting = true;
@@ -266,7 +266,7 @@ impl Worker {
     }
 }
 
-async fn ask_master<C: Call>(master: MasterRef, ask: C) -> Result<C::Reply>
+pub(super) async fn ask_master<C: Call>(master: MasterRef, ask: C) -> Result<C::Reply>
 where
     dyn crate::kit::MasterPort: Endpoint<C>,
 {

@@ -14,6 +14,8 @@ mod identity;
 pub mod membership;
 pub mod placement;
 pub mod source;
+pub mod ufs_reader;
+pub mod ufs_writer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,8 @@ use door::WorkerDoor;
 use identity::Identity;
 use membership::{BlocksChanged, Session, Worker};
 use source::Sources;
+use ufs_reader::{Resolver, StopReader, UfsReader};
+use ufs_writer::UfsWriter;
 
 use crate::kit::{MasterRef, Ports, WorkerRef};
 
@@ -67,10 +71,13 @@ pub struct WorkerHandle {
     pub port: WorkerRef,
     pub id: WorkerId,
     worker: Addr<Worker>,
+    reader: Addr<UfsReader>,
     disks: Vec<DiskRef>,
     arbiters: Vec<actix::Arbiter>,
 }
 
+/// Threads that move bytes between under file systems and disks.
+const TRANSFER_THREADS: usize = 2;
 /// How long the first registration may take before the start fails.
 const FIRST_REGISTRATION: Duration = Duration::from_secs(20);
 
@@ -148,20 +155,31 @@ pub async fn start_with(
         actix::AsyncContext::add_stream(ctx, futures::StreamExt::ready_chunks(heard, 1_024).map_news());
         worker
     });
-    let door = WorkerDoor::new(
-        disks.clone(),
-        session.clone(),
+    let resolver = Arc::new(Resolver::new(
         master,
+        session.clone(),
         sources,
-        &ports,
-        &config,
-        &mut arbiters,
+        ports.clock.clone(),
+    ));
+    let transfers: Vec<_> = (0..TRANSFER_THREADS).map(|_| actix::Arbiter::new()).collect();
+    let reader = UfsReader::new(
+        disks.clone(),
+        resolver.clone(),
+        transfers.iter().map(actix::Arbiter::handle).collect(),
+        config.fill_budget_bytes,
+        ports.clock.clone(),
     );
+    let reader = UfsReader::start_in_arbiter(&control.handle(), |_| reader);
+    let writer = UfsWriter::new(disks.clone(), resolver);
+    let writer = UfsWriter::start_in_arbiter(&transfers[0].handle(), |_| writer);
+    let door = WorkerDoor::new(disks.clone(), session.clone(), reader.clone(), writer);
     arbiters.push(control);
+    arbiters.extend(transfers);
     let mut handle = WorkerHandle {
         port: Arc::new(door),
         id: WorkerId(0),
         worker,
+        reader,
         disks,
         arbiters,
     };
@@ -215,6 +233,7 @@ async fn first_session(
 impl WorkerHandle {
     /// Stops: what is in flight ends, everything is synced, the disks note a stop in order.
     pub async fn stop(&mut self) {
+        let _ = self.reader.send(StopReader).await;
         let _ = self.worker.send(membership::StopWorker).await;
         for disk in &self.disks {
             match disk.actor.send(StopDisk).await {

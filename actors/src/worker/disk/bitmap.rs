@@ -21,7 +21,7 @@ impl Bitmap {
     pub fn from_bytes(bytes: &[u8], len: usize) -> Option<Self> {
         let beyond = bytes
             .last()
-            .is_some_and(|&last| len % 8 != 0 && last >> (len % 8) != 0);
+            .is_some_and(|&last| !len.is_multiple_of(8) && last >> (len % 8) != 0);
         (bytes.len() == len.div_ceil(8) && !beyond).then(|| Bitmap {
             bytes: bytes.to_vec(),
             len,
@@ -31,6 +31,10 @@ impl Bitmap {
 
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     pub fn len(&self) -> usize {

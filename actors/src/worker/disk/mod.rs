@@ -33,7 +33,7 @@ pub use actor::{Disk, DiskRef, RemoveBlocks, StopDisk};
 pub use bitmap::Bitmap;
 pub use open_block::Piece;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
-pub use store::{FillStart, Grant, Store};
+pub use store::{FillStart, Grant, Store, answer_with};
 
 /// One entry of `data_dirs`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -116,7 +116,7 @@ impl OpenBlock {
         let end = pieces
             .last()
             .map_or(offset_bytes, |piece| piece.offset_bytes + piece.len_bytes);
-        if offset_bytes > old_len && old_len % CHUNK_BYTES != 0 {
+        if offset_bytes > old_len && !old_len.is_multiple_of(CHUNK_BYTES) {
             self.sums[(old_len / CHUNK_BYTES) as usize] = None;
         }
         self.len_bytes = old_len.max(end);

@@ -160,7 +160,7 @@ impl<'a> RecordView<'a> {
         u64::from_le_bytes(fixed(self.bytes, 8))
     }
 
-    pub fn from_ufs(&self) -> bool {
+    pub fn is_from_ufs(&self) -> bool {
         self.bytes[2] & FLAG_FROM_UFS != 0
     }
 
@@ -189,7 +189,7 @@ impl<'a> RecordView<'a> {
             checksums: self.checksums(0..self.chunks),
             accessed_ms: i64::from_le_bytes(fixed(self.bytes, 16)),
             flags: BlockFlags {
-                from_ufs: self.from_ufs(),
+                from_ufs: self.is_from_ufs(),
                 synced: self.bytes[2] & FLAG_SYNCED != 0,
                 cutting: self.bytes[2] & FLAG_CUTTING != 0,
             },

@@ -209,8 +209,8 @@ impl Store {
                 return Found::Look;
             }
             let end = (call.offset_bytes.saturating_add(call.len_bytes.into())).min(record.len_bytes());
-            let aligned =
-                call.offset_bytes % CHUNK_BYTES == 0 && (end % CHUNK_BYTES == 0 || end == record.len_bytes());
+            let aligned = call.offset_bytes.is_multiple_of(CHUNK_BYTES)
+                && (end.is_multiple_of(CHUNK_BYTES) || end == record.len_bytes());
             if call.offset_bytes >= end {
                 return Found::Range(0, Vec::new());
             }
@@ -264,32 +264,53 @@ impl Store {
     }
 
     fn read_open(&self, call: &ReadBlock, open: &OpenBlock) -> Result<Answer<ReadBlock>> {
+        self.read_checked(call, &open.file, open.len_bytes, |chunk| open.sum(chunk))
+    }
+
+    /// Reads a range of a block that is being filled; every chunk of it is there. `sums` are those of the chunks it
+    /// touches. Any lane.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn read_filled(
+        &self,
+        call: &ReadBlock,
+        file: &File,
+        len_bytes: u64,
+        sums: &[u32],
+    ) -> Result<Answer<ReadBlock>> {
+        let first = (call.offset_bytes / CHUNK_BYTES) as usize;
+        self.read_checked(call, file, len_bytes, |chunk| sums.get(chunk - first).copied())
+    }
+
+    fn read_checked(
+        &self,
+        call: &ReadBlock,
+        file: &File,
+        len_bytes: u64,
+        sum: impl Fn(usize) -> Option<u32>,
+    ) -> Result<Answer<ReadBlock>> {
         let end = call
             .offset_bytes
             .saturating_add(call.len_bytes.into())
-            .min(open.len_bytes);
+            .min(len_bytes);
         if call.offset_bytes >= end {
             return Ok(answer(call.offset_bytes, Vec::new(), Bytes::new()));
         }
         let chunks = (call.offset_bytes / CHUNK_BYTES) as usize..chunks_of(end);
         let start = chunks.start as u64 * CHUNK_BYTES;
-        let covered = open.chunk_range(chunks.end - 1).end;
+        let covered = (chunks.end as u64 * CHUNK_BYTES).min(len_bytes);
         let mut buffer = BytesMut::zeroed((covered - start) as usize);
-        open.file
-            .read_exact_at(&mut buffer, start)
+        file.read_exact_at(&mut buffer, start)
             .map_err(|e| self.short(e, call.block))?;
         let buffer = buffer.freeze();
         for (bytes, chunk) in buffer.chunks(CHUNK_BYTES as usize).zip(chunks) {
-            if open.sum(chunk).is_some_and(|sum| sum != crc32c(bytes)) {
+            if sum(chunk).is_some_and(|sum| sum != crc32c(bytes)) {
                 return Err(self.found_corrupt(call.block, chunk));
             }
         }
         let body = buffer.slice((call.offset_bytes - start) as usize..(end - start) as usize);
-        let sums = pieces_of(call.offset_bytes, &body)
-            .into_iter()
-            .map(|piece| piece.checksum)
-            .collect();
-        Ok(answer(call.offset_bytes, sums, body))
+        Ok(answer_with(call.offset_bytes, body))
     }
 
     fn file(&self, block: BlockId) -> Result<Arc<File>> {
@@ -647,7 +668,7 @@ impl Store {
             ..BlockFlags::default()
         };
         let record = BlockRecord::sealed(call.generation, body.len() as u64, sums, self.now_ms(), flags);
-        self.put_bytes(call.block, &record, before, &[body.clone()])?;
+        self.put_bytes(call.block, &record, before, std::slice::from_ref(body))?;
         if sync {
             self.sync_file(&*self.file(call.block)?, call.block)?;
         }
@@ -1147,6 +1168,15 @@ fn answer(offset_bytes: u64, checksums: Vec<u32>, body: Bytes) -> Answer<ReadBlo
         checksums,
     };
     Answer::with_body(reply, Body::Bytes(body))
+}
+
+/// The answer to a read of these bytes; their checksums are computed here.
+pub fn answer_with(offset_bytes: u64, body: Bytes) -> Answer<ReadBlock> {
+    let sums = pieces_of(offset_bytes, &body)
+        .into_iter()
+        .map(|piece| piece.checksum)
+        .collect();
+    answer(offset_bytes, sums, body)
 }
 
 fn check_generation(block: BlockId, asked: u32, here: u32) -> Result<()> {

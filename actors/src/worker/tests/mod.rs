@@ -3,4 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod blocks;
+mod fills;
+mod objects;
 mod world;

@@ -1,0 +1,356 @@
+//! Blocks that come from an under file system.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use curvine_protocol::attr::UfsSource;
+use curvine_protocol::cluster::Tier;
+use curvine_protocol::worker::{DeleteBlocks, ExportFile, LoadBlocks, LoadTask};
+use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, InodeId, MountId, UfsVersion};
+
+use super::objects::*;
+use super::world::*;
+use crate::kit::call;
+use crate::worker::WorkerHandle;
+
+const MIB: usize = 1 << 20;
+
+fn world(objects: &Arc<Objects>) -> World {
+    World {
+        sources: Arc::new(Opener(objects.clone())),
+        ..World::new()
+    }
+}
+
+/// An object, and the file over it that the master knows: inode 10, blocks from 100 on.
+fn file(world: &World, objects: &Objects, content: &Bytes, block_bytes: u64) -> UfsVersion {
+    let version = objects.put("a/b", "v1", content.clone());
+    let layout = layout(10, "a/b", &version, block_bytes, 100);
+    world
+        .master
+        .state
+        .lock()
+        .unwrap()
+        .files
+        .insert(InodeId(10), layout);
+    version
+}
+
+fn task(block: u64, version: &UfsVersion, object_offset_bytes: u64, len_bytes: u64) -> LoadTask {
+    LoadTask {
+        block: BlockId(block),
+        generation: 1,
+        len_bytes,
+        object_offset_bytes,
+        source: UfsSource {
+            mount: MountId(1),
+            key: "a/b".to_owned(),
+            version: version.clone(),
+        },
+    }
+}
+
+async fn load(worker: &WorkerHandle, tasks: Vec<LoadTask>) -> Vec<Result<u64, Error>> {
+    let loaded = call(&*worker.port, LoadBlocks { tasks }, CallContext::default()).await;
+    loaded.unwrap().outcomes
+}
+
+#[actix::test]
+async fn a_small_object_is_fetched_once_for_all_readers_and_cached() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(1, 300_000);
+    file(&world, &objects, &content, 1 << 20);
+    let mut worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    let reads = (0..20).map(|at| read(port, 100, 1, at * 10_000, 10_000, fill(10, 0)));
+    for (at, bytes) in futures::future::join_all(reads).await.into_iter().enumerate() {
+        assert_eq!(bytes.unwrap(), content[at * 10_000..(at + 1) * 10_000]);
+    }
+    assert_eq!(
+        objects.state.lock().unwrap().reads,
+        [("a/b".to_owned(), 0..300_000)]
+    );
+    world
+        .until("it is reported", |master| {
+            master.held.get(&BlockId(100)) == Some(&(1, 300_000))
+        })
+        .await;
+    assert_eq!(read_all(port, 100, 1, None).await.unwrap(), content);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_random_read_of_a_large_object_fetches_little_and_a_scan_fetches_each_byte_once() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(2, 40 * MIB + 12_345);
+    file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    let at = 20 * MIB + 77;
+    let some = read(port, 100, 1, at as u64, 1_000, fill(10, 0)).await.unwrap();
+    assert_eq!(some, content[at..at + 1_000]);
+    assert_eq!(objects.bytes_read(), MIB as u64);
+    assert_eq!(
+        read(port, 100, 1, 0, 10, None).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
+
+    let scans = (0..3).map(|_| read_all(port, 100, 1, fill(10, 0)));
+    for scanned in futures::future::join_all(scans).await {
+        assert!(scanned.unwrap() == content, "a scan gives the object");
+    }
+    assert_eq!(objects.bytes_read(), content.len() as u64);
+    world
+        .until("it is reported", |master| master.held.contains_key(&BlockId(100)))
+        .await;
+    assert!(read_all(port, 100, 1, None).await.unwrap() == content);
+    assert_eq!(world.master.state.lock().unwrap().describes, 1);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_later_block_of_a_file_comes_from_its_place_in_the_object() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(3, 5 * MIB);
+    let version = file(&world, &objects, &content, 2 << 20);
+    let mut worker = world.start(world.config()).await;
+    let last = read_all(&*worker.port, 102, 1, fill(10, 2)).await.unwrap();
+    assert!(last == content[4 * MIB..]);
+    let tasks = (0..3)
+        .map(|index| {
+            task(
+                100 + index,
+                &version,
+                index << 21,
+                (2 << 20).min((5 << 20) - (index << 21)),
+            )
+        })
+        .collect::<Vec<_>>();
+    assert_eq!(
+        load(&worker, tasks.clone()).await,
+        [Ok(2 << 20), Ok(2 << 20), Ok(0)]
+    );
+    assert_eq!(load(&worker, tasks).await, [Ok(0), Ok(0), Ok(0)]);
+    assert_eq!(objects.bytes_read(), 5 << 20);
+    for index in 0..3u64 {
+        let block = read_all(&*worker.port, 100 + index, 1, None).await.unwrap();
+        let start = (index as usize) << 21;
+        assert!(block == content[start..(start + (2 << 20)).min(5 << 20)]);
+    }
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_reader_joins_a_load_under_way() {
+    let objects = Objects::closed();
+    let world = world(&objects);
+    let content = bytes_of(4, 20 * MIB);
+    let version = file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config()).await;
+    let loading = load(&worker, vec![task(100, &version, 0, 20 << 20)]);
+    let reading = read_all(&*worker.port, 100, 1, fill(10, 0));
+    let opening = async { objects.gate.add_permits(1_000) };
+    let (loaded, read, ()) = futures::join!(loading, reading, opening);
+    assert_eq!(loaded, [Ok(20 << 20)]);
+    assert!(read.unwrap() == content);
+    assert_eq!(objects.bytes_read(), 20 << 20);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn an_object_that_changed_is_said_so_and_nothing_of_it_stays() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(5, 9 * MIB);
+    file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    assert_eq!(
+        read(port, 100, 1, 0, 100, fill(10, 0)).await.unwrap(),
+        content[..100]
+    );
+    objects.put("a/b", "v2", bytes_of(6, 9 * MIB));
+    let changed = read(port, 100, 1, 8 << 20, 100, fill(10, 0)).await.unwrap_err();
+    assert_eq!(changed.kind, ErrorKind::UfsChanged);
+    assert!(
+        changed.message.contains("a/b") && changed.message.contains("block 100"),
+        "{changed}"
+    );
+    world
+        .until("the master is told", |master| master.changed == [InodeId(10)])
+        .await;
+    let again = read(port, 100, 1, 0, 100, fill(10, 0)).await.unwrap_err();
+    assert_eq!(
+        again.kind,
+        ErrorKind::UfsChanged,
+        "bytes of the old version are gone"
+    );
+    let old = read(port, 100, 2, 0, 100, fill(10, 0)).await.unwrap_err();
+    assert_eq!(old.kind, ErrorKind::Stale);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_failing_source_is_an_error_and_then_works_again() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(7, 3 * MIB);
+    let version = file(&world, &objects, &content, 64 << 20);
+    objects.state.lock().unwrap().failures = 1;
+    let mut worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    let failed = read(port, 100, 1, 0, 100, fill(10, 0)).await.unwrap_err();
+    assert_eq!(failed.kind, ErrorKind::Ufs);
+    objects.state.lock().unwrap().short_by = 1;
+    let short = load(&worker, vec![task(100, &version, 0, 3 << 20)]).await;
+    assert_eq!(
+        short
+            .into_iter()
+            .map(|outcome| outcome.unwrap_err().kind)
+            .collect::<Vec<_>>(),
+        [ErrorKind::Ufs]
+    );
+    objects.state.lock().unwrap().short_by = 0;
+    assert!(read_all(port, 100, 1, fill(10, 0)).await.unwrap() == content);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn without_room_reads_go_through_and_loads_say_so() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(8, 3 * MIB);
+    let version = file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config_of(&[("d0", Tier::Ssd, 1 << 20)])).await;
+    assert!(read_all(&*worker.port, 100, 1, fill(10, 0)).await.unwrap() == content);
+    let loaded = load(&worker, vec![task(100, &version, 0, 3 << 20)]).await;
+    assert_eq!(
+        loaded
+            .into_iter()
+            .map(|outcome| outcome.unwrap_err().kind)
+            .collect::<Vec<_>>(),
+        [ErrorKind::NoSpace]
+    );
+    assert!(world.master.state.lock().unwrap().held.is_empty());
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_fill_goes_on_after_a_stop() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(9, 10 * MIB);
+    file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config()).await;
+    read(&*worker.port, 100, 1, 5 << 20, 100, fill(10, 0))
+        .await
+        .unwrap();
+    for _ in 0..1_000 {
+        let before = objects.bytes_read();
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        if before == objects.bytes_read() {
+            break;
+        }
+    }
+    worker.stop().await;
+    drop(worker);
+    let mut worker = world.start(world.config()).await;
+    assert!(read_all(&*worker.port, 100, 1, fill(10, 0)).await.unwrap() == content);
+    assert_eq!(
+        objects.bytes_read(),
+        10 << 20,
+        "what was fetched before the stop is not fetched again"
+    );
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_corrupt_cached_block_is_fetched_again() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(10, 200_000);
+    file(&world, &objects, &content, 1 << 20);
+    let mut worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    read_all(port, 100, 1, fill(10, 0)).await.unwrap();
+    flip(&world.disk("d0"), 100, 70_000);
+    let looked = read(port, 100, 1, 70_001, 10, fill(10, 0)).await.unwrap();
+    assert_eq!(looked, content[70_001..70_011]);
+    assert_eq!(objects.bytes_read(), 400_000);
+    assert_eq!(read_all(port, 100, 1, None).await.unwrap(), content);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_block_deleted_while_it_is_filled_is_gone() {
+    let objects = Objects::closed();
+    let world = world(&objects);
+    let content = bytes_of(11, 3 * MIB);
+    let version = file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config()).await;
+    let loading = load(&worker, vec![task(100, &version, 0, 3 << 20)]);
+    let deleting = async {
+        while !block_file(&world.disk("d0"), 100).exists() {
+            tokio::task::yield_now().await;
+        }
+        let delete = DeleteBlocks {
+            blocks: vec![BlockId(100)],
+        };
+        // The file is there a moment before the index says so.
+        while block_file(&world.disk("d0"), 100).exists() {
+            call(&*worker.port, delete.clone(), CallContext::default())
+                .await
+                .unwrap();
+        }
+        objects.gate.add_permits(1_000);
+    };
+    let (loaded, ()) = futures::join!(loading, deleting);
+    assert_eq!(
+        loaded
+            .into_iter()
+            .map(|outcome| outcome.unwrap_err().kind)
+            .collect::<Vec<_>>(),
+        [ErrorKind::NotFound]
+    );
+    assert!(!block_file(&world.disk("d0"), 100).exists());
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn an_exported_file_has_its_blocks_in_order_and_zeros_in_its_holes() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let mut worker = world.start(world.config()).await;
+    let block_bytes = 2 << 20;
+    let size_bytes: u64 = 5 << 20;
+    let mut expected = vec![0; size_bytes as usize];
+    for (index, len) in [(0, 2 * MIB), (1, 100_000)] {
+        let body = bytes_of(index, len);
+        put(&*worker.port, 200 + index, 1, body.clone()).await.unwrap();
+        let start = (index as usize) << 21;
+        expected[start..start + len].copy_from_slice(&body);
+    }
+    let version = UfsVersion {
+        size_bytes,
+        mtime_ms: 0,
+        etag: None,
+    };
+    let mut layout = layout(11, "out", &version, block_bytes, 200);
+    layout.blocks[1].block.len_bytes = 100_000;
+    layout.blocks[2].block.len_bytes = 0;
+    let export = ExportFile {
+        inode: InodeId(11),
+        mount: MountId(1),
+        key: "out".to_owned(),
+        size_bytes,
+        layout,
+    };
+    let exported = call(&*worker.port, export, CallContext::default()).await.unwrap();
+    let (content, written) = objects.state.lock().unwrap().objects["out"].clone();
+    assert_eq!(exported.version, written);
+    assert!(content == expected);
+    worker.stop().await;
+}

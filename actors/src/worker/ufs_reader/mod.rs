@@ -1,0 +1,18 @@
+//! Fills blocks from under file systems: for readers as they read, for the master as it asks.
+//!
+//! Owns the fills under way. Each block is filled by one fill, which fetches every chunk once for any number of
+//! readers, writes it as it arrives and answers whoever waits for it. A whole block is sealed and reported.
+//!
+//! Invariants:
+//! - One fill reads one version of the object: when the object changes, what was filled is dropped.
+//! - Bytes in memory on their way to the disk are within the budgets: one for readers, one for loads.
+//! - A reader is answered only with bytes whose checksum was computed from what arrived.
+
+mod actor;
+mod plan;
+mod resolve;
+mod transfer;
+
+pub use actor::{ReadThrough, StopReader, UfsReader};
+pub use resolve::Resolver;
+pub use transfer::Budget;

@@ -1,0 +1,199 @@
+//! Asks the master what object is behind a block, and how to reach it. A client's word is not taken for either.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curvine_protocol::master::{DescribeFile, ReportUfsChanged, ResolveMount};
+use curvine_protocol::worker::{Fill, LoadTask};
+use curvine_protocol::{BlockId, Error, ErrorKind, FileLayout, InodeId, MountId, Result};
+use quick_cache::sync::Cache;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::transfer::Target;
+use crate::kit::{Clock, MasterRef};
+use crate::worker::membership::{Session, ask_master};
+use crate::worker::source::{ObjectSource, Sources};
+
+/// How long a layout is believed. A new version of a file has new blocks, so an old one can only fail to match.
+const LAYOUT_AGE: Duration = Duration::from_secs(2);
+const MOUNT_AGE: Duration = Duration::from_secs(60);
+const LAYOUTS_MAX: usize = 4_096;
+const MOUNTS_MAX: usize = 1_024;
+const TRIES: u32 = 3;
+
+pub struct Resolver {
+    master: MasterRef,
+    session: watch::Receiver<Option<Session>>,
+    sources: Arc<dyn Sources>,
+    clock: Arc<dyn Clock>,
+    layouts: Cache<InodeId, (Instant, Arc<FileLayout>)>,
+    mounts: Cache<MountId, (Instant, Arc<dyn ObjectSource>)>,
+}
+
+impl Resolver {
+    pub fn new(
+        master: MasterRef,
+        session: watch::Receiver<Option<Session>>,
+        sources: Arc<dyn Sources>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Resolver {
+            master,
+            session,
+            sources,
+            clock,
+            layouts: Cache::new(LAYOUTS_MAX),
+            mounts: Cache::new(MOUNTS_MAX),
+        }
+    }
+
+    /// What to fill a block with that a reader asked for.
+    ///
+    /// # Errors
+    /// `Stale` if the block is not of the file any more; `NotFound` if the file has no object; those of the master.
+    pub async fn target(&self, block: BlockId, generation: u32, fill: &Fill) -> Result<Target> {
+        for fresh in [false, true] {
+            let layout = self.layout(fill.inode, fresh).await?;
+            let index = fill.block_index as usize;
+            let Some(located) = layout
+                .blocks
+                .get(index)
+                .filter(|located| located.block.id == block && located.block.generation == generation)
+            else {
+                continue;
+            };
+            let Some(object) = &layout.source else {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!(
+                        "block {block} is not on this worker and inode {} has no object behind it",
+                        fill.inode
+                    ),
+                ));
+            };
+            return Ok(Target {
+                block,
+                generation,
+                len_bytes: located.block.len_bytes,
+                object_offset_bytes: index as u64 * layout.attr.block_bytes,
+                inode: Some(fill.inode),
+                mount: object.mount,
+                key: object.key.clone(),
+                version: object.version.clone(),
+                source: self.source(object.mount).await?,
+            });
+        }
+        Err(Error::new(
+            ErrorKind::Stale,
+            format!(
+                "block {block} is not of inode {} any more; look the file up again",
+                fill.inode
+            ),
+        ))
+    }
+
+    /// What to fill a block with that the master asked for.
+    ///
+    /// # Errors
+    /// Those of the master.
+    pub async fn load_target(&self, task: &LoadTask) -> Result<Target> {
+        Ok(Target {
+            block: task.block,
+            generation: task.generation,
+            len_bytes: task.len_bytes,
+            object_offset_bytes: task.object_offset_bytes,
+            inode: None,
+            mount: task.source.mount,
+            key: task.source.key.clone(),
+            version: task.source.version.clone(),
+            source: self.source(task.source.mount).await?,
+        })
+    }
+
+    async fn layout(&self, inode: InodeId, fresh: bool) -> Result<Arc<FileLayout>> {
+        let now = self.clock.now();
+        if let Some((at, layout)) = self.layouts.get(&inode)
+            && !fresh
+            && now.duration_since(at) < LAYOUT_AGE
+        {
+            return Ok(layout);
+        }
+        let layout = self
+            .ask(|session| DescribeFile {
+                worker: session.worker,
+                token: session.token,
+                inode,
+            })
+            .await?;
+        let layout = Arc::new(layout);
+        self.layouts.insert(inode, (now, layout.clone()));
+        Ok(layout)
+    }
+
+    /// The under file system of a mount.
+    ///
+    /// # Errors
+    /// Those of the master and of opening it.
+    pub async fn source(&self, mount: MountId) -> Result<Arc<dyn ObjectSource>> {
+        let now = self.clock.now();
+        if let Some((at, source)) = self.mounts.get(&mount)
+            && now.duration_since(at) < MOUNT_AGE
+        {
+            return Ok(source);
+        }
+        let secret = self
+            .ask(|session| ResolveMount {
+                worker: session.worker,
+                token: session.token,
+                mount,
+            })
+            .await?;
+        let source = self.sources.open(&secret.record)?;
+        self.mounts.insert(mount, (now, source.clone()));
+        Ok(source)
+    }
+
+    /// Asks with the current token; again where it turns out to be an old one.
+    async fn ask<C>(&self, make: impl Fn(Session) -> C) -> Result<C::Reply>
+    where
+        C: curvine_protocol::Call,
+        dyn crate::kit::MasterPort: crate::kit::Endpoint<C>,
+    {
+        let mut session = self.session.clone();
+        let mut outcome = Err(Error::new(
+            ErrorKind::Unreachable,
+            "this worker is not registered with a master yet",
+        ));
+        for _ in 0..TRIES {
+            let current = *session.borrow_and_update();
+            if let Some(current) = current {
+                outcome = ask_master(self.master.clone(), make(current)).await;
+                match &outcome {
+                    Err(error) if error.kind == ErrorKind::NotPermitted => {}
+                    _ => return outcome,
+                }
+            }
+            let _ = tokio::time::timeout(Duration::from_secs(2), session.changed()).await;
+        }
+        outcome
+    }
+
+    /// What is remembered of a target turned out to be wrong: the object changed, or the credentials do not work.
+    pub async fn failed(&self, target: &Target, kind: ErrorKind) {
+        if matches!(kind, ErrorKind::UfsDenied | ErrorKind::Unreachable) {
+            self.mounts.remove(&target.mount);
+        }
+        let Some(inode) = target.inode.filter(|_| kind == ErrorKind::UfsChanged) else {
+            return;
+        };
+        self.layouts.remove(&inode);
+        let changed = ReportUfsChanged {
+            inode,
+            expected: target.version.clone(),
+        };
+        if let Err(error) = ask_master(self.master.clone(), changed).await {
+            tracing::warn!("telling the master that `{}` changed: {error}", target.key);
+        }
+    }
+}
