@@ -66,8 +66,6 @@ section! {
         block_size: Size = text("128MiB");
         /// On how many workers a block is kept, unless the file's creator says otherwise.
         replicas: u64 = 1;
-        /// A worker that is silent for longer is lost: its blocks count as missing until it is back.
-        worker_lost_after: Span = text("10s");
     }
 }
 

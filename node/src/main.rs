@@ -1,1 +1,108 @@
-fn main() {}
+//! The `curvine-node` binary: where the actors run.
+//!
+//! - [`args`] and `curvine-conf` say what to run; [`roles`] wires it; [`ready`] says what is served and what to type next.
+//! - [`data_dir`]: one process owns a data directory, which belongs to one cluster and one role.
+//! - [`web`]: the status page and metrics.
+//!
+//! Invariants: whoever listens is the owner of its data directory; a panic ends the process, never a part of it; a stop
+//! ends in order and within a deadline: mount, web, worker, master.
+
+mod args;
+mod data_dir;
+mod logs;
+mod ready;
+mod roles;
+mod signals;
+mod web;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use curvine_actors::kit::Ports;
+use curvine_conf::Loaded;
+use curvine_protocol::Result;
+
+use args::{Args, Command};
+use roles::Running;
+use signals::StopSignals;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long a stop in order may take before the process ends anyway. Nothing acknowledged is lost by that.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(Command::ConfigReference { sample }) = args.command {
+        print!(
+            "{}",
+            match sample {
+                true => curvine_conf::render::sample(),
+                false => curvine_conf::render::reference(),
+            }
+        );
+        return ExitCode::SUCCESS;
+    }
+    match run(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("curvine-node: {error}");
+            ExitCode::from(error.kind.exit_code() as u8)
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let loaded = curvine_conf::load(&args.sources())?;
+    logs::start(&loaded.config.log)?;
+    logs::abort_on_panic();
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    open_files_limit();
+    actix_rt::System::new().block_on(serve(args, &loaded, begun))
+}
+
+/// Starts, serves until told to stop, stops.
+async fn serve(args: &Args, loaded: &Loaded, begun: Instant) -> Result<ExitCode> {
+    let mut signals = StopSignals::listen()?;
+    let ports = Ports::system();
+    let running = tokio::select! {
+        running = Running::start(args.role, loaded, &ports) => running?,
+        signal = signals.next() => {
+            tracing::info!("{signal} while starting");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    running.ready(begun.elapsed()).say(loaded.config.log.format);
+
+    let signal = signals.next().await;
+    tracing::info!("{signal}: stopping; once more aborts");
+    tokio::select! {
+        () = running.stop() => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = tokio::time::sleep(STOP_DEADLINE) => {
+            tracing::error!("not everything stopped within {} s; ending anyway", STOP_DEADLINE.as_secs());
+            Ok(ExitCode::FAILURE)
+        }
+        signal = signals.next() => {
+            tracing::warn!("{signal} again: aborted");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Blocks, connections and UFS transfers hold descriptors: take as many as the system lets us.
+fn open_files_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}

@@ -1,0 +1,46 @@
+//! Logs to standard error; a panic anywhere ends the process.
+
+use std::io::IsTerminal;
+
+use curvine_conf::{LogFormat, LogSection};
+use curvine_protocol::{Error, ErrorKind, Result};
+use tracing_subscriber::EnvFilter;
+
+/// Libraries that narrate every step at `info`. Name one in the level to hear it.
+const QUIET: &str = "openraft=warn,opendal=warn";
+
+/// Sends logs to standard error. `RUST_LOG` wins over the configured level.
+///
+/// # Errors
+/// `Config` if the level is none.
+pub fn start(section: &LogSection) -> Result<()> {
+    let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| format!("{QUIET},{}", section.level));
+    let filter = EnvFilter::try_new(&directives).map_err(|e| {
+        Error::new(
+            ErrorKind::Config,
+            format!(
+                "`log.level`: `{}` is not a log level such as \"info\": {e}",
+                section.level
+            ),
+        )
+    })?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match section.format {
+        LogFormat::Text => logs.with_target(false).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    Ok(())
+}
+
+/// A panic leaves an actor dead and its callers waiting; a dead process is noticed and restarted from outside.
+pub fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        tracing::error!(%panic, "a thread panicked: the node aborts, to be restarted; nothing acknowledged is lost");
+        std::process::abort();
+    }));
+}

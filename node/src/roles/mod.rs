@@ -1,0 +1,158 @@
+//! What a process runs: the actors of its roles and how they are wired.
+//!
+//! With `--role all` the actors hold each other's ports directly; there is no socket between them. The listeners are
+//! there for others. Things start from the bottom up (master, worker, mount, web) and stop in the other order.
+
+mod master;
+mod worker;
+mod workers;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curvine_actors::kit::peer::Peer;
+use curvine_actors::kit::{MasterRef, Ports};
+use curvine_conf::{Config, Loaded};
+use curvine_protocol::{ClusterId, Error, ErrorKind, Result};
+
+use crate::args::Role;
+use crate::ready::Ready;
+use crate::web::{Metrics, Shown, Web};
+use master::MasterRole;
+use worker::WorkerRole;
+use workers::Workers;
+
+/// A process that serves.
+pub struct Running {
+    role: Role,
+    config: Config,
+    web: Option<Web>,
+    worker: Option<WorkerRole>,
+    master: Option<MasterRole>,
+}
+
+impl Running {
+    /// Answers when everything serves. What was started is stopped again if something fails.
+    pub async fn start(role: Role, loaded: &Loaded, ports: &Ports) -> Result<Self> {
+        let mut running = Running {
+            role,
+            config: loaded.config.clone(),
+            web: None,
+            worker: None,
+            master: None,
+        };
+        match running.start_parts(loaded, ports).await {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                running.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_parts(&mut self, loaded: &Loaded, ports: &Ports) -> Result<()> {
+        let config = &loaded.config;
+        if self.role == Role::Fuse || !config.fuse.mount_point.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "this build has no FUSE mount: start it without --mount-point",
+            ));
+        }
+        let metrics = Metrics::start()?;
+        let workers = Workers::new(ports);
+        let mut cluster = expected_cluster(config)?;
+        if matches!(self.role, Role::All | Role::Master) {
+            let master = MasterRole::start(config, ports, workers.clone()).await?;
+            cluster = Some(master.cluster());
+            self.master = Some(master);
+        }
+        let master = match &self.master {
+            Some(master) => master.port(),
+            None => remote_master(config, ports)?,
+        };
+        if matches!(self.role, Role::All | Role::Worker) {
+            let mut worker = WorkerRole::start(config, ports, master.clone(), cluster).await?;
+            if let Some(cluster) = cluster {
+                worker.belongs_to(cluster)?;
+            }
+            workers.wire(worker.id(), worker.port());
+            self.worker = Some(worker);
+        }
+        let shown = Shown {
+            role: self.role.name(),
+            master,
+            metrics,
+        };
+        self.web = Web::start(&config.web.listen, loaded.is_set("web.listen"), shown).await?;
+        Ok(())
+    }
+
+    /// What this process serves.
+    pub fn ready(&self, after: Duration) -> Ready {
+        let owns_data = self.master.is_some() || self.worker.is_some();
+        let data_dir = Path::new(&self.config.node.data_dir);
+        Ready {
+            event: "ready",
+            version: env!("CARGO_PKG_VERSION"),
+            role: self.role.name(),
+            pid: std::process::id(),
+            cluster: self.master.as_ref().map(|master| master.cluster().to_string()),
+            master: self.master.as_ref().map(|master| master.address().to_owned()),
+            worker: self.worker.as_ref().map(|worker| worker.address().to_owned()),
+            masters: match self.master {
+                Some(_) => Vec::new(),
+                None => self
+                    .config
+                    .client
+                    .masters
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+            },
+            data_dirs: self
+                .worker
+                .as_ref()
+                .map_or_else(Vec::new, |worker| worker.data_dirs.clone()),
+            web: self.web.as_ref().map(|web| web.address().to_owned()),
+            data_dir: owns_data.then(|| {
+                let absolute = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
+                absolute.display().to_string()
+            }),
+            mount_point: None,
+            ready_ms: after.as_millis() as u64,
+        }
+    }
+
+    /// Stops in order: nobody is asked after they have stopped.
+    pub async fn stop(self) {
+        drop(self.web);
+        if let Some(worker) = self.worker {
+            worker.stop().await;
+        }
+        if let Some(master) = self.master {
+            master.stop().await;
+        }
+    }
+}
+
+/// The masters of this process, where it is none itself.
+fn remote_master(config: &Config, ports: &Ports) -> Result<MasterRef> {
+    let Some(first) = config.client.masters.first() else {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "no master is named: set --master HOST:PORT or `client.masters`",
+        ));
+    };
+    Ok(Arc::new(Peer::start(first.as_str(), ports)))
+}
+
+/// The cluster that the configuration demands.
+fn expected_cluster(config: &Config) -> Result<Option<ClusterId>> {
+    match config.node.cluster.trim() {
+        "" => Ok(None),
+        id => ClusterId::try_from(id.to_owned())
+            .map(Some)
+            .map_err(|e| Error::new(ErrorKind::Config, format!("`cluster`: {e}"))),
+    }
+}

@@ -1,0 +1,116 @@
+//! The worker of a process.
+
+use std::path::Path;
+use std::time::Duration;
+
+use curvine_actors::kit::listener::{Limits, Serving, bind};
+use curvine_actors::kit::{MasterRef, Ports, WorkerRef};
+use curvine_actors::worker::{self, FsyncPolicy, WorkerConfig, WorkerHandle};
+use curvine_conf::{Config, Reserve};
+use curvine_protocol::cluster::Tier;
+use curvine_protocol::{ClusterId, Result, WorkerId};
+
+use crate::data_dir::DataDir;
+
+/// How long calls in flight may take to end at a stop.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A worker that serves.
+pub struct WorkerRole {
+    handle: WorkerHandle,
+    serving: Serving,
+    address: String,
+    /// `[TIER:CAPACITY]path` of each directory.
+    pub data_dirs: Vec<String>,
+    /// Holds the locks until everything else has stopped.
+    dirs: Vec<DataDir>,
+}
+
+impl WorkerRole {
+    /// `cluster`: the cluster it must belong to, if that is known.
+    pub async fn start(
+        config: &Config,
+        ports: &Ports,
+        master: MasterRef,
+        cluster: Option<ClusterId>,
+    ) -> Result<Self> {
+        let section = &config.worker;
+        let mut entries = section.data_dirs.clone();
+        if entries.is_empty() {
+            entries.push(curvine_conf::DataDir {
+                tier: Tier::Ssd,
+                capacity: None,
+                path: Path::new(&config.node.data_dir).join("worker"),
+            });
+        }
+        let mut dirs = Vec::new();
+        for entry in &mut entries {
+            let dir = DataDir::open(&entry.path, "worker", cluster)?;
+            entry.path = dir.path().to_owned();
+            dirs.push(dir);
+        }
+        let bound = bind(section.listen.as_str(), ports).await?;
+        let address = match section.advertise.as_str() {
+            "" => bound.address(),
+            advertised => advertised.to_owned(),
+        };
+        let mut worker = WorkerConfig::new(
+            entries
+                .iter()
+                .map(|entry| worker::DataDir {
+                    tier: entry.tier,
+                    capacity_bytes: entry.capacity.map(|capacity| capacity.0),
+                    path: entry.path.clone(),
+                })
+                .collect(),
+        );
+        worker.disk.reserve_bytes = match section.reserve {
+            Reserve::Auto => None,
+            Reserve::Of(size) => Some(size.0),
+        };
+        worker.disk.fsync = match section.fsync {
+            curvine_conf::FsyncPolicy::Never => FsyncPolicy::Never,
+            curvine_conf::FsyncPolicy::OnClose => FsyncPolicy::OnClose,
+            curvine_conf::FsyncPolicy::Periodic => FsyncPolicy::Periodic,
+        };
+        worker.heartbeat = section.heartbeat.0;
+        worker.fill_budget_bytes = section.fill_buffers.0;
+        let handle = worker::start(worker, ports.clone(), master, address.clone()).await?;
+        let serving = bound.serve_worker(handle.port.clone(), Limits::default());
+        Ok(WorkerRole {
+            handle,
+            serving,
+            address,
+            data_dirs: entries.iter().map(ToString::to_string).collect(),
+            dirs,
+        })
+    }
+
+    /// Where others reach it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Records the cluster in the data directories.
+    ///
+    /// # Errors
+    /// `WrongCluster` if one belongs to another.
+    pub fn belongs_to(&mut self, cluster: ClusterId) -> Result<()> {
+        self.dirs.iter_mut().try_for_each(|dir| dir.belongs_to(cluster))
+    }
+
+    pub fn id(&self) -> WorkerId {
+        self.handle.id
+    }
+
+    pub fn port(&self) -> WorkerRef {
+        self.handle.port.clone()
+    }
+
+    /// Ends the calls in flight, syncs, lets go of the directories.
+    pub async fn stop(mut self) {
+        self.serving.stop(PATIENCE).await;
+        self.handle.stop().await;
+        drop(self.dirs);
+    }
+}

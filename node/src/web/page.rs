@@ -1,0 +1,163 @@
+//! The status page for people.
+
+use std::fmt::Write;
+
+use curvine_protocol::Result;
+use curvine_protocol::cluster::{ClusterStatus, WorkerState};
+
+const LINE: &str = "writing to a String cannot fail";
+
+const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>\
+    <meta name=viewport content='width=device-width'><title>Curvine</title><style>\
+    body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em;color:#222}\
+    table{border-collapse:collapse;width:100%;margin:.5em 0 1.5em}td,th{text-align:left;padding:.3em .6em;\
+    border-bottom:1px solid #ddd}th{font-weight:600;background:#f6f6f6}.bad{color:#b00020}.num{text-align:right}\
+    </style>";
+
+/// The page for a cluster's status, or for the error in its place.
+pub fn render(role: &str, status: &Result<ClusterStatus>) -> String {
+    let mut out = String::from(HEAD);
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            write!(
+                out,
+                "<h1>Curvine ({role})</h1><p class=bad>{}</p>",
+                escape(&error.message)
+            )
+            .expect(LINE);
+            return out;
+        }
+    };
+    write!(
+        out,
+        "<h1>Curvine {}</h1><p>Cluster <code>{}</code>, this node: {role}. {} inodes, {} mounts, up {} s.</p>",
+        escape(&status.version),
+        status.cluster,
+        status.inodes,
+        status.mounts,
+        status.uptime_s
+    )
+    .expect(LINE);
+    out.push_str("<h2>Masters</h2><table><tr><th>id<th>address<th>role<th class=num>applied</tr>");
+    for master in &status.masters {
+        write!(
+            out,
+            "<tr><td>{}<td>{}<td>{}<td class=num>{}</tr>",
+            master.id,
+            escape(&master.address),
+            escape(&master.role),
+            master.applied_index
+        )
+        .expect(LINE);
+    }
+    out.push_str(
+        "</table><h2>Workers</h2><table><tr><th>id<th>address<th>state<th>tier<th>directory<th class=num>blocks\
+         <th class=num>used<th class=num>available<th class=num>capacity</tr>",
+    );
+    for worker in &status.workers {
+        let state = match worker.state {
+            WorkerState::Live => "live",
+            WorkerState::Lost => "<span class=bad>lost</span>",
+        };
+        for disk in &worker.disks {
+            let failure = disk
+                .failure
+                .as_ref()
+                .map(|failure| format!(" <span class=bad>{}</span>", escape(failure)))
+                .unwrap_or_default();
+            write!(
+                out,
+                "<tr><td>{}<td>{}<td>{state}<td>{}<td>{}{failure}<td class=num>{}<td class=num>{}<td class=num>{}\
+                 <td class=num>{}</tr>",
+                worker.id,
+                escape(&worker.address),
+                disk.tier,
+                escape(&disk.path),
+                disk.blocks,
+                size(disk.used_bytes),
+                size(disk.available_bytes),
+                size(disk.capacity_bytes)
+            )
+            .expect(LINE);
+        }
+    }
+    out.push_str("</table><p><a href=/metrics>metrics</a> · <a href=/api/status>status as JSON</a></p>");
+    out
+}
+
+/// Bytes for people: `1.5 GiB`.
+fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            let digits = usize::from(value.fract() > 0.05 && value < 100.0);
+            return format!("{value:.digits$} {unit}");
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} PiB")
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use curvine_protocol::cluster::{DiskStatus, MasterStatus, Tier, WorkerStatus};
+    use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, WorkerId};
+
+    #[test]
+    fn what_others_named_is_shown_as_text() {
+        let status = ClusterStatus {
+            cluster: ClusterId(1),
+            version: "0.1.0".to_owned(),
+            masters: vec![MasterStatus {
+                id: NodeId(1),
+                address: "127.0.0.1:8995".to_owned(),
+                role: "leader".to_owned(),
+                applied_index: 42,
+            }],
+            workers: vec![WorkerStatus {
+                id: WorkerId(3),
+                address: "127.0.0.1:8996".to_owned(),
+                state: WorkerState::Live,
+                disks: vec![DiskStatus {
+                    tier: Tier::Ssd,
+                    path: "/data/<script>".to_owned(),
+                    capacity_bytes: 3 << 30,
+                    used_bytes: 1536,
+                    available_bytes: 3 << 29,
+                    blocks: 9,
+                    failure: None,
+                }],
+                last_heartbeat_ms_ago: 10,
+                version: "0.1.0".to_owned(),
+            }],
+            inodes: 5,
+            mounts: 0,
+            uptime_s: 1,
+        };
+        let page = render("all", &Ok(status));
+        assert!(page.contains(
+            "<tr><td>3<td>127.0.0.1:8996<td>live<td>SSD<td>/data/&lt;script&gt;<td class=num>9\
+             <td class=num>1.5 KiB<td class=num>1.5 GiB<td class=num>3 GiB</tr>"
+        ));
+        assert!(!page.contains("<script>"));
+    }
+
+    #[test]
+    fn a_silent_master_is_said() {
+        let page = render(
+            "worker",
+            &Err(Error::new(ErrorKind::Timeout, "the master does not answer")),
+        );
+        assert!(page.ends_with("<h1>Curvine (worker)</h1><p class=bad>the master does not answer</p>"));
+    }
+}
