@@ -80,10 +80,6 @@ impl DataDir {
         &self.path
     }
 
-    pub fn cluster(&self) -> Option<ClusterId> {
-        self.identity.cluster
-    }
-
     /// Records the cluster that the directory turned out to belong to.
     ///
     /// # Errors
@@ -218,7 +214,7 @@ mod tests {
         );
         drop(dir);
         let again = DataDir::open(&path, "master", Some(OURS)).expect("opens again");
-        assert_eq!(again.cluster(), Some(OURS));
+        assert_eq!(again.identity.cluster, Some(OURS));
     }
 
     #[test]
