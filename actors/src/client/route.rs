@@ -1,0 +1,433 @@
+//! To whom a call goes, how often it is tried, and which of a client's changes it is.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::master::{EndSession, GetRoutes, RenewSession, SESSION_RENEW_MS};
+use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, Mutation, Result, WorkerId};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::ClientOptions;
+use crate::kit::peer::Peer;
+use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
+
+/// Workers of the same process.
+pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>;
+
+/// A call of a client that does not say otherwise.
+const CALL_DEADLINE_MS: u32 = 30_000;
+/// Calls that take as long as a service far away: checks of mounts, walks of big trees, exports.
+const LONG_DEADLINE_MS: u32 = 3_600_000;
+const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// The routes of one client session. [`Client`](super::Client) is a handle on it.
+pub struct Router {
+    session: Arc<Session>,
+    uid: u32,
+    gid: u32,
+}
+
+struct Session {
+    id: ClientId,
+    masters: Vec<(String, MasterRef)>,
+    leader: AtomicUsize,
+    local_workers: LocalWorkers,
+    /// Proxies by address; bulk data has connections of its own, apart from the masters'.
+    workers: Mutex<HashMap<String, WorkerRef>>,
+    sequences: Mutex<Sequences>,
+    /// Whether the masters know the session: it has changed something.
+    known: AtomicBool,
+    options: ClientOptions,
+    ports: Ports,
+    /// Where the proxies live; none in a local client, whose actors live where it was made.
+    host: Option<Host>,
+    ended: CancellationToken,
+}
+
+#[derive(Default)]
+struct Sequences {
+    last: u64,
+    in_flight: BTreeSet<u64>,
+}
+
+impl Sequences {
+    fn begin(&mut self) -> u64 {
+        self.last += 1;
+        self.in_flight.insert(self.last);
+        self.last
+    }
+
+    fn acked_below(&self) -> u64 {
+        self.in_flight.first().copied().unwrap_or(self.last + 1)
+    }
+}
+
+/// A thread with an actix system for the proxies: a client works in any runtime.
+struct Host {
+    arbiter: actix_rt::ArbiterHandle,
+    system: actix_rt::System,
+}
+
+impl Host {
+    fn start() -> Result<Host> {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::Builder::new()
+            .name("curvine-client".to_owned())
+            .spawn(move || {
+                let runner = actix_rt::System::new();
+                let _ = tell.send((actix_rt::Arbiter::current(), actix_rt::System::current()));
+                if let Err(error) = runner.run() {
+                    tracing::error!(%error, "the client's system ended with an error");
+                }
+            })
+            .map_err(|e| Error::from(e).while_doing("starting the client's thread"))?;
+        let (arbiter, system) = told
+            .recv()
+            .map_err(|_| Error::internal("the client's thread ended before it began"))?;
+        Ok(Host { arbiter, system })
+    }
+
+    /// Runs something on the host's thread and waits for its result.
+    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let (done, result) = std::sync::mpsc::channel();
+        self.arbiter.spawn_fn(move || drop(done.send(work())));
+        result
+            .recv()
+            .map_err(|_| Error::new(ErrorKind::Stopping, "the client is closed"))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.system.stop();
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics while holding this")
+}
+
+impl Router {
+    pub(super) async fn connect(
+        addresses: Vec<String>,
+        options: ClientOptions,
+        ports: Ports,
+    ) -> Result<Arc<Router>> {
+        if addresses.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "no master address: give --master HOST:PORT,... or set CURVINE_MASTER",
+            ));
+        }
+        let host = Host::start()?;
+        let masters = {
+            let (addresses, ports) = (addresses.clone(), ports.clone());
+            host.run(move || {
+                let proxy = |address: String| {
+                    (
+                        address.clone(),
+                        Arc::new(Peer::start(address, &ports)) as MasterRef,
+                    )
+                };
+                addresses.into_iter().map(proxy).collect::<Vec<_>>()
+            })?
+        };
+        let router = Self::new(masters, Arc::new(|_| None), options.clone(), ports, Some(host));
+        let reached = router.ask_for(GetRoutes {}, options.connect_timeout, 3_000).await;
+        reached.map_err(|error| match error.kind {
+            ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::NotLeader | ErrorKind::Stopping => Error::new(
+                error.kind,
+                format!(
+                    "no master answers at {}: {}. Is `curvine-node` running there, and is --master (or CURVINE_MASTER) right?",
+                    addresses.join(", "),
+                    error.message
+                ),
+            ),
+            _ => error,
+        })?;
+        let renewing = router.session.clone();
+        let work = move || drop(actix_rt::spawn(renew(Arc::downgrade(&renewing))));
+        router
+            .session
+            .host
+            .as_ref()
+            .map(|host| host.run(work))
+            .transpose()?;
+        Ok(router)
+    }
+
+    pub(super) fn local(
+        master: MasterRef,
+        workers: LocalWorkers,
+        options: ClientOptions,
+        ports: Ports,
+    ) -> Arc<Router> {
+        let router = Self::new(vec![("local".to_owned(), master)], workers, options, ports, None);
+        actix_rt::spawn(renew(Arc::downgrade(&router.session)));
+        router
+    }
+
+    fn new(
+        masters: Vec<(String, MasterRef)>,
+        local_workers: LocalWorkers,
+        options: ClientOptions,
+        ports: Ports,
+        host: Option<Host>,
+    ) -> Arc<Router> {
+        let (uid, gid) = (options.uid, options.gid);
+        let session = Session {
+            id: ClientId(ports.random.next_u64() | 1),
+            masters,
+            leader: AtomicUsize::new(0),
+            local_workers,
+            workers: Mutex::default(),
+            sequences: Mutex::default(),
+            known: AtomicBool::new(false),
+            options,
+            ports,
+            host,
+            ended: CancellationToken::new(),
+        };
+        Arc::new(Router {
+            session: Arc::new(session),
+            uid,
+            gid,
+        })
+    }
+
+    pub(super) fn for_user(&self, uid: u32, gid: u32) -> Arc<Router> {
+        Arc::new(Router {
+            session: self.session.clone(),
+            uid,
+            gid,
+        })
+    }
+
+    /// A call that changes nothing, or whose repetition changes nothing more.
+    pub async fn ask_master<C: Call>(&self, call: C) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let deadline_ms = match C::CODE {
+            // Mounts, jobs, cache, persistence and walks.
+            107 | 150..=155 => LONG_DEADLINE_MS,
+            _ => CALL_DEADLINE_MS,
+        };
+        self.ask_for(call, self.session.options.retry_for, deadline_ms)
+            .await
+    }
+
+    async fn ask_for<C: Call>(&self, call: C, retry_for: Duration, deadline_ms: u32) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let context = CallContext {
+            deadline_ms,
+            ..self.context()
+        };
+        self.session.attempt(call, context, retry_for).await
+    }
+
+    fn context(&self) -> CallContext {
+        CallContext {
+            client: self.session.id,
+            sequence: 0,
+            acked_below: 0,
+            deadline_ms: CALL_DEADLINE_MS,
+            uid: self.uid,
+            gid: self.gid,
+        }
+    }
+
+    /// A change, under one sequence however often it is tried.
+    pub async fn change<C: Mutation>(&self, call: C) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let session = &self.session;
+        session.known.store(true, Ordering::Relaxed);
+        let turn = Turn::begin(session);
+        let context = CallContext {
+            sequence: turn.sequence,
+            acked_below: turn.acked_below,
+            ..self.context()
+        };
+        session.attempt(call, context, session.options.retry_for).await
+    }
+
+    /// The port of a worker: local, or a proxy for its address.
+    pub fn worker(&self, id: WorkerId, addresses: &[WorkerAddress]) -> Result<WorkerRef> {
+        let session = &self.session;
+        if let Some(local) = (session.local_workers)(id) {
+            return Ok(local);
+        }
+        let address = addresses.iter().find(|worker| worker.id == id).ok_or_else(|| {
+            Error::new(
+                ErrorKind::BlockUnavailable,
+                format!("the address of worker {id} is not known"),
+            )
+        })?;
+        let address = address.address.clone();
+        if let Some(worker) = locked(&session.workers).get(&address) {
+            return Ok(worker.clone());
+        }
+        let ports = session.ports.clone();
+        let start = {
+            let address = address.clone();
+            move || Arc::new(Peer::start(address, &ports)) as WorkerRef
+        };
+        let worker = match &session.host {
+            Some(host) => host.run(start)?,
+            None => {
+                return Err(Error::new(
+                    ErrorKind::BlockUnavailable,
+                    format!("worker {id} at {address} is not in this process"),
+                ));
+            }
+        };
+        Ok(locked(&session.workers).entry(address).or_insert(worker).clone())
+    }
+
+    pub async fn ask_worker<C: Call>(&self, worker: &WorkerRef, call: C, body: Bytes) -> Result<Answer<C>>
+    where
+        dyn WorkerPort: Endpoint<C>,
+    {
+        Endpoint::<C>::ask(&**worker, Ask::new(call, self.context()).with_body(body)).await
+    }
+
+    pub fn retry_for(&self) -> Duration {
+        self.session.options.retry_for
+    }
+
+    pub fn ports(&self) -> &Ports {
+        &self.session.ports
+    }
+
+    pub(super) async fn end(&self) {
+        self.session.ended.cancel();
+        if self.session.known.load(Ordering::Relaxed) {
+            let context = CallContext {
+                deadline_ms: 2_000,
+                ..self.context()
+            };
+            if let Err(error) = self.session.attempt(EndSession {}, context, Duration::ZERO).await {
+                tracing::debug!(%error, "the session was not ended; the masters will let it expire");
+            }
+        }
+    }
+}
+
+impl Session {
+    async fn attempt<C: Call>(&self, call: C, context: CallContext, retry_for: Duration) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let give_up = Instant::now() + retry_for;
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            let at = self.leader.load(Ordering::Relaxed) % self.masters.len();
+            let port = &self.masters[at].1;
+            let error = match Endpoint::<C>::ask(&**port, Ask::new(call.clone(), context.clone())).await {
+                Ok(answer) => return Ok(answer.reply),
+                Err(error) => error,
+            };
+            if !is_passing(&error) || Instant::now() >= give_up {
+                return Err(error);
+            }
+            self.follow(at, &error);
+            let jitter = self.ports.random.next_u64() % (backoff.as_millis() as u64).max(1);
+            sleep(backoff / 2 + Duration::from_millis(jitter / 2)).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Where to try next.
+    fn follow(&self, at: usize, error: &Error) {
+        let named = error
+            .leader
+            .as_ref()
+            .and_then(|leader| self.masters.iter().position(|(address, _)| address == leader));
+        match (named, error.kind) {
+            (Some(named), _) => self.leader.store(named, Ordering::Relaxed),
+            (None, ErrorKind::Overloaded | ErrorKind::BlockUnavailable) => {}
+            (None, _) => self.leader.store(at + 1, Ordering::Relaxed),
+        }
+    }
+}
+
+/// Whether a later try, or another master, may say something else.
+fn is_passing(error: &Error) -> bool {
+    use ErrorKind::*;
+    matches!(
+        error.kind,
+        NotLeader | Unreachable | Timeout | Overloaded | Stopping | BlockUnavailable
+    )
+}
+
+/// A sequence while its change is in flight.
+struct Turn<'a> {
+    session: &'a Session,
+    sequence: u64,
+    acked_below: u64,
+}
+
+impl<'a> Turn<'a> {
+    fn begin(session: &'a Session) -> Self {
+        let mut sequences = locked(&session.sequences);
+        let sequence = sequences.begin();
+        Turn {
+            session,
+            sequence,
+            acked_below: sequences.acked_below(),
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        locked(&self.session.sequences).in_flight.remove(&self.sequence);
+    }
+}
+
+/// Keeps the session's leases and nameless files while the client lives.
+async fn renew(session: std::sync::Weak<Session>) {
+    loop {
+        sleep(Duration::from_millis(SESSION_RENEW_MS)).await;
+        let Some(session) = session.upgrade() else { return };
+        if session.ended.is_cancelled() {
+            return;
+        }
+        if session.known.load(Ordering::Relaxed) {
+            let context = CallContext {
+                client: session.id,
+                deadline_ms: CALL_DEADLINE_MS,
+                ..CallContext::default()
+            };
+            if let Err(error) = session.attempt(RenewSession {}, context, Duration::ZERO).await {
+                tracing::debug!(%error, "the session was not renewed; trying again");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_acknowledged_is_below_everything_in_flight() {
+        let mut sequences = Sequences::default();
+        let (first, second) = (sequences.begin(), sequences.begin());
+        assert_eq!((first, second, sequences.acked_below()), (1, 2, 1));
+        sequences.in_flight.remove(&first);
+        assert_eq!(sequences.acked_below(), 2);
+        sequences.in_flight.remove(&second);
+        assert_eq!(sequences.acked_below(), 3);
+    }
+}
