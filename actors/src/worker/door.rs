@@ -197,7 +197,7 @@ impl Endpoint<WriteBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<WriteBlock>) -> BoxFuture<'static, Result<Answer<WriteBlock>>> {
         let need = ask.body.len() as u64;
         match self.inner.disk_for(ask.call.block, need, ask.call.reserve_bytes) {
-            Ok(disk) => bounded(&ask.context.clone(), Endpoint::ask(&disk.actor, ask)),
+            Ok(disk) => bounded(&ask.context.clone(), disk.write(ask)),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
@@ -207,7 +207,7 @@ impl Endpoint<PutBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<PutBlock>) -> BoxFuture<'static, Result<Answer<PutBlock>>> {
         let need = ask.body.len() as u64;
         match self.inner.disk_for(ask.call.block, need, need) {
-            Ok(disk) => bounded(&ask.context.clone(), Endpoint::ask(&disk.actor, ask)),
+            Ok(disk) => bounded(&ask.context.clone(), disk.put(ask)),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
@@ -216,7 +216,7 @@ impl Endpoint<PutBlock> for WorkerDoor {
 impl Endpoint<SealBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<SealBlock>) -> BoxFuture<'static, Result<Answer<SealBlock>>> {
         match self.inner.disk_for(ask.call.block, 0, 0) {
-            Ok(disk) => bounded(&ask.context.clone(), Endpoint::ask(&disk.actor, ask)),
+            Ok(disk) => bounded(&ask.context.clone(), disk.seal(ask)),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }

@@ -1,4 +1,4 @@
-//! The Disk actor: admits changes, hands them to the lane of their block, ticks.
+//! The Disk actor: opens, ticks, removes and stops; and the reference by which a worker reaches its lanes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use curvine_protocol::worker::{PutBlock, SealBlock, WriteBlock};
 use curvine_protocol::{BlockId, Call, Error, ErrorKind, Result};
+use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::store::{Done, Store};
@@ -18,16 +19,15 @@ use crate::kit::{Answer, Ask, Offload, Ports};
 const IN_FLIGHT_MAX: usize = 1_024;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Owns every change to the blocks of one data directory.
+/// One data directory: its lanes own the changes to its blocks, this actor the rest of its life.
 pub struct Disk {
     store: Arc<Store>,
     tick: Duration,
     background: Arc<dyn Offload>,
     background_busy: Arc<AtomicBool>,
-    in_flight: Arc<AtomicUsize>,
 }
 
-/// A disk, for its worker: reads go to the store, changes to the actor.
+/// A disk, for its worker: reads go to the store, changes to the lanes, orders to the actor.
 #[derive(Clone)]
 pub struct DiskRef {
     pub store: Arc<Store>,
@@ -60,28 +60,52 @@ impl Disk {
             tick,
             background,
             background_busy: Arc::new(AtomicBool::new(false)),
-            in_flight: Arc::new(AtomicUsize::new(0)),
         };
         let actor = Disk::start_in_arbiter(arbiter, |_| disk);
         Ok(DiskRef { store, actor })
     }
+}
 
-    /// Hands work to a block's lane and waits for what it is told, within the deadline.
-    fn change<T: Send + 'static>(
+impl DiskRef {
+    /// Writes at an offset of a block.
+    pub fn write(
+        &self,
+        Ask { call, body, .. }: Ask<WriteBlock>,
+    ) -> BoxFuture<'static, Result<Answer<WriteBlock>>> {
+        let block = call.block;
+        self.change("a write", block, move |store, done| {
+            store.write(&call, &body, done)
+        })
+    }
+
+    /// Makes what was written visible.
+    pub fn seal(&self, Ask { call, .. }: Ask<SealBlock>) -> BoxFuture<'static, Result<Answer<SealBlock>>> {
+        self.change("the seal", call.block, move |store, done| store.seal(&call, done))
+    }
+
+    /// Writes and seals a small block.
+    pub fn put(&self, Ask { call, body, .. }: Ask<PutBlock>) -> BoxFuture<'static, Result<Answer<PutBlock>>> {
+        let block = call.block;
+        self.change("a put", block, move |store, done| store.put(&call, &body, done))
+    }
+
+    /// Hands a change to the lane of its block, which owns it, and waits for what it is told, within the deadline. Not
+    /// by way of the actor: a hop between threads is what a small block costs most.
+    fn change<C: Call>(
         &self,
         name: &'static str,
         block: BlockId,
-        work: impl FnOnce(&Arc<Store>, Done<T>) + Send + 'static,
-    ) -> ResponseFuture<Result<T>> {
-        let in_flight = InFlight::enter(&self.in_flight);
-        if self.in_flight.load(Ordering::Relaxed) > IN_FLIGHT_MAX {
-            let disk = self.store.name().to_owned();
-            return Box::pin(async move {
-                Err(Error::new(
-                    ErrorKind::Overloaded,
-                    format!("disk {disk} has {IN_FLIGHT_MAX} changes in flight; try again"),
-                ))
-            });
+        work: impl FnOnce(&Arc<Store>, Done<C::Reply>) + Send + 'static,
+    ) -> BoxFuture<'static, Result<Answer<C>>> {
+        let in_flight = InFlight::enter(&self.store.in_flight);
+        if self.store.in_flight.load(Ordering::Relaxed) > IN_FLIGHT_MAX {
+            return Box::pin(std::future::ready(Err(Error::new(
+                ErrorKind::Overloaded,
+                format!(
+                    "disk {} has {IN_FLIGHT_MAX} changes in flight; try again",
+                    self.store.name()
+                ),
+            ))));
         }
         let (done, outcome) = oneshot::channel();
         self.store.on_lane(block, move |store| {
@@ -93,7 +117,7 @@ impl Disk {
         });
         Box::pin(async move {
             match tokio::time::timeout(DEADLINE, outcome).await {
-                Ok(Ok(result)) => result,
+                Ok(Ok(result)) => result.map(Answer::new),
                 Ok(Err(_)) => Err(Error::internal(format!("{name} of block {block} was given up"))),
                 Err(_) => Err(Error::new(
                     ErrorKind::Timeout,
@@ -128,38 +152,6 @@ impl Actor for Disk {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(self.tick, |_, ctx| ctx.notify(Measure));
-    }
-}
-
-fn answered<C: Call>(reply: ResponseFuture<Result<C::Reply>>) -> ResponseFuture<Result<Answer<C>>> {
-    Box::pin(async move { reply.await.map(Answer::new) })
-}
-
-impl Handler<Ask<WriteBlock>> for Disk {
-    type Result = ResponseFuture<Result<Answer<WriteBlock>>>;
-
-    fn handle(&mut self, Ask { call, body, .. }: Ask<WriteBlock>, _: &mut Self::Context) -> Self::Result {
-        let block = call.block;
-        answered(self.change("a write", block, move |store, done| {
-            store.write(&call, &body, done)
-        }))
-    }
-}
-
-impl Handler<Ask<SealBlock>> for Disk {
-    type Result = ResponseFuture<Result<Answer<SealBlock>>>;
-
-    fn handle(&mut self, Ask { call, .. }: Ask<SealBlock>, _: &mut Self::Context) -> Self::Result {
-        answered(self.change("the seal", call.block, move |store, done| store.seal(&call, done)))
-    }
-}
-
-impl Handler<Ask<PutBlock>> for Disk {
-    type Result = ResponseFuture<Result<Answer<PutBlock>>>;
-
-    fn handle(&mut self, Ask { call, body, .. }: Ask<PutBlock>, _: &mut Self::Context) -> Self::Result {
-        let block = call.block;
-        answered(self.change("a put", block, move |store, done| store.put(&call, &body, done)))
     }
 }
 

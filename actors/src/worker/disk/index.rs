@@ -25,6 +25,8 @@ pub struct Index {
     blocks: Database<Bytes, Bytes>,
     meta: Database<Bytes, Bytes>,
     waiting: Mutex<Vec<Update>>,
+    /// Held while changes are committed, by the committer or by who does its work.
+    committing: Mutex<()>,
     committer: Arc<dyn Offload>,
     /// Committed but perhaps not on disk.
     unsynced: AtomicBool,
@@ -73,6 +75,7 @@ impl Index {
             blocks,
             meta,
             waiting: Mutex::new(Vec::new()),
+            committing: Mutex::new(()),
             committer,
             unsynced: AtomicBool::new(false),
         }))
@@ -155,11 +158,33 @@ impl Index {
             .unwrap_or_else(|_| Err(Error::internal("the block index has stopped")))
     }
 
+    /// [`Self::submit`] by a blocking thread that has nothing else to do: it commits itself, which saves the way to
+    /// the committer and back, unless a commit is under way that this change can join.
+    pub fn submit_here(self: &Arc<Self>, update: Update) {
+        let Ok(committing) = self.committing.try_lock() else {
+            return self.submit(update);
+        };
+        self.waiting.lock().expect("no holder panics").push(update);
+        let told = self.commit_all_waiting();
+        drop(committing);
+        told();
+    }
+
     fn commit_waiting(&self) {
+        let committing = self.committing.lock().expect("no holder panics");
+        let told = self.commit_all_waiting();
+        drop(committing);
+        told();
+    }
+
+    /// Commits what waits; what it returns tells those who handed it in. For a holder of `committing`.
+    fn commit_all_waiting(&self) -> impl FnOnce() + use<> {
         let updates = std::mem::take(&mut *self.waiting.lock().expect("no holder panics"));
         let outcome = self.commit(&updates);
-        for update in updates {
-            (update.done)(outcome.clone());
+        move || {
+            for update in updates {
+                (update.done)(outcome.clone());
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use curvine_protocol::{BlockId, Error, Result};
+use rustix::fs::{AtFlags, StatxFlags};
 
 pub fn block_path(root: &Path, block: BlockId) -> PathBuf {
     root.join(format!("blocks/{:02x}/{:016x}", block.0 & 0xff, block.0))
@@ -57,8 +58,27 @@ pub fn visit_files(root: &Path, mut visit: impl FnMut(PathBuf, Option<BlockId>))
     Ok(())
 }
 
-/// Which run of the kernel this is: the page cache survives a killed process, but not this changing.
-pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+/// This boot of the kernel and this mount of the directory's file system: the page cache survives a killed process,
+/// but not these changing.
+///
+/// # Errors
+/// As the file system says.
+pub fn run_token(root: &Path) -> Result<String> {
+    /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): an id that no other mount has until the next boot.
+    const MOUNT_ID_UNIQUE: u32 = 0x4000;
+    let token = || -> std::io::Result<String> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let directory = std::fs::File::open(root)?;
+        let flags = StatxFlags::from_bits_retain(MOUNT_ID_UNIQUE);
+        let status = rustix::fs::statx(&directory, "", AtFlags::EMPTY_PATH, flags)?;
+        // An older kernel leaves the bit unset: then only boots are told apart.
+        let known = status.stx_mask & MOUNT_ID_UNIQUE != 0;
+        Ok(format!(
+            "{} {}",
+            boot.trim(),
+            if known { status.stx_mnt_id } else { 0 }
+        ))
+    };
+    token()
+        .map_err(|e| Error::from(e).while_doing(format_args!("identifying the mount of {}", root.display())))
 }

@@ -1,7 +1,8 @@
 //! One data directory of a worker: the blocks in it, their index, states, checksums and space.
 //!
-//! - [`Disk`]: the actor. It owns every change; its blocking work runs on lanes, one of which each block belongs to,
-//!   so that what happens to one block happens in order.
+//! - [`Disk`]: the actor: opening, ticks, removals, the stop.
+//! - [`DiskRef`]: the way to its lanes. Each block belongs to one lane, which owns every change to it, so that what
+//!   happens to one block happens in order and nothing of it is shared.
 //! - [`Store`]: the same blocks for reading, from any thread: a read of a sealed block is a look into the index and a
 //!   grant on an open file, and waits for nobody.
 //! - pure: [`record`], [`open_block`], [`bitmap`], [`space`].

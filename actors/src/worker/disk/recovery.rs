@@ -40,12 +40,12 @@ pub(super) fn open(
         ports.offload(&format!("{thread_name}-index")),
     )?;
     let note = index.boot_note()?;
-    let boot = layout::boot_id();
-    let power_was_cut = note.is_some_and(|note| note != CLEAN && note != boot);
-    index.set_boot_note(&boot)?;
+    let run = layout::run_token(&root)?;
+    let power_was_cut = note.is_some_and(|note| note != CLEAN && note != run);
+    index.set_boot_note(&run)?;
     if power_was_cut {
         tracing::warn!(
-            "{}: not stopped in order before the last boot; verifying its blocks",
+            "{}: not stopped in order before the machine or the mount went down; verifying its blocks",
             root.display()
         );
     }

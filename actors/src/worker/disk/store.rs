@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
@@ -43,6 +43,8 @@ pub struct Store {
     pub(super) news: Arc<dyn Fn(BlockNews) + Send + Sync>,
     files: quick_cache::sync::Cache<BlockId, Arc<File>>,
     lanes: Vec<Lane>,
+    /// Changes that callers wait for.
+    pub(super) in_flight: Arc<AtomicUsize>,
     failures: AtomicU32,
     failure: Mutex<Option<String>>,
     /// Sealed without a sync since the last background sync.
@@ -110,6 +112,7 @@ impl Store {
                     open: Mutex::new(HashMap::new()),
                 })
                 .collect(),
+            in_flight: Arc::new(AtomicUsize::new(0)),
             failures: AtomicU32::new(0),
             failure: Mutex::new(None),
             unsynced: Mutex::new(Vec::new()),
@@ -630,7 +633,7 @@ impl Store {
             lock(&self.unsynced).push(block);
         }
         let news = self.news.clone();
-        self.index.submit(Update {
+        let update = Update {
             changes: vec![Change::Put(block, record.encode())],
             sync,
             done: Box::new(move |outcome| {
@@ -639,7 +642,12 @@ impl Store {
                 }
                 done(outcome.map(|()| sealed));
             }),
-        });
+        };
+        if self.in_flight.load(Ordering::Relaxed) <= 1 {
+            self.index.submit_here(update);
+        } else {
+            self.index.submit(update);
+        }
     }
 
     /// Writes and seals a whole small block: one file created, one write, one index commit shared with others.

@@ -36,7 +36,7 @@ fn file(world: &World, objects: &Objects, content: &Bytes, block_bytes: u64) -> 
     version
 }
 
-fn task(block: u64, version: &UfsVersion, object_offset_bytes: u64, len_bytes: u64) -> LoadTask {
+pub fn task(block: u64, version: &UfsVersion, object_offset_bytes: u64, len_bytes: u64) -> LoadTask {
     LoadTask {
         block: BlockId(block),
         generation: 1,
@@ -50,7 +50,7 @@ fn task(block: u64, version: &UfsVersion, object_offset_bytes: u64, len_bytes: u
     }
 }
 
-async fn load(worker: &WorkerHandle, tasks: Vec<LoadTask>) -> Vec<Result<u64, Error>> {
+pub async fn load(worker: &WorkerHandle, tasks: Vec<LoadTask>) -> Vec<Result<u64, Error>> {
     let loaded = call(&*worker.port, LoadBlocks { tasks }, CallContext::default()).await;
     loaded.unwrap().outcomes
 }
