@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use curvine_protocol::mount::MountRecord;
-use curvine_protocol::{Error, ErrorKind, Result, UfsVersion};
-use futures::stream::BoxStream;
+use curvine_protocol::{Result, UfsVersion};
+
+pub use crate::ufs::ByteStream;
+use crate::ufs::Ufs;
 
 /// Opens the under file system behind a mount.
 pub trait Sources: Send + Sync {
@@ -30,19 +31,25 @@ pub trait ObjectSource: Send + Sync {
     ///
     /// # Errors
     /// Those of the stream, `Ufs`, `UfsDenied`, `Unreachable`.
-    async fn write(&self, key: &str, size_bytes: u64, content: ByteStream) -> Result<UfsVersion>;
+    async fn write(&self, key: &str, content: ByteStream) -> Result<UfsVersion>;
 }
-
-pub type ByteStream = BoxStream<'static, Result<Bytes>>;
 
 /// The under file systems of OpenDAL.
 pub struct OpenDal;
 
 impl Sources for OpenDal {
     fn open(&self, mount: &MountRecord) -> Result<Arc<dyn ObjectSource>> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("{} cannot be read by this worker yet", mount.uri),
-        ))
+        Ok(Arc::new(Ufs::open(mount)?))
+    }
+}
+
+#[async_trait]
+impl ObjectSource for Ufs {
+    async fn read(&self, key: &str, range: Range<u64>, version: &UfsVersion) -> Result<ByteStream> {
+        Ufs::read(self, key, range, version).await
+    }
+
+    async fn write(&self, key: &str, content: ByteStream) -> Result<UfsVersion> {
+        Ufs::write(self, key, content).await
     }
 }

@@ -44,7 +44,7 @@ impl Handler<Ask<ExportFile>> for UfsWriter {
             let source = resolver.source(call.mount).await?;
             let content = content(disks, &call)?;
             let version = source
-                .write(&call.key, call.size_bytes, content)
+                .write(&call.key, content)
                 .await
                 .map_err(|e| e.while_doing(format_args!("writing `{}`", call.key)))?;
             Ok(Answer::new(FileExported { version }))

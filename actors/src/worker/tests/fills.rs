@@ -354,3 +354,42 @@ async fn an_exported_file_has_its_blocks_in_order_and_zeros_in_its_holes() {
     assert!(content == expected);
     worker.stop().await;
 }
+
+#[actix::test]
+async fn a_directory_of_the_system_is_read_through_loaded_and_written() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a"), bytes_of(12, 3 * MIB)).unwrap();
+    let world = World::new();
+    world.master.state.lock().unwrap().mount_uri = format!("file://{}", directory.path().display());
+    let mount = world.master.mount(MountId(1));
+    let version = crate::ufs::Ufs::open(&mount)
+        .unwrap()
+        .stat("a")
+        .await
+        .unwrap()
+        .unwrap();
+    let layout = layout(10, "a", &version, 64 << 20, 100);
+    world
+        .master
+        .state
+        .lock()
+        .unwrap()
+        .files
+        .insert(InodeId(10), layout.clone());
+    let mut worker = world.start(world.config()).await;
+    assert!(read_all(&*worker.port, 100, 1, fill(10, 0)).await.unwrap() == bytes_of(12, 3 * MIB));
+    world
+        .until("it is reported", |master| master.held.contains_key(&BlockId(100)))
+        .await;
+    let export = ExportFile {
+        inode: InodeId(10),
+        mount: MountId(1),
+        key: "b".to_owned(),
+        size_bytes: 3 << 20,
+        layout,
+    };
+    let exported = call(&*worker.port, export, CallContext::default()).await.unwrap();
+    assert_eq!(exported.version.size_bytes, 3 << 20);
+    assert!(std::fs::read(directory.path().join("b")).unwrap() == bytes_of(12, 3 * MIB));
+    worker.stop().await;
+}

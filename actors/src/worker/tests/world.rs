@@ -10,11 +10,12 @@ use bytes::Bytes;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::master::*;
+use curvine_protocol::mount::MountRecord;
 use curvine_protocol::worker::{
     BlockData, BlockSealed, BlockWritten, Fill, PutBlock, ReadBlock, SealBlock, WriteBlock,
 };
 use curvine_protocol::{
-    BlockId, CallContext, ClusterId, Error, ErrorKind, FileLayout, InodeId, Result, WorkerId,
+    BlockId, CallContext, ClusterId, Error, ErrorKind, FileLayout, InodeId, MountId, Result, WorkerId,
     for_master_calls,
 };
 use futures::future::BoxFuture;
@@ -42,9 +43,21 @@ pub struct MasterState {
     pub files: HashMap<InodeId, FileLayout>,
     pub changed: Vec<InodeId>,
     pub describes: u32,
+    pub mount_uri: String,
 }
 
 impl MockMaster {
+    pub fn mount(&self, id: MountId) -> MountRecord {
+        MountRecord {
+            id,
+            path: curvine_protocol::CurvinePath::parse("/data").unwrap(),
+            uri: self.state.lock().unwrap().mount_uri.clone(),
+            options: Default::default(),
+            settings: Default::default(),
+            created_ns: 0,
+        }
+    }
+
     fn answer(&self, call: &dyn Any) -> Result<Box<dyn Any>> {
         let mut state = self.state.lock().unwrap();
         if call.is::<RegisterWorker>() {
@@ -88,16 +101,9 @@ impl MockMaster {
             };
         }
         if let Some(resolve) = call.downcast_ref::<ResolveMount>() {
-            return Ok(Box::new(MountSecret {
-                record: curvine_protocol::mount::MountRecord {
-                    id: resolve.mount,
-                    path: curvine_protocol::CurvinePath::parse("/data").unwrap(),
-                    uri: "memory:///".to_owned(),
-                    options: Default::default(),
-                    settings: Default::default(),
-                    created_ns: 0,
-                },
-            }));
+            drop(state);
+            let record = self.mount(resolve.mount);
+            return Ok(Box::new(MountSecret { record }));
         }
         if let Some(changed) = call.downcast_ref::<ReportUfsChanged>() {
             state.changed.push(changed.inode);
