@@ -1,0 +1,182 @@
+use std::cmp::Reverse;
+
+use curvine_protocol::{Attr, CurvinePath, DirEntry, Result};
+use futures::TryStreamExt;
+
+use crate::format::{self, EntryJson};
+use crate::shell::{Shell, naming};
+use crate::users::Names;
+
+/// List directories and files
+///
+/// JSON: an object a line with path, type, size_bytes, mode, uid, gid, mtime_ns, atime_ns, ctime_ns, inode, links,
+/// block_bytes, replicas, and target for links.
+#[derive(clap::Args)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Examples:\n  cv ls -lh /data\n  cv ls -R '/data/*/x-?.parquet'"
+)]
+pub struct Args {
+    /// What to list; globs are allowed [default: /]
+    #[arg(value_name = "PATH")]
+    paths: Vec<String>,
+    /// Mode, owner, size and time of each
+    #[arg(short)]
+    long: bool,
+    /// Everything below
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    /// Sizes for people: 1.5K, 3G
+    #[arg(short, long)]
+    human_readable: bool,
+    /// The directory itself, not what it holds
+    #[arg(short)]
+    directory: bool,
+    /// The newest first
+    #[arg(short = 't')]
+    by_time: bool,
+    /// The largest first
+    #[arg(short = 'S', conflicts_with = "by_time")]
+    by_size: bool,
+    /// The other way round
+    #[arg(short)]
+    reverse: bool,
+    /// Names that begin with a dot, too
+    #[arg(short)]
+    all: bool,
+    /// Paths only (as hdfs dfs -ls -C)
+    #[arg(short = 'C')]
+    paths_only: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+struct Item {
+    path: CurvinePath,
+    shown: String,
+    attr: Attr,
+    target: Option<String>,
+}
+
+impl Args {
+    pub async fn run(mut self, shell: &Shell) -> Result<()> {
+        if self.paths.is_empty() {
+            self.paths.push("/".to_owned());
+        }
+        let names = Names::system();
+        let mut files = Vec::new();
+        let mut directories = Vec::new();
+        for path in shell.expand(&self.paths).await {
+            match shell.client.lookup(&path, !self.long && !self.directory).await {
+                Ok(entry) if entry.attr.is_dir() && !self.directory => directories.push(path),
+                Ok(entry) => files.push(Item {
+                    shown: path.to_string(),
+                    path,
+                    attr: entry.attr,
+                    target: entry.target,
+                }),
+                Err(error) => shell.failed(&naming(error, &path)),
+            }
+        }
+        let titled = self.recursive || directories.len() + files.len() > 1;
+        self.print(shell, &names, files);
+        directories.reverse();
+        while let Some(directory) = directories.pop() {
+            let entries: Vec<DirEntry> = match shell.client.list(&directory).try_collect().await {
+                Ok(entries) => entries,
+                Err(error) => {
+                    shell.failed(&naming(error, &directory));
+                    continue;
+                }
+            };
+            let entries = entries
+                .into_iter()
+                .filter(|entry| self.all || !entry.name.starts_with('.'));
+            let items: Vec<Item> = entries
+                .map(|entry| {
+                    Ok(Item {
+                        path: directory.join(&entry.name)?,
+                        shown: entry.name,
+                        attr: entry.attr,
+                        target: entry.target,
+                    })
+                })
+                .collect::<Result<_>>()?;
+            if self.recursive {
+                let below = items.iter().filter(|item| item.attr.is_dir()).rev();
+                directories.extend(below.map(|item| item.path.clone()));
+            }
+            if titled && !shell.json && !self.paths_only {
+                shell.line(format!("{}:", format::shown(directory.as_str())));
+            }
+            self.print(shell, &names, items);
+            if !directories.is_empty() && titled && !shell.json && !self.paths_only {
+                shell.line("");
+            }
+        }
+        Ok(())
+    }
+
+    fn print(&self, shell: &Shell, names: &Names, mut items: Vec<Item>) {
+        if self.by_time {
+            items.sort_by_key(|item| Reverse(item.attr.mtime_ns));
+        } else if self.by_size {
+            items.sort_by_key(|item| Reverse(item.attr.size_bytes));
+        }
+        if self.reverse {
+            items.reverse();
+        }
+        if shell.json {
+            for item in &items {
+                shell.json_line(&EntryJson::new(
+                    item.path.as_str(),
+                    &item.attr,
+                    item.target.as_deref(),
+                ));
+            }
+            return;
+        }
+        if self.paths_only {
+            items
+                .iter()
+                .for_each(|item| shell.line(format::shown(item.path.as_str())));
+            return;
+        }
+        let colours = format::colours();
+        let name = |item: &Item| format::coloured(&format::shown(&item.shown), &item.attr, colours);
+        if !self.long {
+            items.iter().for_each(|item| shell.line(name(item)));
+            return;
+        }
+        let columns: Vec<[String; 4]> = items
+            .iter()
+            .map(|item| {
+                [
+                    item.attr.nlink.to_string(),
+                    names.user(item.attr.uid),
+                    names.group(item.attr.gid),
+                    format::size(item.attr.size_bytes, self.human_readable),
+                ]
+            })
+            .collect();
+        let width = |column: usize| columns.iter().map(|row| row[column].len()).max().unwrap_or(0);
+        let (links, user, group, size) = (width(0), width(1), width(2), width(3));
+        for (item, row) in items.iter().zip(&columns) {
+            let target = match &item.target {
+                Some(target) => format!(" -> {}", format::shown(target)),
+                None => String::new(),
+            };
+            shell.line(format!(
+                "{} {:>links$} {:user$} {:group$} {:>size$} {} {}{target}",
+                format::mode(item.attr.kind, item.attr.mode),
+                row[0],
+                row[1],
+                row[2],
+                row[3],
+                format::minute(item.attr.mtime_ns),
+                name(item),
+            ));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The commands: one file each, with its arguments, what it does and how it answers.
+
+macro_rules! modules {
+    ($($module:ident)*) => { $(pub mod $module;)* };
+}
+
+modules! {
+    bench blocks cat chmod chown completions count df du free get head load load_cancel load_status ls mkdir mount
+    mounts mv node put report rm stat tail touch umount version
+}
+
+use curvine_protocol::Result;
+
+use crate::args::{Command, Cv};
+use crate::shell::Shell;
+
+/// Runs a command; says the exit code.
+pub async fn run(cv: Cv) -> Result<i32> {
+    let name = cv.command.name();
+    match cv.command {
+        Command::Version(args) => return Ok(args.run(cv.json)),
+        Command::Completions(args) => return Ok(args.run()),
+        _ => {}
+    }
+    cv.command.check()?;
+    let shell = Shell::connect(name, cv.master, cv.config, cv.json).await?;
+    let result = match cv.command {
+        Command::Ls(args) => args.run(&shell).await,
+        Command::Stat(args) => args.run(&shell).await,
+        Command::Cat(args) => args.run(&shell).await,
+        Command::Head(args) => args.run(&shell).await,
+        Command::Tail(args) => args.run(&shell).await,
+        Command::Du(args) => args.run(&shell).await,
+        Command::Df(args) => args.run(&shell).await,
+        Command::Count(args) => args.run(&shell).await,
+        Command::Blocks(args) => args.run(&shell).await,
+        Command::Mkdir(args) => args.run(&shell).await,
+        Command::Touch(args) => args.run(&shell).await,
+        Command::Mv(args) => args.run(&shell).await,
+        Command::Rm(args) => args.run(&shell).await,
+        Command::Chmod(args) => args.run(&shell).await,
+        Command::Chown(args) => args.run(&shell).await,
+        Command::Put(args) => args.run(&shell).await,
+        Command::Get(args) => args.run(&shell).await,
+        Command::Mount(args) => args.run(&shell).await,
+        Command::Umount(args) => args.run(&shell).await,
+        Command::Mounts(args) => args.run(&shell).await,
+        Command::Load(args) => args.run(&shell).await,
+        Command::LoadStatus(args) => args.run(&shell).await,
+        Command::LoadCancel(args) => args.run(&shell).await,
+        Command::Free(args) => args.run(&shell).await,
+        Command::Report(args) => args.run(&shell).await,
+        Command::Node(args) => args.run(&shell).await,
+        Command::Bench(args) => args.run(&shell).await,
+        Command::Version(_) | Command::Completions(_) => Ok(()),
+    };
+    if let Err(error) = result {
+        shell.failed(&error);
+    }
+    Ok(shell.end().await)
+}
+
+impl Command {
+    /// What can be refused without asking a master.
+    fn check(&self) -> Result<()> {
+        match self {
+            Command::Chmod(args) => args.check(),
+            Command::Chown(args) => args.check(),
+            Command::Mount(args) => args.check(),
+            Command::Load(args) => args.check(),
+            _ => Ok(()),
+        }
+    }
+}

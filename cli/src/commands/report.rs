@@ -1,0 +1,71 @@
+use std::time::Duration;
+
+use curvine_protocol::Result;
+use curvine_protocol::cluster::{WorkerState, WorkerStatus};
+
+use crate::format;
+use crate::shell::Shell;
+
+/// Show the cluster: masters, workers and their disks
+///
+/// JSON: cluster, version, uptime_s, inodes, mounts, masters, workers with their disks.
+#[derive(clap::Args)]
+#[command(after_help = "Example: cv report")]
+pub struct Args {}
+
+impl Args {
+    pub async fn run(self, shell: &Shell) -> Result<()> {
+        let status = shell.client.status().await?;
+        shell.answer(&status, || {
+            let up = humantime::format_duration(Duration::from_secs(status.uptime_s));
+            let mut text = format!(
+                "Cluster {}, version {}, up {up}\n{} files and directories, {} mounts\n\nMasters\n",
+                status.cluster, status.version, status.inodes, status.mounts
+            );
+            let masters = status.masters.iter().map(|master| {
+                vec![
+                    master.id.to_string(),
+                    master.address.clone(),
+                    master.role.clone(),
+                    master.applied_index.to_string(),
+                ]
+            });
+            text += &format::table(&["Id", "Address", "Role", ">Applied"], masters.collect());
+            text += "\n\nWorkers\n";
+            if status.workers.is_empty() {
+                return text + "none: start one with curvine-node --role worker --master ADDR";
+            }
+            let disks = status.workers.iter().flat_map(|worker| {
+                worker.disks.iter().map(move |disk| {
+                    vec![
+                        worker.id.to_string(),
+                        worker.address.clone(),
+                        state(worker),
+                        disk.tier.to_string(),
+                        disk.path.clone(),
+                        format::size(disk.capacity_bytes, true),
+                        format::size(disk.used_bytes, true),
+                        format::size(disk.available_bytes, true),
+                        disk.blocks.to_string(),
+                        disk.failure.clone().unwrap_or_else(|| "ok".to_owned()),
+                    ]
+                })
+            });
+            let titles = [
+                "Id", "Address", "State", "Tier", "Directory", ">Size", ">Used", ">Available", ">Blocks", "Disk",
+            ];
+            text + &format::table(&titles, disks.collect())
+        });
+        Ok(())
+    }
+}
+
+pub fn state(worker: &WorkerStatus) -> String {
+    match worker.state {
+        WorkerState::Live => "live".to_owned(),
+        WorkerState::Lost => {
+            let silent = Duration::from_secs(worker.last_heartbeat_ms_ago / 1_000);
+            format!("lost for {}", humantime::format_duration(silent))
+        }
+    }
+}

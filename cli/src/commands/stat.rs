@@ -1,0 +1,72 @@
+use curvine_protocol::Result;
+
+use crate::format::{self, EntryJson};
+use crate::shell::Shell;
+use crate::users::Names;
+
+/// Show everything about files
+///
+/// JSON: an object a line, as in `cv ls`.
+#[derive(clap::Args)]
+#[command(after_help = "Example: cv stat /data/train/a.parquet")]
+pub struct Args {
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<String>,
+    /// Follow symbolic links
+    #[arg(short = 'L', long)]
+    dereference: bool,
+}
+
+impl Args {
+    pub async fn run(self, shell: &Shell) -> Result<()> {
+        let names = &Names::system();
+        let follow = self.dereference;
+        shell
+            .each(&self.paths, async |path| {
+                let entry = shell.client.lookup(&path, follow).await?;
+                let attr = &entry.attr;
+                shell.answer(
+                    &EntryJson::new(path.as_str(), attr, entry.target.as_deref()),
+                    || {
+                        let target = entry
+                            .target
+                            .as_ref()
+                            .map(|target| format!(" -> {}", format::shown(target)));
+                        let mut text = format!(
+                            "  Path: {}{}\n  Type: {}   Size: {}   Inode: {}   Links: {}\n  Mode: {:04o} {}   Owner: {}:{}\n",
+                            format::shown(path.as_str()),
+                            target.unwrap_or_default(),
+                            format::kind(attr.kind),
+                            attr.size_bytes,
+                            attr.inode,
+                            attr.nlink,
+                            attr.mode,
+                            format::mode(attr.kind, attr.mode),
+                            names.user(attr.uid),
+                            names.group(attr.gid),
+                        );
+                        if attr.is_file() {
+                            text += &format!(
+                                " Block: {}   Replicas: {}\n",
+                                format::size(attr.block_bytes, true),
+                                attr.replicas
+                            );
+                        }
+                        if let Some(ufs) = &attr.ufs {
+                            let etag = ufs.etag.as_deref().unwrap_or("none");
+                            text += &format!("Object: {} bytes, etag {}\n", ufs.size_bytes, format::shown(etag));
+                        }
+                        text + &format!(
+                            "Access: {}\nModify: {}\nChange: {}",
+                            format::second(attr.atime_ns),
+                            format::second(attr.mtime_ns),
+                            format::second(attr.ctime_ns)
+                        )
+                    },
+                );
+                Ok(())
+            })
+            .await;
+        Ok(())
+    }
+}
