@@ -234,7 +234,7 @@ impl NamespaceCall for CreateFile {
         if call.replicas == 0 {
             call.replicas = parts.defaults.replicas;
         }
-        if !(64 << 10..=4 << 30).contains(&call.block_bytes) || call.block_bytes % (64 << 10) != 0 {
+        if !(64 << 10..=4 << 30).contains(&call.block_bytes) || !call.block_bytes.is_multiple_of(64 << 10) {
             return Err(curvine_protocol::Error::invalid(format!(
                 "block size {}: must be a multiple of 64 KiB from 64 KiB to 4 GiB",
                 call.block_bytes

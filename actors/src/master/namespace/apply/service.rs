@@ -146,10 +146,10 @@ impl Apply<'_, '_> {
             .map(|object| (object.name.as_str(), object))
             .collect();
         // What the namespace has and the under file system has not.
-        if let Some(name) = &sync.only {
-            if let Some(inode) = self.dbs.child(self.txn, sync.directory, name)? {
-                removed += self.remove_unlisted(sync.directory, name, inode, &listed)?;
-            }
+        if let Some(name) = &sync.only
+            && let Some(inode) = self.dbs.child(self.txn, sync.directory, name)?
+        {
+            removed += self.remove_unlisted(sync.directory, name, inode, &listed)?;
         }
         while sync.only.is_none() {
             let page = self
