@@ -6,7 +6,7 @@
 //! Invariant: bytes reach the master's record of the file only after every one of them is sealed on a worker.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -48,6 +48,8 @@ struct Shared {
     router: Arc<Router>,
     inode: InodeId,
     size_bytes: AtomicU64,
+    /// When something was last written that the masters do not know of; 0 if they know all.
+    written_ns: AtomicI64,
     state: Mutex<State>,
 }
 
@@ -114,6 +116,7 @@ impl OpenFile {
                 router,
                 inode,
                 size_bytes,
+                written_ns: AtomicI64::new(0),
                 state: Mutex::new(state),
             }),
         }
@@ -133,13 +136,24 @@ impl OpenFile {
         self.shared.size_bytes.load(Ordering::Acquire)
     }
 
-    /// Attributes as of the last commit, with the size of now.
+    /// Attributes as of the last commit, with the size and times of now.
     pub async fn attr(&self) -> Attr {
-        let state = self.shared.state.lock().await;
-        Attr {
-            size_bytes: self.size_now(),
-            ..state.attr.clone()
+        let attr = self.shared.state.lock().await.attr.clone();
+        self.with_what_is_written(attr)
+    }
+
+    /// Attributes from the masters, with what was written here and they do not know of yet. The next flush makes the file
+    /// have exactly these.
+    pub fn with_what_is_written(&self, mut attr: Attr) -> Attr {
+        attr.size_bytes = self.size_now();
+        match self.shared.written_ns.load(Ordering::Acquire) {
+            0 => {}
+            written_ns => {
+                attr.mtime_ns = written_ns;
+                attr.ctime_ns = attr.ctime_ns.max(written_ns);
+            }
         }
+        attr
     }
 
     /// Whether this client holds the write lease.
@@ -469,6 +483,8 @@ impl Shared {
             }
         }
         state.uncommitted = true;
+        self.written_ns
+            .store(self.router.ports().clock.wall_ns(), Ordering::Release);
         self.size_bytes.fetch_max(end, Ordering::AcqRel);
         Ok(())
     }
@@ -556,15 +572,17 @@ impl Shared {
                 workers: block.located.workers.clone(),
             })
             .collect();
+        let written_ns = self.written_ns.load(Ordering::Acquire);
         let call = CommitFile {
             inode: self.inode,
             size_bytes,
             blocks,
-            mtime_ns: None,
+            mtime_ns: (written_ns != 0).then_some(written_ns),
             close,
         };
         state.attr = self.router.change(call).await?.attr;
         state.uncommitted = false;
+        self.written_ns.store(0, Ordering::Release);
         state.writable = !close;
         let kept = size_bytes.div_ceil(state.block_bytes()) as usize;
         state.blocks.truncate(kept);

@@ -35,8 +35,8 @@ use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::*;
 use curvine_protocol::mount::{MountInfo, MountSettings};
 use curvine_protocol::{
-    Attr, Call, CurvinePath, DirEntry, Error, ErrorKind, FileKind, FileLayout, InodeId, JobId, Mutation,
-    Node, Result,
+    Attr, Call, ClientId, CurvinePath, DirEntry, Error, ErrorKind, FileKind, FileLayout, InodeId, JobId,
+    Mutation, Node, Result,
 };
 use futures::stream::{self, Stream, TryStreamExt};
 
@@ -141,6 +141,17 @@ impl Client {
         dyn crate::kit::MasterPort: crate::kit::Endpoint<C>,
     {
         self.router.change(call).await
+    }
+
+    /// This client's session, as the masters know it.
+    pub fn id(&self) -> ClientId {
+        self.router.id()
+    }
+
+    /// Ends the session of a client that is known to be dead, without waiting for it to expire: its leases and nameless
+    /// files are given back.
+    pub async fn end_session_of(&self, client: ClientId) -> Result<()> {
+        self.router.end_session_of(client).await
     }
 
     /// Gives back what this client holds and ends its session. Other clones can no longer be used.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,8 +45,8 @@ struct Session {
     known: AtomicBool,
     options: ClientOptions,
     ports: Ports,
-    /// Where the proxies live; none in a local client, whose actors live where it was made.
-    host: Option<Host>,
+    /// Where the proxies live. A local client has none until it meets a worker of another process.
+    host: OnceLock<Host>,
     ended: CancellationToken,
 }
 
@@ -153,12 +153,7 @@ impl Router {
         })?;
         let renewing = router.session.clone();
         let work = move || drop(actix_rt::spawn(renew(Arc::downgrade(&renewing))));
-        router
-            .session
-            .host
-            .as_ref()
-            .map(|host| host.run(work))
-            .transpose()?;
+        router.session.host.get().map(|host| host.run(work)).transpose()?;
         Ok(router)
     }
 
@@ -182,6 +177,7 @@ impl Router {
     ) -> Arc<Router> {
         let (uid, gid) = (options.uid, options.gid);
         let session = Session {
+            host: host.map_or_else(OnceLock::new, OnceLock::from),
             id: ClientId(ports.random.next_u64() | 1),
             masters,
             leader: AtomicUsize::new(0),
@@ -191,7 +187,6 @@ impl Router {
             known: AtomicBool::new(false),
             options,
             ports,
-            host,
             ended: CancellationToken::new(),
         };
         Arc::new(Router {
@@ -282,15 +277,7 @@ impl Router {
             let address = address.clone();
             move || Arc::new(Peer::start(address, &ports)) as WorkerRef
         };
-        let worker = match &session.host {
-            Some(host) => host.run(start)?,
-            None => {
-                return Err(Error::new(
-                    ErrorKind::BlockUnavailable,
-                    format!("worker {id} at {address} is not in this process"),
-                ));
-            }
-        };
+        let worker = session.host()?.run(start)?;
         Ok(locked(&session.workers).entry(address).or_insert(worker).clone())
     }
 
@@ -309,6 +296,22 @@ impl Router {
         &self.session.ports
     }
 
+    pub fn id(&self) -> ClientId {
+        self.session.id
+    }
+
+    pub(super) async fn end_session_of(&self, client: ClientId) -> Result<()> {
+        let context = CallContext {
+            client,
+            ..self.context()
+        };
+        let retry_for = self.session.options.retry_for;
+        self.session
+            .attempt(EndSession {}, context, retry_for)
+            .await
+            .map(|_| ())
+    }
+
     pub(super) async fn end(&self) {
         self.session.ended.cancel();
         if self.session.known.load(Ordering::Relaxed) {
@@ -324,6 +327,15 @@ impl Router {
 }
 
 impl Session {
+    fn host(&self) -> Result<&Host> {
+        if let Some(host) = self.host.get() {
+            return Ok(host);
+        }
+        // Of two that are started at once, one goes again.
+        let host = Host::start()?;
+        Ok(self.host.get_or_init(|| host))
+    }
+
     async fn attempt<C: Call>(&self, call: C, context: CallContext, retry_for: Duration) -> Result<C::Reply>
     where
         dyn MasterPort: Endpoint<C>,

@@ -36,7 +36,7 @@ async fn small_blocks_and_large_blocks() {
         futures::stream::iter(range.clone())
             .map(|block| put(&*port, block + 1, 1, body.clone()))
             .buffer_unordered(clients)
-            .for_each(|sealed| async move { drop(sealed.unwrap()) })
+            .for_each(|sealed| async move { assert_eq!(sealed.unwrap().len_bytes, 4_096) })
             .await;
         rate(
             &format!("PutBlock 4 KiB, {clients} at once"),

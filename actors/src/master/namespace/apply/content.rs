@@ -202,8 +202,10 @@ impl Apply<'_, '_> {
             self.drop_lease(self.client, call.inode)?;
         }
         if changed {
-            record.ctime_ns = now_ns;
-            record.set_mtime(call.mtime_ns.unwrap_or(now_ns));
+            // When it was written, not when it is told: what the writer sees of its open file stays true.
+            let written_ns = call.mtime_ns.unwrap_or(now_ns);
+            record.ctime_ns = record.ctime_ns.max(written_ns);
+            record.set_mtime(written_ns);
             record.clear_suid_sgid();
         } else if let Some(mtime_ns) = call.mtime_ns {
             record.set_mtime(mtime_ns);
