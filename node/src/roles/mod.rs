@@ -3,6 +3,7 @@
 //! With `--role all` the actors hold each other's ports directly; there is no socket between them. The listeners are
 //! there for others. Things start from the bottom up (master, worker, mount, web) and stop in the other order.
 
+mod fuse;
 mod master;
 mod worker;
 mod workers;
@@ -19,6 +20,7 @@ use curvine_protocol::{ClusterId, Error, ErrorKind, Result};
 use crate::args::Role;
 use crate::ready::Ready;
 use crate::web::{Metrics, Shown, Web};
+use fuse::FuseRole;
 use master::MasterRole;
 use worker::WorkerRole;
 use workers::Workers;
@@ -28,6 +30,7 @@ pub struct Running {
     role: Role,
     config: Config,
     web: Option<Web>,
+    fuse: Option<FuseRole>,
     worker: Option<WorkerRole>,
     master: Option<MasterRole>,
 }
@@ -39,6 +42,7 @@ impl Running {
             role,
             config: loaded.config.clone(),
             web: None,
+            fuse: None,
             worker: None,
             master: None,
         };
@@ -53,10 +57,10 @@ impl Running {
 
     async fn start_parts(&mut self, loaded: &Loaded, ports: &Ports) -> Result<()> {
         let config = &loaded.config;
-        if self.role == Role::Fuse || !config.fuse.mount_point.is_empty() {
+        if self.role == Role::Fuse && config.fuse.mount_point.is_empty() {
             return Err(Error::new(
-                ErrorKind::Unsupported,
-                "this build has no FUSE mount: start it without --mount-point",
+                ErrorKind::Config,
+                "no directory to mount on: set --mount-point DIR or `fuse.mount_point`",
             ));
         }
         let metrics = Metrics::start()?;
@@ -78,6 +82,13 @@ impl Running {
             }
             workers.wire(worker.id(), worker.port());
             self.worker = Some(worker);
+        }
+        if !config.fuse.mount_point.is_empty() {
+            let client = match &self.master {
+                Some(master) => fuse::local_client(config, master.port(), workers.clone(), ports),
+                None => fuse::remote_client(config).await?,
+            };
+            self.fuse = Some(FuseRole::start(config, client).await?);
         }
         let shown = Shown {
             role: self.role.name(),
@@ -119,7 +130,10 @@ impl Running {
                 let absolute = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_owned());
                 absolute.display().to_string()
             }),
-            mount_point: None,
+            mount_point: self
+                .fuse
+                .as_ref()
+                .map(|fuse| fuse.mount_point().display().to_string()),
             ready_ms: after.as_millis() as u64,
         }
     }
@@ -127,6 +141,9 @@ impl Running {
     /// Stops in order: nobody is asked after they have stopped.
     pub async fn stop(self) {
         drop(self.web);
+        if let Some(fuse) = self.fuse {
+            fuse.stop().await;
+        }
         if let Some(worker) = self.worker {
             worker.stop().await;
         }

@@ -34,12 +34,20 @@ impl Workers {
     }
 }
 
+impl Workers {
+    /// The worker of this process, if it is this one.
+    pub fn local(&self, id: WorkerId) -> Option<WorkerRef> {
+        match self.local.get() {
+            Some((local, port)) if *local == id => Some(port.clone()),
+            _ => None,
+        }
+    }
+}
+
 impl WorkerConnector for Workers {
     fn connect(&self, id: WorkerId, address: &str) -> WorkerRef {
-        if let Some((local, port)) = self.local.get()
-            && *local == id
-        {
-            return port.clone();
+        if let Some(port) = self.local(id) {
+            return port;
         }
         let mut remote = self.remote.lock().unwrap_or_else(PoisonError::into_inner);
         match remote.get(&id) {

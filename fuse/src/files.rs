@@ -1,0 +1,264 @@
+//! The open files of a mount: one open file of the client per inode, shared by all handles on it.
+//!
+//! The mount is one client to the masters, so its handles share one lease, one write buffer and one view of the file.
+//!
+//! Invariants: an inode has a slot exactly while it has handles or one is being opened; while a slot has writers, its
+//! file holds the lease and nobody else changes the content; a nameless inode is released by its last handle.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use curvine_actors::client::{Client, OpenFile};
+use curvine_protocol::{Attr, InodeId};
+use fuser::FileHandle;
+
+use crate::convert::{Refusal, Result};
+
+/// What a handle may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+}
+
+/// An inode with handles.
+pub struct Slot {
+    pub inode: InodeId,
+    /// What all handles use; none until the first open has succeeded.
+    file: RwLock<Option<OpenFile>>,
+    /// How many handles may write. Held while a handle is opened or closed, which so happens one at a time.
+    pub writers: tokio::sync::Mutex<u32>,
+    /// Changed under the table's lock only.
+    shared: Mutex<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Handles, open or being opened.
+    handles: u32,
+    /// Writers as of the last open or close, to be read without waiting.
+    writers: u32,
+    /// Its last name is gone; the masters keep it for us.
+    nameless: bool,
+}
+
+/// A handle that the kernel has.
+#[derive(Clone)]
+pub struct Handle {
+    pub slot: Arc<Slot>,
+    pub access: Access,
+}
+
+#[derive(Default)]
+struct Tables {
+    slots: HashMap<InodeId, Arc<Slot>>,
+    handles: HashMap<u64, Handle>,
+}
+
+pub struct Files {
+    tables: Mutex<Tables>,
+    next_handle: AtomicU64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slot {
+    /// The file that all handles share.
+    pub fn file(&self) -> Result<OpenFile> {
+        self.file_if_open().ok_or(Refusal::of(libc::EBADF))
+    }
+
+    pub fn file_if_open(&self) -> Option<OpenFile> {
+        self.file.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn use_file(&self, file: OpenFile) {
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    }
+
+    /// Notes how many writers there are. The caller holds `writers`.
+    pub fn note_writers(&self, writers: u32) {
+        locked(&self.shared).writers = writers;
+    }
+
+    pub fn has_writers(&self) -> bool {
+        locked(&self.shared).writers > 0
+    }
+}
+
+/// What is left to do when a handle has gone.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Left {
+    Nothing,
+    /// It was the last handle of a nameless inode.
+    Release(InodeId),
+}
+
+impl Files {
+    pub fn new() -> Self {
+        Files {
+            tables: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+        }
+    }
+
+    /// The inode's slot, with one more handle in the making: [`Files::opened`] or [`Files::abandon`] must follow.
+    pub fn enter(&self, inode: InodeId) -> Arc<Slot> {
+        let mut tables = locked(&self.tables);
+        let slot = tables.slots.entry(inode).or_insert_with(|| {
+            Arc::new(Slot {
+                inode,
+                file: RwLock::new(None),
+                writers: tokio::sync::Mutex::new(0),
+                shared: Mutex::default(),
+            })
+        });
+        locked(&slot.shared).handles += 1;
+        slot.clone()
+    }
+
+    pub fn opened(&self, slot: Arc<Slot>, access: Access) -> FileHandle {
+        let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        locked(&self.tables)
+            .handles
+            .insert(number, Handle { slot, access });
+        FileHandle(number)
+    }
+
+    /// The opening failed.
+    pub fn abandon(&self, slot: &Arc<Slot>) -> Left {
+        self.leave(&mut locked(&self.tables), slot)
+    }
+
+    /// # Errors
+    /// `EBADF` for a handle that the kernel does not have.
+    pub fn handle(&self, handle: FileHandle) -> Result<Handle> {
+        let tables = locked(&self.tables);
+        tables
+            .handles
+            .get(&handle.0)
+            .cloned()
+            .ok_or(Refusal::of(libc::EBADF))
+    }
+
+    /// The kernel has closed a handle, and its file has been told.
+    pub fn closed(&self, handle: FileHandle) -> Left {
+        let mut tables = locked(&self.tables);
+        match tables.handles.remove(&handle.0) {
+            Some(handle) => self.leave(&mut tables, &handle.slot),
+            None => Left::Nothing,
+        }
+    }
+
+    fn leave(&self, tables: &mut Tables, slot: &Arc<Slot>) -> Left {
+        let mut shared = locked(&slot.shared);
+        shared.handles -= 1;
+        if shared.handles > 0 {
+            return Left::Nothing;
+        }
+        tables.slots.remove(&slot.inode);
+        match shared.nameless {
+            true => Left::Release(slot.inode),
+            false => Left::Nothing,
+        }
+    }
+
+    pub fn slot(&self, inode: InodeId) -> Option<Arc<Slot>> {
+        locked(&self.tables).slots.get(&inode).cloned()
+    }
+
+    /// Whether any inode has handles.
+    pub fn any(&self) -> bool {
+        !locked(&self.tables).slots.is_empty()
+    }
+
+    /// An inode lost its last name and the masters keep it for us. False if nobody here has it open: it must be
+    /// released at once.
+    pub fn keep_nameless(&self, inode: InodeId) -> bool {
+        let tables = locked(&self.tables);
+        match tables.slots.get(&inode) {
+            Some(slot) => {
+                locked(&slot.shared).nameless = true;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Attributes from the masters as this mount must show them: with what is written here and not flushed yet.
+    pub fn overlay(&self, attr: Attr) -> Attr {
+        match self.slot(attr.inode) {
+            Some(slot) if slot.has_writers() => match slot.file_if_open() {
+                Some(file) => file.with_what_is_written(attr),
+                None => attr,
+            },
+            _ => attr,
+        }
+    }
+
+    /// The files with writers, to be closed before the mount goes away.
+    pub fn written(&self) -> Vec<Arc<Slot>> {
+        let tables = locked(&self.tables);
+        let slots = tables.slots.values().filter(|slot| slot.has_writers());
+        slots.cloned().collect()
+    }
+}
+
+/// Gives a nameless inode back to the masters. If that fails, the end of the session does it.
+pub async fn release(client: &Client, left: Left) {
+    if let Left::Release(inode) = left
+        && let Err(error) = client.release_inode(inode).await
+    {
+        tracing::warn!(%error, "inode {inode} was not released; it goes with this mount's session");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: InodeId = InodeId(7);
+
+    #[test]
+    fn handles_of_one_inode_share_a_slot_until_the_last_closes() {
+        let files = Files::new();
+        let first = files.opened(files.enter(FILE), Access::Write);
+        let second = files.opened(files.enter(FILE), Access::Read);
+        assert_ne!(first, second);
+        assert!(Arc::ptr_eq(
+            &files.handle(first).expect("open").slot,
+            &files.handle(second).expect("open").slot
+        ));
+        assert_eq!(files.closed(first), Left::Nothing);
+        assert!(files.any());
+        assert_eq!(files.closed(second), Left::Nothing);
+        assert!(!files.any());
+        assert_eq!(
+            files.handle(second).err().map(|refusal| refusal.errno),
+            Some(libc::EBADF)
+        );
+    }
+
+    #[test]
+    fn a_nameless_inode_is_released_by_its_last_handle() {
+        let files = Files::new();
+        let first = files.opened(files.enter(FILE), Access::Read);
+        let second = files.opened(files.enter(FILE), Access::Read);
+        assert!(files.keep_nameless(FILE));
+        assert_eq!(files.closed(first), Left::Nothing);
+        assert_eq!(files.closed(second), Left::Release(FILE));
+        assert!(!files.keep_nameless(FILE), "nobody has it open any more");
+    }
+
+    #[test]
+    fn an_opening_that_fails_leaves_nothing() {
+        let files = Files::new();
+        let slot = files.enter(FILE);
+        assert!(files.any(), "it counts while it is being opened");
+        assert_eq!(files.abandon(&slot), Left::Nothing);
+        assert!(!files.any());
+    }
+}

@@ -1,0 +1,272 @@
+//! Mounting and unmounting.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use curvine_actors::client::Client;
+use curvine_protocol::{ClientId, Error, ErrorKind, Result};
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use rustix::mount::{UnmountFlags, unmount};
+use tokio::runtime::Runtime;
+
+use crate::core::Core;
+use crate::filesystem::CurvineFs;
+use crate::runner::Runner;
+
+/// What the kernel reads ahead, where its default would be 128 KiB.
+const READ_AHEAD_KIB: u32 = 4096;
+/// Threads for work that the kernel's threads do not end by themselves.
+const RUNTIME_THREADS: usize = 2;
+/// The source that the mount table names; the client's session follows, so that whoever mounts over what a killed
+/// process left can end it.
+const SOURCE_PREFIX: &str = "curvine#";
+/// How long the kernel's threads may take to see that they are no longer mounted.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How a mount behaves.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// The directory to mount on; made if it is missing, which must be empty.
+    pub mount_point: PathBuf,
+    /// How long the kernel may believe names and attributes.
+    pub ttl: Duration,
+    /// Threads that serve the kernel.
+    pub threads: usize,
+    /// Let users other than the one who mounts in.
+    pub allow_other: bool,
+}
+
+/// A file system that is mounted.
+pub struct Mounted {
+    mount_point: PathBuf,
+    core: Arc<Core>,
+    session: BackgroundSession,
+    runtime: Runtime,
+}
+
+/// Mounts the namespace that the client reaches. A mount that a killed process left at the mount point is replaced,
+/// and the leases of its session are given back.
+///
+/// # Errors
+/// `Busy` if something is mounted there, `DirectoryNotEmpty`, `NotADirectory`, `Unsupported` without FUSE,
+/// `NotPermitted`; the message names the mount point and the next step.
+pub async fn mount(client: Client, options: MountOptions) -> Result<Mounted> {
+    let at = options.mount_point.display().to_string();
+    let mount_point = prepare(&client, &options.mount_point)
+        .await
+        .map_err(|e| e.while_doing(format_args!("mounting on {at}")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .thread_name("fuse-work")
+        .enable_all()
+        .build()
+        .map_err(|e| Error::from(e).while_doing("starting the mount's threads"))?;
+    let core = Arc::new(Core::new(client.clone(), options.ttl));
+    let filesystem = CurvineFs::new(core.clone(), Runner::new(runtime.handle().clone()));
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(format!("{SOURCE_PREFIX}{:016x}", client.id().0)),
+        MountOption::Subtype("curvine".to_owned()),
+        MountOption::DefaultPermissions,
+        MountOption::NoAtime,
+        // As a local file system that root mounts.
+        MountOption::Suid,
+        MountOption::Dev,
+    ];
+    config.acl = match options.allow_other {
+        true => SessionACL::All,
+        false => SessionACL::Owner,
+    };
+    config.n_threads = Some(options.threads.max(1));
+    config.clone_fd = true;
+    let point = mount_point.clone();
+    let session = tokio::task::spawn_blocking(move || Session::new(filesystem, &point, &config)?.spawn())
+        .await
+        .map_err(|_| Error::internal("the mount was interrupted"))?
+        .map_err(|e| refused(&at, &e))?;
+    // Set once, here.
+    let _ = core.notifier.set(session.notifier());
+    let mounted = Mounted {
+        mount_point: mount_point.clone(),
+        core,
+        session,
+        runtime,
+    };
+    let raised = tokio::task::spawn_blocking(move || raise_read_ahead(&mount_point)).await;
+    if let Ok(Err(error)) = raised {
+        tracing::warn!(%error, "cannot raise the read-ahead of {at}; large reads are slower");
+    }
+    Ok(mounted)
+}
+
+fn refused(at: &str, error: &io::Error) -> Error {
+    let what = format!("mounting on {at}: {error}");
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::new(
+            ErrorKind::Unsupported,
+            format!("{what}. Is /dev/fuse there? `modprobe fuse`, or in a container `--device /dev/fuse`"),
+        ),
+        io::ErrorKind::PermissionDenied => Error::new(
+            ErrorKind::NotPermitted,
+            format!("{what}. Mount as root, or install fusermount3 (package fuse3)"),
+        ),
+        _ => Error::new(ErrorKind::Io, what),
+    }
+}
+
+impl Mounted {
+    pub fn mount_point(&self) -> &Path {
+        &self.mount_point
+    }
+
+    /// Makes what was written visible, then unmounts. Programs that still use the mount get errors afterwards.
+    pub async fn unmount(self) {
+        let Mounted {
+            mount_point,
+            core,
+            session,
+            runtime,
+        } = self;
+        let at = mount_point.display().to_string();
+        let point = mount_point.clone();
+        // Without new requests first; if it is in use, from the tree only.
+        let busy = tokio::task::spawn_blocking(move || match unmount(&point, UnmountFlags::empty()) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::BUSY) => unmount(&point, UnmountFlags::DETACH).map(|()| true),
+            Err(error) => Err(error),
+        })
+        .await;
+        let busy = match busy {
+            Ok(Ok(busy)) => busy,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "{at} was unmounted by somebody else");
+                false
+            }
+            Err(_) => true,
+        };
+        if busy {
+            tracing::warn!(
+                "{at} is in use; what programs wrote to it is kept, what they do from now on fails"
+            );
+        }
+        let closing = core.clone();
+        // The files' tasks live in the mount's runtime.
+        let closed = runtime.spawn(async move { closing.close_all().await });
+        let _ = closed.await;
+        if !busy {
+            let stopped = tokio::task::spawn_blocking(move || session.umount_and_join());
+            if tokio::time::timeout(STOP_PATIENCE, stopped).await.is_err() {
+                tracing::debug!("the kernel's threads go with the process");
+            }
+        }
+        runtime.shutdown_background();
+    }
+}
+
+/// Makes the mount point ready: there, empty, with nothing mounted on it. Its absolute path.
+async fn prepare(client: &Client, mount_point: &Path) -> Result<PathBuf> {
+    let wanted = mount_point.to_owned();
+    let (absolute, predecessor) = tokio::task::spawn_blocking(move || {
+        let predecessor = clear_stale(&wanted)?;
+        fs::create_dir_all(&wanted)?;
+        Ok::<_, Error>((fs::canonicalize(&wanted)?, predecessor))
+    })
+    .await
+    .map_err(|_| Error::internal("interrupted"))??;
+    if let Some(session) = predecessor {
+        tracing::info!(
+            "{} was left mounted by a process that is gone: unmounted, and its open files closed",
+            mount_point.display()
+        );
+        client.end_session_of(session).await?;
+    }
+    let metadata = fs::metadata(&absolute)?;
+    if !metadata.is_dir() {
+        return Err(Error::new(ErrorKind::NotADirectory, "it is not a directory"));
+    }
+    if let Some(parent) = absolute.parent()
+        && fs::metadata(parent)?.dev() != metadata.dev()
+    {
+        return Err(Error::new(
+            ErrorKind::Busy,
+            "something is mounted there already; unmount it, or choose another directory",
+        ));
+    }
+    if fs::read_dir(&absolute)?.next().is_some() {
+        return Err(Error::new(
+            ErrorKind::DirectoryNotEmpty,
+            "the directory is not empty, and a mount would hide what it has; choose another",
+        ));
+    }
+    Ok(absolute)
+}
+
+/// Unmounts what a killed process left, and says whose it was if it was one of ours.
+fn clear_stale(mount_point: &Path) -> Result<Option<ClientId>> {
+    match fs::metadata(mount_point) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {}
+        _ => return Ok(None),
+    }
+    // The mount point cannot be looked at, but its parent can.
+    let parent = match mount_point.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => fs::canonicalize(parent)?,
+        _ => std::env::current_dir()?,
+    };
+    let absolute = match mount_point.file_name() {
+        Some(name) => parent.join(name),
+        None => mount_point.to_owned(),
+    };
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let session = session_at(&table, &absolute.to_string_lossy());
+    unmount(&absolute, UnmountFlags::DETACH)
+        .map_err(|e| Error::from(io::Error::from(e)).while_doing("unmounting what a killed process left"))?;
+    Ok(session)
+}
+
+/// The session whose mount is at a path, from the text of `/proc/self/mountinfo` (proc(5)).
+fn session_at(table: &str, path: &str) -> Option<ClientId> {
+    let escaped = path
+        .replace('\\', "\\134")
+        .replace(' ', "\\040")
+        .replace('\t', "\\011");
+    table.lines().rev().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let source = after.split(' ').nth(1)?.strip_prefix(SOURCE_PREFIX)?;
+        match before.split(' ').nth(4) == Some(escaped.as_str()) {
+            true => u64::from_str_radix(source, 16).ok().map(ClientId),
+            false => None,
+        }
+    })
+}
+
+/// The kernel's default asks for 128 KiB at a time.
+fn raise_read_ahead(mount_point: &Path) -> io::Result<()> {
+    let device = fs::metadata(mount_point)?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    fs::write(
+        format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"),
+        READ_AHEAD_KIB.to_string(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_table_names_the_session_of_a_mount() {
+        let table = "\
+            29 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+            41 29 0:52 / /mnt/other rw - fuse.curvine curvine#0000000000000001 rw\n\
+            42 29 0:53 / /mnt/a\\040b rw,noatime shared:7 - fuse.curvine curvine#00000000deadbeef rw,user_id=0\n\
+            43 29 0:54 / /mnt/sshfs rw - fuse.sshfs host: rw\n";
+        assert_eq!(session_at(table, "/mnt/a b"), Some(ClientId(0xdead_beef)));
+        assert_eq!(session_at(table, "/mnt/other"), Some(ClientId(1)));
+        assert_eq!(session_at(table, "/mnt/sshfs"), None);
+        assert_eq!(session_at(table, "/mnt"), None);
+    }
+}
