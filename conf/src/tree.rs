@@ -115,8 +115,8 @@ section! {
         /// How long the kernel may answer for names and attributes without asking: changes made elsewhere show after
         /// at most this. A file opened after another client closed it is always seen as it was closed.
         ttl: Span = text("1s");
-        /// Threads that serve the kernel.
-        threads: u64 = 2;
+        /// Threads that serve the kernel. Each takes one request at a time, for a few milliseconds at most.
+        threads: u64 = 8;
         /// Let users other than the one who mounts in.
         allow_other: bool = false;
     }

@@ -6,8 +6,9 @@ use curvine_conf::{LogFormat, LogSection};
 use curvine_protocol::{Error, ErrorKind, Result};
 use tracing_subscriber::EnvFilter;
 
-/// Libraries that narrate every step at `info`. Name one in the level to hear it.
-const QUIET: &str = "openraft=warn,opendal=warn";
+/// Libraries that narrate every step at `info`, and one that takes a reply to an interrupted program for an error. Name
+/// one in the level to hear it.
+const QUIET: &str = "openraft=warn,opendal=warn,fuser=warn,fuser::reply=off";
 
 /// Sends logs to standard error. `RUST_LOG` wins over the configured level.
 ///
