@@ -118,10 +118,7 @@ impl LogStore {
     /// On a full disk there is none: commits are slower then, and fail when they must.
     fn keep_room(&self) {
         let used_bytes = (self.env.info().last_page_number as u64 + 1) * PAGE_BYTES;
-        let mut room = self
-            .room
-            .lock()
-            .expect("no thread panics while it makes room");
+        let mut room = self.room.lock().expect("no thread panics while it makes room");
         if let Err(error) = room.keep_ahead(used_bytes) {
             tracing::debug!(%error, "no room was made ahead of the log");
         }
