@@ -23,7 +23,7 @@ const READ_AHEAD_KIB: u32 = 4096;
 const RUNTIME_THREADS: usize = 2;
 /// The source that the mount table names; the client's session follows, so that whoever mounts over what a killed
 /// process left can end it.
-const SOURCE_PREFIX: &str = "curvine#";
+const SOURCE_PREFIX: &str = "curvine-";
 /// How long the kernel's threads may take to see that they are no longer mounted.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -261,8 +261,8 @@ mod tests {
     fn the_mount_table_names_the_session_of_a_mount() {
         let table = "\
             29 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
-            41 29 0:52 / /mnt/other rw - fuse.curvine curvine#0000000000000001 rw\n\
-            42 29 0:53 / /mnt/a\\040b rw,noatime shared:7 - fuse.curvine curvine#00000000deadbeef rw,user_id=0\n\
+            41 29 0:52 / /mnt/other rw - fuse.curvine curvine-0000000000000001 rw\n\
+            42 29 0:53 / /mnt/a\\040b rw,noatime shared:7 - fuse.curvine curvine-00000000deadbeef rw,user_id=0\n\
             43 29 0:54 / /mnt/sshfs rw - fuse.sshfs host: rw\n";
         assert_eq!(session_at(table, "/mnt/a b"), Some(ClientId(0xdead_beef)));
         assert_eq!(session_at(table, "/mnt/other"), Some(ClientId(1)));
