@@ -7,7 +7,8 @@
 //! Invariants:
 //! - Every [`Call`] has one code, unique for ever; a retired code is never reused.
 //! - Messages and records are MessagePack in compact (positional) form: fields are only ever appended, each new
-//!   one with `#[serde(default)]`. Golden byte tests in `protocol/tests` hold this.
+//!   one with `#[serde(default)]`, and a reader passes over those it does not know ([`codec`]). The golden files in
+//!   `protocol/tests/golden` show every message to the byte.
 //! - Units are in the names: `_ns` nanoseconds since the Unix epoch, `_ms` milliseconds, `_bytes` bytes.
 
 pub mod attr;

@@ -1,0 +1,310 @@
+//! The bytes of every message, of every command of the replicated log, and the codes that never change.
+//!
+//! The macros below walk over every call and every variant: one without a sample does not compile, or fails here.
+
+mod render;
+mod samples;
+
+use std::path::PathBuf;
+
+use curvine_protocol::cluster::{Tier, WorkerState};
+use curvine_protocol::frame::{FrameKind, PREFIX_BYTES, Prefix};
+use curvine_protocol::job::JobState;
+use curvine_protocol::master_or_worker::*;
+use curvine_protocol::op::{Command, Op, OpReply};
+use curvine_protocol::{
+    Call, CallContext, Error, ErrorKind, FileKind, Node, for_master_calls, for_worker_calls,
+};
+use render::Golden;
+use samples::{Sample, context};
+use serde::{Serialize, de::DeserializeOwned};
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+fn short<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    name.rsplit("::").next().unwrap_or(name)
+}
+
+fn add_samples<T: Sample + Serialize + DeserializeOwned + 'static>(golden: &mut Golden, name: &str) {
+    let samples = T::samples();
+    assert!(!samples.is_empty(), "{name} has a sample");
+    for (number, sample) in samples.iter().enumerate() {
+        match number {
+            0 => golden.value(name, sample),
+            _ => golden.value(&format!("{name} ({})", number + 1), sample),
+        }
+    }
+}
+
+/// Collects the calls of a service: the table of codes, the calls, then each type of reply once.
+#[derive(Default)]
+struct Service {
+    table: Vec<(u16, &'static str, &'static str)>,
+    calls: Vec<fn(&mut Golden)>,
+    replies: Vec<fn(&mut Golden)>,
+}
+
+impl Service {
+    fn call<C: Call + Sample>(&mut self)
+    where
+        C::Reply: Sample,
+    {
+        let reply = short::<C::Reply>();
+        self.calls
+            .push(|golden| add_samples::<C>(golden, &format!("{} {}", C::CODE, C::NAME)));
+        if self.table.iter().all(|(_, _, known)| *known != reply) {
+            self.replies
+                .push(|golden| add_samples::<C::Reply>(golden, &format!("reply {}", short::<C::Reply>())));
+        }
+        self.table.push((C::CODE, C::NAME, reply));
+    }
+
+    fn check(mut self, mut golden: Golden, name: &str) {
+        self.table.sort_unstable();
+        self.table
+            .windows(2)
+            .for_each(|pair| assert_ne!(pair[0].0, pair[1].0, "a code is used twice"));
+        for (code, call, reply) in &self.table {
+            let read_back = |bytes: &[u8]| Ok(bytes.to_vec());
+            golden.bytes(
+                &format!("code {call}"),
+                format_args!("{code} {call} -> {reply}"),
+                &code.to_le_bytes(),
+                read_back,
+            );
+        }
+        self.calls
+            .iter()
+            .chain(&self.replies)
+            .for_each(|add| add(&mut golden));
+        golden.check(&file(name));
+    }
+}
+
+macro_rules! all_calls {
+    ($service:ident ; $($call:ident),*) => { $($service.call::<$call>();)* };
+}
+
+#[test]
+fn every_call_of_the_master_and_its_reply_has_its_golden_bytes() {
+    let mut service = Service::default();
+    for_master_calls!(all_calls, service);
+    service.check(Golden::new("The master service."), "master.txt");
+}
+
+#[test]
+fn every_call_of_the_worker_and_its_reply_has_its_golden_bytes() {
+    let mut service = Service::default();
+    for_worker_calls!(all_calls, service);
+    service.check(Golden::new("The worker service."), "worker.txt");
+}
+
+/// Names every variant of an enum: one that is missing here does not compile, one without a sample fails.
+macro_rules! variants {
+    ($($enum:ident: $($variant:ident),*;)*) => {$(
+        impl Variants for $enum {
+            const ALL: &'static [&'static str] = &[$(stringify!($variant)),*];
+
+            fn name(&self) -> &'static str {
+                match self { $($enum::$variant { .. } => stringify!($variant),)* }
+            }
+        }
+    )*};
+}
+
+trait Variants {
+    const ALL: &'static [&'static str];
+
+    fn name(&self) -> &'static str;
+}
+
+variants! {
+    Op: MakeDir, CreateFile, MakeNode, OpenForWrite, AllocateBlocks, CommitFile, SetAttr, Rename, Unlink,
+        RemoveDir, Delete, MakeSymlink, MakeLink, SetXattr, RemoveXattr, ReleaseInode, RenewSession, EndSession, Format,
+        AddWorker, AddMount, RemoveMount, SyncDir, SetUfsVersion, AddJob, UpdateJob, ExpireSessions;
+    OpReply: Done, Entry, Layout, Renamed, Deleted, Worker, Mount, Job, Synced, MountRemoved, Failed;
+    Node: Inode, Child, Path;
+    FileKind: File, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice;
+    IfExists: Fail, Open, Truncate;
+    SetTime: Now, At;
+    RenameMode: Replace, NoReplace, Exchange;
+    Tier: Mem, Ssd, Hdd;
+    WorkerState: Live, Lost;
+    JobState: Planning, Running, Done, Failed, Cancelled;
+}
+
+fn add_variants<T: Variants + Sample + Serialize + DeserializeOwned + 'static>(
+    golden: &mut Golden,
+    what: &str,
+) {
+    let samples = T::samples();
+    for name in T::ALL {
+        let of_name: Vec<&T> = samples.iter().filter(|sample| sample.name() == *name).collect();
+        assert_eq!(of_name.len(), 1, "{what} {name} has one sample");
+        golden.value(&format!("{what} {name}"), of_name[0]);
+    }
+}
+
+#[test]
+fn every_command_of_the_log_and_every_reply_to_one_has_its_golden_bytes() {
+    let mut golden = Golden::new("The replicated log: commands, their ops, and what applying them yields.");
+    add_samples::<Command>(&mut golden, "command");
+    add_variants::<Op>(&mut golden, "op");
+    add_variants::<OpReply>(&mut golden, "reply");
+    golden.check(&file("ops.txt"));
+}
+
+#[test]
+fn every_enumeration_keeps_the_codes_of_its_values() {
+    let mut golden = Golden::new("Values of enumerations, wherever they occur.");
+    add_variants::<Node>(&mut golden, "Node");
+    add_variants::<FileKind>(&mut golden, "FileKind");
+    add_variants::<IfExists>(&mut golden, "IfExists");
+    add_variants::<SetTime>(&mut golden, "SetTime");
+    add_variants::<RenameMode>(&mut golden, "RenameMode");
+    add_variants::<Tier>(&mut golden, "Tier");
+    add_variants::<WorkerState>(&mut golden, "WorkerState");
+    add_variants::<JobState>(&mut golden, "JobState");
+    golden.check(&file("values.txt"));
+}
+
+#[test]
+fn every_kind_of_error_keeps_its_code_errno_exception_exit_code_and_advice() {
+    let mut golden =
+        Golden::new("Kinds of errors: errno, Java exception, exit code of cv, retry; then errors.");
+    for &kind in ErrorKind::ALL {
+        let says = format_args!(
+            "{} errno {} exit {} {:?} {}",
+            u16::from(kind),
+            kind.errno(),
+            kind.exit_code(),
+            kind.retry(),
+            kind.java_exception()
+        )
+        .to_string();
+        golden.bytes(
+            kind.name(),
+            says,
+            &curvine_protocol::codec::encode(&kind),
+            |bytes| {
+                curvine_protocol::codec::decode::<ErrorKind>(bytes)
+                    .map(|kind| curvine_protocol::codec::encode(&kind))
+                    .map_err(|error| error.to_string())
+            },
+        );
+    }
+    add_samples::<Error>(&mut golden, "error");
+    golden.check(&file("errors.txt"));
+}
+
+/// A whole frame: prefix, header, body.
+fn frame(kind: FrameKind, code: u16, header: &[u8], body: &[u8]) -> Vec<u8> {
+    let prefix = Prefix {
+        kind,
+        code,
+        request_id: 0x0102_0304_0506_0708,
+        header_bytes: header.len() as u32,
+        body_bytes: body.len() as u32,
+    };
+    [&prefix.encode()[..], header, body].concat()
+}
+
+#[test]
+fn every_kind_of_frame_has_its_golden_bytes() {
+    use curvine_protocol::codec::encode;
+    let mut golden =
+        Golden::new("Frames as they cross a socket. The header's own bytes are in the other files.");
+    golden.value("context", &context());
+    let call = &ReadBlock::samples()[0];
+    let error = &Error::samples()[0];
+    let request = frame(
+        FrameKind::Request,
+        ReadBlock::CODE,
+        &encode(&(context(), call)),
+        b"",
+    );
+    let reply = frame(
+        FrameKind::Reply,
+        ReadBlock::CODE,
+        &encode(&BlockData::samples()[0]),
+        b"BODY",
+    );
+    let failure = frame(FrameKind::Failure, ReadBlock::CODE, &encode(error), b"");
+    let goodbye = frame(FrameKind::Goodbye, 0, &encode(error), b"");
+    for (name, bytes) in [
+        ("request", request),
+        ("reply", reply),
+        ("failure", failure),
+        ("goodbye", goodbye),
+    ] {
+        let prefix = Prefix::decode(bytes.first_chunk().expect("a prefix")).expect("ours");
+        golden.bytes(name, prefix, &bytes, |bytes| {
+            let prefix = bytes.first_chunk::<PREFIX_BYTES>().ok_or("too short")?;
+            let prefix = Prefix::decode(prefix).map_err(|error| error.to_string())?;
+            Ok([&prefix.encode()[..], &bytes[PREFIX_BYTES..]].concat())
+        });
+    }
+    golden.check(&file("frames.txt"));
+}
+
+/// Calls as a newer version may have them: one more field, with a default.
+mod newer {
+    use super::*;
+    use serde::Deserialize;
+
+    /// [`CallContext`] with more at its end.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct Context {
+        pub client: u64,
+        pub sequence: u64,
+        pub acked_below: u64,
+        pub deadline_ms: u32,
+        pub uid: u32,
+        pub gid: u32,
+        #[serde(default)]
+        pub trace: Option<String>,
+    }
+
+    /// [`RemoveDir`] with more at its end.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct RemoveDirs {
+        pub node: Node,
+        #[serde(default)]
+        pub also: Vec<String>,
+    }
+}
+
+#[test]
+fn a_call_of_a_newer_version_is_understood_and_one_of_an_older_too() {
+    use curvine_protocol::codec::{decode, encode};
+    let call = RemoveDir::samples().remove(0);
+    let newer_context = |trace| newer::Context {
+        client: context().client.0,
+        sequence: context().sequence,
+        acked_below: context().acked_below,
+        deadline_ms: context().deadline_ms,
+        uid: context().uid,
+        gid: context().gid,
+        trace,
+    };
+    let newer = |trace: Option<&str>, also: Vec<String>| {
+        let call = newer::RemoveDirs {
+            node: call.node.clone(),
+            also,
+        };
+        (newer_context(trace.map(str::to_owned)), call)
+    };
+    assert_eq!(
+        decode::<(CallContext, RemoveDir)>(&encode(&newer(Some("t"), vec!["x".to_owned()]))),
+        Ok((context(), call.clone()))
+    );
+    assert_eq!(
+        decode::<(newer::Context, newer::RemoveDirs)>(&encode(&(context(), &call))),
+        Ok(newer(None, Vec::new()))
+    );
+}

@@ -1,0 +1,435 @@
+//! A value of every type that travels or rests: fields have different values, so that two that change places show.
+
+use std::collections::BTreeMap;
+
+use curvine_protocol::attr::{UfsSource, WorkerAddress};
+use curvine_protocol::cluster::*;
+use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
+use curvine_protocol::master_or_worker::*;
+use curvine_protocol::mount::{MountInfo, MountRecord, MountSettings};
+use curvine_protocol::op::{Command, Op, OpReply, SyncDir, UfsObject};
+use curvine_protocol::*;
+
+/// Values to show. The first has everything that may be there, more of them what may be missing.
+pub trait Sample: Sized {
+    fn samples() -> Vec<Self>;
+}
+
+macro_rules! samples {
+    ($($type:ty => $($sample:expr),+;)*) => {$(
+        impl Sample for $type {
+            fn samples() -> Vec<Self> { vec![$($sample),+] }
+        }
+    )*};
+}
+
+pub fn context() -> CallContext {
+    CallContext {
+        client: ClientId(0xC11E),
+        sequence: 9,
+        acked_below: 8,
+        deadline_ms: 30_000,
+        uid: 1000,
+        gid: 100,
+    }
+}
+
+fn path(text: &str) -> CurvinePath {
+    CurvinePath::parse(text).expect("a valid path")
+}
+
+fn at(text: &str) -> Node {
+    Node::Path(path(text))
+}
+
+fn version() -> UfsVersion {
+    UfsVersion {
+        size_bytes: 70_000,
+        mtime_ms: 1_700_000_000_123,
+        etag: Some("e7ag".to_owned()),
+    }
+}
+
+fn attr() -> Attr {
+    Attr {
+        inode: InodeId(12),
+        kind: FileKind::File,
+        mode: 0o640,
+        uid: 1000,
+        gid: 100,
+        nlink: 2,
+        size_bytes: 70_000,
+        atime_ns: 4,
+        mtime_ns: 3,
+        ctime_ns: -2,
+        btime_ns: 1,
+        rdev: 5,
+        block_bytes: 1 << 27,
+        replicas: 3,
+        content_version: 6,
+        ufs: Some(version()),
+    }
+}
+
+fn entry() -> Entry {
+    Entry {
+        attr: Attr {
+            kind: FileKind::Symlink,
+            ufs: None,
+            ..attr()
+        },
+        target: Some("../to".to_owned()),
+    }
+}
+
+fn layout() -> FileLayout {
+    FileLayout {
+        attr: attr(),
+        blocks: vec![LocatedBlock {
+            block: BlockRef {
+                id: BlockId(77),
+                len_bytes: 70_000,
+                generation: 4,
+            },
+            workers: vec![WorkerId(2), WorkerId(1)],
+        }],
+        workers: vec![WorkerAddress {
+            id: WorkerId(1),
+            address: "h:1".to_owned(),
+        }],
+        source: Some(source()),
+    }
+}
+
+fn source() -> UfsSource {
+    UfsSource {
+        mount: MountId(3),
+        key: "a/b".to_owned(),
+        version: version(),
+    }
+}
+
+fn disk() -> DiskStatus {
+    DiskStatus {
+        tier: Tier::Ssd,
+        path: "/d".to_owned(),
+        capacity_bytes: 1 << 40,
+        used_bytes: 2,
+        available_bytes: 3,
+        blocks: 4,
+        failure: Some("EIO".to_owned()),
+    }
+}
+
+fn settings() -> MountSettings {
+    MountSettings {
+        writable: true,
+        staleness_ms: 5_000,
+    }
+}
+
+fn options() -> BTreeMap<String, String> {
+    BTreeMap::from([("region".to_owned(), "r1".to_owned())])
+}
+
+fn mount() -> MountRecord {
+    MountRecord {
+        id: MountId(3),
+        path: path("/m"),
+        uri: "s3://b/p".to_owned(),
+        options: options(),
+        settings: settings(),
+        created_ns: 1_700_000_000_000_000_000,
+    }
+}
+
+fn progress() -> JobProgress {
+    JobProgress {
+        files_total: 7,
+        bytes_total: 6,
+        files_loaded: 5,
+        files_already: 4,
+        files_failed: 3,
+        bytes_done: 2,
+        bytes_moved: 1,
+    }
+}
+
+fn failures() -> Vec<FileFailure> {
+    vec![FileFailure {
+        path: "/m/x".to_owned(),
+        error: Error::new(ErrorKind::Ufs, "503"),
+    }]
+}
+
+fn job() -> JobRecord {
+    JobRecord {
+        id: JobId(5),
+        paths: vec![path("/m")],
+        state: JobState::Failed,
+        progress: progress(),
+        failures: failures(),
+        created_ns: 10,
+        ended_ns: Some(20),
+    }
+}
+
+fn replica() -> BlockReplica {
+    BlockReplica {
+        id: BlockId(77),
+        generation: 4,
+        len_bytes: 70_000,
+    }
+}
+
+fn cluster() -> ClusterId {
+    ClusterId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef)
+}
+
+// Values of enumerations
+samples! {
+    Node => Node::Inode(InodeId(12)), Node::child(InodeId(1), "n"), at("/a/b");
+    FileKind => FileKind::File, FileKind::Directory, FileKind::Symlink, FileKind::Fifo, FileKind::Socket,
+        FileKind::CharDevice, FileKind::BlockDevice;
+    IfExists => IfExists::Fail, IfExists::Open, IfExists::Truncate;
+    SetTime => SetTime::Now, SetTime::At(-5);
+    RenameMode => RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange;
+    Tier => Tier::Mem, Tier::Ssd, Tier::Hdd;
+    WorkerState => WorkerState::Live, WorkerState::Lost;
+    JobState => JobState::Planning, JobState::Running, JobState::Done, JobState::Failed, JobState::Cancelled;
+    Error => Error::not_leader(Some("h:2".to_owned())), Error::not_found("/a");
+}
+
+// The master's calls
+samples! {
+    Echo => Echo {};
+    Lookup => Lookup { node: at("/a/b"), follow: true };
+    ListDir => ListDir { node: Node::Inode(InodeId(12)), after: Some("n".to_owned()), limit: 1000 },
+        ListDir { node: at("/"), after: None, limit: 0 };
+    OpenFile => OpenFile { node: Node::Inode(InodeId(12)), follow: false };
+    GetXattr => GetXattr { node: at("/a"), name: "user.x".to_owned() };
+    ListXattrs => ListXattrs { node: at("/a") };
+    GetPath => GetPath { inode: InodeId(12) };
+    Summarize => Summarize { node: at("/a") };
+    StatFs => StatFs {};
+    GetRoutes => GetRoutes {};
+    GetClusterStatus => GetClusterStatus {};
+    ListMounts => ListMounts {};
+    GetJob => GetJob { id: JobId(5) };
+    ListJobs => ListJobs {};
+    MakeDir => MakeDir { node: Node::child(InodeId(1), "d"), mode: 0o755, parents: true };
+    CreateFile => CreateFile {
+        node: at("/a/f"), mode: 0o644, if_exists: IfExists::Truncate, parents: false, block_bytes: 1 << 27,
+        replicas: 2, first_block: true,
+    };
+    MakeNode => MakeNode { node: at("/a/p"), kind: FileKind::Fifo, mode: 0o600, rdev: 7 };
+    OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false };
+    AllocateBlocks => AllocateBlocks { inode: InodeId(12), from_index: 1, until_index: 3 };
+    CommitFile => CommitFile {
+        inode: InodeId(12), size_bytes: 70_000,
+        blocks: vec![BlockCommit {
+            index: 1, id: BlockId(77), len_bytes: 70_001, generation: 4, workers: vec![WorkerId(2)],
+        }],
+        mtime_ns: Some(3), close: true,
+    };
+    SetAttr => SetAttr {
+        node: at("/a"), follow: true,
+        change: AttrChange {
+            mode: Some(0o600), uid: Some(1), gid: Some(2), size_bytes: Some(3), atime: Some(SetTime::Now),
+            mtime: Some(SetTime::At(4)),
+        },
+    }, SetAttr { node: at("/a"), follow: false, change: AttrChange::default() };
+    Rename => Rename { from: at("/a"), to: Node::child(InodeId(1), "b"), mode: RenameMode::NoReplace, keep_replaced: true };
+    Unlink => Unlink { node: at("/a"), keep_open: true };
+    RemoveDir => RemoveDir { node: at("/a") };
+    Delete => Delete { node: at("/a"), recursive: true };
+    MakeSymlink => MakeSymlink { node: at("/l"), target: "../to".to_owned() };
+    MakeLink => MakeLink { source: at("/a"), node: at("/b") };
+    SetXattr => SetXattr {
+        node: at("/a"), name: "user.x".to_owned(), value: vec![0, 127, 128, 255], create_only: true,
+        replace_only: false,
+    };
+    RemoveXattr => RemoveXattr { node: at("/a"), name: "user.x".to_owned() };
+    ReleaseInode => ReleaseInode { inode: InodeId(12) };
+    RenewSession => RenewSession {};
+    EndSession => EndSession {};
+    MountUfs => MountUfs { path: path("/m"), uri: "s3://b/p".to_owned(), options: options(), settings: settings() };
+    UnmountUfs => UnmountUfs { path: path("/m") };
+    SubmitLoad => SubmitLoad { paths: vec![path("/m/a"), path("/m/b")] };
+    CancelJob => CancelJob { id: JobId(5) };
+    FreeCache => FreeCache { path: path("/m") };
+    PersistFile => PersistFile { inode: InodeId(12) };
+    RegisterWorker => RegisterWorker {
+        worker: Some(WorkerId(2)), cluster: Some(cluster()), address: "h:2".to_owned(), disks: vec![disk()],
+        version: "0.1.0".to_owned(),
+    }, RegisterWorker {
+        worker: None, cluster: None, address: "h:2".to_owned(), disks: vec![], version: "0.1.0".to_owned(),
+    };
+    WorkerHeartbeat => WorkerHeartbeat { worker: WorkerId(2), token: 1 << 63, disks: vec![disk()] };
+    ReportBlocks => ReportBlocks {
+        worker: WorkerId(2), token: 3, full_start: true, full_end: false, stored: vec![replica()],
+        removed: vec![BlockId(78)],
+    };
+    ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
+    DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };
+    ReportUfsChanged => ReportUfsChanged { inode: InodeId(12), expected: version() };
+}
+
+// The master's replies
+samples! {
+    Done => Done {};
+    Entry => entry(), Entry { attr: attr(), target: None };
+    Listing => Listing {
+        directory: Attr { kind: FileKind::Directory, ufs: None, ..attr() }, parent: InodeId(1),
+        entries: vec![DirEntry { name: "n".to_owned(), attr: attr(), target: Some("t".to_owned()) }], more: true,
+    };
+    FileLayout => layout(), FileLayout { blocks: vec![], workers: vec![], source: None, ..layout() };
+    XattrValue => XattrValue { value: vec![1, 200] };
+    XattrNames => XattrNames { names: vec!["user.x".to_owned()] };
+    PathOf => PathOf { path: path("/a/b") };
+    Summary => Summary { directories: 1, files: 2, bytes: 3, cached_bytes: 4 };
+    FsStats => FsStats {
+        capacity_bytes: 1, used_bytes: 2, available_bytes: 3, inodes: 4,
+        tiers: BTreeMap::from([
+            ("SSD".to_owned(), TierStats { capacity_bytes: 5, used_bytes: 6, available_bytes: 7 }),
+        ]),
+    };
+    Routes => Routes {
+        cluster: cluster(), leader: NodeId(1), masters: vec!["h:1".to_owned()],
+        workers: vec![WorkerAddress { id: WorkerId(2), address: "h:2".to_owned() }],
+    };
+    ClusterStatus => ClusterStatus {
+        cluster: cluster(), version: "0.1.0".to_owned(),
+        masters: vec![MasterStatus {
+            id: NodeId(1), address: "h:1".to_owned(), role: "leader".to_owned(), applied_index: 6,
+        }],
+        workers: vec![WorkerStatus {
+            id: WorkerId(2), address: "h:2".to_owned(), state: WorkerState::Lost, disks: vec![disk()],
+            last_heartbeat_ms_ago: 7, version: "0.1.1".to_owned(),
+        }],
+        inodes: 3, mounts: 4, uptime_s: 5,
+    };
+    Mounts => Mounts { mounts: vec![mount().public()] };
+    MountInfo => mount().public();
+    JobRecord => job(), JobRecord { failures: vec![], ended_ns: None, ..job() };
+    Jobs => Jobs { jobs: vec![JobRecord { failures: vec![], ..job() }] };
+    Renamed => Renamed { attr: attr(), replaced: Some(Attr { inode: InodeId(13), ufs: None, ..attr() }) },
+        Renamed { attr: attr(), replaced: None };
+    Deleted => Deleted { files: 1, directories: 2 };
+    Freed => Freed { files: 1, bytes: 2, kept: 3 };
+    WorkerRegistered => WorkerRegistered { worker: WorkerId(2), cluster: cluster(), token: 3 };
+    HeartbeatOrders => HeartbeatOrders { register: true };
+    ReportAnswer => ReportAnswer { delete: vec![BlockId(78)] };
+    MountSecret => MountSecret { record: mount() };
+}
+
+// The worker's calls and replies
+samples! {
+    WorkerEcho => WorkerEcho {};
+    WorkerEchoed => WorkerEchoed { worker: WorkerId(2), cluster: cluster() };
+    ReadBlock => ReadBlock {
+        block: BlockId(77), generation: 4, offset_bytes: 65_536, len_bytes: 4_096,
+        fill: Some(Fill { inode: InodeId(12), block_index: 1 }),
+    }, ReadBlock { block: BlockId(77), generation: 0, offset_bytes: 0, len_bytes: 1 << 20, fill: None };
+    BlockData => BlockData { offset_bytes: 65_536, checksums: vec![0xE306_9283, 1] };
+    WriteBlock => WriteBlock {
+        block: BlockId(77), generation: 4, offset_bytes: 5, checksum: 0xE306_9283, base_len_bytes: 6, reserve_bytes: 7,
+    };
+    BlockWritten => BlockWritten { len_bytes: 70_000 };
+    SealBlock => SealBlock { block: BlockId(77), generation: 4, sync: true };
+    BlockSealed => BlockSealed { len_bytes: 70_000 };
+    PutBlock => PutBlock { block: BlockId(77), generation: 4, checksum: 0xE306_9283, sync: true };
+    DeleteBlocks => DeleteBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)] };
+    LoadBlocks => LoadBlocks {
+        tasks: vec![LoadTask {
+            block: BlockId(77), generation: 4, len_bytes: 70_000, object_offset_bytes: 8, source: source(),
+        }],
+    };
+    BlocksLoaded => BlocksLoaded { outcomes: vec![Ok(70_000), Err(Error::new(ErrorKind::UfsChanged, "changed"))] };
+    ExportFile => ExportFile {
+        inode: InodeId(12), mount: MountId(3), key: "a/b".to_owned(), size_bytes: 70_000, layout: layout(),
+    };
+    FileExported => FileExported { version: version() };
+    GetWorkerStatus => GetWorkerStatus {};
+    WorkerDisks => WorkerDisks { worker: WorkerId(2), disks: vec![disk()] };
+}
+
+// The replicated log
+samples! {
+    Command => Command {
+        client: ClientId(0xC11E), sequence: 9, acked_below: 8, uid: 1000, gid: 100, time_ns: 1_700_000_000_000_000_000,
+        op: Op::RemoveDir(RemoveDir { node: at("/a") }),
+    };
+    OpReply => OpReply::Done(Done {}), OpReply::Entry(entry()), OpReply::Layout(layout()),
+        OpReply::Renamed(Renamed { attr: attr(), replaced: None }),
+        OpReply::Deleted(Deleted { files: 1, directories: 2 }), OpReply::Worker(WorkerId(2)), OpReply::Mount(mount()),
+        OpReply::Job(job()), OpReply::Synced { added: 1, changed: 2, removed: 3 }, OpReply::MountRemoved(MountId(3)),
+        OpReply::Failed(Error::not_found("/a"));
+}
+
+impl Sample for Op {
+    fn samples() -> Vec<Self> {
+        macro_rules! of_calls {
+            ($($call:ident),*) => { vec![$(Op::$call($call::samples().remove(0))),*] };
+        }
+        let mut ops = of_calls!(
+            MakeDir,
+            CreateFile,
+            MakeNode,
+            OpenForWrite,
+            AllocateBlocks,
+            CommitFile,
+            SetAttr,
+            Rename,
+            Unlink,
+            RemoveDir,
+            Delete,
+            MakeSymlink,
+            MakeLink,
+            SetXattr,
+            RemoveXattr,
+            ReleaseInode,
+            RenewSession,
+            EndSession
+        );
+        ops.extend([
+            Op::Format { cluster: cluster() },
+            Op::AddWorker {
+                address: "h:2".to_owned(),
+            },
+            Op::AddMount {
+                path: path("/m"),
+                uri: "s3://b/p".to_owned(),
+                options: options(),
+                settings: settings(),
+            },
+            Op::RemoveMount { path: path("/m") },
+            Op::SyncDir(SyncDir {
+                directory: InodeId(12),
+                after: Some("a".to_owned()),
+                until: Some("z".to_owned()),
+                objects: vec![UfsObject {
+                    name: "n".to_owned(),
+                    kind: FileKind::File,
+                    version: Some(version()),
+                }],
+                only: Some("n".to_owned()),
+            }),
+            Op::SetUfsVersion {
+                inode: InodeId(12),
+                version: version(),
+            },
+            Op::AddJob {
+                paths: vec![path("/m")],
+            },
+            Op::UpdateJob {
+                id: JobId(5),
+                state: JobState::Running,
+                progress: progress(),
+                failures: failures(),
+            },
+            Op::ExpireSessions { before_ns: -1 },
+        ]);
+        ops
+    }
+}
