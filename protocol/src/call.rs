@@ -15,6 +15,11 @@ pub trait Call: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + Unp
     /// The name in logs and metrics.
     const NAME: &'static str;
     type Reply: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + Unpin + 'static;
+
+    /// Most bytes that the body of the reply may have, for whoever must have room for it.
+    fn reply_body_bytes_max(&self) -> usize {
+        0
+    }
 }
 
 /// A call that changes the namespace: it becomes an [`Op`] in the replicated log.
@@ -42,13 +47,19 @@ pub struct CallContext {
     pub gid: u32,
 }
 
-/// Declares the calls of a service: `code => Request -> Reply`.
+/// Declares the calls of a service: `code => Request -> Reply`, and how long the reply's body may be if it has one.
 macro_rules! calls {
-    ($($code:literal => $call:ident -> $reply:ty;)*) => {$(
+    ($($code:literal => $call:ident -> $reply:ty $(, body |$this:ident| $bytes:expr)?;)*) => {$(
         impl $crate::call::Call for $call {
             const CODE: u16 = $code;
             const NAME: &'static str = stringify!($call);
             type Reply = $reply;
+            $(
+                fn reply_body_bytes_max(&self) -> usize {
+                    let $this = self;
+                    $bytes
+                }
+            )?
         }
     )*};
 }

@@ -20,6 +20,8 @@ pub const PREFIX_BYTES: usize = 24;
 pub const MAGIC: [u8; 4] = *b"CVN1";
 pub const HEADER_BYTES_MAX: u32 = 16 << 20;
 pub const BODY_BYTES_MAX: u32 = 16 << 20;
+/// A whole frame.
+pub const FRAME_BYTES_MAX: usize = PREFIX_BYTES + HEADER_BYTES_MAX as usize + BODY_BYTES_MAX as usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -162,7 +162,7 @@ pub struct Done {}
 
 calls! {
     200 => WorkerEcho -> WorkerEchoed;
-    201 => ReadBlock -> BlockData;
+    201 => ReadBlock -> BlockData, body |call| call.len_bytes.min(READ_BYTES_MAX) as usize;
     202 => WriteBlock -> BlockWritten;
     203 => SealBlock -> BlockSealed;
     204 => PutBlock -> BlockSealed;

@@ -1,7 +1,12 @@
 //! The listener: answers the calls of remote nodes by asking a local port.
 //!
 //! A connection has a reader, which admits calls, and a writer. A call runs as a task of its own, so a slow one
-//! delays nobody; when too many are in flight the reader stops reading and the sender feels it.
+//! delays nobody. A call is in flight until its reply is written: who asks and does not read gets no more answers.
+//!
+//! Invariants, whatever others send:
+//! - Connections, calls in flight on each, and the bytes of requests and of replies in memory are limited ([`Limits`]);
+//!   one connection or call too many is told `Overloaded` at the door.
+//! - Nothing is waited for without a deadline: a first call, the rest of a frame, an answer, a reader of replies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +16,7 @@ use curvine_protocol::codec::decode;
 use curvine_protocol::frame::{FrameKind, Prefix};
 use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result, for_master_calls, for_worker_calls};
 use futures::future::BoxFuture;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,7 +24,11 @@ use tokio_util::task::TaskTracker;
 use super::network::{Accept, Stream as Connection};
 use super::port::{Ask, Body, Endpoint, MasterRef, WorkerRef};
 use super::ports::Ports;
-use super::wire::{FrameReader, Outgoing, write_frames};
+use super::wire::{Budget, FrameReader, Incoming, Outgoing, write_frames};
+
+/// Refusals on their way at a time: of connections, and of calls on one connection.
+const REFUSALS_MAX: usize = 256;
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What one listener admits.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +36,17 @@ pub struct Limits {
     pub connections_max: usize,
     /// Calls in flight on one connection.
     pub in_flight_max: usize,
+    /// Bytes in memory of all requests, from their arrival to the end of their calls; at least one of the
+    /// largest.
+    pub request_bytes_max: usize,
+    /// Bytes in memory of the bodies of all replies, from the beginning of their calls until they are written.
+    pub reply_bytes_max: usize,
     /// How long a new connection may stay silent.
     pub first_frame: Duration,
     /// How long a call may take whose context names no deadline.
     pub call: Duration,
+    /// How long a call may take at most, whatever its context names.
+    pub call_max: Duration,
 }
 
 impl Default for Limits {
@@ -38,8 +54,11 @@ impl Default for Limits {
         Limits {
             connections_max: 4_096,
             in_flight_max: 512,
+            request_bytes_max: 256 << 20,
+            reply_bytes_max: 256 << 20,
             first_frame: Duration::from_secs(10),
             call: Duration::from_secs(60),
+            call_max: Duration::from_secs(4 * 3_600),
         }
     }
 }
@@ -135,8 +154,28 @@ struct RemoteCall {
     prefix: Prefix,
     header: Bytes,
     body: Bytes,
-    /// If the context names none.
-    deadline: Duration,
+    limits: Limits,
+    reply_bytes: Arc<Semaphore>,
+}
+
+impl RemoteCall {
+    /// How long the call may take.
+    fn deadline(&self, context: &CallContext) -> Duration {
+        match context.deadline_ms {
+            0 => self.limits.call,
+            ms => Duration::from_millis(ms.into()).min(self.limits.call_max),
+        }
+    }
+
+    /// Memory for the reply's body.
+    async fn afford_reply(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        if bytes == 0 {
+            return None;
+        }
+        let bytes = bytes.min(self.limits.reply_bytes_max) as u32;
+        let permit = self.reply_bytes.clone().acquire_many_owned(bytes).await;
+        Some(permit.expect("a budget is never closed"))
+    }
 }
 
 type Dispatch = Arc<dyn Fn(RemoteCall) -> BoxFuture<'static, Result<Outgoing>> + Send + Sync>;
@@ -162,28 +201,35 @@ for_worker_calls!(dispatch, dispatch_worker WorkerRef);
 
 async fn answer<C: Call, P: Endpoint<C> + ?Sized>(port: &P, call: RemoteCall) -> Result<Outgoing> {
     let (context, typed) = decode::<(CallContext, C)>(&call.header)?;
-    let deadline = match context.deadline_ms {
-        0 => call.deadline,
-        ms => Duration::from_millis(ms.into()),
+    let deadline = call.deadline(&context);
+    let answered = async {
+        let room = call.afford_reply(typed.reply_body_bytes_max()).await;
+        let answer = port.ask(Ask {
+            call: typed,
+            context,
+            body: call.body.clone(),
+        });
+        Ok((answer.await?, room))
     };
-    let asked = port.ask(Ask {
-        call: typed,
-        context,
-        body: call.body,
-    });
-    let answer = timeout(deadline, asked).await.map_err(|_| {
-        Error::new(
+    let (answer, room) = timeout(deadline, answered).await.unwrap_or_else(|_| {
+        Err(Error::new(
             ErrorKind::Timeout,
             format!("{} took longer than {} ms", C::NAME, deadline.as_millis()),
-        )
-    })??;
-    Outgoing::new(
+        ))
+    })?;
+    // A file range is not in memory.
+    let room = room.filter(|_| matches!(answer.body, Body::Bytes(_)));
+    let reply = Outgoing::new(
         FrameKind::Reply,
         C::CODE,
         call.prefix.request_id,
         &answer.reply,
         answer.body,
-    )
+    )?;
+    Ok(match room {
+        Some(room) => reply.holding(room),
+        None => reply,
+    })
 }
 
 fn serve(accept: Box<dyn Accept>, dispatch: Dispatch, limits: Limits) -> Serving {
@@ -211,6 +257,14 @@ async fn accept_connections(
     tasks: TaskTracker,
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections_max));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let door = Door {
+        dispatch,
+        limits,
+        request_bytes: Budget::new(limits.request_bytes_max),
+        reply_bytes: Arc::new(Semaphore::new(limits.reply_bytes_max)),
+        stop: stop.clone(),
+    };
     loop {
         let connection = tokio::select! {
             () = stop.cancelled() => return,
@@ -219,17 +273,16 @@ async fn accept_connections(
         match connection {
             Ok(connection) => {
                 let Ok(slot) = slots.clone().try_acquire_owned() else {
-                    tracing::warn!(
-                        peer = connection.peer,
-                        max = limits.connections_max,
-                        "too many connections"
-                    );
+                    // Who comes while others are being refused is refused without a word.
+                    if let Ok(refusal) = refusals.clone().try_acquire_owned() {
+                        tasks.spawn(refuse(connection, limits.connections_max, refusal));
+                    }
                     continue;
                 };
-                let (dispatch, stop) = (dispatch.clone(), stop.clone());
+                let door = door.clone();
                 tasks.spawn(async move {
                     let peer = connection.peer.clone();
-                    if let Err(error) = serve_connection(connection, dispatch, limits, stop).await {
+                    if let Err(error) = door.serve(connection).await {
                         tracing::debug!(peer, %error, "connection ended");
                     }
                     drop(slot);
@@ -244,66 +297,132 @@ async fn accept_connections(
     }
 }
 
-async fn serve_connection(
-    connection: Connection,
+/// Says why a connection is not served.
+async fn refuse(connection: Connection, connections_max: usize, _refusal: OwnedSemaphorePermit) {
+    tracing::warn!(
+        peer = connection.peer,
+        max = connections_max,
+        "too many connections"
+    );
+    let full = Error::new(
+        ErrorKind::Overloaded,
+        format!("this node has {connections_max} connections, which is its limit; try again later"),
+    );
+    let (frames, outgoing) = mpsc::unbounded_channel();
+    let _ = frames.send(goodbye(&full));
+    drop(frames);
+    let _ = timeout(REFUSAL_DEADLINE, write_frames(connection.writer, outgoing)).await;
+}
+
+/// What every connection of a listener is served with.
+#[derive(Clone)]
+struct Door {
     dispatch: Dispatch,
     limits: Limits,
+    request_bytes: Budget,
+    reply_bytes: Arc<Semaphore>,
     stop: CancellationToken,
-) -> Result<()> {
-    let (replies, outgoing) = mpsc::unbounded_channel();
-    let mut writing = tokio::spawn(write_frames(connection.writer, outgoing));
-    let mut reader = FrameReader::new(connection.reader);
-    let in_flight = Arc::new(Semaphore::new(limits.in_flight_max));
-    let mut silent = true;
-    let ended = loop {
-        let frame = tokio::select! {
-            () = stop.cancelled() => break Err(Error::new(ErrorKind::Stopping, "the node is stopping")),
-            _ = &mut writing => return Ok(()),
-            frame = reader.next() => frame,
-            () = tokio::time::sleep(limits.first_frame), if silent => {
-                break Err(Error::new(ErrorKind::Timeout, "no call arrived on the new connection"));
+}
+
+impl Door {
+    async fn serve(&self, connection: Connection) -> Result<()> {
+        let (replies, outgoing) = mpsc::unbounded_channel();
+        let mut writing = tokio::spawn(write_frames(connection.writer, outgoing));
+        let mut reader = FrameReader::new(connection.reader).within(self.request_bytes.clone());
+        let in_flight = Arc::new(Semaphore::new(self.limits.in_flight_max));
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        let mut silent = true;
+        let ended = loop {
+            let frame = tokio::select! {
+                () = self.stop.cancelled() => break Err(Error::new(ErrorKind::Stopping, "the node is stopping")),
+                _ = &mut writing => return Ok(()),
+                frame = self.next_request(&mut reader, &refusals) => frame,
+                () = tokio::time::sleep(self.limits.first_frame), if silent => {
+                    break Err(Error::new(ErrorKind::Timeout, "no call arrived on the new connection"));
+                }
+            };
+            silent = false;
+            let (frame, refusal) = match frame {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            match in_flight.clone().try_acquire_owned() {
+                Ok(permit) => self.answer(frame, permit, replies.clone()),
+                Err(_) => {
+                    let _ = replies.send(self.overloaded(frame.prefix).holding(refusal));
+                }
             }
         };
-        silent = false;
-        let frame = match frame {
-            Ok(Some(frame)) if frame.prefix.kind == FrameKind::Request => frame,
-            Ok(Some(frame)) => {
-                break Err(Error::new(
-                    ErrorKind::Protocol,
-                    format!("a {:?} is not a request", frame.prefix.kind),
-                ));
-            }
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        };
-        let permit = in_flight
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let call = RemoteCall {
-            prefix: frame.prefix,
-            header: frame.header,
-            body: frame.body,
-            deadline: limits.call,
-        };
-        let (answering, replies) = (dispatch(call), replies.clone());
-        tokio::spawn(async move {
-            let reply = answering
-                .await
-                .unwrap_or_else(|error| failure(frame.prefix, &error));
-            let _ = replies.send(reply);
-            drop(permit);
-        });
-    };
-    if let Err(error) = &ended {
-        let goodbye = Outgoing::new(FrameKind::Goodbye, 0, 0, error, Body::Bytes(Bytes::new()))?;
-        let _ = replies.send(goodbye);
+        if let Err(error) = &ended {
+            let _ = replies.send(goodbye(error));
+        }
+        // The writer ends when the last call in flight has dropped its sender.
+        drop(replies);
+        let _ = writing.await;
+        ended
     }
-    // The writer ends when the last call in flight has dropped its sender.
-    drop(replies);
-    let _ = writing.await;
-    ended
+
+    /// The next request, and room for its refusal: who sends on and reads no refusals is not read either.
+    async fn next_request(
+        &self,
+        reader: &mut FrameReader,
+        refusals: &Arc<Semaphore>,
+    ) -> Result<Option<(Incoming, OwnedSemaphorePermit)>> {
+        let refusal = refusals.clone().acquire_owned().await;
+        let refusal = refusal.expect("the semaphore is never closed");
+        match reader.next().await? {
+            Some(frame) if frame.prefix.kind == FrameKind::Request => Ok(Some((frame, refusal))),
+            Some(frame) => Err(Error::new(
+                ErrorKind::Protocol,
+                format!("a {:?} is not a request", frame.prefix.kind),
+            )),
+            None => Ok(None),
+        }
+    }
+
+    /// Runs a call as a task of its own. It is in flight until its reply is written.
+    fn answer(
+        &self,
+        frame: Incoming,
+        in_flight: OwnedSemaphorePermit,
+        replies: mpsc::UnboundedSender<Outgoing>,
+    ) {
+        let Incoming {
+            prefix,
+            header,
+            body,
+            budget,
+        } = frame;
+        let answering = (self.dispatch)(RemoteCall {
+            prefix,
+            header,
+            body,
+            limits: self.limits,
+            reply_bytes: self.reply_bytes.clone(),
+        });
+        tokio::spawn(async move {
+            let reply = answering.await.unwrap_or_else(|error| failure(prefix, &error));
+            drop(budget);
+            let _ = replies.send(reply.holding(in_flight));
+        });
+    }
+
+    fn overloaded(&self, prefix: Prefix) -> Outgoing {
+        let full = Error::new(
+            ErrorKind::Overloaded,
+            format!(
+                "{} calls of this connection are in flight; try again later",
+                self.limits.in_flight_max
+            ),
+        );
+        failure(prefix, &full)
+    }
+}
+
+fn goodbye(error: &Error) -> Outgoing {
+    Outgoing::new(FrameKind::Goodbye, 0, 0, error, Body::Bytes(Bytes::new()))
+        .expect("an error fits in a frame")
 }
 
 fn failure(prefix: Prefix, error: &Error) -> Outgoing {

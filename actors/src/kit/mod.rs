@@ -6,6 +6,8 @@
 //!
 //! Invariant: nothing outside this folder reads the system's clock, draws a random number or opens a socket.
 
+#[cfg(test)]
+mod hostile_tests;
 pub mod leader;
 pub mod listener;
 pub mod network;

@@ -1,8 +1,10 @@
 //! Sockets as a port: the only place that opens one.
 
 use std::io;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
@@ -39,8 +41,21 @@ pub enum Writer {
 /// TCP of the system.
 pub struct TcpNetwork;
 
+/// A silent connection is probed after this, then so often; one whose other side is gone without a word ends within a
+/// minute, and so does one that acknowledges nothing.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+
 fn tcp_stream(socket: TcpStream) -> io::Result<Stream> {
     socket.set_nodelay(true)?;
+    let options = SockRef::from(&socket);
+    let keepalive = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY)
+        .with_retries(PROBES);
+    options.set_tcp_keepalive(&keepalive)?;
+    options.set_tcp_user_timeout(Some(PROBE_AFTER + PROBE_EVERY * PROBES))?;
     let peer = socket.peer_addr()?.to_string();
     let (reader, writer) = socket.into_split();
     Ok(Stream {

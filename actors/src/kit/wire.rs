@@ -5,14 +5,15 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use curvine_protocol::codec::encode_into;
-use curvine_protocol::frame::{FrameKind, PREFIX_BYTES, Prefix};
+use curvine_protocol::frame::{FRAME_BYTES_MAX, FrameKind, PREFIX_BYTES, Prefix};
 use curvine_protocol::{Error, ErrorKind, Result};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::network::Writer;
@@ -25,6 +26,10 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// Frames are gathered into one vectored write up to this much.
 const GATHER_BYTES: usize = 256 << 10;
 const READ_BUFFER_BYTES: usize = 64 << 10;
+/// How much larger than what has come of a frame its buffer may become.
+const GROWTH: usize = 4;
+/// Most bytes read at once.
+const READ_STEP_BYTES: usize = 1 << 20;
 
 /// A frame that arrived.
 #[derive(Debug)]
@@ -32,6 +37,26 @@ pub struct Incoming {
     pub prefix: Prefix,
     pub header: Bytes,
     pub body: Bytes,
+    /// Its bytes, of the reader's budget; given back when this is dropped.
+    pub budget: Option<OwnedSemaphorePermit>,
+}
+
+/// Bytes that arriving frames may have in memory, shared by many readers. Small frames have a part of their own, so that
+/// they never wait behind large ones.
+#[derive(Clone)]
+pub struct Budget {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+impl Budget {
+    /// A quarter is for small frames. The rest is for at least one of the largest: less would be waited for in vain.
+    pub fn new(bytes: usize) -> Self {
+        Budget {
+            small: Arc::new(Semaphore::new(bytes / 4)),
+            large: Arc::new(Semaphore::new((bytes - bytes / 4).max(FRAME_BYTES_MAX))),
+        }
+    }
 }
 
 /// Cuts a byte stream into frames. [`FrameReader::next`] may be dropped and called again without losing bytes.
@@ -40,6 +65,9 @@ pub struct FrameReader {
     buffer: BytesMut,
     /// When the frame that is arriving must be complete.
     deadline: Option<Instant>,
+    budget: Option<Budget>,
+    /// What the frame that is arriving has taken of it.
+    taken: Option<OwnedSemaphorePermit>,
 }
 
 impl FrameReader {
@@ -48,71 +76,122 @@ impl FrameReader {
             reader,
             buffer: BytesMut::with_capacity(READ_BUFFER_BYTES),
             deadline: None,
+            budget: None,
+            taken: None,
         }
+    }
+
+    /// The same, whose frames live on a budget of bytes: one that does not get its memory waits, within its deadline.
+    pub fn within(mut self, budget: Budget) -> Self {
+        self.budget = Some(budget);
+        self
     }
 
     /// The next frame; none at the orderly end of the stream.
     ///
     /// # Errors
-    /// `Protocol` for what is no frame, `Timeout` for one that takes longer than [`FRAME_DEADLINE`], `Unreachable`
-    /// when the stream breaks off.
+    /// `Protocol` for what is no frame, `Timeout` for one that takes longer than [`FRAME_DEADLINE`], `Overloaded` if it
+    /// gets no memory for so long, `Unreachable` when the stream breaks off.
     pub async fn next(&mut self) -> Result<Option<Incoming>> {
         loop {
-            if let Some(frame) = self.take_buffered()? {
-                self.deadline = None;
-                return Ok(Some(frame));
-            }
-            let read = match (self.buffer.is_empty(), self.deadline) {
-                (true, _) => self.reader.read_buf(&mut self.buffer).await,
-                (false, deadline) => {
-                    let deadline = deadline.unwrap_or_else(|| Instant::now() + FRAME_DEADLINE);
-                    self.deadline = Some(deadline);
-                    timeout_at(deadline, self.reader.read_buf(&mut self.buffer))
-                        .await
-                        .map_err(|_| {
-                            Error::new(
-                                ErrorKind::Timeout,
-                                format!("a frame was not complete within {} s", FRAME_DEADLINE.as_secs()),
-                            )
-                        })?
-                }
+            let prefix = match self.buffer.first_chunk() {
+                Some(start) => Some(Prefix::decode(start)?),
+                None => None,
             };
-            match read {
-                Ok(0) if self.buffer.is_empty() => return Ok(None),
-                Ok(0) => {
+            let whole = prefix.map_or(PREFIX_BYTES, whole_bytes);
+            let here = self.buffer.len();
+            if let Some(prefix) = prefix
+                && here >= whole
+            {
+                self.afford(whole, whole).await?;
+                return Ok(Some(self.take(prefix)));
+            }
+            // In step with what has come: what is claimed and never sent takes no memory.
+            let step = (whole - here).min(here).clamp(READ_BUFFER_BYTES, READ_STEP_BYTES);
+            let ahead = whole.min(GROWTH * here).saturating_sub(here);
+            self.buffer.reserve(ahead.max(step));
+            self.afford(whole, (here + step).saturating_sub(2 * READ_BUFFER_BYTES))
+                .await?;
+            match self.read(step).await? {
+                0 if here == 0 => return Ok(None),
+                0 => {
                     return Err(Error::new(
                         ErrorKind::Unreachable,
                         "the connection ended in the middle of a frame",
                     ));
                 }
-                Ok(_) => {}
-                Err(error) => {
-                    return Err(Error::new(
-                        ErrorKind::Unreachable,
-                        format!("connection lost: {error}"),
-                    ));
-                }
+                _ => {}
             }
         }
     }
 
-    /// Takes a complete frame out of the buffer, or makes room for the rest of it.
-    fn take_buffered(&mut self) -> Result<Option<Incoming>> {
-        let Some(start) = self.buffer.first_chunk::<PREFIX_BYTES>() else {
-            self.buffer.reserve(READ_BUFFER_BYTES);
-            return Ok(None);
+    /// Until when the frame that is arriving must be complete; its first byte starts the clock.
+    fn deadline(&mut self) -> Instant {
+        *self
+            .deadline
+            .get_or_insert_with(|| Instant::now() + FRAME_DEADLINE)
+    }
+
+    /// Reads at most so many bytes more.
+    async fn read(&mut self, bytes: usize) -> Result<usize> {
+        let deadline = (!self.buffer.is_empty()).then(|| self.deadline());
+        let mut within = (&mut self.buffer).limit(bytes);
+        let reading = self.reader.read_buf(&mut within);
+        let read = match deadline {
+            None => reading.await,
+            Some(deadline) => timeout_at(deadline, reading).await.map_err(|_| {
+                Error::new(
+                    ErrorKind::Timeout,
+                    format!("a frame was not complete within {} s", FRAME_DEADLINE.as_secs()),
+                )
+            })?,
         };
-        let prefix = Prefix::decode(start)?;
-        let whole = PREFIX_BYTES + prefix.header_bytes as usize + prefix.body_bytes as usize;
-        if self.buffer.len() < whole {
-            self.buffer.reserve(whole - self.buffer.len());
-            return Ok(None);
+        read.map_err(|error| Error::new(ErrorKind::Unreachable, format!("connection lost: {error}")))
+    }
+
+    /// Takes so much of the budget for the frame that is arriving, less what it has.
+    async fn afford(&mut self, whole: usize, bytes: usize) -> Result<()> {
+        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let Some(budget) = self.budget.clone().filter(|_| bytes > taken) else {
+            return Ok(());
+        };
+        let budget = match whole <= READ_BUFFER_BYTES {
+            true => budget.small,
+            false => budget.large,
+        };
+        let more = timeout_at(self.deadline(), budget.acquire_many_owned((bytes - taken) as u32))
+            .await
+            .map_err(|_| {
+                Error::new(
+                    ErrorKind::Overloaded,
+                    "the node's memory for requests is taken; try again later",
+                )
+            })?
+            .expect("a budget is never closed");
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
         }
+        Ok(())
+    }
+
+    /// Takes a frame that is complete out of the buffer.
+    fn take(&mut self, prefix: Prefix) -> Incoming {
+        self.deadline = None;
         self.buffer.advance(PREFIX_BYTES);
         let header = self.buffer.split_to(prefix.header_bytes as usize).freeze();
         let body = self.buffer.split_to(prefix.body_bytes as usize).freeze();
-        Ok(Some(Incoming { prefix, header, body }))
+        Incoming {
+            prefix,
+            header,
+            body,
+            budget: self.taken.take(),
+        }
     }
+}
+
+fn whole_bytes(prefix: Prefix) -> usize {
+    PREFIX_BYTES + prefix.header_bytes as usize + prefix.body_bytes as usize
 }
 
 /// A frame on its way out: prefix and header in one piece, then the body.
@@ -120,6 +199,8 @@ impl FrameReader {
 pub struct Outgoing {
     head: Bytes,
     body: Body,
+    /// Given back when the frame is written, or never will be.
+    permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Outgoing {
@@ -148,7 +229,14 @@ impl Outgoing {
         Ok(Outgoing {
             head: head.into(),
             body,
+            permits: Vec::new(),
         })
+    }
+
+    /// The same frame, which holds a permit until it is written.
+    pub fn holding(mut self, permit: OwnedSemaphorePermit) -> Self {
+        self.permits.push(permit);
+        self
     }
 }
 
@@ -167,6 +255,7 @@ pub async fn write_frames(mut writer: Writer, mut frames: UnboundedReceiver<Outg
         if let Some(range) = file {
             send_file(&mut writer, range).await?;
         }
+        gather.permits.clear();
     }
     match &mut writer {
         Writer::Tcp(half) => half.shutdown().await,
@@ -179,12 +268,14 @@ pub async fn write_frames(mut writer: Writer, mut frames: UnboundedReceiver<Outg
 struct Gather {
     pieces: VecDeque<Bytes>,
     bytes: usize,
+    permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Gather {
     /// Adds a frame; returns its body if that is a file, which has to follow by itself.
     fn push(&mut self, frame: Outgoing) -> Option<FileRange> {
         self.add(frame.head);
+        self.permits.extend(frame.permits);
         match frame.body {
             Body::Bytes(bytes) => {
                 self.add(bytes);
