@@ -5,9 +5,15 @@
 //! - `master`, `worker`, `ufs`: the servers, behind the feature `server`.
 
 pub mod client;
+#[cfg(feature = "server")]
+mod format;
+#[cfg(all(test, feature = "server"))]
+mod golden;
 pub mod kit;
 #[cfg(feature = "server")]
 pub mod master;
+#[cfg(feature = "server")]
+mod room;
 #[cfg(feature = "server")]
 pub mod ufs;
 #[cfg(feature = "server")]

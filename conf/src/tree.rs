@@ -90,6 +90,8 @@ section! {
         fsync: FsyncPolicy = text("periodic");
         /// Memory for data on its way from under file systems to the disks.
         fill_buffers: Size = text("64MiB");
+        /// Bytes a second that each data directory's scrubber reads to find bit rot before a reader does; `0B` = none.
+        scrub: Size = text("4MiB");
         /// How often the worker tells the master that it lives and how much space it has.
         heartbeat: Span = text("1s");
     }

@@ -54,17 +54,15 @@ impl DataDir {
             .map_err(unusable)?;
         let path = &path.canonicalize().map_err(unusable)?;
         let lock = take_lock(path, unusable)?;
-        let identity = match read_identity(path)? {
-            Some(identity) => {
-                identity.check(path, role, cluster)?;
-                identity
-            }
-            None => Identity {
-                layout: LAYOUT,
-                role: role.to_owned(),
-                cluster: None,
-            },
-        };
+        let known = read_identity(path)?;
+        if let Some(identity) = &known {
+            identity.check(path, role, cluster)?;
+        }
+        let identity = known.clone().unwrap_or_else(|| Identity {
+            layout: LAYOUT,
+            role: role.to_owned(),
+            cluster: None,
+        });
         // A master's state holds the credentials of mounts.
         std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(unusable)?;
         let dir = DataDir {
@@ -72,7 +70,10 @@ impl DataDir {
             identity,
             _lock: lock,
         };
-        dir.write_identity().map_err(unusable)?;
+        // Not without need: a disk that has filled up must not keep its node from starting.
+        if known.is_none() {
+            dir.write_identity().map_err(unusable)?;
+        }
         Ok(dir)
     }
 
@@ -164,12 +165,12 @@ fn take_lock(path: &Path, unusable: impl Fn(std::io::Error) -> Error) -> Result<
             ),
         ));
     }
-    let write = || -> std::io::Result<()> {
-        lock.set_len(0)?;
+    let mut write = || -> std::io::Result<()> {
         lock.rewind()?;
-        writeln!(lock, "{}", std::process::id())
+        lock.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+        let len = lock.stream_position()?;
+        lock.set_len(len)
     };
-    let mut write = write;
     write().map_err(&unusable)?;
     Ok(lock)
 }
@@ -250,6 +251,25 @@ mod tests {
             std::fs::read(root.path().join(IDENTITY)).expect("readable"),
             before
         );
+    }
+
+    #[test]
+    fn the_identity_has_its_golden_bytes() {
+        let root = scratch();
+        let golden = r#"{
+  "layout": 1,
+  "role": "worker",
+  "cluster": "00000000000000000000000000000007"
+}"#;
+        let mut dir = DataDir::open(root.path(), "worker", None).expect("opens");
+        dir.belongs_to(OURS).expect("is new");
+        let file = root.path().join(IDENTITY);
+        assert_eq!(std::fs::read_to_string(&file).expect("readable"), golden);
+        drop(dir);
+        // And what a newer version adds without a new layout is passed over.
+        std::fs::write(&file, golden.replace("\n}", ",\n  \"more\": 1\n}")).expect("written");
+        let again = DataDir::open(root.path(), "worker", None).expect("opens");
+        assert_eq!(again.identity.cluster, Some(OURS));
     }
 
     #[test]

@@ -351,3 +351,273 @@ impl Placement for BlockMap {
             .sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use curvine_protocol::cluster::Tier;
+    use curvine_protocol::{Attr, FileKind, InodeId, LocatedBlock};
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+
+    /// A clock that is moved by hand.
+    struct ManualClock(Mutex<Instant>);
+
+    impl ManualClock {
+        fn pass(&self, time: Duration) {
+            *self.0.lock().expect("no panic") += time;
+        }
+    }
+
+    impl Clock for ManualClock {
+        fn now(&self) -> Instant {
+            *self.0.lock().expect("no panic")
+        }
+
+        fn wall_ns(&self) -> i64 {
+            0
+        }
+    }
+
+    struct World {
+        blocks: BlockMap,
+        clock: Arc<ManualClock>,
+        deletions: UnboundedReceiver<(WorkerId, Vec<BlockId>)>,
+    }
+
+    fn world() -> World {
+        let clock = Arc::new(ManualClock(Mutex::new(Instant::now())));
+        let (send, deletions) = unbounded_channel();
+        World {
+            blocks: BlockMap::new(clock.clone(), send),
+            clock,
+            deletions,
+        }
+    }
+
+    fn disk(available_bytes: u64) -> DiskStatus {
+        DiskStatus {
+            tier: Tier::Ssd,
+            path: "d".to_owned(),
+            capacity_bytes: 1_000,
+            used_bytes: 1_000 - available_bytes,
+            available_bytes,
+            blocks: 0,
+            failure: None,
+        }
+    }
+
+    impl World {
+        fn register(&self, id: u32, token: u64, available_bytes: u64) {
+            let entry = WorkerEntry {
+                address: format!("w{id}:1"),
+                token,
+                disks: vec![disk(available_bytes)],
+                version: String::new(),
+                last_heartbeat: self.blocks.now(),
+                reported: false,
+            };
+            self.blocks.cluster().register(WorkerId(id), entry);
+        }
+
+        fn beat(&self, id: u32, token: u64, disks: Vec<DiskStatus>) -> bool {
+            let now = self.blocks.now();
+            self.blocks.cluster().heartbeat(WorkerId(id), token, disks, now)
+        }
+
+        fn report(&self, id: u32, stored: &[u64]) -> Vec<BlockId> {
+            let stored: Vec<_> = stored
+                .iter()
+                .map(|&id| BlockReplica {
+                    id: BlockId(id),
+                    generation: 0,
+                    len_bytes: 1,
+                })
+                .collect();
+            let wanted = |replica: &BlockReplica| Ok(replica.id.0 < 100);
+            self.blocks
+                .report(WorkerId(id), &stored, &[], wanted)
+                .expect("readable")
+        }
+
+        /// Who is said to have a block.
+        fn holders(&self, block: u64) -> Vec<u32> {
+            let mut layout = layout(&[block], 1);
+            self.blocks.locate(&mut layout);
+            layout.blocks[0].workers.iter().map(|id| id.0).collect()
+        }
+
+        fn placed(&self, block: u64, replicas: u8) -> Result<Vec<u32>> {
+            let mut layout = layout(&[block], replicas);
+            self.blocks.place(&mut layout)?;
+            Ok(layout.blocks[0].workers.iter().map(|id| id.0).collect())
+        }
+    }
+
+    fn layout(blocks: &[u64], replicas: u8) -> FileLayout {
+        let attr = Attr {
+            inode: InodeId(9),
+            kind: FileKind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            size_bytes: 0,
+            atime_ns: 0,
+            mtime_ns: 0,
+            ctime_ns: 0,
+            btime_ns: 0,
+            rdev: 0,
+            block_bytes: 1,
+            replicas,
+            content_version: 0,
+            ufs: None,
+        };
+        let located = |&id: &u64| LocatedBlock {
+            block: BlockRef {
+                id: BlockId(id),
+                len_bytes: 1,
+                generation: 0,
+            },
+            workers: Vec::new(),
+        };
+        FileLayout {
+            attr,
+            blocks: blocks.iter().map(located).collect(),
+            workers: Vec::new(),
+            source: None,
+        }
+    }
+
+    #[test]
+    fn a_silent_worker_is_lost_with_its_blocks_and_both_are_back_with_its_next_heartbeat() {
+        let world = world();
+        world.register(1, 5, 500);
+        world.register(2, 6, 500);
+        assert_eq!(world.report(1, &[7]), []);
+        world.clock.pass(LOST_AFTER - Duration::from_millis(1));
+        assert!(world.beat(2, 6, vec![disk(400)]));
+        assert_eq!(world.holders(7), [1], "a late heartbeat is no loss yet");
+        world.clock.pass(Duration::from_millis(1));
+        assert_eq!(world.holders(7), [0u32; 0]);
+        assert_eq!(
+            world.blocks.stats().capacity_bytes,
+            1_000,
+            "of the one that lives"
+        );
+        let states = |world: &World| {
+            let now = world.blocks.now();
+            let statuses = world.blocks.cluster().statuses(now);
+            statuses
+                .into_iter()
+                .map(|status| status.state)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(states(&world), [WorkerState::Lost, WorkerState::Live]);
+        assert_eq!(
+            world.placed(8, 2).expect("one lives"),
+            [2],
+            "nothing new goes to the lost one"
+        );
+        assert!(world.beat(1, 5, vec![disk(300)]), "it need not register again");
+        assert_eq!(world.holders(7), [1]);
+        assert_eq!(states(&world), [WorkerState::Live, WorkerState::Live]);
+    }
+
+    #[test]
+    fn a_heartbeat_with_an_old_token_or_of_a_stranger_asks_for_a_registration() {
+        let world = world();
+        assert!(!world.beat(1, 5, Vec::new()), "a stranger");
+        world.register(1, 5, 500);
+        world.register(1, 6, 500);
+        assert!(!world.beat(1, 5, Vec::new()), "from before its registration");
+        assert!(world.beat(1, 6, Vec::new()));
+    }
+
+    #[test]
+    fn a_full_report_replaces_what_was_known_and_later_ones_add_and_remove() {
+        let world = world();
+        world.register(1, 5, 500);
+        world.register(2, 6, 500);
+        world.report(1, &[1, 2]);
+        world.report(2, &[2]);
+        world.blocks.cluster().forget_blocks_of(WorkerId(1));
+        assert_eq!(world.report(1, &[2, 3]), []);
+        assert_eq!(
+            [1, 2, 3].map(|block| world.holders(block)),
+            [vec![], vec![2, 1], vec![1]]
+        );
+        let removed = [BlockId(2), BlockId(50)];
+        let kept = world.blocks.report(WorkerId(1), &[], &removed, |_| Ok(true));
+        assert_eq!(kept, Ok(Vec::new()));
+        assert_eq!(world.holders(2), [2], "the other replica stays");
+        assert!(!world.blocks.cluster().all_reported(world.blocks.now()));
+        world.blocks.cluster().fully_reported(WorkerId(1));
+        world.blocks.cluster().fully_reported(WorkerId(2));
+        assert!(world.blocks.cluster().all_reported(world.blocks.now()));
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_named_for_deletion_and_nobody_is_sent_to_it() {
+        let world = world();
+        world.register(1, 5, 500);
+        assert_eq!(world.report(1, &[1, 100, 101]), [BlockId(100), BlockId(101)]);
+        assert_eq!(world.holders(100), [0u32; 0]);
+        // It was wanted when the client committed it.
+        let commit = BlockCommit {
+            index: 0,
+            id: BlockId(102),
+            len_bytes: 1,
+            generation: 0,
+            workers: vec![WorkerId(1)],
+        };
+        world.blocks.committed(&[commit]);
+        assert_eq!(world.holders(102), [1]);
+        assert_eq!(world.report(1, &[102]), [BlockId(102)]);
+        assert_eq!(world.holders(102), [0u32; 0]);
+    }
+
+    #[test]
+    fn a_released_block_is_deleted_where_it_is_and_nowhere_else() {
+        let mut world = world();
+        (1..=3).for_each(|id| world.register(id, 5, 500));
+        world.report(1, &[7, 8]);
+        world.report(3, &[8]);
+        world.blocks.released(&[BlockId(7), BlockId(8), BlockId(9)]);
+        let mut orders = Vec::new();
+        while let Ok((worker, blocks)) = world.deletions.try_recv() {
+            orders.push((worker.0, blocks));
+        }
+        assert_eq!(orders, [(1, vec![BlockId(7), BlockId(8)]), (3, vec![BlockId(8)])]);
+        assert_eq!(world.holders(8), [0u32; 0]);
+    }
+
+    #[test]
+    fn new_blocks_go_to_different_workers_that_live_and_have_room() {
+        let world = world();
+        let kind = |world: &World| world.placed(1, 1).map_err(|error| error.kind);
+        assert_eq!(kind(&world), Err(ErrorKind::BlockUnavailable));
+        world.register(1, 5, 0);
+        assert_eq!(kind(&world), Err(ErrorKind::NoSpace));
+        world.register(2, 5, 500);
+        world.register(3, 5, 900);
+        for block in 1..=6 {
+            let mut placed = world.placed(block, 2).expect("two have room");
+            placed.sort_unstable();
+            assert_eq!(placed, [2, 3]);
+            assert_eq!(world.placed(block, 9).map(|placed| placed.len()), Ok(2));
+        }
+        let broken = DiskStatus {
+            failure: Some("EIO".to_owned()),
+            ..disk(900)
+        };
+        assert!(world.beat(3, 5, vec![broken]));
+        assert_eq!(world.placed(1, 2), Ok(vec![2]), "a failed disk has no room");
+        world.report(1, &[1]);
+        assert_eq!(
+            world.placed(1, 2),
+            Ok(vec![1]),
+            "a block that is there is written there"
+        );
+    }
+}

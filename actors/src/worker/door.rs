@@ -15,7 +15,7 @@ use curvine_protocol::{BlockId, Call, CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
-use super::disk::{DiskRef, Grant};
+use super::disk::{DiskRef, Grant, Removal};
 use super::membership::{Session, remove_blocks};
 use super::placement::choose_disk;
 use super::ufs_reader::{ReadThrough, UfsReader};
@@ -229,7 +229,8 @@ impl Endpoint<DeleteBlocks> for WorkerDoor {
     ) -> BoxFuture<'static, Result<Answer<DeleteBlocks>>> {
         let inner = self.inner.clone();
         bounded(&context, async move {
-            remove_blocks(&inner.disks, call.blocks).await?;
+            let blocks = call.blocks.into_iter().map(Removal::whatever_it_is).collect();
+            remove_blocks(&inner.disks, blocks).await?;
             Ok(Answer::new(Done {}))
         })
     }

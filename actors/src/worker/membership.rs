@@ -16,7 +16,7 @@ use curvine_protocol::{BlockId, Call, CallContext, ClusterId, Error, ErrorKind, 
 use tokio::sync::watch;
 
 use super::WorkerConfig;
-use super::disk::{BlockNews, DiskRef, RemoveBlocks};
+use super::disk::{BlockNews, DiskRef, Removal, RemoveBlocks};
 use super::identity::Identity;
 use crate::kit::ports::offloaded;
 use crate::kit::{Endpoint, MasterRef, Offload, Ports, call};
@@ -336,6 +336,10 @@ impl Report {
         stored: Vec<BlockReplica>,
         removed: Vec<BlockId>,
     ) -> Result<()> {
+        let reported: HashMap<_, _> = stored
+            .iter()
+            .map(|replica| (replica.id, replica.generation))
+            .collect();
         let report = ReportBlocks {
             worker: self.session.worker,
             token: self.session.token,
@@ -345,15 +349,27 @@ impl Report {
             removed,
         };
         let answer = ask_master(self.master.clone(), report).await?;
-        if !answer.delete.is_empty() {
-            remove_blocks(&self.disks, answer.delete).await?;
+        // What the master does not want is what it was told of: a block that was written again since is another.
+        let unwanted: Vec<_> = answer
+            .delete
+            .into_iter()
+            .filter_map(|block| {
+                let upto_generation = Some(*reported.get(&block)?);
+                Some(Removal {
+                    block,
+                    upto_generation,
+                })
+            })
+            .collect();
+        match unwanted.is_empty() {
+            true => Ok(()),
+            false => remove_blocks(&self.disks, unwanted).await,
         }
-        Ok(())
     }
 }
 
 /// Removes blocks from whichever disk has them.
-pub(super) async fn remove_blocks(disks: &[DiskRef], blocks: Vec<BlockId>) -> Result<()> {
+pub(super) async fn remove_blocks(disks: &[DiskRef], blocks: Vec<Removal>) -> Result<()> {
     let mut outcome = Ok(());
     for disk in disks {
         let removed = disk.actor.send(RemoveBlocks(blocks.clone())).await;

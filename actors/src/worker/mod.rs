@@ -10,6 +10,8 @@
 
 pub mod disk;
 pub mod door;
+#[cfg(test)]
+mod golden;
 mod identity;
 pub mod membership;
 pub mod placement;
@@ -58,6 +60,7 @@ impl WorkerConfig {
                 open_files_max: 1_024,
                 lanes: 3,
                 tick: Duration::from_secs(1),
+                scrub_bytes_per_tick: 4 << 20,
             },
             heartbeat: Duration::from_secs(1),
             report_delay: Duration::from_millis(100),

@@ -73,6 +73,8 @@ impl WorkerRole {
             curvine_conf::FsyncPolicy::OnClose => FsyncPolicy::OnClose,
             curvine_conf::FsyncPolicy::Periodic => FsyncPolicy::Periodic,
         };
+        // A tick is a second.
+        worker.disk.scrub_bytes_per_tick = section.scrub.0;
         worker.heartbeat = section.heartbeat.0;
         worker.fill_budget_bytes = section.fill_buffers.0;
         let handle = worker::start(worker, ports.clone(), master, address.clone()).await?;

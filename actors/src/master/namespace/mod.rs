@@ -16,6 +16,8 @@
 
 pub mod actor;
 pub mod apply;
+#[cfg(test)]
+mod golden;
 pub mod records;
 pub mod resolve;
 pub mod store;

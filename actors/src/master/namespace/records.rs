@@ -1,4 +1,4 @@
-//! The record of one inode on disk: MessagePack, compact form. Golden bytes below.
+//! The record of one inode on disk: MessagePack, compact form. Golden bytes in `testdata/namespace.txt`.
 
 use curvine_protocol::{Attr, BlockId, BlockRef, ClientId, FileKind, InodeId, MountId, UfsVersion};
 use serde::{Deserialize, Serialize};
@@ -158,37 +158,6 @@ impl InodeRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_empty_file_has_its_golden_bytes() {
-        let record = InodeRecord {
-            kind: FileKind::File,
-            mode: 0o644,
-            uid: 1000,
-            gid: 1000,
-            nlink: 1,
-            parent: InodeId(1),
-            mount: MountId(0),
-            name: String::new(),
-            mtime_ns: 1_700_000_000_000_000_000,
-            ctime_ns: 1_700_000_000_000_000_000,
-            atime_minus_mtime_ns: 0,
-            btime_minus_mtime_ns: 0,
-            body: InodeBody::File(FileBody {
-                block_bytes: 128 << 20,
-                replicas: 1,
-                ..FileBody::default()
-            }),
-        };
-        let bytes = curvine_protocol::codec::encode(&record);
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            hex,
-            "9d01cd01a4cd03e8cd03e8010100a0cf17979cfe362a0000cf17979cfe362a00000000\
-             81a446696c659800ce08000000010081a44561636890c0c0c2"
-        );
-        assert_eq!(curvine_protocol::codec::decode::<InodeRecord>(&bytes), Ok(record));
-    }
 
     #[test]
     fn a_run_of_blocks_ends_with_a_short_one() {

@@ -12,7 +12,7 @@
 //! | replies | client, sequence | `Result<OpReply, Error>` |
 //! | mounts | mount id | `MountRecord` |
 //! | jobs | job id | `JobRecord` |
-//! | meta | name | counters, the cluster's id, the last applied log id |
+//! | meta | name | counters, the cluster's id, the last applied log id, the format |
 //!
 //! Numbers in keys are big endian, so that LMDB's order is theirs.
 
@@ -31,6 +31,8 @@ use super::records::{InodeBody, InodeRecord};
 
 /// Address space set aside, not disk.
 const MAP_BYTES: usize = 1 << 40;
+/// What this version writes, and the newest it reads.
+const FORMAT: u32 = 1;
 
 pub type Raw = Database<Bytes, Bytes>;
 
@@ -99,6 +101,7 @@ impl Store {
             jobs: database("jobs")?,
             meta: database("meta")?,
         };
+        crate::format::check(dbs.meta, &mut txn, FORMAT, directory)?;
         txn.commit().map_err(broken)?;
         Ok(Store { env, dbs })
     }

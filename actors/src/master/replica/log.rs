@@ -2,17 +2,21 @@
 //!
 //! Appends that arrive while a commit is under way share the next one. An entry can be read as soon as `append` has
 //! returned: what is not committed yet is served from memory.
+//!
+//! A full disk is waited out: what could not be written is kept and tried again, and who waits for it waits on. The
+//! Replica takes no more meanwhile ([`LogStore::is_held_up`]).
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::File;
 use std::ops::RangeBounds;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use curvine_protocol::codec::{decode, encode};
-use curvine_protocol::{Error, Result};
+use curvine_protocol::{Error, ErrorKind, Result};
 use heed::types::Bytes;
 use heed::{Database, Env, EnvOpenOptions, RwTxn, WithoutTls};
 use openraft::storage::{LogFlushed, RaftLogStorage};
@@ -24,23 +28,33 @@ use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use crate::kit::Offload;
 use crate::kit::ports::offloaded;
 use crate::master::namespace::store::{broken, u64_at};
+use crate::room;
 
 /// Address space set aside, not disk.
 const MAP_BYTES: usize = 256 << 30;
+/// What this version writes, and the newest it reads.
+const FORMAT: u32 = 1;
+
+/// When a full disk is tried again.
+pub(super) const RETRY_FULL: Duration = Duration::from_millis(500);
 
 /// The file is grown by this at a time.
 const GROW_BYTES: u64 = 16 << 20;
 /// And when less than this is left of what it was grown by.
 const GROW_AHEAD_BYTES: u64 = 4 << 20;
+/// If the device has this much free.
+const GROW_FREE_BYTES: u64 = 64 << 20;
 const PAGE_BYTES: u64 = 4096;
 
 #[derive(Clone)]
 pub struct LogStore {
+    directory: PathBuf,
     env: Env<WithoutTls>,
     room: Arc<Mutex<Room>>,
     entries: Database<Bytes, Bytes>,
     meta: Database<Bytes, Bytes>,
     writer: Arc<dyn Offload>,
+    runtime: tokio::runtime::Handle,
     unwritten: Arc<Mutex<Unwritten>>,
 }
 
@@ -50,6 +64,8 @@ struct Unwritten {
     entries: BTreeMap<u64, Entry>,
     /// In the order of their appends: the last index of each, and who waits for it.
     flushes: Vec<(u64, LogFlushed<TypeConfig>)>,
+    /// The disk is full; a later try is planned.
+    held_up: bool,
 }
 
 /// Space in the file that has been written once.
@@ -80,6 +96,10 @@ impl Room {
         if used_bytes + GROW_AHEAD_BYTES <= self.until_bytes {
             return Ok(());
         }
+        // Never the last of the device: others write there too, and the Replica keeps some of it back.
+        if rustix::fs::fstatvfs(&self.file).is_ok_and(|d| d.f_bavail * d.f_frsize < GROW_FREE_BYTES) {
+            return Ok(());
+        }
         let zeros = vec![0; 1 << 20];
         for at in (from..from + GROW_BYTES).step_by(zeros.len()) {
             self.file.write_all_at(&zeros, at)?;
@@ -91,6 +111,7 @@ impl Room {
 }
 
 impl LogStore {
+    /// In a runtime, in which what a full disk refused is tried again.
     pub fn open(directory: &Path, writer: Arc<dyn Offload>) -> Result<LogStore> {
         std::fs::create_dir_all(directory)
             .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", directory.display())))?;
@@ -102,13 +123,16 @@ impl LogStore {
         let mut txn = env.write_txn().map_err(broken)?;
         let entries = env.create_database(&mut txn, Some("entries")).map_err(broken)?;
         let meta = env.create_database(&mut txn, Some("meta")).map_err(broken)?;
+        crate::format::check(meta, &mut txn, FORMAT, directory)?;
         txn.commit().map_err(broken)?;
         let log = LogStore {
+            directory: directory.to_owned(),
             room: Arc::new(Mutex::new(Room::open(directory)?)),
             env,
             entries,
             meta,
             writer,
+            runtime: tokio::runtime::Handle::current(),
             unwritten: Arc::default(),
         };
         log.keep_room();
@@ -132,7 +156,7 @@ impl LogStore {
 
     /// Commits what is unwritten and tells who waits for it. Runs on the writer thread.
     fn write_out(&self) {
-        let (entries, flushes): (Vec<Entry>, _) = {
+        let (entries, flushes): (Vec<Entry>, Vec<_>) = {
             let mut unwritten = self.unwritten();
             if unwritten.flushes.is_empty() {
                 return;
@@ -149,8 +173,19 @@ impl LogStore {
                     .map_err(broken)
             })
         });
+        if let Err(error) = &written
+            && error.kind == ErrorKind::NoSpace
+        {
+            {
+                let mut unwritten = self.unwritten();
+                let later = std::mem::replace(&mut unwritten.flushes, flushes);
+                unwritten.flushes.extend(later);
+            }
+            return self.try_again_later(error);
+        }
         if written.is_ok() {
             let mut unwritten = self.unwritten();
+            unwritten.held_up = false;
             for entry in &entries {
                 // A truncation may have put another entry in its place meanwhile.
                 if unwritten
@@ -171,23 +206,52 @@ impl LogStore {
         self.keep_room();
     }
 
+    fn try_again_later(&self, error: &Error) {
+        if !std::mem::replace(&mut self.unwritten().held_up, true) {
+            tracing::error!(%error, "the log cannot be written: nothing is changed until there is space");
+        }
+        let store = self.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(RETRY_FULL).await;
+            store.write_soon();
+        });
+    }
+
+    /// Whether the disk was full at the last try.
+    pub fn is_held_up(&self) -> bool {
+        self.unwritten().held_up
+    }
+
+    fn write_soon(&self) {
+        let store = self.clone();
+        self.writer.run(Box::new(move || store.write_out()));
+    }
+
     fn change(&self, change: impl FnOnce(&mut RwTxn) -> Result<()>) -> Result<()> {
-        let mut txn = self.env.write_txn().map_err(broken)?;
-        change(&mut txn)?;
-        txn.commit().map_err(broken)
+        let changed = || {
+            let mut txn = self.env.write_txn().map_err(broken)?;
+            change(&mut txn)?;
+            txn.commit().map_err(broken)
+        };
+        changed().map_err(|error| room::named(error, &self.directory))
     }
 
     /// A change on the writer thread, after every append before it.
     async fn change_soon(
         &self,
-        change: impl FnOnce(&Self, &mut RwTxn) -> Result<()> + Send + 'static,
+        change: impl Fn(&Self, &mut RwTxn) -> Result<()> + Clone + Send + 'static,
     ) -> Result<()> {
-        let store = self.clone();
-        offloaded(&*self.writer, move || {
-            store.write_out();
-            store.change(|txn| change(&store, txn))
-        })
-        .await?
+        loop {
+            let (store, change) = (self.clone(), change.clone());
+            let changed = offloaded(&*self.writer, move || {
+                store.write_out();
+                store.change(|txn| change(&store, txn))
+            });
+            match changed.await? {
+                Err(error) if error.kind == ErrorKind::NoSpace => tokio::time::sleep(RETRY_FULL).await,
+                other => return other,
+            }
+        }
     }
 
     fn meta_record<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
@@ -303,9 +367,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 unwritten.entries.insert(last, entry);
             }
             unwritten.flushes.push((last, callback));
+            if unwritten.held_up {
+                return Ok(());
+            }
         }
-        let store = self.clone();
-        self.writer.run(Box::new(move || store.write_out()));
+        self.write_soon();
         Ok(())
     }
 

@@ -10,27 +10,33 @@
 //! Invariants:
 //! - A proposal is answered only after its entry is durable on a majority and applied here.
 //! - The log's commits are synced; the state's are not, and it is made again where a power cut may have torn it.
+//! - A full disk is an error for the changes that meet it, not the end: some room is kept back, and what was taken in
+//!   is written when there is room again.
 //! - Commands that wait together travel in one entry, at most [`BATCH_MAX`]; [`ENTRIES_IN_FLIGHT`] entries at a time.
 
+#[cfg(test)]
+mod golden;
 mod log;
 mod network;
 mod state;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod types;
 
 pub use state::OpenState;
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
 use async_trait::async_trait;
-use curvine_protocol::op::{Command, OpReply};
+use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, Result};
-use openraft::error::{ClientWriteError, RaftError};
+use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::{BasicNode, Config, ServerState, SnapshotPolicy};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -43,6 +49,7 @@ use super::contract::Consensus;
 use super::namespace::apply::Effects;
 use super::namespace::store::Store;
 use crate::kit::{Clock, Ports};
+use crate::room;
 
 /// Commands in one entry.
 const BATCH_MAX: usize = 512;
@@ -50,6 +57,11 @@ const ENTRIES_IN_FLIGHT: usize = 2;
 /// Commands waiting; one more is `Overloaded`.
 const WAITING_MAX: usize = 65_536;
 const PROPOSE_DEADLINE: Duration = Duration::from_secs(20);
+/// Room on the device that is kept back for what was taken in already, and for dropping the log behind a snapshot: this
+/// much, or this part of a small device.
+const RESERVE_BYTES: u64 = 32 << 20;
+const RESERVE_PART: u64 = 20;
+const MEASURE_EVERY: Duration = Duration::from_millis(500);
 /// Entries after which a snapshot is taken and the log before it dropped.
 const SNAPSHOT_EVERY_ENTRIES: u64 = 100_000;
 const LOG_KEPT_ENTRIES: u64 = 10_000;
@@ -60,8 +72,37 @@ pub type EffectSink = Arc<dyn Fn(Effects) + Send + Sync>;
 /// The actor: gathers proposals into entries.
 pub struct Replica {
     raft: Raft,
+    log: LogStore,
+    directory: PathBuf,
     waiting: VecDeque<Proposal>,
     in_flight: usize,
+    /// Why nothing can be changed now.
+    full: Option<Error>,
+}
+
+impl Replica {
+    fn measure(&mut self) {
+        let measured = room::of(&self.directory).map(|(free, all)| {
+            let reserve = RESERVE_BYTES.min(all / RESERVE_PART);
+            (free < reserve || self.log.is_held_up()).then(|| {
+                Error::new(
+                    ErrorKind::NoSpace,
+                    format!(
+                        "the master's disk is full: {free} bytes are left for {} and {reserve} are kept back; nothing \
+                         can be changed until there is space",
+                        self.directory.display()
+                    ),
+                )
+            })
+        });
+        let full = measured.unwrap_or_else(Some);
+        match (&self.full, &full) {
+            (None, Some(error)) => tracing::error!("{error}"),
+            (Some(_), None) => tracing::info!("the master's disk has space again"),
+            _ => {}
+        }
+        self.full = full;
+    }
 }
 
 struct Proposal {
@@ -74,6 +115,8 @@ impl Actor for Replica {
 
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(WAITING_MAX);
+        self.measure();
+        context.run_interval(MEASURE_EVERY, |replica, _| replica.measure());
     }
 }
 
@@ -85,6 +128,13 @@ impl Handler<Propose> for Replica {
     type Result = ();
 
     fn handle(&mut self, propose: Propose, context: &mut Self::Context) {
+        // Formatting a master that starts is tiny, and what the reserve is for.
+        if let Some(full) = &self.full
+            && !matches!(propose.0.command.op, Op::Format { .. })
+        {
+            let _ = propose.0.reply.send(Err(full.clone()));
+            return;
+        }
         if self.waiting.len() >= WAITING_MAX {
             let full = Error::new(
                 ErrorKind::Overloaded,
@@ -151,6 +201,7 @@ fn refused(error: RaftError<u64, ClientWriteError<u64, BasicNode>>) -> Error {
             Error::not_leader(forward.leader_node.map(|node| node.addr))
         }
         RaftError::APIError(other) => Error::internal(format!("the change was refused: {other}")),
+        RaftError::Fatal(Fatal::Stopped) => Error::new(ErrorKind::Stopping, "the master is stopping"),
         RaftError::Fatal(fatal) => Error::new(
             ErrorKind::Io,
             format!("this master's log or state has failed and it must be restarted: {fatal}"),
@@ -243,7 +294,7 @@ impl ReplicaPort {
             ports.offload("raft-apply"),
             ports.offload("raft-snapshot"),
         );
-        let raft = Raft::new(id.0, Arc::new(config), Network, log, state.clone())
+        let raft = Raft::new(id.0, Arc::new(config), Network, log.clone(), state.clone())
             .await
             .map_err(fatal)?;
         if !raft.is_initialized().await.map_err(fatal)? {
@@ -267,8 +318,11 @@ impl ReplicaPort {
             })?;
         let replica = Replica {
             raft: raft.clone(),
+            log,
+            directory: directory.to_owned(),
             waiting: VecDeque::new(),
             in_flight: 0,
+            full: None,
         };
         let port = ReplicaPort {
             address: replica.start(),

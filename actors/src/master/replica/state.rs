@@ -11,18 +11,20 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, Snapsh
 use serde::{Deserialize, Serialize};
 
 use super::EffectSink;
+use super::log::RETRY_FULL;
 use super::trust::{self, Trust};
 use super::types::{Entry, LogId, Membership, Replies, SnapshotFile, StorageError, TypeConfig};
 use crate::kit::Offload;
 use crate::kit::ports::offloaded;
 use crate::master::namespace::apply::Effects;
 use crate::master::namespace::store::{Store, broken};
+use crate::room;
 
 /// How far the state is; in the same transaction as what was applied.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Applied {
-    last: Option<LogId>,
-    membership: Membership,
+pub(super) struct Applied {
+    pub(super) last: Option<LogId>,
+    pub(super) membership: Membership,
 }
 
 const APPLIED: &str = "applied";
@@ -116,12 +118,13 @@ impl StateMachine {
         .await?
     }
 
-    fn applied(&self) -> Result<Applied> {
+    pub(super) fn applied(&self) -> Result<Applied> {
         let txn = self.store.read()?;
         Ok(self.store.dbs.meta_record(&txn, APPLIED)?.unwrap_or_default())
     }
 
-    fn apply_entries(&self, entries: Vec<Entry>) -> Result<Vec<Replies>> {
+    /// What fails leaves the state as it was.
+    fn apply_entries(&self, entries: &[Entry]) -> Result<Vec<Replies>> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Stopping, "the master's state is closed"));
         }
@@ -135,19 +138,54 @@ impl StateMachine {
                 "entries are applied once and in order"
             );
             applied.last = Some(entry.log_id);
-            replies.push(match entry.payload {
+            replies.push(match &entry.payload {
                 EntryPayload::Blank => Replies(Vec::new()),
                 EntryPayload::Membership(membership) => {
-                    applied.membership = Membership::new(Some(entry.log_id), membership);
+                    applied.membership = Membership::new(Some(entry.log_id), membership.clone());
                     Replies(Vec::new())
                 }
-                EntryPayload::Normal(batch) => Replies(self.store.apply(&mut txn, batch.0, &mut effects)?),
+                // A copy, so that a full disk can be waited out and the entries applied again.
+                EntryPayload::Normal(batch) => {
+                    Replies(self.store.apply(&mut txn, batch.0.clone(), &mut effects)?)
+                }
             });
         }
         self.store.dbs.put_meta_record(&mut txn, APPLIED, &applied)?;
         txn.commit().map_err(broken)?;
         (self.effects)(effects);
         Ok(replies)
+    }
+
+    /// Does work that writes, and does it again for as long as the disk is full: an error would end the Replica.
+    async fn while_full<T: Send + 'static>(
+        &self,
+        what: &str,
+        offload: &Arc<dyn Offload>,
+        work: impl Fn(&StateMachine) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<T> {
+        let mut told = false;
+        loop {
+            let (state, work) = (self.clone(), work.clone());
+            let done = offloaded(&**offload, move || {
+                work(&state).map_err(|error| room::named(error, &state.snapshots))
+            });
+            match done.await? {
+                Err(error) if error.kind == ErrorKind::NoSpace => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::error!(%error, "{what} cannot be written; trying again until there is space");
+                    }
+                    tokio::time::sleep(RETRY_FULL).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// [`Self::copy`]; a failed one takes no space.
+    fn copy_or_clear(&self) -> Result<SavedSnapshot> {
+        self.copy().inspect_err(|_| {
+            let _ = std::fs::remove_file(self.snapshots.join("new.mdb"));
+        })
     }
 
     /// Copies the state beside it, live. Answers with what the copy contains.
@@ -207,18 +245,17 @@ impl StateMachine {
 
 /// Which file is the current snapshot and what it contains.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct SavedSnapshot {
-    last: Option<LogId>,
-    membership: Membership,
-    name: String,
+pub(super) struct SavedSnapshot {
+    pub(super) last: Option<LogId>,
+    pub(super) membership: Membership,
+    pub(super) name: String,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        let state = self.clone();
-        let copied = offloaded(&*self.copier, move || state.copy()).await;
+        let copied = self.while_full("a snapshot", &self.copier, StateMachine::copy_or_clear);
         let saved = copied
-            .and_then(|saved| saved)
+            .await
             .map_err(|e| StorageIOError::write_snapshot(None, &e))?;
         Ok(self.snapshot(saved))
     }
@@ -239,11 +276,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<Entry> = entries.into_iter().collect();
-        let state = self.clone();
-        let applied = offloaded(&*self.applier, move || state.apply_entries(entries)).await;
+        let entries: Arc<[Entry]> = entries.into_iter().collect();
+        let applied = self.while_full("the state", &self.applier, move |state| {
+            state.apply_entries(&entries)
+        });
         Ok(applied
-            .and_then(|replies| replies)
+            .await
             .map_err(|e| StorageIOError::write_state_machine(&e))?)
     }
 

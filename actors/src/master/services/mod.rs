@@ -6,6 +6,8 @@
 mod cluster;
 pub mod loader;
 mod mounts;
+#[cfg(test)]
+mod tests;
 pub mod ufs_view;
 mod workers;
 

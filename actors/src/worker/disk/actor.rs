@@ -1,7 +1,7 @@
 //! The Disk actor: opens, ticks, removes and stops; and the reference by which a worker reaches its lanes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
@@ -10,7 +10,8 @@ use curvine_protocol::{BlockId, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::store::{Done, Store};
+use super::scrub::Progress;
+use super::store::{Done, Store, lock};
 use super::{BlockNews, DataDir, DiskOptions, recovery};
 use crate::kit::ports::offloaded;
 use crate::kit::{Answer, Ask, Offload, Ports};
@@ -25,6 +26,9 @@ pub struct Disk {
     tick: Duration,
     background: Arc<dyn Offload>,
     background_busy: Arc<AtomicBool>,
+    scrub_bytes_per_tick: u64,
+    /// Only the background thread locks it.
+    scrubbed: Arc<Mutex<Progress>>,
 }
 
 /// A disk, for its worker: reads go to the store, changes to the lanes, orders to the actor.
@@ -49,7 +53,7 @@ impl Disk {
     ) -> Result<DiskRef> {
         let thread_name = format!("disk-{number}");
         let background = ports.offload(&format!("{thread_name}-sync"));
-        let tick = options.tick;
+        let (tick, scrub_bytes_per_tick) = (options.tick, options.scrub_bytes_per_tick);
         let store = {
             let ports = ports.clone();
             let open = move || recovery::open(directory, &options, &ports, &thread_name, news);
@@ -60,6 +64,8 @@ impl Disk {
             tick,
             background,
             background_busy: Arc::new(AtomicBool::new(false)),
+            scrub_bytes_per_tick,
+            scrubbed: Arc::default(),
         };
         let actor = Disk::start_in_arbiter(arbiter, |_| disk);
         Ok(DiskRef { store, actor })
@@ -155,8 +161,26 @@ impl Actor for Disk {
     }
 }
 
+/// A block to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    pub block: BlockId,
+    /// A newer generation stays.
+    pub upto_generation: Option<u32>,
+}
+
+impl Removal {
+    /// For a block that nobody will ever ask for again.
+    pub fn whatever_it_is(block: BlockId) -> Self {
+        Removal {
+            block,
+            upto_generation: None,
+        }
+    }
+}
+
 /// Removes blocks; those that are not here are not an error.
-pub struct RemoveBlocks(pub Vec<BlockId>);
+pub struct RemoveBlocks(pub Vec<Removal>);
 
 impl Message for RemoveBlocks {
     type Result = Result<()>;
@@ -168,10 +192,10 @@ impl Handler<RemoveBlocks> for Disk {
     fn handle(&mut self, RemoveBlocks(blocks): RemoveBlocks, _: &mut Self::Context) -> Self::Result {
         let store = self.store.clone();
         Box::pin(async move {
-            let removals = blocks.into_iter().map(|block| {
+            let removals = blocks.into_iter().map(|removal| {
                 let (done, removed) = oneshot::channel();
-                store.on_lane(block, move |store| {
-                    let _ = done.send(store.remove(block));
+                store.on_lane(removal.block, move |store| {
+                    let _ = done.send(store.remove_unless_newer(removal));
                 });
                 removed
             });
@@ -185,7 +209,7 @@ impl Handler<RemoveBlocks> for Disk {
     }
 }
 
-/// Measures the device and syncs what waits: every tick.
+/// Measures the device, syncs what waits and verifies a little: every tick.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Measure;
@@ -198,8 +222,17 @@ impl Handler<Measure> for Disk {
             return;
         }
         let (store, busy) = (self.store.clone(), self.background_busy.clone());
+        let (scrubbed, bytes) = (self.scrubbed.clone(), self.scrub_bytes_per_tick);
         self.background.run(Box::new(move || {
-            if let Err(error) = store.measure().and_then(|()| store.sync_background()) {
+            let done = store
+                .measure()
+                .and_then(|()| store.sync_background())
+                .and_then(|()| {
+                    let mut scrubbed = lock(&scrubbed);
+                    *scrubbed = store.scrub(*scrubbed, bytes, store.clock.now())?;
+                    Ok(())
+                });
+            if let Err(error) = done {
                 tracing::warn!("disk {}: {error}", store.name());
             }
             busy.store(false, Ordering::Release);

@@ -3,7 +3,7 @@
 //! Transactions are not synced one by one: a kill loses none (they are in the page cache), a power cut may. Whoever
 //! needs more says `sync`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,14 +13,18 @@ use heed::{Database, Env, EnvFlags, EnvOpenOptions};
 
 use super::record::RecordView;
 use crate::kit::Offload;
+use crate::room;
 
 /// Address space, not memory: one chunk of a block needs 4 bytes, so this is enough for 100 TB.
 const MAP_BYTES: usize = 64 << 30;
 /// Threads that may read at once.
 const READERS_MAX: u32 = 1_024;
 const BOOT_KEY: &[u8] = b"boot";
+/// What this version writes, and the newest it reads.
+const FORMAT: u32 = 1;
 
 pub struct Index {
+    directory: PathBuf,
     env: Env,
     blocks: Database<Bytes, Bytes>,
     meta: Database<Bytes, Bytes>,
@@ -53,24 +57,31 @@ impl Index {
     pub fn open(directory: &Path, committer: Arc<dyn Offload>) -> Result<Arc<Self>> {
         std::fs::create_dir_all(directory)
             .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", directory.display())))?;
-        let opened = || -> heed::Result<_> {
+        let opened = || -> Result<_> {
             let mut options = EnvOpenOptions::new();
             options.map_size(MAP_BYTES).max_dbs(2).max_readers(READERS_MAX);
             // SAFETY: NO_SYNC gives up durability at a power cut, which recovery accounts for by the boot id. The
             // data directory is locked by its node, so no other process maps the file.
             let env = unsafe {
                 options.flags(EnvFlags::NO_SYNC);
-                options.open(directory)?
+                options.open(directory)
             };
-            let mut transaction = env.write_txn()?;
-            let blocks = env.create_database(&mut transaction, Some("blocks"))?;
-            let meta = env.create_database(&mut transaction, Some("meta"))?;
-            transaction.commit()?;
+            let env = env.map_err(failed)?;
+            let mut transaction = env.write_txn().map_err(failed)?;
+            let blocks = env
+                .create_database(&mut transaction, Some("blocks"))
+                .map_err(failed)?;
+            let meta = env
+                .create_database(&mut transaction, Some("meta"))
+                .map_err(failed)?;
+            crate::format::check(meta, &mut transaction, FORMAT, directory)?;
+            transaction.commit().map_err(failed)?;
             Ok((env, blocks, meta))
         };
         let (env, blocks, meta) =
-            opened().map_err(|e| failed(e).while_doing(format_args!("opening {}", directory.display())))?;
+            opened().map_err(|e| e.while_doing(format_args!("opening {}", directory.display())))?;
         Ok(Arc::new(Index {
+            directory: directory.to_owned(),
             env,
             blocks,
             meta,
@@ -210,7 +221,8 @@ impl Index {
             }
             transaction.commit()
         };
-        written().map_err(|e| failed(e).while_doing("writing the block index"))?;
+        written()
+            .map_err(|e| room::named(failed(e), &self.directory).while_doing("writing the block index"))?;
         self.unsynced.store(true, Ordering::Release);
         if updates.iter().any(|update| update.sync) {
             self.sync()?;

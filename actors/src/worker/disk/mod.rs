@@ -20,6 +20,7 @@ mod layout;
 mod open_block;
 mod record;
 mod recovery;
+mod scrub;
 mod space;
 mod store;
 
@@ -30,9 +31,11 @@ use curvine_protocol::BlockId;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::{BlockReplica, Tier};
 
-pub use actor::{Disk, DiskRef, RemoveBlocks, StopDisk};
+pub use actor::{Disk, DiskRef, Removal, RemoveBlocks, StopDisk};
 pub use bitmap::Bitmap;
 pub use open_block::Piece;
+#[cfg(test)]
+pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
 pub use store::{FillStart, Grant, Store, answer_with};
 
@@ -67,6 +70,8 @@ pub struct DiskOptions {
     /// Threads for data; blocks are spread over them.
     pub lanes: usize,
     pub tick: Duration,
+    /// Bytes that the scrubber verifies each tick; 0 = it does not.
+    pub scrub_bytes_per_tick: u64,
 }
 
 /// What a disk tells about its blocks after the fact.

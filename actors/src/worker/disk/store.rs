@@ -21,7 +21,7 @@ use super::layout;
 use super::open_block::{OpenBlock, Piece};
 use super::record::{BlockFlags, BlockRecord, BlockState, chunks_of};
 use super::space::Space;
-use super::{Bitmap, BlockNews, DataDir, FsyncPolicy, pieces_of};
+use super::{Bitmap, BlockNews, DataDir, FsyncPolicy, Removal, pieces_of};
 use crate::kit::{Answer, Body, Clock, FileRange, Offload};
 
 /// After this many failed system calls in a row the disk takes no more data.
@@ -332,7 +332,7 @@ impl Store {
         }
     }
 
-    fn path(&self, block: BlockId) -> PathBuf {
+    pub(super) fn path(&self, block: BlockId) -> PathBuf {
         layout::block_path(&self.directory.path, block)
     }
 
@@ -367,6 +367,8 @@ impl Store {
                 let open = &lane[&call.block];
                 let record =
                     OpenBlock::new(open.file.clone(), open.generation).writing_record(self.now_ms(), false);
+                drop(lane);
+                let done = self.or_undone(call.block, done);
                 self.index.submit(Update {
                     changes: vec![Change::Put(call.block, record.encode())],
                     sync: false,
@@ -374,6 +376,35 @@ impl Store {
                 });
             }
         }
+    }
+
+    /// For a block that was just made: if the index cannot be told, nobody will know the block, so it goes again before
+    /// that is said.
+    fn or_undone<T: Send + 'static>(self: &Arc<Self>, block: BlockId, done: Done<T>) -> Done<T> {
+        let store = self.clone();
+        Box::new(move |outcome| match outcome {
+            Ok(value) => done(Ok(value)),
+            Err(error) => store.on_lane(block, move |store| {
+                lock(&store.lane(block).open).remove(&block);
+                store.blocks.fetch_sub(1, Ordering::Relaxed);
+                store.discard(block);
+                done(Err(error));
+            }),
+        })
+    }
+
+    /// Deletes the file of a block that the index does not know, and gives back its space.
+    fn discard(&self, block: BlockId) {
+        self.files.remove(&block);
+        let path = self.path(block);
+        let len_bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(
+                "block {block} on disk {}: {error}; the next start removes it",
+                self.name
+            );
+        }
+        self.space().give_back(len_bytes);
     }
 
     /// Makes sure that the lane has the block; true if it was created, and the index does not know it yet.
@@ -654,12 +685,20 @@ impl Store {
     pub fn put(self: &Arc<Self>, call: &PutBlock, body: &Bytes, done: Done<BlockSealed>) {
         let sync = call.sync || self.fsync == FsyncPolicy::OnClose;
         match self.put_file(call, body, sync) {
-            Ok(record) => self.sealed(call.block, record, sync, true, done),
+            Ok((record, is_new)) => {
+                let done = if is_new {
+                    self.or_undone(call.block, done)
+                } else {
+                    done
+                };
+                self.sealed(call.block, record, sync, true, done);
+            }
             Err(error) => done(Err(error)),
         }
     }
 
-    fn put_file(self: &Arc<Self>, call: &PutBlock, body: &Bytes, sync: bool) -> Result<BlockRecord> {
+    /// The record that the index must be told, and whether it does not know the block yet.
+    fn put_file(self: &Arc<Self>, call: &PutBlock, body: &Bytes, sync: bool) -> Result<(BlockRecord, bool)> {
         let pieces = pieces_of(0, body);
         verify_body(call.block, call.checksum, &pieces)?;
         lock(&self.lane(call.block).open).remove(&call.block);
@@ -676,11 +715,21 @@ impl Store {
             ..BlockFlags::default()
         };
         let record = BlockRecord::sealed(call.generation, body.len() as u64, sums, self.now_ms(), flags);
+        let is_new = before.is_none();
         self.put_bytes(call.block, &record, before, std::slice::from_ref(body))?;
         if sync {
-            self.sync_file(&*self.file(call.block)?, call.block)?;
+            let synced = self
+                .file(call.block)
+                .and_then(|file| self.sync_file(&file, call.block));
+            if let Err(error) = synced {
+                if is_new {
+                    self.blocks.fetch_sub(1, Ordering::Relaxed);
+                    self.discard(call.block);
+                }
+                return Err(error);
+            }
         }
-        Ok(record)
+        Ok((record, is_new))
     }
 
     fn put_bytes(
@@ -734,7 +783,7 @@ impl Store {
         body: &[Bytes],
         done: Done<BlockSealed>,
     ) {
-        let stored = || -> Result<Option<BlockRecord>> {
+        let stored = || -> Result<Option<(BlockRecord, bool)>> {
             let before = self.record(block)?;
             match &before {
                 Some(before) if before.generation > generation => {
@@ -752,11 +801,15 @@ impl Store {
             };
             let record =
                 BlockRecord::sealed(generation, len_bytes, rope_checksums(body), self.now_ms(), flags);
+            let is_new = before.is_none();
             self.put_bytes(block, &record, before, body)?;
-            Ok(Some(record))
+            Ok(Some((record, is_new)))
         };
         match stored() {
-            Ok(Some(record)) => self.sealed(block, record, false, true, done),
+            Ok(Some((record, is_new))) => {
+                let done = if is_new { self.or_undone(block, done) } else { done };
+                self.sealed(block, record, false, true, done);
+            }
             Ok(None) => done(Ok(BlockSealed {
                 len_bytes: body.iter().map(|piece| piece.len() as u64).sum(),
             })),
@@ -825,8 +878,13 @@ impl Store {
                 ..BlockFlags::default()
             },
         };
-        self.index
-            .submit_and_wait(vec![Change::Put(block, record.encode())], false)?;
+        if let Err(error) = self
+            .index
+            .submit_and_wait(vec![Change::Put(block, record.encode())], false)
+        {
+            self.discard(block);
+            return Err(error);
+        }
         self.blocks.fetch_add(1, Ordering::Relaxed);
         let BlockState::Filling { present } = record.state else {
             unreachable!("made above")
@@ -932,6 +990,27 @@ impl Store {
 
     // -----------------------------------------------------------------------------------------------------------
     // Removing and failing
+
+    /// [`Self::remove`], unless the block is of a newer generation than the order is for. For the block's lane.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove_unless_newer(self: &Arc<Self>, removal: Removal) -> Result<()> {
+        let block = removal.block;
+        if let Some(upto) = removal.upto_generation {
+            let open = lock(&self.lane(block).open)
+                .get(&block)
+                .map(|open| open.generation);
+            let here = match open {
+                Some(generation) => Some(generation),
+                None => self.index.get(block, |record| record.generation())?,
+            };
+            if here.is_some_and(|here| here > upto) {
+                return Ok(());
+            }
+        }
+        self.remove(block)
+    }
 
     /// Removes a block, if it is here. For the block's lane. Grants that were given stay good.
     ///
@@ -1078,13 +1157,17 @@ impl Store {
         if unsynced.len() > SINGLE_SYNCS_MAX {
             self.sync_everything()?;
         } else {
+            let mut outcome = Ok(());
             for block in unsynced {
-                match self.file(block) {
-                    Ok(file) => file.sync_data().map_err(|e| self.failed(e, block))?,
-                    Err(error) if error.kind == ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
+                let synced = match self.file(block) {
+                    Ok(file) => file.sync_data().map_err(|e| self.failed(e, block)),
+                    Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+                    Err(error) => Err(error),
+                };
+                // One that fails keeps no other from the disk.
+                outcome = outcome.and(synced);
             }
+            outcome?;
         }
         self.index.sync()
     }

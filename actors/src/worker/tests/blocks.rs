@@ -187,6 +187,49 @@ async fn a_flipped_byte_is_never_served_and_the_replica_is_kept_aside() {
 }
 
 #[actix::test]
+async fn the_scrubber_finds_a_flipped_byte_that_nobody_reads() {
+    let world = World::new();
+    let mut config = world.config();
+    config.disk.tick = std::time::Duration::from_millis(10);
+    config.disk.scrub_bytes_per_tick = 0;
+    let mut worker = world.start(config.clone()).await;
+    for block in 1..=5 {
+        put(&*worker.port, block, 1, bytes_of(block, 3 * CHUNK + 5))
+            .await
+            .unwrap();
+    }
+    // A block that is being written has no checksum to compare with.
+    write(&*worker.port, 9, 1, 0, 0, bytes_of(9, 2 * CHUNK))
+        .await
+        .unwrap();
+    worker.stop().await;
+    drop(worker);
+    flip(&world.disk("d0"), 4, 3 * CHUNK + 1);
+    flip(&world.disk("d0"), 9, 1);
+    // Less than a block each tick.
+    config.disk.scrub_bytes_per_tick = 2 * CHUNK_BYTES;
+    let mut worker = world.start(config).await;
+    world
+        .until("the rotten block is taken back", |master| {
+            master.held.contains_key(&BlockId(5)) && !master.held.contains_key(&BlockId(4))
+        })
+        .await;
+    assert!(world.disk("d0/quarantine/0000000000000004-1").exists());
+    assert_eq!(
+        read_all(&*worker.port, 4, 1, None).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
+    for block in [1, 2, 3, 5] {
+        assert_eq!(
+            read_all(&*worker.port, block, 1, None).await.unwrap(),
+            bytes_of(block, 3 * CHUNK + 5)
+        );
+    }
+    assert_eq!(status(&worker).await.blocks, 5);
+    worker.stop().await;
+}
+
+#[actix::test]
 async fn a_full_disk_refuses_the_block_and_serves_the_others() {
     let world = World::new();
     let config = world.config_of(&[("d0", Tier::Ssd, 200_000)]);
@@ -303,6 +346,38 @@ async fn garbage_is_deleted_and_a_forgetful_master_is_told_everything_again() {
             master.full_reports > reports && master.held.contains_key(&BlockId(1))
         })
         .await;
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_late_order_to_delete_spares_what_was_written_since_the_report() {
+    let world = World::new();
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    {
+        let mut master = world.master.state.lock().unwrap();
+        master.garbage.insert(BlockId(5));
+        master.garbage_gate = Some(gate.clone());
+    }
+    let mut worker = world.start(world.config()).await;
+    put(&*worker.port, 5, 1, bytes_of(1, 1_000)).await.unwrap();
+    world
+        .until("the first generation is reported", |master| {
+            master.garbage_reports == 1
+        })
+        .await;
+    // Its second generation is committed before the master's answer arrives.
+    put(&*worker.port, 5, 2, bytes_of(2, 2_000)).await.unwrap();
+    world.master.state.lock().unwrap().garbage.clear();
+    gate.add_permits(1);
+    world
+        .until("the second generation is reported", |master| {
+            master.held.get(&BlockId(5)) == Some(&(2, 2_000))
+        })
+        .await;
+    assert_eq!(
+        read_all(&*worker.port, 5, 2, None).await.unwrap(),
+        bytes_of(2, 2_000)
+    );
     worker.stop().await;
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_protocol::checksum::crc32c;
-use curvine_protocol::cluster::Tier;
+use curvine_protocol::cluster::{BlockReplica, Tier};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::worker::{
@@ -39,6 +39,9 @@ pub struct MasterState {
     pub full_reports: u32,
     /// Answered as garbage when reported.
     pub garbage: HashSet<BlockId>,
+    /// Where answers to reports of garbage wait, and how many did.
+    pub garbage_gate: Option<Arc<tokio::sync::Semaphore>>,
+    pub garbage_reports: u32,
     pub ask_to_register: bool,
     pub files: HashMap<InodeId, FileLayout>,
     pub changed: Vec<InodeId>,
@@ -81,6 +84,7 @@ impl MockMaster {
             let mut delete = Vec::new();
             for replica in &report.stored {
                 if state.garbage.contains(&replica.id) {
+                    state.garbage_reports += 1;
                     delete.push(replica.id);
                 } else {
                     state
@@ -111,17 +115,35 @@ impl MockMaster {
         }
         Err(Error::new(ErrorKind::Unsupported, "not mocked"))
     }
+
+    /// What the answer waits for, if for anything.
+    fn gate(&self, call: &dyn Any) -> Option<Arc<tokio::sync::Semaphore>> {
+        let state = self.state.lock().unwrap();
+        let report = call.downcast_ref::<ReportBlocks>()?;
+        let garbage = |replica: &BlockReplica| state.garbage.contains(&replica.id);
+        report
+            .stored
+            .iter()
+            .any(garbage)
+            .then(|| state.garbage_gate.clone())?
+    }
 }
 
 macro_rules! mock {
     (; $($call:ident),*) => {$(
         impl Endpoint<$call> for MockMaster {
             fn ask(&self, ask: Ask<$call>) -> BoxFuture<'static, Result<Answer<$call>>> {
+                let gate = self.gate(&ask.call);
                 let answer = self.answer(&ask.call).map(|reply| {
                     let reply = reply.downcast::<<$call as curvine_protocol::Call>::Reply>();
                     Answer::<$call>::new(*reply.expect("the mock answers with the call's reply"))
                 });
-                Box::pin(std::future::ready(answer))
+                Box::pin(async move {
+                    if let Some(gate) = gate {
+                        gate.acquire().await.unwrap().forget();
+                    }
+                    answer
+                })
             }
         }
     )*};

@@ -1,0 +1,95 @@
+//! The bytes of the Raft log and of the marks beside the state. Their shapes are openraft's in part: an upgrade of it that
+//! changes them shows here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use curvine_protocol::op::{Command, Op};
+use curvine_protocol::{ClientId, ClusterId};
+use openraft::{BasicNode, CommittedLeaderId, EntryPayload};
+
+use super::log::LogStore;
+use super::state::{Applied, SavedSnapshot};
+use super::types::{Batch, Entry, LogId, Membership, Vote};
+use crate::golden::{Golden, file};
+
+fn log_id(index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(3, 1), index)
+}
+
+fn members() -> openraft::Membership<u64, BasicNode> {
+    let nodes = BTreeMap::from([(1, BasicNode::new("h:1")), (2, BasicNode::new("h:2"))]);
+    openraft::Membership::new(vec![BTreeSet::from([1])], nodes)
+}
+
+#[test]
+fn every_record_of_the_log_and_of_snapshots_has_its_golden_bytes() {
+    let mut golden = Golden::new("The Raft log, and what is noted beside the state.");
+    let command = Command {
+        client: ClientId(0xC11E),
+        sequence: 9,
+        acked_below: 8,
+        uid: 1000,
+        gid: 100,
+        time_ns: 1_700_000_000_000_000_000,
+        op: Op::Format {
+            cluster: ClusterId(0xC1),
+        },
+    };
+    for payload in [
+        EntryPayload::Blank,
+        EntryPayload::Normal(Batch(vec![command.clone(), command])),
+        EntryPayload::Membership(members()),
+    ] {
+        let name = match &payload {
+            EntryPayload::Blank => "entry without a command",
+            EntryPayload::Normal(_) => "entry of commands",
+            EntryPayload::Membership(_) => "entry of members",
+        };
+        let entry = Entry {
+            log_id: log_id(77),
+            payload,
+        };
+        golden.value(name, &entry);
+    }
+    golden.value("vote", &Vote::new(3, 1));
+    golden.value("committed vote", &Vote::new_committed(3, 1));
+    golden.value("purged up to", &log_id(70));
+    let membership = Membership::new(Some(log_id(2)), members());
+    let applied = Applied {
+        last: Some(log_id(77)),
+        membership: membership.clone(),
+    };
+    golden.value("applied", &applied);
+    golden.value("nothing applied", &Applied::default());
+    let saved = SavedSnapshot {
+        last: Some(log_id(77)),
+        membership,
+        name: "00000000000000000077.mdb".to_owned(),
+    };
+    golden.value("snapshot", &saved);
+    golden.check(&file("log.txt"));
+}
+
+#[tokio::test]
+async fn a_log_of_a_newer_format_is_refused_and_left_as_it_is() {
+    use crate::kit::ports::Inline;
+    use std::sync::Arc;
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    {
+        let mut options = heed::EnvOpenOptions::new();
+        options.max_dbs(4);
+        // SAFETY: nobody else knows the directory.
+        let env = unsafe { options.open(scratch.path()) }.expect("opens");
+        let mut txn = env.write_txn().expect("one writer");
+        let meta: heed::Database<heed::types::Bytes, heed::types::Bytes> =
+            env.create_database(&mut txn, Some("meta")).expect("room");
+        meta.put(&mut txn, b"format", &curvine_protocol::codec::encode(&2u32))
+            .expect("room");
+        txn.commit().expect("room");
+        env.prepare_for_closing().wait();
+    }
+    let error = LogStore::open(scratch.path(), Arc::new(Inline)).map(|_| ());
+    let error = error.expect_err("newer");
+    assert_eq!(error.kind, curvine_protocol::ErrorKind::Config);
+    assert!(error.message.contains("format 2"), "{error}");
+}

@@ -1,0 +1,451 @@
+//! A master with its real Replica and Namespace, a mount of a directory, and a worker that does as it is told.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
+use curvine_protocol::job::{JobProgress, JobRecord, JobState};
+use curvine_protocol::master::*;
+use curvine_protocol::mount::MountSettings;
+use curvine_protocol::worker::{BlocksLoaded, Done, LoadBlocks, LoadTask};
+use curvine_protocol::*;
+use futures::future::BoxFuture;
+
+use super::WorkerConnector;
+use crate::kit::{Answer, Ask, Endpoint, Ports, WorkerRef, call};
+use crate::master::namespace::actor::FileDefaults;
+use crate::master::{MasterConfig, MasterHandle};
+
+/// What happens to the loads of one object.
+#[derive(Clone)]
+enum Fate {
+    /// So many fail with this, the next succeeds.
+    Fails(u32, ErrorKind),
+    /// None of them ever ends.
+    Hangs,
+}
+
+/// A worker that loads what it is told, unless fate has other plans.
+#[derive(Default)]
+struct Worker {
+    fates: Mutex<HashMap<String, Fate>>,
+    /// How often each object was asked for.
+    tries: Mutex<HashMap<String, u32>>,
+}
+
+impl Worker {
+    fn decree(&self, key: &str, fate: Fate) {
+        self.fates.lock().expect("no panic").insert(key.to_owned(), fate);
+    }
+
+    fn relent(&self) {
+        self.fates.lock().expect("no panic").clear();
+    }
+
+    fn tries(&self, key: &str) -> u32 {
+        let tries = self.tries.lock().expect("no panic");
+        tries.get(key).copied().unwrap_or_default()
+    }
+
+    /// None = it never ends.
+    fn load(&self, task: &LoadTask) -> Option<Result<u64>> {
+        let key = &task.source.key;
+        *self
+            .tries
+            .lock()
+            .expect("no panic")
+            .entry(key.clone())
+            .or_default() += 1;
+        match self.fates.lock().expect("no panic").get_mut(key) {
+            Some(Fate::Hangs) => None,
+            Some(Fate::Fails(left, kind)) if *left > 0 => {
+                *left -= 1;
+                Some(Err(Error::new(*kind, format!("{key} fails"))))
+            }
+            _ => Some(Ok(task.len_bytes)),
+        }
+    }
+}
+
+struct Port(Arc<Worker>);
+
+impl<C: Call> Endpoint<C> for Port {
+    fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
+        let call: &dyn Any = &ask.call;
+        let reply: Box<dyn Any> = match call.downcast_ref::<LoadBlocks>() {
+            None => Box::new(Done {}),
+            Some(load) => {
+                let outcomes = load.tasks.iter().map(|task| self.0.load(task));
+                match outcomes.collect() {
+                    None => return Box::pin(std::future::pending()),
+                    Some(outcomes) => Box::new(BlocksLoaded { outcomes }),
+                }
+            }
+        };
+        let reply = *reply.downcast::<C::Reply>().expect("a call that is mocked");
+        Box::pin(std::future::ready(Ok(Answer::new(reply))))
+    }
+}
+
+struct Connector(Arc<Worker>);
+
+impl WorkerConnector for Connector {
+    fn connect(&self, _id: WorkerId, _address: &str) -> WorkerRef {
+        Arc::new(Port(self.0.clone()))
+    }
+}
+
+struct World {
+    master: MasterHandle,
+    worker: Arc<Worker>,
+    registered: WorkerRegistered,
+    directory: tempfile::TempDir,
+}
+
+const NO_ONE: CallContext = CallContext {
+    client: ClientId(0),
+    sequence: 0,
+    acked_below: 0,
+    deadline_ms: 0,
+    uid: 0,
+    gid: 0,
+};
+
+impl World {
+    async fn new() -> World {
+        let directory = tempfile::tempdir().expect("a scratch directory");
+        World::on(directory, Arc::default(), None).await
+    }
+
+    async fn on(directory: tempfile::TempDir, worker: Arc<Worker>, known: Option<WorkerRegistered>) -> World {
+        let config = MasterConfig {
+            id: NodeId(1),
+            address: "127.0.0.1:1".to_owned(),
+            directory: directory.path().to_owned(),
+            defaults: FileDefaults {
+                block_bytes: 1 << 20,
+                replicas: 1,
+            },
+            connector: Arc::new(Connector(worker.clone())),
+        };
+        let master = crate::master::start(config, &Ports::system())
+            .await
+            .expect("the master leads");
+        let register = RegisterWorker {
+            worker: known.as_ref().map(|known| known.worker),
+            cluster: known.as_ref().map(|known| known.cluster),
+            address: "w:1".to_owned(),
+            disks: vec![DiskStatus {
+                tier: Tier::Ssd,
+                path: "d".to_owned(),
+                capacity_bytes: 1 << 30,
+                used_bytes: 0,
+                available_bytes: 1 << 30,
+                blocks: 0,
+                failure: None,
+            }],
+            version: "1".to_owned(),
+        };
+        let registered = call(&*master.port, register, NO_ONE).await.expect("registered");
+        let world = World {
+            master,
+            worker,
+            registered,
+            directory,
+        };
+        world.report(true, &[]).await.expect("its first report is in");
+        world
+    }
+
+    /// The master stops; another begins with what is on its disk. The worker comes back without its blocks.
+    async fn restarted(self) -> World {
+        self.master.stop().await;
+        let copy = tempfile::tempdir().expect("a scratch directory");
+        copy_tree(self.directory.path(), copy.path());
+        World::on(copy, self.worker.clone(), Some(self.registered)).await
+    }
+
+    async fn ask<C: Call>(&self, question: C) -> Result<C::Reply>
+    where
+        dyn crate::kit::MasterPort: Endpoint<C>,
+    {
+        call(&*self.master.port, question, NO_ONE).await
+    }
+
+    /// What the master wants deleted of what the worker reports.
+    async fn report(&self, full: bool, stored: &[(u64, u32)]) -> Result<Vec<BlockId>> {
+        let report = ReportBlocks {
+            worker: self.registered.worker,
+            token: self.registered.token,
+            full_start: full,
+            full_end: full,
+            stored: stored
+                .iter()
+                .map(|&(id, generation)| BlockReplica {
+                    id: BlockId(id),
+                    generation,
+                    len_bytes: 0,
+                })
+                .collect(),
+            removed: Vec::new(),
+        };
+        Ok(self.ask(report).await?.delete)
+    }
+
+    /// Mounts a directory with these objects on `/data`.
+    async fn mount(&self, objects: &[(&str, usize)]) -> tempfile::TempDir {
+        let bucket = tempfile::tempdir().expect("a scratch directory");
+        for (key, len) in objects {
+            std::fs::write(bucket.path().join(key), vec![1; *len]).expect("room");
+        }
+        let mount = MountUfs {
+            path: path("/data"),
+            uri: format!("file://{}", bucket.path().display()),
+            options: Default::default(),
+            settings: MountSettings::default(),
+        };
+        self.ask(mount).await.expect("mounted");
+        bucket
+    }
+
+    async fn submit(&self) -> JobId {
+        let load = SubmitLoad {
+            paths: vec![path("/data")],
+        };
+        self.ask(load).await.expect("taken").id
+    }
+
+    async fn until(&self, id: JobId, what: &str, holds: impl Fn(&JobRecord) -> bool) -> JobRecord {
+        for _ in 0..2_000 {
+            let job = self.ask(GetJob { id }).await.expect("it is known");
+            if holds(&job) {
+                return job;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("never: {what}");
+    }
+
+    async fn ended(&self, id: JobId) -> JobRecord {
+        self.until(id, "the job ends", |job| job.state.is_ended()).await
+    }
+}
+
+fn path(text: &str) -> CurvinePath {
+    CurvinePath::parse(text).expect("a valid path")
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("readable").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir(&target).expect("fresh");
+            copy_tree(&entry.path(), &target);
+        } else if entry.file_name() != "lock.mdb" {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+#[actix::test]
+async fn a_job_counts_file_by_file_and_tries_again_only_what_may_pass() {
+    let world = World::new().await;
+    let _bucket = world.mount(&[("a", 10), ("b", 20), ("c", 30)]).await;
+    world.worker.decree("b", Fate::Fails(2, ErrorKind::Ufs));
+    world
+        .worker
+        .decree("c", Fate::Fails(u32::MAX, ErrorKind::UfsDenied));
+    let id = world.submit().await;
+    let job = world.ended(id).await;
+    let counted = JobProgress {
+        files_total: 3,
+        bytes_total: 60,
+        files_loaded: 2,
+        files_already: 0,
+        files_failed: 1,
+        bytes_done: 30,
+        bytes_moved: 30,
+    };
+    assert_eq!((job.state, job.progress), (JobState::Failed, counted));
+    let failures: Vec<_> = job
+        .failures
+        .iter()
+        .map(|failure| (failure.path.as_str(), failure.error.kind))
+        .collect();
+    assert_eq!(failures, [("/data/c", ErrorKind::UfsDenied)]);
+    let tries = ["a", "b", "c"].map(|key| world.worker.tries(key));
+    assert_eq!(
+        tries,
+        [1, 3, 1],
+        "what may pass is tried again, what never passes is not"
+    );
+
+    world.worker.relent();
+    let id = world.submit().await;
+    let job = world.ended(id).await;
+    let counted = JobProgress {
+        files_total: 3,
+        bytes_total: 60,
+        files_loaded: 1,
+        files_already: 2,
+        files_failed: 0,
+        bytes_done: 60,
+        bytes_moved: 30,
+    };
+    assert_eq!((job.state, job.progress), (JobState::Done, counted));
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_job_that_keeps_failing_gives_up_on_the_file() {
+    let world = World::new().await;
+    let _bucket = world.mount(&[("a", 10), ("b", 20)]).await;
+    world.worker.decree("a", Fate::Fails(u32::MAX, ErrorKind::Ufs));
+    let id = world.submit().await;
+    let job = world.ended(id).await;
+    assert_eq!(world.worker.tries("a"), 4);
+    assert_eq!(
+        (job.state, job.progress.files_loaded, job.progress.files_failed),
+        (JobState::Failed, 1, 1)
+    );
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_cancelled_job_stops_and_stays_cancelled_over_a_restart() {
+    let world = World::new().await;
+    let _bucket = world.mount(&[("a", 10), ("b", 20)]).await;
+    world.worker.decree("b", Fate::Hangs);
+    let id = world.submit().await;
+    let half_way = |job: &JobRecord| job.progress.files_loaded == 1 && world.worker.tries("b") == 1;
+    world.until(id, "one file is loaded, one hangs", half_way).await;
+    let cancelled = world.ask(CancelJob { id }).await.expect("it ran");
+    assert_eq!(cancelled.state, JobState::Cancelled);
+    assert_eq!(
+        (cancelled.progress.files_loaded, cancelled.progress.files_total),
+        (1, 2)
+    );
+    let again = world.ask(CancelJob { id }).await.map(|_| ());
+    assert_eq!(again.map_err(|e| e.kind), Err(ErrorKind::InvalidArgument));
+
+    let world = world.restarted().await;
+    assert_eq!(world.ended(id).await.state, JobState::Cancelled);
+    assert_eq!(world.worker.tries("b"), 1);
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_job_goes_on_after_a_restart_of_the_master_and_ends_with_the_true_counts() {
+    let world = World::new().await;
+    let _bucket = world.mount(&[("a", 10), ("b", 20), ("c", 30)]).await;
+    world.worker.decree("c", Fate::Hangs);
+    let id = world.submit().await;
+    world
+        .until(id, "two files are loaded", |job| job.progress.files_loaded == 2)
+        .await;
+    world.worker.relent();
+    let world = world.restarted().await;
+    let job = world.ended(id).await;
+    assert_eq!(job.state, JobState::Done);
+    let progress = &job.progress;
+    assert_eq!(
+        (progress.files_total, progress.bytes_total, progress.bytes_done),
+        (3, 60, 60)
+    );
+    assert_eq!(
+        progress.files_loaded + progress.files_already,
+        3,
+        "each file is counted once"
+    );
+    assert_eq!(progress.files_failed, 0);
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
+    let world = World::new().await;
+    let create = CreateFile {
+        node: Node::Path(path("/f")),
+        mode: 0o644,
+        if_exists: IfExists::Fail,
+        parents: false,
+        block_bytes: 0,
+        replicas: 1,
+        first_block: true,
+    };
+    let layout = world.ask(create).await.expect("created");
+    let block = layout.blocks[0].block.id.0;
+    let garbage = |ids: &[u64]| -> Result<Vec<BlockId>> { Ok(ids.iter().map(|&id| BlockId(id)).collect()) };
+    // Its file is just being written: assigned, not committed.
+    assert_eq!(
+        world.report(false, &[(block, 0), (999, 0)]).await,
+        garbage(&[999])
+    );
+    assert_eq!(world.report(true, &[(block, 0)]).await, garbage(&[]));
+    let commit = |generation| CommitFile {
+        inode: layout.attr.inode,
+        size_bytes: 10,
+        blocks: vec![BlockCommit {
+            index: 0,
+            id: BlockId(block),
+            len_bytes: 10,
+            generation,
+            workers: vec![world.registered.worker],
+        }],
+        mtime_ns: None,
+        close: false,
+    };
+    world.ask(commit(1)).await.expect("committed");
+    // Being overwritten: the worker is ahead of what is committed.
+    assert_eq!(world.report(false, &[(block, 2)]).await, garbage(&[]));
+    world.ask(commit(2)).await.expect("committed");
+    // A replica that missed it.
+    assert_eq!(world.report(false, &[(block, 1)]).await, garbage(&[block]));
+    assert_eq!(world.report(false, &[(block, 2)]).await, garbage(&[]));
+    let unlink = Unlink {
+        node: Node::Path(path("/f")),
+        keep_open: false,
+    };
+    world.ask(unlink).await.expect("deleted");
+    assert_eq!(world.report(true, &[(block, 2)]).await, garbage(&[block]));
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() {
+    let world = World::new().await;
+    let before = world.registered.clone();
+    let world = world.restarted().await;
+    assert_eq!(world.registered.worker, before.worker);
+    assert_ne!(world.registered.token, before.token);
+    let beat = |token| WorkerHeartbeat {
+        worker: before.worker,
+        token,
+        disks: Vec::new(),
+    };
+    let orders = world.ask(beat(before.token)).await.expect("answered");
+    assert!(orders.register, "an old token is not known");
+    let orders = world.ask(beat(world.registered.token)).await.expect("answered");
+    assert!(!orders.register);
+    let report = ReportBlocks {
+        worker: before.worker,
+        token: before.token,
+        full_start: true,
+        full_end: true,
+        stored: Vec::new(),
+        removed: Vec::new(),
+    };
+    let refused = world.ask(report).await.map(|_| ());
+    assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::NotPermitted));
+    let secret = ResolveMount {
+        worker: before.worker,
+        token: before.token,
+        mount: MountId(1),
+    };
+    let refused = world.ask(secret).await.map(|_| ());
+    assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::NotPermitted));
+    world.master.stop().await;
+}

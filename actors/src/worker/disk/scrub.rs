@@ -1,0 +1,152 @@
+//! The scrubber: reads sealed blocks, a little every tick, and takes those out of use whose bytes are not what was written.
+//!
+//! It goes through the blocks in the order of their ids, then rests. What fails here is looked at again on the block's
+//! lane, which owns the block: a writer may have changed it between the look into the index and the read.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::worker::ReadBlock;
+use curvine_protocol::{BlockId, Result};
+use tokio::time::Instant;
+
+use super::store::Store;
+
+/// From the end of one pass to the start of the next.
+const REST: Duration = Duration::from_secs(24 * 3_600);
+/// Records looked at in one read transaction.
+const PAGE: usize = 256;
+
+/// How far a pass has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// The last block that is done.
+    after: Option<BlockId>,
+    /// Chunks that are done of the block after it.
+    chunks: usize,
+    rest_until: Option<Instant>,
+}
+
+/// A sealed block as the index has it, from some chunk on.
+struct Target {
+    block: BlockId,
+    generation: u32,
+    len_bytes: u64,
+    checksums: Vec<u32>,
+}
+
+impl Store {
+    /// Verifies about so many bytes more. Blocks on the disk: for the background thread.
+    ///
+    /// # Errors
+    /// `Io` of the index. What is wrong with a block is that block's alone.
+    pub fn scrub(self: &Arc<Self>, progress: Progress, budget_bytes: u64, now: Instant) -> Result<Progress> {
+        let mut progress = match progress.rest_until {
+            Some(until) if now < until => return Ok(progress),
+            _ => Progress {
+                rest_until: None,
+                ..progress
+            },
+        };
+        let mut left = (budget_bytes / CHUNK_BYTES) as usize;
+        while left > 0 {
+            let (target, last) = self.next_target(progress)?;
+            let Some(target) = target else {
+                match last {
+                    Some(last) => {
+                        progress.after = Some(last);
+                        progress.chunks = 0;
+                        continue;
+                    }
+                    None => {
+                        return Ok(Progress {
+                            rest_until: Some(now + REST),
+                            ..Progress::default()
+                        });
+                    }
+                }
+            };
+            if target.block.0 != progress.after.map_or(0, |after| after.0 + 1) {
+                // Blocks in between are not sealed, or gone.
+                progress.after = target.block.0.checked_sub(1).map(BlockId);
+                progress.chunks = 0;
+            }
+            let verified = self.verify_some(&target, progress.chunks, left);
+            left -= verified.min(left);
+            progress.chunks += verified;
+            if progress.chunks >= target.checksums.len() {
+                progress.after = Some(target.block);
+                progress.chunks = 0;
+                // An empty block costs something too.
+                left = left.saturating_sub(usize::from(verified == 0));
+            }
+        }
+        Ok(progress)
+    }
+
+    /// The first sealed block that is not done, if this page of the index has one, and the last one looked at.
+    fn next_target(&self, progress: Progress) -> Result<(Option<Target>, Option<BlockId>)> {
+        let mut target = None;
+        let last = self.index.page(progress.after, PAGE, |block, record| {
+            if let Ok(record) = record
+                && record.is_sealed()
+                && target.is_none()
+            {
+                target = Some(Target {
+                    block,
+                    generation: record.generation(),
+                    len_bytes: record.len_bytes(),
+                    checksums: record.checksums(0..usize::MAX),
+                });
+            }
+        })?;
+        Ok((target, last))
+    }
+
+    /// Verifies at most `limit` chunks from one on; how many were done. All, if the file cannot be read: then the lane
+    /// finds out.
+    fn verify_some(self: &Arc<Self>, target: &Target, from: usize, limit: usize) -> usize {
+        let until = target.checksums.len().min(from + limit);
+        let Ok(file) = File::open(self.path(target.block)) else {
+            self.look_again(target, from);
+            return target.checksums.len() - from.min(target.checksums.len());
+        };
+        let mut bytes = vec![0; CHUNK_BYTES as usize];
+        for chunk in from..until {
+            let start = chunk as u64 * CHUNK_BYTES;
+            let bytes = &mut bytes[..(target.len_bytes - start).min(CHUNK_BYTES) as usize];
+            // From the device, not from the cache of what was once read or written. Dirty pages stay.
+            let _ = rustix::fs::fadvise(
+                &file,
+                start,
+                std::num::NonZeroU64::new(bytes.len() as u64),
+                rustix::fs::Advice::DontNeed,
+            );
+            let whole = file.read_exact_at(bytes, start).is_ok();
+            if !whole || crc32c(bytes) != target.checksums[chunk] {
+                self.look_again(target, chunk);
+            }
+        }
+        metrics::counter!("curvine_scrubbed_bytes").increment((until - from) as u64 * CHUNK_BYTES);
+        until - from
+    }
+
+    /// On the lane, as any read: what is corrupt is taken out of use there. What changed meanwhile is another block now.
+    fn look_again(self: &Arc<Self>, target: &Target, chunk: usize) {
+        let look = ReadBlock {
+            block: target.block,
+            generation: target.generation,
+            offset_bytes: chunk as u64 * CHUNK_BYTES,
+            len_bytes: 1,
+            fill: None,
+        };
+        self.on_lane(target.block, move |store| {
+            if let Err(error) = store.read(&look) {
+                tracing::warn!("the scrubber found: {error}");
+            }
+        });
+    }
+}

@@ -1,0 +1,55 @@
+//! The bytes of what a worker keeps beside block data.
+
+use curvine_protocol::checksum::CHUNK_BYTES;
+use curvine_protocol::{ClusterId, WorkerId};
+
+use super::disk::{Bitmap, BlockFlags, BlockRecord, BlockState, RecordView};
+use super::identity::Identity;
+use crate::golden::{Golden, file, text};
+
+#[test]
+fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
+    let mut golden = Golden::new("The block index of a disk, and worker.json.");
+    let mut bits = Bitmap::new(2);
+    bits.set(1);
+    for state in [
+        BlockState::Writing { dirty: bits.clone() },
+        BlockState::Sealed,
+        BlockState::Filling { present: bits },
+    ] {
+        let (name, flags) = match state {
+            BlockState::Writing { .. } => ("block being written", (false, false, true)),
+            BlockState::Sealed => ("sealed block", (false, true, false)),
+            BlockState::Filling { .. } => ("block being filled", (true, false, false)),
+        };
+        let (from_ufs, synced, cutting) = flags;
+        let record = BlockRecord {
+            generation: 7,
+            state,
+            len_bytes: CHUNK_BYTES + 1,
+            checksums: vec![0xAABB_CCDD, 1],
+            accessed_ms: 1_000,
+            flags: BlockFlags {
+                from_ufs,
+                synced,
+                cutting,
+            },
+        };
+        golden.bytes(name, &record, &record.encode(), |bytes| {
+            RecordView::parse(bytes)
+                .and_then(RecordView::to_record)
+                .map(|record| record.encode())
+                .map_err(|error| error.to_string())
+        });
+    }
+    let identity = Identity {
+        worker: Some(WorkerId(2)),
+        cluster: Some(ClusterId(0xC1)),
+    };
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    identity.store(scratch.path()).expect("room");
+    let json = std::fs::read(scratch.path().join("worker.json")).expect("stored");
+    golden.bytes("worker.json", String::from_utf8_lossy(&json), &json, text);
+    golden.check(&file("worker.txt"));
+    assert_eq!(Identity::load(scratch.path()), Ok(identity));
+}
