@@ -81,6 +81,8 @@ struct Block {
     fresh: bool,
     /// Written since the last seal.
     unsealed: bool,
+    /// On disk at every worker that has it, as far as this session knows.
+    synced: bool,
     uncommitted: bool,
 }
 
@@ -100,8 +102,15 @@ impl Block {
             begun: false,
             fresh,
             unsealed: false,
+            synced: false,
             uncommitted: false,
         }
+    }
+
+    /// Whether a sync must see to it. Not only what this session wrote: an earlier one may have closed without a sync, or
+    /// this one before it cut the file. What can be fetched again need not be on disk.
+    fn needs_sync(&self, fillable: bool) -> bool {
+        !self.synced && self.len_bytes > 0 && (self.begun || !fillable)
     }
 }
 
@@ -424,6 +433,7 @@ impl State {
             }
         }
         block.unsealed = true;
+        block.synced = false;
         block.uncommitted = true;
         block.len_bytes = block.len_bytes.max(offset_bytes + bytes.len() as u64);
         self.uncommitted = true;
@@ -632,15 +642,16 @@ impl Shared {
         }
         let block = &mut state.blocks[0];
         block.begun = true;
+        block.synced = sync;
         block.uncommitted = true;
         block.len_bytes = bytes.len() as u64;
         Ok(true)
     }
 
     async fn seal(&self, state: &mut State, sync: bool) -> Result<()> {
+        let fillable = state.fillable;
         for block in &mut state.blocks {
-            // A synced file has every block that this session wrote on disk, sealed before or not.
-            if !(block.unsealed || sync && block.begun) {
+            if !(block.unsealed || sync && block.needs_sync(fillable)) {
                 continue;
             }
             for worker in &block.located.workers {
@@ -650,10 +661,17 @@ impl Shared {
                     generation: block.located.block.generation,
                     sync,
                 };
-                let sealed = self.router.ask_worker(&port, call, Bytes::new()).await;
-                sealed.map_err(|e| e.while_doing(format_args!("sealing on worker {worker}")))?;
+                match self.router.ask_worker(&port, call, Bytes::new()).await {
+                    Ok(_) => {}
+                    // Somebody is overwriting what this session never wrote: theirs to sync.
+                    Err(error) if error.kind == ErrorKind::Stale && !block.begun => {}
+                    Err(error) => {
+                        return Err(error.while_doing(format_args!("sealing on worker {worker}")));
+                    }
+                }
             }
             block.unsealed = false;
+            block.synced |= sync;
         }
         Ok(())
     }

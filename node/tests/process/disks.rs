@@ -1,0 +1,246 @@
+//! Disks that fill up or cannot be written: a clear error for what meets it, and nothing acknowledged is lost.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use curvine_actors::client::Client;
+use curvine_protocol::{CurvinePath, Error, ErrorKind};
+
+use super::support::*;
+
+fn path(text: &str) -> CurvinePath {
+    CurvinePath::parse(text).expect("a valid path")
+}
+
+fn content(seed: usize, len: usize) -> Bytes {
+    (0..len)
+        .map(|at| (at * 31 + seed * 7 + (at >> 8)) as u8)
+        .collect()
+}
+
+/// Takes all space of a file system but a little, and gives it back when dropped.
+struct Filler(std::path::PathBuf);
+
+impl Filler {
+    fn new(directory: &Path) -> Filler {
+        use std::io::Write;
+        let file = directory.join("filler");
+        let mut filling = std::fs::File::create(&file).expect("created");
+        let piece = vec![1; 64 << 10];
+        while filling.write_all(&piece).is_ok() {}
+        Filler(file)
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).expect("it is ours");
+    }
+}
+
+#[test]
+fn a_read_only_data_directory_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let what = "a read-only data directory";
+    let Some(mounted) = Mounted::new(
+        dir.path().join("ro"),
+        what,
+        &["-t", "tmpfs", "-o", "ro", "curvine-test"],
+    ) else {
+        return;
+    };
+    let data_dir = mounted.path.join("data");
+    let (code, said) = refused(&["--data-dir", text(&data_dir), "--listen", "127.0.0.1:0"]);
+    assert_eq!(
+        (code, said.as_str()),
+        (
+            Some(1),
+            &*format!(
+                "curvine-node: cannot use the data directory {}/master; choose another --data-dir or make it writable: \
+                 Read-only file system (os error 30)",
+                data_dir.display()
+            )
+        )
+    );
+}
+
+async fn all_are_there(client: &Client, files: &[(String, Bytes)]) {
+    for (name, content) in files {
+        let read = client.read(&path(name)).await;
+        assert!(
+            read.as_ref() == Ok(content),
+            "{name} was acknowledged: {:?}",
+            read.map(|bytes| bytes.len())
+        );
+    }
+}
+
+/// Writes files until one is refused.
+async fn write_until_refused(client: &Client, kept: &mut Vec<(String, Bytes)>, len: usize) -> Error {
+    for _ in 0..1_000 {
+        let name = format!("/{:04}-{len}", kept.len());
+        let content = content(kept.len(), len);
+        match client.write(&path(&name), content.clone()).await {
+            Ok(_) => kept.push((name, content)),
+            Err(error) => return error,
+        }
+    }
+    panic!("the disk is never full");
+}
+
+#[test]
+fn a_full_disk_of_the_worker_refuses_what_meets_it_and_takes_more_when_there_is_space() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let Some(mounted) = Mounted::tmpfs(dir.path().join("disk"), "a full disk of a worker", 48) else {
+        return;
+    };
+    let config = dir.path().join("curvine.toml");
+    let disk = mounted.path.join("blocks");
+    let of_worker = format!(
+        "[worker]\nreserve = \"0B\"\ndata_dirs = [\"[SSD]{}\"]\n",
+        disk.display()
+    );
+    std::fs::write(&config, of_worker).expect("written");
+    let args = [
+        "--config",
+        text(&config),
+        "--data-dir",
+        text(dir.path()),
+        "--listen",
+        "127.0.0.1:0",
+        "--worker-listen",
+        "127.0.0.1:0",
+    ];
+    let mut node = Node::start(&args);
+    let mut kept = Vec::new();
+    run(async {
+        let client = node.client().await;
+        // By its own data.
+        let error = write_until_refused(&client, &mut kept, 1 << 20).await;
+        assert_eq!(error.kind, ErrorKind::NoSpace, "{error}");
+        assert!(kept.len() > 20, "{} files fit", kept.len());
+        all_are_there(&client, &kept).await;
+        for (name, _) in kept.drain(10..) {
+            client.unlink(&path(&name), false).await.expect("deleted");
+        }
+        let (name, bytes) = ("/after".to_owned(), content(7, 1 << 20));
+        until("a file fits again", async || {
+            client.write(&path(&name), bytes.clone()).await.ok()
+        })
+        .await;
+        kept.push((name, bytes));
+        // By somebody else's, of which the worker did not know when it took the bytes.
+        let filler = Filler::new(&mounted.path);
+        for len in [1 << 20, 100_000, 4_096, 100] {
+            let error = write_until_refused(&client, &mut kept, len).await;
+            assert_eq!(error.kind, ErrorKind::NoSpace, "{len} bytes: {error}");
+        }
+        all_are_there(&client, &kept).await;
+        drop(filler);
+        let (name, bytes) = ("/at last".to_owned(), content(8, 1 << 20));
+        until("a file fits again", async || {
+            client.write(&path(&name), bytes.clone()).await.ok()
+        })
+        .await;
+        kept.push((name, bytes));
+        all_are_there(&client, &kept).await;
+    });
+    node.process.signal("-KILL");
+    assert_eq!(node.process.end(), None);
+    let node = Node::start(&args);
+    run(async {
+        let client = node.client().await;
+        all_are_there(&client, &kept).await;
+    });
+}
+
+#[test]
+fn a_full_disk_of_the_master_refuses_changes_and_takes_them_when_there_is_space() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let Some(mounted) = Mounted::tmpfs(dir.path().join("disk"), "a full disk of a master", 64) else {
+        return;
+    };
+    let data_dir = mounted.path.join("data");
+    let args = [
+        "--role",
+        "master",
+        "--data-dir",
+        text(&data_dir),
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let mut node = Node::start(&args);
+    let made = run(async {
+        let client = node.client().await;
+        let mut makers = Vec::new();
+        let (full, mut told) = tokio::sync::watch::channel(false);
+        for maker in 0..8 {
+            let (client, full) = (client.clone(), full.clone());
+            makers.push(tokio::spawn(async move {
+                let mut made = Vec::new();
+                for number in 0.. {
+                    let name = format!("/{maker}-{number}");
+                    match client.make_dir(&path(&name), 0o755, false).await {
+                        Ok(_) => made.push(name),
+                        Err(error) => {
+                            // In flight when the disk filled: its fate is unknown. Else: refused.
+                            let known = matches!(error.kind, ErrorKind::NoSpace | ErrorKind::Timeout);
+                            assert!(known, "{:?}: {error}", error.kind);
+                            full.send_replace(true);
+                            return (made, error.kind);
+                        }
+                    }
+                }
+                unreachable!("the loop has no end")
+            }));
+        }
+        // All at once, in the middle of what goes on.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let filler = Filler::new(&mounted.path);
+        told.wait_for(|full| *full).await.expect("they run");
+        let error = until("changes are refused", async || {
+            client.make_dir(&path("/refused"), 0o755, false).await.err()
+        })
+        .await;
+        assert_eq!(error.kind, ErrorKind::NoSpace, "{error}");
+        assert!(
+            error.message.contains("the master's disk is full") && error.message.contains(text(&data_dir)),
+            "{error}"
+        );
+        assert_eq!(
+            client.stat(&path("/")).await.map(|attr| attr.is_dir()),
+            Ok(true),
+            "reads are answered"
+        );
+        drop(filler);
+        until("changes are taken again", async || {
+            client.make_dir(&path("/again"), 0o755, true).await.ok()
+        })
+        .await;
+        let mut all = vec!["/again".to_owned()];
+        for maker in makers {
+            let (made, _) = maker.await.expect("no panic");
+            assert!(!made.is_empty());
+            all.extend(made);
+        }
+        for name in &all {
+            client.stat(&path(name)).await.expect("acknowledged, so there");
+        }
+        assert_eq!(
+            client.exists(&path("/refused")).await,
+            Ok(false),
+            "what was refused did not happen"
+        );
+        all
+    });
+    node.process.signal("-KILL");
+    assert_eq!(node.process.end(), None);
+    let node = Node::start(&args);
+    run(async {
+        let client = node.client().await;
+        for name in &made {
+            client.stat(&path(name)).await.expect("acknowledged, so there");
+        }
+    });
+}

@@ -1,0 +1,146 @@
+//! Power cuts: the node's data is on an ext4 of its own that loses what was not synced, as a disk does when the power goes.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use curvine_actors::client::{Client, CreateOptions};
+use curvine_protocol::CurvinePath;
+
+use super::support::*;
+
+/// How many cuts, one after the other on the same data: `CURVINE_POWER_CUTS=100` for a soak.
+fn rounds() -> usize {
+    let asked = std::env::var("CURVINE_POWER_CUTS").ok();
+    asked.and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
+}
+
+/// What was acknowledged: a file with what was synced to it, or a directory.
+#[derive(Clone, Debug, PartialEq)]
+enum Made {
+    File(String, Bytes),
+    Dir(String),
+}
+
+fn path(text: &str) -> CurvinePath {
+    CurvinePath::parse(text).expect("a valid path")
+}
+
+fn content(seed: usize) -> Bytes {
+    let len = [0, 1, 4_096, 70_000, 300_000][seed % 5];
+    (0..len)
+        .map(|at| (at * 31 + seed * 7 + (at >> 8)) as u8)
+        .collect()
+}
+
+/// `EXT4_IOC_SHUTDOWN` without a flush of the journal: what is not on disk is gone, and nothing gets there any more.
+fn cut_power(mount: &Path) {
+    const SHUTDOWN: libc::c_ulong = 0x8004_587d;
+    let directory = File::open(mount).expect("the mount point");
+    let without_flush: u32 = 2;
+    // SAFETY: the call reads one u32 behind the pointer, which lives through it.
+    let cut = unsafe { libc::ioctl(directory.as_raw_fd(), SHUTDOWN, &raw const without_flush) };
+    assert_eq!(cut, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Makes directories and files until it fails, and notes what is acknowledged.
+async fn work(client: Client, name: String, made: Arc<Mutex<Vec<Made>>>) {
+    for number in 0.. {
+        let here = format!("/{name}-{number}");
+        let done = async {
+            match number % 3 {
+                0 => {
+                    client.make_dir(&path(&here), 0o755, false).await?;
+                    Ok(Made::Dir(here.clone()))
+                }
+                1 => {
+                    let file = client.create(&path(&here), CreateOptions::default()).await?;
+                    file.append(content(number)).await?;
+                    file.sync().await?;
+                    file.close().await?;
+                    Ok(Made::File(here.clone(), content(number)))
+                }
+                _ => {
+                    // Written in place after a first sync, under a name that it did not begin with.
+                    let first = format!("{here}.new");
+                    let file = client.create(&path(&first), CreateOptions::default()).await?;
+                    file.append(content(number + 1)).await?;
+                    file.sync().await?;
+                    file.write_at(0, content(number)).await?;
+                    file.truncate(content(number).len() as u64).await?;
+                    file.sync().await?;
+                    file.close().await?;
+                    let mode = curvine_protocol::master::RenameMode::Replace;
+                    client.rename(&path(&first), &path(&here), mode, false).await?;
+                    Ok(Made::File(here.clone(), content(number)))
+                }
+            }
+        };
+        let done: curvine_protocol::Result<Made> = done.await;
+        match done {
+            Ok(one) => made.lock().expect("nobody panics").push(one),
+            Err(_) => return,
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_and_synced_is_there_after_a_power_cut() {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let image = scratch.path().join("disk.img");
+    File::create(&image)
+        .and_then(|image| image.set_len(512 << 20))
+        .expect("a sparse file");
+    let what = "a power cut";
+    if let Err(error) = system("mkfs.ext4", &["-q", "-F", text(&image)]) {
+        return eprintln!("skipped, {what} is not tested here: {error}");
+    }
+    let mount = || Mounted::new(scratch.path().join("disk"), what, &["-o", "loop", text(&image)]);
+    let Some(mut mounted) = mount() else { return };
+    let data_dir = mounted.path.join("data");
+    let made: Arc<Mutex<Vec<Made>>> = Arc::default();
+    for round in 0..=rounds() {
+        let mut node = Node::start_all(&data_dir);
+        let known = made.lock().expect("nobody panics").clone();
+        run(async {
+            let client = node.client().await;
+            for one in &known {
+                match one {
+                    Made::Dir(name) => assert!(client.stat(&path(name)).await.expect(name).is_dir()),
+                    Made::File(name, content) => {
+                        let read = client.read(&path(name)).await.expect(name);
+                        assert!(read == content, "round {round}: {name} has other content");
+                    }
+                }
+            }
+            if round == rounds() {
+                return;
+            }
+            let workers: Vec<_> = (0..6)
+                .map(|worker| {
+                    let name = format!("{round}-{worker}");
+                    tokio::spawn(work(client.clone(), name, made.clone()))
+                })
+                .collect();
+            let enough = known.len() + 60 + round * 37 % 200;
+            until("there is enough to lose", async || {
+                (made.lock().expect("nobody panics").len() >= enough).then_some(())
+            })
+            .await;
+            cut_power(&mounted.path);
+            node.process.signal("-KILL");
+            for worker in workers {
+                worker.await.expect("no panic");
+            }
+        });
+        if round < rounds() {
+            assert_eq!(node.process.end(), None);
+            drop(mounted);
+            mounted = mount().expect("it was mounted before");
+        }
+    }
+    let made = made.lock().expect("nobody panics").len();
+    eprintln!("{} cuts, {made} acknowledged things kept", rounds());
+}
