@@ -179,3 +179,70 @@ fn a_mistyped_key_is_refused_with_the_nearest_name() {
         )
     );
 }
+
+#[test]
+fn a_value_of_a_wrong_unit_is_refused_by_file_flag_or_variable() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = dir.path().join("curvine.toml");
+    std::fs::write(&config, "[worker]\nheartbeat = \"5 parsecs\"\n").expect("written");
+    let (code, said) = refused(&["--config", text(&config), "--data-dir", text(dir.path())]);
+    assert_eq!(code, Some(2));
+    let start = format!("curvine-node: {}: `worker.heartbeat`: ", config.display());
+    assert!(
+        said.starts_with(&start) && said.contains("`5 parsecs` is not a"),
+        "{said}"
+    );
+    let data_dirs = format!("[TAPE:1GB]{}", dir.path().display());
+    let (code, said) = refused(&["--data-dirs", &data_dirs, "--data-dir", text(dir.path())]);
+    assert_eq!(code, Some(2));
+    assert!(
+        said.starts_with("curvine-node: --data-dirs: `worker.data_dirs.0`: ") && said.contains("TAPE"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_worker_s_directory_of_another_cluster_is_refused_and_serves_its_own_again() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let master = |name: &str| {
+        let data_dir = dir.path().join(name);
+        Node::start(&[
+            "--role",
+            "master",
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            text(&data_dir),
+        ])
+    };
+    let (ours, other) = (master("ours"), master("other"));
+    let data_dir = dir.path().join("w");
+    let worker = |master: &Node| {
+        [
+            "--role",
+            "worker",
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            text(&data_dir),
+            "--master",
+            master.said("master"),
+        ]
+        .map(str::to_owned)
+    };
+    let start = |master: &Node| {
+        let args = worker(master);
+        Node::start(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let mut first = start(&ours);
+    first.process.signal("-TERM");
+    assert_eq!(first.process.end(), Some(0));
+    let args = worker(&other);
+    let (code, said) = refused(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(code, Some(3), "{said}");
+    assert!(
+        said.contains(ours.said("cluster")) && said.contains(other.said("cluster")),
+        "{said}"
+    );
+    drop(start(&ours));
+}

@@ -17,11 +17,12 @@ fn rounds() -> usize {
     asked.and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
 }
 
-/// What was acknowledged: a file with what was synced to it, or a directory.
+/// What was acknowledged: a file with what was synced to it, a directory, a file that was closed and not synced.
 #[derive(Clone, Debug, PartialEq)]
 enum Made {
     File(String, Bytes),
     Dir(String),
+    Name(String, u64),
 }
 
 fn path(text: &str) -> CurvinePath {
@@ -50,10 +51,16 @@ async fn work(client: Client, name: String, made: Arc<Mutex<Vec<Made>>>) {
     for number in 0.. {
         let here = format!("/{name}-{number}");
         let done = async {
-            match number % 3 {
+            match number % 4 {
                 0 => {
                     client.make_dir(&path(&here), 0o755, false).await?;
                     Ok(Made::Dir(here.clone()))
+                }
+                3 => {
+                    // Closed and not synced: it may be lost, and must take nothing else along.
+                    client.write(&path(&here), content(number)).await?;
+                    let found = client.stat(&path(&here)).await?;
+                    Ok(Made::Name(here.clone(), found.size_bytes))
                 }
                 1 => {
                     let file = client.create(&path(&here), CreateOptions::default()).await?;
@@ -109,6 +116,9 @@ fn what_was_acknowledged_and_synced_is_there_after_a_power_cut() {
             for one in &known {
                 match one {
                     Made::Dir(name) => assert!(client.stat(&path(name)).await.expect(name).is_dir()),
+                    Made::Name(name, len) => {
+                        assert_eq!(client.stat(&path(name)).await.expect(name).size_bytes, *len);
+                    }
                     Made::File(name, content) => {
                         let read = client.read(&path(name)).await.expect(name);
                         assert!(read == content, "round {round}: {name} has other content");
