@@ -52,6 +52,8 @@ impl WorkerEntry {
 pub struct Cluster {
     workers: BTreeMap<WorkerId, WorkerEntry>,
     holders: HashMap<BlockId, Vec<WorkerId>>,
+    /// Who was told to write blocks that nobody has reported or committed yet: a writer that fails leaves them there.
+    placed: HashMap<BlockId, Vec<WorkerId>>,
 }
 
 impl Cluster {
@@ -90,6 +92,12 @@ impl Cluster {
     }
 
     pub fn stored(&mut self, id: WorkerId, block: BlockId) {
+        if let Some(placed) = self.placed.get_mut(&block) {
+            placed.retain(|writer| *writer != id);
+            if placed.is_empty() {
+                self.placed.remove(&block);
+            }
+        }
         let holders = self.holders.entry(block).or_default();
         if !holders.contains(&id) {
             holders.push(id);
@@ -105,9 +113,11 @@ impl Cluster {
         }
     }
 
-    /// Forgets a block; says who held it.
+    /// Forgets a block; says who holds it, wholly or in the making.
     pub fn release(&mut self, block: BlockId) -> Vec<WorkerId> {
-        self.holders.remove(&block).unwrap_or_default()
+        let mut workers = self.holders.remove(&block).unwrap_or_default();
+        workers.extend(self.placed.remove(&block).unwrap_or_default());
+        workers
     }
 
     fn live_holders(&self, block: BlockId, now: Instant) -> Vec<WorkerId> {
@@ -153,7 +163,7 @@ impl Cluster {
     }
 
     /// Where each block is to be written: its holders, else the workers with most room.
-    pub fn place(&self, layout: &mut FileLayout, now: Instant) -> Result<()> {
+    pub fn place(&mut self, layout: &mut FileLayout, now: Instant) -> Result<()> {
         let replicas = usize::from(layout.attr.replicas.max(1));
         let room = self.with_room(now);
         if room.is_empty() {
@@ -179,6 +189,10 @@ impl Cluster {
                     .take(replicas.min(room.len()))
                     .copied()
                     .collect();
+                let placed = self.placed.entry(located.block.id).or_default();
+                let new = located.workers.iter().filter(|id| !placed.contains(id));
+                let new: Vec<WorkerId> = new.copied().collect();
+                placed.extend(new);
             }
         }
         self.add_addresses(layout);
@@ -522,6 +536,32 @@ mod tests {
         assert!(world.beat(1, 5, vec![disk(300)]), "it need not register again");
         assert_eq!(world.holders(7), [1]);
         assert_eq!(states(&world), [WorkerState::Live, WorkerState::Live]);
+    }
+
+    #[test]
+    fn a_block_that_was_placed_and_never_committed_is_deleted_with_its_file() {
+        let mut world = world();
+        world.register(1, 5, 500);
+        assert_eq!(world.placed(7, 1), Ok(vec![1]));
+        assert_eq!(world.placed(7, 1), Ok(vec![1]), "its writer asks again");
+        assert_eq!(world.holders(7), [0u32; 0], "nobody can read it yet");
+        world.blocks.released(&[BlockId(7)]);
+        let order = world.deletions.try_recv();
+        assert_eq!(order, Ok((WorkerId(1), vec![BlockId(7)])));
+        world.blocks.released(&[BlockId(7)]);
+        assert!(world.deletions.try_recv().is_err(), "once is enough");
+    }
+
+    #[test]
+    fn a_block_that_was_placed_and_committed_is_deleted_once() {
+        let mut world = world();
+        world.register(1, 5, 500);
+        assert_eq!(world.placed(7, 1), Ok(vec![1]));
+        assert_eq!(world.report(1, &[7]), []);
+        world.blocks.released(&[BlockId(7)]);
+        let order = world.deletions.try_recv();
+        assert_eq!(order, Ok((WorkerId(1), vec![BlockId(7)])));
+        assert!(world.deletions.try_recv().is_err());
     }
 
     #[test]
