@@ -1,17 +1,16 @@
 //! The door: one `MasterPort` in front of the actors that answer its calls.
 
-use actix::Addr;
 use curvine_protocol::master::*;
 use curvine_protocol::{Call, Result};
 use futures::future::BoxFuture;
 
-use super::namespace::actor::Namespace;
+use super::namespace::actor::NamespacePort;
 use crate::kit::{Answer, Ask, Endpoint};
 
 /// Routes each call of the master service to its owner. `S` answers for the workers, mounts and jobs.
 #[derive(Clone)]
 pub struct MasterDoor<S> {
-    pub namespace: Addr<Namespace>,
+    pub namespace: NamespacePort,
     pub services: S,
 }
 

@@ -26,7 +26,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use self::blocks::BlockMap;
 use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
-use self::namespace::actor::{FileDefaults, Namespace, OwnCommands};
+use self::namespace::actor::{FileDefaults, Namespace, NamespacePort, OwnCommands};
 use self::replica::{OpenState, ReplicaPort};
 use self::services::loader::Loader;
 use self::services::ufs_view::Mirror;
@@ -90,7 +90,7 @@ pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> 
         clock: ports.clock.clone(),
     });
     let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports.clock.clone()));
-    let namespace = Namespace::new(namespace::actor::Parts {
+    let namespace = NamespacePort::new(namespace::actor::Parts {
         store: store.clone(),
         consensus: consensus.clone(),
         ufs: mirror.clone(),
@@ -118,8 +118,9 @@ pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> 
     let cluster = view
         .cluster()?
         .ok_or_else(|| Error::internal("the cluster has no id after formatting"))?;
+    Namespace::new(&namespace).start();
     let door = MasterDoor {
-        namespace: namespace.start(),
+        namespace,
         services: Services::new(parts).start(),
     };
     Ok(MasterHandle {

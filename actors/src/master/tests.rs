@@ -4,14 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::prelude::*;
 use async_trait::async_trait;
 use curvine_protocol::master::*;
 use curvine_protocol::op::Op;
 use curvine_protocol::*;
 
 use super::contract::{Placement, UfsView};
-use super::namespace::actor::{FileDefaults, Namespace, Parts};
+use super::namespace::actor::{FileDefaults, NamespacePort, Parts};
 use super::replica::{OpenState, ReplicaPort};
 use crate::kit::{Ports, call};
 
@@ -57,7 +56,7 @@ impl Placement for NoWorkers {
 
 struct Master {
     replica: ReplicaPort,
-    namespace: Addr<Namespace>,
+    namespace: NamespacePort,
 }
 
 async fn start(directory: &Path) -> Master {
@@ -87,7 +86,7 @@ async fn start(directory: &Path) -> Master {
     };
     Master {
         replica,
-        namespace: Namespace::new(parts).start(),
+        namespace: NamespacePort::new(parts),
     }
 }
 

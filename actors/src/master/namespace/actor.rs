@@ -1,7 +1,10 @@
-//! The Namespace actor: the thin shell in front of the inode tree.
+//! The shell in front of the inode tree: [`NamespacePort`] answers calls, the [`Namespace`] actor ends dead sessions.
 //!
 //! A read waits for the barrier, lets the under file system speak where it must, and reads the tree in one short
 //! transaction. A change becomes a command, is proposed, and is answered when it is committed and applied.
+//!
+//! Calls are answered on the caller's thread: the tree is read from LMDB's snapshots, which no thread waits for, and
+//! whoever changes it goes through the Replica. A mailbox in between would own nothing and cost two hops a call.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,11 +16,14 @@ use curvine_protocol::attr::{UfsSource, UfsVersion};
 use curvine_protocol::master::*;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::worker::Done;
-use curvine_protocol::{Call, CallContext, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result};
+use curvine_protocol::{
+    Call, CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result,
+};
+use futures::future::BoxFuture;
 
 use super::resolve::path_of;
 use super::store::{Store, broken, u64_at};
-use crate::kit::{Answer, Ask, Clock};
+use crate::kit::{Answer, Ask, Clock, Endpoint};
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp, UfsView};
 use crate::master::replica::own_command;
 
@@ -41,14 +47,36 @@ pub struct Parts {
     pub defaults: FileDefaults,
 }
 
+/// Answers the namespace's calls, from any thread. Cheap to clone.
+#[derive(Clone)]
+pub struct NamespacePort {
+    parts: Arc<Parts>,
+}
+
+impl NamespacePort {
+    pub fn new(parts: Parts) -> Self {
+        NamespacePort {
+            parts: Arc::new(parts),
+        }
+    }
+}
+
+impl<C: NamespaceCall> Endpoint<C> for NamespacePort {
+    fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
+        let parts = self.parts.clone();
+        Box::pin(async move { C::answer(parts, ask.call, ask.context).await.map(Answer::new) })
+    }
+}
+
+/// Ends the sessions of clients that were not heard of, while its master leads.
 pub struct Namespace {
     parts: Arc<Parts>,
 }
 
 impl Namespace {
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(port: &NamespacePort) -> Self {
         Namespace {
-            parts: Arc::new(parts),
+            parts: port.parts.clone(),
         }
     }
 }
@@ -57,7 +85,6 @@ impl Actor for Namespace {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        context.set_mailbox_capacity(65_536);
         let leads_since_ns = self.parts.clock.wall_ns();
         context.run_interval(SESSION_TICK, move |namespace, context| {
             let parts = namespace.parts.clone();
@@ -78,15 +105,6 @@ pub trait NamespaceCall: Call {
         call: Self,
         context: CallContext,
     ) -> impl Future<Output = Result<Self::Reply>> + Send;
-}
-
-impl<C: NamespaceCall> Handler<Ask<C>> for Namespace {
-    type Result = ResponseFuture<Result<Answer<C>>>;
-
-    fn handle(&mut self, ask: Ask<C>, _context: &mut Self::Context) -> Self::Result {
-        let parts = self.parts.clone();
-        Box::pin(async move { C::answer(parts, ask.call, ask.context).await.map(Answer::new) })
-    }
 }
 
 impl NamespaceCall for Echo {
@@ -131,8 +149,8 @@ impl NamespaceCall for ListDir {
     }
 }
 
-fn not_a_directory(node: &Node) -> curvine_protocol::Error {
-    curvine_protocol::Error::new(ErrorKind::NotADirectory, format!("{node}: is not a directory"))
+fn not_a_directory(node: &Node) -> Error {
+    Error::new(ErrorKind::NotADirectory, format!("{node}: is not a directory"))
 }
 
 impl NamespaceCall for OpenFile {
@@ -140,7 +158,7 @@ impl NamespaceCall for OpenFile {
         parts.fresh(&call.node).await?;
         let (inode, record) = parts.store.entry(&call.node, call.follow)?;
         if record.is_dir() {
-            return Err(curvine_protocol::Error::new(
+            return Err(Error::new(
                 ErrorKind::IsADirectory,
                 format!("{}: is a directory", call.node),
             ));
@@ -235,7 +253,7 @@ impl NamespaceCall for CreateFile {
             call.replicas = parts.defaults.replicas;
         }
         if !(64 << 10..=4 << 30).contains(&call.block_bytes) || !call.block_bytes.is_multiple_of(64 << 10) {
-            return Err(curvine_protocol::Error::invalid(format!(
+            return Err(Error::invalid(format!(
                 "block size {}: must be a multiple of 64 KiB from 64 KiB to 4 GiB",
                 call.block_bytes
             )));
@@ -303,7 +321,7 @@ impl Parts {
     }
 
     /// Proposes a client's change, after the under file system has agreed to it.
-    async fn change(&self, op: Op, context: CallContext) -> Result<OpReply> {
+    async fn change(self: &Arc<Self>, op: Op, context: CallContext) -> Result<OpReply> {
         if self.has_mounts()? {
             let mut mounted = false;
             for node in nodes_of(&op) {
@@ -311,9 +329,21 @@ impl Parts {
                 mounted |= self.in_mount(node)?;
             }
             if mounted {
-                self.ufs.before_change(&op).await?;
+                // A task of its own: a caller that gives up must not leave the objects half changed.
+                let parts = self.clone();
+                let changing = tokio::spawn(async move {
+                    parts.ufs.before_change(&op).await?;
+                    parts.propose(op, context).await
+                });
+                return changing
+                    .await
+                    .unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the master is stopping")));
             }
         }
+        self.propose(op, context).await
+    }
+
+    async fn propose(&self, op: Op, context: CallContext) -> Result<OpReply> {
         let command = Command {
             client: context.client,
             sequence: context.sequence,
