@@ -17,7 +17,7 @@ Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  load  load-status  load-cancel  free
   Cluster   report  node
-  Other     version  completions
+  Other     bench  version  completions
 
   --master ADDR,...  masters, host:port   [CURVINE_MASTER, 127.0.0.1:8995]
   --config FILE      configuration        [CURVINE_CONFIG, ./curvine.toml]

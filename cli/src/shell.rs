@@ -18,6 +18,8 @@ pub struct Shell {
     pub json: bool,
     /// The command's name, for messages.
     name: &'static str,
+    masters: Vec<String>,
+    options: ClientOptions,
     exit: Cell<i32>,
     out: Output,
 }
@@ -47,12 +49,19 @@ impl Shell {
             ..ClientOptions::default()
         };
         Ok(Shell {
-            client: Client::connect(masters, options).await?,
+            client: Client::connect(masters.clone(), options.clone()).await?,
             json,
             name,
+            masters,
+            options,
             exit: Cell::new(0),
             out: Output::new(),
         })
+    }
+
+    /// A session of its own, with connections of its own. Close it before the shell ends.
+    pub async fn another_client(&self) -> Result<Client> {
+        Client::connect(self.masters.clone(), self.options.clone()).await
     }
 
     /// Whether a person looks at the progress of this command.

@@ -1,0 +1,152 @@
+//! Metadata calls of concurrent clients.
+
+use std::path::Path;
+
+use curvine_actors::client::Client;
+use curvine_protocol::master::{CreateFile, IfExists, RenameMode};
+use curvine_protocol::{CurvinePath, Error, Result};
+use serde_json::json;
+
+use super::{Scratch, Stopwatch, joined, posix};
+use crate::shell::Shell;
+
+/// In this order: each finds what the one before left.
+const OPS: [&str; 7] = ["echo", "create", "stat", "open", "list", "rename", "delete"];
+/// Entries in a page of a listing. A page counts as one operation.
+const PAGE: u32 = 1_000;
+
+pub async fn run(shell: &Shell, clients: &[usize], files: usize, apart: bool, local: &Path) -> Result<()> {
+    let floor = posix::append_and_sync(local)?;
+    shell.answer(
+        &json!({ "bench": "meta", "op": "append+fdatasync", "per_second": floor }),
+        || format!("bare append + fdatasync of 4 KiB: {floor:.0}/s"),
+    );
+    for &count in clients {
+        let count = count.max(1);
+        let mut sessions = Vec::new();
+        if apart {
+            for _ in 1..count {
+                sessions.push(shell.another_client().await?);
+            }
+        }
+        let scratch = Scratch::make(&shell.client, &format!("meta-{count}")).await?;
+        let clients = Clients {
+            list: (0..count)
+                .map(|c| match c {
+                    0 => shell.client.clone(),
+                    _ => sessions.get(c - 1).unwrap_or(&shell.client).clone(),
+                })
+                .collect(),
+            directory: scratch.path.clone(),
+            each: (files / count).max(1),
+            apart,
+        };
+        let measured = clients.measure(shell, floor).await;
+        scratch.remove(measured).await?;
+        for session in sessions {
+            session.close().await;
+        }
+    }
+    Ok(())
+}
+
+struct Clients {
+    list: Vec<Client>,
+    directory: CurvinePath,
+    /// Files of each client.
+    each: usize,
+    /// Each with a connection of its own.
+    apart: bool,
+}
+
+impl Clients {
+    async fn measure(&self, shell: &Shell, floor: f64) -> Result<()> {
+        let mut echo = f64::NAN;
+        for op in OPS {
+            let rate = self.rate(op).await?;
+            if op == "echo" {
+                echo = rate;
+            }
+            let clients = self.list.len();
+            let value = json!({
+                "bench": "meta", "op": op, "clients": clients, "apart": self.apart, "per_second": rate,
+                "of_echo": rate / echo, "of_fdatasync": rate / floor,
+            });
+            shell.answer(&value, || {
+                format!(
+                    "{clients:>3} clients {op:>7}: {rate:>9.0}/s  {:>6.2} of echo  {:>7.2} of fdatasync",
+                    rate / echo,
+                    rate / floor
+                )
+            });
+        }
+        Ok(())
+    }
+
+    async fn rate(&self, op: &'static str) -> Result<f64> {
+        let mut work = Vec::new();
+        for (number, client) in self.list.iter().enumerate() {
+            work.push((client.clone(), self.names(number)?));
+        }
+        let watch = Stopwatch::start();
+        let tasks = work.into_iter().map(|(client, names)| {
+            let directory = self.directory.clone();
+            tokio::spawn(async move {
+                let count = match op {
+                    // A page is a thousand look-ups.
+                    "list" => (names.len() / 100).max(1),
+                    _ => names.len(),
+                };
+                for (name, renamed) in &names[..count] {
+                    once(&client, op, &directory, name, renamed).await?;
+                }
+                Ok::<_, Error>(count)
+            })
+        });
+        let done: usize = joined(tasks.collect()).await?.into_iter().sum();
+        Ok(watch.per_second(done as f64))
+    }
+
+    /// The files of a client and what they are renamed to.
+    fn names(&self, client: usize) -> Result<Vec<(CurvinePath, CurvinePath)>> {
+        (0..self.each)
+            .map(|file| {
+                Ok((
+                    self.directory.join(&format!("{client:03}-{file:07}"))?,
+                    self.directory.join(&format!("r{client:03}-{file:07}"))?,
+                ))
+            })
+            .collect()
+    }
+}
+
+async fn once(
+    client: &Client,
+    op: &str,
+    directory: &CurvinePath,
+    name: &CurvinePath,
+    renamed: &CurvinePath,
+) -> Result<()> {
+    match op {
+        "echo" => client.echo().await?,
+        "create" => drop(
+            client
+                .change(CreateFile {
+                    node: name.into(),
+                    mode: 0o644,
+                    if_exists: IfExists::Fail,
+                    parents: false,
+                    block_bytes: 0,
+                    replicas: 0,
+                    first_block: false,
+                })
+                .await?,
+        ),
+        "stat" => drop(client.stat(name).await?),
+        "open" => drop(client.locate(name).await?),
+        "list" => drop(client.list_page(directory, None, PAGE).await?),
+        "rename" => drop(client.rename(name, renamed, RenameMode::Replace, false).await?),
+        _ => drop(client.unlink(renamed, false).await?),
+    }
+    Ok(())
+}

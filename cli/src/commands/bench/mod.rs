@@ -1,0 +1,154 @@
+//! `cv bench`: rates beside the floor under them, in the same run.
+//!
+//! One module per kind of load. A measurement is one object with `--json`: `bench`, `op`, its parameters, `per_second` or
+//! `mb_per_second`, and the ratios to what was measured beside it.
+
+mod data;
+mod meta;
+mod posix;
+mod small;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Subcommand;
+use curvine_actors::client::Client;
+use curvine_protocol::{CurvinePath, Error, Result};
+
+use crate::shell::Shell;
+
+/// Measure rates beside the floor under them, in the same run
+///
+/// JSON: one object a line for each measurement.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples: cv bench meta --clients 1,10,40
+          cv bench small /mnt/curvine --local /tmp")]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Metadata: create, stat, open, list, rename, delete beside an empty call and append + fdatasync
+    Meta {
+        /// Concurrent clients: each has one call in flight
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 40])]
+        clients: Vec<usize>,
+        /// Files at each number of clients
+        #[arg(long, default_value_t = 8_000)]
+        files: usize,
+        /// Each client with a session and a connection of its own, and a thread for it; without, all over one
+        #[arg(long)]
+        apart: bool,
+        /// Where the bare append + fdatasync is measured
+        #[arg(long, default_value = ".")]
+        local: PathBuf,
+    },
+    /// One big file through the client beside a raw directory and tmpfs: written and read in order, read at random
+    Data {
+        /// Bytes of the file
+        #[arg(long, default_value_t = 1 << 30)]
+        bytes: u64,
+        /// Reads of 4 KiB at random places
+        #[arg(long, default_value_t = 20_000)]
+        reads: usize,
+        /// The raw directory
+        #[arg(long, default_value = ".")]
+        local: PathBuf,
+    },
+    /// Small files: written and read per second, through the client or in a directory, beside a raw directory
+    Small {
+        /// By POSIX calls in this directory, such as a mount point; without it, through the client
+        dir: Option<PathBuf>,
+        #[arg(long, default_value_t = 2_000)]
+        files: usize,
+        /// Bytes of a file
+        #[arg(long, value_delimiter = ',', default_values_t = [4096, 65536])]
+        bytes: Vec<usize>,
+        /// Files being written or read at the same time
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 8])]
+        threads: Vec<usize>,
+        /// The raw directory
+        #[arg(long, default_value = ".")]
+        local: PathBuf,
+    },
+}
+
+impl Args {
+    pub async fn run(self, shell: &Shell) -> Result<()> {
+        match self.what {
+            What::Meta {
+                clients,
+                files,
+                apart,
+                local,
+            } => meta::run(shell, &clients, files, apart, &local).await,
+            What::Data { bytes, reads, local } => data::run(shell, bytes, reads, &local).await,
+            What::Small {
+                dir,
+                files,
+                bytes,
+                threads,
+                local,
+            } => {
+                for bytes in bytes {
+                    for &threads in &threads {
+                        small::run(shell, dir.as_deref(), &local, files, bytes, threads.max(1)).await?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// How often a second something happened, from its count.
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    fn start() -> Self {
+        Stopwatch(Instant::now())
+    }
+
+    fn per_second(&self, count: f64) -> f64 {
+        count / self.0.elapsed().as_secs_f64()
+    }
+}
+
+/// A scratch directory in the cluster, made afresh; [`Scratch::remove`] takes it away.
+struct Scratch {
+    client: Client,
+    path: CurvinePath,
+}
+
+impl Scratch {
+    async fn make(client: &Client, name: &str) -> Result<Scratch> {
+        let path = CurvinePath::parse(&format!("/.cv-bench-{}-{name}", std::process::id()))?;
+        client.make_dir(&path, 0o755, true).await?;
+        Ok(Scratch {
+            client: client.clone(),
+            path,
+        })
+    }
+
+    /// Passes a result on; the directory goes first, whatever the result is.
+    async fn remove<T>(self, result: Result<T>) -> Result<T> {
+        let removed = self.client.delete(&self.path, true).await;
+        let value = result?;
+        removed.map(|_| value)
+    }
+}
+
+/// The results of tasks that ran side by side.
+async fn joined<T: 'static>(tasks: Vec<tokio::task::JoinHandle<Result<T>>>) -> Result<Vec<T>> {
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        results.push(
+            task.await
+                .map_err(|_| Error::internal("a client of the benchmark panicked"))??,
+        );
+    }
+    Ok(results)
+}
