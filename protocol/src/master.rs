@@ -228,8 +228,8 @@ pub struct MakeNode {
     pub rdev: u32,
 }
 
-/// Opens an existing file for writing: the calling client becomes its lease holder and every block's generation
-/// that it then writes stays as it is.
+/// Opens an existing file for writing: the calling client becomes its lease holder. It writes blocks under the
+/// generation `content_version + 1`, which no writer before it can have used.
 ///
 /// # Errors
 /// `LeaseConflict` while another client holds the lease, `ReadOnly`, `IsADirectory`.

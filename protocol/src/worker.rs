@@ -24,7 +24,7 @@ pub struct WorkerEchoed {
 /// block's end. At most [`READ_BYTES_MAX`] a call.
 ///
 /// # Errors
-/// `NotFound` if the worker lacks the block and `fill` is none; `Stale` if it has another generation; `Corrupt`;
+/// `NotFound` if the worker lacks the block and `fill` is none; `Stale` if it has an older generation; `Corrupt`;
 /// `UfsChanged`, `Ufs`, `UfsDenied` while filling.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadBlock {

@@ -1,1 +1,13 @@
+//! What every test of whole systems shares: real processes, a reference model, and random operations to compare
+//! anything that is a file system with it.
+//!
+//! - [`process`]: nodes as processes on free ports, killed and cleaned up when dropped.
+//! - [`model`]: the reference file system.
+//! - [`random`]: random operations, replay by seed, shrinking.
+//! - [`directory`] and [`remote`]: a directory of this machine and a cluster, seen as what the model is.
 
+pub mod directory;
+pub mod model;
+pub mod process;
+pub mod random;
+pub mod remote;

@@ -1,29 +1,38 @@
 //! The Rust client: what FUSE, `cv` and every program use to reach Curvine.
 //!
-//! ```no_run
-//! # async fn example() -> curvine_protocol::Result<()> {
-//! use curvine_actors::client::{Client, ClientOptions, CreateOptions};
-//! use curvine_protocol::CurvinePath;
+//! A [`Client`] is one session with a cluster; an [`OpenFile`] is one file of it. The tour, which a test runs against a
+//! real node (`actors/examples/tour.rs`):
 //!
-//! let client = Client::connect(["127.0.0.1:8995"], ClientOptions::default()).await?;
-//! let path = CurvinePath::parse("/hello")?;
-//! let file = client.create(&path, CreateOptions::default()).await?;
-//! file.append("Hello, world".into()).await?;
-//! file.close().await?;
-//! assert_eq!(&client.open(&path).await?.read_at(0, 100).await?[..], b"Hello, world");
-//! client.close().await;
-//! # Ok(())
-//! # }
+//! ```no_run
+#![doc = include_str!("../../examples/tour.rs")]
 //! ```
 //!
 //! - [`route`]: masters and workers, retries, sequences.
 //! - [`file`]: open files.
+//!
+//! # Errors
+//! Every call gives [`Error`]: decide by its `kind`, show its message. Kinds that may pass (`Unreachable`, `Timeout`,
+//! `NotLeader`, `Overloaded`, `Stopping`, `BlockUnavailable`) are tried again for [`ClientOptions::retry_for`] before they
+//! are the answer; whether the change was made is then not known.
+//!
+//! # What others see, and when
+//! Names and attributes are the masters': every look-up sees every change that was answered before. Content is
+//! *close-to-open*: who opens a file sees what was flushed before; within one client, handles on one file see each other's
+//! writes at once. One client at a time writes a file: it has the *lease* from the first write or open for writing
+//! until its last writing handle is closed or dropped, or its session ends.
+//!
+//! # Sessions
+//! A client that has changed something renews its session every 10 s. [`Client::close`] ends it. One that dies without it
+//! keeps its leases and nameless files until the masters have not heard of it for 60 s (and look every 5 s; after a start
+//! of the masters the 60 s begin again). Then a file is what its last flush made it.
 //!
 //! Invariants: a mutation keeps its sequence over all its retries; bytes that fail their checksum are never returned;
 //! every operation ends within [`ClientOptions::retry_for`] plus one call's deadline.
 
 pub mod file;
 pub mod route;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +53,9 @@ pub use file::OpenFile;
 pub use route::{LocalWorkers, Router};
 
 use crate::kit::{MasterRef, Ports};
+use file::table::{Files, Opened};
 
+/// How a client behaves.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// How long an operation is tried again while nobody leads, answers or has room to take it.
@@ -53,6 +64,7 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// On behalf of whom: new files belong to them.
     pub uid: u32,
+    /// See `uid`.
     pub gid: u32,
 }
 
@@ -70,13 +82,15 @@ impl Default for ClientOptions {
 /// How a file is created.
 #[derive(Clone, Copy, Debug)]
 pub struct CreateOptions {
+    /// Permission bits, such as `0o644`; there is no umask.
     pub mode: u32,
+    /// What to do with a file that is there.
     pub if_exists: IfExists,
     /// Make missing directories above it.
     pub parents: bool,
-    /// 0 = the cluster's default.
+    /// Length of each block but the last: a multiple of 64 KiB from 64 KiB to 4 GiB; 0 = the cluster's default.
     pub block_bytes: u64,
-    /// 0 = the cluster's default.
+    /// Workers that each block is written to; 0 = the cluster's default.
     pub replicas: u8,
 }
 
@@ -96,10 +110,12 @@ impl Default for CreateOptions {
 #[derive(Clone)]
 pub struct Client {
     router: Arc<Router>,
+    files: Arc<Files>,
 }
 
 impl Client {
-    /// Connects over TCP. The first master that leads is used; later changes of leader are followed.
+    /// Connects over TCP to the masters at these addresses (`host:port`; one is enough, if it knows the leader's). The
+    /// first that leads is used; later changes of leader are followed.
     ///
     /// # Errors
     /// `Unreachable` within the connect timeout, naming every address.
@@ -110,6 +126,7 @@ impl Client {
         let masters = masters.into_iter().map(Into::into).collect();
         Ok(Client {
             router: Router::connect(masters, options, Ports::system()).await?,
+            files: Arc::default(),
         })
     }
 
@@ -117,6 +134,7 @@ impl Client {
     pub fn local(master: MasterRef, workers: LocalWorkers, options: ClientOptions, ports: Ports) -> Client {
         Client {
             router: Router::local(master, workers, options, ports),
+            files: Arc::default(),
         }
     }
 
@@ -124,6 +142,7 @@ impl Client {
     pub fn for_user(&self, uid: u32, gid: u32) -> Client {
         Client {
             router: self.router.for_user(uid, gid),
+            files: self.files.clone(),
         }
     }
 
@@ -161,6 +180,10 @@ impl Client {
 
     // ------------------------------------------------------------------------------------------------- looking
 
+    /// Attributes, and where a symbolic link points; `follow` follows one in the last name of a path.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `TooManySymlinks`; `Stale` for an inode that is gone.
     pub async fn lookup(&self, node: impl Into<Node>, follow: bool) -> Result<Entry> {
         self.call(Lookup {
             node: node.into(),
@@ -174,6 +197,7 @@ impl Client {
         Ok(self.lookup(node, true).await?.attr)
     }
 
+    /// Whether something is there, following symbolic links.
     pub async fn exists(&self, node: impl Into<Node>) -> Result<bool> {
         match self.lookup(node, true).await {
             Ok(_) => Ok(true),
@@ -182,7 +206,7 @@ impl Client {
         }
     }
 
-    /// A page of a directory in the order of names.
+    /// A page of a directory in the order of the names' bytes: up to `limit` entries behind the name `after`.
     pub async fn list_page(&self, node: impl Into<Node>, after: Option<&str>, limit: u32) -> Result<Listing> {
         self.call(ListDir {
             node: node.into(),
@@ -192,7 +216,8 @@ impl Client {
         .await
     }
 
-    /// The entries of a directory in the order of names.
+    /// The entries of a directory in the order of the names' bytes, with attributes. What is added or removed meanwhile may
+    /// or may not be among them.
     pub fn list<N: Into<Node>>(&self, node: N) -> impl Stream<Item = Result<DirEntry>> + Send + use<N> {
         let (client, node) = (self.clone(), node.into());
         let pages = stream::try_unfold(Some(None::<String>), move |after| {
@@ -238,11 +263,12 @@ impl Client {
         levels.try_flatten()
     }
 
+    /// A path of an inode: one of them, if it has several names.
     pub async fn path(&self, inode: InodeId) -> Result<CurvinePath> {
         Ok(self.call(GetPath { inode }).await?.path)
     }
 
-    /// Where a file's data is.
+    /// Where a file's data is: its blocks, and the workers that have them.
     pub async fn locate(&self, node: impl Into<Node>) -> Result<FileLayout> {
         self.call(curvine_protocol::master::OpenFile {
             node: node.into(),
@@ -251,14 +277,17 @@ impl Client {
         .await
     }
 
+    /// Counts of what is below a node, and how much of it is cached.
     pub async fn summarize(&self, node: impl Into<Node>) -> Result<Summary> {
         self.call(Summarize { node: node.into() }).await
     }
 
+    /// Capacity and use of the cluster, in all and by tier.
     pub async fn statfs(&self) -> Result<FsStats> {
         self.call(StatFs {}).await
     }
 
+    /// Masters and workers, as `cv report` shows them.
     pub async fn status(&self) -> Result<ClusterStatus> {
         self.call(GetClusterStatus {}).await
     }
@@ -268,6 +297,10 @@ impl Client {
         self.call(Echo {}).await.map(|_| ())
     }
 
+    /// The value of an extended attribute.
+    ///
+    /// # Errors
+    /// `NoAttribute`, `NotFound`.
     pub async fn xattr(&self, node: impl Into<Node>, name: &str) -> Result<Vec<u8>> {
         Ok(self
             .call(GetXattr {
@@ -278,6 +311,7 @@ impl Client {
             .value)
     }
 
+    /// The names of all extended attributes, in the order of their bytes.
     pub async fn xattr_names(&self, node: impl Into<Node>) -> Result<Vec<String>> {
         Ok(self.call(ListXattrs { node: node.into() }).await?.names)
     }
@@ -285,6 +319,9 @@ impl Client {
     // ------------------------------------------------------------------------------------------------ changing
 
     /// Makes a directory; with `parents` as `mkdir -p`.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, unless `parents` is set and it is a directory; `NotFound` or `NotADirectory` for what is above.
     pub async fn make_dir(&self, node: impl Into<Node>, mode: u32, parents: bool) -> Result<Attr> {
         Ok(self
             .change(MakeDir {
@@ -296,6 +333,7 @@ impl Client {
             .attr)
     }
 
+    /// Makes a plain file, FIFO, socket or device node (then with the device number `rdev`), as `mknod(2)`.
     pub async fn make_node(
         &self,
         node: impl Into<Node>,
@@ -314,6 +352,10 @@ impl Client {
             .attr)
     }
 
+    /// Makes a symbolic link. The target is kept as it is, absolute or relative to the link's directory.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NameTooLong` over 4,095 bytes.
     pub async fn symlink(&self, node: impl Into<Node>, target: &str) -> Result<Attr> {
         Ok(self
             .change(MakeSymlink {
@@ -325,6 +367,9 @@ impl Client {
     }
 
     /// A second name for a file.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `NotPermitted` for a directory; `CrossMount` in or into a mount.
     pub async fn link(&self, source: impl Into<Node>, node: impl Into<Node>) -> Result<Attr> {
         Ok(self
             .change(MakeLink {
@@ -335,6 +380,12 @@ impl Client {
             .attr)
     }
 
+    /// Moves a name, atomically, replacing what is at `to` as `renameat2(2)` does. With `keep_replaced`, a replaced file
+    /// that lost its last name stays for this client, as with [`Client::unlink`].
+    ///
+    /// # Errors
+    /// `NotFound`; `AlreadyExists` with [`RenameMode::NoReplace`]; `DirectoryNotEmpty`, `IsADirectory`, `NotADirectory` for
+    /// what cannot be replaced; `InvalidArgument` for a directory into itself; `CrossMount`, `Busy`.
     pub async fn rename(
         &self,
         from: impl Into<Node>,
@@ -351,6 +402,11 @@ impl Client {
         .await
     }
 
+    /// Removes a name of something that is not a directory. With `keep_open`, what lost its last name stays, for handles of
+    /// this client, until [`Client::release_inode`] or the end of the session.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsADirectory`.
     pub async fn unlink(&self, node: impl Into<Node>, keep_open: bool) -> Result<Attr> {
         Ok(self
             .change(Unlink {
@@ -361,14 +417,23 @@ impl Client {
             .attr)
     }
 
+    /// Gives up what [`Client::unlink`] or [`Client::rename`] kept.
     pub async fn release_inode(&self, inode: InodeId) -> Result<()> {
         self.change(ReleaseInode { inode }).await.map(|_| ())
     }
 
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `DirectoryNotEmpty`; `Busy` for the root and mount points.
     pub async fn remove_dir(&self, node: impl Into<Node>) -> Result<()> {
         self.change(RemoveDir { node: node.into() }).await.map(|_| ())
     }
 
+    /// Removes a file, or a directory; with `recursive`, everything below it, atomically. Says how much went.
+    ///
+    /// # Errors
+    /// `NotFound`; `DirectoryNotEmpty` without `recursive`; `Busy` with a mount below.
     pub async fn delete(&self, node: impl Into<Node>, recursive: bool) -> Result<Deleted> {
         self.change(Delete {
             node: node.into(),
@@ -377,17 +442,37 @@ impl Client {
         .await
     }
 
+    /// Changes attributes; what is none in `change` stays. A new size cuts the file, or extends it with zeros, after
+    /// everything that this client wrote to it before.
+    ///
+    /// # Errors
+    /// `NotFound`; for a size `IsADirectory`, and `LeaseConflict` while another client writes the file.
     pub async fn set_attr(&self, node: impl Into<Node>, follow: bool, change: AttrChange) -> Result<Attr> {
-        Ok(self
-            .change(SetAttr {
-                node: node.into(),
-                follow,
-                change,
-            })
-            .await?
-            .attr)
+        let (mut node, mut change) = (node.into(), change);
+        if let Some(size_bytes) = change.size_bytes
+            && self.files.any()
+        {
+            // A file that is open here takes its new size between the writes to it.
+            let inode = match node {
+                Node::Inode(inode) => inode,
+                _ => self.lookup(node, follow).await?.attr.inode,
+            };
+            node = Node::Inode(inode);
+            if let Some(file) = self.files.find(inode) {
+                let attr = file.truncate(size_bytes).await?;
+                change.size_bytes = None;
+                if change == AttrChange::default() {
+                    return Ok(attr);
+                }
+            }
+        }
+        Ok(self.change(SetAttr { node, follow, change }).await?.attr)
     }
 
+    /// Sets an extended attribute: up to 64 KiB under a name of up to 255 bytes.
+    ///
+    /// # Errors
+    /// `AlreadyExists` with `create_only`, `NoAttribute` with `replace_only`; `InvalidArgument` if too long.
     pub async fn set_xattr(
         &self,
         node: impl Into<Node>,
@@ -408,6 +493,10 @@ impl Client {
         .map(|_| ())
     }
 
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// `NoAttribute`, `NotFound`.
     pub async fn remove_xattr(&self, node: impl Into<Node>, name: &str) -> Result<()> {
         self.change(RemoveXattr {
             node: node.into(),
@@ -419,13 +508,20 @@ impl Client {
 
     // --------------------------------------------------------------------------------------------------- files
 
-    /// Opens a file for reading.
+    /// Opens a file for reading. The handle may be written too: the first write gets the lease.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsADirectory`, `TooManySymlinks`; `Ufs...` where an under file system must be asked.
     pub async fn open(&self, node: impl Into<Node>) -> Result<OpenFile> {
         let layout = self.locate(node).await?;
-        Ok(OpenFile::new(self.router.clone(), layout, false))
+        Ok(self.files.enter(&self.router, layout, Opened::ForReading).await)
     }
 
     /// Creates a file and opens it for writing and reading.
+    ///
+    /// # Errors
+    /// `AlreadyExists` unless the options say otherwise; then `LeaseConflict` while another client writes the file, and
+    /// `IsADirectory`. `NotFound` for a missing parent, unless `parents` is set.
     pub async fn create(&self, node: impl Into<Node>, options: CreateOptions) -> Result<OpenFile> {
         let call = CreateFile {
             node: node.into(),
@@ -437,10 +533,18 @@ impl Client {
             first_block: true,
         };
         let layout = self.change(call).await?;
-        Ok(OpenFile::new(self.router.clone(), layout, true))
+        let opened = match options.if_exists {
+            IfExists::Truncate => Opened::Truncated,
+            IfExists::Fail | IfExists::Open => Opened::ForWriting,
+        };
+        Ok(self.files.enter(&self.router, layout, opened).await)
     }
 
-    /// Opens an existing file for writing and reading.
+    /// Opens an existing file for writing and reading; with `truncate`, its content is dropped.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsADirectory`; `LeaseConflict` while another client writes the file: until it closes it, or for up to
+    /// a minute after it died; `ReadOnly`, `Unsupported` in mounts.
     pub async fn open_for_write(&self, node: impl Into<Node>, truncate: bool) -> Result<OpenFile> {
         let layout = self
             .change(OpenForWrite {
@@ -449,16 +553,26 @@ impl Client {
                 truncate,
             })
             .await?;
-        Ok(OpenFile::new(self.router.clone(), layout, true))
+        let opened = match truncate {
+            true => Opened::Truncated,
+            false => Opened::ForWriting,
+        };
+        Ok(self.files.enter(&self.router, layout, opened).await)
     }
 
-    /// The whole content of a file.
+    /// The whole content of a file, in memory. For large ones see [`OpenFile::stream`].
+    ///
+    /// # Errors
+    /// As [`Client::open`] and [`OpenFile::read_at`].
     pub async fn read(&self, node: impl Into<Node>) -> Result<Bytes> {
         let file = self.open(node).await?;
-        file.read_at(0, file.size().await).await
+        file.read_at(0, file.size_now()).await
     }
 
-    /// Makes a file with this content, replacing what is there.
+    /// Makes a file with this content, replacing the content of one that is there.
+    ///
+    /// # Errors
+    /// As [`Client::create`] and [`OpenFile::close`].
     pub async fn write(&self, node: impl Into<Node>, content: impl Into<Bytes>) -> Result<Attr> {
         let options = CreateOptions {
             if_exists: IfExists::Truncate,
@@ -471,7 +585,12 @@ impl Client {
 
     // ------------------------------------------------------------------------------------------ mounts and jobs
 
-    /// Mounts an under file system; it is checked before it is recorded.
+    /// Mounts an under file system: `s3://bucket/prefix`, `file:///dir`, ... with OpenDAL's option names. It is checked
+    /// before it is recorded: the directory at `path` is made, or is there and empty.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `DirectoryNotEmpty`, `InvalidArgument` (inside another mount, unknown scheme or option), `NotFound`
+    /// (no such bucket), `UfsDenied`, `Ufs`; the message names the cause.
     pub async fn mount(
         &self,
         path: &CurvinePath,
@@ -488,27 +607,41 @@ impl Client {
         .await
     }
 
+    /// Forgets a mount and everything cached of it; the objects stay.
+    ///
+    /// # Errors
+    /// `NotFound` if nothing is mounted there.
     pub async fn unmount(&self, path: &CurvinePath) -> Result<()> {
         self.call(UnmountUfs { path: path.clone() }).await.map(|_| ())
     }
 
+    /// All mounts, without their secrets.
     pub async fn mounts(&self) -> Result<Vec<MountInfo>> {
         Ok(self.call(ListMounts {}).await?.mounts)
     }
 
-    /// Starts a load job; see [`Client::job`] for how it goes.
+    /// Starts a job that makes everything below these paths cached; see [`Client::job`] for how it goes.
+    ///
+    /// # Errors
+    /// `NotFound` for a path that is not there.
     pub async fn submit_load(&self, paths: Vec<CurvinePath>) -> Result<JobRecord> {
         self.call(SubmitLoad { paths }).await
     }
 
+    /// State and counts of a job, and the failures among its files.
+    ///
+    /// # Errors
+    /// `NotFound`.
     pub async fn job(&self, id: JobId) -> Result<JobRecord> {
         self.call(GetJob { id }).await
     }
 
+    /// All jobs, newest first, without their failures.
     pub async fn jobs(&self) -> Result<Vec<JobRecord>> {
         Ok(self.call(ListJobs {}).await?.jobs)
     }
 
+    /// Ends a job; what is cached stays. A job that has ended is left as it is.
     pub async fn cancel_job(&self, id: JobId) -> Result<JobRecord> {
         self.call(CancelJob { id }).await
     }

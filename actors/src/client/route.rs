@@ -19,7 +19,7 @@ use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort
 /// Workers of the same process.
 pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>;
 
-/// A call of a client that does not say otherwise.
+/// One try of a call that does not say otherwise.
 const CALL_DEADLINE_MS: u32 = 30_000;
 /// Calls that take as long as a service far away: checks of mounts, walks of big trees, exports.
 const LONG_DEADLINE_MS: u32 = 3_600_000;
@@ -139,7 +139,12 @@ impl Router {
             })?
         };
         let router = Self::new(masters, Arc::new(|_| None), options.clone(), ports, Some(host));
-        let reached = router.ask_for(GetRoutes {}, options.connect_timeout, 3_000).await;
+        // Every address gets its turn, also where the ones before it swallow what they are sent.
+        let one_try = options.connect_timeout / (addresses.len() as u32 + 1);
+        let deadline_ms = one_try.as_millis().clamp(1, u128::from(CALL_DEADLINE_MS)) as u32;
+        let reached = router
+            .ask_for(GetRoutes {}, options.connect_timeout, deadline_ms)
+            .await;
         reached.map_err(|error| match error.kind {
             ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::NotLeader | ErrorKind::Stopping => Error::new(
                 error.kind,
@@ -163,7 +168,17 @@ impl Router {
         options: ClientOptions,
         ports: Ports,
     ) -> Arc<Router> {
-        let router = Self::new(vec![("local".to_owned(), master)], workers, options, ports, None);
+        Self::in_process(vec![("local".to_owned(), master)], workers, options, ports)
+    }
+
+    /// To masters and workers behind ports that are here already. Must be called where `actix_rt::spawn` works.
+    pub(super) fn in_process(
+        masters: Vec<(String, MasterRef)>,
+        workers: LocalWorkers,
+        options: ClientOptions,
+        ports: Ports,
+    ) -> Arc<Router> {
+        let router = Self::new(masters, workers, options, ports, None);
         actix_rt::spawn(renew(Arc::downgrade(&router.session)));
         router
     }
@@ -342,6 +357,8 @@ impl Session {
     {
         let give_up = Instant::now() + retry_for;
         let mut backoff = BACKOFF_FIRST;
+        // A reply that was lost takes a whole deadline: it is asked for again once at least.
+        let mut tries_left = u32::from(!retry_for.is_zero());
         loop {
             let at = self.leader.load(Ordering::Relaxed) % self.masters.len();
             let port = &self.masters[at].1;
@@ -349,9 +366,11 @@ impl Session {
                 Ok(answer) => return Ok(answer.reply),
                 Err(error) => error,
             };
-            if !is_passing(&error) || Instant::now() >= give_up {
+            let over = tries_left == 0 && Instant::now() >= give_up;
+            if !is_passing(&error) || over {
                 return Err(error);
             }
+            tries_left = tries_left.saturating_sub(1);
             self.follow(at, &error);
             let jitter = self.ports.random.next_u64() % (backoff.as_millis() as u64).max(1);
             sleep(backoff / 2 + Duration::from_millis(jitter / 2)).await;
@@ -373,8 +392,8 @@ impl Session {
     }
 }
 
-/// Whether a later try, or another master, may say something else.
-fn is_passing(error: &Error) -> bool {
+/// Whether a later try, or another master, may say something else. For a change: whether it is not known to have failed.
+pub(super) fn is_passing(error: &Error) -> bool {
     use ErrorKind::*;
     matches!(
         error.kind,

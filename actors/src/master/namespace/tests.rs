@@ -340,6 +340,19 @@ fn rename_replaces_as_posix_says() {
         tree.refused(rename("/f", "/g", RenameMode::NoReplace)),
         ErrorKind::AlreadyExists
     );
+    // As Linux: whether the names may be there comes before whether one is inside the other, and that before their kinds.
+    assert_eq!(
+        tree.refused(rename("/d", "/d/sub", RenameMode::NoReplace)),
+        ErrorKind::AlreadyExists
+    );
+    assert_eq!(
+        tree.refused(rename("/d", "/d/none", RenameMode::Exchange)),
+        ErrorKind::NotFound
+    );
+    assert_eq!(
+        tree.refused(rename("/full/x", "/full", replace)),
+        ErrorKind::DirectoryNotEmpty
+    );
     let moved = tree.done(rename("/f", "/g", replace));
     assert_eq!(moved.replaced.map(|attr| attr.nlink), Some(0));
     assert_eq!(tree.released.len(), 1);
@@ -363,6 +376,20 @@ fn renaming_onto_another_name_of_the_same_file_does_nothing() {
     tree.done(rename("/a", "/b", RenameMode::Replace));
     assert_eq!(tree.names("/"), ["a", "b"]);
     tree.check();
+}
+
+#[test]
+fn a_second_name_must_be_free_before_its_file_may_be_no_directory() {
+    let mut tree = Tree::new();
+    tree.mkdir("/d");
+    tree.create("/f");
+    let link = |from: &str, to: &str| MakeLink {
+        source: path(from),
+        node: path(to),
+    };
+    assert_eq!(tree.refused(link("/d", "/f")), ErrorKind::AlreadyExists);
+    assert_eq!(tree.refused(link("/d", "/g")), ErrorKind::NotPermitted);
+    assert_eq!(tree.refused(link("/none", "/f")), ErrorKind::NotFound);
 }
 
 #[test]
@@ -421,6 +448,22 @@ fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
 }
 
 #[test]
+fn a_writer_that_vanished_leaves_another_content_version() {
+    let mut tree = Tree::new();
+    let before = tree.write("/f", 100).content_version;
+    let open = OpenForWrite {
+        node: path("/f"),
+        follow: true,
+        truncate: false,
+    };
+    tree.apply_for(5, 1, open.into_op()).expect("opened");
+    assert_eq!(tree.stat("/f").expect("there").content_version, before);
+    tree.apply_for(5, 2, EndSession {}.into_op()).expect("ended");
+    // The next writer's generation comes from it, and must not be the one that the lost bytes were written under.
+    assert_eq!(tree.stat("/f").expect("there").content_version, before + 1);
+}
+
+#[test]
 fn a_retry_has_one_effect_and_errors_are_remembered_too() {
     let mut tree = Tree::new();
     let first = tree.apply_for(5, 1, create("/f").into_op()).expect("created");
@@ -467,6 +510,12 @@ fn truncation_cuts_blocks_and_extension_makes_a_hole() {
     assert_eq!(
         (tree.stat("/f").expect("there").size_bytes, lengths(&tree)),
         (1_000_000, vec![65_536, 4_464])
+    );
+    tree.done(set(500_000));
+    assert_eq!(
+        (tree.stat("/f").expect("there").size_bytes, lengths(&tree)),
+        (500_000, vec![65_536, 4_464]),
+        "a cut in the hole behind the last block leaves the blocks alone"
     );
     tree.done(set(0));
     assert_eq!(lengths(&tree), [0u64; 0]);

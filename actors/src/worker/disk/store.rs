@@ -193,7 +193,7 @@ impl Store {
     /// verifies. Blocks at most for opening a file.
     ///
     /// # Errors
-    /// `Stale` for another generation; `Io`.
+    /// `Stale` for an older generation here; `Io`.
     pub fn grant(&self, call: &ReadBlock) -> Result<Grant> {
         enum Found {
             Look,
@@ -205,7 +205,7 @@ impl Store {
             if record.is_filling() {
                 return Found::Filling;
             }
-            if record.generation() != call.generation {
+            if record.generation() < call.generation {
                 return Found::Stale(record.generation());
             }
             if !record.is_sealed() {
@@ -251,7 +251,7 @@ impl Store {
     pub fn read(&self, call: &ReadBlock) -> Result<Answer<ReadBlock>> {
         let mut lane = lock(&self.lane(call.block).open);
         if let Some(open) = lane.get(&call.block) {
-            check_generation(call.block, call.generation, open.generation)?;
+            check_not_older(call.block, call.generation, open.generation)?;
             let read = self.read_open(call, open);
             if read.as_ref().is_err_and(|error| error.kind == ErrorKind::Corrupt) {
                 lane.remove(&call.block);
@@ -260,7 +260,7 @@ impl Store {
         }
         drop(lane);
         let record = self.record(call.block)?.ok_or_else(|| missing(call.block))?;
-        check_generation(call.block, call.generation, record.generation)?;
+        check_not_older(call.block, call.generation, record.generation)?;
         let file = self.file(call.block)?;
         let len_bytes = self.len_now(&file, call.block, &record)?;
         self.read_open(call, &OpenBlock::from_record(file, record, len_bytes))
@@ -1272,6 +1272,15 @@ pub fn answer_with(offset_bytes: u64, body: Bytes) -> Answer<ReadBlock> {
 
 fn check_generation(block: BlockId, asked: u32, here: u32) -> Result<()> {
     if asked == here {
+        Ok(())
+    } else {
+        Err(stale(block, asked, here))
+    }
+}
+
+/// What a reader asks of: a newer generation has the bytes of an older one, but for those written over them since.
+fn check_not_older(block: BlockId, asked: u32, here: u32) -> Result<()> {
+    if asked <= here {
         Ok(())
     } else {
         Err(stale(block, asked, here))

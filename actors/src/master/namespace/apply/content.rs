@@ -229,9 +229,10 @@ impl Apply<'_, '_> {
             self.release_blocks(inode, keep as u32, &dropped)?;
             file.blocks = BlockList::Each(blocks.clone());
         }
+        // Beyond its last block, a file that was extended has a hole.
         if shorter
+            && blocks.len() as u64 == keep
             && let Some(last) = blocks.last_mut()
-            && blocks_end(keep, file.block_bytes) > size_bytes
         {
             last.len_bytes = last.len_bytes.min(size_bytes - (keep - 1) * file.block_bytes);
             file.blocks = BlockList::Each(blocks);
@@ -302,10 +303,6 @@ impl Apply<'_, '_> {
         };
         Ok(())
     }
-}
-
-fn blocks_end(count: u64, block_bytes: u64) -> u64 {
-    count * block_bytes
 }
 
 /// Ordinary objects are one block, so that a reader meets one file on one disk; giants are cut for parallel reading.

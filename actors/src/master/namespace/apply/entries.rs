@@ -178,18 +178,21 @@ impl Apply<'_, '_> {
 
     pub(super) fn make_link(&mut self, call: MakeLink) -> Result<Entry> {
         let (inode, mut record) = self.existing(&call.source, false)?;
+        let place = self.place(&call.node, false)?;
+        if place.found.is_some() {
+            return already_exists(&call.node);
+        }
         if record.is_dir() {
             return Err(Error::new(
                 ErrorKind::NotPermitted,
                 format!("{}: a directory cannot have a second name", call.source),
             ));
         }
+        if record.nlink == 0 {
+            return Err(Error::not_found(&call.source));
+        }
         if record.nlink >= LINKS_MAX {
             return Err(too_many_links(&call.source));
-        }
-        let place = self.place(&call.node, false)?;
-        if place.found.is_some() {
-            return already_exists(&call.node);
         }
         let Free { parent, above, name } = self.free(&call.node, place.entry)?;
         if above.mount != record.mount || record.mount.0 != 0 {

@@ -240,6 +240,9 @@ impl Apply<'_, '_> {
                     && file.lease == Some(client)
                 {
                     file.lease = None;
+                    // Workers may hold bytes that it wrote and did not commit, under the generation that follows this
+                    // version: the next writer must get another one.
+                    file.content_version += 1;
                 }
                 self.dbs.put_inode(self.txn, inode, &record)?;
             }
@@ -272,7 +275,7 @@ impl Apply<'_, '_> {
     }
 }
 
-fn not_empty(node: &Node) -> Error {
+pub(super) fn not_empty(node: &Node) -> Error {
     Error::new(
         ErrorKind::DirectoryNotEmpty,
         format!("{node}: the directory is not empty"),

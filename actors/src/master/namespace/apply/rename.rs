@@ -3,6 +3,7 @@
 use curvine_protocol::master::{Rename, RenameMode, Renamed};
 use curvine_protocol::{Error, ErrorKind, InodeId, MountId, Result};
 
+use super::remove::not_empty;
 use super::{Apply, already_exists};
 use crate::master::namespace::records::InodeRecord;
 use crate::master::namespace::resolve::is_within;
@@ -56,6 +57,7 @@ impl Apply<'_, '_> {
         })
     }
 
+    /// In the order in which Linux finds fault.
     fn check_rename(
         &self,
         call: &Rename,
@@ -77,6 +79,11 @@ impl Apply<'_, '_> {
                 ),
             ));
         }
+        match (call.mode, target) {
+            (RenameMode::NoReplace, Some(_)) => return already_exists(&call.to),
+            (RenameMode::Exchange, None) => return Err(Error::not_found(&call.to)),
+            _ => {}
+        }
         if record.is_dir() && is_within(&self.dbs, self.txn, to_dir, inode)? {
             return Err(Error::invalid(format!(
                 "{} cannot be moved into itself ({})",
@@ -87,17 +94,14 @@ impl Apply<'_, '_> {
             return Ok(());
         };
         self.refuse_mount_point(to_dir, old_record, &call.to)?;
+        let contains_source = old_record.is_dir() && is_within(&self.dbs, self.txn, from_dir, *old)?;
         match call.mode {
-            RenameMode::NoReplace => already_exists(&call.to),
-            RenameMode::Exchange
-                if old_record.is_dir() && is_within(&self.dbs, self.txn, from_dir, *old)? =>
-            {
-                Err(Error::invalid(format!(
-                    "{} cannot be moved into itself ({})",
-                    call.to, call.from
-                )))
-            }
-            RenameMode::Exchange => Ok(()),
+            RenameMode::Exchange if contains_source => Err(Error::invalid(format!(
+                "{} cannot be moved into itself ({})",
+                call.to, call.from
+            ))),
+            RenameMode::Exchange | RenameMode::NoReplace => Ok(()),
+            RenameMode::Replace if contains_source => Err(not_empty(&call.to)),
             RenameMode::Replace => match (record.is_dir(), old_record.is_dir()) {
                 (true, false) => Err(Error::new(
                     ErrorKind::NotADirectory,
@@ -107,10 +111,9 @@ impl Apply<'_, '_> {
                     ErrorKind::IsADirectory,
                     format!("{} is a directory", call.to),
                 )),
-                (true, true) if *old != inode && !self.dbs.is_empty(self.txn, *old)? => Err(Error::new(
-                    ErrorKind::DirectoryNotEmpty,
-                    format!("{}: the directory is not empty", call.to),
-                )),
+                (true, true) if *old != inode && !self.dbs.is_empty(self.txn, *old)? => {
+                    Err(not_empty(&call.to))
+                }
                 _ => Ok(()),
             },
         }

@@ -1,0 +1,402 @@
+//! Open files: one shared state per file of a client, used by all its handles from many tasks at once.
+//!
+//! - [`table`]: which files of a client are open, so that its handles on one file share a state and a lease.
+//! - `state`: blocks, lengths, what was written and is not on its way yet; the plan of a read. Pure.
+//! - `write`: pieces on their way to workers, sealing, committing.
+//! - `read`: ranges from workers, verified, from another replica where one fails.
+//!
+//! Invariants: bytes reach the master's record of the file only after every one of them is sealed on a worker. No
+//! write that failed, or was given up by its caller, is ever followed by a commit that succeeds.
+
+mod read;
+mod state;
+pub(super) mod table;
+mod write;
+
+#[cfg(test)]
+pub(super) use write::{PIECE_BYTES, WINDOW};
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::{Bytes, BytesMut};
+use curvine_protocol::master::{AttrChange, PersistFile, SetAttr};
+use curvine_protocol::worker::READ_BYTES_MAX;
+use curvine_protocol::{Attr, Error, ErrorKind, FileLayout, InodeId, Node, Result};
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
+use tokio::sync::Mutex;
+
+use super::route::{Router, is_passing};
+use state::State;
+use table::Files;
+
+/// Ranges of [`READ_BYTES_MAX`] read at the same time for one read.
+const RANGES: usize = 4;
+
+/// A file that is open, for reading at any offset and, once it has the lease, for writing.
+///
+/// Cheap to clone; all clones are one handle. Several handles of one client on one file see each other's writes at once
+/// and share the lease, which goes back when the last of them that wrote is closed. Other clients see what is written
+/// when they open the file after a [`flush`](Self::flush), [`sync`](Self::sync) or [`close`](Self::close).
+///
+/// # Errors of writes
+/// Writes are gathered and sent in a window, so their errors may surface later. From then on the file is *failed*: every
+/// write, flush, sync and read of this client on it gives the same error, and nothing more is committed. `close` gives
+/// the error once more, gives the lease back and leaves the file as its last successful flush made it (an overwrite in
+/// place may have replaced bytes already); the handle can then be used again. Workers and masters that do not answer
+/// are tried again for [`retry_for`](super::ClientOptions::retry_for) before that.
+///
+/// # Dropping
+/// Dropping the last clone without `close` gives the lease back and forgets what was not flushed, as nobody would hear of
+/// an error. Outside of a tokio runtime, the lease goes back when the client is closed or its session expires.
+#[derive(Clone)]
+pub struct OpenFile {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    /// Counted in the state's writers. Changed while the state is held.
+    writes: AtomicBool,
+}
+
+/// A file of this client that somebody has open.
+pub(super) struct Shared {
+    router: Arc<Router>,
+    inode: InodeId,
+    size_bytes: AtomicU64,
+    /// When something was last written that the masters do not know of; 0 if they know all.
+    written_ns: AtomicI64,
+    state: Mutex<State>,
+    files: Weak<Files>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.writes.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let shared = self.shared.clone();
+        runtime.spawn(async move {
+            let mut state = shared.state.lock().await;
+            state.writers -= 1;
+            if state.writers == 0 {
+                shared.abandon(&mut state).await;
+            }
+        });
+    }
+}
+
+impl OpenFile {
+    /// Number of the file, the same for all its names for as long as it exists.
+    pub fn inode(&self) -> InodeId {
+        self.handle.shared.inode
+    }
+
+    /// The size in bytes, with everything written here, flushed or not.
+    pub async fn size(&self) -> u64 {
+        self.size_now()
+    }
+
+    /// As [`OpenFile::size`], without waiting.
+    pub fn size_now(&self) -> u64 {
+        self.handle.shared.size()
+    }
+
+    /// Attributes as of the last commit, with the size and times of now.
+    pub async fn attr(&self) -> Attr {
+        let attr = self.handle.shared.state.lock().await.attr.clone();
+        self.with_what_is_written(attr)
+    }
+
+    /// Attributes from the masters, with what was written here and they do not know of yet. The next flush makes the file
+    /// have exactly these.
+    pub fn with_what_is_written(&self, mut attr: Attr) -> Attr {
+        attr.size_bytes = self.size_now();
+        match self.handle.shared.written_ns.load(Ordering::Acquire) {
+            0 => {}
+            written_ns => {
+                attr.mtime_ns = written_ns;
+                attr.ctime_ns = attr.ctime_ns.max(written_ns);
+            }
+        }
+        attr
+    }
+
+    /// Whether this client holds the write lease.
+    pub async fn is_writable(&self) -> bool {
+        self.handle.shared.state.lock().await.writable
+    }
+
+    /// Whether something was written that the masters do not know of.
+    pub async fn is_dirty(&self) -> bool {
+        self.handle.shared.state.lock().await.is_dirty()
+    }
+
+    /// Makes sure that this client has the write lease; the first write does so by itself.
+    ///
+    /// # Errors
+    /// `LeaseConflict` while another client has it; `ReadOnly`, `Unsupported` in mounts; `Stale` if the file is gone.
+    pub async fn make_writable(&self) -> Result<()> {
+        let mut state = self.handle.shared.state.lock().await;
+        self.handle.ready_to_write(&mut state).await
+    }
+
+    /// `len_bytes` from `offset_bytes` on; fewer only at the end of the file. Holes are zeros.
+    ///
+    /// The whole range is held in memory, of which at most 16 MiB are on their way at any time; for long ranges
+    /// see [`OpenFile::stream`].
+    ///
+    /// # Errors
+    /// `BlockUnavailable`, or the worker's own error, if no worker serves it within the retry time; `Corrupt` if every
+    /// replica fails its checksum; `UfsChanged` if the object behind the file is another one by now, and `Stale` if the
+    /// file is gone: open it again. The error of an earlier write, if one failed.
+    pub async fn read_at(&self, offset_bytes: u64, len_bytes: u64) -> Result<Bytes> {
+        const STEP: u64 = READ_BYTES_MAX as u64;
+        let shared = &self.handle.shared;
+        let end = offset_bytes.saturating_add(len_bytes).min(shared.size());
+        if end.saturating_sub(offset_bytes) <= STEP {
+            return shared.read_range(offset_bytes, end).await;
+        }
+        let starts = (offset_bytes..end).step_by(STEP as usize);
+        let mut ranges = stream::iter(starts)
+            .map(|start| shared.read_range(start, (start + STEP).min(end)))
+            .buffered(RANGES);
+        let mut whole = BytesMut::with_capacity((end - offset_bytes) as usize);
+        while let Some(range) = ranges.try_next().await? {
+            let cut_short = (range.len() as u64) < STEP;
+            whole.extend_from_slice(&range);
+            // The last one, or the file was cut meanwhile: what follows is not part of it.
+            if cut_short {
+                break;
+            }
+        }
+        Ok(whole.freeze())
+    }
+
+    /// The content from an offset to the end as it is now, in pieces of up to 4 MiB, a few of which are read ahead.
+    ///
+    /// # Errors
+    /// As [`OpenFile::read_at`]; the first error ends what can be trusted.
+    pub fn stream(&self, offset_bytes: u64) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
+        const AHEAD: usize = 3;
+        const STEP: u64 = READ_BYTES_MAX as u64;
+        let file = self.clone();
+        let size_bytes = self.size_now();
+        let first_end = (offset_bytes / STEP + 1) * STEP;
+        let starts = std::iter::once((offset_bytes, first_end.min(size_bytes)))
+            .chain((0..).map(move |i| (first_end + i * STEP, (first_end + (i + 1) * STEP).min(size_bytes))))
+            .take_while(move |(start, _)| *start < size_bytes);
+        stream::iter(starts)
+            .map(move |(start, end)| {
+                let file = file.clone();
+                async move { file.read_at(start, end - start).await }
+            })
+            .buffered(AHEAD)
+    }
+
+    /// Writes at an offset; beyond the end, a hole is left that reads as zeros. Gets the lease if need be.
+    ///
+    /// Returns when the bytes are taken, not when they are stored; at most a few MiB of a file are on their way at any
+    /// time. If the caller drops the future, the write may be done in part.
+    ///
+    /// # Errors
+    /// `LeaseConflict` while another client writes the file; `FileTooLarge`; the error of an earlier write (see
+    /// [`OpenFile`]), such as `NoSpace`.
+    pub async fn write_at(&self, offset_bytes: u64, bytes: Bytes) -> Result<()> {
+        let mut state = self.handle.shared.state.lock().await;
+        self.handle.ready_to_write(&mut state).await?;
+        self.handle.shared.write(&mut state, offset_bytes, bytes).await
+    }
+
+    /// Writes at the end as this client knows it, after all its writes before; says where that was.
+    ///
+    /// # Errors
+    /// As [`OpenFile::write_at`].
+    pub async fn append(&self, bytes: Bytes) -> Result<u64> {
+        let mut state = self.handle.shared.state.lock().await;
+        self.handle.ready_to_write(&mut state).await?;
+        let offset_bytes = self.size_now();
+        self.handle.shared.write(&mut state, offset_bytes, bytes).await?;
+        Ok(offset_bytes)
+    }
+
+    /// Cuts the file, or extends it with zeros. Flushes what was written before.
+    ///
+    /// # Errors
+    /// As [`OpenFile::flush`]; `LeaseConflict` while another client writes the file.
+    pub async fn truncate(&self, size_bytes: u64) -> Result<Attr> {
+        self.handle.shared.truncate(size_bytes).await
+    }
+
+    /// Makes what was written visible to readers that open the file from now on. It survives a killed process; for power
+    /// cuts see [`OpenFile::sync`].
+    ///
+    /// # Errors
+    /// The error of an earlier write; `Stale` if the lease was lost, because the masters did not hear of this client for
+    /// a minute.
+    pub async fn flush(&self) -> Result<Attr> {
+        let mut state = self.handle.shared.state.lock().await;
+        self.handle.shared.commit(&mut state, false, false).await?;
+        Ok(state.attr.clone())
+    }
+
+    /// As [`OpenFile::flush`], and on the disks of every worker that has it.
+    ///
+    /// # Errors
+    /// As [`OpenFile::flush`].
+    pub async fn sync(&self) -> Result<Attr> {
+        let mut state = self.handle.shared.state.lock().await;
+        self.handle.shared.commit(&mut state, true, false).await?;
+        Ok(state.attr.clone())
+    }
+
+    /// Flushes and, with the last handle that wrote, gives the lease back. In a writable mount the object is written
+    /// before this returns. The handle may be used on: the next write gets the lease again.
+    ///
+    /// # Errors
+    /// As [`OpenFile::flush`]: what was written since the last flush is lost then. To be able to try again, flush first.
+    /// In a mount, `Ufs...` if the object could not be written: the content is kept by Curvine.
+    pub async fn close(&self) -> Result<Attr> {
+        let Handle { shared, writes } = &*self.handle;
+        let mut state = shared.state.lock().await;
+        if !writes.load(Ordering::Acquire) {
+            return Ok(state.attr.clone());
+        }
+        let last = state.writers == 1;
+        let committed = shared.commit(&mut state, false, last).await;
+        if last && committed.is_err() {
+            shared.abandon(&mut state).await;
+        }
+        state.writers -= 1;
+        writes.store(false, Ordering::Release);
+        committed?;
+        if last && state.in_mount {
+            let persist = PersistFile { inode: shared.inode };
+            state.attr = shared.router.ask_master(persist).await?.attr;
+        }
+        Ok(state.attr.clone())
+    }
+}
+
+impl Handle {
+    fn new(shared: Arc<Shared>, writes: bool) -> OpenFile {
+        OpenFile {
+            handle: Arc::new(Handle {
+                shared,
+                writes: AtomicBool::new(writes),
+            }),
+        }
+    }
+
+    async fn ready_to_write(&self, state: &mut State) -> Result<()> {
+        state.check()?;
+        if !state.writable {
+            self.shared.reopen(state).await?;
+        }
+        if !self.writes.swap(true, Ordering::AcqRel) {
+            state.writers += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(files) = self.files.upgrade() {
+            files.forget(self.inode);
+        }
+    }
+}
+
+impl Shared {
+    fn new(router: Arc<Router>, layout: FileLayout, writable: bool, files: Weak<Files>) -> Self {
+        Shared {
+            router,
+            inode: layout.attr.inode,
+            size_bytes: AtomicU64::new(layout.attr.size_bytes),
+            written_ns: AtomicI64::new(0),
+            state: Mutex::new(State::new(layout, writable)),
+            files,
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
+    }
+
+    /// Takes over what the masters say. What was written and not committed is forgotten.
+    fn adopt(&self, state: &mut State, layout: FileLayout, writable: bool) {
+        self.size_bytes.store(layout.attr.size_bytes, Ordering::Release);
+        self.written_ns.store(0, Ordering::Release);
+        let writers = state.writers;
+        *state = State::new(layout, writable);
+        state.writers = writers;
+    }
+
+    /// The masters gave the lease, which was thought to be held, for another content than the one that is known here:
+    /// it was lost meanwhile, and somebody else wrote.
+    fn overtaken(&self, state: &mut State, layout: FileLayout) {
+        if state.is_dirty() {
+            state.lease_lost = true;
+            state.fail(Error::new(
+                ErrorKind::Stale,
+                format!(
+                    "inode {}: the lease was lost and another client wrote; what was not flushed here is lost",
+                    self.inode
+                ),
+            ));
+        } else {
+            self.adopt(state, layout, true);
+        }
+    }
+
+    /// Gets the lease, and the layout as the masters have it.
+    async fn reopen(&self, state: &mut State) -> Result<()> {
+        let layout = self.open_for_write().await?;
+        self.adopt(state, layout, true);
+        Ok(())
+    }
+
+    /// Asks for the layout as the masters have it.
+    async fn reload(&self, state: &mut State) -> Result<()> {
+        let node = Node::Inode(self.inode);
+        let call = curvine_protocol::master::OpenFile { node, follow: false };
+        let layout = self.router.ask_master(call).await?;
+        self.adopt(state, layout, false);
+        Ok(())
+    }
+
+    pub(super) async fn truncate(self: &Arc<Self>, size_bytes: u64) -> Result<Attr> {
+        let mut state = self.state.lock().await;
+        self.commit(&mut state, false, false).await?;
+        let call = SetAttr {
+            node: Node::Inode(self.inode),
+            follow: false,
+            change: AttrChange {
+                size_bytes: Some(size_bytes),
+                ..AttrChange::default()
+            },
+        };
+        match self.router.change(call).await {
+            Ok(entry) if state.writable => {
+                self.size_bytes.store(size_bytes, Ordering::Release);
+                state.cut(entry.attr);
+            }
+            Ok(_) => self.reload(&mut state).await?,
+            Err(error) => return Err(self.maybe_done(&mut state, error)),
+        }
+        Ok(state.attr.clone())
+    }
+
+    /// An error after which nobody knows whether the masters made a change fails the file: its state here may be wrong.
+    fn maybe_done(&self, state: &mut State, error: Error) -> Error {
+        if state.writable && is_passing(&error) {
+            state.fail(error.clone());
+        }
+        error
+    }
+}

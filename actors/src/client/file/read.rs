@@ -1,0 +1,241 @@
+//! The way of bytes from workers: verified, from another replica where one fails, by a newer layout where the file
+//! has changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::worker::{BlockData, Fill, ReadBlock};
+use curvine_protocol::{BlockRef, Error, ErrorKind, Node, Result, WorkerId};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::time::{Instant, sleep};
+
+use super::Shared;
+use super::state::Piece;
+use crate::kit::Body;
+
+/// Pieces of blocks read at the same time for one range.
+const READS: usize = 4;
+/// A local file grant up to this much is read on the caller's thread.
+const INLINE_READ_BYTES: usize = 256 << 10;
+
+impl Shared {
+    /// The bytes of a range of up to [`READ_BYTES_MAX`](curvine_protocol::worker::READ_BYTES_MAX), fewer if the file is
+    /// shorter.
+    pub(super) async fn read_range(self: &Arc<Self>, start: u64, end: u64) -> Result<Bytes> {
+        let give_up = Instant::now() + self.router.retry_for();
+        let mut backoff = Duration::from_millis(20);
+        loop {
+            let (plan, version) = {
+                let mut state = self.state.lock().await;
+                state.check()?;
+                if state.gathered.is_some() || !state.sending.is_empty() {
+                    self.send_gathered(&mut state).await?;
+                    self.settle(&mut state, 0).await?;
+                }
+                let end = end.min(self.size());
+                if start >= end {
+                    return Ok(Bytes::new());
+                }
+                (state.plan(start..end), state.attr.content_version)
+            };
+            let pieces: Result<Vec<Bytes>> = stream::iter(plan)
+                .map(|piece| self.read_piece(piece))
+                .buffered(READS)
+                .try_collect()
+                .await;
+            let error = match pieces {
+                Ok(pieces) => return Ok(joined(pieces)),
+                Err(error) if matches!(error.kind, ErrorKind::UfsChanged | ErrorKind::UfsDenied) => {
+                    return Err(error);
+                }
+                Err(error) => error,
+            };
+            // Somebody else may hold it by now, or it is another content.
+            let changed = self.look_again(version).await?;
+            if !changed && (error.kind == ErrorKind::Corrupt || Instant::now() >= give_up) {
+                return Err(error);
+            }
+            if !changed {
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// Asks the masters where the file is now. Whether its content is another than that of `version`.
+    ///
+    /// # Errors
+    /// `UfsChanged` if an object changed: one reader never sees two versions.
+    async fn look_again(&self, version: u64) -> Result<bool> {
+        let node = Node::Inode(self.inode);
+        let call = curvine_protocol::master::OpenFile { node, follow: false };
+        let layout = self.router.ask_master(call).await?;
+        let mut state = self.state.lock().await;
+        for worker in &layout.workers {
+            state.workers.retain(|known| known.id != worker.id);
+            state.workers.push(worker.clone());
+        }
+        if state.writable {
+            // Nobody else changes it, and what was not committed is known here alone.
+            return Ok(false);
+        }
+        let changed = layout.attr.content_version != version;
+        if changed && state.fillable {
+            return Err(Error::new(
+                ErrorKind::UfsChanged,
+                format!(
+                    "inode {}: the object behind the file changed while it was open; open it again",
+                    self.inode
+                ),
+            ));
+        }
+        if layout.attr.content_version >= state.attr.content_version {
+            self.adopt(&mut state, layout, false);
+        }
+        Ok(changed)
+    }
+
+    /// One piece, from the first replica that has it right.
+    async fn read_piece(&self, piece: Piece) -> Result<Bytes> {
+        let (index, located, workers, offset_bytes, len_bytes, fill) = match piece {
+            Piece::Zeros(len) => return Ok(BytesMut::zeroed(len).freeze()),
+            Piece::Block {
+                index,
+                located,
+                workers,
+                offset_bytes,
+                len_bytes,
+                fill,
+            } => (index, located, workers, offset_bytes, len_bytes, fill),
+        };
+        let mut last = Error::new(
+            ErrorKind::BlockUnavailable,
+            format!(
+                "no live worker holds block {} of inode {}; see `cv report`",
+                located.block.id, self.inode
+            ),
+        );
+        for &worker in &located.workers {
+            let fill = fill.then_some(Fill {
+                inode: self.inode,
+                block_index: index,
+            });
+            let read = self.read_block(worker, &workers, &located.block, offset_bytes, len_bytes, fill);
+            match read.await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) if matches!(error.kind, ErrorKind::UfsChanged | ErrorKind::UfsDenied) => {
+                    return Err(error);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn read_block(
+        &self,
+        worker: WorkerId,
+        workers: &[WorkerAddress],
+        block: &BlockRef,
+        offset_bytes: u64,
+        len_bytes: u32,
+        fill: Option<Fill>,
+    ) -> Result<Bytes> {
+        let port = self.router.worker(worker, workers)?;
+        let mut got = BytesMut::new();
+        let mut at = offset_bytes;
+        let end = offset_bytes + u64::from(len_bytes);
+        loop {
+            let call = ReadBlock {
+                block: block.id,
+                generation: block.generation,
+                offset_bytes: at,
+                len_bytes: (end - at) as u32,
+                fill: fill.clone(),
+            };
+            let answer = self.router.ask_worker(&port, call, Bytes::new()).await?;
+            let bytes = in_memory(answer.body).await?;
+            verify(&answer.reply, &bytes, at..end, block, worker)?;
+            at += bytes.len() as u64;
+            if at == end && got.is_empty() {
+                return Ok(bytes);
+            }
+            got.extend_from_slice(&bytes);
+            if at == end {
+                return Ok(got.freeze());
+            }
+        }
+    }
+}
+
+fn joined(pieces: Vec<Bytes>) -> Bytes {
+    match <[Bytes; 1]>::try_from(pieces) {
+        Ok([piece]) => piece,
+        Err(pieces) => {
+            let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+            pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+            whole.freeze()
+        }
+    }
+}
+
+/// A grant on a file is read here: on this thread if it is small, else where blocking does not matter.
+async fn in_memory(body: Body) -> Result<Bytes> {
+    match body {
+        Body::Bytes(bytes) => Ok(bytes),
+        small if small.len() <= INLINE_READ_BYTES => small.read(),
+        large => tokio::task::spawn_blocking(move || large.read())
+            .await
+            .map_err(|_| Error::new(ErrorKind::Cancelled, "a read was cancelled"))?,
+    }
+}
+
+/// Accepts an answer to a read of `asked`: at least one byte, none too many, and each piece of the body, cut at the
+/// block's chunk boundaries, with its checksum.
+fn verify(
+    reply: &BlockData,
+    bytes: &Bytes,
+    asked: std::ops::Range<u64>,
+    block: &BlockRef,
+    worker: WorkerId,
+) -> Result<()> {
+    let corrupt = |what: String| {
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("block {} from worker {worker}: {what}", block.id),
+        ))
+    };
+    if reply.offset_bytes != asked.start {
+        return corrupt(format!(
+            "asked for offset {}, got {}",
+            asked.start, reply.offset_bytes
+        ));
+    }
+    if bytes.is_empty() {
+        return corrupt(format!("has only {} bytes, and should have more", asked.start));
+    }
+    if bytes.len() as u64 > asked.end - asked.start {
+        return corrupt(format!(
+            "asked for {} bytes, got {}",
+            asked.end - asked.start,
+            bytes.len()
+        ));
+    }
+    let mut rest = &bytes[..];
+    let mut at = asked.start;
+    for checksum in &reply.checksums {
+        let take = ((CHUNK_BYTES - at % CHUNK_BYTES) as usize).min(rest.len());
+        let (piece, after) = rest.split_at(take);
+        if crc32c(piece) != *checksum {
+            return corrupt(format!("the chunk at offset {at} fails its checksum"));
+        }
+        (rest, at) = (after, at + take as u64);
+    }
+    match rest.is_empty() {
+        true => Ok(()),
+        false => corrupt(format!("{} bytes came without a checksum", rest.len())),
+    }
+}

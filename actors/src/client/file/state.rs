@@ -1,0 +1,232 @@
+//! What a client knows of a file that it has open. Pure: no clock, no socket.
+
+use std::ops::Range;
+
+use bytes::BytesMut;
+use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::worker::READ_BYTES_MAX;
+use curvine_protocol::{Attr, Error, FileLayout, LocatedBlock, Result};
+use tokio::task::JoinSet;
+
+pub(super) struct State {
+    pub attr: Attr,
+    /// This client has the lease.
+    pub writable: bool,
+    /// Handles that wrote, or may.
+    pub writers: u32,
+    pub in_mount: bool,
+    pub fillable: bool,
+    pub blocks: Vec<Block>,
+    pub workers: Vec<WorkerAddress>,
+    /// What blocks get that are written under this lease: greater than what any earlier writer gave, whether it
+    /// committed or not, so that workers can tell its leftovers from ours.
+    pub generation: u32,
+    pub gathered: Option<Gathered>,
+    /// One task for each worker and piece; ends with the piece's range of the file.
+    pub sending: JoinSet<(Range<u64>, Result<()>)>,
+    /// The ranges of `sending`.
+    pub on_the_way: Vec<Range<u64>>,
+    failed: Option<Error>,
+    /// Another client has had the lease: nothing that is known here counts any more.
+    pub lease_lost: bool,
+    /// The master does not know the size or a block's length yet.
+    pub uncommitted: bool,
+}
+
+#[derive(Clone)]
+pub(super) struct Block {
+    pub located: LocatedBlock,
+    /// Bytes that were sent or will be: the length it is committed with.
+    pub len_bytes: u64,
+    /// Length when this lease began to write it.
+    pub base_len_bytes: u64,
+    /// Written under this lease: the generation is this lease's.
+    pub begun: bool,
+    /// Assigned to this lease: nobody wrote it before.
+    pub fresh: bool,
+    /// Written since the last seal.
+    pub unsealed: bool,
+    /// Known to be on disk as it is.
+    pub synced: bool,
+    pub uncommitted: bool,
+}
+
+/// Consecutive bytes not sent yet.
+pub(super) struct Gathered {
+    pub offset_bytes: u64,
+    pub bytes: BytesMut,
+}
+
+/// A range of one block, or zeros.
+pub(super) enum Piece {
+    Zeros(usize),
+    Block {
+        index: u32,
+        located: LocatedBlock,
+        workers: Vec<WorkerAddress>,
+        offset_bytes: u64,
+        len_bytes: u32,
+        fill: bool,
+    },
+}
+
+impl Block {
+    pub fn new(located: LocatedBlock, fresh: bool) -> Self {
+        let len_bytes = located.block.len_bytes;
+        Block {
+            located,
+            len_bytes,
+            base_len_bytes: len_bytes,
+            begun: false,
+            fresh,
+            unsealed: false,
+            synced: false,
+            uncommitted: false,
+        }
+    }
+}
+
+impl Block {
+    /// As the masters have it.
+    pub fn as_committed(self) -> LocatedBlock {
+        self.located
+    }
+}
+
+impl Gathered {
+    pub fn end(&self) -> u64 {
+        self.offset_bytes + self.bytes.len() as u64
+    }
+}
+
+impl State {
+    pub fn new(layout: FileLayout, writable: bool) -> Self {
+        // Without a byte in it, the file has no block but those that were assigned with this answer.
+        let fresh = layout.attr.size_bytes == 0;
+        State {
+            generation: generation_after(&layout.attr),
+            attr: layout.attr,
+            writable,
+            writers: 0,
+            in_mount: layout.source.is_some(),
+            fillable: layout.source.is_some_and(|source| source.version.size_bytes > 0),
+            blocks: layout
+                .blocks
+                .into_iter()
+                .map(|located| Block::new(located, fresh))
+                .collect(),
+            workers: layout.workers,
+            gathered: None,
+            sending: JoinSet::new(),
+            on_the_way: Vec::new(),
+            failed: None,
+            lease_lost: false,
+            uncommitted: false,
+        }
+    }
+
+    pub fn block_bytes(&self) -> u64 {
+        self.attr.block_bytes.max(1)
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.uncommitted || self.gathered.is_some()
+    }
+
+    /// Cuts a range at the blocks' boundaries and lengths.
+    pub fn plan(&self, range: Range<u64>) -> Vec<Piece> {
+        let block_bytes = self.block_bytes();
+        let mut pieces = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let index = at / block_bytes;
+            let (within, block_end) = (at % block_bytes, ((index + 1) * block_bytes).min(range.end));
+            let room = (block_end - at).min(READ_BYTES_MAX.into());
+            let held = self
+                .blocks
+                .get(index as usize)
+                .filter(|block| within < block.len_bytes);
+            let step = match held {
+                Some(block) => {
+                    let len = room.min(block.len_bytes - within);
+                    pieces.push(Piece::Block {
+                        index: index as u32,
+                        located: block.located.clone(),
+                        workers: self.workers.clone(),
+                        offset_bytes: within,
+                        len_bytes: len as u32,
+                        fill: self.fillable,
+                    });
+                    len
+                }
+                None => {
+                    pieces.push(Piece::Zeros(room as usize));
+                    room
+                }
+            };
+            at += step;
+        }
+        pieces
+    }
+
+    /// The error of an earlier write, for as long as the lease lasts.
+    pub fn check(&self) -> Result<()> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// From now on nothing more is written or committed. The first error stays.
+    pub fn fail(&mut self, error: Error) {
+        self.failed.get_or_insert(error);
+    }
+
+    /// What [`State::fail`] said did not happen after all.
+    pub fn unfail(&mut self) {
+        self.failed = None;
+    }
+
+    /// Whether a range meets one that is on its way.
+    pub fn overlaps(&self, range: &Range<u64>) -> bool {
+        let meets = |other: &Range<u64>| other.start < range.end && range.start < other.end;
+        self.on_the_way.iter().any(meets)
+    }
+
+    /// The masters know everything that was written.
+    pub fn committed(&mut self, close: bool) {
+        self.uncommitted = false;
+        self.writable = !close;
+        let kept = self.attr.size_bytes.div_ceil(self.block_bytes()) as usize;
+        self.blocks.truncate(kept);
+        for block in &mut self.blocks {
+            block.uncommitted = false;
+            block.located.block.len_bytes = block.len_bytes;
+            if close {
+                (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
+            }
+        }
+    }
+
+    /// The file has a new size, with everything written here committed before; the blocks as the master cuts them.
+    pub fn cut(&mut self, attr: Attr) {
+        let keep = attr.size_bytes.div_ceil(self.block_bytes());
+        self.blocks.truncate(keep as usize);
+        if self.blocks.len() as u64 == keep
+            && let Some(last) = self.blocks.last_mut()
+        {
+            let room = attr.size_bytes - (keep - 1) * self.attr.block_bytes.max(1);
+            last.len_bytes = last.len_bytes.min(room);
+        }
+        for block in &mut self.blocks {
+            block.located.block.len_bytes = block.len_bytes;
+            (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
+        }
+        self.generation = generation_after(&attr);
+        self.attr = attr;
+    }
+}
+
+fn generation_after(attr: &Attr) -> u32 {
+    u32::try_from(attr.content_version + 1).unwrap_or(u32::MAX)
+}

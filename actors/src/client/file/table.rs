@@ -1,0 +1,85 @@
+//! The files that a client has open, by inode.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use curvine_protocol::{FileLayout, InodeId};
+
+use super::{Handle, OpenFile, Router, Shared};
+
+/// How a handle comes to be: what the masters were asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    ForReading,
+    ForWriting,
+    /// For writing, and its content was dropped.
+    Truncated,
+}
+
+/// Shared states by inode. Holds none of them: the last handle drops its state, which leaves the table.
+#[derive(Default)]
+pub struct Files {
+    open: Mutex<HashMap<InodeId, Weak<Shared>>>,
+}
+
+impl Files {
+    fn open(&self) -> MutexGuard<'_, HashMap<InodeId, Weak<Shared>>> {
+        self.open.lock().expect("nobody panics while holding this")
+    }
+
+    pub fn any(&self) -> bool {
+        !self.open().is_empty()
+    }
+
+    pub fn find(&self, inode: InodeId) -> Option<Arc<Shared>> {
+        self.open().get(&inode)?.upgrade()
+    }
+
+    pub(super) fn forget(&self, inode: InodeId) {
+        let mut open = self.open();
+        // Somebody else may have opened it since its last handle went.
+        if open.get(&inode).is_some_and(|shared| shared.strong_count() == 0) {
+            open.remove(&inode);
+        }
+    }
+
+    /// A handle on a file of which the masters just said this.
+    pub async fn enter(
+        self: &Arc<Self>,
+        router: &Arc<Router>,
+        layout: FileLayout,
+        opened: Opened,
+    ) -> OpenFile {
+        let writes = opened != Opened::ForReading;
+        let (shared, layout) = {
+            let mut open = self.open();
+            match open.get(&layout.attr.inode).and_then(Weak::upgrade) {
+                Some(shared) => (shared, Some(layout)),
+                None => {
+                    let inode = layout.attr.inode;
+                    let shared = Arc::new(Shared::new(router.clone(), layout, writes, Arc::downgrade(self)));
+                    open.insert(inode, Arc::downgrade(&shared));
+                    (shared, None)
+                }
+            }
+        };
+        if writes || layout.is_some() {
+            let mut state = shared.state.lock().await;
+            match layout {
+                // While this client has the lease, nobody knows the file better than its state here.
+                Some(layout) if !state.writable || opened == Opened::Truncated => {
+                    let newer = layout.attr.content_version >= state.attr.content_version;
+                    if newer || writes {
+                        shared.adopt(&mut state, layout, writes);
+                    }
+                }
+                Some(layout) if writes && layout.attr.content_version > state.attr.content_version => {
+                    shared.overtaken(&mut state, layout);
+                }
+                _ => {}
+            }
+            state.writers += u32::from(writes);
+        }
+        Handle::new(shared, writes)
+    }
+}

@@ -1,0 +1,417 @@
+//! The client against masters and workers that fail, under virtual time.
+
+mod world;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use curvine_protocol::{CurvinePath, Error, ErrorKind, Node};
+use tokio::time::{Instant, timeout};
+
+use super::file::PIECE_BYTES;
+use super::file::WINDOW;
+use super::{Client, ClientOptions, CreateOptions, OpenFile};
+use world::{FILE, Fate, run};
+
+fn path(text: &str) -> CurvinePath {
+    CurvinePath::parse(text).expect("a valid path")
+}
+
+fn refuse(kind: ErrorKind) -> Fate {
+    Fate::Refuse(Error::new(kind, format!("{kind:?} for the test")))
+}
+
+/// Neither zero nor the same everywhere.
+fn content(len: usize) -> Bytes {
+    (0..len).map(|i| 1 + (i % 251) as u8).collect()
+}
+
+async fn create(client: &Client, replicas: u8) -> OpenFile {
+    let options = CreateOptions {
+        replicas,
+        ..CreateOptions::default()
+    };
+    client.create(path("/f"), options).await.expect("created")
+}
+
+/// A file with this content, closed.
+async fn written(client: &Client, replicas: u8, bytes: Bytes) {
+    let file = create(client, replicas).await;
+    file.append(bytes).await.expect("taken");
+    file.close().await.expect("closed");
+}
+
+// ------------------------------------------------------------------------------------------------------- masters
+
+#[test]
+fn a_lost_reply_is_asked_for_again_under_the_same_sequence_and_takes_effect_once() {
+    run(|world| async move {
+        let client = world.client();
+        world.fate("MakeDir", [Fate::LoseReply, Fate::Pass]);
+        client.make_dir(path("/d"), 0o755, false).await.expect("made");
+        client.make_dir(path("/e"), 0o755, false).await.expect("made");
+        assert_eq!(world.state().directories_made, 2);
+        let sequences: Vec<u64> = world.seen("MakeDir").iter().map(|seen| seen.sequence).collect();
+        assert_eq!(sequences, [1, 1, 2]);
+    });
+}
+
+#[test]
+fn the_leader_that_a_refusal_names_is_asked_next_and_from_then_on() {
+    run(|world| async move {
+        let client = world.client_of(&["m1", "m2", "m3"]);
+        world.fate(
+            "MakeDir",
+            [
+                Fate::Refuse(Error::not_leader(Some("m3".to_owned()))),
+                Fate::Refuse(Error::not_leader(None)),
+            ],
+        );
+        let lifting = async {
+            while world.seen("MakeDir").len() < 2 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            world.state().fates.clear();
+        };
+        let made = client.make_dir(path("/d"), 0o755, false);
+        let (made, ()) = tokio::join!(made, lifting);
+        made.expect("made");
+        client.make_dir(path("/e"), 0o755, false).await.expect("made");
+        let asked: Vec<&str> = world.seen("MakeDir").iter().map(|seen| seen.at).collect();
+        assert_eq!(
+            asked,
+            ["m1", "m3", "m1", "m1"],
+            "m3 named nobody: the next in turn, who then leads"
+        );
+    });
+}
+
+#[test]
+fn an_operation_that_nobody_answers_ends_within_the_retry_time_and_one_deadline() {
+    run(|world| async move {
+        let client = world.client();
+        world.fate("MakeDir", [Fate::LoseReply]);
+        let begun = Instant::now();
+        let error = client
+            .make_dir(path("/d"), 0o755, false)
+            .await
+            .expect_err("no answer");
+        assert_eq!(error.kind, ErrorKind::Timeout);
+        // And the pause between two tries.
+        let limit = ClientOptions::default().retry_for + Duration::from_secs(31);
+        assert!(begun.elapsed() <= limit, "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn a_definite_refusal_is_the_answer_at_once() {
+    run(|world| async move {
+        let client = world.client();
+        world.fate("MakeDir", [refuse(ErrorKind::AlreadyExists)]);
+        let error = client
+            .make_dir(path("/d"), 0o755, false)
+            .await
+            .expect_err("refused");
+        assert_eq!(error.kind, ErrorKind::AlreadyExists);
+        assert_eq!(world.seen("MakeDir").len(), 1);
+    });
+}
+
+// --------------------------------------------------------------------------------------------------------- reads
+
+#[test]
+fn bytes_that_cannot_be_trusted_are_taken_from_another_replica() {
+    for fate in [
+        Fate::Damage,
+        Fate::TooMany,
+        Fate::Unsummed,
+        refuse(ErrorKind::Unreachable),
+    ] {
+        run(|world| async move {
+            let client = world.client();
+            let bytes = content(200_000);
+            written(&client, 2, bytes.clone()).await;
+            world.fate_at(1, "ReadBlock", [fate.clone()]);
+            assert_eq!(client.read(FILE).await.expect("read"), bytes, "{fate:?}");
+            let asked: Vec<&str> = world.seen("ReadBlock").iter().map(|seen| seen.at).collect();
+            assert_eq!(asked, ["worker 1", "worker 2"], "{fate:?}");
+        });
+    }
+}
+
+#[test]
+fn bytes_that_every_replica_has_wrong_are_an_error_and_nothing_else() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 2, content(200_000)).await;
+        world.fate_at(1, "ReadBlock", [Fate::Damage]);
+        world.fate_at(2, "ReadBlock", [Fate::Damage]);
+        let error = client.read(FILE).await.expect_err("nothing to trust");
+        assert_eq!(error.kind, ErrorKind::Corrupt);
+        assert_eq!(
+            error.message,
+            "block 1 from worker 2: the chunk at offset 0 fails its checksum"
+        );
+    });
+}
+
+#[test]
+fn a_block_that_nobody_serves_is_an_error_within_the_retry_time() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(1_000)).await;
+        world.fate_at(1, "ReadBlock", [refuse(ErrorKind::NotFound)]);
+        let begun = Instant::now();
+        let error = client.read(FILE).await.expect_err("nobody has it");
+        assert_eq!(error.kind, ErrorKind::NotFound);
+        assert!(begun.elapsed() <= ClientOptions::default().retry_for + Duration::from_secs(2));
+    });
+}
+
+#[test]
+fn a_reader_that_stays_open_follows_what_others_write() {
+    run(|world| async move {
+        let (reader, writer) = (world.client(), world.client());
+        written(&writer, 1, content(1_000)).await;
+        let open = reader.open(FILE).await.expect("open");
+        assert_eq!(open.read_at(0, 10_000).await.expect("read"), content(1_000));
+        // The file is replaced: its old blocks are gone from workers.
+        written(&writer, 1, content(3_000)).await;
+        world.state().blocks.retain(|(_, id), _| id.0 != 1);
+        assert_eq!(
+            open.read_at(0, 10_000).await.expect("read"),
+            content(3_000)[..1_000]
+        );
+        assert_eq!(open.size_now(), 3_000);
+    });
+}
+
+#[test]
+fn a_long_read_asks_for_a_bounded_part_at_a_time() {
+    run(|world| async move {
+        let client = world.client();
+        let bytes = content(100 << 20);
+        written(&client, 1, bytes.clone()).await;
+        world.state().in_flight_max = 0;
+        assert_eq!(client.read(FILE).await.expect("read"), bytes);
+        let seen = world.state().in_flight_max;
+        assert!(seen <= 16, "{seen} reads at once");
+    });
+}
+
+// -------------------------------------------------------------------------------------------------------- writes
+
+#[test]
+fn a_long_write_has_a_bounded_part_on_its_way() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        world.open.send_replace(false);
+        world.state().in_flight_max = 0;
+        let bytes = content(40 << 20);
+        let stuck = timeout(Duration::from_secs(10), file.append(bytes.clone())).await;
+        assert!(stuck.is_err(), "workers do not answer, so the write waits");
+        assert_eq!(world.state().in_flight_max, WINDOW);
+        let largest = world.seen("WriteBlock").iter().map(|seen| seen.body_bytes).max();
+        assert_eq!(largest, Some(PIECE_BYTES));
+        // It was given up in the middle: what was taken is a prefix.
+        world.open.send_replace(true);
+        let attr = file.close().await.expect("closed");
+        let taken = world.committed();
+        assert_eq!(attr.size_bytes, taken.len() as u64);
+        assert_eq!(taken, bytes[..taken.len()]);
+    });
+}
+
+#[test]
+fn a_worker_that_comes_back_in_time_has_it_all() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        let bytes = content(20 << 20);
+        world.fate_at(1, "WriteBlock", [refuse(ErrorKind::Unreachable)]);
+        world.fate_at(1, "SealBlock", [Fate::LoseReply, Fate::Pass]);
+        let lifting = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            world.state().fates.remove(&("WriteBlock", 1));
+        };
+        let writing = async {
+            file.append(bytes.clone()).await?;
+            file.close().await
+        };
+        let (closed, ()) = tokio::join!(writing, lifting);
+        closed.expect("closed");
+        assert_eq!(world.committed(), bytes);
+    });
+}
+
+#[test]
+fn a_worker_that_stays_away_fails_the_file_until_it_is_closed_and_nothing_is_committed() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(1_000)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        world.fate_at(1, "WriteBlock", [refuse(ErrorKind::Unreachable)]);
+        file.append(content(500)).await.expect("taken");
+        let first = file.flush().await.expect_err("the worker is away");
+        assert_eq!(first.message, "writing to worker 1: Unreachable for the test");
+        world.state().fates.clear();
+        for again in [
+            file.append(content(1)).await.map(drop),
+            file.flush().await.map(drop),
+            file.sync().await.map(drop),
+            file.read_at(0, 10).await.map(drop),
+            file.close().await.map(drop),
+        ] {
+            assert_eq!(
+                again,
+                Err(first.clone()),
+                "workers answer again, but bytes were lost"
+            );
+        }
+        assert_eq!(world.committed(), content(1_000));
+        assert!(
+            !world.state().file.as_ref().expect("there").leased,
+            "closed all the same"
+        );
+        assert_eq!((file.size_now(), file.close().await.map(drop)), (1_000, Ok(())));
+        file.append(content(500)).await.expect("a new lease");
+        file.close().await.expect("closed");
+        assert_eq!(
+            world.committed(),
+            [&content(1_000)[..], &content(500)[..]].concat()
+        );
+    });
+}
+
+#[test]
+fn a_small_file_that_a_full_worker_refuses_is_an_error_and_not_empty_by_surprise() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        world.fate_at(1, "PutBlock", [refuse(ErrorKind::NoSpace)]);
+        file.append(content(10)).await.expect("taken");
+        let error = file.close().await.expect_err("no room");
+        assert_eq!(error.kind, ErrorKind::NoSpace);
+        assert_eq!(world.seen("PutBlock").len(), 1, "a full disk is not asked again");
+        assert_eq!(world.committed(), b"");
+    });
+}
+
+#[test]
+fn a_flush_that_its_caller_gave_up_is_not_followed_by_a_commit_without_the_bytes() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        world.open.send_replace(false);
+        let flushing = timeout(Duration::from_secs(1), file.flush()).await;
+        assert!(flushing.is_err(), "given up");
+        world.open.send_replace(true);
+        let error = file.close().await.expect_err("nobody knows what arrived");
+        assert_eq!(error.kind, ErrorKind::Cancelled);
+        assert_eq!(world.committed(), b"");
+    });
+}
+
+#[test]
+fn masters_that_do_not_answer_a_commit_may_be_asked_again() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        world.fate("CommitFile", [refuse(ErrorKind::Unreachable)]);
+        assert_eq!(
+            file.flush().await.map(drop).map_err(|e| e.kind),
+            Err(ErrorKind::Unreachable)
+        );
+        world.state().fates.clear();
+        file.close().await.expect("closed");
+        assert_eq!(world.committed(), content(10));
+    });
+}
+
+#[test]
+fn later_bytes_win_wherever_they_overlap() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        let mut expected = vec![0; 3_000_000];
+        for (i, start) in [0, 2_000_000, 1_999_000, 500, 1_000_000, 999_999]
+            .into_iter()
+            .enumerate()
+        {
+            let bytes = Bytes::from(vec![i as u8 + 1; 1_000_000]);
+            expected[start..start + 1_000_000].copy_from_slice(&bytes);
+            file.write_at(start as u64, bytes).await.expect("taken");
+        }
+        assert_eq!(file.read_at(0, 5_000_000).await.expect("read"), expected);
+        file.close().await.expect("closed");
+        assert_eq!(world.committed(), expected);
+    });
+}
+
+// -------------------------------------------------------------------------------------------------------- leases
+
+#[test]
+fn handles_of_one_client_share_the_lease_until_the_last_is_closed() {
+    run(|world| async move {
+        let client = world.client();
+        let first = create(&client, 1).await;
+        let second = client.open_for_write(FILE, false).await.expect("open");
+        let reader = client.open(Node::Inode(FILE)).await.expect("open");
+        first.append(content(10)).await.expect("taken");
+        assert_eq!(second.append(content(5)).await.expect("taken"), 10);
+        assert_eq!(reader.read_at(8, 4).await.expect("read"), [9, 10, 1, 2][..]);
+        first.close().await.expect("closed");
+        assert!(world.state().file.as_ref().expect("there").leased);
+        second.append(content(3)).await.expect("still leased");
+        second.close().await.expect("closed");
+        assert!(!world.state().file.as_ref().expect("there").leased);
+        assert_eq!(world.committed().len(), 18);
+        assert_eq!(world.seen("OpenForWrite").len(), 1);
+    });
+}
+
+#[test]
+fn a_handle_dropped_without_a_close_gives_its_lease_back_and_commits_nothing() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        file.flush().await.expect("flushed");
+        file.append(content(10)).await.expect("taken");
+        drop(file);
+        while world.state().file.as_ref().expect("there").leased {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(world.committed(), content(10));
+    });
+}
+
+#[test]
+fn a_lease_that_was_lost_is_taken_again_only_if_nobody_wrote_meanwhile() {
+    for another_wrote in [false, true] {
+        run(|world| async move {
+            let client = world.client();
+            written(&client, 1, content(10)).await;
+            let file = client.open_for_write(FILE, false).await.expect("open");
+            file.append(content(5)).await.expect("taken");
+            {
+                let mut state = world.state();
+                let file = state.file.as_mut().expect("there");
+                file.leased = false;
+                file.content_version += u64::from(another_wrote);
+            }
+            let closed = file.close().await;
+            match another_wrote {
+                false => assert_eq!(closed.expect("nobody was hurt").size_bytes, 15),
+                true => {
+                    assert_eq!(closed.expect_err("lost").kind, ErrorKind::Stale);
+                    assert_eq!(world.committed(), content(10));
+                }
+            }
+            assert!(!world.state().file.as_ref().expect("there").leased);
+        });
+    }
+}

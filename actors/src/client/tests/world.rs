@@ -1,0 +1,487 @@
+//! Masters and workers in memory, which lose, delay, refuse and damage what they are told to; under virtual time.
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::master::*;
+use curvine_protocol::worker::*;
+use curvine_protocol::*;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::super::route::Router;
+use super::super::{Client, ClientOptions};
+use crate::kit::{Answer, Ask, Body, Endpoint, MasterRef, Ports, WorkerRef};
+
+pub const BLOCK_BYTES: u64 = 16 << 20;
+pub const FILE: InodeId = InodeId(7);
+
+/// What happens to one call.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// Nothing out of the ordinary.
+    Pass,
+    /// It is refused, without an effect.
+    Refuse(Error),
+    /// It has its effect, and the reply is lost: the caller waits until its deadline.
+    LoseReply,
+    /// Reads: the bytes are damaged, longer than asked, without checksums.
+    Damage,
+    TooMany,
+    Unsummed,
+}
+
+/// A call as the world saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub at: &'static str,
+    pub call: &'static str,
+    pub sequence: u64,
+    pub body_bytes: usize,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub seen: Vec<Seen>,
+    /// By call's name and, for workers, their number: what happens to the next ones, in order. The last stays.
+    pub fates: HashMap<(&'static str, u32), VecDeque<Fate>>,
+    pub file: Option<File>,
+    pub directories_made: u32,
+    replies: HashMap<u64, Result<Stored>>,
+    pub blocks: HashMap<(u32, BlockId), (u32, Vec<u8>)>,
+    next_block: u64,
+    pub in_flight: usize,
+    pub in_flight_max: usize,
+}
+
+/// The one file there can be.
+#[derive(Clone, Debug)]
+pub struct File {
+    pub size_bytes: u64,
+    pub content_version: u64,
+    pub blocks: Vec<BlockRef>,
+    pub replicas: u8,
+    pub leased: bool,
+}
+
+#[derive(Clone)]
+enum Stored {
+    Entry(Entry),
+    Layout(FileLayout),
+    Done,
+}
+
+pub struct World {
+    pub state: Arc<Mutex<State>>,
+    /// Workers answer while this is true.
+    pub open: watch::Sender<bool>,
+}
+
+impl World {
+    pub fn new() -> World {
+        World {
+            state: Arc::default(),
+            open: watch::Sender::new(true),
+        }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("tests hold it shortly")
+    }
+
+    /// Decides about the next calls with this name.
+    pub fn fate(&self, call: &'static str, fates: impl IntoIterator<Item = Fate>) {
+        self.fate_at(0, call, fates);
+    }
+
+    /// As [`World::fate`], of one worker.
+    pub fn fate_at(&self, worker: u32, call: &'static str, fates: impl IntoIterator<Item = Fate>) {
+        self.state()
+            .fates
+            .insert((call, worker), fates.into_iter().collect());
+    }
+
+    pub fn seen(&self, call: &str) -> Vec<Seen> {
+        let state = self.state();
+        state
+            .seen
+            .iter()
+            .filter(|seen| seen.call == call)
+            .cloned()
+            .collect()
+    }
+
+    fn master(&self, address: &'static str) -> (String, MasterRef) {
+        let node = Node {
+            state: self.state.clone(),
+            open: self.open.subscribe(),
+            address,
+            worker: 0,
+        };
+        (address.to_owned(), Arc::new(node))
+    }
+
+    /// A client of masters at these addresses. Must be called in a `LocalSet`.
+    pub fn client_of(&self, masters: &[&'static str]) -> Client {
+        let masters = masters.iter().map(|address| self.master(address)).collect();
+        let (state, open) = (self.state.clone(), self.open.clone());
+        let workers = move |id: WorkerId| {
+            let node = Node {
+                state: state.clone(),
+                open: open.subscribe(),
+                address: if id.0 == 1 { "worker 1" } else { "worker 2" },
+                worker: id.0,
+            };
+            Some(Arc::new(node) as WorkerRef)
+        };
+        let router = Router::in_process(
+            masters,
+            Arc::new(workers),
+            ClientOptions::default(),
+            Ports::system(),
+        );
+        Client {
+            router,
+            files: Arc::default(),
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        self.client_of(&["m1"])
+    }
+
+    /// The committed content, from the first replica.
+    pub fn committed(&self) -> Vec<u8> {
+        let state = self.state();
+        let file = state.file.clone().expect("there is a file");
+        let mut content = Vec::new();
+        for block in &file.blocks {
+            let (_, bytes) = &state.blocks[&(1, block.id)];
+            content.extend_from_slice(&bytes[..block.len_bytes as usize]);
+        }
+        content.resize(file.size_bytes as usize, 0);
+        content
+    }
+}
+
+/// Runs a test under virtual time.
+pub fn run<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, test(World::new()));
+}
+
+/// A master or a worker.
+struct Node {
+    state: Arc<Mutex<State>>,
+    open: watch::Receiver<bool>,
+    address: &'static str,
+    /// 0 for a master.
+    worker: u32,
+}
+
+impl<C: Call> Endpoint<C> for Node {
+    fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
+        let deadline = Duration::from_millis(ask.context.deadline_ms.into());
+        let (state, mut open) = (self.state.clone(), self.open.clone());
+        let (address, worker) = (self.address, self.worker);
+        let answering = async move {
+            let fate = {
+                let mut state = state.lock().expect("short");
+                state.seen.push(Seen {
+                    at: address,
+                    call: C::NAME,
+                    sequence: ask.context.sequence,
+                    body_bytes: ask.body.len(),
+                });
+                state.in_flight += 1;
+                state.in_flight_max = state.in_flight_max.max(state.in_flight);
+                let fates = state.fates.get_mut(&(C::NAME, worker));
+                fates.and_then(|fates| match fates.len() {
+                    1 => fates.front().cloned(),
+                    _ => fates.pop_front(),
+                })
+            };
+            if worker != 0 {
+                let _ = open.wait_for(|open| *open).await;
+            }
+            let answer = match fate {
+                Some(Fate::Refuse(error)) => Err(error),
+                fate => {
+                    let (call, body) = (&ask.call as &dyn Any, &ask.body);
+                    let outcome =
+                        state
+                            .lock()
+                            .expect("short")
+                            .answer(worker, call, &ask.context, body, &fate);
+                    if matches!(fate, Some(Fate::LoseReply)) {
+                        std::future::pending::<()>().await;
+                    }
+                    outcome.map(|(reply, body)| {
+                        let reply = reply.downcast::<C::Reply>().expect("the reply of its call");
+                        Answer::with_body(*reply, Body::Bytes(body))
+                    })
+                }
+            };
+            answer
+        };
+        let state = self.state.clone();
+        Box::pin(async move {
+            // As a Peer does.
+            let answer = tokio::time::timeout(deadline, answering)
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Error::new(
+                        ErrorKind::Timeout,
+                        format!("{address} did not answer {}", C::NAME),
+                    ))
+                });
+            state.lock().expect("short").in_flight -= 1;
+            answer
+        })
+    }
+}
+
+type Reply = Result<(Box<dyn Any + Send>, Bytes)>;
+
+fn plain<T: Send + 'static>(reply: T) -> Reply {
+    Ok((Box::new(reply), Bytes::new()))
+}
+
+impl State {
+    fn answer(
+        &mut self,
+        worker: u32,
+        call: &dyn Any,
+        context: &CallContext,
+        body: &Bytes,
+        fate: &Option<Fate>,
+    ) -> Reply {
+        if let Some(call) = call.downcast_ref::<ReadBlock>() {
+            return self.read(worker, call, fate);
+        }
+        if let Some(call) = call.downcast_ref::<WriteBlock>() {
+            assert_eq!(crc32c(body), call.checksum);
+            let (generation, bytes) = self.blocks.entry((worker, call.block)).or_default();
+            if call.generation < *generation {
+                return Err(Error::new(ErrorKind::Stale, "an older generation"));
+            }
+            if call.generation > *generation {
+                *generation = call.generation;
+                bytes.truncate(call.base_len_bytes as usize);
+            }
+            let end = call.offset_bytes as usize + body.len();
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[call.offset_bytes as usize..end].copy_from_slice(body);
+            let len_bytes = bytes.len() as u64;
+            return plain(BlockWritten { len_bytes });
+        }
+        if let Some(call) = call.downcast_ref::<PutBlock>() {
+            self.blocks
+                .insert((worker, call.block), (call.generation, body.to_vec()));
+            return plain(BlockSealed {
+                len_bytes: body.len() as u64,
+            });
+        }
+        if call.is::<SealBlock>() {
+            return plain(BlockSealed { len_bytes: 0 });
+        }
+        if call.is::<GetRoutes>() {
+            return plain(Routes {
+                cluster: ClusterId(1),
+                leader: NodeId(1),
+                masters: Vec::new(),
+                workers: addresses(),
+            });
+        }
+        if call.is::<curvine_protocol::master::OpenFile>() {
+            return plain(self.layout(0)?);
+        }
+        if call.is::<Lookup>() {
+            let attr = self.attr()?;
+            return plain(Entry { attr, target: None });
+        }
+        let stored = match self.replies.get(&context.sequence) {
+            Some(stored) if context.sequence != 0 => stored.clone(),
+            _ => self.change(call),
+        };
+        self.replies.insert(context.sequence, stored.clone());
+        match stored? {
+            Stored::Entry(entry) => plain(entry),
+            Stored::Layout(layout) => plain(layout),
+            Stored::Done => plain(Done {}),
+        }
+    }
+
+    fn change(&mut self, call: &dyn Any) -> Result<Stored> {
+        if call.is::<MakeDir>() {
+            self.directories_made += 1;
+            let attr = attr(&File::empty(1), FileKind::Directory);
+            return Ok(Stored::Entry(Entry { attr, target: None }));
+        }
+        if let Some(call) = call.downcast_ref::<CreateFile>() {
+            self.file = Some(File {
+                leased: true,
+                ..File::empty(call.replicas.max(1))
+            });
+            self.add_block();
+            return Ok(Stored::Layout(self.layout(0)?));
+        }
+        if call.is::<OpenForWrite>() {
+            self.file()?.leased = true;
+            return Ok(Stored::Layout(self.layout(0)?));
+        }
+        if let Some(call) = call.downcast_ref::<AllocateBlocks>() {
+            self.leased()?;
+            while (self.file()?.blocks.len() as u32) < call.until_index {
+                self.add_block();
+            }
+            return Ok(Stored::Layout(self.layout(call.from_index as usize)?));
+        }
+        if let Some(call) = call.downcast_ref::<CommitFile>() {
+            let file = self.leased()?;
+            for commit in &call.blocks {
+                let block = &mut file.blocks[commit.index as usize];
+                assert_eq!(block.id, commit.id);
+                (block.len_bytes, block.generation) = (commit.len_bytes, commit.generation);
+            }
+            if !call.blocks.is_empty() || call.size_bytes != file.size_bytes {
+                file.content_version += 1;
+            }
+            file.size_bytes = call.size_bytes;
+            file.blocks
+                .truncate(call.size_bytes.div_ceil(BLOCK_BYTES) as usize);
+            file.leased = !call.close;
+            let attr = self.attr()?;
+            return Ok(Stored::Entry(Entry { attr, target: None }));
+        }
+        if call.is::<RenewSession>() || call.is::<EndSession>() {
+            return Ok(Stored::Done);
+        }
+        unreachable!("no test makes this call")
+    }
+
+    fn file(&mut self) -> Result<&mut File> {
+        self.file.as_mut().ok_or_else(|| Error::not_found("the file"))
+    }
+
+    fn leased(&mut self) -> Result<&mut File> {
+        match self.file()? {
+            file if file.leased => Ok(file),
+            _ => Err(Error::new(ErrorKind::Stale, "this client's lease has ended")),
+        }
+    }
+
+    fn add_block(&mut self) {
+        self.next_block += 1;
+        let id = BlockId(self.next_block);
+        let file = self.file.as_mut().expect("checked");
+        file.blocks.push(BlockRef {
+            id,
+            len_bytes: 0,
+            generation: 0,
+        });
+    }
+
+    fn attr(&mut self) -> Result<Attr> {
+        Ok(attr(self.file()?, FileKind::File))
+    }
+
+    fn layout(&mut self, from: usize) -> Result<FileLayout> {
+        let attr = self.attr()?;
+        let file = self.file()?;
+        let workers = (1..=u32::from(file.replicas)).map(WorkerId);
+        let blocks = file.blocks[from..].iter().map(|block| LocatedBlock {
+            block: *block,
+            workers: workers.clone().collect(),
+        });
+        Ok(FileLayout {
+            attr,
+            blocks: blocks.collect(),
+            workers: addresses(),
+            source: None,
+        })
+    }
+
+    fn read(&mut self, worker: u32, call: &ReadBlock, fate: &Option<Fate>) -> Reply {
+        let Some((generation, bytes)) = self.blocks.get(&(worker, call.block)) else {
+            return Err(Error::new(ErrorKind::NotFound, "not on this worker"));
+        };
+        if *generation < call.generation {
+            return Err(Error::new(ErrorKind::Stale, "an older generation"));
+        }
+        let start = (call.offset_bytes as usize).min(bytes.len());
+        let end = (start + call.len_bytes as usize).min(bytes.len());
+        let mut body = bytes[start..end].to_vec();
+        if matches!(fate, Some(Fate::TooMany)) {
+            body.push(1);
+        }
+        let mut checksums = Vec::new();
+        let mut at = 0;
+        while at < body.len() {
+            let take = (CHUNK_BYTES as usize - (start + at) % CHUNK_BYTES as usize).min(body.len() - at);
+            checksums.push(crc32c(&body[at..at + take]));
+            at += take;
+        }
+        match fate {
+            Some(Fate::Damage) => body[0] ^= 1,
+            Some(Fate::Unsummed) => checksums.clear(),
+            _ => {}
+        }
+        let data = BlockData {
+            offset_bytes: call.offset_bytes,
+            checksums,
+        };
+        Ok((Box::new(data), body.into()))
+    }
+}
+
+impl File {
+    pub fn empty(replicas: u8) -> File {
+        File {
+            size_bytes: 0,
+            content_version: 0,
+            blocks: Vec::new(),
+            replicas,
+            leased: false,
+        }
+    }
+}
+
+fn addresses() -> Vec<WorkerAddress> {
+    let address = |id| WorkerAddress {
+        id: WorkerId(id),
+        address: format!("worker {id}"),
+    };
+    vec![address(1), address(2)]
+}
+
+fn attr(file: &File, kind: FileKind) -> Attr {
+    Attr {
+        inode: FILE,
+        kind,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        size_bytes: file.size_bytes,
+        atime_ns: 0,
+        mtime_ns: 0,
+        ctime_ns: 0,
+        btime_ns: 0,
+        rdev: 0,
+        block_bytes: BLOCK_BYTES,
+        replicas: file.replicas,
+        content_version: file.content_version,
+        ufs: None,
+    }
+}

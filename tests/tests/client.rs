@@ -1,0 +1,170 @@
+//! The Rust client against a real node: its examples, and what two clients see of each other.
+
+#[path = "../../actors/examples/tour.rs"]
+#[allow(dead_code, reason = "the example has a main of its own")]
+mod tour;
+
+use curvine_actors::client::{Client, ClientOptions, CreateOptions, OpenFile};
+use curvine_protocol::master::IfExists;
+use curvine_protocol::{CurvinePath, ErrorKind, Result};
+use curvine_tests::process::Node;
+use tempfile::TempDir;
+
+struct Cluster {
+    node: Node,
+    _scratch: TempDir,
+}
+
+impl Cluster {
+    fn start() -> Cluster {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let node = Node::start_all(scratch.path(), &[]);
+        Cluster {
+            node,
+            _scratch: scratch,
+        }
+    }
+
+    async fn client(&self) -> Client {
+        let client = Client::connect([self.node.master()], ClientOptions::default()).await;
+        client.expect("the node is ready")
+    }
+}
+
+fn path(text: &str) -> CurvinePath {
+    CurvinePath::parse(text).expect("a valid path")
+}
+
+/// Blocks small enough that a test crosses many.
+async fn create(client: &Client, at: &str) -> OpenFile {
+    let options = CreateOptions {
+        block_bytes: 64 << 10,
+        if_exists: IfExists::Open,
+        ..CreateOptions::default()
+    };
+    client.create(path(at), options).await.expect("created")
+}
+
+fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
+    outcome.err().map(|error| error.kind)
+}
+
+#[tokio::test]
+async fn the_tour_of_the_documentation_runs() {
+    let cluster = Cluster::start();
+    let bucket = tempfile::tempdir().expect("a scratch directory");
+    tour::tour(cluster.node.master(), bucket.path())
+        .await
+        .expect("a good tour");
+}
+
+#[tokio::test]
+async fn a_second_writer_is_refused_until_the_first_one_closes_or_ends() {
+    let cluster = Cluster::start();
+    let (first, second) = (cluster.client().await, cluster.client().await);
+    let file = create(&first, "/f").await;
+    file.append("mine".into()).await.expect("taken");
+    let refused = second
+        .open_for_write(path("/f"), false)
+        .await
+        .err()
+        .expect("it is being written");
+    assert_eq!(refused.kind, ErrorKind::LeaseConflict);
+    assert!(
+        refused.message.starts_with("/f: another client (")
+            && refused
+                .message
+                .ends_with(") has it open for writing; try again when it is closed"),
+        "{refused}"
+    );
+    file.close().await.expect("closed");
+    let file = second.open_for_write(path("/f"), false).await.expect("free");
+    file.append(" and mine".into()).await.expect("taken");
+    file.flush().await.expect("flushed");
+    assert_eq!(&first.read(path("/f")).await.expect("read")[..], b"mine and mine");
+    file.append(" never told".into()).await.expect("taken");
+    second.close().await;
+    let file = first.open_for_write(path("/f"), false).await.expect("free again");
+    assert_eq!(file.size_now(), 13);
+}
+
+#[tokio::test]
+async fn what_a_dead_writer_committed_is_readable_and_what_it_did_not_never_shows() {
+    let cluster = Cluster::start();
+    let (dying, living) = (cluster.client().await, cluster.client().await);
+    let committed = vec![b'c'; 150_000];
+    let file = create(&dying, "/f").await;
+    file.append(committed.clone().into()).await.expect("taken");
+    file.flush().await.expect("flushed");
+    // Over what is committed, and behind it: read back here, so that it has arrived at the worker.
+    file.write_at(140_000, vec![b'x'; 30_000].into())
+        .await
+        .expect("taken");
+    assert_eq!(file.read_at(169_999, 10).await.expect("arrived"), "x");
+    dying.close().await;
+
+    let seen = living.read(path("/f")).await.expect("read");
+    assert_eq!(seen.len(), 150_000);
+    assert_eq!(seen[..140_000], committed[..140_000]);
+    // The next writer leaves a gap behind the end; nothing of the dead one's shows in it.
+    let file = living.open_for_write(path("/f"), false).await.expect("free");
+    file.write_at(180_000, "end".into()).await.expect("taken");
+    file.close().await.expect("closed");
+    let seen = living.read(path("/f")).await.expect("read");
+    assert_eq!(seen.len(), 180_003);
+    assert!(seen[150_000..180_000].iter().all(|byte| *byte == 0));
+}
+
+#[tokio::test]
+async fn a_gap_in_a_new_block_of_a_dead_writer_is_zeros() {
+    let cluster = Cluster::start();
+    let (dying, living) = (cluster.client().await, cluster.client().await);
+    let file = create(&dying, "/f").await;
+    file.append(vec![b'x'; 50_000].into()).await.expect("taken");
+    assert_eq!(file.read_at(49_999, 10).await.expect("arrived"), "x");
+    dying.close().await;
+    let file = create(&living, "/f").await;
+    assert_eq!(file.size_now(), 0);
+    file.write_at(60_000, "end".into()).await.expect("taken");
+    file.close().await.expect("closed");
+    let seen = living.read(path("/f")).await.expect("read");
+    assert!(seen[..60_000].iter().all(|byte| *byte == 0));
+    assert_eq!(&seen[60_000..], b"end");
+}
+
+#[tokio::test]
+async fn an_unlinked_file_stays_for_the_client_that_has_it_open() {
+    let cluster = Cluster::start();
+    let client = cluster.client().await;
+    let file = create(&client, "/f").await;
+    file.append("still here".into()).await.expect("taken");
+    client.unlink(path("/f"), true).await.expect("unlinked");
+    assert_eq!(kind(client.stat(path("/f")).await), Some(ErrorKind::NotFound));
+    file.append(", and longer".into()).await.expect("taken");
+    file.close().await.expect("closed");
+    assert_eq!(
+        &file.read_at(0, 100).await.expect("read")[..],
+        b"still here, and longer"
+    );
+    client.release_inode(file.inode()).await.expect("released");
+    assert_eq!(kind(client.stat(file.inode()).await), Some(ErrorKind::Stale));
+}
+
+#[tokio::test]
+async fn where_nobody_listens_the_error_names_the_address_and_what_to_check() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let error = Client::connect([address.clone()], ClientOptions::default()).await;
+    let error = error.err().expect("nobody is there");
+    assert_eq!(error.kind, ErrorKind::Unreachable);
+    assert!(
+        error
+            .message
+            .starts_with(&format!("no master answers at {address}: "))
+            && error
+                .message
+                .ends_with("Is `curvine-node` running there, and is --master (or CURVINE_MASTER) right?"),
+        "{error}"
+    );
+}

@@ -1,0 +1,101 @@
+//! Random operations against the reference model: the model against this machine's own file systems, which proves the
+//! model; then Curvine against the model.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use curvine_actors::client::{Client, ClientOptions};
+use curvine_tests::directory::Directory;
+use curvine_tests::process::{Node, text};
+use curvine_tests::random::{Mix, check};
+use curvine_tests::remote::Remote;
+
+const BLOCK_BYTES: u64 = 64 << 10;
+
+const MIX: Mix = Mix {
+    ops: 400,
+    block_bytes: BLOCK_BYTES,
+    file_bytes_max: 5 * BLOCK_BYTES,
+    restart_every: 0,
+};
+
+/// Runs every sequence in a directory of its own below `root`.
+fn check_directory(root: &Path, seeds: u64) {
+    let scratch = tempfile::tempdir_in(root).expect("a scratch directory");
+    check(1..=seeds, MIX, |seed, attempt| {
+        let directory = scratch.path().join(format!("{seed}-{attempt}"));
+        std::fs::create_dir(&directory).expect("a fresh directory");
+        Directory::new(&directory, |_| ())
+    });
+}
+
+#[test]
+fn the_model_is_what_this_machine_does_on_disk() {
+    check_directory(Path::new(env!("CARGO_TARGET_TMPDIR")), 150);
+}
+
+#[test]
+fn the_model_is_what_this_machine_does_in_memory() {
+    check_directory(Path::new("/dev/shm"), 150);
+}
+
+fn check_client(seeds: std::ops::RangeInclusive<u64>, mix: Mix) {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let node = Rc::new(RefCell::new(Node::start_all(scratch.path(), &[])));
+    let runtime = Arc::new(tokio::runtime::Runtime::new().expect("threads"));
+    let connect = || {
+        let master = node.borrow().master().to_owned();
+        let client = runtime.block_on(Client::connect([master], ClientOptions::default()));
+        client.expect("the node is ready")
+    };
+    let clients = (connect(), connect());
+    check(seeds, mix, |seed, attempt| {
+        let node = node.clone();
+        let restart = move |kill: bool| {
+            let mut node = node.borrow_mut();
+            if kill {
+                node.kill()
+            } else {
+                node.stop()
+            }
+            node.start_again();
+        };
+        let root = format!("/{seed}-{attempt}");
+        Remote::new(runtime.clone(), clients.clone(), &root, BLOCK_BYTES, restart).expect("a fresh directory")
+    });
+}
+
+#[test]
+fn through_the_client_curvine_is_what_the_model_is() {
+    check_client(1..=40, MIX);
+}
+
+#[test]
+fn what_was_done_before_a_stop_or_a_kill_is_there_after_it() {
+    let mix = Mix {
+        ops: 250,
+        restart_every: 25,
+        ..MIX
+    };
+    check_client(1_001..=1_006, mix);
+}
+
+/// A configuration whose files have small blocks, for those who cannot say so when they create one.
+fn small_blocks(scratch: &Path) -> std::path::PathBuf {
+    let config = scratch.join("curvine.toml");
+    std::fs::write(&config, "[master]\nblock_size = \"64KiB\"\n").expect("written");
+    config
+}
+
+#[test]
+fn through_a_mount_curvine_is_what_the_model_is() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let (config, mount_point) = (small_blocks(scratch.path()), scratch.path().join("mnt"));
+    let _node = Node::start_all(
+        &scratch.path().join("data"),
+        &["--config", text(&config), "--mount-point", text(&mount_point)],
+    );
+    check_directory(&mount_point, 30);
+}
