@@ -283,7 +283,7 @@ impl OpenFile {
 }
 
 impl Handle {
-    fn new(shared: Arc<Shared>, writes: bool) -> OpenFile {
+    fn open(shared: Arc<Shared>, writes: bool) -> OpenFile {
         OpenFile {
             handle: Arc::new(Handle {
                 shared,

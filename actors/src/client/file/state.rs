@@ -88,7 +88,7 @@ impl Block {
 
 impl Block {
     /// As the masters have it.
-    pub fn as_committed(self) -> LocatedBlock {
+    pub fn into_committed(self) -> LocatedBlock {
         self.located
     }
 }

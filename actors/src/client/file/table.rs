@@ -80,6 +80,6 @@ impl Files {
             }
             state.writers += u32::from(writes);
         }
-        Handle::new(shared, writes)
+        Handle::open(shared, writes)
     }
 }

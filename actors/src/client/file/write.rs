@@ -369,7 +369,7 @@ impl Shared {
         let writers = state.writers;
         let layout = FileLayout {
             attr: state.attr.clone(),
-            blocks: state.blocks.drain(..).map(Block::as_committed).collect(),
+            blocks: state.blocks.drain(..).map(Block::into_committed).collect(),
             workers: std::mem::take(&mut state.workers),
             source: None,
         };

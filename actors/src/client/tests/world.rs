@@ -214,7 +214,7 @@ impl<C: Call> Endpoint<C> for Node {
             if worker != 0 {
                 let _ = open.wait_for(|open| *open).await;
             }
-            let answer = match fate {
+            match fate {
                 Some(Fate::Refuse(error)) => Err(error),
                 fate => {
                     let (call, body) = (&ask.call as &dyn Any, &ask.body);
@@ -231,8 +231,7 @@ impl<C: Call> Endpoint<C> for Node {
                         Answer::with_body(*reply, Body::Bytes(body))
                     })
                 }
-            };
-            answer
+            }
         };
         let state = self.state.clone();
         Box::pin(async move {
