@@ -1,6 +1,6 @@
 //! `cv`: the command line of Curvine.
 //!
-//! One command, one file in [`commands`]. A command gets a [`Shell`]: the connection, the terminal and the manner of
+//! One command, one file in [`commands`]. A command gets a [`Shell`](shell::Shell): the connection, the terminal and the manner of
 //! answering (text or JSON). Exit codes: 0 done, 1 refused by the file system, 2 wrong use, 3 the cluster cannot be
 //! reached, 4 data or disk trouble, 5 a defect, 130 interrupted, 141 nobody reads the output.
 

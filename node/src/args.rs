@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDR")]
     advertise: Option<String>,
 
-    /// The worker's data directories: [MEM:1GB]DIR,[SSD:100GB]DIR,[HDD]DIR [default: one SSD directory in --data-dir].
+    /// The worker's data directories: `[MEM:1GB]DIR,[SSD:100GB]DIR,[HDD]DIR` [default: one SSD directory in --data-dir].
     #[arg(long, value_name = "DIRS")]
     data_dirs: Option<String>,
 

@@ -1,6 +1,6 @@
 //! The master service: what clients and workers ask of a master.
 //!
-//! Calls that change the namespace are [`Mutation`]s: they become an [`Op`](crate::op::Op) in the replicated log
+//! Calls that change the namespace are [`Mutation`]s: they become an [`Op`] in the replicated log
 //! and are answered only after commit and apply. Every other call is answered from the leader's state.
 
 use std::collections::BTreeMap;

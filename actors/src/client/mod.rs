@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`route`]: masters and workers, retries, sequences.
-//! - [`file`]: open files.
+//! - [`mod@file`]: open files.
 //!
 //! # Errors
 //! Every call gives [`Error`]: decide by its `kind`, show its message. Kinds that may pass (`Unreachable`, `Timeout`,
