@@ -4,12 +4,15 @@
 //! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets.
 //!
 //! Invariants: keys are relative to the mount's root, have no leading slash and name nothing above it; a read is of one
-//! version of the object or fails; every call is bounded by timeouts and a number of retries.
+//! version of the object or fails; every call is bounded by timeouts and a number of retries; a version is the same
+//! whether a listing, a question or a read said it.
 
 pub mod fault;
 pub mod uri;
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +22,7 @@ use curvine_protocol::path::check_name;
 use curvine_protocol::{Error, ErrorKind, FileKind, Result, UfsVersion};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use opendal::layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer};
+use opendal::layers::{ConcurrentLimitLayer, RetryEvent, RetryLayer, TimeoutLayer};
 use opendal::options::ReaderOptions;
 use opendal::{Entry, Metadata, Operator};
 
@@ -32,6 +35,8 @@ const IO_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRIES: usize = 3;
 /// Requests in flight to one mount from one node.
 const REQUESTS_MAX: usize = 256;
+/// Objects asked for one by one at the same time, where a listing does not say enough.
+const STATS_AT_ONCE: usize = 32;
 
 pub type ByteStream = BoxStream<'static, Result<Bytes>>;
 
@@ -41,8 +46,12 @@ pub struct Ufs {
     operator: Operator,
     /// For messages: the URI, which has no secrets.
     uri: String,
-    /// Whether a conditional read can be trusted to check the ETag.
+    /// Whether a read can be made conditional on an ETag. Some servers ignore that silently.
     if_match: bool,
+    /// Whether objects have ETags, also where a listing leaves them out.
+    has_etags: bool,
+    /// Requests that had to be repeated.
+    retries: Arc<AtomicU64>,
 }
 
 impl Ufs {
@@ -56,6 +65,8 @@ impl Ufs {
 
     pub fn open_parts(uri: &str, options: &std::collections::BTreeMap<String, String>) -> Result<Ufs> {
         let target = uri::parse(uri, options)?;
+        let retries = Arc::new(AtomicU64::new(0));
+        let counter = retries.clone();
         let operator = Operator::via_iter(target.scheme, target.options)
             .map_err(|error| Fault { uri, key: "" }.of(&error))?
             .layer(
@@ -68,14 +79,18 @@ impl Ufs {
                     .with_max_times(RETRIES)
                     .with_min_delay(Duration::from_millis(100))
                     .with_max_delay(Duration::from_secs(2))
-                    .with_jitter(),
+                    .with_jitter()
+                    .with_notify(move |_: RetryEvent<'_>| {
+                        counter.fetch_add(1, Ordering::AcqRel);
+                    }),
             )
             .layer(ConcurrentLimitLayer::new(REQUESTS_MAX));
-        let if_match = target.scheme == "s3";
         Ok(Ufs {
             operator,
             uri: uri.to_owned(),
-            if_match,
+            if_match: target.scheme == "s3",
+            has_etags: ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme),
+            retries,
         })
     }
 
@@ -85,9 +100,19 @@ impl Ufs {
 
     /// The version of an object; none if there is no such object.
     pub async fn stat(&self, key: &str) -> Result<Option<UfsVersion>> {
-        match self.operator.stat(key).await {
-            Ok(metadata) if metadata.is_file() => Ok(Some(version(&metadata))),
+        match self.ask(key).await {
+            Ok(Some(metadata)) if metadata.is_file() => Ok(Some(version(&metadata))),
             Ok(_) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask(&self, key: &str) -> Result<Option<Metadata>> {
+        let Some(path) = object_path(key) else {
+            return Ok(None);
+        };
+        match self.operator.stat(&path).await {
+            Ok(metadata) => Ok(Some(metadata)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(self.fault(key, error)),
         }
@@ -96,37 +121,36 @@ impl Ufs {
     /// What a name is: an object, or a directory if it has something below it or a marker. An object wins.
     pub async fn find(&self, key: &str) -> Result<Option<UfsObject>> {
         let name = key.rsplit('/').next().unwrap_or(key).to_owned();
-        if let Some(version) = self.stat(key).await? {
-            return Ok(Some(UfsObject {
-                name,
-                kind: FileKind::File,
-                version: Some(version),
-            }));
-        }
-        match self.operator.stat(&format!("{key}/")).await {
-            Ok(_) => {
-                return Ok(Some(UfsObject {
-                    name,
-                    kind: FileKind::Directory,
-                    version: None,
-                }));
+        let found = |kind, version| Ok(Some(UfsObject { name, kind, version }));
+        let failure = match self.ask(key).await {
+            Ok(Some(metadata)) if metadata.is_file() => {
+                return found(FileKind::File, Some(version(&metadata)));
             }
-            Err(error) if is_absent(&error) => {}
-            Err(error) => return Err(self.fault(key, error)),
-        }
-        let below = self.operator.lister_with(&format!("{key}/")).limit(1).await;
-        let mut below = match below {
-            Err(error) if is_absent(&error) => return Ok(None),
-            below => below.map_err(|error| self.fault(key, error))?,
+            Ok(Some(metadata)) if metadata.is_dir() => return found(FileKind::Directory, None),
+            // Neither: a socket, a device.
+            Ok(Some(_)) => return Ok(None),
+            Ok(None) => None,
+            // Some servers stumble over the name of what is only a prefix to them.
+            Err(error) if error.kind == ErrorKind::Ufs => Some(error),
+            Err(error) => return Err(error),
         };
-        match below.try_next().await {
-            Ok(Some(_)) => Ok(Some(UfsObject {
-                name,
-                kind: FileKind::Directory,
-                version: None,
-            })),
-            Ok(None) => Ok(None),
-            Err(error) if is_absent(&error) => Ok(None),
+        match (self.has_below(key).await?, failure) {
+            (true, _) => found(FileKind::Directory, None),
+            (false, None) => Ok(None),
+            (false, Some(error)) => Err(error),
+        }
+    }
+
+    /// Whether there is a directory: something below the key, or a marker.
+    async fn has_below(&self, key: &str) -> Result<bool> {
+        let below = self.operator.lister_with(&directory_path(key)).limit(1).await;
+        let first = match below {
+            Ok(mut below) => below.try_next().await,
+            Err(error) => Err(error),
+        };
+        match first {
+            Ok(first) => Ok(first.is_some()),
+            Err(error) if is_absent(&error) => Ok(false),
             Err(error) => Err(self.fault(key, error)),
         }
     }
@@ -135,25 +159,31 @@ impl Ufs {
     ///
     /// Objects whose names cannot be file names are left out and counted in the second value.
     pub async fn list(&self, key: &str) -> Result<(Vec<UfsObject>, usize)> {
+        let absent = |error: &opendal::Error| is_absent(error) && !key.is_empty();
+        let entries = match self.operator.lister(&directory_path(key)).await {
+            Err(error) if absent(&error) => return Ok((Vec::new(), 0)),
+            entries => entries.map_err(|error| self.fault(key, error))?,
+        };
         let directory = if key.is_empty() {
             "/".to_owned()
         } else {
             format!("{key}/")
         };
-        let mut entries = match self.operator.lister(&directory).await {
-            Err(error) if is_absent(&error) && !key.is_empty() => return Ok((Vec::new(), 0)),
-            entries => entries.map_err(|error| self.fault(key, error))?,
-        };
+        let mut listed = std::pin::pin!(
+            entries
+                .map(|entry| async {
+                    match entry {
+                        Ok(entry) => self.object(&directory, entry).await,
+                        Err(error) if absent(&error) => Ok(Listed::Itself),
+                        Err(error) => Err(self.fault(key, error)),
+                    }
+                })
+                .buffered(STATS_AT_ONCE)
+        );
         let mut objects = std::collections::BTreeMap::new();
         let mut skipped = 0;
-        loop {
-            let entry = match entries.try_next().await {
-                Ok(Some(entry)) => entry,
-                Ok(None) => break,
-                Err(error) if is_absent(&error) && !key.is_empty() => break,
-                Err(error) => return Err(self.fault(key, error)),
-            };
-            match self.object(&directory, entry).await? {
+        while let Some(listed) = listed.try_next().await? {
+            match listed {
                 Listed::Itself => {}
                 Listed::Unusable => skipped += 1,
                 Listed::Object(object) => {
@@ -189,8 +219,15 @@ impl Ufs {
                 version: None,
             }));
         }
-        // Some services list names alone.
-        let version = match metadata.last_modified().is_some() || metadata.etag().is_some() {
+        if object_path(path).is_none() {
+            return Ok(Listed::Unusable);
+        }
+        // Some services list names alone, some servers no ETags: the version would not be the one of a question.
+        let whole = match self.has_etags {
+            true => metadata.etag().is_some(),
+            false => metadata.last_modified().is_some(),
+        };
+        let version = match whole {
             true => Some(version(metadata)),
             false => self.stat(path).await?,
         };
@@ -208,45 +245,74 @@ impl Ufs {
     /// The bytes of a range of one version of an object, as they arrive.
     ///
     /// # Errors
-    /// `UfsChanged` if the object is not this version: at the start, or at the end of the stream where the service has
-    /// no conditional reads.
+    /// `UfsChanged` if the object is not this version: before the first byte, or at the end of the stream where it
+    /// could have changed on the way.
     pub async fn read(&self, key: &str, range: Range<u64>, expected: &UfsVersion) -> Result<ByteStream> {
-        let etag = expected.etag.as_ref().filter(|_| self.if_match);
-        let options = ReaderOptions::default();
-        let options = match etag {
-            Some(etag) => ReaderOptions {
-                if_match: Some(format!("\"{etag}\"")),
-                ..options
-            },
-            None => options,
-        };
-        let reader = self
-            .operator
-            .reader_options(key, options)
-            .await
-            .map_err(|error| self.fault(key, error))?;
-        let changed = self.changed(key);
         let wanted = range.end - range.start;
-        let this = self.clone();
-        let (key, expected) = (key.to_owned(), expected.clone());
-        let stream = reader
-            .into_bytes_stream(range)
-            .await
-            .map_err(|error| self.fault(&key, error))?;
-        let failed = {
-            let (this, key) = (self.clone(), key.clone());
+        let etag = expected.etag.as_ref().filter(|_| self.if_match);
+        let options = ReaderOptions {
+            if_match: etag.map(|etag| format!("\"{etag}\"")),
+            ..ReaderOptions::default()
+        };
+        let retries_before = self.retries.load(Ordering::Acquire);
+        let path = object_path(key).ok_or_else(|| self.changed(key))?;
+        let opened = async {
+            self.operator
+                .reader_options(&path, options)
+                .await?
+                .into_bytes_stream(range)
+                .await
+        };
+        let mut stream = opened.await.map_err(|error| self.fault(key, error))?;
+        // This sends the request. What answers it says which version its bytes are of.
+        let told = match stream.metadata().await {
+            Ok(metadata) if metadata.etag().is_some() => Some(version(&metadata)),
+            Ok(_) => None,
+            Err(error) if error.kind() == opendal::ErrorKind::Unsupported => None,
+            Err(error) if is_absent(&error) => return Err(self.changed(key)),
+            Err(error) => return Err(self.fault(key, error)),
+        };
+        let is_told = told.is_some();
+        let now = match told {
+            Some(told) => Some(told),
+            None => self.stat(key).await?,
+        };
+        if now.as_ref() != Some(expected) {
+            return Err(self.changed(key));
+        }
+        let (this, key) = (self.clone(), key.to_owned());
+        let pieces = stream.map_err({
+            let (this, key) = (this.clone(), key.clone());
             move |error: std::io::Error| match error.downcast::<opendal::Error>() {
                 Ok(error) => this.fault(&key, error),
                 Err(error) => Error::new(ErrorKind::Ufs, format!("{}: reading `{key}`: {error}", this.uri)),
             }
-        };
-        let pieces = stream.map_err(failed);
-        // What a conditional read does not check, is checked when the last byte is here.
-        let checked = async_stream(pieces, wanted, changed, move || {
+        });
+        let (changed, expected) = (self.changed(&key), expected.clone());
+        let checked = checked_at_the_end(pieces, wanted, changed, move || {
             let (this, key, expected) = (this.clone(), key.clone(), expected.clone());
-            async move { Ok(this.stat(&key).await?.as_ref() == Some(&expected)) }
+            async move {
+                // One answer from beginning to end is of one version. A request repeated half-way may not be.
+                if is_told && this.retries.load(Ordering::Acquire) == retries_before {
+                    return Ok(true);
+                }
+                Ok(this.stat(&key).await?.as_ref() == Some(&expected))
+            }
         });
         Ok(checked)
+    }
+
+    /// The path of an object that is to be made.
+    fn storable(&self, key: &str) -> Result<String> {
+        object_path(key).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "{}: `{key}`: an object's name cannot end with white space",
+                    self.uri
+                ),
+            )
+        })
     }
 
     fn changed(&self, key: &str) -> Error {
@@ -262,9 +328,10 @@ impl Ufs {
     /// Writes a whole object; says which version that made. Nothing is visible before it is complete.
     pub async fn write(&self, key: &str, mut content: ByteStream) -> Result<UfsVersion> {
         const PART_BYTES: usize = 8 << 20;
+        let path = self.storable(key)?;
         let writer = self
             .operator
-            .writer_with(key)
+            .writer_with(&path)
             .chunk(PART_BYTES)
             .concurrent(4)
             .await;
@@ -289,7 +356,7 @@ impl Ufs {
 
     pub async fn delete(&self, key: &str) -> Result<()> {
         self.operator
-            .delete(key)
+            .delete(&self.storable(key)?)
             .await
             .map_err(|error| self.fault(key, error))
     }
@@ -297,14 +364,14 @@ impl Ufs {
     /// Removes a directory's marker, where there is one.
     pub async fn delete_dir(&self, key: &str) -> Result<()> {
         self.operator
-            .delete(&format!("{key}/"))
+            .delete(&directory_path(key))
             .await
             .map_err(|error| self.fault(key, error))
     }
 
     pub async fn make_dir(&self, key: &str) -> Result<()> {
         self.operator
-            .create_dir(&format!("{key}/"))
+            .create_dir(&directory_path(key))
             .await
             .map_err(|error| self.fault(key, error))
     }
@@ -313,7 +380,7 @@ impl Ufs {
     pub async fn delete_tree(&self, key: &str) -> Result<()> {
         let below = self
             .operator
-            .delete_with(&format!("{key}/"))
+            .delete_with(&directory_path(key))
             .recursive(true)
             .await;
         below.map_err(|error| self.fault(key, error))
@@ -321,7 +388,11 @@ impl Ufs {
 
     /// Every object below a directory, by key.
     pub async fn keys_below(&self, key: &str) -> Result<Vec<String>> {
-        let all = self.operator.list_with(&format!("{key}/")).recursive(true).await;
+        let all = self
+            .operator
+            .list_with(&directory_path(key))
+            .recursive(true)
+            .await;
         let all = all.map_err(|error| self.fault(key, error))?;
         Ok(all
             .into_iter()
@@ -332,16 +403,17 @@ impl Ufs {
 
     /// Copies one object, inside the service where it can.
     pub async fn copy(&self, from: &str, to: &str) -> Result<()> {
-        match self.operator.copy(from, to).await {
+        let (source, target) = (self.storable(from)?, self.storable(to)?);
+        match self.operator.copy(&source, &target).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == opendal::ErrorKind::Unsupported => {
                 let content = self
                     .operator
-                    .read(from)
+                    .read(&source)
                     .await
                     .map_err(|error| self.fault(from, error))?;
                 self.operator
-                    .write(to, content)
+                    .write(&target, content)
                     .await
                     .map(|_| ())
                     .map_err(|error| self.fault(to, error))
@@ -374,7 +446,7 @@ enum Listed {
 }
 
 /// Passes the pieces on; at the end, fails if fewer came than were wanted or the object is another one by now.
-fn async_stream<S, C, F>(pieces: S, wanted: u64, changed: Error, check: C) -> ByteStream
+fn checked_at_the_end<S, C, F>(pieces: S, wanted: u64, changed: Error, check: C) -> ByteStream
 where
     S: futures::Stream<Item = Result<Bytes>> + Send + 'static,
     C: Fn() -> F + Send + 'static,
@@ -406,6 +478,19 @@ where
     .boxed()
 }
 
+/// How OpenDAL is told of an object. It cuts white space off both ends of a path: a leading slash keeps it there in
+/// front; none for a name that ends with it, which would mean another object.
+fn object_path(key: &str) -> Option<String> {
+    (!key.ends_with(char::is_whitespace)).then(|| format!("/{key}"))
+}
+
+fn directory_path(key: &str) -> String {
+    match key {
+        "" => "/".to_owned(),
+        key => format!("/{key}/"),
+    }
+}
+
 fn is_absent(error: &opendal::Error) -> bool {
     matches!(
         error.kind(),
@@ -414,14 +499,20 @@ fn is_absent(error: &opendal::Error) -> bool {
 }
 
 fn version(metadata: &Metadata) -> UfsVersion {
+    let etag = metadata
+        .etag()
+        .map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
+    let mtime_ms = metadata
+        .last_modified()
+        .map_or(0, |at| at.into_inner().as_millisecond());
     UfsVersion {
         size_bytes: metadata.content_length(),
-        mtime_ms: metadata
-            .last_modified()
-            .map_or(0, |at| at.into_inner().as_millisecond()),
-        etag: metadata
-            .etag()
-            .map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned()),
+        // Listings have milliseconds, headers of HTTP have not.
+        mtime_ms: match etag {
+            Some(_) => mtime_ms - mtime_ms.rem_euclid(1_000),
+            None => mtime_ms,
+        },
+        etag,
     }
 }
 
