@@ -200,6 +200,21 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
     let (authority, path) = rest
         .split_once('/')
         .map_or((rest, ""), |(authority, path)| (authority, path));
+    if authority.contains('@') {
+        // The URI is shown to everybody and may be in logs by now: it is not repeated.
+        return Err(Error::invalid(format!(
+            "{name}://...: credentials have no place in a URI, which everybody sees; give them as options with -o"
+        )));
+    }
+    if let Some(endpoint) = options.get("endpoint")
+        && endpoint
+            .split_once("://")
+            .is_some_and(|(_, host)| host.split('/').next().is_some_and(|host| host.contains('@')))
+    {
+        return Err(Error::invalid(
+            "option `endpoint`: credentials have no place in an endpoint, which everybody sees; give them as options of their own",
+        ));
+    }
     let path = urlencoding::decode(path).map_err(|_| Error::invalid(format!("`{uri}`: bad % escape")))?;
     if path.split('/').any(|part| part == ".." || part == ".") || path.contains('\0') {
         return Err(Error::invalid(format!(
@@ -249,14 +264,46 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
         ));
     }
     all.insert("root".to_owned(), format!("/{root}"));
-    if scheme.service == "s3" && !all.contains_key("region") && std::env::var_os("AWS_REGION").is_none() {
-        // Servers of one's own have no regions, but the signature names one.
-        all.insert("region".to_owned(), "us-east-1".to_owned());
+    if scheme.service == "s3" && !all.contains_key("region") {
+        let profile = all.get("profile").cloned();
+        all.insert("region".to_owned(), aws_region(profile.as_deref()));
     }
     Ok(Target {
         scheme: scheme.service,
         options: all.into_iter().collect(),
     })
+}
+
+/// The region as the tools of AWS find it: from the environment, then from the profile.
+fn aws_region(profile: Option<&str>) -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let of_profile = || {
+        let file = variable("AWS_CONFIG_FILE").or_else(|| Some(variable("HOME")? + "/.aws/config"))?;
+        let profile = profile.map(str::to_owned).or_else(|| variable("AWS_PROFILE"));
+        region_in(
+            &std::fs::read_to_string(file).ok()?,
+            profile.as_deref().unwrap_or("default"),
+        )
+    };
+    variable("AWS_REGION")
+        .or_else(|| variable("AWS_DEFAULT_REGION"))
+        .or_else(of_profile)
+        // Servers of one's own have no regions, but the signature names one.
+        .unwrap_or_else(|| "us-east-1".to_owned())
+}
+
+/// The region that a profile names in the text of a configuration file.
+fn region_in(text: &str, profile: &str) -> Option<String> {
+    let titles = [format!("[{profile}]"), format!("[profile {profile}]")];
+    text.lines()
+        .map(str::trim)
+        .skip_while(|line| !titles.iter().any(|title| title == line))
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once('='))
+        .find(|(name, _)| name.trim() == "region")
+        .map(|(_, region)| region.trim().to_owned())
+        .filter(|region| !region.is_empty())
 }
 
 fn unknown_option(scheme: &Scheme, option: &str) -> Error {
@@ -308,9 +355,26 @@ mod tests {
                 &[("acces_key_id", "x")],
                 "did you mean `access_key_id`?",
             ),
+            ("s3://me:hunter2@b", &[], "no place in a URI"),
+            (
+                "s3://b",
+                &[("endpoint", "http://me:hunter2@h")],
+                "no place in an endpoint",
+            ),
         ] {
             let error = parse(uri, &options(pairs)).expect_err("must be refused");
             assert!(error.message.contains(says), "{error}");
+            assert!(!error.message.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_region_is_the_one_of_the_profile() {
+        let text =
+            "[default]\nregion = eu-west-1\n[profile far]\noutput=json\n region=ap-east-1\n[profile none]\n";
+        assert_eq!(region_in(text, "default").as_deref(), Some("eu-west-1"));
+        assert_eq!(region_in(text, "far").as_deref(), Some("ap-east-1"));
+        assert_eq!(region_in(text, "none"), None);
+        assert_eq!(region_in(text, "unknown"), None);
     }
 }
