@@ -53,8 +53,9 @@ impl Fault<'_> {
             "connection closed",
         ];
         if unreachable.iter().any(|sign| text.contains(sign)) {
+            // Not `Unreachable`, which is said of the cluster's own nodes: clients would look for another master.
             return (
-                ErrorKind::Unreachable,
+                ErrorKind::Ufs,
                 "nobody answers there; check the endpoint and the network",
             );
         }

@@ -29,7 +29,7 @@ impl ServiceCall for MountUfs {
             .await
             .map_err(|_| {
                 Error::new(
-                    ErrorKind::Unreachable,
+                    ErrorKind::Ufs,
                     format!(
                         "{}: no answer within {} s; check the endpoint",
                         call.uri,

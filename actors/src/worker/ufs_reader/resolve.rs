@@ -181,7 +181,7 @@ impl Resolver {
 
     /// What is remembered of a target turned out to be wrong: the object changed, or the credentials do not work.
     pub async fn failed(&self, target: &Target, kind: ErrorKind) {
-        if matches!(kind, ErrorKind::UfsDenied | ErrorKind::Unreachable) {
+        if matches!(kind, ErrorKind::UfsDenied | ErrorKind::Ufs) {
             self.mounts.remove(&target.mount);
         }
         let Some(inode) = target.inode.filter(|_| kind == ErrorKind::UfsChanged) else {
