@@ -21,6 +21,7 @@ use curvine_protocol::{
 };
 use futures::future::BoxFuture;
 
+use super::records::InodeRecord;
 use super::resolve::path_of;
 use super::store::{Store, broken, u64_at};
 use crate::kit::{Answer, Ask, Clock, Endpoint};
@@ -123,11 +124,21 @@ impl NamespaceCall for Lookup {
 
 impl NamespaceCall for ListDir {
     async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<Listing> {
-        parts.fresh(&call.node).await?;
-        let (inode, record) = parts.store.entry(&call.node, true)?;
-        if record.is_dir() && record.mount != MountId(0) && call.after.is_none() {
+        parts.consensus.read_barrier().await?;
+        let mounted = |entry: Result<(InodeId, InodeRecord)>| {
+            let (inode, record) = entry.ok()?;
+            (record.is_dir() && record.mount != MountId(0)).then_some(inode)
+        };
+        // A directory that is known is listed and not asked for first: the listing says whether it is still there.
+        let mut directory = mounted(parts.store.entry(&call.node, true));
+        if directory.is_none() {
+            parts.refresh(&call.node).await?;
+            directory = mounted(parts.store.entry(&call.node, true));
+        }
+        if let Some(inode) = directory.filter(|_| call.after.is_none()) {
             parts.ufs.refresh_dir(inode).await?;
         }
+        let (inode, record) = parts.store.entry(&call.node, true)?;
         let limit = call.limit.clamp(1, LIST_ENTRIES_MAX) as usize;
         let (entries, more) = parts
             .store

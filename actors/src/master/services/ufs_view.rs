@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use curvine_protocol::master::RenameMode;
+use curvine_protocol::master::{Delete, RenameMode};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, SyncDir, UfsObject};
 use curvine_protocol::{CurvinePath, DirEntry, Error, ErrorKind, FileKind, InodeId, MountId, Node, Result};
@@ -153,6 +153,13 @@ impl Mirror {
         if skipped > 0 {
             tracing::warn!(mount = %spot.mount.path, key = spot.key, skipped, "objects whose names cannot be file names are left out");
         }
+        if objects.is_empty() && !spot.key.is_empty() {
+            // Empty, or not there any more.
+            self.fresh_inode_entry(directory).await?;
+            if self.view.attr(directory).is_err() {
+                return Ok(());
+            }
+        }
         self.agree(directory, &objects).await?;
         self.checked(all, asked_at);
         Ok(())
@@ -260,7 +267,7 @@ impl Mirror {
             let node = Node::child(at, *name);
             let last = index + 1 == names.len();
             let known = self.view.lookup(&node, false);
-            if last || known.is_err() {
+            if last || !known.is_ok_and(|entry| entry.attr.is_dir()) {
                 self.fresh_child(at, name).await?;
             }
             match self.view.lookup(&node, false) {
@@ -276,6 +283,11 @@ impl Mirror {
         if self.view.attr(inode)?.is_dir() {
             return Ok(());
         }
+        self.fresh_inode_entry(inode).await
+    }
+
+    /// Makes the name of an inode fresh.
+    async fn fresh_inode_entry(&self, inode: InodeId) -> Result<()> {
         let path = self.view.path(inode)?;
         match (path.parent(), path.name()) {
             (Some(parent), Some(name)) => {
@@ -326,12 +338,14 @@ impl Mirror {
         let Some(spot) = spots.0 else { return Ok(()) };
         let known = self.view.lookup(node, false).ok();
         match op {
-            Op::MakeDir(_) if known.is_none() => spot.ufs.make_dir(&spot.key).await,
+            Op::MakeDir(call) if known.is_none() && self.can_hold(node, call.parents) => {
+                spot.ufs.make_dir(&spot.key).await
+            }
             Op::Unlink(_) | Op::Delete(_) if known.as_ref().is_some_and(|entry| !entry.attr.is_dir()) => {
                 spot.ufs.delete(&spot.key).await
             }
-            Op::RemoveDir(_) => match known {
-                Some(entry) if self.view.list(entry.attr.inode, None, 1)?.0.is_empty() => {
+            Op::RemoveDir(_) | Op::Delete(Delete { recursive: false, .. }) => match known {
+                Some(entry) if !spot.key.is_empty() && self.is_empty(entry.attr.inode).await? => {
                     spot.ufs.delete_dir(&spot.key).await
                 }
                 _ => Ok(()),
@@ -357,6 +371,29 @@ impl Mirror {
         }
     }
 
+    /// Whether a directory holds nothing, as its under file system has it now.
+    async fn is_empty(&self, directory: InodeId) -> Result<bool> {
+        self.fresh_dir(directory).await?;
+        Ok(self.view.list(directory, None, 1)?.0.is_empty())
+    }
+
+    /// Whether there is a directory for a new entry; with `parents`, whether one can be made.
+    fn can_hold(&self, node: &Node, parents: bool) -> bool {
+        let is_dir = |node: &Node| self.view.lookup(node, false).map(|entry| entry.attr.is_dir());
+        match node {
+            Node::Inode(_) => false,
+            Node::Child { parent, .. } => is_dir(&Node::Inode(*parent)) == Ok(true),
+            Node::Path(path) => {
+                let above = std::iter::successors(path.parent(), CurvinePath::parent);
+                let mut known = above.map(|path| is_dir(&Node::Path(path)));
+                match parents {
+                    true => known.find(std::result::Result::is_ok) == Some(Ok(true)),
+                    false => known.next() == Some(Ok(true)),
+                }
+            }
+        }
+    }
+
     /// Copies everything, then deletes everything: a crash in between leaves both, never neither.
     async fn move_objects(
         &self,
@@ -365,8 +402,16 @@ impl Mirror {
         is_dir: bool,
         rename: &curvine_protocol::master::Rename,
     ) -> Result<()> {
+        let inside = to
+            .key
+            .strip_prefix(&from.key)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if inside || !self.can_hold(&rename.to, false) {
+            // To the same name, into itself, or nowhere: there is nothing to move, or the namespace refuses it.
+            return Ok(());
+        }
         if let Ok(target) = self.view.lookup(&rename.to, false) {
-            let empty = !target.attr.is_dir() || self.view.list(target.attr.inode, None, 1)?.0.is_empty();
+            let empty = !target.attr.is_dir() || self.is_empty(target.attr.inode).await?;
             if rename.mode == RenameMode::NoReplace || target.attr.is_dir() != is_dir || !empty {
                 // The namespace refuses it, with its reason.
                 return Ok(());
