@@ -1,0 +1,226 @@
+//! Mounts and loads through `cv`, over a directory of this machine.
+
+mod common;
+
+use std::fs;
+
+use common::{Node, lines};
+
+/// A directory with files, mounted on `/m`.
+fn mounted(node: &Node, more: &[&str]) -> String {
+    let directory = node.local("source");
+    fs::create_dir_all(format!("{directory}/sub")).expect("room");
+    for (name, content) in [("a", "aaa"), ("b", "bb"), ("sub/c", "c"), ("sub/empty", "")] {
+        fs::write(format!("{directory}/{name}"), content).expect("room");
+    }
+    let uri = format!("file://{directory}");
+    node.ok(&[&["mount", &uri, "/m"], more].concat());
+    directory
+}
+
+#[test]
+fn a_mounted_directory_is_listed_read_loaded_and_freed() {
+    let node = Node::start();
+    let source = mounted(&node, &[]);
+    assert_eq!(
+        lines(&node.ok(&["ls", "-R", "/m"])),
+        ["/m:", "a", "b", "sub", "", "/m/sub:", "c", "empty"]
+    );
+    assert_eq!(node.ok(&["cat", "/m/a", "/m/sub/c"]), "aaac");
+
+    let job = &node.json(&["load", "/m", "--watch"])[0];
+    assert_eq!(
+        (&job["state"], &job["files_total"], &job["bytes_total"]),
+        (&"done".into(), &4.into(), &6.into())
+    );
+    let ready = job["files_loaded"]
+        .as_u64()
+        .zip(job["files_already"].as_u64())
+        .map(|(a, b)| a + b);
+    assert_eq!((ready, &job["files_failed"]), (Some(4), &0.into()));
+    let again = &node.json(&["load", "/m", "--watch"])[0];
+    assert_eq!(
+        (&again["files_already"], &again["bytes_moved"]),
+        (&4.into(), &0.into())
+    );
+    assert_eq!(node.json(&["du", "-s", "/m"])[0]["cached_bytes"], 6);
+
+    let freed = &node.json(&["free", "/m"])[0];
+    assert_eq!((&freed["files"], &freed["bytes"]), (&3.into(), &6.into()));
+    assert_eq!(node.json(&["du", "-s", "/m"])[0]["cached_bytes"], 0);
+    assert_eq!(node.ok(&["cat", "/m/a"]), "aaa", "it is still there");
+
+    let said = node.refused(&["rm", "/m/a"], 1);
+    assert!(said.contains("read-only") && said.contains("--write"), "{said}");
+    node.ok(&["umount", "/m"]);
+    assert_eq!(node.ok(&["ls", "/m"]), "");
+    assert_eq!(
+        fs::read_to_string(format!("{source}/a")).expect("is there"),
+        "aaa"
+    );
+}
+
+#[test]
+fn jobs_are_listed_watched_and_have_an_end() {
+    let node = Node::start();
+    mounted(&node, &[]);
+    assert_eq!(node.ok(&["load", "--list"]), "no load jobs\n");
+    let submitted = node.ok(&["load", "/m/a"]);
+    assert!(submitted.starts_with("job 1: "), "{submitted}");
+    let ended = node.ok(&["load-status", "1", "--watch"]);
+    assert!(
+        ended.starts_with("job 1 done: 1 files, 1 loaded, 0 were cached, 0 failed; 3 of 3 done, 3 moved in "),
+        "{ended}"
+    );
+    let said = node.refused(&["load-cancel", "1"], 2);
+    assert!(said.contains("has ended already"), "{said}");
+    let list = node.ok(&["load", "--list"]);
+    let row: Vec<&str> = lines(&list)[1].split_whitespace().collect();
+    assert_eq!(
+        (row[..5].to_vec(), row.last()),
+        (vec!["1", "done", "1/1", "0", "3"], Some(&"/m/a"))
+    );
+}
+
+#[test]
+fn a_load_that_fails_names_each_file_and_its_reason() {
+    let node = Node::start();
+    let source = mounted(&node, &["--staleness", "1h"]);
+    node.ok(&["ls", "-R", "/m"]);
+    fs::remove_file(format!("{source}/a")).expect("is there");
+    fs::write(format!("{source}/b"), "another length").expect("room");
+    let said = node.run(&["load", "/m", "--watch", "--verbose"]);
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    // `b` is another version by now, and that is loaded; `a` is gone.
+    assert!(
+        said.out
+            .contains(" failed: 4 files, 3 loaded, 0 were cached, 1 failed;"),
+        "{}",
+        said.out
+    );
+    assert!(said.out.contains("\n  /m/a: "), "{}", said.out);
+    assert_eq!(node.ok(&["cat", "/m/b"]), "another length");
+}
+
+#[test]
+fn mounts_are_listed_without_secrets() {
+    let node = Node::start();
+    assert_eq!(
+        node.ok(&["mounts"]),
+        "nothing is mounted; try: cv mount file:///DIR /data\n"
+    );
+    let source = mounted(&node, &["--staleness", "1m"]);
+    let text = node.ok(&["mounts"]);
+    let row: Vec<&str> = lines(&text)[1].split_whitespace().collect();
+    assert_eq!(row, ["/m", &format!("file://{source}"), "read", "1m"]);
+    let said = node.refused(
+        &[
+            "mount",
+            "s3://b",
+            "/x",
+            "-o",
+            "endpoint=http://127.0.0.1:9",
+            "-o",
+            "access_key_id=me",
+            "-o",
+            "secret_access_key=hunter2",
+        ],
+        4,
+    );
+    assert!(
+        said.contains("nobody answers there") && !said.contains("hunter2"),
+        "{said}"
+    );
+    assert_eq!(node.json(&["mounts"]).len(), 1);
+}
+
+#[test]
+fn what_is_done_in_a_writable_mount_is_done_in_the_directory() {
+    let node = Node::start();
+    let source = mounted(&node, &["--write"]);
+    let read = |name: &str| fs::read_to_string(format!("{source}/{name}"));
+    node.file("/m/new", b"new");
+    assert_eq!(read("new").expect("is there"), "new");
+    node.file("/m/a", b"another");
+    assert_eq!(read("a").expect("is there"), "another");
+    node.ok(&["mkdir", "/m/dir"]);
+    node.ok(&["mv", "/m/new", "/m/dir/moved"]);
+    assert_eq!(read("dir/moved").expect("is there"), "new");
+    node.ok(&["mv", "/m/dir", "/m/renamed"]);
+    assert_eq!(read("renamed/moved").expect("is there"), "new");
+    assert!(!fs::exists(format!("{source}/dir")).expect("can be asked"));
+    node.ok(&["rm", "-r", "/m/renamed", "/m/b"]);
+    assert_eq!(lines(&node.ok(&["ls", "/m"])), ["a", "sub"]);
+    let mut left: Vec<_> = fs::read_dir(&source)
+        .expect("is there")
+        .map(|entry| entry.expect("is there").file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["a", "sub"]);
+    for words in [
+        &["mkdir", "/m/no/parent"][..],
+        &["mv", "/m/a", "/m/no/parent"],
+        &["mv", "/m/none", "/m/x"],
+        &["rm", "/m/sub"],
+    ] {
+        node.refused(words, 1);
+    }
+    node.ok(&["mv", "/m/a", "/m/a"]);
+    assert_eq!(
+        read("a").expect("is there"),
+        "another",
+        "a file moved onto itself stays"
+    );
+    node.refused(&["mv", "/m/sub", "/m/sub/below"], 1);
+    assert_eq!(
+        read("sub/c").expect("is there"),
+        "c",
+        "a directory does not move into itself"
+    );
+    assert!(
+        !fs::exists(format!("{source}/no")).expect("can be asked"),
+        "a refused change changes nothing"
+    );
+    assert_eq!(read("sub/c").expect("is there"), "c");
+}
+
+#[test]
+fn mounts_stand_where_they_do_no_harm() {
+    let node = Node::start();
+    let source = mounted(&node, &[]);
+    let uri = &format!("file://{source}");
+    node.ok(&["mkdir", "-p", "/full/below"]);
+    node.file("/file", b"f");
+    for (path, says) in [
+        ("/", "below the root"),
+        ("/m", "mounted there already"),
+        ("/m/sub", "do not nest"),
+        ("/m/new", "do not nest"),
+        ("/full", "not empty"),
+        ("/file", "not a directory"),
+        ("/file/x", "directory"),
+    ] {
+        let said = node.run(&["mount", uri, path]);
+        assert!(
+            matches!(said.code, Some(1 | 2)),
+            "{path}: {:?} {}",
+            said.code,
+            said.err
+        );
+        assert!(said.err.contains(says), "{path}: {says} is not in: {}", said.err);
+    }
+    node.ok(&["mkdir", "/above"]);
+    node.ok(&["mount", uri, "/above/m"]);
+    for words in [
+        &["rm", "-r", "/above"][..],
+        &["rm", "-r", "/above/m"],
+        &["mv", "/above/m", "/x"],
+        &["mv", "/above", "/x"],
+    ] {
+        let said = node.run(words);
+        assert_eq!(said.code, Some(1), "{words:?}: {}", said.err);
+        assert!(said.err.contains("mount"), "{words:?}: {}", said.err);
+    }
+    assert_eq!(node.json(&["mounts"]).len(), 2);
+    assert_eq!(node.ok(&["cat", "/above/m/a"]), "aaa");
+}

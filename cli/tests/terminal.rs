@@ -1,0 +1,130 @@
+//! What is for a terminal is on a terminal only: colours and progress.
+
+mod common;
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::FromRawFd;
+use std::process::Stdio;
+
+use common::Node;
+
+/// Both ends of a new terminal of 24 lines: what a program writes to the second is read from the first.
+fn terminal() -> (File, File) {
+    let (mut near, mut far) = (0, 0);
+    let size = libc::winsize {
+        ws_row: 24,
+        ws_col: 80,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the descriptors are written before they are read, and belong to nobody else.
+    unsafe {
+        let opened = libc::openpty(&mut near, &mut far, std::ptr::null_mut(), std::ptr::null(), &size);
+        assert_eq!(opened, 0, "a terminal is opened");
+        (File::from_raw_fd(near), File::from_raw_fd(far))
+    }
+}
+
+/// What a command shows on a terminal: standard output and errors together.
+fn shown(node: &Node, words: &[&str]) -> String {
+    let (mut near, far) = terminal();
+    let mut command = node.command(words);
+    command.env("TERM", "xterm-256color");
+    command
+        .stdout(Stdio::from(far.try_clone().expect("a descriptor")))
+        .stderr(Stdio::from(far));
+    let mut child = command.spawn().expect("cv runs");
+    drop(command);
+    let mut shown = Vec::new();
+    // The terminal says EIO when nobody has its other end open any more.
+    let _ = near.read_to_end(&mut shown);
+    assert!(child.wait().expect("cv ends").success(), "cv {words:?}");
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
+#[test]
+fn colours_and_progress_are_for_terminals() {
+    let node = Node::start();
+    node.ok(&["mkdir", "/d"]);
+    node.file("/f", b"f");
+    assert_eq!(node.ok(&["ls", "/"]), "d\nf\n", "none in a pipe");
+    assert_eq!(shown(&node, &["ls", "/"]), "\x1b[1;34md\x1b[0m\r\nf\r\n");
+
+    std::fs::write(node.local("big"), vec![1; 64 << 20]).expect("room");
+    let said = node.run(&["put", &node.local("big"), "/big"]);
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""));
+    let progress = shown(&node, &["get", "/big", &node.local("back")]);
+    assert!(progress.contains("64.00 MiB"), "{progress:?}");
+    assert_eq!(
+        shown(&node, &["--json", "get", "-f", "/big", &node.local("back")]).trim_end(),
+        r#"{"bytes":67108864,"files":1}"#
+    );
+
+    std::fs::create_dir(node.local("source")).expect("room");
+    std::fs::rename(node.local("back"), node.local("source/x")).expect("room");
+    node.ok(&["mount", &format!("file://{}", node.local("source")), "/m"]);
+    let progress = shown(&node, &["load", "/m", "--watch"]);
+    assert!(
+        progress.contains("files, 0 failed") && progress.contains("1 loaded"),
+        "{progress:?}"
+    );
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_command_silently() {
+    let node = Node::start();
+    node.file("/big", &vec![b'\n'; 8 << 20]);
+    let mut command = node.command(&["cat", "/big"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("cv runs");
+    let mut first = [0; 10];
+    child
+        .stdout
+        .take()
+        .expect("is piped")
+        .read_exact(&mut first)
+        .expect("it writes");
+    let output = child.wait_with_output().expect("cv ends");
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice()),
+        (Some(141), &b""[..])
+    );
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_half_made() {
+    let node = Node::start();
+    let fifo = node.local("fifo");
+    let made = std::process::Command::new("mkfifo")
+        .arg(&fifo)
+        .status()
+        .expect("mkfifo runs");
+    assert!(made.success());
+    // Open on both ends: neither side waits for the other, and the input has no end.
+    let input = File::options()
+        .read(true)
+        .write(true)
+        .open(&fifo)
+        .expect("is there");
+    std::io::Write::write_all(&mut &input, b"the beginning").expect("room");
+    let mut command = node.command(&["put", "-", "/half"]);
+    let child = command
+        .stdin(Stdio::from(input.try_clone().expect("a descriptor")))
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = child.expect("cv runs");
+    while node.run(&["stat", "/half"]).code != Some(0) {
+        std::thread::yield_now();
+    }
+    let interrupted = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(interrupted.expect("kill runs").success());
+    let output = child.wait_with_output().expect("cv ends");
+    assert_eq!(output.status.code(), Some(130));
+    node.refused(&["stat", "/half"], 1);
+}
