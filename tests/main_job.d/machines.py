@@ -1,0 +1,197 @@
+"""The processes of the job: two S3 servers and the node. Every one of them ends with this process, whatever happens."""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from report import until
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def dies_with_parent():
+    """In a child, before it becomes the program: not even kill -9 of this process leaves it behind."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def clean_environment(**more):
+    """Nothing of the caller's own settings reaches what is tested."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CURVINE_", "AWS_", "RUST_LOG"))}
+    return {**kept, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **more}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Scratch:
+    """A directory and the processes that work in it."""
+
+    def __init__(self, parent):
+        self.path = Path(parent) / f"run-{os.getpid()}"
+        self.path.mkdir(parents=True)
+        self.processes = []
+
+    def start(self, command, log, **options):
+        with open(self.path / log, "ab") as out:
+            options.setdefault("stdout", out)
+            options.setdefault("env", clean_environment())
+            process = subprocess.Popen(
+                [str(part) for part in command], stderr=out, stdin=subprocess.DEVNULL, preexec_fn=dies_with_parent, **options
+            )
+        self.processes.append(process)
+        return process
+
+    def mounts(self):
+        points = [line.split()[1] for line in open("/proc/self/mounts")]
+        return [point for point in points if point.startswith(f"{self.path}/")]
+
+    def clean(self, keep):
+        # A node that can still unmount does; what one that was killed left is taken away here.
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(timeout=10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            process.wait()
+        for point in self.mounts():
+            subprocess.run(["umount", "-l", point], check=False)
+        # Never delete through a mount.
+        if keep or self.mounts():
+            print(f"-- kept {self.path}")
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+class S3:
+    """A server, and a client that has nothing to do with Curvine's."""
+
+    key = "curvine-main-job"
+    secret = "tOpSeCrEt-0f-the-main-job/+="
+
+    def __init__(self, scratch, name):
+        self.scratch, self.name = scratch, name
+        self.port = free_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.process = self.launch()
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.secret,
+            region_name="us-east-1",
+            config=Config(
+                s3={"addressing_style": "path"}, retries={"max_attempts": 2}, max_pool_connections=32, connect_timeout=5,
+                request_checksum_calculation="when_required", response_checksum_validation="when_required",
+            ),
+        )
+        until(self.answers, f"{name} answers at {self.endpoint}")
+
+    def launch(self):
+        raise NotImplementedError
+
+    def answers(self):
+        assert self.process.poll() is None, f"{self.name} ended with {self.process.returncode}; see its log"
+        try:
+            self.client.list_buckets()
+            return True
+        except (BotoCoreError, ClientError):
+            return False
+
+    def options(self, **changed):
+        """As arguments of `cv mount`."""
+        options = {"endpoint": self.endpoint, "access_key_id": self.key, "secret_access_key": self.secret, **changed}
+        return [word for name, value in options.items() if value is not None for word in ("-o", f"{name}={value}")]
+
+    def put(self, bucket, key, content):
+        self.client.put_object(Bucket=bucket, Key=key, Body=content)
+
+    def get(self, bucket, key):
+        return self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def delete(self, bucket, key):
+        self.client.delete_object(Bucket=bucket, Key=key)
+
+    def keys(self, bucket, prefix=""):
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+
+
+class Moto(S3):
+    """Like AWS in its paging and its conditional requests; believes every signature."""
+
+    def launch(self):
+        python = Path(os.sys.executable)
+        log = f"{self.name}.log"
+        return self.scratch.start([python, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.port], log)
+
+
+class S3sFs(S3):
+    """Checks signatures; lists no ETags, ignores If-Match, fails on the name of a directory."""
+
+    def __init__(self, scratch, name, program):
+        self.program = program
+        super().__init__(scratch, name)
+
+    def launch(self):
+        root = self.scratch.path / "s3s-data"
+        root.mkdir(exist_ok=True)
+        credentials = ["--access-key", self.key, "--secret-key", self.secret]
+        return self.scratch.start(
+            [self.program, "--host", "127.0.0.1", "--port", self.port, *credentials, root], f"{self.name}.log"
+        )
+
+
+class Node:
+    """`curvine-node --role all` on one data directory, on ports that stay."""
+
+    def __init__(self, scratch, programs, name="node", environment=None, mounted=False):
+        self.scratch, self.name = scratch, name
+        self.program = programs / "curvine-node"
+        self.data_dir = scratch.path / f"{name}-data"
+        self.log = scratch.path / f"{name}.log"
+        self.ports = [free_port(), free_port(), free_port()]
+        self.master, self.worker, self.web = (f"127.0.0.1:{port}" for port in self.ports)
+        self.environment = environment or {}
+        self.mount_point = scratch.path / f"{name}-mount"
+        self.arguments = ["--mount-point", self.mount_point] if mounted else []
+        self.process = None
+
+    def start(self):
+        """Until it says that it serves; what it says."""
+        command = [self.program, "--role", "all", "--data-dir", self.data_dir, "--listen", self.master]
+        command += ["--worker-listen", self.worker, "--web", self.web, "--log-format", "json", *self.arguments]
+        environment = clean_environment(**self.environment)
+        self.process = self.scratch.start(command, self.log.name, stdout=subprocess.PIPE, env=environment)
+        # A node that hangs is killed: the line ends.
+        alarm = threading.Timer(60, self.process.kill)
+        alarm.start()
+        line = self.process.stdout.readline()
+        alarm.cancel()
+        assert line, f"the node ended with {self.process.wait()} and said nothing; see {self.log}"
+        return json.loads(line)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        """As an operator does; its exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout=60)

@@ -1,0 +1,31 @@
+"""What is done, in order. Each scenario has places of its own and can run alone after `start`."""
+
+import fault
+import mounted
+import reading
+import writing
+
+
+def by_name():
+    order = [
+        reading.start,
+        reading.refusals,
+        reading.load_and_get,
+        reading.cold_and_get,
+        reading.once_for_all,
+        reading.awkward_keys,
+        reading.behind_the_back,
+        reading.one_version,
+        writing.write_through,
+        writing.own_files,
+        mounted.mount_reads,
+        mounted.mount_truth,
+        mounted.mount_programs,
+        fault.kill_while_loading,
+        fault.kill_while_writing,
+        fault.clean_restart,
+        mounted.mount_ends,
+        fault.credentials_of_the_node,
+        fault.secrets,
+    ]
+    return {scenario.__name__: scenario for scenario in order}

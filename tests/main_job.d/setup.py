@@ -1,0 +1,65 @@
+"""What the main job needs and a fresh machine does not have: Python packages, an S3 server, the binaries."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+VENV = TARGET / "main_job" / "venv"
+TOOLS = TARGET / "tools"
+
+# Versions are pinned: a server that changes its mind over night is not a failure of Curvine.
+PACKAGES = ["moto[server]==5.2.5", "boto3==1.44.8"]
+S3S = "0.14.1"
+
+
+def say(text):
+    print(f"-- {text}", flush=True)
+
+
+def enter_venv(script):
+    """Goes on in the virtual environment, which is made if it is missing."""
+    python = VENV / "bin" / "python"
+    stamp = VENV / "packages"
+    if not stamp.exists() or stamp.read_text().split("\n") != PACKAGES:
+        say(f"installing {' '.join(PACKAGES)} into {VENV}")
+        shutil.rmtree(VENV, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run(pip + PACKAGES, check=True)
+        stamp.write_text("\n".join(PACKAGES))
+    if Path(sys.prefix).resolve() != VENV.resolve():
+        os.execv(python, [str(python), "-B", script, *sys.argv[1:]])
+
+
+def s3s_fs():
+    """The server that checks signatures; built if it is missing."""
+    server = TOOLS / "bin" / "s3s-fs"
+    if not server.exists():
+        say(f"building s3s-fs {S3S}")
+        install = ["cargo", "install", "--quiet", "--locked", "s3s-fs", "--version", S3S, "--features", "binary"]
+        subprocess.run([*install, "--root", TOOLS, "--target-dir", TOOLS / "build"], check=True)
+        shutil.rmtree(TOOLS / "build", ignore_errors=True)
+    return server
+
+
+def binaries(release):
+    """The directory that holds curvine-node and cv, built as they are in the tree."""
+    build = ["cargo", "build", "--quiet", "-p", "curvine-node", "-p", "curvine-cli"]
+    subprocess.run(build + (["--release"] if release else []), cwd=ROOT, check=True)
+    return TARGET / ("release" if release else "debug")
+
+
+def pyspark_jars(scratch):
+    """The jars of pyspark: a few hundred files that people really load."""
+    wheelhouse = TARGET / "main_job" / "pyspark"
+    if not any(wheelhouse.glob("pyspark-*")):
+        say("downloading pyspark")
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, "--no-binary", ":all:", "--no-build-isolation", "pyspark==3.5.3", "-d", wheelhouse], check=True)
+    archive = next(wheelhouse.glob("pyspark-*.tar.gz"))
+    subprocess.run(["tar", "-xzf", archive, "-C", scratch, "--strip-components=2", "--wildcards", "*/deps/jars"], check=True)
+    return scratch / "jars"
