@@ -159,7 +159,7 @@ pub fn naming(error: Error, what: impl std::fmt::Display) -> Error {
 pub fn complain(name: &str, error: &Error) {
     let message = error.message.lines().collect::<Vec<_>>().join(" ");
     // Nobody may be there to read it; the exit code still says it.
-    let _ = writeln!(io::stderr(), "cv: {name}: {message}");
+    let _ = writeln!(io::stderr(), "cv: {name}: {}", crate::format::shown(&message));
 }
 
 pub fn usage(message: impl Into<String>) -> Error {

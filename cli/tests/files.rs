@@ -16,7 +16,7 @@ fn ls_sorts_and_shows_as_its_options_say() {
     assert_eq!(lines(&node.ok(&["ls", "/d"])), ["a", "b", "sub"]);
     assert_eq!(lines(&node.ok(&["ls", "-a", "/d"])), [".hidden", "a", "b", "sub"]);
     assert_eq!(lines(&node.ok(&["ls", "-r", "/d"])), ["sub", "b", "a"]);
-    assert_eq!(lines(&node.ok(&["ls", "-S", "/d"])), ["b", "a", "sub"]);
+    assert_eq!(lines(&node.ok(&["ls", "-S", "/d"])), ["sub", "b", "a"]);
     node.ok(&["touch", "/d/a"]);
     assert_eq!(lines(&node.ok(&["ls", "-t", "/d"]))[0], "a");
     assert_eq!(lines(&node.ok(&["ls", "-tr", "/d"]))[2], "a");

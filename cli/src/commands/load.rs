@@ -47,6 +47,10 @@ impl Args {
         if let Some(file) = &self.manifest {
             paths.extend(read_manifest(file)?);
         }
+        if paths.is_empty() && !self.paths.is_empty() {
+            // Each was refused with its reason.
+            return Ok(());
+        }
         if paths.is_empty() {
             return Err(usage("nothing to load"));
         }

@@ -80,7 +80,12 @@ impl Args {
             }
         }
         let titled = self.recursive || directories.len() + files.len() > 1;
+        let titles = titled && !shell.json && !self.paths_only;
+        let any_files = !files.is_empty();
         self.print(shell, &names, files);
+        if any_files && !directories.is_empty() && titles {
+            shell.line("");
+        }
         directories.reverse();
         while let Some(directory) = directories.pop() {
             let entries: Vec<DirEntry> = match shell.client.list(&directory).try_collect().await {
@@ -107,11 +112,11 @@ impl Args {
                 let below = items.iter().filter(|item| item.attr.is_dir()).rev();
                 directories.extend(below.map(|item| item.path.clone()));
             }
-            if titled && !shell.json && !self.paths_only {
+            if titles {
                 shell.line(format!("{}:", format::shown(directory.as_str())));
             }
             self.print(shell, &names, items);
-            if !directories.is_empty() && titled && !shell.json && !self.paths_only {
+            if !directories.is_empty() && titles {
                 shell.line("");
             }
         }

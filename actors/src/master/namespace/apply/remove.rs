@@ -141,15 +141,7 @@ impl Apply<'_, '_> {
         if !call.recursive && !self.dbs.is_empty(self.txn, inode)? {
             return Err(not_empty(&call.node));
         }
-        if let Some(mount) = self.mount_below(inode)? {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                format!(
-                    "{}: {mount} is mounted below it; `cv umount {mount}` first",
-                    call.node
-                ),
-            ));
-        }
+        self.refuse_mounts_below(inode, &call.node)?;
         let mut deleted = Deleted {
             files: 0,
             directories: 1,
@@ -159,8 +151,11 @@ impl Apply<'_, '_> {
         Ok(deleted)
     }
 
-    /// The path of a mount strictly below a directory.
-    fn mount_below(&self, directory: InodeId) -> Result<Option<String>> {
+    /// Mounts are recorded by their paths, which must stay.
+    ///
+    /// # Errors
+    /// `Busy` if something is mounted strictly below a directory.
+    pub(super) fn refuse_mounts_below(&self, directory: InodeId, node: &Node) -> Result<()> {
         use crate::master::namespace::resolve::{is_within, resolve};
         for mount in self.dbs.mount_records(self.txn)? {
             let point = resolve(&self.dbs, self.txn, &Node::Path(mount.path.clone()), false)?;
@@ -168,10 +163,14 @@ impl Apply<'_, '_> {
                 && inode != directory
                 && is_within(&self.dbs, self.txn, inode, directory)?
             {
-                return Ok(Some(mount.path.to_string()));
+                let mount = mount.path;
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    format!("{node}: {mount} is mounted below it; `cv umount {mount}` first"),
+                ));
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Removes everything in a directory, depth first, without recursion: trees may be deeper than the stack.

@@ -70,6 +70,9 @@ impl Apply<'_, '_> {
             return Err(Error::not_found(&call.to));
         }
         self.refuse_mount_point(from_dir, record, &call.from)?;
+        if record.is_dir() {
+            self.refuse_mounts_below(inode, &call.from)?;
+        }
         if above.mount != record.mount {
             return Err(Error::new(
                 ErrorKind::CrossMount,
@@ -94,6 +97,9 @@ impl Apply<'_, '_> {
             return Ok(());
         };
         self.refuse_mount_point(to_dir, old_record, &call.to)?;
+        if call.mode == RenameMode::Exchange && old_record.is_dir() {
+            self.refuse_mounts_below(*old, &call.to)?;
+        }
         let contains_source = old_record.is_dir() && is_within(&self.dbs, self.txn, from_dir, *old)?;
         match call.mode {
             RenameMode::Exchange if contains_source => Err(Error::invalid(format!(
