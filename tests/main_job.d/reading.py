@@ -197,7 +197,9 @@ def awkward_keys(job):
         # A name of white space at its end, `//` or `..` is no name of a file; s3s-fs has files behind its keys.
         unusable = ["trails ", "x//y", "up/../down"] if s3 is job.moto else []
         both = ["both", "both/below", "marker/"] if s3 is job.moto else []
-        content = {key: f"this is {key}".encode() for key in AWKWARD}
+        # Its files of metadata have longer names than their keys.
+        storable = [key for key in AWKWARD if s3 is job.moto or len(key) < 200]
+        content = {key: f"this is {key}".encode() for key in storable}
         for key in [*content, *unusable]:
             s3.put("awkward", key, f"this is {key}".encode())
         for key in both:
@@ -268,7 +270,11 @@ def behind_the_back(job):
             equal(differing, set(), "what is not as in the bucket")
 
         with job.check(f"with no staleness, each changed file is read as it is at once ({s3.name})"):
-            for key in ("same-size", "shorter", "longer", "dir/inner", "new-dir/deep/file", "to-dir/x", "to-file"):
+            keys = ["same-size", "shorter", "longer", "dir/inner", "new-dir/deep/file", "to-file"]
+            if s3 is job.moto:
+                # s3s-fs goes on to answer for the object that was where there is a directory now: only a listing shows it.
+                keys.append("to-dir/x")
+            for key in keys:
                 equal(job.cv("cat", f"{top}/{key}"), second[key], key)
             equal(hashlib.md5(job.cv("cat", f"{top}/large")).digest(), hashlib.md5(second["large"]).digest(), "large")
             for key in ("gone", "vanishing/only", "to-file/x"):

@@ -4,6 +4,11 @@ import data
 from report import equal, holds
 
 
+def objects(s3, bucket, prefix):
+    """Keys but for the markers of directories."""
+    return [key for key in s3.keys(bucket, prefix) if not key.endswith("/")]
+
+
 def write_through(job):
     """A writable mount: what is done through Curvine is done in the bucket"""
     cv = job.cv
@@ -28,7 +33,7 @@ def write_through(job):
             if not tree.is_dir():
                 tree = next(place for place in sorted(job.source.glob("python/*/*")) if place.is_dir())
             cv("put", "-R", tree, f"{top}/tree")
-            equal(s3.keys(bucket, "tree/"), sorted(f"tree/{name}" for name in data.files(tree)))
+            equal(objects(s3, bucket, "tree/"), sorted(f"tree/{name}" for name in data.files(tree)))
             cv("get", "-R", f"{top}/tree", job.scratch.path / f"tree-{s3.name}")
             data.same_trees(job.scratch.path / f"tree-{s3.name}", tree)
         with job.check(f"a file that is renamed is renamed in the bucket ({s3.name})"):
@@ -37,7 +42,8 @@ def write_through(job):
             equal(cv("cat", f"{top}/renamed"), b"small")
         with job.check(f"a directory that is renamed is renamed in the bucket ({s3.name})"):
             cv("mv", f"{top}/tree", f"{top}/moved")
-            equal((s3.keys(bucket, "tree/"), s3.keys(bucket, "moved/")), ([], sorted(f"moved/{name}" for name in data.files(tree))))
+            moved = sorted(f"moved/{name}" for name in data.files(tree))
+            equal((s3.keys(bucket, "tree/"), objects(s3, bucket, "moved/")), ([], moved))
             cv("get", "-R", f"{top}/moved", job.scratch.path / f"moved-{s3.name}")
             data.same_trees(job.scratch.path / f"moved-{s3.name}", tree)
         with job.check(f"what is deleted is gone from the bucket ({s3.name})"):
@@ -68,14 +74,16 @@ def write_through(job):
             job.mount(s3, bucket, top, "--write", "--staleness", "0s")
             equal((cv("cat", f"{top}/theirs"), cv("cat", f"{top}/new")), (b"theirs again", b"new"))
         with job.check(f"awkward names are written as they are ({s3.name})"):
-            for name in (" leads", "per%20cent", "plus+plus", "ünï 日本", "a&b=c?d#e", "n" * 255):
+            # s3s-fs has files of metadata with longer names than their keys.
+            long = ["n" * 255] if s3 is job.moto else []
+            for name in (" leads", "per%20cent", "plus+plus", "ünï 日本", "a&b=c?d#e", *long):
                 cv("put", "-", f"{top}/{name}", stdin=name.encode())
                 equal((s3.get(bucket, name), cv("cat", f"{top}/{name}")), (name.encode(),) * 2, name)
         job.cv("umount", top)
     with job.check("a read-only mount takes no change and says how it would"):
         job.mount(job.moto, "data", "/moto")
         before = job.moto.keys("data")
-        for words in (["put", "-", "/moto/x"], ["mkdir", "/moto/x"], ["rm", "/moto/empty"], ["mv", "/moto/python", "/moto/x"],
+        for words in (["put", "-", "/moto/x"], ["mkdir", "/moto/x"], ["rm", "/moto/python/empty"], ["mv", "/moto/python", "/moto/x"],
                       ["rm", "-r", "/moto/python"], ["touch", "/moto/x"]):
             cv.refused(*words, says="read-only", code=1)
         equal(job.moto.keys("data"), before)
@@ -95,8 +103,9 @@ def own_files(job):
         equal(cv.json("count", "/moved")[0]["files"], len(data.files(tree)), "files")
         cv("mv", "/moved", "/own")
     with job.check("a glob names what a shell's would"):
-        found = cv.text("ls", "-C", "/own/*/*.py").split()
-        expected = sorted(f"/own/{path.relative_to(tree)}" for path in tree.glob("*/*.py"))
+        found = cv.text("ls", "-C", "/own/*/*/*.py").split()
+        expected = sorted(f"/own/{path.relative_to(tree)}" for path in tree.glob("*/*/*.py"))
+        holds(expected, "the tree has no such files")
         equal(found, expected)
     with job.check("what is deleted is gone, and its space comes back"):
         cv("rm", "-r", "/own")

@@ -44,6 +44,8 @@ pub type ByteStream = BoxStream<'static, Result<Bytes>>;
 #[derive(Clone)]
 pub struct Ufs {
     operator: Operator,
+    /// The same without repetitions.
+    once: Operator,
     /// For messages: the URI, which has no secrets.
     uri: String,
     /// Whether a read can be made conditional on an ETag. Some servers ignore that silently.
@@ -67,13 +69,15 @@ impl Ufs {
         let target = uri::parse(uri, options)?;
         let retries = Arc::new(AtomicU64::new(0));
         let counter = retries.clone();
-        let operator = Operator::via_iter(target.scheme, target.options)
+        let once = Operator::via_iter(target.scheme, target.options)
             .map_err(|error| Fault { uri, key: "" }.of(&error))?
             .layer(
                 TimeoutLayer::new()
                     .with_timeout(CALL_TIMEOUT)
                     .with_io_timeout(IO_TIMEOUT),
-            )
+            );
+        let operator = once
+            .clone()
             .layer(
                 RetryLayer::new()
                     .with_max_times(RETRIES)
@@ -87,6 +91,7 @@ impl Ufs {
             .layer(ConcurrentLimitLayer::new(REQUESTS_MAX));
         Ok(Ufs {
             operator,
+            once: once.layer(ConcurrentLimitLayer::new(REQUESTS_MAX)),
             uri: uri.to_owned(),
             if_match: target.scheme == "s3",
             has_etags: ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme),
@@ -108,10 +113,14 @@ impl Ufs {
     }
 
     async fn ask(&self, key: &str) -> Result<Option<Metadata>> {
+        self.ask_through(&self.operator, key).await
+    }
+
+    async fn ask_through(&self, operator: &Operator, key: &str) -> Result<Option<Metadata>> {
         let Some(path) = object_path(key) else {
             return Ok(None);
         };
-        match self.operator.stat(&path).await {
+        match operator.stat(&path).await {
             Ok(metadata) => Ok(Some(metadata)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(self.fault(key, error)),
@@ -122,22 +131,24 @@ impl Ufs {
     pub async fn find(&self, key: &str) -> Result<Option<UfsObject>> {
         let name = key.rsplit('/').next().unwrap_or(key).to_owned();
         let found = |kind, version| Ok(Some(UfsObject { name, kind, version }));
-        let failure = match self.ask(key).await {
-            Ok(Some(metadata)) if metadata.is_file() => {
-                return found(FileKind::File, Some(version(&metadata)));
+        let metadata = match self.ask_through(&self.once, key).await {
+            // Some servers stumble, each time, over the name of what is only a prefix to them: asking again and again
+            // would take a second for every look at a directory.
+            Err(error) if error.kind == ErrorKind::Ufs => {
+                if self.has_below(key).await? {
+                    return found(FileKind::Directory, None);
+                }
+                self.ask(key).await?
             }
-            Ok(Some(metadata)) if metadata.is_dir() => return found(FileKind::Directory, None),
-            // Neither: a socket, a device.
-            Ok(Some(_)) => return Ok(None),
-            Ok(None) => None,
-            // Some servers stumble over the name of what is only a prefix to them.
-            Err(error) if error.kind == ErrorKind::Ufs => Some(error),
-            Err(error) => return Err(error),
+            asked => asked?,
         };
-        match (self.has_below(key).await?, failure) {
-            (true, _) => found(FileKind::Directory, None),
-            (false, None) => Ok(None),
-            (false, Some(error)) => Err(error),
+        match metadata {
+            Some(metadata) if metadata.is_file() => found(FileKind::File, Some(version(&metadata))),
+            Some(metadata) if metadata.is_dir() => found(FileKind::Directory, None),
+            // Neither: a socket, a device.
+            Some(_) => Ok(None),
+            None if self.has_below(key).await? => found(FileKind::Directory, None),
+            None => Ok(None),
         }
     }
 
