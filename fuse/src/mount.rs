@@ -207,8 +207,10 @@ async fn prepare(client: &Client, mount_point: &Path) -> Result<PathBuf> {
 
 /// Unmounts what a killed process left, and says whose it was if it was one of ours.
 fn clear_stale(mount_point: &Path) -> Result<Option<ClientId>> {
-    match fs::metadata(mount_point) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {}
+    // Attributes the kernel may still believe for a while; this it has to ask.
+    use rustix::io::Errno;
+    match rustix::fs::statvfs(mount_point) {
+        Err(Errno::NOTCONN | Errno::CONNABORTED) => {}
         _ => return Ok(None),
     }
     // The mount point cannot be looked at, but its parent can.

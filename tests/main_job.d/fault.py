@@ -141,7 +141,7 @@ def credentials_of_the_node(job):
 
     def reads(cv, *more):
         cv("mount", "s3://data", "/lake", *endpoint, *more)
-        equal(cv("cat", "/lake/empty"), b"")
+        equal(cv("cat", "/lake/python/empty"), b"")
         equal(cv("head", "-c", "100", "/lake/big.bin"), job.big.open("rb").read(100))
 
     with job.check("credentials of the environment are used"):

@@ -24,7 +24,7 @@ def mount_reads(job):
             with job.check(f"diff -r of the source and the mount is empty, {heat} ({s3.name})"):
                 data.same_trees(f"{job.node.mount_point}{top}", job.source_of[s3])
     with job.check("after kill -9 the next start mounts over what was left, without a repair"):
-        with open(f"{job.node.mount_point}/fuse-moto/empty", "rb"):
+        with open(f"{job.node.mount_point}/fuse-moto/python/empty", "rb"):
             job.node.kill()
         job.node.start()
         data.same_trees(f"{job.node.mount_point}/fuse-moto", job.source_of[job.moto])
