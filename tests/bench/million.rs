@@ -1,0 +1,176 @@
+//! A million files: bytes on disk for each, memory, and how soon a restarted node serves.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use curvine_actors::client::{Client, ClientOptions};
+use curvine_protocol::master::{BlockCommit, CommitFile, CreateFile, IfExists};
+use curvine_protocol::{CurvinePath, WorkerId};
+
+use crate::Bench;
+use crate::node::{Node, disk_bytes};
+use crate::report::{Report, Row, Target};
+
+const FILES_IN_DIRECTORY: usize = 1_000;
+const CLIENTS: usize = 40;
+/// Of the target: inode, entry and block together.
+const INODE_BYTES_MAX: f64 = 300.0;
+const RESTART_S_MAX: f64 = 3.0;
+
+pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+    let files = bench.count(1_000_000);
+    let data_dir = bench.scratch.path().join("million");
+    let node = bench.programs.node_of_all_roles(&data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let begun = Instant::now();
+    runtime.block_on(fill(node.master()?, files))?;
+    let rate = files as f64 / begun.elapsed().as_secs_f64();
+    let what = |text: &str| format!("{text}, {files} files of one block");
+    report.add(Row::new("million", what("create + commit"), rate, "files/s"));
+    let (all, own) = node.resident_mb()?;
+    report.add(Row::new(
+        "million",
+        what(&format!("resident, running (without file pages {own:.0})")),
+        all,
+        "MB",
+    ));
+    disk(&data_dir, files, "while it runs", report)?;
+    let path = format!(
+        "/{:04}/{:04}",
+        files / FILES_IN_DIRECTORY / 2,
+        FILES_IN_DIRECTORY / 2
+    );
+    drop(node);
+    restart(
+        bench,
+        &data_dir,
+        &path,
+        &what("restart after kill -9 until a stat is answered"),
+        report,
+    )?
+    .stop()?;
+    let node = restart(
+        bench,
+        &data_dir,
+        &path,
+        &what("restart after a stop until a stat is answered"),
+        report,
+    )?;
+    let (all, own) = node.resident_mb()?;
+    report.add(Row::new(
+        "million",
+        what(&format!("resident, restarted (without file pages {own:.0})")),
+        all,
+        "MB",
+    ));
+    disk(&data_dir, files, "after restarts", report)?;
+    node.stop()
+}
+
+fn restart(bench: &Bench, data_dir: &Path, path: &str, what: &str, report: &mut Report) -> Result<Node> {
+    let begun = Instant::now();
+    let node = bench.programs.node_of_all_roles(data_dir)?;
+    bench.programs.cv(&node, &["stat", path])?;
+    let took = begun.elapsed().as_secs_f64();
+    report.add(Row::new("million", what, took, "s").target(Target::ValueAtMost(RESTART_S_MAX)));
+    report.add(Row::new(
+        "million",
+        format!("{what}: ready alone"),
+        node.started_in.as_secs_f64(),
+        "s",
+    ));
+    Ok(node)
+}
+
+fn disk(data_dir: &Path, files: usize, when: &str, report: &mut Report) -> Result<()> {
+    let mut sum = 0.0;
+    for part in ["state", "log", "snapshots"] {
+        let bytes = disk_bytes(&data_dir.join("master").join(part))? as f64 / files as f64;
+        sum += bytes;
+        let row = Row::new(
+            "million",
+            format!("on disk for each file {when}: {part}"),
+            bytes,
+            "bytes",
+        );
+        report.add(match part {
+            "state" => row.target(Target::ValueAtMost(INODE_BYTES_MAX)),
+            _ => row,
+        });
+    }
+    report.add(Row::new(
+        "million",
+        format!("on disk for each file {when}: master in all"),
+        sum,
+        "bytes",
+    ));
+    Ok(())
+}
+
+/// Makes files as a writer of one small block each does, but for the block's bytes, which the master never sees.
+async fn fill(master: &str, files: usize) -> Result<()> {
+    let client = Client::connect([master], ClientOptions::default()).await?;
+    let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let directories = files.div_ceil(FILES_IN_DIRECTORY);
+    let tasks: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (client, next) = (client.clone(), next.clone());
+            tokio::spawn(async move {
+                loop {
+                    let directory = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if directory >= directories {
+                        return Ok::<_, curvine_protocol::Error>(());
+                    }
+                    let files = FILES_IN_DIRECTORY.min(files - directory * FILES_IN_DIRECTORY);
+                    fill_directory(&client, directory, files).await?;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.context("a filler panicked")??;
+    }
+    client.close().await;
+    Ok(())
+}
+
+async fn fill_directory(client: &Client, directory: usize, files: usize) -> curvine_protocol::Result<()> {
+    let top = CurvinePath::parse(&format!("/{directory:04}"))?;
+    client.make_dir(&top, 0o755, true).await?;
+    for file in 0..files {
+        let path = top.join(&format!("{file:04}"))?;
+        let layout = client
+            .change(CreateFile {
+                node: (&path).into(),
+                mode: 0o644,
+                if_exists: IfExists::Fail,
+                parents: false,
+                block_bytes: 0,
+                replicas: 0,
+                first_block: true,
+            })
+            .await?;
+        let blocks = layout.blocks.iter().map(|located| BlockCommit {
+            index: 0,
+            id: located.block.id,
+            len_bytes: 4096,
+            generation: located.block.generation,
+            workers: vec![WorkerId(1)],
+        });
+        client
+            .change(CommitFile {
+                inode: layout.attr.inode,
+                size_bytes: 4096,
+                blocks: blocks.collect(),
+                mtime_ns: None,
+                close: true,
+            })
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! The programs under measurement, as processes that end with their owner.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The release builds.
+pub struct Programs {
+    node: PathBuf,
+    cv: PathBuf,
+}
+
+impl Programs {
+    /// Where cargo put this program: `target/release/deps/bench-...`.
+    pub fn target_dir() -> Result<PathBuf> {
+        let this = std::env::current_exe()?;
+        let target = this
+            .ancestors()
+            .nth(3)
+            .context("this program is not in a target directory")?;
+        Ok(target.to_owned())
+    }
+
+    pub fn find() -> Result<Programs> {
+        let release = Self::target_dir()?.join("release");
+        let found = |name: &str| {
+            let path = release.join(name);
+            ensure!(
+                path.is_file(),
+                "{} is missing: cargo build --release -p curvine-node -p curvine-cli",
+                path.display()
+            );
+            Ok(path)
+        };
+        Ok(Programs {
+            node: found("curvine-node")?,
+            cv: found("cv")?,
+        })
+    }
+
+    /// Starts a node; returns when it serves.
+    pub fn node(&self, role: &str, args: &[&str]) -> Result<Node> {
+        let begun = Instant::now();
+        let mut command = Command::new(&self.node);
+        command
+            .args([
+                "--role",
+                role,
+                "--web",
+                "off",
+                "--log-format",
+                "json",
+                "--log-level",
+                "warn",
+            ])
+            .args(args);
+        let mut process = Process::start(command, Stdio::piped())?;
+        let stdout = process.0.stdout.take().context("stdout is piped")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let ready: Value =
+            serde_json::from_str(&line).with_context(|| format!("a {role} is not ready: {line:?}"))?;
+        Ok(Node {
+            process,
+            ready,
+            started_in: begun.elapsed(),
+        })
+    }
+
+    /// A node of every role on free ports, its data in a directory.
+    pub fn node_of_all_roles(&self, data_dir: &Path) -> Result<Node> {
+        let data_dir = data_dir.to_string_lossy();
+        self.node(
+            "all",
+            &[
+                "--data-dir",
+                &data_dir,
+                "--listen",
+                "127.0.0.1:0",
+                "--worker-listen",
+                "127.0.0.1:0",
+            ],
+        )
+    }
+
+    /// Runs `cv`; its answers, an object a line.
+    pub fn cv(&self, node: &Node, args: &[&str]) -> Result<Vec<Value>> {
+        let output = Command::new(&self.cv)
+            .args(["--master", node.master()?, "--json"])
+            .args(args)
+            .stderr(Stdio::inherit())
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "cv {} failed: {}",
+            args.join(" "),
+            output.status
+        );
+        String::from_utf8(output.stdout)?
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("cv said {line:?}")))
+            .collect()
+    }
+}
+
+/// A process of ours, killed when dropped.
+pub struct Process(Child);
+
+impl Process {
+    pub fn start(mut command: Command, stdout: Stdio) -> Result<Process> {
+        let shown = format!("{command:?}");
+        let child = command.stdin(Stdio::null()).stdout(stdout).spawn();
+        Ok(Process(child.with_context(|| format!("starting {shown}"))?))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A node that serves.
+pub struct Node {
+    process: Process,
+    ready: Value,
+    /// From the start of the process until it said that it serves.
+    pub started_in: Duration,
+}
+
+impl Node {
+    pub fn master(&self) -> Result<&str> {
+        self.said("master")
+    }
+
+    pub fn worker(&self) -> Result<&str> {
+        self.said("worker")
+    }
+
+    fn said(&self, field: &str) -> Result<&str> {
+        self.ready[field]
+            .as_str()
+            .with_context(|| format!("no {field} in {}", self.ready))
+    }
+
+    /// Resident memory in MB: all of it, and what is not pages of mapped files, which the kernel takes back at will.
+    pub fn resident_mb(&self) -> Result<(f64, f64)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let field = |name: &str| -> Result<f64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kilobytes = line.and_then(|line| line.split_whitespace().next());
+            let kilobytes: f64 = kilobytes
+                .with_context(|| format!("no {name} in the status"))?
+                .parse()?;
+            Ok(kilobytes * 1024.0 / 1e6)
+        };
+        Ok((field("VmRSS:")?, field("RssAnon:")?))
+    }
+
+    /// Stops it in order.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = self.process.id().to_string();
+        ensure!(
+            Command::new("kill").args(["-TERM", &pid]).status()?.success(),
+            "no process {pid}"
+        );
+        let begun = Instant::now();
+        loop {
+            match self.process.0.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("the node ended with {status}"),
+                None if begun.elapsed() > STOP_DEADLINE => bail!("the node does not stop"),
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+}
+
+/// Bytes on disk of everything below a directory.
+pub fn disk_bytes(directory: &Path) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut bytes = 0;
+    let mut todo = vec![directory.to_owned()];
+    while let Some(directory) = todo.pop() {
+        for entry in std::fs::read_dir(&directory)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            bytes += metadata.blocks() * 512;
+            if metadata.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    Ok(bytes)
+}
