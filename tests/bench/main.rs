@@ -22,7 +22,9 @@ use node::Programs;
 use report::Report;
 
 /// What can be run, in this order.
-const PARTS: [&str; 7] = ["memory", "steps", "meta", "data", "small", "load", "million"];
+const PARTS: [&str; 8] = [
+    "memory", "steps", "meta", "data", "small", "fuse", "load", "million",
+];
 
 struct Options {
     only: Vec<String>,
@@ -67,6 +69,7 @@ fn main() -> Result<()> {
             "meta" => commands::meta(&bench, &mut report)?,
             "data" => commands::data(&bench, &mut report)?,
             "small" => commands::small(&bench, &mut report)?,
+            "fuse" => commands::fuse(&bench, &mut report)?,
             "load" => load::run(&bench, &mut report)?,
             _ => million::run(&bench, &mut report)?,
         }

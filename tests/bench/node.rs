@@ -75,18 +75,26 @@ impl Programs {
 
     /// A node of every role on free ports, its data in a directory.
     pub fn node_of_all_roles(&self, data_dir: &Path) -> Result<Node> {
+        self.all_roles(data_dir, &[])
+    }
+
+    /// The same with a mount.
+    pub fn mounted_node_of_all_roles(&self, data_dir: &Path, mount_point: &str) -> Result<Node> {
+        self.all_roles(data_dir, &["--mount-point", mount_point])
+    }
+
+    fn all_roles(&self, data_dir: &Path, more: &[&str]) -> Result<Node> {
         let data_dir = data_dir.to_string_lossy();
-        self.node(
-            "all",
-            &[
-                "--data-dir",
-                &data_dir,
-                "--listen",
-                "127.0.0.1:0",
-                "--worker-listen",
-                "127.0.0.1:0",
-            ],
-        )
+        let mut args = vec![
+            "--data-dir",
+            &data_dir,
+            "--listen",
+            "127.0.0.1:0",
+            "--worker-listen",
+            "127.0.0.1:0",
+        ];
+        args.extend(more);
+        self.node("all", &args)
     }
 
     /// Runs `cv`; its answers, an object a line.

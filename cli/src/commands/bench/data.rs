@@ -1,4 +1,4 @@
-//! One big file through the client, beside a raw directory and tmpfs.
+//! One big file through the client or in a directory, beside a raw directory and tmpfs.
 
 use std::path::Path;
 
@@ -48,17 +48,28 @@ impl Offsets {
     }
 }
 
-pub async fn run(shell: &Shell, bytes: u64, reads: usize, local: &Path) -> Result<()> {
+pub async fn run(
+    shell: &Shell,
+    directory: Option<&Path>,
+    bytes: u64,
+    reads: usize,
+    local: &Path,
+) -> Result<()> {
     let bytes = (bytes / PIECE_BYTES).max(1) * PIECE_BYTES;
     let piece = Bytes::from((0..PIECE_BYTES).map(|i| (i * 31 % 251) as u8).collect::<Vec<_>>());
-    let raw = posix::big_file(local, bytes, reads, &piece)?;
+    let raw = posix::big_file(local, bytes, reads, &piece, false)?;
     let tmpfs = match Path::new(TMPFS).is_dir() {
-        true => Some(posix::big_file(Path::new(TMPFS), bytes, reads, &piece)?),
+        true => Some(posix::big_file(Path::new(TMPFS), bytes, reads, &piece, false)?),
         false => None,
     };
     say(shell, "raw directory", &raw, &raw, tmpfs.as_ref());
     if let Some(tmpfs) = &tmpfs {
         say(shell, "tmpfs", tmpfs, &raw, Some(tmpfs));
+    }
+    if let Some(directory) = directory {
+        let rates = posix::big_file(directory, bytes, reads, &piece, true)?;
+        say(shell, &directory.display().to_string(), &rates, &raw, tmpfs.as_ref());
+        return Ok(());
     }
     let scratch = Scratch::make(&shell.client, "data").await?;
     let measured = through_client(&shell.client, &scratch.path, bytes, reads, &piece).await;

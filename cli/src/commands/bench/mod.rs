@@ -46,8 +46,11 @@ enum What {
         #[arg(long, default_value = ".")]
         local: PathBuf,
     },
-    /// One big file through the client beside a raw directory and tmpfs: written and read in order, read at random
+    /// One big file, through the client or in a directory, beside a raw directory and tmpfs: written and read in order,
+    /// read at random
     Data {
+        /// By POSIX calls in this directory, such as a mount point; without it, through the client
+        dir: Option<PathBuf>,
         /// Bytes of the file
         #[arg(long, default_value_t = 1 << 30)]
         bytes: u64,
@@ -85,7 +88,12 @@ impl Args {
                 apart,
                 local,
             } => meta::run(shell, &clients, files, apart, &local).await,
-            What::Data { bytes, reads, local } => data::run(shell, bytes, reads, &local).await,
+            What::Data {
+                dir,
+                bytes,
+                reads,
+                local,
+            } => data::run(shell, dir.as_deref(), bytes, reads, &local).await,
             What::Small {
                 dir,
                 files,

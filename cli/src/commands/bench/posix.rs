@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use curvine_protocol::{Error, Result};
+use rustix::fs::{Advice, fadvise};
 
 use super::Stopwatch;
 use super::data::{Offsets, PIECE_BYTES, Rates, SMALL_READ_BYTES};
@@ -26,8 +27,9 @@ pub fn append_and_sync(directory: &Path) -> Result<f64> {
     measure().map_err(|e| Error::from(e).while_doing(directory.display()))
 }
 
-/// One big file: written and read in order, read at random.
-pub fn big_file(directory: &Path, bytes: u64, reads: usize, piece: &[u8]) -> Result<Rates> {
+/// One big file: written and read in order, read at random. With `afresh` the kernel forgets its pages before each way of
+/// reading, so that a mount is asked; what is below the mount keeps them.
+pub fn big_file(directory: &Path, bytes: u64, reads: usize, piece: &[u8], afresh: bool) -> Result<Rates> {
     let scratch = ScratchDir::make(directory)?;
     let path = scratch.0.join("big");
     let measure = || -> io::Result<Rates> {
@@ -41,12 +43,21 @@ pub fn big_file(directory: &Path, bytes: u64, reads: usize, piece: &[u8]) -> Res
         drop(file);
         let write = watch.per_second(total);
         let mut file = File::open(&path)?;
+        let forget = |file: &File| -> io::Result<()> {
+            if afresh {
+                file.sync_all()?;
+                fadvise(file, 0, None, Advice::DontNeed)?;
+            }
+            Ok(())
+        };
+        forget(&file)?;
         let mut buffer = vec![0; PIECE_BYTES as usize];
         let watch = Stopwatch::start();
         for _ in 0..pieces {
             file.read_exact(&mut buffer)?;
         }
         let read = watch.per_second(total);
+        forget(&file)?;
         let mut buffer = [0; SMALL_READ_BYTES];
         let mut offsets = Offsets::over(bytes);
         let watch = Stopwatch::start();
