@@ -185,7 +185,7 @@ fn load(bench: &Bench, node: &Node, path: &str, bytes: u64) -> Result<f64> {
     let answers = bench.programs.cv(node, &["load", path, "--watch"])?;
     let job = answers.last().context("a load answers with its job")?;
     ensure!(
-        job["progress"]["bytes_moved"].as_u64() == Some(bytes),
+        job["bytes_moved"].as_u64() == Some(bytes),
         "the load moved all {bytes} bytes: {job}"
     );
     let at = |field: &str| {

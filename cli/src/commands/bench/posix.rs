@@ -73,9 +73,14 @@ pub fn big_file(directory: &Path, bytes: u64, reads: usize, piece: &[u8], afresh
     measure().map_err(|e| Error::from(e).while_doing(directory.display()))
 }
 
-/// Small files of one size by several threads: written and read per second.
+/// Small files of one size by several threads, each in a directory of its own, as data sets have it: written and read per
+/// second. In one directory the kernel makes one file at a time, whatever is below.
 pub fn small_files(directory: &Path, files: usize, bytes: usize, threads: usize) -> Result<(f64, f64)> {
     let scratch = ScratchDir::make(directory)?;
+    for thread in 0..threads {
+        let made = fs::create_dir(scratch.0.join(thread.to_string()));
+        made.map_err(|e| Error::from(e).while_doing(directory.display()))?;
+    }
     let each = (files / threads).max(1);
     let run = |write: bool| -> Result<f64> {
         let watch = Stopwatch::start();
@@ -101,8 +106,9 @@ pub fn small_files(directory: &Path, files: usize, bytes: usize, threads: usize)
 
 fn small_files_of(thread: usize, directory: &Path, each: usize, bytes: usize, write: bool) -> io::Result<()> {
     let content = vec![thread as u8; bytes];
+    let directory = directory.join(thread.to_string());
     for file in 0..each {
-        let path = directory.join(format!("{thread}-{file}"));
+        let path = directory.join(file.to_string());
         match write {
             true => fs::write(path, &content)?,
             false if fs::read(path)? == content => {}
