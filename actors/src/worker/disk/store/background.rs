@@ -1,0 +1,89 @@
+//! What a disk does by itself: measuring, syncing, reporting.
+
+use std::fs::File;
+
+use curvine_protocol::cluster::BlockReplica;
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+
+use super::super::recovery;
+use super::{Store, lock};
+
+impl Store {
+    /// Measures the device.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn measure(&self) -> Result<()> {
+        let device = rustix::fs::statvfs(&self.directory.path).map_err(|e| {
+            Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", self.name))
+        })?;
+        self.space().measured(device.f_bavail * device.f_frsize);
+        Ok(())
+    }
+
+    /// Puts on disk what was sealed without a sync, and the index.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn sync_background(&self) -> Result<()> {
+        /// Above this many, one sync of the whole file system is cheaper.
+        const SINGLE_SYNCS_MAX: usize = 64;
+        let unsynced = std::mem::take(&mut *lock(&self.unsynced));
+        if unsynced.len() > SINGLE_SYNCS_MAX {
+            self.sync_everything()?;
+        } else {
+            let mut outcome = Ok(());
+            for block in unsynced {
+                let synced = match self.file(block) {
+                    Ok(file) => file.sync_data().map_err(|e| self.failed(e, block)),
+                    Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+                    Err(error) => Err(error),
+                };
+                // One that fails keeps no other from the disk.
+                outcome = outcome.and(synced);
+            }
+            outcome?;
+        }
+        self.index.sync()
+    }
+
+    pub(super) fn sync_everything(&self) -> Result<()> {
+        let directory = File::open(&self.directory.path).map_err(Error::from)?;
+        rustix::fs::syncfs(&directory).map_err(|e| {
+            Error::from(std::io::Error::from(e)).while_doing(format_args!("syncing {}", self.name))
+        })
+    }
+
+    /// Everything on disk, and noted so that the next start need not verify. The last thing a disk does.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn finish(&self) -> Result<()> {
+        self.sync_everything()?;
+        self.index.set_boot_note(recovery::CLEAN)
+    }
+
+    /// Up to `limit` blocks that are wholly here, after one; the last id looked at, none at the end.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn replicas(
+        &self,
+        after: Option<BlockId>,
+        limit: usize,
+    ) -> Result<(Vec<BlockReplica>, Option<BlockId>)> {
+        let mut replicas = Vec::new();
+        let last = self.index.page(after, limit, |id, record| {
+            if let Ok(record) = record
+                && !record.is_filling()
+            {
+                replicas.push(BlockReplica {
+                    id,
+                    generation: record.generation(),
+                    len_bytes: record.len_bytes(),
+                });
+            }
+        })?;
+        Ok((replicas, last))
+    }
+}

@@ -1,0 +1,303 @@
+//! The blocks of one disk. Methods block on the disk unless they say otherwise; the Disk actor runs them on lanes.
+
+mod background;
+mod fill;
+mod put;
+mod read;
+mod remove;
+mod write;
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use curvine_protocol::cluster::DiskStatus;
+use curvine_protocol::worker::{ReadBlock, WriteBlock};
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+
+use super::index::Index;
+use super::layout;
+use super::open_block::OpenBlock;
+use super::record::BlockRecord;
+use super::space::Space;
+use super::{Bitmap, BlockNews, DataDir, FsyncPolicy};
+use crate::kit::{Answer, Clock, Offload};
+
+pub use self::read::answer_with;
+
+/// After this many failed system calls in a row the disk takes no more data.
+const FAILURES_MAX: u32 = 3;
+/// Blocks being written whose state is in memory, per lane; more are read back from the index when needed.
+const OPEN_BLOCKS_MAX: usize = 1_024;
+
+pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
+
+pub struct Store {
+    pub(super) directory: DataDir,
+    /// The directory as people know it.
+    pub(super) name: String,
+    pub(super) index: Arc<Index>,
+    pub(super) space: Mutex<Space>,
+    pub(super) blocks: AtomicU64,
+    pub(super) fsync: FsyncPolicy,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) news: Arc<dyn Fn(BlockNews) + Send + Sync>,
+    files: quick_cache::sync::Cache<BlockId, Arc<File>>,
+    lanes: Vec<Lane>,
+    /// Changes that callers wait for.
+    pub(super) in_flight: Arc<AtomicUsize>,
+    failures: AtomicU32,
+    failure: Mutex<Option<String>>,
+    /// Sealed without a sync since the last background sync.
+    unsynced: Mutex<Vec<BlockId>>,
+}
+
+/// One thread, and the blocks of it that are being written. Only work on that thread locks them.
+struct Lane {
+    offload: Arc<dyn Offload>,
+    open: Mutex<HashMap<BlockId, OpenBlock>>,
+}
+
+/// What the index says to a read, without touching data.
+pub enum Grant {
+    /// Not here.
+    Missing,
+    Ready(Answer<ReadBlock>),
+    /// Here, but bytes must be looked at: [`Store::read`] on the block's lane.
+    Look,
+    /// Some of it may be here: the UfsReader knows.
+    Filling,
+}
+
+/// How a fill begins.
+pub enum FillStart {
+    Whole,
+    Open {
+        file: Arc<File>,
+        present: Bitmap,
+        checksums: Vec<u32>,
+    },
+}
+
+impl Store {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a constructor lists everything it can reach"
+    )]
+    pub(super) fn new(
+        directory: DataDir,
+        index: Arc<Index>,
+        space: Space,
+        blocks: u64,
+        fsync: FsyncPolicy,
+        open_files_max: usize,
+        lanes: Vec<Arc<dyn Offload>>,
+        clock: Arc<dyn Clock>,
+        news: Arc<dyn Fn(BlockNews) + Send + Sync>,
+    ) -> Self {
+        assert!(!lanes.is_empty(), "a disk has a lane");
+        Store {
+            name: directory.path.display().to_string(),
+            directory,
+            index,
+            space: Mutex::new(space),
+            blocks: AtomicU64::new(blocks),
+            fsync,
+            clock,
+            news,
+            files: quick_cache::sync::Cache::new(open_files_max),
+            lanes: lanes
+                .into_iter()
+                .map(|offload| Lane {
+                    offload,
+                    open: Mutex::new(HashMap::new()),
+                })
+                .collect(),
+            in_flight: Arc::new(AtomicUsize::new(0)),
+            failures: AtomicU32::new(0),
+            failure: Mutex::new(None),
+            unsynced: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Does not block.
+    pub fn status(&self) -> DiskStatus {
+        let space = self.space();
+        let failure = lock(&self.failure).clone();
+        DiskStatus {
+            tier: self.directory.tier,
+            path: self.name.clone(),
+            capacity_bytes: space.capacity_bytes(),
+            used_bytes: space.used_bytes(),
+            available_bytes: if failure.is_some() {
+                0
+            } else {
+                space.available_bytes()
+            },
+            blocks: self.blocks.load(Ordering::Relaxed),
+            failure,
+        }
+    }
+
+    /// Runs work on the lane of a block, after everything given for it before. Does not block.
+    pub fn on_lane(self: &Arc<Self>, block: BlockId, work: impl FnOnce(&Arc<Store>) + Send + 'static) {
+        let store = self.clone();
+        self.lane(block).offload.run(Box::new(move || work(&store)));
+    }
+
+    /// Runs work on some lane, for work that belongs to no block's order. Does not block.
+    pub fn on_any_lane(self: &Arc<Self>, spread: u64, work: impl FnOnce(&Arc<Store>) + Send + 'static) {
+        let store = self.clone();
+        let lane = spread as usize % self.lanes.len();
+        self.lanes[lane].offload.run(Box::new(move || work(&store)));
+    }
+
+    fn lane(&self, block: BlockId) -> &Lane {
+        &self.lanes[block.0 as usize % self.lanes.len()]
+    }
+
+    fn space(&self) -> MutexGuard<'_, Space> {
+        lock(&self.space)
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.clock.wall_ns() / 1_000_000
+    }
+
+    /// True if the disk knows the block, in whatever state. Does not block.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn holds(&self, block: BlockId) -> Result<bool> {
+        Ok(self.index.get(block, |_| ())?.is_some())
+    }
+
+    /// The generation of a block that is wholly here. Does not block.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn sealed_generation(&self, block: BlockId) -> Result<Option<u32>> {
+        Ok(self
+            .index
+            .get(block, |record| record.is_sealed().then(|| record.generation()))?
+            .flatten())
+    }
+
+    fn file(&self, block: BlockId) -> Result<Arc<File>> {
+        if let Some(file) = self.files.get(&block) {
+            return Ok(file);
+        }
+        let path = self.path(block);
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => {
+                let file = Arc::new(file);
+                self.files.insert(block, file.clone());
+                Ok(file)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing(block)),
+            Err(error) => Err(self.failed(error, block)),
+        }
+    }
+
+    pub(super) fn path(&self, block: BlockId) -> PathBuf {
+        layout::block_path(&self.directory.path, block)
+    }
+
+    fn record(&self, block: BlockId) -> Result<Option<BlockRecord>> {
+        self.index.get(block, |record| record.to_record())?.transpose()
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        match &*lock(&self.failure) {
+            None => Ok(()),
+            Some(failure) => Err(Error::new(
+                ErrorKind::Io,
+                format!("disk {} takes no more data: {failure}", self.name),
+            )),
+        }
+    }
+
+    fn failed(&self, error: std::io::Error, block: BlockId) -> Error {
+        let error = Error::from(error);
+        let full = error.kind == ErrorKind::NoSpace;
+        if !full && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
+            let mut failure = lock(&self.failure);
+            if failure.is_none() {
+                tracing::error!("disk {} has failed and takes no more data: {error}", self.name);
+                *failure = Some(error.message.clone());
+            }
+        }
+        let kind = if full { ErrorKind::NoSpace } else { ErrorKind::Io };
+        Error::new(kind, format!("block {block} on disk {}: {error}", self.name))
+    }
+
+    /// The file is shorter than the index says.
+    fn short(&self, error: std::io::Error, block: BlockId) -> Error {
+        if error.kind() == std::io::ErrorKind::UnexpectedEof {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "block {block} on disk {}: its file is shorter than its index says",
+                    self.name
+                ),
+            )
+        } else {
+            self.failed(error, block)
+        }
+    }
+
+    fn worked(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+fn check_generation(block: BlockId, asked: u32, here: u32) -> Result<()> {
+    if asked == here {
+        Ok(())
+    } else {
+        Err(stale(block, asked, here))
+    }
+}
+
+/// What a reader asks of: a newer generation has the bytes of an older one, but for those written over them since.
+fn check_not_older(block: BlockId, asked: u32, here: u32) -> Result<()> {
+    if asked <= here {
+        Ok(())
+    } else {
+        Err(stale(block, asked, here))
+    }
+}
+
+fn check_not_newer(call: &WriteBlock, here: u32) -> Result<()> {
+    if here <= call.generation {
+        Ok(())
+    } else {
+        Err(stale(call.block, call.generation, here))
+    }
+}
+
+fn stale(block: BlockId, asked: u32, here: u32) -> Error {
+    Error::new(
+        ErrorKind::Stale,
+        format!("block {block}: generation {asked} was asked for and {here} is here; look the file up again"),
+    )
+}
+
+pub fn missing(block: BlockId) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("block {block} is not on this worker"),
+    )
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}

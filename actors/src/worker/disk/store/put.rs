@@ -1,0 +1,226 @@
+//! Whole blocks at once, written or fetched. For the block's lane.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use curvine_protocol::checksum::{CHUNK_BYTES, crc32c_combine, crc32c_of_pieces};
+use curvine_protocol::worker::{BlockSealed, PutBlock};
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+
+use super::super::index::Change;
+use super::super::open_block::{OpenBlock, Piece};
+use super::super::record::{BlockFlags, BlockRecord, BlockState};
+use super::super::{FsyncPolicy, pieces_of};
+use super::{Done, Store, lock, stale};
+
+impl Store {
+    /// Writes and seals a whole small block: one file created, one write, one index commit shared with others.
+    pub fn put(self: &Arc<Self>, call: &PutBlock, body: &Bytes, done: Done<BlockSealed>) {
+        let sync = call.sync || self.fsync == FsyncPolicy::OnClose;
+        match self.put_file(call, body, sync) {
+            Ok((record, is_new)) => {
+                let done = if is_new {
+                    self.or_undone(call.block, done)
+                } else {
+                    done
+                };
+                self.sealed(call.block, record, sync, true, done);
+            }
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    /// The record that the index must be told, and whether it does not know the block yet.
+    pub(super) fn put_file(
+        self: &Arc<Self>,
+        call: &PutBlock,
+        body: &Bytes,
+        sync: bool,
+    ) -> Result<(BlockRecord, bool)> {
+        let pieces = pieces_of(0, body);
+        verify_body(call.block, call.checksum, &pieces)?;
+        lock(&self.lane(call.block).open).remove(&call.block);
+        let before = self.record(call.block)?;
+        if let Some(before) = &before
+            && before.generation > call.generation
+        {
+            return Err(stale(call.block, call.generation, before.generation));
+        }
+        self.check_usable()?;
+        let sums = pieces.iter().map(|piece| piece.checksum).collect();
+        let flags = BlockFlags {
+            synced: sync,
+            ..BlockFlags::default()
+        };
+        let record = BlockRecord::sealed(call.generation, body.len() as u64, sums, self.now_ms(), flags);
+        let is_new = before.is_none();
+        self.put_bytes(call.block, &record, before, std::slice::from_ref(body))?;
+        if sync {
+            let synced = self
+                .file(call.block)
+                .and_then(|file| self.sync_file(&file, call.block));
+            if let Err(error) = synced {
+                if is_new {
+                    self.blocks.fetch_sub(1, Ordering::Relaxed);
+                    self.discard(call.block);
+                }
+                return Err(error);
+            }
+        }
+        Ok((record, is_new))
+    }
+
+    pub(super) fn put_bytes(
+        self: &Arc<Self>,
+        block: BlockId,
+        record: &BlockRecord,
+        before: Option<BlockRecord>,
+        body: &[Bytes],
+    ) -> Result<()> {
+        match before {
+            None => {
+                self.space().take(record.len_bytes, &self.name)?;
+                let written = self
+                    .create(block)
+                    .and_then(|file| self.write_pieces(&file, block, 0, body));
+                if let Err(error) = written {
+                    self.space().give_back(record.len_bytes);
+                    self.files.remove(&block);
+                    let _ = std::fs::remove_file(self.path(block));
+                    return Err(error);
+                }
+                self.blocks.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(_) => {
+                let file = self.file(block)?;
+                let old_len = file.metadata().map_err(|e| self.failed(e, block))?.len();
+                self.space()
+                    .take(record.len_bytes.saturating_sub(old_len), &self.name)?;
+                let writing =
+                    OpenBlock::new(file.clone(), record.generation).writing_record(self.now_ms(), false);
+                self.index
+                    .submit_and_wait(vec![Change::Put(block, writing.encode())], false)?;
+                file.set_len(record.len_bytes)
+                    .map_err(|e| self.failed(e, block))?;
+                self.space().give_back(old_len.saturating_sub(record.len_bytes));
+                self.write_pieces(&file, block, 0, body)?;
+            }
+        }
+        self.worked();
+        Ok(())
+    }
+    /// Stores a whole block that was fetched in one go. For the block's lane. The checksums are computed here.
+    pub fn put_fetched(
+        self: &Arc<Self>,
+        block: BlockId,
+        generation: u32,
+        body: &[Bytes],
+        done: Done<BlockSealed>,
+    ) {
+        let stored = || -> Result<Option<(BlockRecord, bool)>> {
+            let before = self.record(block)?;
+            match &before {
+                Some(before) if before.generation > generation => {
+                    return Err(stale(block, generation, before.generation));
+                }
+                Some(before) if before.generation == generation && before.state == BlockState::Sealed => {
+                    return Ok(None);
+                }
+                _ => self.check_usable()?,
+            }
+            let len_bytes = body.iter().map(|piece| piece.len() as u64).sum();
+            let flags = BlockFlags {
+                from_ufs: true,
+                ..BlockFlags::default()
+            };
+            let record =
+                BlockRecord::sealed(generation, len_bytes, rope_checksums(body), self.now_ms(), flags);
+            let is_new = before.is_none();
+            self.put_bytes(block, &record, before, body)?;
+            Ok(Some((record, is_new)))
+        };
+        match stored() {
+            Ok(Some((record, is_new))) => {
+                let done = if is_new { self.or_undone(block, done) } else { done };
+                self.sealed(block, record, false, true, done);
+            }
+            Ok(None) => done(Ok(BlockSealed {
+                len_bytes: body.iter().map(|piece| piece.len() as u64).sum(),
+            })),
+            Err(error) => done(Err(error)),
+        }
+    }
+    pub(super) fn write_pieces(
+        &self,
+        file: &File,
+        block: BlockId,
+        offset_bytes: u64,
+        body: &[Bytes],
+    ) -> Result<()> {
+        if let [body] = body {
+            return file
+                .write_all_at(body, offset_bytes)
+                .map_err(|e| self.failed(e, block));
+        }
+        let mut slices: Vec<IoSlice<'_>> = body.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut slices = &mut slices[..];
+        let mut at = offset_bytes;
+        // At most IOV_MAX pieces a call.
+        const SLICES_MAX: usize = 1_024;
+        while !slices.is_empty() {
+            let written = match rustix::io::pwritev(file, &slices[..slices.len().min(SLICES_MAX)], at) {
+                Ok(0) => return Err(self.failed(std::io::ErrorKind::WriteZero.into(), block)),
+                Ok(written) => written,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(errno) => return Err(self.failed(errno.into(), block)),
+            };
+            at += written as u64;
+            IoSlice::advance_slices(&mut slices, written);
+        }
+        Ok(())
+    }
+}
+
+/// The checksums of the chunks of bytes that lie in several pieces and begin at a chunk's start.
+pub(super) fn rope_checksums(body: &[Bytes]) -> Vec<u32> {
+    let mut sums = Vec::new();
+    let mut chunk: Vec<&[u8]> = Vec::new();
+    let mut room = CHUNK_BYTES as usize;
+    for piece in body {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let (head, tail) = rest.split_at(rest.len().min(room));
+            chunk.push(head);
+            room -= head.len();
+            rest = tail;
+            if room == 0 {
+                sums.push(crc32c_of_pieces(chunk.drain(..)));
+                room = CHUNK_BYTES as usize;
+            }
+        }
+    }
+    if !chunk.is_empty() {
+        sums.push(crc32c_of_pieces(chunk));
+    }
+    sums
+}
+
+pub(super) fn verify_body(block: BlockId, checksum: u32, pieces: &[Piece]) -> Result<()> {
+    let whole = pieces
+        .iter()
+        .map(|piece| (piece.checksum, piece.len_bytes))
+        .reduce(|(whole, len), (next, next_len)| (crc32c_combine(whole, next, next_len), len + next_len));
+    // The checksum of nothing is 0.
+    if whole.map_or(0, |(whole, _)| whole) == checksum {
+        Ok(())
+    } else {
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("the bytes for block {block} fail their checksum on arrival; send them again"),
+        ))
+    }
+}

@@ -1,0 +1,161 @@
+//! Reading blocks.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use bytes::{Bytes, BytesMut};
+use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::worker::{BlockData, ReadBlock};
+use curvine_protocol::{ErrorKind, Result};
+
+use super::super::open_block::OpenBlock;
+use super::super::pieces_of;
+use super::super::record::chunks_of;
+use super::{Grant, Store, check_not_older, lock, missing, stale};
+use crate::kit::{Answer, Body, FileRange};
+
+impl Store {
+    /// Answers a read of a sealed block without looking at its bytes: the checksums go with the grant and the reader
+    /// verifies. Blocks at most for opening a file.
+    ///
+    /// # Errors
+    /// `Stale` for an older generation here; `Io`.
+    pub fn grant(&self, call: &ReadBlock) -> Result<Grant> {
+        enum Found {
+            Look,
+            Filling,
+            Stale(u32),
+            Range(u32, Vec<u32>),
+        }
+        let found = self.index.get(call.block, |record| {
+            if record.is_filling() {
+                return Found::Filling;
+            }
+            if record.generation() < call.generation {
+                return Found::Stale(record.generation());
+            }
+            if !record.is_sealed() {
+                return Found::Look;
+            }
+            let end = (call.offset_bytes.saturating_add(call.len_bytes.into())).min(record.len_bytes());
+            let aligned = call.offset_bytes.is_multiple_of(CHUNK_BYTES)
+                && (end.is_multiple_of(CHUNK_BYTES) || end == record.len_bytes());
+            if call.offset_bytes >= end {
+                return Found::Range(0, Vec::new());
+            }
+            if !aligned {
+                return Found::Look;
+            }
+            let chunks = (call.offset_bytes / CHUNK_BYTES) as usize..chunks_of(end);
+            Found::Range((end - call.offset_bytes) as u32, record.checksums(chunks))
+        })?;
+        Ok(match found {
+            None => Grant::Missing,
+            Some(Found::Look) => Grant::Look,
+            Some(Found::Filling) => Grant::Filling,
+            Some(Found::Stale(here)) => return Err(stale(call.block, call.generation, here)),
+            Some(Found::Range(0, _)) => Grant::Ready(answer(call.offset_bytes, Vec::new(), Bytes::new())),
+            Some(Found::Range(len_bytes, checksums)) => {
+                let range = FileRange {
+                    file: self.file(call.block)?,
+                    offset_bytes: call.offset_bytes,
+                    len_bytes,
+                };
+                let reply = BlockData {
+                    offset_bytes: call.offset_bytes,
+                    checksums,
+                };
+                Grant::Ready(Answer::with_body(reply, Body::File(range)))
+            }
+        })
+    }
+
+    /// Reads a range and verifies what has a checksum. For the block's lane.
+    ///
+    /// # Errors
+    /// `NotFound`, `Stale`, `Corrupt`, `Io`.
+    pub fn read(&self, call: &ReadBlock) -> Result<Answer<ReadBlock>> {
+        let mut lane = lock(&self.lane(call.block).open);
+        if let Some(open) = lane.get(&call.block) {
+            check_not_older(call.block, call.generation, open.generation)?;
+            let read = self.read_open(call, open);
+            if read.as_ref().is_err_and(|error| error.kind == ErrorKind::Corrupt) {
+                lane.remove(&call.block);
+            }
+            return read;
+        }
+        drop(lane);
+        let record = self.record(call.block)?.ok_or_else(|| missing(call.block))?;
+        check_not_older(call.block, call.generation, record.generation)?;
+        let file = self.file(call.block)?;
+        let len_bytes = self.len_now(&file, call.block, &record)?;
+        self.read_open(call, &OpenBlock::from_record(file, record, len_bytes))
+    }
+
+    pub(super) fn read_open(&self, call: &ReadBlock, open: &OpenBlock) -> Result<Answer<ReadBlock>> {
+        self.read_checked(call, &open.file, open.len_bytes, |chunk| open.sum(chunk))
+    }
+
+    /// Reads a range of a block that is being filled; every chunk of it is there. `sums` are those of the chunks it
+    /// touches. Any lane.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn read_filled(
+        &self,
+        call: &ReadBlock,
+        file: &File,
+        len_bytes: u64,
+        sums: &[u32],
+    ) -> Result<Answer<ReadBlock>> {
+        let first = (call.offset_bytes / CHUNK_BYTES) as usize;
+        self.read_checked(call, file, len_bytes, |chunk| sums.get(chunk - first).copied())
+    }
+
+    pub(super) fn read_checked(
+        &self,
+        call: &ReadBlock,
+        file: &File,
+        len_bytes: u64,
+        sum: impl Fn(usize) -> Option<u32>,
+    ) -> Result<Answer<ReadBlock>> {
+        let end = call
+            .offset_bytes
+            .saturating_add(call.len_bytes.into())
+            .min(len_bytes);
+        if call.offset_bytes >= end {
+            return Ok(answer(call.offset_bytes, Vec::new(), Bytes::new()));
+        }
+        let chunks = (call.offset_bytes / CHUNK_BYTES) as usize..chunks_of(end);
+        let start = chunks.start as u64 * CHUNK_BYTES;
+        let covered = (chunks.end as u64 * CHUNK_BYTES).min(len_bytes);
+        let mut buffer = BytesMut::zeroed((covered - start) as usize);
+        file.read_exact_at(&mut buffer, start)
+            .map_err(|e| self.short(e, call.block))?;
+        let buffer = buffer.freeze();
+        for (bytes, chunk) in buffer.chunks(CHUNK_BYTES as usize).zip(chunks) {
+            if sum(chunk).is_some_and(|sum| sum != crc32c(bytes)) {
+                return Err(self.found_corrupt(call.block, chunk));
+            }
+        }
+        let body = buffer.slice((call.offset_bytes - start) as usize..(end - start) as usize);
+        Ok(answer_with(call.offset_bytes, body))
+    }
+}
+
+pub(super) fn answer(offset_bytes: u64, checksums: Vec<u32>, body: Bytes) -> Answer<ReadBlock> {
+    let reply = BlockData {
+        offset_bytes,
+        checksums,
+    };
+    Answer::with_body(reply, Body::Bytes(body))
+}
+
+/// The answer to a read of these bytes; their checksums are computed here.
+pub fn answer_with(offset_bytes: u64, body: Bytes) -> Answer<ReadBlock> {
+    let sums = pieces_of(offset_bytes, &body)
+        .into_iter()
+        .map(|piece| piece.checksum)
+        .collect();
+    answer(offset_bytes, sums, body)
+}

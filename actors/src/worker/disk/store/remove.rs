@@ -1,0 +1,108 @@
+//! Removing blocks, on order and for being corrupt.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use curvine_protocol::checksum::CHUNK_BYTES;
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+
+use super::super::index::Change;
+use super::super::{BlockNews, Removal, layout};
+use super::{Store, lock};
+
+impl Store {
+    /// [`Self::remove`], unless the block is of a newer generation than the order is for. For the block's lane.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove_unless_newer(self: &Arc<Self>, removal: Removal) -> Result<()> {
+        let block = removal.block;
+        if let Some(upto) = removal.upto_generation {
+            let open = lock(&self.lane(block).open)
+                .get(&block)
+                .map(|open| open.generation);
+            let here = match open {
+                Some(generation) => Some(generation),
+                None => self.index.get(block, |record| record.generation())?,
+            };
+            if here.is_some_and(|here| here > upto) {
+                return Ok(());
+            }
+        }
+        self.remove(block)
+    }
+
+    /// Removes a block, if it is here. For the block's lane. Grants that were given stay good.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove(self: &Arc<Self>, block: BlockId) -> Result<()> {
+        let open = lock(&self.lane(block).open).remove(&block);
+        if open.is_some() {
+            // The record of its creation may still wait for its commit.
+            self.index.submit_and_wait(Vec::new(), false)?;
+        }
+        self.files.remove(&block);
+        let Some((len_bytes, writing)) = self.index.get(block, |record| {
+            (record.len_bytes(), !record.is_sealed() && !record.is_filling())
+        })?
+        else {
+            return Ok(());
+        };
+        let path = self.path(block);
+        let len_bytes = match (open, writing) {
+            (Some(open), _) => open.len_bytes,
+            (None, true) => std::fs::metadata(&path).map_or(len_bytes, |metadata| metadata.len()),
+            (None, false) => len_bytes,
+        };
+        self.index.submit_and_wait(vec![Change::Delete(block)], false)?;
+        self.blocks.fetch_sub(1, Ordering::Relaxed);
+        self.space().give_back(len_bytes);
+        (self.news)(BlockNews::Removed(block));
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error, block)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A chunk fails its checksum: the replica goes, aside if it may be the only one.
+    pub(super) fn found_corrupt(&self, block: BlockId, chunk: usize) -> Error {
+        let error = Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "block {block} on disk {}: chunk {chunk} (bytes {}..) fails its checksum; the replica was taken out of use",
+                self.name,
+                chunk as u64 * CHUNK_BYTES
+            ),
+        );
+        tracing::error!("{error}");
+        let Ok(Some(record)) = self.record(block) else {
+            return error;
+        };
+        self.files.remove(&block);
+        let path = self.path(block);
+        let kept = if record.flags.from_ufs {
+            Ok(())
+        } else {
+            std::fs::rename(
+                &path,
+                layout::quarantine_path(&self.directory.path, block, record.generation),
+            )
+        };
+        if let Err(aside) = kept {
+            tracing::error!("block {block} could not be put aside: {aside}");
+            return error;
+        }
+        if let Err(failed) = self.index.submit_and_wait(vec![Change::Delete(block)], false) {
+            tracing::error!("block {block} could not be taken out of the index: {failed}");
+            return error;
+        }
+        if record.flags.from_ufs {
+            let _ = std::fs::remove_file(&path);
+        }
+        self.blocks.fetch_sub(1, Ordering::Relaxed);
+        self.space().give_back(record.len_bytes);
+        (self.news)(BlockNews::Removed(block));
+        error
+    }
+}

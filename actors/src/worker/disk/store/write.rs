@@ -1,0 +1,364 @@
+//! Writing blocks bit by bit, and sealing them. For the block's lane.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use curvine_protocol::checksum::crc32c;
+use curvine_protocol::cluster::BlockReplica;
+use curvine_protocol::worker::{BlockSealed, BlockWritten, SealBlock, WriteBlock};
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+
+use super::super::index::{Change, Update};
+use super::super::open_block::{OpenBlock, Piece};
+use super::super::record::{BlockFlags, BlockRecord, BlockState};
+use super::super::{BlockNews, FsyncPolicy, pieces_of};
+use super::put::verify_body;
+use super::{Done, OPEN_BLOCKS_MAX, Store, check_generation, check_not_newer, lock, missing};
+
+impl Store {
+    /// Writes at an offset. `done` is told once the index knows the block.
+    pub fn write(self: &Arc<Self>, call: &WriteBlock, body: &Bytes, done: Done<BlockWritten>) {
+        let mut lane = lock(&self.lane(call.block).open);
+        let pieces = pieces_of(call.offset_bytes, body);
+        let opened = verify_body(call.block, call.checksum, &pieces)
+            .and_then(|()| self.open_for_writing(&mut lane, call))
+            .and_then(|created| {
+                let open = lane.get_mut(&call.block).expect("opened just now");
+                match self.write_open(open, call, body, &pieces) {
+                    Ok(()) => Ok((open.len_bytes, created)),
+                    Err(error) => {
+                        self.forget_open(&mut lane, call.block, created);
+                        Err(error)
+                    }
+                }
+            });
+        match opened {
+            Err(error) => done(Err(error)),
+            Ok((len_bytes, false)) => done(Ok(BlockWritten { len_bytes })),
+            Ok((len_bytes, true)) => {
+                self.blocks.fetch_add(1, Ordering::Relaxed);
+                let open = &lane[&call.block];
+                let record =
+                    OpenBlock::new(open.file.clone(), open.generation).writing_record(self.now_ms(), false);
+                drop(lane);
+                let done = self.or_undone(call.block, done);
+                self.index.submit(Update {
+                    changes: vec![Change::Put(call.block, record.encode())],
+                    sync: false,
+                    done: Box::new(move |outcome| done(outcome.map(|()| BlockWritten { len_bytes }))),
+                });
+            }
+        }
+    }
+
+    /// For a block that was just made: if the index cannot be told, nobody will know the block, so it goes again before
+    /// that is said.
+    pub(super) fn or_undone<T: Send + 'static>(self: &Arc<Self>, block: BlockId, done: Done<T>) -> Done<T> {
+        let store = self.clone();
+        Box::new(move |outcome| match outcome {
+            Ok(value) => done(Ok(value)),
+            Err(error) => store.on_lane(block, move |store| {
+                lock(&store.lane(block).open).remove(&block);
+                store.blocks.fetch_sub(1, Ordering::Relaxed);
+                store.discard(block);
+                done(Err(error));
+            }),
+        })
+    }
+
+    /// Deletes the file of a block that the index does not know, and gives back its space.
+    pub(super) fn discard(&self, block: BlockId) {
+        self.files.remove(&block);
+        let path = self.path(block);
+        let len_bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(
+                "block {block} on disk {}: {error}; the next start removes it",
+                self.name
+            );
+        }
+        self.space().give_back(len_bytes);
+    }
+
+    /// Makes sure that the lane has the block; true if it was created, and the index does not know it yet.
+    pub(super) fn open_for_writing(
+        &self,
+        lane: &mut HashMap<BlockId, OpenBlock>,
+        call: &WriteBlock,
+    ) -> Result<bool> {
+        if let Some(open) = lane.get(&call.block) {
+            return check_not_newer(call, open.generation).map(|()| false);
+        }
+        let (open, created) = match self.record(call.block)? {
+            Some(record) => (self.reopen(call, record)?, false),
+            None if call.base_len_bytes > 0 => {
+                let doing = format!("overwriting a block of {} bytes", call.base_len_bytes);
+                return Err(missing(call.block).while_doing(doing));
+            }
+            None => {
+                self.check_usable()?;
+                (OpenBlock::new(self.create(call.block)?, call.generation), true)
+            }
+        };
+        if lane.len() >= OPEN_BLOCKS_MAX
+            && let Some(&other) = lane.keys().next()
+        {
+            self.forget_open(lane, other, false);
+        }
+        lane.insert(call.block, open);
+        Ok(created)
+    }
+
+    /// Drops what is in memory of a block: the next access starts from the index and the file.
+    pub(super) fn forget_open(&self, lane: &mut HashMap<BlockId, OpenBlock>, block: BlockId, created: bool) {
+        lane.remove(&block);
+        if created {
+            self.files.remove(&block);
+            let _ = std::fs::remove_file(self.path(block));
+        } else {
+            // The record of its creation may still wait for its commit.
+            let _ = self.index.submit_and_wait(Vec::new(), false);
+        }
+    }
+
+    pub(super) fn write_open(
+        &self,
+        open: &mut OpenBlock,
+        call: &WriteBlock,
+        body: &Bytes,
+        pieces: &[Piece],
+    ) -> Result<()> {
+        let new_generation = call.generation != open.generation;
+        if new_generation && open.len_bytes < call.base_len_bytes {
+            return Err(Error::new(
+                ErrorKind::Stale,
+                format!(
+                    "block {} has {} bytes here and {} in the namespace: this replica is out of date",
+                    call.block, open.len_bytes, call.base_len_bytes
+                ),
+            ));
+        }
+        if new_generation {
+            self.cut_to_base(open, call)?;
+        }
+        let end = call.offset_bytes + body.len() as u64;
+        let growth = end.saturating_sub(open.len_bytes);
+        self.space().take(growth, &self.name)?;
+        let written = self.mark_and_write(open, call, body, new_generation);
+        match written {
+            Ok(()) => open.wrote(call.offset_bytes, pieces),
+            Err(_) => self.space().give_back(growth),
+        }
+        written
+    }
+
+    /// The first write of a generation: what an earlier truncation hid goes away.
+    pub(super) fn cut_to_base(&self, open: &mut OpenBlock, call: &WriteBlock) -> Result<()> {
+        let cut_bytes = open.len_bytes - call.base_len_bytes;
+        open.generation = call.generation;
+        if cut_bytes > 0 {
+            open.cut(call.base_len_bytes);
+            let record = open.writing_record(self.now_ms(), true);
+            self.index
+                .submit_and_wait(vec![Change::Put(call.block, record.encode())], false)?;
+            open.file
+                .set_len(call.base_len_bytes)
+                .map_err(|e| self.failed(e, call.block))?;
+            self.space().give_back(cut_bytes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn mark_and_write(
+        &self,
+        open: &mut OpenBlock,
+        call: &WriteBlock,
+        body: &Bytes,
+        must_index: bool,
+    ) -> Result<()> {
+        let was_sealed = std::mem::take(&mut open.sealed_in_index);
+        let dirty = open.mark_dirty(call.offset_bytes, body.len() as u64);
+        for &(chunk, _) in dirty.iter().filter(|(_, partly)| *partly) {
+            self.verify_chunk(call.block, open, chunk)?;
+        }
+        if was_sealed || must_index || !dirty.is_empty() {
+            let record = open.writing_record(self.now_ms(), false);
+            self.index
+                .submit_and_wait(vec![Change::Put(call.block, record.encode())], false)?;
+        }
+        open.file
+            .write_all_at(body, call.offset_bytes)
+            .map_err(|e| self.failed(e, call.block))?;
+        self.worked();
+        Ok(())
+    }
+
+    pub(super) fn create(&self, block: BlockId) -> Result<Arc<File>> {
+        let path = self.path(block);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(|e| self.failed(e, block))?;
+        let file = Arc::new(file);
+        self.files.insert(block, file.clone());
+        Ok(file)
+    }
+
+    /// A block that exists, about to be written.
+    pub(super) fn reopen(&self, call: &WriteBlock, record: BlockRecord) -> Result<OpenBlock> {
+        if let BlockState::Filling { .. } = record.state {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "block {} is being filled from its under file system; try again",
+                    call.block
+                ),
+            ));
+        }
+        check_not_newer(call, record.generation)?;
+        let file = self.file(call.block)?;
+        let len_bytes = self.len_now(&file, call.block, &record)?;
+        Ok(OpenBlock::from_record(file, record, len_bytes))
+    }
+
+    /// A block that is being written is as long as its file.
+    pub(super) fn len_now(&self, file: &File, block: BlockId, record: &BlockRecord) -> Result<u64> {
+        match record.state {
+            BlockState::Writing { .. } => Ok(file.metadata().map_err(|e| self.failed(e, block))?.len()),
+            _ => Ok(record.len_bytes),
+        }
+    }
+
+    pub(super) fn verify_chunk(&self, block: BlockId, open: &OpenBlock, chunk: usize) -> Result<()> {
+        let Some(sum) = open.sum(chunk) else { return Ok(()) };
+        if self.sum_of_chunk(block, open, chunk)? == sum {
+            Ok(())
+        } else {
+            Err(self.found_corrupt(block, chunk))
+        }
+    }
+
+    pub(super) fn sum_of_chunk(&self, block: BlockId, open: &OpenBlock, chunk: usize) -> Result<u32> {
+        let range = open.chunk_range(chunk);
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        open.file
+            .read_exact_at(&mut bytes, range.start)
+            .map_err(|e| self.short(e, block))?;
+        Ok(crc32c(&bytes))
+    }
+
+    /// Makes what was written visible and checksummed.
+    pub fn seal(self: &Arc<Self>, call: &SealBlock, done: Done<BlockSealed>) {
+        let sync = call.sync || self.fsync == FsyncPolicy::OnClose;
+        let record = self.seal_open(call, sync);
+        match record {
+            Err(error) => done(Err(error)),
+            Ok((record, changed)) => self.sealed(call.block, record, sync, changed, done),
+        }
+    }
+
+    pub(super) fn seal_open(&self, call: &SealBlock, sync: bool) -> Result<(BlockRecord, bool)> {
+        let mut lane = lock(&self.lane(call.block).open);
+        let mut open = match lane.remove(&call.block) {
+            Some(open) => open,
+            None => {
+                let record = self.record(call.block)?.ok_or_else(|| missing(call.block))?;
+                check_generation(call.block, call.generation, record.generation)?;
+                let file = self.file(call.block)?;
+                match record.state {
+                    BlockState::Sealed if record.flags.synced || !sync => return Ok((record, false)),
+                    BlockState::Sealed => {
+                        self.sync_file(&file, call.block)?;
+                        let flags = BlockFlags {
+                            synced: true,
+                            ..record.flags
+                        };
+                        return Ok((BlockRecord { flags, ..record }, true));
+                    }
+                    BlockState::Filling { .. } => {
+                        return Err(Error::new(
+                            ErrorKind::Busy,
+                            format!(
+                                "block {} is being filled and cannot be sealed by a writer",
+                                call.block
+                            ),
+                        ));
+                    }
+                    BlockState::Writing { .. } => {
+                        let len_bytes = self.len_now(&file, call.block, &record)?;
+                        OpenBlock::from_record(file, record, len_bytes)
+                    }
+                }
+            }
+        };
+        if let Err(error) = check_generation(call.block, call.generation, open.generation) {
+            lane.insert(call.block, open);
+            return Err(error);
+        }
+        for chunk in open.unknown() {
+            let sum = self.sum_of_chunk(call.block, &open, chunk)?;
+            open.set_sum(chunk, sum);
+        }
+        if sync {
+            self.sync_file(&open.file, call.block)?;
+        }
+        Ok((open.sealed_record(self.now_ms(), sync), true))
+    }
+
+    pub(super) fn sync_file(&self, file: &File, block: BlockId) -> Result<()> {
+        file.sync_data().map_err(|e| self.failed(e, block))?;
+        // The name too: a file that was just made may have none on disk yet.
+        let path = self.path(block);
+        let directory = path.parent().expect("a block's path has a directory");
+        File::open(directory)
+            .and_then(|directory| directory.sync_data())
+            .map_err(|e| self.failed(e, block))
+    }
+
+    pub(super) fn sealed(
+        self: &Arc<Self>,
+        block: BlockId,
+        record: BlockRecord,
+        sync: bool,
+        changed: bool,
+        done: Done<BlockSealed>,
+    ) {
+        let replica = BlockReplica {
+            id: block,
+            generation: record.generation,
+            len_bytes: record.len_bytes,
+        };
+        let sealed = BlockSealed {
+            len_bytes: record.len_bytes,
+        };
+        if !changed {
+            return done(Ok(sealed));
+        }
+        if !sync && self.fsync == FsyncPolicy::Periodic {
+            lock(&self.unsynced).push(block);
+        }
+        let news = self.news.clone();
+        let update = Update {
+            changes: vec![Change::Put(block, record.encode())],
+            sync,
+            done: Box::new(move |outcome| {
+                if outcome.is_ok() {
+                    news(BlockNews::Stored(replica));
+                }
+                done(outcome.map(|()| sealed));
+            }),
+        };
+        if self.in_flight.load(Ordering::Relaxed) <= 1 {
+            self.index.submit_here(update);
+        } else {
+            self.index.submit(update);
+        }
+    }
+}
