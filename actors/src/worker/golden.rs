@@ -10,6 +10,12 @@ use crate::golden::{Golden, file, text};
 #[test]
 fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
     let mut golden = Golden::new("The block index of a disk, and worker.json.");
+    let reencoded = |bytes: &[u8]| {
+        RecordView::parse(bytes)
+            .and_then(RecordView::to_record)
+            .map(|record| record.encode())
+            .map_err(|error| error.to_string())
+    };
     let mut bits = Bitmap::new(2);
     bits.set(1);
     for state in [
@@ -33,15 +39,39 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
                 from_ufs,
                 synced,
                 cutting,
+                in_index: false,
             },
+            rewritten: None,
         };
-        golden.bytes(name, &record, &record.encode(), |bytes| {
-            RecordView::parse(bytes)
-                .and_then(RecordView::to_record)
-                .map(|record| record.encode())
-                .map_err(|error| error.to_string())
-        });
+        golden.bytes(name, &record, &record.encode(), reencoded);
     }
+    let small = BlockRecord::sealed(
+        7,
+        3,
+        vec![0xAABB_CCDD],
+        1_000,
+        BlockFlags {
+            in_index: true,
+            ..BlockFlags::default()
+        },
+    );
+    let rewritten = BlockRecord {
+        rewritten: Some(Bitmap::new(1)),
+        flags: BlockFlags::default(),
+        ..small.clone()
+    };
+    golden.bytes(
+        "sealed block that was rewritten since its sync",
+        &rewritten,
+        &rewritten.encode(),
+        reencoded,
+    );
+    golden.bytes(
+        "sealed block whose bytes are in the index",
+        &small,
+        &small.encode(),
+        reencoded,
+    );
     let identity = Identity {
         worker: Some(WorkerId(2)),
         cluster: Some(ClusterId(0xC1)),

@@ -17,13 +17,20 @@ fn rounds() -> usize {
     asked.and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
 }
 
-/// What was acknowledged: a file with what was synced to it, a directory, a file that was closed and not synced.
+/// What was acknowledged: a file with what was synced to it, one whose second chunk was written over since, a directory, a
+/// file that was closed and not synced.
 #[derive(Clone, Debug, PartialEq)]
 enum Made {
     File(String, Bytes),
+    WrittenOver(String, Bytes),
     Dir(String),
     Name(String, u64),
 }
+
+/// Bytes under one checksum.
+const CHUNK: usize = curvine_protocol::checksum::CHUNK_BYTES as usize;
+/// A seed whose content has several chunks.
+const LARGE: usize = 4;
 
 fn path(text: &str) -> CurvinePath {
     CurvinePath::parse(text).expect("a valid path")
@@ -68,6 +75,18 @@ async fn work(client: Client, name: String, made: Arc<Mutex<Vec<Made>>>) {
                     file.sync().await?;
                     file.close().await?;
                     Ok(Made::File(here.clone(), content(number)))
+                }
+                2 if number % 8 == 2 => {
+                    // Closed and synced, then written over in place and not synced: what was not touched stays.
+                    let body = content(LARGE);
+                    let file = client.create(&path(&here), CreateOptions::default()).await?;
+                    file.append(body.clone()).await?;
+                    file.sync().await?;
+                    file.close().await?;
+                    let file = client.open_for_write(&path(&here), false).await?;
+                    file.write_at(CHUNK as u64 + 1, content(1)).await?;
+                    file.flush().await?;
+                    Ok(Made::WrittenOver(here.clone(), body))
                 }
                 _ => {
                     // Written in place after a first sync, under a name that it did not begin with.
@@ -118,6 +137,13 @@ fn what_was_acknowledged_and_synced_is_there_after_a_power_cut() {
                     Made::Dir(name) => assert!(client.stat(&path(name)).await.expect(name).is_dir()),
                     Made::Name(name, len) => {
                         assert_eq!(client.stat(&path(name)).await.expect(name).size_bytes, *len);
+                    }
+                    Made::WrittenOver(name, content) => {
+                        let read = client.read(&path(name)).await.expect(name);
+                        assert!(
+                            read[..CHUNK] == content[..CHUNK] && read[2 * CHUNK..] == content[2 * CHUNK..],
+                            "round {round}: {name} has other content where nobody wrote"
+                        );
                     }
                     Made::File(name, content) => {
                         let read = client.read(&path(name)).await.expect(name);

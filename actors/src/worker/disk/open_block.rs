@@ -16,6 +16,8 @@ pub struct OpenBlock {
     pub len_bytes: u64,
     /// The index still says sealed: it must be told before the first write.
     pub sealed_in_index: bool,
+    /// Bytes of it were synced when it was opened: the index must say on the device which of them are written over.
+    pub synced: bool,
     /// The checksum of each chunk, where known without reading it.
     sums: Vec<Option<u32>>,
     /// What the index has: these checksums, of which the dirty ones mean nothing.
@@ -38,6 +40,7 @@ impl OpenBlock {
             generation,
             len_bytes: 0,
             sealed_in_index: false,
+            synced: false,
             sums: Vec::new(),
             indexed: Vec::new(),
             dirty: Bitmap::new(0),
@@ -47,22 +50,29 @@ impl OpenBlock {
     /// As the index has it, and the file is `len_bytes` long.
     pub fn from_record(file: Arc<File>, record: BlockRecord, len_bytes: u64) -> Self {
         let sealed_in_index = record.state == BlockState::Sealed;
-        let dirty = match record.state {
-            BlockState::Writing { dirty } => dirty,
-            _ => Bitmap::new(record.checksums.len()),
+        let synced = record.flags.synced || record.rewritten.is_some();
+        let known = |chunk: usize| match &record.state {
+            BlockState::Writing { dirty } => !dirty.get(chunk),
+            _ => true,
         };
         let mut sums: Vec<_> = record
             .checksums
             .iter()
             .enumerate()
-            .map(|(chunk, &sum)| (!dirty.get(chunk)).then_some(sum))
+            .map(|(chunk, &sum)| known(chunk).then_some(sum))
             .collect();
+        // What was rewritten counts as dirty until it is synced, though its checksum is known now.
+        let dirty = match (record.state, record.rewritten) {
+            (BlockState::Writing { dirty }, _) | (_, Some(dirty)) => dirty,
+            _ => Bitmap::new(record.checksums.len()),
+        };
         sums.resize(chunks_of(len_bytes), None);
         OpenBlock {
             file,
             generation: record.generation,
             len_bytes,
             sealed_in_index,
+            synced,
             sums,
             indexed: record.checksums,
             dirty,
@@ -170,8 +180,10 @@ impl OpenBlock {
             accessed_ms,
             flags: BlockFlags {
                 cutting,
+                synced: self.synced,
                 ..BlockFlags::default()
             },
+            rewritten: None,
         }
     }
 
@@ -186,7 +198,17 @@ impl OpenBlock {
             synced,
             ..BlockFlags::default()
         };
-        BlockRecord::sealed(self.generation, self.len_bytes, sums, accessed_ms, flags)
+        let mut record = BlockRecord::sealed(self.generation, self.len_bytes, sums, accessed_ms, flags);
+        if self.synced && !synced {
+            let mut rewritten = Bitmap::new(self.sums.len());
+            (0..self.sums.len())
+                .filter(|&chunk| chunk >= self.indexed.len() || self.dirty.get(chunk))
+                .for_each(|chunk| {
+                    rewritten.set(chunk);
+                });
+            record.rewritten = Some(rewritten);
+        }
+        record
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the index keeps of one block.
 //!
 //! Layout, little-endian: version u8 (1), state u8, flags u8, reserved u8 (0), generation u32, len_bytes u64,
-//! accessed_ms i64, checksum count u32, checksums u32 each, then for Writing and Filling one bit per checksum.
+//! accessed_ms i64, checksum count u32, checksums u32 each, then for Writing, Filling and what was rewritten one bit per
+//! checksum.
 
 use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::{Error, ErrorKind, Result};
@@ -13,6 +14,8 @@ const HEAD_BYTES: usize = 28;
 const FLAG_FROM_UFS: u8 = 1;
 const FLAG_SYNCED: u8 = 2;
 const FLAG_CUTTING: u8 = 4;
+const FLAG_IN_INDEX: u8 = 8;
+const FLAG_REWRITTEN: u8 = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockRecord {
@@ -26,6 +29,9 @@ pub struct BlockRecord {
     /// When it was last read or written, milliseconds since the epoch, as far as the index was told.
     pub accessed_ms: i64,
     pub flags: BlockFlags,
+    /// Of a block that was sealed without a sync, and had bytes on the device before: the chunks that were written since.
+    /// A power cut may leave anything in these, and nothing but what was there in the others.
+    pub rewritten: Option<Bitmap>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +52,12 @@ pub enum BlockState {
 pub struct BlockFlags {
     /// An under file system has the same bytes: the replica may be dropped.
     pub from_ufs: bool,
-    /// The bytes are on disk, not only in the page cache.
+    /// The bytes are on disk, not only in the page cache; of a block being written, those that were when it was opened.
     pub synced: bool,
     /// The file is about to be cut to `len_bytes`.
     pub cutting: bool,
+    /// Sealed and small: the bytes are in the index, and there is no file.
+    pub in_index: bool,
 }
 
 /// How many chunks a block of this length has.
@@ -77,19 +85,22 @@ impl BlockRecord {
             checksums,
             accessed_ms,
             flags,
+            rewritten: None,
         }
     }
 
     pub fn encode(&self) -> Vec<u8> {
         let (code, bits) = match &self.state {
             BlockState::Writing { dirty } => (1, Some(dirty)),
-            BlockState::Sealed => (2, None),
+            BlockState::Sealed => (2, self.rewritten.as_ref()),
             BlockState::Filling { present } => (3, Some(present)),
         };
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         let flags = flag(self.flags.from_ufs, FLAG_FROM_UFS)
             | flag(self.flags.synced, FLAG_SYNCED)
-            | flag(self.flags.cutting, FLAG_CUTTING);
+            | flag(self.flags.cutting, FLAG_CUTTING)
+            | flag(self.flags.in_index, FLAG_IN_INDEX)
+            | flag(self.rewritten.is_some(), FLAG_REWRITTEN);
         let mut bytes = Vec::with_capacity(HEAD_BYTES + self.checksums.len() * 5);
         bytes.extend_from_slice(&[VERSION, code, flags, 0]);
         bytes.extend_from_slice(&self.generation.to_le_bytes());
@@ -134,6 +145,7 @@ impl<'a> RecordView<'a> {
         };
         let bits = match bytes[1] {
             1 | 3 => view.chunks.div_ceil(8),
+            2 if view.chunks == chunks_of(view.len_bytes()) && view.is_rewritten() => view.chunks.div_ceil(8),
             2 if view.chunks == chunks_of(view.len_bytes()) => 0,
             2 => return Err(corrupt("a sealed block lacks checksums")),
             _ => return Err(corrupt("unknown state")),
@@ -164,6 +176,15 @@ impl<'a> RecordView<'a> {
         self.bytes[2] & FLAG_FROM_UFS != 0
     }
 
+    /// The bytes are in the index and not in a file.
+    pub fn is_in_index(&self) -> bool {
+        self.bytes[2] & FLAG_IN_INDEX != 0
+    }
+
+    fn is_rewritten(&self) -> bool {
+        self.bytes[1] == 2 && self.bytes[2] & FLAG_REWRITTEN != 0
+    }
+
     /// The checksums of these chunks, cut at the end.
     pub fn checksums(&self, chunks: std::ops::Range<usize>) -> Vec<u32> {
         (chunks.start..chunks.end.min(self.chunks))
@@ -174,9 +195,11 @@ impl<'a> RecordView<'a> {
     /// # Errors
     /// `Corrupt` if the bits are malformed.
     pub fn to_record(self) -> Result<BlockRecord> {
-        let bits = Bitmap::from_bytes(&self.bytes[HEAD_BYTES + self.chunks * 4..], self.chunks);
-        let bits =
-            || bits.ok_or_else(|| Error::new(ErrorKind::Corrupt, "block index record: malformed bits"));
+        let bits = || {
+            Bitmap::from_bytes(&self.bytes[HEAD_BYTES + self.chunks * 4..], self.chunks)
+                .ok_or_else(|| Error::new(ErrorKind::Corrupt, "block index record: malformed bits"))
+        };
+        let rewritten = self.is_rewritten().then(bits).transpose()?;
         let state = match self.bytes[1] {
             1 => BlockState::Writing { dirty: bits()? },
             3 => BlockState::Filling { present: bits()? },
@@ -192,7 +215,9 @@ impl<'a> RecordView<'a> {
                 from_ufs: self.is_from_ufs(),
                 synced: self.bytes[2] & FLAG_SYNCED != 0,
                 cutting: self.bytes[2] & FLAG_CUTTING != 0,
+                in_index: self.is_in_index(),
             },
+            rewritten,
         })
     }
 }
@@ -223,8 +248,23 @@ mod tests {
                 from_ufs: true,
                 synced: true,
                 cutting: false,
+                in_index: false,
             },
         );
+        let small = BlockRecord::sealed(
+            7,
+            3,
+            vec![1],
+            1_000,
+            BlockFlags {
+                in_index: true,
+                ..BlockFlags::default()
+            },
+        );
+        let rewritten = BlockRecord {
+            rewritten: Some(bits.clone()),
+            ..sealed.clone()
+        };
         let writing = BlockRecord {
             state: BlockState::Writing { dirty: bits.clone() },
             flags: BlockFlags {
@@ -240,8 +280,13 @@ mod tests {
         let tail = "0700000001000100000000 00e803000000000000 02000000 ddccbbaa 01000000".replace(' ', "");
         for (record, golden) in [
             (&sealed, format!("01020300{tail}")),
+            (&rewritten, format!("01021300{tail}02")),
             (&writing, format!("01010400{tail}02")),
             (&filling, format!("01030300{tail}02")),
+            (
+                &small,
+                "0102080007000000 0300000000000000 e803000000000000 01000000 01000000".replace(' ', ""),
+            ),
         ] {
             assert_eq!(hex(&record.encode()), golden);
             assert_eq!(

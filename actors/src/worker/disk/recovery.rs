@@ -9,15 +9,13 @@ use std::sync::Arc;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::{BlockId, Error, Result};
 
-use super::index::{Change, Index};
+use super::index::{Change, Index, LastRun};
 use super::record::{BlockFlags, BlockRecord, BlockState};
 use super::space::Space;
 use super::store::Store;
-use super::{BlockNews, DataDir, DiskOptions, layout};
+use super::{Bitmap, BlockNews, DataDir, DiskOptions, layout};
 use crate::kit::Ports;
 
-/// The boot note of a disk that was stopped in order.
-pub(super) const CLEAN: &str = "clean";
 /// Records looked at in one read transaction.
 const PAGE: usize = 4_096;
 const DEFAULT_RESERVE_BYTES: u64 = 1 << 30;
@@ -35,14 +33,12 @@ pub(super) fn open(
 ) -> Result<Store> {
     let root = directory.path.clone();
     layout::create_directories(&root)?;
-    let index = Index::open(
+    let (index, last_run) = Index::open(
         &layout::index_path(&root),
+        layout::run_token(&root)?,
         ports.offload(&format!("{thread_name}-index")),
     )?;
-    let note = index.boot_note()?;
-    let run = layout::run_token(&root)?;
-    let power_was_cut = note.is_some_and(|note| note != CLEAN && note != run);
-    index.set_boot_note(&run)?;
+    let power_was_cut = last_run == LastRun::PowerCut;
     if power_was_cut {
         tracing::warn!(
             "{}: not stopped in order before the machine or the mount went down; verifying its blocks",
@@ -96,13 +92,17 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
         let mut changes = Vec::new();
         let mut look_closer = Vec::new();
         let last = index.page(after, PAGE, |block, record| match record {
-            Ok(_) if !files.contains(&block) => changes.push(Change::Delete(block)),
+            Ok(record) if !record.is_in_index() && !files.contains(&block) => {
+                changes.push(Change::Delete(block))
+            }
             Err(error) => {
                 tracing::error!("block {block} is dropped: {error}");
                 changes.push(Change::Delete(block));
             }
             Ok(record) if record.is_sealed() && !power_was_cut => {
-                files.remove(&block);
+                if !record.is_in_index() {
+                    files.remove(&block);
+                }
                 used_bytes += record.len_bytes();
                 blocks += 1;
             }
@@ -113,9 +113,15 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
             }
         })?;
         for (block, record) in look_closer {
-            match settle(root, block, &record) {
+            let settled = match record.flags.in_index {
+                true => verify_small(index, block, &record).map(|()| (record.len_bytes, None)),
+                false => settle(root, block, &record),
+            };
+            match settled {
                 Ok((len_bytes, change)) => {
-                    files.remove(&block);
+                    if !record.flags.in_index {
+                        files.remove(&block);
+                    }
                     used_bytes += len_bytes;
                     blocks += 1;
                     changes.extend(change);
@@ -178,25 +184,64 @@ fn settle(root: &Path, block: BlockId, record: &BlockRecord) -> Result<(u64, Opt
         }
         BlockState::Writing { .. } => Ok((len_bytes, None)),
         BlockState::Filling { .. } => Ok((record.len_bytes, None)),
-        BlockState::Sealed => {
-            verify(&file, record)?;
-            Ok((record.len_bytes, None))
-        }
+        BlockState::Sealed => match (lost_chunks(&file, record)?, &record.rewritten) {
+            (None, _) => Ok((record.len_bytes, None)),
+            (Some(lost), Some(rewritten)) if (0..lost.len()).all(|at| !lost.get(at) || rewritten.get(at)) => {
+                // Nobody was promised what was written over them. Their bytes are what the device has, or nothing.
+                tracing::warn!(
+                    "block {block}: {} chunks that were not synced were lost",
+                    lost.ones()
+                );
+                if len_bytes < record.len_bytes {
+                    file.set_len(record.len_bytes).map_err(Error::from)?;
+                }
+                let record = BlockRecord {
+                    state: BlockState::Writing { dirty: lost },
+                    rewritten: None,
+                    flags: BlockFlags {
+                        synced: true,
+                        ..record.flags
+                    },
+                    ..record.clone()
+                };
+                Ok((record.len_bytes, Some(Change::Put(block, record.encode()))))
+            }
+            (Some(lost), _) => Err(lost_with_power(lost.ones())),
+        },
     }
 }
 
-fn verify(file: &File, record: &BlockRecord) -> Result<()> {
+fn verify_small(index: &Index, block: BlockId, record: &BlockRecord) -> Result<()> {
+    let right = index.get_with_content(block, |_, content| {
+        content.map(crc32c) == record.checksums.first().copied().or(Some(0))
+    })?;
+    match right {
+        Some(true) => Ok(()),
+        _ => Err(lost_with_power(1)),
+    }
+}
+
+fn lost_with_power(chunks: usize) -> Error {
+    Error::new(
+        curvine_protocol::ErrorKind::Corrupt,
+        format!("{chunks} of its chunks were lost with the power"),
+    )
+}
+
+/// The chunks that fail their checksums, if there are any.
+fn lost_chunks(file: &File, record: &BlockRecord) -> Result<Option<Bitmap>> {
     let mut bytes = vec![0; CHUNK_BYTES as usize];
+    let mut lost = Bitmap::new(record.checksums.len());
     for (chunk, &sum) in record.checksums.iter().enumerate() {
         let start = chunk as u64 * CHUNK_BYTES;
         let bytes = &mut bytes[..(record.len_bytes - start).min(CHUNK_BYTES) as usize];
-        file.read_exact_at(bytes, start).map_err(Error::from)?;
-        if crc32c(bytes) != sum {
-            return Err(Error::new(
-                curvine_protocol::ErrorKind::Corrupt,
-                format!("chunk {chunk} was lost with the power"),
-            ));
+        match file.read_exact_at(bytes, start) {
+            Ok(()) if crc32c(bytes) == sum => {}
+            Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => return Err(error.into()),
+            _ => {
+                lost.set(chunk);
+            }
         }
     }
-    Ok(())
+    Ok((lost.ones() > 0).then_some(lost))
 }

@@ -299,7 +299,7 @@ async fn a_restart_keeps_blocks_and_drops_what_has_no_record_or_no_file() {
     let world = World::new();
     let worker = world.start(world.config()).await;
     for block in 1..=20 {
-        put(&*worker.port, block, 1, bytes_of(block, 5_000))
+        put(&*worker.port, block, 1, bytes_of(block, 20_000))
             .await
             .unwrap();
     }
@@ -313,7 +313,7 @@ async fn a_restart_keeps_blocks_and_drops_what_has_no_record_or_no_file() {
     for block in (1..=20).filter(|&block| block != 3) {
         assert_eq!(
             read_all(&*worker.port, block, 1, None).await.unwrap(),
-            bytes_of(block, 5_000)
+            bytes_of(block, 20_000)
         );
     }
     assert_eq!(
@@ -323,7 +323,7 @@ async fn a_restart_keeps_blocks_and_drops_what_has_no_record_or_no_file() {
     assert!(!block_file(&disk, 77).exists() && !disk.join("blocks/00/nonsense").exists());
     let expected: HashMap<_, _> = (1..=20)
         .filter(|&block| block != 3)
-        .map(|block| (BlockId(block), (1, 5_000)))
+        .map(|block| (BlockId(block), (1, 20_000)))
         .collect();
     world
         .until("the full report", |master| master.held == expected)
@@ -439,5 +439,72 @@ async fn new_blocks_go_to_the_fastest_disk_with_room() {
         read_all(&*worker.port, 3, 1, None).await.unwrap(),
         bytes_of(3, 40_000)
     );
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_small_block_has_no_file_and_is_a_block_like_any_other() {
+    let world = World::new();
+    let worker = world.start(world.config()).await;
+    let disk = world.disk("d0");
+    let body = bytes_of(1, 5_000);
+    put(&*worker.port, 7, 1, body.clone()).await.unwrap();
+    put(&*worker.port, 8, 1, bytes_of(2, 0)).await.unwrap();
+    assert!(!block_file(&disk, 7).exists());
+    assert_eq!(seal(&*worker.port, 7, 1, true).await.unwrap().len_bytes, 5_000);
+    kill(worker);
+
+    let mut worker = world.start(world.config()).await;
+    assert_eq!(status(&worker).await.used_bytes, 5_000);
+    assert_eq!(read_all(&*worker.port, 7, 1, None).await.unwrap(), body);
+    assert_eq!(read_all(&*worker.port, 8, 1, None).await.unwrap().len(), 0);
+    assert_eq!(
+        read(&*worker.port, 7, 1, 4_000, 5_000, None).await.unwrap(),
+        body[4_000..]
+    );
+    // A newer generation, shorter; then it goes.
+    put(&*worker.port, 7, 2, bytes_of(3, 10)).await.unwrap();
+    assert_eq!(
+        read_all(&*worker.port, 7, 2, None).await.unwrap(),
+        bytes_of(3, 10)
+    );
+    assert_eq!(status(&worker).await.used_bytes, 10);
+    let delete = DeleteBlocks {
+        blocks: vec![BlockId(7)],
+    };
+    call(&*worker.port, delete, CallContext::default()).await.unwrap();
+    assert_eq!(
+        read(&*worker.port, 7, 2, 0, 1, None).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
+    assert_eq!(status(&worker).await.used_bytes, 0);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_small_block_that_grows_gets_a_file_and_loses_nothing_on_the_way() {
+    let world = World::new();
+    let worker = world.start(world.config()).await;
+    let disk = world.disk("d0");
+    let body = bytes_of(1, 5_000);
+    put(&*worker.port, 7, 1, body.clone()).await.unwrap();
+    put(&*worker.port, 8, 1, body.clone()).await.unwrap();
+    let more = bytes_of(2, 100_000);
+    write(&*worker.port, 7, 2, 4_000, 5_000, more.clone())
+        .await
+        .unwrap();
+    assert!(block_file(&disk, 7).exists());
+    let grown = [&body[..4_000], &more[..]].concat();
+    assert_eq!(read_all(&*worker.port, 7, 2, None).await.unwrap(), grown);
+    // Whole, and no longer small.
+    put(&*worker.port, 8, 2, more.clone()).await.unwrap();
+    kill(worker);
+
+    let mut worker = world.start(world.config()).await;
+    assert_eq!(read_all(&*worker.port, 7, 2, None).await.unwrap(), grown);
+    assert_eq!(seal(&*worker.port, 7, 2, true).await.unwrap().len_bytes, 104_000);
+    assert_eq!(read_all(&*worker.port, 7, 2, None).await.unwrap(), grown);
+    assert_eq!(read_all(&*worker.port, 8, 2, None).await.unwrap(), more);
+    assert_eq!(status(&worker).await.used_bytes, 204_000);
     worker.stop().await;
 }

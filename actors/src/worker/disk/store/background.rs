@@ -5,7 +5,6 @@ use std::fs::File;
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
-use super::super::recovery;
 use super::{Store, lock};
 
 impl Store {
@@ -18,7 +17,7 @@ impl Store {
             Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", self.name))
         })?;
         self.space().measured(device.f_bavail * device.f_frsize);
-        Ok(())
+        self.measure_small()
     }
 
     /// Puts on disk what was sealed without a sync, and the index.
@@ -35,7 +34,7 @@ impl Store {
             let mut outcome = Ok(());
             for block in unsynced {
                 let synced = match self.file(block) {
-                    Ok(file) => file.sync_data().map_err(|e| self.failed(e, block)),
+                    Ok(file) => file.sync_data().map_err(|e| self.sync_failed(e, block)),
                     Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
                     Err(error) => Err(error),
                 };
@@ -60,7 +59,7 @@ impl Store {
     /// `Io`.
     pub fn finish(&self) -> Result<()> {
         self.sync_everything()?;
-        self.index.set_boot_note(recovery::CLEAN)
+        self.index.stop()
     }
 
     /// Up to `limit` blocks that are wholly here, after one; the last id looked at, none at the end.

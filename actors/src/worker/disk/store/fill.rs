@@ -75,6 +75,7 @@ impl Store {
                 from_ufs: true,
                 ..BlockFlags::default()
             },
+            rewritten: None,
         };
         if let Err(error) = self
             .index
@@ -142,8 +143,8 @@ impl Store {
             return self.sealed(
                 block,
                 record,
+                None,
                 false,
-                true,
                 Box::new(move |outcome| done(outcome.map(|_| true))),
             );
         }
@@ -154,6 +155,7 @@ impl Store {
             checksums,
             accessed_ms: self.now_ms(),
             flags,
+            rewritten: None,
         };
         self.index.submit(Update {
             changes: vec![Change::Put(block, record.encode())],

@@ -5,12 +5,13 @@ mod fill;
 mod put;
 mod read;
 mod remove;
+mod small;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use curvine_protocol::cluster::DiskStatus;
@@ -48,10 +49,12 @@ pub struct Store {
     lanes: Vec<Lane>,
     /// Changes that callers wait for.
     pub(super) in_flight: Arc<AtomicUsize>,
+    /// The index may take more small blocks.
+    small_blocks_fit: AtomicBool,
     failures: AtomicU32,
     failure: Mutex<Option<String>>,
     /// Sealed without a sync since the last background sync.
-    unsynced: Mutex<Vec<BlockId>>,
+    unsynced: Mutex<HashSet<BlockId>>,
 }
 
 /// One thread, and the blocks of it that are being written. Only work on that thread locks them.
@@ -116,9 +119,10 @@ impl Store {
                 })
                 .collect(),
             in_flight: Arc::new(AtomicUsize::new(0)),
+            small_blocks_fit: AtomicBool::new(true),
             failures: AtomicU32::new(0),
             failure: Mutex::new(None),
-            unsynced: Mutex::new(Vec::new()),
+            unsynced: Mutex::default(),
         }
     }
 
@@ -227,14 +231,36 @@ impl Store {
         let error = Error::from(error);
         let full = error.kind == ErrorKind::NoSpace;
         if !full && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
-            let mut failure = lock(&self.failure);
-            if failure.is_none() {
-                tracing::error!("disk {} has failed and takes no more data: {error}", self.name);
-                *failure = Some(error.message.clone());
-            }
+            self.give_up(&error);
         }
         let kind = if full { ErrorKind::NoSpace } else { ErrorKind::Io };
         Error::new(kind, format!("block {block} on disk {}: {error}", self.name))
+    }
+
+    /// One failed sync is enough: the kernel takes the pages for clean, so that the next sync would succeed and mean nothing.
+    fn sync_failed(&self, error: std::io::Error, block: BlockId) -> Error {
+        let error = self.failed(error, block);
+        if error.kind != ErrorKind::NoSpace {
+            self.give_up(&error);
+        }
+        error
+    }
+
+    fn give_up(&self, error: &Error) {
+        let mut failure = lock(&self.failure);
+        if failure.is_none() {
+            tracing::error!(
+                "disk {} has failed and takes no more data until it is started again: {error}",
+                self.name
+            );
+            *failure = Some(error.message.clone());
+        }
+    }
+
+    /// Whether bytes of a block that the index has are on the device by some promise: of a sync, or of the background's.
+    fn is_on_device(&self, block: BlockId, record: &BlockRecord) -> bool {
+        let promised = record.flags.synced || record.rewritten.is_some();
+        promised || self.fsync == FsyncPolicy::Periodic && !lock(&self.unsynced).contains(&block)
     }
 
     /// The file is shorter than the index says.

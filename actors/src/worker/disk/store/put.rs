@@ -18,64 +18,115 @@ use super::super::{FsyncPolicy, pieces_of};
 use super::{Done, Store, lock, stale};
 
 impl Store {
-    /// Writes and seals a whole small block: one file created, one write, one index commit shared with others.
+    /// Writes and seals a whole block: one index commit, shared with others, and a file if it is not small.
     pub fn put(self: &Arc<Self>, call: &PutBlock, body: &Bytes, done: Done<BlockSealed>) {
         let sync = call.sync || self.fsync == FsyncPolicy::OnClose;
-        match self.put_file(call, body, sync) {
-            Ok((record, is_new)) => {
-                let done = if is_new {
-                    self.or_undone(call.block, done)
-                } else {
-                    done
-                };
-                self.sealed(call.block, record, sync, true, done);
+        let checked = || -> Result<(BlockRecord, Option<BlockRecord>)> {
+            let pieces = pieces_of(0, body);
+            verify_body(call.block, call.checksum, &pieces)?;
+            lock(&self.lane(call.block).open).remove(&call.block);
+            let before = self.record(call.block)?;
+            if let Some(before) = &before
+                && before.generation > call.generation
+            {
+                return Err(stale(call.block, call.generation, before.generation));
+            }
+            self.check_usable()?;
+            let sums = pieces.iter().map(|piece| piece.checksum).collect();
+            let flags = BlockFlags {
+                synced: sync,
+                ..BlockFlags::default()
+            };
+            let record = BlockRecord::sealed(call.generation, body.len() as u64, sums, self.now_ms(), flags);
+            Ok((record, before))
+        };
+        match checked() {
+            Ok((record, before)) => {
+                self.put_whole(call.block, record, before, std::slice::from_ref(body), sync, done);
             }
             Err(error) => done(Err(error)),
         }
     }
 
-    /// The record that the index must be told, and whether it does not know the block yet.
-    pub(super) fn put_file(
+    /// Stores a whole block that was fetched in one go. For the block's lane. The checksums are computed here.
+    pub fn put_fetched(
         self: &Arc<Self>,
-        call: &PutBlock,
-        body: &Bytes,
-        sync: bool,
-    ) -> Result<(BlockRecord, bool)> {
-        let pieces = pieces_of(0, body);
-        verify_body(call.block, call.checksum, &pieces)?;
-        lock(&self.lane(call.block).open).remove(&call.block);
-        let before = self.record(call.block)?;
-        if let Some(before) = &before
-            && before.generation > call.generation
-        {
-            return Err(stale(call.block, call.generation, before.generation));
-        }
-        self.check_usable()?;
-        let sums = pieces.iter().map(|piece| piece.checksum).collect();
-        let flags = BlockFlags {
-            synced: sync,
-            ..BlockFlags::default()
-        };
-        let record = BlockRecord::sealed(call.generation, body.len() as u64, sums, self.now_ms(), flags);
-        let is_new = before.is_none();
-        self.put_bytes(call.block, &record, before, std::slice::from_ref(body))?;
-        if sync {
-            let synced = self
-                .file(call.block)
-                .and_then(|file| self.sync_file(&file, call.block));
-            if let Err(error) = synced {
-                if is_new {
-                    self.blocks.fetch_sub(1, Ordering::Relaxed);
-                    self.discard(call.block);
+        block: BlockId,
+        generation: u32,
+        body: &[Bytes],
+        done: Done<BlockSealed>,
+    ) {
+        let len_bytes = body.iter().map(|piece| piece.len() as u64).sum();
+        let wanted = || -> Result<Option<(BlockRecord, Option<BlockRecord>)>> {
+            let before = self.record(block)?;
+            match &before {
+                Some(before) if before.generation > generation => {
+                    return Err(stale(block, generation, before.generation));
                 }
-                return Err(error);
+                Some(before) if before.generation == generation && before.state == BlockState::Sealed => {
+                    return Ok(None);
+                }
+                _ => self.check_usable()?,
             }
+            let flags = BlockFlags {
+                from_ufs: true,
+                ..BlockFlags::default()
+            };
+            let sums = rope_checksums(body);
+            let record = BlockRecord::sealed(generation, len_bytes, sums, self.now_ms(), flags);
+            Ok(Some((record, before)))
+        };
+        match wanted() {
+            Ok(Some((record, before))) => self.put_whole(block, record, before, body, false, done),
+            Ok(None) => done(Ok(BlockSealed { len_bytes })),
+            Err(error) => done(Err(error)),
         }
-        Ok((record, is_new))
     }
 
-    pub(super) fn put_bytes(
+    /// Stores the bytes of a sealed block where they belong: small ones in the index, unless the block has a file already.
+    fn put_whole(
         self: &Arc<Self>,
+        block: BlockId,
+        record: BlockRecord,
+        before: Option<BlockRecord>,
+        body: &[Bytes],
+        sync: bool,
+        done: Done<BlockSealed>,
+    ) {
+        if self.is_small(record.len_bytes) && before.as_ref().is_none_or(|before| before.flags.in_index) {
+            return self.put_small(block, record, before, body, sync, done);
+        }
+        let is_new = before.is_none();
+        match self.put_file(block, &record, before, body, sync) {
+            Ok(()) if is_new => self.sealed(block, record, None, sync, self.or_undone(block, done)),
+            Ok(()) => self.sealed(block, record, None, sync, done),
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    /// Everything but what the index is told in the end.
+    fn put_file(
+        &self,
+        block: BlockId,
+        record: &BlockRecord,
+        before: Option<BlockRecord>,
+        body: &[Bytes],
+        sync: bool,
+    ) -> Result<()> {
+        let is_new = before.is_none();
+        self.put_bytes(block, record, before, body)?;
+        if sync && let Err(error) = self.file(block).and_then(|file| self.sync_file(&file, block)) {
+            if is_new {
+                self.blocks.fetch_sub(1, Ordering::Relaxed);
+                self.discard(block);
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn put_bytes(
+        &self,
         block: BlockId,
         record: &BlockRecord,
         before: Option<BlockRecord>,
@@ -95,7 +146,12 @@ impl Store {
                 }
                 self.blocks.fetch_add(1, Ordering::Relaxed);
             }
-            Some(_) => {
+            Some(before) => {
+                let before = match before.flags.in_index {
+                    true => self.give_file(block, before)?,
+                    false => before,
+                };
+                let on_device = self.is_on_device(block, &before);
                 let file = self.file(block)?;
                 let old_len = file.metadata().map_err(|e| self.failed(e, block))?.len();
                 self.space()
@@ -103,7 +159,7 @@ impl Store {
                 let writing =
                     OpenBlock::new(file.clone(), record.generation).writing_record(self.now_ms(), false);
                 self.index
-                    .submit_and_wait(vec![Change::Put(block, writing.encode())], false)?;
+                    .submit_and_wait(vec![Change::Put(block, writing.encode())], on_device)?;
                 file.set_len(record.len_bytes)
                     .map_err(|e| self.failed(e, block))?;
                 self.space().give_back(old_len.saturating_sub(record.len_bytes));
@@ -113,47 +169,7 @@ impl Store {
         self.worked();
         Ok(())
     }
-    /// Stores a whole block that was fetched in one go. For the block's lane. The checksums are computed here.
-    pub fn put_fetched(
-        self: &Arc<Self>,
-        block: BlockId,
-        generation: u32,
-        body: &[Bytes],
-        done: Done<BlockSealed>,
-    ) {
-        let stored = || -> Result<Option<(BlockRecord, bool)>> {
-            let before = self.record(block)?;
-            match &before {
-                Some(before) if before.generation > generation => {
-                    return Err(stale(block, generation, before.generation));
-                }
-                Some(before) if before.generation == generation && before.state == BlockState::Sealed => {
-                    return Ok(None);
-                }
-                _ => self.check_usable()?,
-            }
-            let len_bytes = body.iter().map(|piece| piece.len() as u64).sum();
-            let flags = BlockFlags {
-                from_ufs: true,
-                ..BlockFlags::default()
-            };
-            let record =
-                BlockRecord::sealed(generation, len_bytes, rope_checksums(body), self.now_ms(), flags);
-            let is_new = before.is_none();
-            self.put_bytes(block, &record, before, body)?;
-            Ok(Some((record, is_new)))
-        };
-        match stored() {
-            Ok(Some((record, is_new))) => {
-                let done = if is_new { self.or_undone(block, done) } else { done };
-                self.sealed(block, record, false, true, done);
-            }
-            Ok(None) => done(Ok(BlockSealed {
-                len_bytes: body.iter().map(|piece| piece.len() as u64).sum(),
-            })),
-            Err(error) => done(Err(error)),
-        }
-    }
+
     pub(super) fn write_pieces(
         &self,
         file: &File,

@@ -43,8 +43,9 @@ impl Store {
             self.index.submit_and_wait(Vec::new(), false)?;
         }
         self.files.remove(&block);
-        let Some((len_bytes, writing)) = self.index.get(block, |record| {
-            (record.len_bytes(), !record.is_sealed() && !record.is_filling())
+        let Some((len_bytes, writing, in_index)) = self.index.get(block, |record| {
+            let writing = !record.is_sealed() && !record.is_filling();
+            (record.len_bytes(), writing, record.is_in_index())
         })?
         else {
             return Ok(());
@@ -59,6 +60,9 @@ impl Store {
         self.blocks.fetch_sub(1, Ordering::Relaxed);
         self.space().give_back(len_bytes);
         (self.news)(BlockNews::Removed(block));
+        if in_index {
+            return Ok(());
+        }
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error, block)),
             _ => Ok(()),
@@ -81,13 +85,16 @@ impl Store {
         };
         self.files.remove(&block);
         let path = self.path(block);
+        let aside = layout::quarantine_path(&self.directory.path, block, record.generation);
         let kept = if record.flags.from_ufs {
             Ok(())
+        } else if record.flags.in_index {
+            let content = self
+                .index
+                .get_with_content(block, |_, content| content.map(<[u8]>::to_vec));
+            std::fs::write(&aside, content.ok().flatten().flatten().unwrap_or_default())
         } else {
-            std::fs::rename(
-                &path,
-                layout::quarantine_path(&self.directory.path, block, record.generation),
-            )
+            std::fs::rename(&path, &aside)
         };
         if let Err(aside) = kept {
             tracing::error!("block {block} could not be put aside: {aside}");
@@ -97,7 +104,7 @@ impl Store {
             tracing::error!("block {block} could not be taken out of the index: {failed}");
             return error;
         }
-        if record.flags.from_ufs {
+        if record.flags.from_ufs && !record.flags.in_index {
             let _ = std::fs::remove_file(&path);
         }
         self.blocks.fetch_sub(1, Ordering::Relaxed);

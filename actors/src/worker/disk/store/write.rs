@@ -164,7 +164,7 @@ impl Store {
             open.cut(call.base_len_bytes);
             let record = open.writing_record(self.now_ms(), true);
             self.index
-                .submit_and_wait(vec![Change::Put(call.block, record.encode())], false)?;
+                .submit_and_wait(vec![Change::Put(call.block, record.encode())], open.synced)?;
             open.file
                 .set_len(call.base_len_bytes)
                 .map_err(|e| self.failed(e, call.block))?;
@@ -187,8 +187,10 @@ impl Store {
         }
         if was_sealed || must_index || !dirty.is_empty() {
             let record = open.writing_record(self.now_ms(), false);
+            // A power cut between the write and the mark must not make bytes that were synced look corrupt.
+            let sync = open.synced && !dirty.is_empty();
             self.index
-                .submit_and_wait(vec![Change::Put(call.block, record.encode())], false)?;
+                .submit_and_wait(vec![Change::Put(call.block, record.encode())], sync)?;
         }
         open.file
             .write_all_at(body, call.offset_bytes)
@@ -223,9 +225,16 @@ impl Store {
             ));
         }
         check_not_newer(call, record.generation)?;
+        let record = match record.flags.in_index {
+            true => self.give_file(call.block, record)?,
+            false => record,
+        };
         let file = self.file(call.block)?;
         let len_bytes = self.len_now(&file, call.block, &record)?;
-        Ok(OpenBlock::from_record(file, record, len_bytes))
+        let synced = self.is_on_device(call.block, &record);
+        let mut open = OpenBlock::from_record(file, record, len_bytes);
+        open.synced |= synced;
+        Ok(open)
     }
 
     /// A block that is being written is as long as its file.
@@ -257,13 +266,16 @@ impl Store {
     /// Makes what was written visible and checksummed.
     pub fn seal(self: &Arc<Self>, call: &SealBlock, done: Done<BlockSealed>) {
         let sync = call.sync || self.fsync == FsyncPolicy::OnClose;
-        let record = self.seal_open(call, sync);
-        match record {
+        match self.seal_open(call, sync) {
             Err(error) => done(Err(error)),
-            Ok((record, changed)) => self.sealed(call.block, record, sync, changed, done),
+            Ok((record, true)) => self.sealed(call.block, record, None, sync, done),
+            Ok((record, false)) => done(Ok(BlockSealed {
+                len_bytes: record.len_bytes,
+            })),
         }
     }
 
+    /// The record of the sealed block, and whether the index has another one.
     pub(super) fn seal_open(&self, call: &SealBlock, sync: bool) -> Result<(BlockRecord, bool)> {
         let mut lane = lock(&self.lane(call.block).open);
         let mut open = match lane.remove(&call.block) {
@@ -271,16 +283,25 @@ impl Store {
             None => {
                 let record = self.record(call.block)?.ok_or_else(|| missing(call.block))?;
                 check_generation(call.block, call.generation, record.generation)?;
-                let file = self.file(call.block)?;
+                if record.state == BlockState::Sealed && (record.flags.synced || !sync) {
+                    return Ok((record, false));
+                }
                 match record.state {
-                    BlockState::Sealed if record.flags.synced || !sync => return Ok((record, false)),
                     BlockState::Sealed => {
-                        self.sync_file(&file, call.block)?;
+                        // A small one is synced with its record.
+                        if !record.flags.in_index {
+                            self.sync_file(&*self.file(call.block)?, call.block)?;
+                        }
                         let flags = BlockFlags {
                             synced: true,
                             ..record.flags
                         };
-                        return Ok((BlockRecord { flags, ..record }, true));
+                        let record = BlockRecord {
+                            flags,
+                            rewritten: None,
+                            ..record
+                        };
+                        return Ok((record, true));
                     }
                     BlockState::Filling { .. } => {
                         return Err(Error::new(
@@ -292,6 +313,7 @@ impl Store {
                         ));
                     }
                     BlockState::Writing { .. } => {
+                        let file = self.file(call.block)?;
                         let len_bytes = self.len_now(&file, call.block, &record)?;
                         OpenBlock::from_record(file, record, len_bytes)
                     }
@@ -313,21 +335,21 @@ impl Store {
     }
 
     pub(super) fn sync_file(&self, file: &File, block: BlockId) -> Result<()> {
-        file.sync_data().map_err(|e| self.failed(e, block))?;
+        self.check_usable()?;
         // The name too: a file that was just made may have none on disk yet.
         let path = self.path(block);
         let directory = path.parent().expect("a block's path has a directory");
-        File::open(directory)
-            .and_then(|directory| directory.sync_data())
-            .map_err(|e| self.failed(e, block))
+        file.sync_data()
+            .and_then(|()| File::open(directory)?.sync_data())
+            .map_err(|e| self.sync_failed(e, block))
     }
 
     pub(super) fn sealed(
         self: &Arc<Self>,
         block: BlockId,
         record: BlockRecord,
+        content: Option<Change>,
         sync: bool,
-        changed: bool,
         done: Done<BlockSealed>,
     ) {
         let replica = BlockReplica {
@@ -338,15 +360,14 @@ impl Store {
         let sealed = BlockSealed {
             len_bytes: record.len_bytes,
         };
-        if !changed {
-            return done(Ok(sealed));
-        }
-        if !sync && self.fsync == FsyncPolicy::Periodic {
-            lock(&self.unsynced).push(block);
+        if !sync && !record.flags.in_index && self.fsync == FsyncPolicy::Periodic {
+            lock(&self.unsynced).insert(block);
         }
         let news = self.news.clone();
         let update = Update {
-            changes: vec![Change::Put(block, record.encode())],
+            changes: std::iter::once(Change::Put(block, record.encode()))
+                .chain(content)
+                .collect(),
             sync,
             done: Box::new(move |outcome| {
                 if outcome.is_ok() {
