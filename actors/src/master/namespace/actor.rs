@@ -20,10 +20,12 @@ use curvine_protocol::{
     Call, CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result,
 };
 use futures::future::BoxFuture;
+use heed::RoTxn;
 
 use super::records::InodeRecord;
 use super::resolve::path_of;
-use super::store::{Store, broken, u64_at};
+use super::store::{Dbs, Store, broken, u64_at};
+use super::view::{layout_of, lookup};
 use crate::kit::{Answer, Ask, Clock, Endpoint};
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp, UfsView};
 use crate::master::replica::own_command;
@@ -117,8 +119,10 @@ impl NamespaceCall for Echo {
 
 impl NamespaceCall for Lookup {
     async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<Entry> {
-        parts.fresh(&call.node).await?;
-        parts.store.lookup(&call.node, call.follow)
+        let Lookup { node, follow } = call;
+        parts
+            .fresh_look(&node, |dbs, txn| lookup(dbs, txn, &node, follow))
+            .await
     }
 }
 
@@ -166,15 +170,10 @@ fn not_a_directory(node: &Node) -> Error {
 
 impl NamespaceCall for OpenFile {
     async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<FileLayout> {
-        parts.fresh(&call.node).await?;
-        let (inode, record) = parts.store.entry(&call.node, call.follow)?;
-        if record.is_dir() {
-            return Err(Error::new(
-                ErrorKind::IsADirectory,
-                format!("{}: is a directory", call.node),
-            ));
-        }
-        let mut layout = parts.store.layout(inode)?;
+        let OpenFile { node, follow } = call;
+        let mut layout = parts
+            .fresh_look(&node, |dbs, txn| layout_of(dbs, txn, &node, follow))
+            .await?;
         parts.placement.locate(&mut layout);
         Ok(layout)
     }
@@ -283,6 +282,16 @@ impl Parts {
     async fn fresh(&self, node: &Node) -> Result<()> {
         self.consensus.read_barrier().await?;
         self.refresh(node).await
+    }
+
+    /// What the tree says of a node when it is fresh, in one transaction where that is enough.
+    async fn fresh_look<T>(&self, node: &Node, look: impl Fn(&Dbs, &RoTxn) -> Result<T>) -> Result<T> {
+        self.consensus.read_barrier().await?;
+        if let Some(found) = self.store.unless_mounted(&look)? {
+            return Ok(found);
+        }
+        self.refresh(node).await?;
+        look(&self.store.dbs, &*self.store.read()?)
     }
 
     async fn refresh(&self, node: &Node) -> Result<()> {

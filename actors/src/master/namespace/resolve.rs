@@ -79,6 +79,33 @@ fn not_a_directory(what: impl std::fmt::Display) -> Error {
 }
 
 fn walk(dbs: &Dbs, txn: &RoTxn, path: &CurvinePath, follow: bool) -> Result<Place> {
+    match walk_directories(dbs, txn, path, follow)? {
+        Some(place) => Ok(place),
+        None => walk_anything(dbs, txn, path, follow),
+    }
+}
+
+/// The way of most paths: directories all through, and something at the end. Only directories have entries, so none of
+/// their records is looked at. None if it is not so simple.
+fn walk_directories(dbs: &Dbs, txn: &RoTxn, path: &CurvinePath, follow: bool) -> Result<Option<Place>> {
+    let (mut at, mut last) = (InodeId::ROOT, None);
+    for name in path.names() {
+        let Some(child) = dbs.child(txn, at, name)? else {
+            return Ok(None);
+        };
+        last = Some((at, name));
+        at = child;
+    }
+    let Some(record) = dbs.inode(txn, at)? else {
+        return Ok(None);
+    };
+    Ok((!follow || record.target().is_none()).then(|| Place {
+        entry: last.map(|(directory, name)| (directory, name.to_owned())),
+        found: Some((at, record)),
+    }))
+}
+
+fn walk_anything(dbs: &Dbs, txn: &RoTxn, path: &CurvinePath, follow: bool) -> Result<Place> {
     let root = (InodeId::ROOT, dbs.inode_or_stale(txn, InodeId::ROOT)?);
     let mut at = root.clone();
     // Names still to walk, the next one last.

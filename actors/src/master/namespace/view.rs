@@ -21,6 +21,15 @@ impl Store {
         resolve(&self.dbs, &txn, node, follow)?.existing(node)
     }
 
+    /// What one look at the tree says, unless there are mounts: then an under file system may have to be asked first.
+    pub fn unless_mounted<T>(&self, look: impl FnOnce(&Dbs, &RoTxn) -> Result<T>) -> Result<Option<T>> {
+        let txn = self.read()?;
+        match self.dbs.mounts.is_empty(&txn).map_err(broken)? {
+            true => look(&self.dbs, &txn).map(Some),
+            false => Ok(None),
+        }
+    }
+
     pub fn xattr(&self, node: &Node, name: &str) -> Result<Vec<u8>> {
         let txn = self.read()?;
         let (inode, _) = resolve(&self.dbs, &txn, node, true)?.existing(node)?;
@@ -48,6 +57,27 @@ impl Store {
         all.map(|entry| Ok(super::store::name_of(entry.map_err(broken)?.0).to_owned()))
             .collect()
     }
+}
+
+/// The attributes of a node.
+pub fn lookup(dbs: &Dbs, txn: &RoTxn, node: &Node, follow: bool) -> Result<Entry> {
+    let (inode, record) = resolve(dbs, txn, node, follow)?.existing(node)?;
+    Ok(Entry {
+        attr: record.attr(inode),
+        target: record.target(),
+    })
+}
+
+/// The layout of a node that is a file.
+pub fn layout_of(dbs: &Dbs, txn: &RoTxn, node: &Node, follow: bool) -> Result<FileLayout> {
+    let (inode, record) = resolve(dbs, txn, node, follow)?.existing(node)?;
+    if record.is_dir() {
+        return Err(Error::new(
+            ErrorKind::IsADirectory,
+            format!("{node}: is a directory"),
+        ));
+    }
+    layout(dbs, txn, inode, &record)
 }
 
 /// The layout of a file's data, without workers.
@@ -108,11 +138,7 @@ fn key_in_mount(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Option<(
 
 impl NamespaceView for Store {
     fn lookup(&self, node: &Node, follow: bool) -> Result<Entry> {
-        let (inode, record) = self.entry(node, follow)?;
-        Ok(Entry {
-            attr: record.attr(inode),
-            target: record.target(),
-        })
+        lookup(&self.dbs, &*self.read()?, node, follow)
     }
 
     fn attr(&self, inode: InodeId) -> Result<Attr> {
