@@ -117,7 +117,7 @@ fn what_was_acknowledged_and_synced_is_there_after_a_power_cut() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let image = scratch.path().join("disk.img");
     File::create(&image)
-        .and_then(|image| image.set_len(512 << 20))
+        .and_then(|image| image.set_len(8 << 30))
         .expect("a sparse file");
     let what = "a power cut";
     if let Err(error) = system("mkfs.ext4", &["-q", "-F", text(&image)]) {
