@@ -19,6 +19,7 @@
 use std::path::Path;
 
 use curvine_protocol::codec::{decode, encode};
+use curvine_protocol::path::NAME_BYTES_MAX;
 use curvine_protocol::{
     BlockId, ClientId, ClusterId, Error, ErrorKind, FileKind, InodeId, JobId, MountId, Result,
 };
@@ -195,10 +196,14 @@ impl Dbs {
     }
 
     pub fn child(&self, txn: &RoTxn, parent: InodeId, name: &str) -> Result<Option<InodeId>> {
-        let value = self
-            .dentries
-            .get(txn, &named_key(parent.0, name))
-            .map_err(broken)?;
+        // On the stack: a look-up asks for each name of a path.
+        let mut room = [0; 8 + NAME_BYTES_MAX];
+        let Some(key) = room.get_mut(..8 + name.len()) else {
+            return Ok(None);
+        };
+        key[..8].copy_from_slice(&parent.0.to_be_bytes());
+        key[8..].copy_from_slice(name.as_bytes());
+        let value = self.dentries.get(txn, key).map_err(broken)?;
         Ok(value.map(|value| InodeId(u64_at(value, 0))))
     }
 
