@@ -46,7 +46,7 @@ impl Store {
         self.index.sync()
     }
 
-    pub(super) fn sync_everything(&self) -> Result<()> {
+    fn sync_everything(&self) -> Result<()> {
         let directory = File::open(&self.directory.path).map_err(Error::from)?;
         rustix::fs::syncfs(&directory).map_err(|e| {
             Error::from(std::io::Error::from(e)).while_doing(format_args!("syncing {}", self.name))

@@ -140,17 +140,13 @@ impl Store {
                     .and_then(|file| self.write_pieces(&file, block, 0, body));
                 if let Err(error) = written {
                     self.space().give_back(record.len_bytes);
-                    self.files.remove(&block);
-                    let _ = std::fs::remove_file(self.path(block));
+                    self.drop_file(block);
                     return Err(error);
                 }
                 self.blocks.fetch_add(1, Ordering::Relaxed);
             }
             Some(before) => {
-                let before = match before.flags.in_index {
-                    true => self.give_file(block, before)?,
-                    false => before,
-                };
+                let before = self.give_file(block, before)?;
                 let on_device = self.is_on_device(block, &before);
                 let file = self.file(block)?;
                 let old_len = file.metadata().map_err(|e| self.failed(e, block))?.len();

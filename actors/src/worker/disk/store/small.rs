@@ -16,7 +16,7 @@ use super::{Done, Store, missing};
 use crate::kit::Answer;
 
 /// The largest block whose bytes are in the index. It is less than a chunk, so there is one checksum.
-pub(super) const SMALL_BYTES_MAX: u64 = 16 << 10;
+const SMALL_BYTES_MAX: u64 = 16 << 10;
 /// The index may use one in so many of the disk's bytes for them: it never gives space back to the device.
 const SHARE_OF_CAPACITY: u64 = 8;
 
@@ -71,8 +71,11 @@ impl Store {
         self.sealed(block, record, Some(content), sync, Box::new(told));
     }
 
-    /// Gives a small block a file, since it is about to be written bit by bit. For the block's lane.
+    /// Gives a small block a file, since it is about to be written bit by bit; the others have one. For the block's lane.
     pub(super) fn give_file(&self, block: BlockId, record: BlockRecord) -> Result<BlockRecord> {
+        if !record.flags.in_index {
+            return Ok(record);
+        }
         let content = self.content(block, &record)?;
         let on_device = self.is_on_device(block, &record);
         let file = self.create(block)?;
@@ -93,8 +96,7 @@ impl Store {
             self.index.submit_and_wait(changes, false)
         });
         if let Err(error) = known {
-            self.files.remove(&block);
-            let _ = std::fs::remove_file(self.path(block));
+            self.drop_file(block);
             return Err(error);
         }
         Ok(record)

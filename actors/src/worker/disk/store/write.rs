@@ -85,11 +85,7 @@ impl Store {
     }
 
     /// Makes sure that the lane has the block; true if it was created, and the index does not know it yet.
-    pub(super) fn open_for_writing(
-        &self,
-        lane: &mut HashMap<BlockId, OpenBlock>,
-        call: &WriteBlock,
-    ) -> Result<bool> {
+    fn open_for_writing(&self, lane: &mut HashMap<BlockId, OpenBlock>, call: &WriteBlock) -> Result<bool> {
         if let Some(open) = lane.get(&call.block) {
             return check_not_newer(call, open.generation).map(|()| false);
         }
@@ -114,18 +110,17 @@ impl Store {
     }
 
     /// Drops what is in memory of a block: the next access starts from the index and the file.
-    pub(super) fn forget_open(&self, lane: &mut HashMap<BlockId, OpenBlock>, block: BlockId, created: bool) {
+    fn forget_open(&self, lane: &mut HashMap<BlockId, OpenBlock>, block: BlockId, created: bool) {
         lane.remove(&block);
         if created {
-            self.files.remove(&block);
-            let _ = std::fs::remove_file(self.path(block));
+            self.drop_file(block);
         } else {
             // The record of its creation may still wait for its commit.
             let _ = self.index.submit_and_wait(Vec::new(), false);
         }
     }
 
-    pub(super) fn write_open(
+    fn write_open(
         &self,
         open: &mut OpenBlock,
         call: &WriteBlock,
@@ -157,7 +152,7 @@ impl Store {
     }
 
     /// The first write of a generation: what an earlier truncation hid goes away.
-    pub(super) fn cut_to_base(&self, open: &mut OpenBlock, call: &WriteBlock) -> Result<()> {
+    fn cut_to_base(&self, open: &mut OpenBlock, call: &WriteBlock) -> Result<()> {
         let cut_bytes = open.len_bytes - call.base_len_bytes;
         open.generation = call.generation;
         if cut_bytes > 0 {
@@ -173,7 +168,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn mark_and_write(
+    fn mark_and_write(
         &self,
         open: &mut OpenBlock,
         call: &WriteBlock,
@@ -213,8 +208,14 @@ impl Store {
         Ok(file)
     }
 
+    /// Takes back what [`Self::create`] made. What cannot be deleted now goes at the next start.
+    pub(super) fn drop_file(&self, block: BlockId) {
+        self.files.remove(&block);
+        let _ = std::fs::remove_file(self.path(block));
+    }
+
     /// A block that exists, about to be written.
-    pub(super) fn reopen(&self, call: &WriteBlock, record: BlockRecord) -> Result<OpenBlock> {
+    fn reopen(&self, call: &WriteBlock, record: BlockRecord) -> Result<OpenBlock> {
         if let BlockState::Filling { .. } = record.state {
             return Err(Error::new(
                 ErrorKind::Busy,
@@ -225,10 +226,7 @@ impl Store {
             ));
         }
         check_not_newer(call, record.generation)?;
-        let record = match record.flags.in_index {
-            true => self.give_file(call.block, record)?,
-            false => record,
-        };
+        let record = self.give_file(call.block, record)?;
         let file = self.file(call.block)?;
         let len_bytes = self.len_now(&file, call.block, &record)?;
         let synced = self.is_on_device(call.block, &record);
@@ -245,7 +243,7 @@ impl Store {
         }
     }
 
-    pub(super) fn verify_chunk(&self, block: BlockId, open: &OpenBlock, chunk: usize) -> Result<()> {
+    fn verify_chunk(&self, block: BlockId, open: &OpenBlock, chunk: usize) -> Result<()> {
         let Some(sum) = open.sum(chunk) else { return Ok(()) };
         if self.sum_of_chunk(block, open, chunk)? == sum {
             Ok(())
@@ -254,7 +252,7 @@ impl Store {
         }
     }
 
-    pub(super) fn sum_of_chunk(&self, block: BlockId, open: &OpenBlock, chunk: usize) -> Result<u32> {
+    fn sum_of_chunk(&self, block: BlockId, open: &OpenBlock, chunk: usize) -> Result<u32> {
         let range = open.chunk_range(chunk);
         let mut bytes = vec![0; (range.end - range.start) as usize];
         open.file
@@ -276,7 +274,7 @@ impl Store {
     }
 
     /// The record of the sealed block, and whether the index has another one.
-    pub(super) fn seal_open(&self, call: &SealBlock, sync: bool) -> Result<(BlockRecord, bool)> {
+    fn seal_open(&self, call: &SealBlock, sync: bool) -> Result<(BlockRecord, bool)> {
         let mut lane = lock(&self.lane(call.block).open);
         let mut open = match lane.remove(&call.block) {
             Some(open) => open,
