@@ -4,7 +4,7 @@
 //! accessed_ms i64, checksum count u32, checksums u32 each, then for Writing, Filling and what was rewritten one bit per
 //! checksum.
 
-use curvine_protocol::checksum::CHUNK_BYTES;
+use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::{Error, ErrorKind, Result};
 
 use super::bitmap::Bitmap;
@@ -63,6 +63,12 @@ pub struct BlockFlags {
 /// How many chunks a block of this length has.
 pub fn chunks_of(len_bytes: u64) -> usize {
     len_bytes.div_ceil(CHUNK_BYTES) as usize
+}
+
+/// Whether the bytes of a small block are those that its checksums are of: one, or none for no bytes.
+pub fn is_content_of(checksums: &[u32], content: &[u8]) -> bool {
+    // The checksum of nothing is 0.
+    crc32c(content) == checksums.first().copied().unwrap_or(0)
 }
 
 impl BlockRecord {

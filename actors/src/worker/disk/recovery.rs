@@ -10,7 +10,7 @@ use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::{BlockId, Error, Result};
 
 use super::index::{Change, Index, LastRun};
-use super::record::{BlockFlags, BlockRecord, BlockState};
+use super::record::{BlockFlags, BlockRecord, BlockState, is_content_of};
 use super::space::Space;
 use super::store::Store;
 use super::{Bitmap, BlockNews, DataDir, DiskOptions, layout};
@@ -213,7 +213,7 @@ fn settle(root: &Path, block: BlockId, record: &BlockRecord) -> Result<(u64, Opt
 
 fn verify_small(index: &Index, block: BlockId, record: &BlockRecord) -> Result<()> {
     let right = index.get_with_content(block, |_, content| {
-        content.map(crc32c) == record.checksums.first().copied().or(Some(0))
+        content.is_some_and(|content| is_content_of(&record.checksums, content))
     })?;
     match right {
         Some(true) => Ok(()),

@@ -13,6 +13,7 @@ use curvine_protocol::worker::ReadBlock;
 use curvine_protocol::{BlockId, Result};
 use tokio::time::Instant;
 
+use super::record::is_content_of;
 use super::store::Store;
 
 /// From the end of one pass to the start of the next.
@@ -114,9 +115,9 @@ impl Store {
         let until = target.checksums.len().min(from + limit);
         if target.in_index {
             let right = self.index.get_with_content(target.block, |_, content| {
-                content.is_none_or(|content| [crc32c(content)] == *target.checksums)
+                content.is_none_or(|content| is_content_of(&target.checksums, content))
             });
-            if !target.checksums.is_empty() && !matches!(right, Ok(None | Some(true))) {
+            if !matches!(right, Ok(None | Some(true))) {
                 self.look_again(target, 0);
             }
             metrics::counter!("curvine_scrubbed_bytes").increment(target.len_bytes);

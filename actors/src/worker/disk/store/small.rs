@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use curvine_protocol::checksum::crc32c;
 use curvine_protocol::worker::{BlockSealed, ReadBlock};
 use curvine_protocol::{BlockId, Result};
 
 use super::super::index::Change;
-use super::super::record::{BlockFlags, BlockRecord};
+use super::super::record::{BlockFlags, BlockRecord, is_content_of};
 use super::read::answer_with;
 use super::{Done, Store, missing};
 use crate::kit::Answer;
@@ -109,9 +108,9 @@ impl Store {
             .get_with_content(block, |_, content| content.map(Bytes::copy_from_slice))?
             .flatten()
             .ok_or_else(|| missing(block))?;
-        match record.checksums.first() {
-            Some(&sum) if sum != crc32c(&content) => Err(self.found_corrupt(block, 0)),
-            _ => Ok(content),
+        match is_content_of(&record.checksums, &content) {
+            true => Ok(content),
+            false => Err(self.found_corrupt(block, 0)),
         }
     }
 
