@@ -187,10 +187,12 @@ impl State {
         self.failed = None;
     }
 
-    /// Whether a range meets one that is on its way.
+    /// Whether a range meets one that is gathered or on its way.
     pub fn overlaps(&self, range: &Range<u64>) -> bool {
         let meets = |other: &Range<u64>| other.start < range.end && range.start < other.end;
+        let gathered = self.gathered.as_ref();
         self.on_the_way.iter().any(meets)
+            || gathered.is_some_and(|gathered| meets(&(gathered.offset_bytes..gathered.end())))
     }
 
     /// The masters know everything that was written.

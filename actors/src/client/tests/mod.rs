@@ -351,6 +351,20 @@ fn later_bytes_win_wherever_they_overlap() {
     });
 }
 
+#[test]
+fn bytes_that_overlap_what_is_still_gathered_arrive_after_it() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        world.fate_at(1, "WriteBlock", [Fate::Late(Duration::from_secs(1)), Fate::Pass]);
+        file.write_at(93, Bytes::from(vec![1; 44])).await.expect("taken");
+        file.write_at(127, Bytes::from(vec![2; 62])).await.expect("taken");
+        file.close().await.expect("closed");
+        let expected = [vec![0; 93], vec![1; 34], vec![2; 62]].concat();
+        assert_eq!(world.committed(), expected);
+    });
+}
+
 // -------------------------------------------------------------------------------------------------------- leases
 
 #[test]

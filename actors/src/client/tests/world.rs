@@ -30,6 +30,8 @@ pub enum Fate {
     Refuse(Error),
     /// It has its effect, and the reply is lost: the caller waits until its deadline.
     LoseReply,
+    /// It arrives after this pause.
+    Late(Duration),
     /// Reads: the bytes are damaged, longer than asked, without checksums.
     Damage,
     TooMany,
@@ -213,6 +215,9 @@ impl<C: Call> Endpoint<C> for Node {
             };
             if worker != 0 {
                 let _ = open.wait_for(|open| *open).await;
+            }
+            if let Some(Fate::Late(pause)) = fate {
+                tokio::time::sleep(pause).await;
             }
             match fate {
                 Some(Fate::Refuse(error)) => Err(error),
