@@ -81,6 +81,19 @@ pub struct WorkerHandle {
 
 /// Threads that move bytes between under file systems and disks.
 const TRANSFER_THREADS: usize = 2;
+/// Blocking calls at once of each of them, for under file systems that are directories. A thread for each block that is
+/// loaded would cost more than its reads.
+const BLOCKING_THREADS: usize = 16;
+
+fn transfer_arbiter() -> actix::Arbiter {
+    actix::Arbiter::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()
+            .expect("threads can be started")
+    })
+}
 /// How long the first registration may take before the start fails.
 const FIRST_REGISTRATION: Duration = Duration::from_secs(20);
 
@@ -164,7 +177,7 @@ pub async fn start_with(
         sources,
         ports.clock.clone(),
     ));
-    let transfers: Vec<_> = (0..TRANSFER_THREADS).map(|_| actix::Arbiter::new()).collect();
+    let transfers: Vec<_> = (0..TRANSFER_THREADS).map(|_| transfer_arbiter()).collect();
     let reader = UfsReader::new(
         disks.clone(),
         resolver.clone(),

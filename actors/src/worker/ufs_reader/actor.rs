@@ -26,6 +26,8 @@ use crate::worker::placement::choose_disk;
 const SMALL_BYTES: u64 = 1 << 20;
 /// Blocks of one load that are filled at once.
 const LOAD_TASKS_MAX: usize = 96;
+/// Requests that a load keeps under way: with fewer blocks than this, each is fetched in several parts.
+const LOAD_PARTS: usize = 16;
 /// How much arrives before the index is told how far a fill has come.
 const SAVE_BYTES: u64 = 32 << 20;
 /// A fill that nobody reads is saved and let go after this.
@@ -193,6 +195,7 @@ impl UfsReader {
     /// Answers a request of an open fill, now or when its chunks are there.
     fn serve(&mut self, block: BlockId, request: Request, ctx: &Context<Self>) {
         let now = self.clock.now();
+        let parts_each = LOAD_PARTS / self.slots.len().max(1);
         let Some(Slot::Open(filling)) = self.slots.get_mut(&block) else {
             return;
         };
@@ -202,7 +205,7 @@ impl UfsReader {
                 None => (Vec::new(), self.for_readers.clone()),
                 Some(chunks) => (filling.plan.want(chunks), self.for_readers.clone()),
             },
-            Request::Whole(_) => (filling.plan.want_all(), self.for_loads.clone()),
+            Request::Whole(_) => (filling.plan.want_all(parts_each), self.for_loads.clone()),
         };
         if let Some(request) = filling.answer(request) {
             filling.waiting.push(request);

@@ -6,8 +6,8 @@ use crate::worker::disk::Bitmap;
 
 /// Unit of fetching: 1 MiB. A random read costs the segments it touches.
 pub const SEGMENT_CHUNKS: usize = 16;
-/// Most of a block that one request to the under file system fetches: 8 MiB.
-pub const PART_CHUNKS: usize = 128;
+/// Most of a block that one request of a reader fetches, and least that a load cuts one into: 8 MiB.
+const PART_CHUNKS: usize = 128;
 /// Most that is read ahead of a sequential reader: 32 MiB.
 const WINDOW_CHUNKS_MAX: usize = 512;
 
@@ -61,22 +61,25 @@ impl Plan {
         } else {
             needed.end..needed.end
         };
-        self.claim(needed.start..needed.end.max(ahead.end))
+        self.claim(needed.start..needed.end.max(ahead.end), PART_CHUNKS)
     }
 
-    /// Everything that is missing.
-    pub fn want_all(&mut self) -> Vec<Range<usize>> {
-        self.claim(0..self.requested.len())
+    /// Everything that is missing, in about so many parts. Each costs a request: an object store bills it, and some read
+    /// a whole object to answer it.
+    pub fn want_all(&mut self, parts: usize) -> Vec<Range<usize>> {
+        let missing = self.requested.iter().filter(|requested| !**requested).count();
+        let part_chunks = missing.div_ceil(parts.max(1)).max(PART_CHUNKS);
+        self.claim(0..self.requested.len(), part_chunks)
     }
 
-    fn claim(&mut self, chunks: Range<usize>) -> Vec<Range<usize>> {
+    fn claim(&mut self, chunks: Range<usize>, part_chunks_max: usize) -> Vec<Range<usize>> {
         let mut parts: Vec<Range<usize>> = Vec::new();
         for chunk in chunks.start..chunks.end.min(self.requested.len()) {
             if std::mem::replace(&mut self.requested[chunk], true) {
                 continue;
             }
             match parts.last_mut() {
-                Some(part) if part.end == chunk && part.len() < PART_CHUNKS => part.end += 1,
+                Some(part) if part.end == chunk && part.len() < part_chunks_max => part.end += 1,
                 _ => parts.push(chunk..chunk + 1),
             }
         }
@@ -135,17 +138,24 @@ mod tests {
     fn parts_have_a_limit_and_do_not_overlap() {
         let mut plan = plan(300);
         plan.want(200..201);
-        assert_eq!(plan.want_all(), vec![0..128, 128..192, 208..300]);
-        assert_eq!(plan.want_all(), vec![]);
+        assert_eq!(plan.want_all(16), vec![0..128, 128..192, 208..300]);
+        assert_eq!(plan.want_all(16), vec![]);
+    }
+
+    #[test]
+    fn a_load_has_as_many_parts_of_a_block_as_it_asks_for_and_none_too_small() {
+        assert_eq!(plan(1_000).want_all(1), vec![0..1_000]);
+        assert_eq!(plan(1_000).want_all(2), vec![0..500, 500..1_000]);
+        assert_eq!(plan(300).want_all(16), vec![0..128, 128..256, 256..300]);
     }
 
     #[test]
     fn what_failed_is_asked_for_again_and_what_is_there_is_not() {
         let mut plan = plan(40);
-        assert_eq!(plan.want_all(), vec![0..40]);
+        assert_eq!(plan.want_all(16), vec![0..40]);
         plan.stored(0..10);
         plan.given_up(0..40);
-        assert_eq!(plan.want_all(), vec![10..40]);
+        assert_eq!(plan.want_all(16), vec![10..40]);
         plan.stored(10..40);
         assert!(plan.present().is_full() && plan.has(0..40));
     }
