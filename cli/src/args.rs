@@ -16,7 +16,7 @@ Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
   Change    mkdir  touch  mv  rm  chmod  chown
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  load  load-status  load-cancel  free
-  Cluster   report  node
+  Cluster   report  node  master
   Other     bench  version  completions
 
   --master ADDR,...  masters, host:port   [CURVINE_MASTER, 127.0.0.1:8995]
@@ -93,6 +93,7 @@ commands! {
     Free free "free";
     Report report "report";
     Node node "node";
+    Master master "master";
     Version version "version";
     Completions completions "completions";
 }

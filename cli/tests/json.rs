@@ -96,6 +96,11 @@ fn every_command_answers_in_json() {
     ] {
         assert_keys(&node.json(words), keys, words);
     }
+    let masters = node.json(&["master", "list"]);
+    let masters = masters[0].as_array().expect("an array");
+    let keys = ["id", "address", "role", "applied_index", "is_reachable"];
+    assert_keys(masters, &keys, &["master", "list"]);
+    assert_eq!(masters[0]["role"], "leader");
     // These have nothing to say.
     for words in [
         &["mkdir", "/d"][..],

@@ -6,9 +6,9 @@ use curvine_conf::{LogFormat, LogSection};
 use curvine_protocol::{Error, ErrorKind, Result};
 use tracing_subscriber::EnvFilter;
 
-/// Libraries that narrate every step at `info`, and one that takes a reply to an interrupted program for an error. Name
-/// one in the level to hear it.
-const QUIET: &str = "openraft=warn,opendal=warn,fuser=warn,fuser::reply=off";
+/// Libraries that narrate every step at `info`, and two that take for an error what is not: a reply to an interrupted
+/// program, and each message to a master that is away, which the Replica says once. Name one in the level to hear it.
+const QUIET: &str = "openraft=off,opendal=warn,fuser=warn,fuser::reply=off";
 
 /// Sends logs to standard error. `RUST_LOG` wins over the configured level.
 ///

@@ -65,7 +65,15 @@ pub struct MasterStatus {
     pub address: String,
     /// `leader`, `follower` or `learner`.
     pub role: String,
+    /// 0 if it did not answer.
     pub applied_index: u64,
+    #[serde(default = "yes")]
+    pub is_reachable: bool,
+}
+
+/// Masters of before this field named nobody who was not there.
+fn yes() -> bool {
+    true
 }
 
 /// Answer to `cv report`.

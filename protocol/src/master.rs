@@ -550,6 +550,45 @@ pub struct ReportUfsChanged {
     pub expected: crate::attr::UfsVersion,
 }
 
+/// A message of the masters' Raft group to one of its masters. What it says and the answer are in the bodies, in an
+/// encoding that belongs to the masters alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaftMessage {
+    /// Of the sender, if it knows: masters of two clusters do not listen to each other.
+    pub cluster: Option<ClusterId>,
+    pub from: NodeId,
+    /// Whom the sender takes the receiver for.
+    pub to: NodeId,
+    pub kind: RaftMessageKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RaftMessageKind {
+    /// Log entries, or none: a heartbeat.
+    Append,
+    /// A candidate asks for a vote.
+    Vote,
+    /// A part of a snapshot's file. The answer says how much of it the receiver has: a transfer that broke off goes on
+    /// there.
+    SnapshotPart {
+        /// The file, by name.
+        snapshot: String,
+        offset_bytes: u64,
+        /// CRC32C of the part.
+        checksum: u32,
+    },
+    /// The file is whole: install it.
+    SnapshotEnd { snapshot: String, checksum: u32 },
+    /// How the receiver stands: asked by masters that start.
+    Standing,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaftAnswer {}
+
+/// Most bytes of a [`RaftAnswer`]'s body.
+const RAFT_ANSWER_BYTES_MAX: usize = 64 << 10;
+
 calls! {
     100 => Echo -> Done;
     101 => Lookup -> Entry;
@@ -598,6 +637,8 @@ calls! {
     173 => ResolveMount -> MountSecret;
     174 => DescribeFile -> FileLayout;
     175 => ReportUfsChanged -> Done;
+
+    190 => RaftMessage -> RaftAnswer, body |_call| RAFT_ANSWER_BYTES_MAX;
 }
 
 /// Calls `$callback!{ $($context)* ; Call, Call, ... }` with every call of the master service.
@@ -610,7 +651,8 @@ macro_rules! for_master_calls {
             MakeDir, CreateFile, MakeNode, OpenForWrite, AllocateBlocks, CommitFile, SetAttr, Rename, Unlink,
             RemoveDir, Delete, MakeSymlink, MakeLink, SetXattr, RemoveXattr, ReleaseInode, RenewSession, EndSession,
             MountUfs, UnmountUfs, SubmitLoad, CancelJob, FreeCache, PersistFile,
-            RegisterWorker, WorkerHeartbeat, ReportBlocks, ResolveMount, DescribeFile, ReportUfsChanged
+            RegisterWorker, WorkerHeartbeat, ReportBlocks, ResolveMount, DescribeFile, ReportUfsChanged,
+            RaftMessage
         }
     };
 }

@@ -10,6 +10,7 @@ use curvine_actors::client::{Client, ClientOptions, CreateOptions};
 use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
 use curvine_actors::master::namespace::actor::FileDefaults;
+use curvine_actors::master::replica::Members;
 use curvine_actors::master::services::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig};
 use curvine_actors::worker::{self, DataDir, WorkerConfig};
@@ -55,8 +56,7 @@ async fn in_process(directory: &Path, files: usize, report: &mut Report) -> Resu
     let ports = Ports::system();
     let connector = Arc::new(OneWorker::default());
     let config = MasterConfig {
-        id: NodeId(1),
-        address: "127.0.0.1:0".to_owned(),
+        members: Members::alone(NodeId(1), "127.0.0.1:0"),
         directory: directory.join("master"),
         defaults: FileDefaults {
             block_bytes: 128 << 20,
@@ -68,7 +68,11 @@ async fn in_process(directory: &Path, files: usize, report: &mut Report) -> Resu
     let (done, started) = tokio::sync::oneshot::channel();
     let theirs = ports.clone();
     arbiter.spawn(async move {
-        let _ = done.send(master::start(config, &theirs).await);
+        let started = async {
+            let master = master::start(config, &theirs).await?;
+            master.joined().await.map(|_| master)
+        };
+        let _ = done.send(started.await);
     });
     let master = started.await??;
     let config = WorkerConfig::new(vec![DataDir {

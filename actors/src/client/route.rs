@@ -24,7 +24,8 @@ const CALL_DEADLINE_MS: u32 = 30_000;
 /// Calls that take as long as a service far away: checks of mounts, walks of big trees, exports.
 const LONG_DEADLINE_MS: u32 = 3_600_000;
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// While masters elect a leader, this is what a client comes late by.
+const BACKOFF_MAX: Duration = Duration::from_millis(250);
 
 /// The routes of one client session. [`Client`](super::Client) is a handle on it.
 pub struct Router {

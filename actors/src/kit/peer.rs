@@ -51,15 +51,25 @@ struct Waiting {
 impl Peer {
     /// Starts the proxy in the current arbiter. Nothing is connected yet.
     pub fn start(address: impl Into<String>, ports: &Ports) -> Addr<Peer> {
-        Actor::start(Peer {
-            address: address.into(),
+        Actor::start(Self::new(address.into(), ports))
+    }
+
+    /// Starts the proxy in an arbiter, from anywhere.
+    pub fn start_in(arbiter: &actix::ArbiterHandle, address: String, ports: &Ports) -> Addr<Peer> {
+        let ports = ports.clone();
+        Peer::start_in_arbiter(arbiter, move |_| Self::new(address, &ports))
+    }
+
+    fn new(address: String, ports: &Ports) -> Peer {
+        Peer {
+            address,
             ports: ports.clone(),
             link: Link::Idle,
             epoch: 0,
             next_request: 1,
             waiting: HashMap::new(),
             last_received: ports.clock.now(),
-        })
+        }
     }
 
     fn send(&mut self, frame: Outgoing, context: &mut Context<Self>) {

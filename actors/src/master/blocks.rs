@@ -78,6 +78,11 @@ impl Cluster {
         }
     }
 
+    /// As before the first worker registered.
+    pub fn forget_everything(&mut self) {
+        *self = Cluster::default();
+    }
+
     pub fn forget_blocks_of(&mut self, id: WorkerId) {
         self.holders.retain(|_, holders| {
             holders.retain(|holder| *holder != id);

@@ -23,6 +23,9 @@ pub trait Consensus: Send + Sync {
     async fn read_barrier(&self) -> Result<()>;
 
     fn is_leader(&self) -> bool;
+
+    /// The addresses of the group's masters.
+    fn members(&self) -> Vec<String>;
 }
 
 /// Proposes the leader's own commands (client 0, sequence 0, uid/gid 0, the time of now).

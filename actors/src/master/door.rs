@@ -5,6 +5,7 @@ use curvine_protocol::{Call, Result};
 use futures::future::BoxFuture;
 
 use super::namespace::actor::NamespacePort;
+use super::replica::ReplicaPort;
 use crate::kit::{Answer, Ask, Endpoint};
 
 /// Routes each call of the master service to its owner. `S` answers for the workers, mounts and jobs.
@@ -12,6 +13,7 @@ use crate::kit::{Answer, Ask, Endpoint};
 pub struct MasterDoor<S> {
     pub namespace: NamespacePort,
     pub services: S,
+    pub replica: ReplicaPort,
 }
 
 macro_rules! routes {
@@ -42,6 +44,8 @@ routes!(namespace alone :
     AllocateBlocks, CommitFile, SetAttr, Rename, Unlink, RemoveDir, Delete, MakeSymlink, MakeLink, SetXattr,
     RemoveXattr, ReleaseInode, RenewSession, EndSession
 );
+
+routes!(replica alone : RaftMessage);
 
 routes!(services :
     Summarize, StatFs, GetRoutes, GetClusterStatus, ListMounts, GetJob, ListJobs, MountUfs, UnmountUfs, SubmitLoad,

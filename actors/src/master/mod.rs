@@ -18,16 +18,18 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::Actor;
-use curvine_protocol::{ClusterId, Error, NodeId, Result};
+use curvine_protocol::{ClusterId, Result};
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::watch;
 
 use self::blocks::BlockMap;
 use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
 use self::namespace::actor::{FileDefaults, Namespace, NamespacePort, OwnCommands};
-use self::replica::{OpenState, ReplicaPort};
+use self::replica::{Members, OpenState, ReplicaPort};
 use self::services::loader::Loader;
 use self::services::ufs_view::Mirror;
 use self::services::{Services, WorkerConnector, delete_blocks};
@@ -35,9 +37,7 @@ use crate::kit::{MasterRef, Ports};
 
 /// What a master is started with.
 pub struct MasterConfig {
-    pub id: NodeId,
-    /// `host:port` under which others reach it.
-    pub address: String,
+    pub members: Members,
     /// Its own directory, locked by the caller: log, state and snapshots.
     pub directory: PathBuf,
     pub defaults: FileDefaults,
@@ -47,42 +47,42 @@ pub struct MasterConfig {
 /// A running master.
 pub struct MasterHandle {
     pub port: MasterRef,
-    pub cluster: ClusterId,
     replica: ReplicaPort,
 }
 
 impl MasterHandle {
+    /// Returns the cluster's id once the group of masters has a leader. Until then the port answers other masters.
+    pub async fn joined(&self) -> Result<ClusterId> {
+        self.replica.joined().await
+    }
+
     /// Stops taking part; the state is closed cleanly. Calls in flight fail with `Stopping`.
     pub async fn stop(&self) {
         self.replica.stop().await;
     }
 }
 
-/// Starts a master in the current arbiter. Answers when it leads and can be asked.
+/// Starts a master in the current arbiter. Its port is to be served at once: the others of its group call there.
 ///
 /// # Errors
-/// `Io` or `NoSpace` naming the directory; `Timeout` if it does not become leader.
+/// `Io` or `NoSpace` naming the directory.
 pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> {
     let (deletions, orders) = unbounded_channel();
     let blocks = Arc::new(BlockMap::new(ports.clock.clone(), deletions));
+    // Who does not lead hears no workers, and keeps nothing about them.
+    let leads = Arc::new(AtomicBool::new(false));
     let effects = {
-        let blocks = blocks.clone();
+        let (blocks, leads) = (blocks.clone(), leads.clone());
         Arc::new(move |effects: namespace::apply::Effects| {
-            blocks.committed(&effects.committed);
-            blocks.released(&effects.released);
+            if leads.load(Ordering::Acquire) {
+                blocks.committed(&effects.committed);
+                blocks.released(&effects.released);
+            }
         })
     };
     let state = OpenState::open(&config.directory)?;
     let store = state.store.clone();
-    let replica = ReplicaPort::start(
-        config.id,
-        &config.address,
-        &config.directory,
-        state,
-        effects,
-        ports,
-    )
-    .await?;
+    let replica = ReplicaPort::start(&config.members, &config.directory, state, effects, ports).await?;
     let consensus = Arc::new(replica.clone());
     let view: Arc<dyn NamespaceView> = Arc::new(store.clone());
     let propose = Arc::new(OwnCommands {
@@ -98,10 +98,10 @@ pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> 
         clock: ports.clock.clone(),
         defaults: config.defaults,
     });
-    let applied = replica.clone();
+    let me = config.members.me;
+    let group = replica.clone();
     let parts = Arc::new(services::Parts {
-        node: config.id,
-        address: config.address,
+        node: me,
         started: ports.clock.now(),
         view: view.clone(),
         propose,
@@ -110,22 +110,46 @@ pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> 
         mirror,
         loader: Arc::new(Loader::default()),
         connector: config.connector,
-        applied_index: Arc::new(move || applied.applied_index()),
+        masters: Arc::new(move || {
+            let group = group.clone();
+            Box::pin(async move { group.masters().await })
+        }),
         ports: ports.clone(),
     });
     actix::spawn(delete_blocks(parts.clone(), orders));
-    parts.loader.start(&parts)?;
-    let cluster = view
-        .cluster()?
-        .ok_or_else(|| Error::internal("the cluster has no id after formatting"))?;
-    Namespace::new(&namespace).start();
+    actix::spawn(follow_leadership(replica.leadership(), parts.clone(), leads));
+    Namespace::new(&namespace, replica.leadership()).start();
     let door = MasterDoor {
         namespace,
         services: Services::new(parts).start(),
+        replica: replica.clone(),
     };
     Ok(MasterHandle {
         port: Arc::new(door),
-        cluster,
         replica,
     })
+}
+
+/// Begins and ends what the leader alone does. What it knew of workers when it led before is of no use.
+async fn follow_leadership(
+    mut leadership: watch::Receiver<Option<u64>>,
+    parts: Arc<services::Parts>,
+    leads: Arc<AtomicBool>,
+) {
+    loop {
+        let term = *leadership.borrow_and_update();
+        leads.store(term.is_some(), Ordering::Release);
+        parts.loader.stop();
+        match term {
+            None => parts.blocks.cluster().forget_everything(),
+            Some(_) => {
+                if let Err(error) = parts.loader.start(&parts) {
+                    tracing::error!(%error, "the jobs that have not ended cannot be taken up");
+                }
+            }
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
 }

@@ -11,7 +11,7 @@ use curvine_protocol::*;
 
 use super::contract::{Placement, UfsView};
 use super::namespace::actor::{FileDefaults, NamespacePort, Parts};
-use super::replica::{OpenState, ReplicaPort};
+use super::replica::{Members, OpenState, ReplicaPort};
 use crate::kit::{Ports, call};
 
 /// No mounts, so nothing is asked.
@@ -64,15 +64,15 @@ async fn start(directory: &Path) -> Master {
     let state = OpenState::open(directory).expect("the state opens");
     let store = state.store.clone();
     let replica = ReplicaPort::start(
-        NodeId(1),
-        "127.0.0.1:0",
+        &Members::alone(NodeId(1), "127.0.0.1:0"),
         directory,
         state,
         Arc::new(|_| ()),
         &ports,
     )
     .await
-    .expect("the master leads");
+    .expect("the master starts");
+    replica.joined().await.expect("the master leads");
     let parts = Parts {
         store,
         consensus: Arc::new(replica.clone()),

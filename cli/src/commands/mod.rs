@@ -5,7 +5,7 @@ macro_rules! modules {
 }
 
 modules! {
-    bench blocks cat chmod chown completions count df du free get head load load_cancel load_status ls mkdir mount
+    bench blocks cat chmod chown completions count df du free get head load load_cancel load_status ls master mkdir mount
     mounts mv node put report rm stat tail touch umount version
 }
 
@@ -51,6 +51,7 @@ pub async fn run(cv: Cv) -> Result<i32> {
         Command::Free(args) => args.run(&shell).await,
         Command::Report(args) => args.run(&shell).await,
         Command::Node(args) => args.run(&shell).await,
+        Command::Master(args) => args.run(&shell).await,
         Command::Bench(args) => args.run(&shell).await,
         Command::Version(_) | Command::Completions(_) => Ok(()),
     };

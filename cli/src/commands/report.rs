@@ -3,6 +3,7 @@ use std::time::Duration;
 use curvine_protocol::Result;
 use curvine_protocol::cluster::{WorkerState, WorkerStatus};
 
+use super::master;
 use crate::format;
 use crate::shell::Shell;
 
@@ -22,15 +23,7 @@ impl Args {
                 "Cluster {}, version {}, up {up}\n{} files and directories, {} mounts\n\nMasters\n",
                 status.cluster, status.version, status.inodes, status.mounts
             );
-            let masters = status.masters.iter().map(|master| {
-                vec![
-                    master.id.to_string(),
-                    master.address.clone(),
-                    master.role.clone(),
-                    master.applied_index.to_string(),
-                ]
-            });
-            text += &format::table(&["Id", "Address", "Role", ">Applied"], masters.collect());
+            text += &master::table(&status.masters);
             text += "\n\nWorkers\n";
             if status.workers.is_empty() {
                 return text + "none: start one with curvine-node --role worker --master ADDR";

@@ -1,5 +1,6 @@
 //! The master of a process.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use actix_rt::Arbiter;
 use curvine_actors::kit::listener::{Limits, Serving, bind};
 use curvine_actors::kit::{MasterRef, Ports};
 use curvine_actors::master::namespace::actor::FileDefaults;
+use curvine_actors::master::replica::Members;
 use curvine_actors::master::services::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig, MasterHandle};
 use curvine_conf::Config;
@@ -23,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A master that serves.
 pub struct MasterRole {
     handle: MasterHandle,
+    cluster: ClusterId,
     serving: Serving,
     /// Its own thread: what the listeners and the worker do never delays Raft's timers.
     arbiter: Arbiter,
@@ -31,28 +34,25 @@ pub struct MasterRole {
 }
 
 impl MasterRole {
-    /// Answers when it leads.
+    /// Answers when its group has a leader.
     pub async fn start(config: &Config, ports: &Ports, workers: Arc<dyn WorkerConnector>) -> Result<Self> {
         let section = &config.master;
-        let address = match section.peers.as_slice() {
-            [] => section.listen.as_str(),
-            [peer] if peer.id == section.id => peer.address.as_str(),
-            [_] => {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    format!(
-                        "`master.peers` does not name this master, number {} (--id)",
-                        section.id
-                    ),
-                ));
-            }
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    "groups of several masters are not there yet: start one, without --peers",
-                ));
-            }
-        };
+        let id = NodeId(section.id);
+        let peers: BTreeMap<NodeId, String> = (section.peers.iter())
+            .map(|peer| (NodeId(peer.id), peer.address.to_string()))
+            .collect();
+        if !peers.is_empty() && !peers.contains_key(&id) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("`master.peers` does not name this master, number {id} (--id)"),
+            ));
+        }
+        if peers.len() < section.peers.len() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "`master.peers` names an id twice: each master has its own",
+            ));
+        }
         let mut dir = DataDir::open(
             &Path::new(&config.node.data_dir).join("master"),
             "master",
@@ -60,13 +60,15 @@ impl MasterRole {
         )?;
         let bound = bind(section.listen.as_str(), ports).await?;
         // A picked port is known only now; peers name their ports.
-        let address = match section.peers.is_empty() {
-            true => bound.address(),
-            false => address.to_owned(),
+        let members = match peers.is_empty() {
+            true => Members::alone(id, bound.address()),
+            false => Members {
+                me: id,
+                addresses: peers,
+            },
         };
         let master = MasterConfig {
-            id: NodeId(section.id),
-            address,
+            members,
             directory: dir.path().to_owned(),
             defaults: FileDefaults {
                 block_bytes: section.block_size.0,
@@ -77,10 +79,12 @@ impl MasterRole {
         };
         let arbiter = Arbiter::new();
         let handle = start_in(&arbiter, master, ports.clone()).await?;
-        dir.belongs_to(handle.cluster)?;
         let serving = bound.serve_master(handle.port.clone(), Limits::default());
+        let cluster = handle.joined().await?;
+        dir.belongs_to(cluster)?;
         Ok(MasterRole {
             handle,
+            cluster,
             serving,
             arbiter,
             dir,
@@ -92,7 +96,7 @@ impl MasterRole {
     }
 
     pub fn cluster(&self) -> ClusterId {
-        self.handle.cluster
+        self.cluster
     }
 
     pub fn address(&self) -> &str {

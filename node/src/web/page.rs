@@ -123,6 +123,7 @@ mod tests {
                 address: "127.0.0.1:8995".to_owned(),
                 role: "leader".to_owned(),
                 applied_index: 42,
+                is_reachable: true,
             }],
             workers: vec![WorkerStatus {
                 id: WorkerId(3),

@@ -2,6 +2,7 @@
 
 mod disks;
 mod hostile;
+mod masters;
 mod power;
 mod support;
 

@@ -63,8 +63,31 @@ pub struct Node {
     pub ready: Value,
 }
 
+/// A node on its way to be ready.
+pub struct Starting {
+    process: Process,
+    stdout: std::process::ChildStdout,
+}
+
+impl Starting {
+    /// Waits until it says what it serves.
+    pub fn ready(self) -> Node {
+        let mut line = String::new();
+        BufReader::new(self.stdout).read_line(&mut line).expect("is text");
+        let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("not ready: {e}: {line:?}"));
+        Node {
+            process: self.process,
+            ready,
+        }
+    }
+}
+
 impl Node {
     pub fn start(args: &[&str]) -> Node {
+        Node::starting(args).ready()
+    }
+
+    pub fn starting(args: &[&str]) -> Starting {
         let mut child = command(args)
             .args([
                 "--log-format",
@@ -78,11 +101,10 @@ impl Node {
             .spawn()
             .expect("starts");
         let stdout = child.stdout.take().expect("is piped");
-        let process = Process(child);
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("is text");
-        let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("not ready: {e}: {line:?}"));
-        Node { process, ready }
+        Starting {
+            process: Process(child),
+            stdout,
+        }
     }
 
     pub fn start_all(data_dir: &Path) -> Node {

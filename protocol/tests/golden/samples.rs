@@ -273,10 +273,21 @@ samples! {
     ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
     DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };
     ReportUfsChanged => ReportUfsChanged { inode: InodeId(12), expected: version() };
+    RaftMessage => RaftMessage {
+        cluster: Some(ClusterId(0xC1)), from: NodeId(1), to: NodeId(2), kind: RaftMessageKind::Append,
+    }, RaftMessage {
+        cluster: None, from: NodeId(1), to: NodeId(3), kind: RaftMessageKind::Standing,
+    };
+    RaftMessageKind => RaftMessageKind::Append, RaftMessageKind::Vote, RaftMessageKind::SnapshotPart {
+        snapshot: "00000000000000000077.mdb".to_owned(), offset_bytes: 1 << 20, checksum: 0xC5C5_0001,
+    }, RaftMessageKind::SnapshotEnd {
+        snapshot: "00000000000000000077.mdb".to_owned(), checksum: 0xC5C5_0002,
+    }, RaftMessageKind::Standing;
 }
 
 // The master's replies
 samples! {
+    RaftAnswer => RaftAnswer {};
     Done => Done {};
     Entry => entry(), Entry { attr: attr(), target: None };
     Listing => Listing {
@@ -302,6 +313,7 @@ samples! {
         cluster: cluster(), version: "0.1.0".to_owned(),
         masters: vec![MasterStatus {
             id: NodeId(1), address: "h:1".to_owned(), role: "leader".to_owned(), applied_index: 6,
+            is_reachable: true,
         }],
         workers: vec![WorkerStatus {
             id: WorkerId(2), address: "h:2".to_owned(), state: WorkerState::Lost, disks: vec![disk()],

@@ -21,6 +21,7 @@ use curvine_protocol::{
 };
 use futures::future::BoxFuture;
 use heed::RoTxn;
+use tokio::sync::watch;
 
 use super::records::InodeRecord;
 use super::resolve::path_of;
@@ -74,12 +75,16 @@ impl<C: NamespaceCall> Endpoint<C> for NamespacePort {
 /// Ends the sessions of clients that were not heard of, while its master leads.
 pub struct Namespace {
     parts: Arc<Parts>,
+    leadership: watch::Receiver<Option<u64>>,
+    leads_since_ns: i64,
 }
 
 impl Namespace {
-    pub fn new(port: &NamespacePort) -> Self {
+    pub fn new(port: &NamespacePort, leadership: watch::Receiver<Option<u64>>) -> Self {
         Namespace {
+            leads_since_ns: port.parts.clock.wall_ns(),
             parts: port.parts.clone(),
+            leadership,
         }
     }
 }
@@ -88,9 +93,12 @@ impl Actor for Namespace {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        let leads_since_ns = self.parts.clock.wall_ns();
-        context.run_interval(SESSION_TICK, move |namespace, context| {
-            let parts = namespace.parts.clone();
+        context.run_interval(SESSION_TICK, |namespace, context| {
+            if namespace.leadership.has_changed().unwrap_or(false) {
+                namespace.leadership.mark_unchanged();
+                namespace.leads_since_ns = namespace.parts.clock.wall_ns();
+            }
+            let (parts, leads_since_ns) = (namespace.parts.clone(), namespace.leads_since_ns);
             let expiring = async move {
                 if let Err(error) = parts.expire_sessions(leads_since_ns).await {
                     tracing::warn!(%error, "cannot end expired sessions; trying again");

@@ -85,25 +85,32 @@ impl Store {
         let env = unsafe { options.flags(EnvFlags::NO_SYNC).open(directory) }
             .map_err(|e| broken(e).while_doing(format_args!("opening {}", directory.display())))?;
         let mut txn = env.write_txn().map_err(broken)?;
-        let mut database = |name: &str| {
+        let dbs = Dbs::with(|name| {
             env.create_database::<Bytes, Bytes>(&mut txn, Some(name))
                 .map_err(broken)
-        };
-        let dbs = Dbs {
-            inodes: database("inodes")?,
-            dentries: database("dentries")?,
-            xattrs: database("xattrs")?,
-            blocks: database("blocks")?,
-            leases: database("leases")?,
-            orphans: database("orphans")?,
-            sessions: database("sessions")?,
-            replies: database("replies")?,
-            mounts: database("mounts")?,
-            jobs: database("jobs")?,
-            meta: database("meta")?,
-        };
+        })?;
         crate::format::check(dbs.meta, &mut txn, FORMAT, directory)?;
         txn.commit().map_err(broken)?;
+        Ok(Store { env, dbs })
+    }
+
+    /// Opens a copy of a state, a file of its own, to be read.
+    pub fn open_copy(path: &Path) -> Result<Store> {
+        let failed = |e| broken(e).while_doing(format_args!("opening {}", path.display()));
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(MAP_BYTES).max_dbs(16);
+        let flags = EnvFlags::READ_ONLY | EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK;
+        // SAFETY: the file is in the directory that this process has locked, and nobody writes it any more.
+        let env = unsafe { options.flags(flags).open(path) }.map_err(failed)?;
+        let txn = env.read_txn().map_err(failed)?;
+        let database = |name: &str| match env.open_database::<Bytes, Bytes>(&txn, Some(name)) {
+            Ok(Some(database)) => Ok(database),
+            Ok(None) => Err(Error::internal(format!("{} has no `{name}`", path.display()))),
+            Err(error) => Err(failed(error)),
+        };
+        let dbs = Dbs::with(database)?;
+        // Without this the handles would end with the transaction.
+        txn.commit().map_err(failed)?;
         Ok(Store { env, dbs })
     }
 
@@ -176,6 +183,55 @@ pub struct BlockRun {
 }
 
 impl Dbs {
+    fn with(mut database: impl FnMut(&str) -> Result<Raw>) -> Result<Dbs> {
+        Ok(Dbs {
+            inodes: database("inodes")?,
+            dentries: database("dentries")?,
+            xattrs: database("xattrs")?,
+            blocks: database("blocks")?,
+            leases: database("leases")?,
+            orphans: database("orphans")?,
+            sessions: database("sessions")?,
+            replies: database("replies")?,
+            mounts: database("mounts")?,
+            jobs: database("jobs")?,
+            meta: database("meta")?,
+        })
+    }
+
+    fn all(&self) -> [Raw; 11] {
+        let Dbs {
+            inodes,
+            dentries,
+            xattrs,
+            blocks,
+            leases,
+            orphans,
+            sessions,
+            replies,
+            mounts,
+            jobs,
+            meta,
+        } = *self;
+        [
+            inodes, dentries, xattrs, blocks, leases, orphans, sessions, replies, mounts, jobs, meta,
+        ]
+    }
+
+    /// Puts everything of another environment in the place of everything here.
+    pub fn replace_all(&self, txn: &mut RwTxn, theirs: &Dbs, from: &RoTxn) -> Result<()> {
+        for (ours, theirs) in self.all().into_iter().zip(theirs.all()) {
+            ours.clear(txn).map_err(broken)?;
+            for record in theirs.iter(from).map_err(broken)? {
+                let (key, value) = record.map_err(broken)?;
+                // They come in order: the pages are filled one after the other.
+                ours.put_with_flags(txn, heed::PutFlags::APPEND, key, value)
+                    .map_err(broken)?;
+            }
+        }
+        Ok(())
+    }
+
     pub fn inode(&self, txn: &RoTxn, inode: InodeId) -> Result<Option<InodeRecord>> {
         get(&self.inodes, txn, &inode.0.to_be_bytes())
     }

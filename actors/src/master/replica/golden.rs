@@ -1,15 +1,18 @@
-//! The bytes of the Raft log and of the marks beside the state. Their shapes are openraft's in part: an upgrade of it that
+//! The bytes of the Raft log, of the marks beside the state, and of what masters say to each other. Their shapes are openraft's in part: an upgrade of it that
 //! changes them shows here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use curvine_protocol::op::{Command, Op};
 use curvine_protocol::{ClientId, ClusterId};
-use openraft::{BasicNode, CommittedLeaderId, EntryPayload};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{BasicNode, CommittedLeaderId, EntryPayload, SnapshotMeta};
 
 use super::log::LogStore;
 use super::state::{Applied, SavedSnapshot};
-use super::types::{Batch, Entry, LogId, Membership, Vote};
+use super::types::{Batch, Entry, LogId, Membership, Standing, TypeConfig, Vote};
 use crate::golden::{Golden, file};
 
 fn log_id(index: u64) -> LogId {
@@ -68,6 +71,55 @@ fn every_record_of_the_log_and_of_snapshots_has_its_golden_bytes() {
     };
     golden.value("snapshot", &saved);
     golden.check(&file("log.txt"));
+}
+
+#[test]
+fn every_message_between_masters_has_its_golden_bytes() {
+    let mut golden =
+        Golden::new("What masters say to each other, in the bodies of RaftMessage and its answer.");
+    let blank = Entry {
+        log_id: log_id(78),
+        payload: EntryPayload::Blank,
+    };
+    let append = AppendEntriesRequest::<TypeConfig> {
+        vote: Vote::new_committed(3, 1),
+        prev_log_id: Some(log_id(77)),
+        entries: vec![blank],
+        leader_commit: Some(log_id(76)),
+    };
+    golden.value("Append", &append);
+    golden.value("Append, taken", &AppendEntriesResponse::<u64>::Success);
+    golden.value("Append, conflict", &AppendEntriesResponse::<u64>::Conflict);
+    golden.value(
+        "Append, a higher vote",
+        &AppendEntriesResponse::<u64>::HigherVote(Vote::new(4, 2)),
+    );
+    golden.value(
+        "Vote",
+        &VoteRequest::<u64>::new(Vote::new(4, 2), Some(log_id(77))),
+    );
+    golden.value(
+        "Vote, answered",
+        &VoteResponse::<u64>::new(Vote::new(4, 2), Some(log_id(77)), true),
+    );
+    golden.value("SnapshotPart, answered", &(1u64 << 20));
+    let meta = SnapshotMeta::<u64, BasicNode> {
+        last_log_id: Some(log_id(77)),
+        last_membership: Membership::new(Some(log_id(2)), members()),
+        snapshot_id: "00000000000000000077.mdb".to_owned(),
+    };
+    golden.value("SnapshotEnd", &(Vote::new_committed(3, 1), meta));
+    golden.value(
+        "SnapshotEnd, answered",
+        &SnapshotResponse::<u64>::new(Vote::new_committed(3, 1)),
+    );
+    let standing = Standing {
+        last_log: Some(77),
+        applied: 76,
+        leads: true,
+    };
+    golden.value("Standing, answered", &standing);
+    golden.check(&file("masters.txt"));
 }
 
 #[tokio::test]

@@ -269,6 +269,16 @@ impl LogStore {
             .map_err(broken)
     }
 
+    /// Whether this master lost its log and does not have everything again.
+    pub fn is_catching_up(&self) -> Result<bool> {
+        Ok(self.meta_record("catching up")?.unwrap_or(false))
+    }
+
+    pub async fn set_catching_up(&self, catching_up: bool) -> Result<()> {
+        self.change_soon(move |log, txn| log.put_meta(txn, "catching up", &catching_up))
+            .await
+    }
+
     fn last(&self) -> Result<Option<LogId>> {
         if let Some((_, entry)) = self.unwritten().entries.last_key_value() {
             return Ok(Some(entry.log_id));

@@ -5,7 +5,9 @@
 //! - [`log`]: log, vote and commit mark in a synced heed environment of their own.
 //! - [`state`]: the namespace as openraft's state machine; snapshots.
 //! - [`trust`]: whether the state on disk can be believed, or is made again from snapshot and log.
-//! - [`network`]: messages between masters.
+//! - [`network`], [`receive`]: messages between masters, out and in.
+//! - [`group`]: how a master joins its group, and when it may vote.
+//! - [`barrier`]: when a leader may answer a read from its own state.
 //!
 //! Invariants:
 //! - A proposal is answered only after its entry is durable on a majority and applied here.
@@ -14,10 +16,13 @@
 //!   is written when there is room again.
 //! - Commands that wait together travel in one entry, at most [`BATCH_MAX`]; [`ENTRIES_IN_FLIGHT`] entries at a time.
 
+mod barrier;
 #[cfg(test)]
 mod golden;
+mod group;
 mod log;
 mod network;
+mod receive;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -26,21 +31,25 @@ mod types;
 
 pub use state::OpenState;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::prelude::*;
 use async_trait::async_trait;
+use curvine_protocol::cluster::MasterStatus;
+use curvine_protocol::codec::encode;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, Result};
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::{BasicNode, Config, ServerState, SnapshotPolicy};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout};
 
+use self::barrier::{Barrier, PROMISE};
+use self::group::{Franchise, Group};
 use self::log::LogStore;
 use self::network::Network;
 use self::state::StateMachine;
@@ -48,11 +57,12 @@ use self::types::{Batch, Raft};
 use super::contract::Consensus;
 use super::namespace::apply::Effects;
 use super::namespace::store::Store;
-use crate::kit::{Clock, Ports};
+use crate::kit::{Clock, Offload, Ports};
 use crate::room;
 
-/// Commands in one entry.
+/// Commands in one entry, and their bytes: one more may come on top. An entry travels in one message.
 const BATCH_MAX: usize = 512;
+const BATCH_BYTES_MAX: usize = 4 << 20;
 const ENTRIES_IN_FLIGHT: usize = 2;
 /// Commands waiting; one more is `Overloaded`.
 const WAITING_MAX: usize = 65_536;
@@ -65,6 +75,15 @@ const MEASURE_EVERY: Duration = Duration::from_millis(500);
 /// Entries after which a snapshot is taken and the log before it dropped.
 const SNAPSHOT_EVERY_ENTRIES: u64 = 100_000;
 const LOG_KEPT_ENTRIES: u64 = 10_000;
+
+const HEARTBEAT_MS: u64 = 150;
+const ELECTION_MIN_MS: u64 = 350;
+/// Also how long those who hear a leader vote for nobody else.
+const ELECTION_MAX_MS: u64 = 600;
+/// For asking a majority whether this master still leads.
+const CONFIRM_DEADLINE: Duration = Duration::from_millis(500);
+/// For a new leader's first own command.
+const FORMAT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Told what applied commands mean for soft state, after their commit.
 pub type EffectSink = Arc<dyn Fn(Effects) + Send + Sync>;
@@ -162,7 +181,13 @@ impl Handler<Flush> for Replica {
         if self.in_flight >= ENTRIES_IN_FLIGHT || self.waiting.is_empty() {
             return;
         }
-        let count = self.waiting.len().min(BATCH_MAX);
+        let mut bytes = 0;
+        let fits = |proposal: &&Proposal| {
+            let had = bytes;
+            bytes += encode(&proposal.command).len();
+            had < BATCH_BYTES_MAX
+        };
+        let count = self.waiting.iter().take(BATCH_MAX).take_while(fits).count();
         let (commands, replies): (Vec<_>, Vec<_>) = self
             .waiting
             .drain(..count)
@@ -212,11 +237,41 @@ fn refused(error: RaftError<u64, ClientWriteError<u64, BasicNode>>) -> Error {
 /// The port of a running Replica.
 #[derive(Clone)]
 pub struct ReplicaPort {
+    id: NodeId,
     address: Addr<Replica>,
     raft: Raft,
     state: StateMachine,
+    store: Store,
+    network: Network,
+    ports: Ports,
+    /// Writes what arrives of other masters' snapshots.
+    receiver: Arc<dyn Offload>,
+    franchise: Franchise,
+    /// When what this master promised before it was started is over.
+    votes_from: Instant,
+    barrier: Arc<Barrier>,
     /// Leader of a group whose only voter is this master: nobody else can have committed anything.
     sole_leader: Arc<AtomicBool>,
+    /// The term in which this master leads, and has applied everything from before.
+    leading: watch::Receiver<Option<u64>>,
+    cluster: Arc<OnceLock<ClusterId>>,
+}
+
+/// Who makes up the group of masters.
+#[derive(Clone, Debug)]
+pub struct Members {
+    pub me: NodeId,
+    /// `host:port` of each at the first start, this one included.
+    pub addresses: BTreeMap<NodeId, String>,
+}
+
+impl Members {
+    pub fn alone(me: NodeId, address: impl Into<String>) -> Self {
+        Members {
+            me,
+            addresses: BTreeMap::from([(me, address.into())]),
+        }
+    }
 }
 
 #[async_trait]
@@ -241,46 +296,42 @@ impl Consensus for ReplicaPort {
         if self.sole_leader.load(Ordering::Acquire) {
             return Ok(());
         }
-        let barrier = timeout(PROPOSE_DEADLINE, self.raft.ensure_linearizable()).await;
-        match barrier {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(openraft::error::CheckIsLeaderError::ForwardToLeader(forward)))) => {
-                Err(Error::not_leader(forward.leader_node.map(|node| node.addr)))
-            }
-            Ok(Err(error)) => Err(Error::new(
-                ErrorKind::NotLeader,
-                format!("cannot confirm leadership: {error}"),
-            )),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                "leadership was not confirmed in time",
-            )),
+        if self.leading.borrow().is_none() {
+            return Err(self.not_leader());
         }
+        self.barrier.pass(&self.raft, &*self.ports.clock).await
     }
 
     fn is_leader(&self) -> bool {
-        self.raft.metrics().borrow().state == ServerState::Leader
+        self.leading.borrow().is_some()
+    }
+
+    fn members(&self) -> Vec<String> {
+        let membership = self.raft.metrics().borrow().membership_config.clone();
+        membership.nodes().map(|(_, node)| node.addr.clone()).collect()
     }
 }
 
 impl ReplicaPort {
-    /// Opens the log in `directory/log`, recovers, and becomes leader of a group of one; formats it the first time.
-    /// Runs in the current arbiter. Answers when proposals can be made.
+    /// Opens the log in `directory/log`, recovers, and takes part in the group from then on, in the current arbiter. What
+    /// other masters say is to be given to this port at once; [`Self::joined`] says when there is a group.
     pub async fn start(
-        id: NodeId,
-        address: &str,
+        members: &Members,
         directory: &Path,
         state: OpenState,
         effects: EffectSink,
         ports: &Ports,
     ) -> Result<ReplicaPort> {
+        let id = members.me;
         let config = Config {
             cluster_name: "curvine".to_owned(),
-            heartbeat_interval: 100,
-            election_timeout_min: 300,
-            election_timeout_max: 600,
+            heartbeat_interval: HEARTBEAT_MS,
+            election_timeout_min: ELECTION_MIN_MS,
+            election_timeout_max: ELECTION_MAX_MS,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
             max_in_snapshot_log_to_keep: LOG_KEPT_ENTRIES,
+            // It elects when it may: see `group`.
+            enable_elect: false,
             ..Config::default()
         };
         let config = config
@@ -294,28 +345,35 @@ impl ReplicaPort {
             ports.offload("raft-apply"),
             ports.offload("raft-snapshot"),
         );
-        let raft = Raft::new(id.0, Arc::new(config), Network, log.clone(), state.clone())
-            .await
-            .map_err(fatal)?;
-        if !raft.is_initialized().await.map_err(fatal)? {
-            let members = std::collections::BTreeMap::from([(id.0, BasicNode::new(address))]);
-            raft.initialize(members)
-                .await
-                .map_err(|e| Error::internal(format!("starting the Raft group: {e}")))?;
-        }
+        let cluster: Arc<OnceLock<ClusterId>> = Arc::default();
+        let own_cluster = {
+            let (cluster, store) = (cluster.clone(), store.clone());
+            Arc::new(move || known_cluster(&cluster, &store))
+        };
+        let network = Network::new(id, own_cluster, Arbiter::current(), ports);
+        let raft = Raft::new(
+            id.0,
+            Arc::new(config),
+            network.clone(),
+            log.clone(),
+            state.clone(),
+        )
+        .await
+        .map_err(fatal)?;
+        let has_voted = raft.is_initialized().await.map_err(fatal)?;
+        let franchise = Franchise::default();
+        let group = Group {
+            me: id,
+            members: (members.addresses.iter())
+                .map(|(id, address)| (id.0, BasicNode::new(address)))
+                .collect(),
+            raft: raft.clone(),
+            log: log.clone(),
+            franchise: franchise.clone(),
+            network: network.clone(),
+        };
+        group.begin().await?;
         let sole_leader = Arc::new(AtomicBool::new(false));
-        watch_leadership(id, &raft, sole_leader.clone());
-        raft.trigger().elect().await.map_err(fatal)?;
-        let leading = raft.wait(Some(Duration::from_secs(10)));
-        leading
-            .state(ServerState::Leader, "the only voter leads")
-            .await
-            .map_err(|e| {
-                Error::new(
-                    ErrorKind::Timeout,
-                    format!("the master did not become leader: {e}"),
-                )
-            })?;
         let replica = Replica {
             raft: raft.clone(),
             log,
@@ -324,25 +382,176 @@ impl ReplicaPort {
             in_flight: 0,
             full: None,
         };
+        let now = ports.clock.now();
+        let (lead, leading) = watch::channel(None);
         let port = ReplicaPort {
+            id,
             address: replica.start(),
             raft,
             state,
+            store,
+            network,
+            ports: ports.clone(),
+            receiver: ports.offload("raft-receive"),
+            franchise,
+            votes_from: if has_voted { now + PROMISE } else { now },
+            barrier: Arc::default(),
             sole_leader,
+            leading,
+            cluster,
         };
-        port.format(&store, ports).await?;
+        tokio::spawn(port.clone().watch_leadership(lead));
+        tokio::spawn(port.clone().join(group));
         Ok(port)
     }
 
-    async fn format(&self, store: &Store, ports: &Ports) -> Result<()> {
-        // An own command that is committed also proves that everything before it is applied.
-        let cluster =
-            ClusterId(u128::from(ports.random.next_u64()) << 64 | u128::from(ports.random.next_u64()));
-        let formatted = store.dbs.cluster(&*store.read()?)?;
-        let op = curvine_protocol::op::Op::Format {
-            cluster: formatted.unwrap_or(cluster),
+    async fn join(self, group: Group) {
+        if let Err(error) = group.join().await {
+            if error.kind != ErrorKind::Stopping {
+                tracing::error!("joining the group of masters: {error}");
+            }
+            return;
+        }
+        let voters = self.raft.metrics().borrow().membership_config.clone();
+        if voters.membership().voter_ids().eq([self.id.0]) {
+            // Nobody else can lead: there is nothing to wait for.
+            let _ = self.raft.trigger().elect().await;
+        }
+    }
+
+    /// Returns the cluster's id once there is a group with a leader.
+    pub async fn joined(&self) -> Result<ClusterId> {
+        let (mut metrics, mut leading) = (self.raft.server_metrics(), self.leading.clone());
+        let mut said = self.ports.clock.now();
+        loop {
+            let leader = metrics.borrow_and_update().current_leader;
+            // A leader's own first command makes sure that the cluster has an id.
+            let serves =
+                leader.is_some_and(|leader| leader != self.id.0) || leading.borrow_and_update().is_some();
+            match self.cluster() {
+                Some(cluster) if serves => return Ok(cluster),
+                _ => {}
+            }
+            if self.ports.clock.now().duration_since(said) > Duration::from_secs(5) {
+                said = self.ports.clock.now();
+                tracing::warn!("waiting for a majority of the masters; there is no leader yet");
+            }
+            let ended = tokio::select! {
+                changed = metrics.changed() => changed.is_err(),
+                changed = leading.changed() => changed.is_err(),
+                () = tokio::time::sleep(FORMAT_AGAIN) => false,
+            };
+            if ended {
+                return Err(Error::new(ErrorKind::Stopping, "the master is stopping"));
+            }
+        }
+    }
+
+    /// The term in which this master leads and can be asked; none while it does not.
+    pub fn leadership(&self) -> watch::Receiver<Option<u64>> {
+        self.leading.clone()
+    }
+
+    fn not_leader(&self) -> Error {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let leader = metrics.current_leader.filter(|leader| *leader != self.id.0);
+        let nodes = metrics.membership_config.membership();
+        Error::not_leader(leader.and_then(|leader| Some(nodes.get_node(&leader)?.addr.clone())))
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        known_cluster(&self.cluster, &self.store)
+    }
+
+    /// Follows who leads. A leader makes a command of its own first: that it is committed proves that everything before
+    /// it is, and is applied; the first of all gives the cluster its id.
+    async fn watch_leadership(self, lead: watch::Sender<Option<u64>>) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let (term, is_leader, is_alone) = {
+                let now = metrics.borrow_and_update();
+                let is_alone = now.membership_config.membership().voter_ids().eq([self.id.0]);
+                (
+                    now.vote.leader_id().term,
+                    now.state == ServerState::Leader,
+                    is_alone,
+                )
+            };
+            let led = *lead.borrow();
+            // Not before its first command: see above.
+            self.sole_leader
+                .store(is_leader && is_alone && led == Some(term), Ordering::Release);
+            if !is_leader && led.is_some() {
+                tracing::info!("this master leads no more");
+                lead.send_replace(None);
+            }
+            if is_leader && led != Some(term) {
+                match self.format().await {
+                    Ok(()) => {
+                        tracing::info!(term, "this master leads");
+                        lead.send_replace(Some(term));
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "the first command of this leader was not committed");
+                        tokio::time::sleep(FORMAT_AGAIN).await;
+                        continue;
+                    }
+                }
+            }
+            if metrics.changed().await.is_err() {
+                self.sole_leader.store(false, Ordering::Release);
+                lead.send_replace(None);
+                return;
+            }
+        }
+    }
+
+    async fn format(&self) -> Result<()> {
+        let random = || u128::from(self.ports.random.next_u64());
+        let cluster = ClusterId(random() << 64 | random());
+        let op = Op::Format {
+            cluster: self.cluster().unwrap_or(cluster),
         };
-        self.propose(own_command(op, &*ports.clock)).await.map(|_| ())
+        self.propose(own_command(op, &*self.ports.clock))
+            .await
+            .map(|_| ())
+    }
+
+    /// The masters of the group, as far as the others answer.
+    pub async fn masters(&self) -> Vec<MasterStatus> {
+        let membership = self.raft.metrics().borrow().membership_config.clone();
+        let leader = self.raft.metrics().borrow().current_leader;
+        let voters: Vec<u64> = membership.membership().voter_ids().collect();
+        let members: Vec<_> = membership
+            .nodes()
+            .map(|(id, node)| (*id, node.addr.clone()))
+            .collect();
+        let asked = members.into_iter().map(|(id, address)| {
+            let role = match (leader == Some(id), voters.contains(&id)) {
+                (true, _) => "leader",
+                (false, true) => "follower",
+                (false, false) => "learner",
+            };
+            async move {
+                let applied = match id == self.id.0 {
+                    true => Some(self.applied_index()),
+                    false => {
+                        let way = self.network.way(NodeId(id), &address);
+                        way.standing().await.ok().map(|standing| standing.applied)
+                    }
+                };
+                MasterStatus {
+                    id: NodeId(id),
+                    address,
+                    role: role.to_owned(),
+                    applied_index: applied.unwrap_or(0),
+                    is_reachable: applied.is_some(),
+                }
+            }
+        });
+        futures::future::join_all(asked).await
     }
 
     /// Stops taking part. Everything acknowledged is on disk already.
@@ -373,21 +582,13 @@ pub fn own_command(op: curvine_protocol::op::Op, clock: &dyn Clock) -> Command {
     }
 }
 
-fn watch_leadership(id: NodeId, raft: &Raft, sole_leader: Arc<AtomicBool>) {
-    let mut metrics = raft.server_metrics();
-    tokio::spawn(async move {
-        loop {
-            {
-                let now = metrics.borrow_and_update();
-                let alone = now.membership_config.membership().voter_ids().eq([id.0]);
-                sole_leader.store(alone && now.state == ServerState::Leader, Ordering::Release);
-            }
-            if metrics.changed().await.is_err() {
-                sole_leader.store(false, Ordering::Release);
-                return;
-            }
-        }
-    });
+fn known_cluster(known: &OnceLock<ClusterId>, store: &Store) -> Option<ClusterId> {
+    if let Some(cluster) = known.get() {
+        return Some(*cluster);
+    }
+    let txn = store.read().ok()?;
+    let cluster = store.dbs.cluster(&txn).ok()??;
+    Some(*known.get_or_init(|| cluster))
 }
 
 fn fatal(error: impl std::fmt::Display) -> Error {

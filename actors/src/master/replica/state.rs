@@ -28,6 +28,8 @@ pub(super) struct Applied {
 }
 
 const APPLIED: &str = "applied";
+/// How the names of snapshots begin that arrive from other masters.
+const ARRIVING: &str = "received.";
 
 #[derive(Clone)]
 pub struct StateMachine {
@@ -194,18 +196,28 @@ impl StateMachine {
         let _ = std::fs::remove_file(&fresh);
         let failed =
             |e: std::io::Error| Error::from(e).while_doing(format_args!("snapshot {}", fresh.display()));
-        // How far the copy is, is read before it: the copy has at least this, and applying again what it has more
-        // is prevented by the copy's own record, which counts when it is installed.
-        let applied = self.applied()?;
         let file = self
             .store
             .env
             .copy_to_path(&fresh, heed::CompactionOption::Enabled)
             .map_err(broken)?;
         file.sync_all().map_err(failed)?;
+        // How far it is, it says itself: the state went on while it was copied.
+        let applied: Applied = {
+            let copy = Store::open_copy(&fresh)?;
+            let txn = copy.read()?;
+            copy.dbs.meta_record(&txn, APPLIED)?.unwrap_or_default()
+        };
+        self.keep(&fresh, applied)
+    }
+
+    /// Makes a synced copy the current snapshot, and removes the one before it.
+    fn keep(&self, copy: &Path, applied: Applied) -> Result<SavedSnapshot> {
+        let failed =
+            |e: std::io::Error| Error::from(e).while_doing(format_args!("snapshot {}", copy.display()));
         let index = applied.last.map_or(0, |last| last.index);
         let name = format!("{index:020}.mdb");
-        std::fs::rename(&fresh, self.snapshots.join(&name)).map_err(failed)?;
+        std::fs::rename(copy, self.snapshots.join(&name)).map_err(failed)?;
         let saved = SavedSnapshot {
             last: applied.last,
             membership: applied.membership,
@@ -222,8 +234,40 @@ impl StateMachine {
             .map_err(failed)?;
         for old in std::fs::read_dir(&self.snapshots).map_err(failed)?.flatten() {
             let old_name = old.file_name();
-            if old_name != *saved.name && old_name != "current" {
+            let arrives = old_name.to_string_lossy().starts_with(ARRIVING);
+            if old_name != *saved.name && old_name != "current" && !arrives {
                 let _ = std::fs::remove_file(old.path());
+            }
+        }
+        Ok(saved)
+    }
+
+    /// Where a snapshot of another master arrives.
+    pub(super) fn received(&self, name: &str) -> PathBuf {
+        self.snapshots.join(format!("{ARRIVING}{name}"))
+    }
+
+    /// Puts what a copy of another master's state has in the place of all that is here, in one transaction.
+    fn install(&self, path: &Path) -> Result<SavedSnapshot> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Stopping, "the master's state is closed"));
+        }
+        std::fs::File::open(path)
+            .and_then(|file| file.sync_all())
+            .map_err(|e| Error::from(e).while_doing(format_args!("snapshot {}", path.display())))?;
+        let applied: Applied = {
+            let copy = Store::open_copy(path)?;
+            let from = copy.read()?;
+            let mut txn = self.store.write()?;
+            self.store.dbs.replace_all(&mut txn, &copy.dbs, &from)?;
+            let applied = copy.dbs.meta_record(&from, APPLIED)?.unwrap_or_default();
+            txn.commit().map_err(broken)?;
+            applied
+        };
+        let saved = self.keep(path, applied)?;
+        for other in std::fs::read_dir(&self.snapshots)?.flatten() {
+            if other.file_name().to_string_lossy().starts_with(ARRIVING) {
+                let _ = std::fs::remove_file(other.path());
             }
         }
         Ok(saved)
@@ -295,17 +339,23 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }))
     }
 
-    /// A group of one never receives a snapshot: nobody sends one.
     async fn install_snapshot(
         &mut self,
-        _meta: &SnapshotMeta<u64, openraft::BasicNode>,
+        meta: &SnapshotMeta<u64, openraft::BasicNode>,
         snapshot: Box<SnapshotFile>,
     ) -> Result<(), StorageError> {
-        let error = Error::internal(format!(
-            "{}: this version installs no snapshots",
-            snapshot.path.display()
-        ));
-        Err(StorageIOError::write_snapshot(None, &error).into())
+        let begun = std::time::Instant::now();
+        let path = snapshot.path;
+        let installed = self.while_full("a snapshot", &self.applier, move |state| state.install(&path));
+        let saved = installed
+            .await
+            .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), &e))?;
+        tracing::info!(
+            snapshot = saved.name,
+            ms = begun.elapsed().as_millis(),
+            "installed a snapshot"
+        );
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {

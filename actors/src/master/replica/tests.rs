@@ -1,17 +1,141 @@
 //! The Replica of one master on a scratch directory: batches, the moment of the reply, and making the state again.
 
-use std::path::Path;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use curvine_protocol::master::MakeDir;
+use curvine_protocol::master::{MakeDir, RaftMessage};
 use curvine_protocol::op::{Command, Op, OpReply};
-use curvine_protocol::{ClientId, CurvinePath, ErrorKind, Node, NodeId, Result};
+use curvine_protocol::{Call, ClientId, CurvinePath, ErrorKind, Node, NodeId, Result};
+use futures::future::BoxFuture;
 
-use super::{OpenState, ReplicaPort};
-use crate::kit::Ports;
+use super::{Members, OpenState, ReplicaPort};
+use crate::kit::listener::{Bound, Limits, Serving, bind};
+use crate::kit::{Answer, Ask, Endpoint, Ports};
 use crate::master::contract::{Consensus, NamespaceView};
 use crate::master::namespace::apply::Effects;
 use crate::master::namespace::store::Store;
+
+/// Answers for nothing but the Raft group.
+struct GroupAlone(ReplicaPort);
+
+impl<C: Call> Endpoint<C> for GroupAlone {
+    fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
+        let Ok(ask) = (Box::new(ask) as Box<dyn Any>).downcast::<Ask<RaftMessage>>() else {
+            unreachable!("masters make no other calls of each other")
+        };
+        let answered = Endpoint::<RaftMessage>::ask(&self.0, *ask);
+        Box::pin(async move {
+            let answer: Box<dyn Any> = Box::new(answered.await?);
+            Ok(*answer.downcast::<Answer<C>>().expect("the answer to that call"))
+        })
+    }
+}
+
+/// Masters that hear each other over TCP.
+struct Several {
+    scratch: tempfile::TempDir,
+    members: BTreeMap<NodeId, String>,
+    masters: BTreeMap<NodeId, (Master, Serving)>,
+    /// Each start has a directory of its own: LMDB opens one once in a process.
+    starts: u32,
+    directories: BTreeMap<NodeId, PathBuf>,
+}
+
+impl Several {
+    async fn start() -> Several {
+        let ports = Ports::system();
+        let mut bound = BTreeMap::new();
+        for id in (1..=3).map(NodeId) {
+            bound.insert(id, bind("127.0.0.1:0", &ports).await.expect("a free port"));
+        }
+        let mut several = Several {
+            scratch: tempfile::tempdir().expect("a scratch directory"),
+            members: bound.iter().map(|(id, bound)| (*id, bound.address())).collect(),
+            masters: BTreeMap::new(),
+            starts: 0,
+            directories: BTreeMap::new(),
+        };
+        for (id, bound) in bound {
+            several.start_one(id, bound, false).await;
+        }
+        several.joined().await;
+        several
+    }
+
+    /// With what the last start left on disk, as after a power cut; or with nothing.
+    async fn start_one(&mut self, id: NodeId, bound: Bound, keeps: bool) {
+        self.starts += 1;
+        let directory = self.scratch.path().join(self.starts.to_string());
+        if let Some(last) = self.directories.insert(id, directory.clone())
+            && keeps
+        {
+            copy_what_is_synced(&last, &directory);
+        }
+        let members = Members {
+            me: id,
+            addresses: self.members.clone(),
+        };
+        let master = start_as(&members, &directory).await;
+        let serving = bound.serve_master(Arc::new(GroupAlone(master.replica.clone())), Limits::default());
+        self.masters.insert(id, (master, serving));
+    }
+
+    async fn joined(&self) {
+        for (master, _) in self.masters.values() {
+            master.replica.joined().await.expect("there is a leader");
+        }
+    }
+
+    async fn start_again(&mut self, id: NodeId, keeps: bool) {
+        let bound = bind(&self.members[&id], &Ports::system())
+            .await
+            .expect("it is free again");
+        self.start_one(id, bound, keeps).await;
+    }
+
+    async fn stop(&mut self, id: NodeId) {
+        let (master, serving) = self.masters.remove(&id).expect("it runs");
+        serving.stop(Duration::from_secs(1)).await;
+        master.replica.stop().await;
+    }
+
+    async fn leader(&self) -> NodeId {
+        loop {
+            let leads = |(_, (master, _)): &(&NodeId, &(Master, Serving))| master.replica.is_leader();
+            if let Some((id, _)) = self.masters.iter().find(leads) {
+                return *id;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn master(&self, id: NodeId) -> &Master {
+        &self.masters[&id].0
+    }
+
+    async fn in_step(&self, id: NodeId, upto: u64) {
+        let waiting = self.master(id).replica.raft.wait(Some(Duration::from_secs(20)));
+        waiting
+            .applied_index_at_least(Some(upto), "in step")
+            .await
+            .expect("in time");
+    }
+}
+
+/// Log and snapshots.
+fn copy_what_is_synced(from: &Path, to: &Path) {
+    for part in ["log", "snapshots"] {
+        std::fs::create_dir_all(to.join(part)).expect("fresh");
+        for file in std::fs::read_dir(from.join(part)).expect("readable").flatten() {
+            if file.file_name() != "lock.mdb" {
+                std::fs::copy(file.path(), to.join(part).join(file.file_name())).expect("copied");
+            }
+        }
+    }
+}
 
 struct Master {
     replica: ReplicaPort,
@@ -21,14 +145,21 @@ struct Master {
 }
 
 async fn start(directory: &Path) -> Master {
+    let master = start_as(&Members::alone(NodeId(1), "127.0.0.1:1"), directory).await;
+    master.replica.joined().await.expect("the master leads");
+    master
+}
+
+async fn start_as(members: &Members, directory: &Path) -> Master {
+    std::fs::create_dir_all(directory).expect("room");
     let state = OpenState::open(directory).expect("the state opens");
     let store = state.store.clone();
     let effects = Arc::new(Mutex::new(0));
     let count = effects.clone();
     let sink = Arc::new(move |_: Effects| *count.lock().expect("no panic") += 1);
-    let replica = ReplicaPort::start(NodeId(1), "127.0.0.1:1", directory, state, sink, &Ports::system())
+    let replica = ReplicaPort::start(members, directory, state, sink, &Ports::system())
         .await
-        .expect("the master leads");
+        .expect("the master starts");
     Master {
         replica,
         store,
@@ -160,17 +291,7 @@ async fn a_state_that_cannot_be_trusted_is_made_again_from_snapshot_and_log() {
 
     // What a power cut leaves: log and snapshot, which are synced, and a torn state that says it was in use elsewhere.
     let copy = tempfile::tempdir().expect("a scratch directory");
-    for part in ["log", "snapshots"] {
-        std::fs::create_dir(copy.path().join(part)).expect("fresh");
-        for file in std::fs::read_dir(scratch.path().join(part))
-            .expect("readable")
-            .flatten()
-        {
-            if file.file_name() != "lock.mdb" {
-                std::fs::copy(file.path(), copy.path().join(part).join(file.file_name())).expect("copied");
-            }
-        }
-    }
+    copy_what_is_synced(scratch.path(), copy.path());
     std::fs::create_dir(copy.path().join("state")).expect("fresh");
     std::fs::write(copy.path().join("state/data.mdb"), [0x5a; 8192]).expect("torn pages");
     std::fs::write(copy.path().join("state.trust"), "another boot 7").expect("room");
@@ -218,4 +339,88 @@ async fn a_snapshot_that_a_crash_interrupts_is_as_if_it_never_began() {
     names.sort();
     assert_eq!(names, [format!("{upto:020}.mdb"), "current".to_owned()]);
     master.replica.stop().await;
+}
+
+#[actix::test]
+async fn a_master_without_a_log_catches_up_by_snapshot_and_votes_for_nobody_before() {
+    let mut several = Several::start().await;
+    let leader = several.leader().await;
+    several.master(leader).make_dirs("before", 50).await;
+    let wiped = *several.members.keys().find(|id| **id != leader).expect("three");
+    several.stop(wiped).await;
+
+    // What it lacks is in the leader's snapshot only.
+    let upto = several.master(leader).applied_index();
+    let raft = several.master(leader).replica.raft.clone();
+    let waiting = raft.wait(Some(Duration::from_secs(20)));
+    raft.trigger().snapshot().await.expect("it runs");
+    let taken = waiting.metrics(|m| m.snapshot.is_some_and(|last| last.index >= upto), "taken");
+    taken.await.expect("in time");
+    raft.trigger().purge_log(upto).await.expect("it runs");
+    let purged = waiting.metrics(|m| m.purged.is_some_and(|last| last.index >= upto), "purged");
+    purged.await.expect("in time");
+    several.master(leader).make_dirs("after", 50).await;
+
+    several.start_again(wiped, false).await;
+    several
+        .in_step(wiped, several.master(leader).applied_index())
+        .await;
+    for (prefix, number) in ["before", "after"]
+        .into_iter()
+        .flat_map(|p| (0..50).map(move |n| (p, n)))
+    {
+        let name = format!("{prefix}{number}");
+        assert_eq!(several.master(wiped).has(&name), Ok(true), "{name}");
+    }
+    while !several.master(wiped).replica.franchise.is_full() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    // Its word counts again: with the leader gone, it makes a majority of two.
+    several.stop(leader).await;
+    let next = several.leader().await;
+    assert_ne!(next, leader);
+    several.master(next).make_dirs("then", 5).await;
+    let others: Vec<NodeId> = several.masters.keys().copied().collect();
+    for id in others {
+        several.stop(id).await;
+    }
+}
+
+#[actix::test]
+async fn a_master_that_has_not_caught_up_refuses_to_vote() {
+    let mut several = Several::start().await;
+    let leader = several.leader().await;
+    several.master(leader).make_dirs("d", 10).await;
+    let followers: Vec<NodeId> = several
+        .members
+        .keys()
+        .copied()
+        .filter(|id| *id != leader)
+        .collect();
+    let [wiped, other] = followers[..] else {
+        panic!("three masters")
+    };
+    // Nobody is left who could bring the wiped one up: the one that stays may have missed what was acknowledged.
+    several.stop(leader).await;
+    several.stop(wiped).await;
+    several.start_again(wiped, false).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for id in [wiped, other] {
+        assert!(
+            !several.master(id).replica.is_leader(),
+            "{id} leads without a majority that knows"
+        );
+    }
+    assert!(!several.master(wiped).replica.franchise.is_full());
+
+    several.start_again(leader, true).await;
+    several.joined().await;
+    let leads = several.leader().await;
+    for number in 0..10 {
+        assert_eq!(several.master(leads).has(&format!("d{number}")), Ok(true));
+    }
+    for id in followers.into_iter().chain([leader]) {
+        several.stop(id).await;
+    }
 }

@@ -14,6 +14,23 @@ pub struct Batch(pub Vec<Command>);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Replies(pub Vec<OpReply>);
 
+/// How a master stands, as it says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Index of the last entry of its log; none if it has never been part of a group.
+    pub last_log: Option<u64>,
+    pub applied: u64,
+    /// It leads, and a majority has just confirmed that.
+    pub leads: bool,
+}
+
+impl Standing {
+    /// Whether its group cannot have committed anything yet: all it has is the first membership.
+    pub fn is_fresh(&self) -> bool {
+        self.last_log.is_none_or(|last| last == 0)
+    }
+}
+
 /// A snapshot is a file: a compacted copy of the state's environment.
 #[derive(Debug)]
 pub struct SnapshotFile {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use curvine_protocol::cluster::{ClusterStatus, MasterStatus};
+use curvine_protocol::cluster::ClusterStatus;
 use curvine_protocol::master::*;
 use curvine_protocol::{CallContext, Error, InodeId, Node, Result};
 
@@ -28,7 +28,7 @@ impl ServiceCall for GetRoutes {
                 .cluster()?
                 .ok_or_else(|| Error::internal("the cluster has no id yet"))?,
             leader: parts.node,
-            masters: vec![parts.address.clone()],
+            masters: parts.consensus.members(),
             workers: parts.blocks.cluster().addresses(now),
         })
     }
@@ -44,12 +44,7 @@ impl ServiceCall for GetClusterStatus {
                 .cluster()?
                 .ok_or_else(|| Error::internal("the cluster has no id yet"))?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            masters: vec![MasterStatus {
-                id: parts.node,
-                address: parts.address.clone(),
-                role: "leader".to_owned(),
-                applied_index: (parts.applied_index)(),
-            }],
+            masters: (parts.masters)().await,
             workers: parts.blocks.cluster().statuses(now),
             inodes: parts.view.inode_count()?,
             mounts: parts.view.mounts()?.len() as u64,

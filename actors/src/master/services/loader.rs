@@ -1,7 +1,7 @@
 //! Load jobs: planned from listings, dispatched to workers, counted file by file; durable through the namespace.
 //!
-//! A job's record is updated at every change of state and every [`CHECKPOINT`] while it runs. A master that starts takes
-//! up the jobs that have not ended: it plans them again, and what is cached by then is found cached.
+//! A job's record is updated at every change of state and every [`CHECKPOINT`] while it runs. A master that begins
+//! to lead takes up the jobs that have not ended: it plans them again, and what is cached by then is found cached.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,6 +42,8 @@ pub struct Loader {
 struct Running {
     counts: Mutex<Counts>,
     cancel: CancellationToken,
+    /// This master leads no more.
+    given_up: CancellationToken,
 }
 
 #[derive(Default)]
@@ -69,6 +71,13 @@ impl Loader {
         Ok(())
     }
 
+    /// Ends what runs here, without a word about it in the jobs' records: whoever leads next takes them up.
+    pub fn stop(&self) {
+        for (_, running) in self.running().drain() {
+            running.given_up.cancel();
+        }
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Running>>> {
         self.running
             .lock()
@@ -88,14 +97,18 @@ impl Loader {
         let running = Arc::new(Running {
             counts: Mutex::new(counts),
             cancel: CancellationToken::new(),
+            given_up: CancellationToken::new(),
         });
         self.running().insert(job.id, running.clone());
         tokio::spawn(async move {
             let id = job.id;
             if let Err(error) = load(&parts, &running, job).await {
-                tracing::error!(job = %id, %error, "a load job stopped without an end; the next start of the master takes it up");
+                tracing::error!(job = %id, %error, "a load job stopped without an end; the next leader takes it up");
             }
-            drop(parts.loader.running().remove(&id));
+            let mut all = parts.loader.running();
+            if all.get(&id).is_some_and(|now| Arc::ptr_eq(now, &running)) {
+                all.remove(&id);
+            }
         });
     }
 
@@ -121,6 +134,7 @@ async fn load(parts: &Arc<Parts>, running: &Arc<Running>, job: JobRecord) -> Res
     tokio::select! {
         _ = work => {}
         () = running.cancel.cancelled() => {}
+        () = running.given_up.cancelled() => return Ok(()),
         error = checkpoints(parts, running, job.id) => return Err(error),
     }
     let state = match (

@@ -15,9 +15,11 @@ use std::future::Future;
 use std::sync::Arc;
 
 use actix::prelude::*;
+use curvine_protocol::cluster::MasterStatus;
 use curvine_protocol::master::*;
 use curvine_protocol::worker::DeleteBlocks;
 use curvine_protocol::{BlockId, Call, CallContext, NodeId, Result, WorkerId};
+use futures::future::BoxFuture;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
@@ -32,10 +34,11 @@ pub trait WorkerConnector: Send + Sync {
     fn connect(&self, id: WorkerId, address: &str) -> WorkerRef;
 }
 
+pub type Masters = Arc<dyn Fn() -> BoxFuture<'static, Vec<MasterStatus>> + Send + Sync>;
+
 /// Everything the services can reach.
 pub struct Parts {
     pub node: NodeId,
-    pub address: String,
     pub started: Instant,
     pub view: Arc<dyn NamespaceView>,
     pub propose: Arc<dyn ProposeOp>,
@@ -44,7 +47,8 @@ pub struct Parts {
     pub mirror: Arc<Mirror>,
     pub loader: Arc<Loader>,
     pub connector: Arc<dyn WorkerConnector>,
-    pub applied_index: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// The masters of the group, asked.
+    pub masters: Masters,
     pub ports: Ports,
 }
 

@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 use super::WorkerConnector;
 use crate::kit::{Answer, Ask, Endpoint, Ports, WorkerRef, call};
 use crate::master::namespace::actor::FileDefaults;
+use crate::master::replica::Members;
 use crate::master::{MasterConfig, MasterHandle};
 
 /// What happens to the loads of one object.
@@ -122,8 +123,7 @@ impl World {
 
     async fn on(directory: tempfile::TempDir, worker: Arc<Worker>, known: Option<WorkerRegistered>) -> World {
         let config = MasterConfig {
-            id: NodeId(1),
-            address: "127.0.0.1:1".to_owned(),
+            members: Members::alone(NodeId(1), "127.0.0.1:1"),
             directory: directory.path().to_owned(),
             defaults: FileDefaults {
                 block_bytes: 1 << 20,
@@ -133,7 +133,8 @@ impl World {
         };
         let master = crate::master::start(config, &Ports::system())
             .await
-            .expect("the master leads");
+            .expect("the master starts");
+        master.joined().await.expect("it leads");
         let register = RegisterWorker {
             worker: known.as_ref().map(|known| known.worker),
             cluster: known.as_ref().map(|known| known.cluster),

@@ -1,0 +1,215 @@
+//! Three masters as processes: killed, restarted, wiped, while a client goes on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use curvine_actors::client::{Client, ClientOptions};
+use curvine_protocol::CurvinePath;
+use curvine_protocol::cluster::MasterStatus;
+use tokio::time::sleep;
+
+use super::support::*;
+
+struct Masters {
+    scratch: tempfile::TempDir,
+    addresses: Vec<String>,
+    nodes: Vec<Option<Node>>,
+}
+
+impl Masters {
+    fn start(count: usize) -> Masters {
+        // Kept until all are picked, so that no two are the same.
+        let free: Vec<_> = (0..count)
+            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"))
+            .collect();
+        let addresses = free
+            .iter()
+            .map(|port| port.local_addr().expect("bound").to_string());
+        let mut masters = Masters {
+            scratch: tempfile::tempdir().expect("a temporary directory"),
+            addresses: addresses.collect(),
+            nodes: Vec::new(),
+        };
+        drop(free);
+        let starting: Vec<_> = (0..count).map(|number| masters.starting(number)).collect();
+        masters.nodes = starting.into_iter().map(|node| Some(node.ready())).collect();
+        masters
+    }
+
+    fn directory(&self, number: usize) -> PathBuf {
+        self.scratch.path().join(format!("master-{}", number + 1))
+    }
+
+    fn starting(&self, number: usize) -> Starting {
+        let peers: Vec<_> = (self.addresses.iter().enumerate())
+            .map(|(number, address)| format!("{}={address}", number + 1))
+            .collect();
+        Node::starting(&[
+            "--role",
+            "master",
+            "--id",
+            &(number + 1).to_string(),
+            "--listen",
+            &self.addresses[number],
+            "--peers",
+            &peers.join(","),
+            "--data-dir",
+            text(&self.directory(number)),
+        ])
+    }
+
+    fn start_again(&mut self, number: usize) {
+        self.nodes[number] = Some(self.starting(number).ready());
+    }
+
+    fn kill(&mut self, number: usize) {
+        let mut node = self.nodes[number].take().expect("it runs");
+        node.process.signal("-KILL");
+        assert_eq!(node.process.end(), None);
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(self.addresses.clone(), ClientOptions::default())
+            .await
+            .expect("a master leads")
+    }
+}
+
+async fn statuses(client: &Client) -> Vec<MasterStatus> {
+    client.status().await.expect("a master leads").masters
+}
+
+/// Which of them leads, by its place in the list of addresses.
+async fn leader(client: &Client) -> usize {
+    let masters = statuses(client).await;
+    let leader = masters.iter().find(|master| master.role == "leader");
+    leader.expect("one leads").id.0 as usize - 1
+}
+
+/// Waits until all of them are there and have applied what the leader had at the beginning.
+async fn all_in_step(client: &Client) {
+    let begun = Instant::now();
+    let upto = statuses(client)
+        .await
+        .iter()
+        .map(|master| master.applied_index)
+        .max();
+    loop {
+        let masters = statuses(client).await;
+        if masters
+            .iter()
+            .all(|master| master.is_reachable && Some(master.applied_index) >= upto)
+        {
+            return;
+        }
+        assert!(begun.elapsed() < 2 * DEADLINE, "not in step: {masters:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn path(name: &str) -> CurvinePath {
+    CurvinePath::parse(&format!("/{name}")).expect("a valid path")
+}
+
+/// A client that makes one directory after the other until it is told to stop. Every one must be made.
+struct Making {
+    stop: Arc<AtomicBool>,
+    made: Arc<AtomicU32>,
+    task: tokio::task::JoinHandle<Duration>,
+}
+
+impl Making {
+    fn begin(client: Client, prefix: &'static str) -> Making {
+        let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let (told, count) = (stop.clone(), made.clone());
+        let task = tokio::spawn(async move {
+            let mut longest = Duration::ZERO;
+            while !told.load(Ordering::Acquire) {
+                let begun = Instant::now();
+                let number = count.load(Ordering::Acquire);
+                let made = client
+                    .make_dir(path(&format!("{prefix}{number}")), 0o755, false)
+                    .await;
+                made.unwrap_or_else(|error| panic!("{prefix}{number}: {error}"));
+                longest = longest.max(begun.elapsed());
+                count.fetch_add(1, Ordering::AcqRel);
+            }
+            longest
+        });
+        Making { stop, made, task }
+    }
+
+    async fn more(&self) {
+        let (begun, upto) = (Instant::now(), self.made.load(Ordering::Acquire) + 20);
+        while self.made.load(Ordering::Acquire) < upto {
+            assert!(begun.elapsed() < DEADLINE, "nothing is made any more");
+            assert!(!self.task.is_finished(), "a change was refused");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// How many were made, and the longest that one took.
+    async fn end(self) -> (u32, Duration) {
+        self.stop.store(true, Ordering::Release);
+        let longest = self.task.await.expect("no change was refused");
+        (self.made.load(Ordering::Acquire), longest)
+    }
+}
+
+async fn all_there(client: &Client, prefix: &str, count: u32) {
+    for number in 0..count {
+        let name = format!("{prefix}{number}");
+        let found = client.lookup(&path(&name), false).await;
+        found.unwrap_or_else(|error| panic!("{name} was acknowledged and is not there: {error}"));
+    }
+}
+
+#[test]
+fn leaders_are_killed_and_nothing_that_was_acknowledged_is_lost_and_no_client_sees_an_error() {
+    run(async {
+        let mut masters = Masters::start(3);
+        let client = masters.client().await;
+        let making = Making::begin(client.clone(), "d");
+        for _ in 0..3 {
+            making.more().await;
+            let leads = leader(&client).await;
+            masters.kill(leads);
+            making.more().await;
+            masters.start_again(leads);
+            all_in_step(&client).await;
+        }
+        let (made, longest) = making.end().await;
+        eprintln!("{made} directories over three kills of the leader; the longest took {longest:?}");
+        all_there(&client, "d", made).await;
+        // Any one of them has it all: it leads when the others follow it.
+        let leads = leader(&client).await;
+        masters.kill(leads);
+        all_there(&client, "d", made).await;
+    });
+}
+
+#[test]
+fn a_master_that_lost_its_disk_catches_up_before_it_votes() {
+    run(async {
+        let mut masters = Masters::start(3);
+        let client = masters.client().await;
+        let making = Making::begin(client.clone(), "d");
+        making.more().await;
+        let wiped = (leader(&client).await + 1) % 3;
+        masters.kill(wiped);
+        std::fs::remove_dir_all(masters.directory(wiped)).expect("its directory goes");
+        making.more().await;
+        masters.start_again(wiped);
+        all_in_step(&client).await;
+        let (made, _) = making.end().await;
+        let leads = leader(&client).await;
+        masters.kill(leads);
+        all_there(&client, "d", made).await;
+        client
+            .make_dir(path("after"), 0o755, false)
+            .await
+            .expect("two of three are a majority");
+    });
+}
