@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::master::{EndSession, GetRoutes, RenewSession, SESSION_RENEW_MS};
+use curvine_protocol::master::{Echo, EndSession, GetRoutes, RenewSession, SESSION_RENEW_MS};
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, Mutation, Result, WorkerId};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::ClientOptions;
+use crate::kit::leader::another_leads;
 use crate::kit::peer::Peer;
 use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
 
@@ -363,7 +364,16 @@ impl Session {
         loop {
             let at = self.leader.load(Ordering::Relaxed) % self.masters.len();
             let port = &self.masters[at].1;
-            let error = match Endpoint::<C>::ask(&**port, Ask::new(call.clone(), context.clone())).await {
+            let echo = |other: usize, ask| Endpoint::<Echo>::ask(&*self.masters[other].1, ask);
+            let answer = tokio::select! {
+                answer = Endpoint::<C>::ask(&**port, Ask::new(call.clone(), context.clone())) => answer,
+                // The one that was asked hangs, or is cut off.
+                leader = another_leads(self.masters.len(), at, echo) => {
+                    self.leader.store(leader, Ordering::Relaxed);
+                    continue;
+                }
+            };
+            let error = match answer {
                 Ok(answer) => return Ok(answer.reply),
                 Err(error) => error,
             };

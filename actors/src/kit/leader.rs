@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::error::Retry;
-use curvine_protocol::{Call, Error, ErrorKind, Result};
+use curvine_protocol::master::Echo;
+use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result};
+use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 
 use super::peer::Peer;
 use super::port::{Answer, Ask, Endpoint};
@@ -19,6 +22,37 @@ use super::ports::Ports;
 /// Attempts before the last error is the answer.
 const ATTEMPTS_MAX: usize = 6;
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// A master that has not answered for this long may hang: whether another one leads is asked then, and again and again.
+const SUSPECT_AFTER: Duration = Duration::from_millis(700);
+const PROBE_DEADLINE_MS: u32 = 500;
+
+/// Resolves once another master than the one at `at` says that it leads, by its place among `count`. Never if none does.
+pub async fn another_leads(
+    count: usize,
+    at: usize,
+    echo: impl Fn(usize, Ask<Echo>) -> BoxFuture<'static, Result<Answer<Echo>>>,
+) -> usize {
+    loop {
+        tokio::time::sleep(SUSPECT_AFTER).await;
+        let others = (0..count).filter(|&other| other != at);
+        let mut probes: FuturesUnordered<_> = others
+            .map(|other| {
+                let context = CallContext {
+                    deadline_ms: PROBE_DEADLINE_MS,
+                    ..CallContext::default()
+                };
+                let answered = echo(other, Ask::new(Echo {}, context));
+                async move { answered.await.is_ok().then_some(other) }
+            })
+            .collect();
+        while let Some(answer) = probes.next().await {
+            if let Some(leader) = answer {
+                return leader;
+            }
+        }
+    }
+}
 
 /// The port. Cheap to clone; all clones share what they learnt.
 #[derive(Clone)]
@@ -54,7 +88,15 @@ impl LeaderPort {
         let mut attempt = 0;
         loop {
             let at = self.leader.load(Ordering::Relaxed) % self.masters.len();
-            let error = match self.masters[at].1.ask(ask.clone()).await {
+            let echo = |other: usize, ask| Endpoint::<Echo>::ask(&self.masters[other].1, ask);
+            let answer = tokio::select! {
+                answer = Endpoint::<C>::ask(&self.masters[at].1, ask.clone()) => answer,
+                leader = another_leads(self.masters.len(), at, echo) => {
+                    self.leader.store(leader, Ordering::Relaxed);
+                    continue;
+                }
+            };
+            let error = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };

@@ -28,8 +28,7 @@ pub fn local_client(config: &Config, master: MasterRef, workers: Arc<Workers>, p
 }
 
 /// A client of masters elsewhere.
-pub async fn remote_client(config: &Config) -> Result<Client> {
-    let masters = config.client.masters.iter().map(ToString::to_string);
+pub async fn remote_client(config: &Config, masters: Vec<String>) -> Result<Client> {
     Client::connect(masters, options(config)).await
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curvine_actors::kit::peer::Peer;
+use curvine_actors::kit::leader::LeaderPort;
 use curvine_actors::kit::{MasterRef, Ports};
 use curvine_conf::{Config, Loaded};
 use curvine_protocol::{ClusterId, Error, ErrorKind, Result};
@@ -71,9 +71,18 @@ impl Running {
             cluster = Some(master.cluster());
             self.master = Some(master);
         }
-        let master = match &self.master {
-            Some(master) => master.port(),
-            None => remote_master(config, ports)?,
+        // Of a group, the master of this process may be one that follows.
+        let (local, masters) = match &self.master {
+            Some(master) if config.master.peers.len() <= 1 => (Some(master.port()), Vec::new()),
+            Some(_) => (
+                None,
+                addresses(config.master.peers.iter().map(|peer| &peer.address)),
+            ),
+            None => (None, addresses(&config.client.masters)),
+        };
+        let master: MasterRef = match &local {
+            Some(local) => local.clone(),
+            None => Arc::new(LeaderPort::start(&masters, ports)?),
         };
         if matches!(self.role, Role::All | Role::Worker) {
             let mut worker = WorkerRole::start(config, ports, master.clone(), cluster).await?;
@@ -84,9 +93,9 @@ impl Running {
             self.worker = Some(worker);
         }
         if !config.fuse.mount_point.is_empty() {
-            let client = match &self.master {
-                Some(master) => fuse::local_client(config, master.port(), workers.clone(), ports),
-                None => fuse::remote_client(config).await?,
+            let client = match local {
+                Some(local) => fuse::local_client(config, local, workers.clone(), ports),
+                None => fuse::remote_client(config, masters).await?,
             };
             self.fuse = Some(FuseRole::start(config, client).await?);
         }
@@ -153,15 +162,8 @@ impl Running {
     }
 }
 
-/// The masters of this process, where it is none itself.
-fn remote_master(config: &Config, ports: &Ports) -> Result<MasterRef> {
-    let Some(first) = config.client.masters.first() else {
-        return Err(Error::new(
-            ErrorKind::Config,
-            "no master is named: set --master HOST:PORT or `client.masters`",
-        ));
-    };
-    Ok(Arc::new(Peer::start(first.as_str(), ports)))
+fn addresses<'a>(of: impl IntoIterator<Item = &'a curvine_conf::Address>) -> Vec<String> {
+    of.into_iter().map(ToString::to_string).collect()
 }
 
 /// The cluster that the configuration demands.

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use curvine_actors::client::{Client, ClientOptions};
-use curvine_protocol::CurvinePath;
+use bytes::Bytes;
+use curvine_actors::client::{Client, ClientOptions, CreateOptions};
+use curvine_actors::kit::peer::Peer;
+use curvine_actors::kit::{Ports, call};
 use curvine_protocol::cluster::MasterStatus;
+use curvine_protocol::master::Lookup;
+use curvine_protocol::{CallContext, CurvinePath, ErrorKind, Node as At};
 use tokio::time::sleep;
 
 use super::support::*;
@@ -187,6 +191,100 @@ fn leaders_are_killed_and_nothing_that_was_acknowledged_is_lost_and_no_client_se
         let leads = leader(&client).await;
         masters.kill(leads);
         all_there(&client, "d", made).await;
+    });
+}
+
+/// Whether a master says itself that a name is not there.
+async fn denies(address: String, name: &'static str) -> bool {
+    let master = Peer::start(address, &Ports::system());
+    let lookup = Lookup {
+        node: At::Path(path(name)),
+        follow: false,
+    };
+    let context = CallContext {
+        deadline_ms: 1_000,
+        ..CallContext::default()
+    };
+    matches!(call(&master, lookup, context).await, Err(error) if error.kind == ErrorKind::NotFound)
+}
+
+#[test]
+fn a_leader_that_hangs_is_replaced_and_says_nothing_stale_when_it_goes_on() {
+    actix_rt::System::new().block_on(async {
+        let masters = Masters::start(3);
+        let client = masters.client().await;
+        let making = Making::begin(client.clone(), "d");
+        making.more().await;
+        let hung = leader(&client).await;
+        let process = &masters.nodes[hung].as_ref().expect("it runs").process;
+        process.signal("-STOP");
+        making.more().await;
+        client
+            .make_dir(path("since"), 0o755, false)
+            .await
+            .expect("another leads");
+        // What waits in its sockets is what it answers first.
+        let ask = || denies(masters.addresses[hung].clone(), "since");
+        let asked = actix_rt::spawn(futures::future::join_all((0..20).map(|_| ask())));
+        sleep(Duration::from_millis(200)).await;
+        process.signal("-CONT");
+        assert!(
+            !asked.await.expect("answered").contains(&true),
+            "it answered from a state of before"
+        );
+        for _ in 0..50 {
+            assert!(!ask().await, "it answered from a state of before");
+            sleep(Duration::from_millis(10)).await;
+        }
+        all_in_step(&client).await;
+        let (made, longest) = making.end().await;
+        eprintln!("{made} directories over a hang of the leader; the longest took {longest:?}");
+        all_there(&client, "d", made).await;
+    });
+}
+
+#[test]
+fn files_are_written_and_read_over_the_death_of_a_leader() {
+    run(async {
+        let mut masters = Masters::start(3);
+        let worker = masters.scratch.path().join("worker");
+        let _worker = Node::start(&[
+            "--role",
+            "worker",
+            "--master",
+            &masters.addresses.join(","),
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            text(&worker),
+        ]);
+        let client = masters.client().await;
+        let content = |number: u32| Bytes::from(vec![number as u8 + 1; 100_000]);
+        let mut longest = Duration::ZERO;
+        for number in 0..60 {
+            if number == 20 {
+                let leads = leader(&client).await;
+                masters.kill(leads);
+            }
+            let begun = Instant::now();
+            let name = path(&format!("f{number}"));
+            let file = client
+                .create(&name, CreateOptions::default())
+                .await
+                .expect("created");
+            file.append(content(number)).await.expect("taken");
+            file.close().await.expect("closed");
+            longest = longest.max(begun.elapsed());
+        }
+        eprintln!("60 files over the death of a leader; the longest took {longest:?}");
+        for number in 0..60 {
+            let name = path(&format!("f{number}"));
+            assert_eq!(
+                client.read(name).await.expect("read"),
+                content(number),
+                "f{number}"
+            );
+        }
     });
 }
 
