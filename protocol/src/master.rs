@@ -581,6 +581,8 @@ pub enum RaftMessageKind {
     SnapshotEnd { snapshot: String, checksum: u32 },
     /// How the receiver stands: asked by masters that start.
     Standing,
+    /// The sender leads and is about to stop: stand for election now.
+    Elect,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

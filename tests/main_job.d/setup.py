@@ -59,7 +59,7 @@ def pyspark_jars(scratch):
     if not any(wheelhouse.glob("pyspark-*")):
         say("downloading pyspark")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, "--no-binary", ":all:", "--no-build-isolation", "pyspark==3.5.3", "-d", wheelhouse], check=True)
+        subprocess.run([*pip, "--no-binary", ":all:", "pyspark==3.5.3", "-d", wheelhouse], check=True)
     archive = next(wheelhouse.glob("pyspark-*.tar.gz"))
     subprocess.run(["tar", "-xzf", archive, "-C", scratch, "--strip-components=2", "--wildcards", "*/deps/jars"], check=True)
     return scratch / "jars"

@@ -56,6 +56,11 @@ impl MasterHandle {
         self.replica.joined().await
     }
 
+    /// Has another master elected, if this one leads a group: before it answers nobody any more.
+    pub async fn hand_over(&self) {
+        self.replica.hand_over().await;
+    }
+
     /// Stops taking part; the state is closed cleanly. Calls in flight fail with `Stopping`.
     pub async fn stop(&self) {
         self.replica.stop().await;

@@ -170,23 +170,80 @@ async fn all_there(client: &Client, prefix: &str, count: u32) {
     }
 }
 
+/// How often the leader is killed or stopped; `CURVINE_KILLS` says more for a longer run.
+fn rounds() -> u32 {
+    std::env::var("CURVINE_KILLS").map_or(3, |count| count.parse().expect("CURVINE_KILLS is a number"))
+}
+
+fn percentiles(what: &str, mut longest: Vec<Duration>) {
+    longest.sort();
+    let at = |part: f64| longest[((longest.len() - 1) as f64 * part).round() as usize];
+    eprintln!(
+        "{} times {what}: the longest change took {:?} (median), {:?} (p99), {:?} (worst)",
+        longest.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+#[test]
+fn leaders_are_stopped_in_order_and_hand_over_first() {
+    run(async {
+        let mut masters = Masters::start(3);
+        let client = masters.client().await;
+        let mut longest = Vec::new();
+        for _ in 0..rounds() {
+            let making = Making::begin(client.clone(), "d");
+            making.more().await;
+            let leads = leader(&client).await;
+            let mut node = masters.nodes[leads].take().expect("it runs");
+            node.process.signal("-TERM");
+            assert_eq!(node.process.end(), Some(0));
+            making.more().await;
+            let (made, stall) = making.end().await;
+            longest.push(stall);
+            masters.start_again(leads);
+            all_in_step(&client).await;
+            all_there(&client, "d", made).await;
+            delete_all(&client, "d", made).await;
+        }
+        percentiles("the leader was stopped", longest);
+    });
+}
+
+async fn delete_all(client: &Client, prefix: &str, count: u32) {
+    for number in 0..count {
+        client
+            .remove_dir(path(&format!("{prefix}{number}")))
+            .await
+            .expect("it is there");
+    }
+}
+
 #[test]
 fn leaders_are_killed_and_nothing_that_was_acknowledged_is_lost_and_no_client_sees_an_error() {
     run(async {
         let mut masters = Masters::start(3);
         let client = masters.client().await;
-        let making = Making::begin(client.clone(), "d");
-        for _ in 0..3 {
+        let (mut longest, mut made) = (Vec::new(), 0);
+        for round in 0..rounds() {
+            if round > 0 {
+                delete_all(&client, "d", made).await;
+            }
+            let making = Making::begin(client.clone(), "d");
             making.more().await;
             let leads = leader(&client).await;
             masters.kill(leads);
             making.more().await;
             masters.start_again(leads);
             all_in_step(&client).await;
+            let stall;
+            (made, stall) = making.end().await;
+            longest.push(stall);
+            all_there(&client, "d", made).await;
         }
-        let (made, longest) = making.end().await;
-        eprintln!("{made} directories over three kills of the leader; the longest took {longest:?}");
-        all_there(&client, "d", made).await;
+        percentiles("the leader was killed", longest);
         // Any one of them has it all: it leads when the others follow it.
         let leads = leader(&client).await;
         masters.kill(leads);

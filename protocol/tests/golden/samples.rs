@@ -282,7 +282,7 @@ samples! {
         snapshot: "00000000000000000077.mdb".to_owned(), offset_bytes: 1 << 20, checksum: 0xC5C5_0001,
     }, RaftMessageKind::SnapshotEnd {
         snapshot: "00000000000000000077.mdb".to_owned(), checksum: 0xC5C5_0002,
-    }, RaftMessageKind::Standing;
+    }, RaftMessageKind::Standing, RaftMessageKind::Elect;
 }
 
 // The master's replies

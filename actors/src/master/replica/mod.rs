@@ -34,7 +34,7 @@ pub use state::OpenState;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -51,9 +51,9 @@ use tokio::time::{Instant, timeout};
 use self::barrier::{Barrier, PROMISE};
 use self::group::{Franchise, Group};
 use self::log::LogStore;
-use self::network::Network;
+use self::network::{Network, Way};
 use self::state::StateMachine;
-use self::types::{Batch, Raft};
+use self::types::{Batch, LogId, Raft};
 use super::contract::Consensus;
 use super::namespace::apply::Effects;
 use super::namespace::store::Store;
@@ -82,6 +82,8 @@ const ELECTION_MIN_MS: u64 = 350;
 const ELECTION_MAX_MS: u64 = 600;
 /// For asking a majority whether this master still leads.
 const CONFIRM_DEADLINE: Duration = Duration::from_millis(500);
+/// For having another master elected before a stop.
+const HAND_OVER_DEADLINE: Duration = Duration::from_secs(2);
 /// For a new leader's first own command.
 const FORMAT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -248,12 +250,14 @@ pub struct ReplicaPort {
     receiver: Arc<dyn Offload>,
     franchise: Franchise,
     /// When what this master promised before it was started is over.
-    votes_from: Instant,
+    votes_from: Arc<Mutex<Instant>>,
     barrier: Arc<Barrier>,
     /// Leader of a group whose only voter is this master: nobody else can have committed anything.
     sole_leader: Arc<AtomicBool>,
     /// The term in which this master leads, and has applied everything from before.
     leading: watch::Receiver<Option<u64>>,
+    /// It leads and is about to stop: it answers nobody as a leader any more.
+    handing_over: Arc<AtomicBool>,
     cluster: Arc<OnceLock<ClusterId>>,
 }
 
@@ -277,6 +281,9 @@ impl Members {
 #[async_trait]
 impl Consensus for ReplicaPort {
     async fn propose(&self, command: Command) -> Result<OpReply> {
+        if self.handing_over.load(Ordering::Acquire) {
+            return Err(self.not_leader());
+        }
         let (reply, replied) = oneshot::channel();
         self.address.do_send(Propose(Proposal { command, reply }));
         match timeout(PROPOSE_DEADLINE, replied).await {
@@ -296,14 +303,14 @@ impl Consensus for ReplicaPort {
         if self.sole_leader.load(Ordering::Acquire) {
             return Ok(());
         }
-        if self.leading.borrow().is_none() {
+        if !self.is_leader() {
             return Err(self.not_leader());
         }
         self.barrier.pass(&self.raft, &*self.ports.clock).await
     }
 
     fn is_leader(&self) -> bool {
-        self.leading.borrow().is_some()
+        self.leading.borrow().is_some() && !self.handing_over.load(Ordering::Acquire)
     }
 
     fn members(&self) -> Vec<String> {
@@ -394,10 +401,11 @@ impl ReplicaPort {
             ports: ports.clone(),
             receiver: ports.offload("raft-receive"),
             franchise,
-            votes_from: if has_voted { now + PROMISE } else { now },
+            votes_from: Arc::new(Mutex::new(if has_voted { now + PROMISE } else { now })),
             barrier: Arc::default(),
             sole_leader,
             leading,
+            handing_over: Arc::default(),
             cluster,
         };
         tokio::spawn(port.clone().watch_leadership(lead));
@@ -552,6 +560,70 @@ impl ReplicaPort {
             }
         });
         futures::future::join_all(asked).await
+    }
+
+    /// A leader that is about to stop has another master elected first.
+    ///
+    /// Everybody who hears a leader has promised not to vote for a while. Whoever stands for election is free of that, so all
+    /// others stand at this leader's word; of two in one term, the vote of openraft's order that is higher wins: the one with
+    /// the highest id that has everything, which is told last.
+    pub async fn hand_over(&self) {
+        if !self.is_leader() || self.sole_leader.load(Ordering::Acquire) {
+            return;
+        }
+        // Its lease ends here: what another leader acknowledges is read nowhere else.
+        self.handing_over.store(true, Ordering::Release);
+        let handed = timeout(HAND_OVER_DEADLINE, async {
+            let heir = self.heir().await;
+            let (last, first): (Vec<_>, Vec<_>) = self.others().into_iter().partition(|(id, _)| *id == heir);
+            let told = futures::future::join_all(first.iter().map(|(_, way)| way.elect()));
+            for error in told.await.into_iter().filter_map(Result::err) {
+                tracing::debug!(%error, "a master was not told that this one stops");
+            }
+            for (_, way) in last {
+                way.elect().await?;
+            }
+            let mut metrics = self.raft.server_metrics();
+            let led = metrics.wait_for(|now| now.current_leader.is_some_and(|leader| leader != self.id.0));
+            led.await.map(|_| heir).map_err(fatal)
+        });
+        match handed.await {
+            Ok(Ok(heir)) => tracing::info!("handed over to master {heir}"),
+            Ok(Err(error)) => tracing::warn!("nobody was handed over to: {error}"),
+            Err(_) => tracing::warn!("nobody was handed over to in time; the others will elect a leader"),
+        }
+    }
+
+    /// The other voter with the highest id of those that have everything this leader has.
+    async fn heir(&self) -> NodeId {
+        let mut metrics = self.raft.metrics();
+        loop {
+            {
+                let now = metrics.borrow_and_update();
+                let voters: Vec<u64> = now.membership_config.membership().voter_ids().collect();
+                let has_all = |(id, matched): &(&u64, &Option<LogId>)| {
+                    **id != self.id.0
+                        && voters.contains(id)
+                        && matched.map(|log_id| log_id.index) == now.last_log_index
+                };
+                let replication = now.replication.as_ref();
+                let heir = replication.and_then(|of| of.iter().filter(has_all).map(|(id, _)| *id).max());
+                if let Some(heir) = heir {
+                    return NodeId(heir);
+                }
+            }
+            if metrics.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn others(&self) -> Vec<(NodeId, Way)> {
+        let membership = self.raft.metrics().borrow().membership_config.clone();
+        let others = membership.nodes().filter(|(id, _)| **id != self.id.0);
+        others
+            .map(|(id, node)| (NodeId(*id), self.network.way(NodeId(*id), &node.addr)))
+            .collect()
     }
 
     /// Stops taking part. Everything acknowledged is on disk already.

@@ -138,6 +138,13 @@ impl Way {
         decode(&answer.await?)
     }
 
+    /// Has that master stand for election, on the word of its leader.
+    pub async fn elect(&self) -> Asked<()> {
+        let kind = RaftMessageKind::Elect;
+        let asked = self.ask(&self.connections.proxy, kind, Bytes::new(), STANDING_DEADLINE);
+        asked.await.map(|_| ())
+    }
+
     fn failed(&self, error: Error) -> RPCError<u64, BasicNode, RaftError<u64>> {
         match error.kind {
             ErrorKind::WrongCluster | ErrorKind::Config | ErrorKind::Unreachable | ErrorKind::Stopping => {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 use curvine_protocol::checksum::crc32c;
@@ -12,7 +12,7 @@ use curvine_protocol::{Error, ErrorKind, NodeId, Result};
 use futures::future::BoxFuture;
 use openraft::{BasicNode, Snapshot, SnapshotMeta};
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::network::{PART_BYTES, checksum_of};
 use super::types::{SnapshotFile, Standing, Vote};
@@ -101,6 +101,19 @@ impl ReplicaPort {
                 Ok(encoded(&installed.map_err(fatal)?))
             }
             RaftMessageKind::Standing => Ok(encoded(&self.standing().await)),
+            RaftMessageKind::Elect => {
+                if self.raft.current_leader().await != Some(from.0) {
+                    return Err(Error::new(
+                        ErrorKind::Busy,
+                        format!("master {from} does not lead, and cannot hand over"),
+                    ));
+                }
+                // The one it could have promised anything gives it back.
+                *self.votes_from() = self.ports.clock.now();
+                self.may_vote()?;
+                self.raft.trigger().elect().await.map_err(fatal)?;
+                Ok(Bytes::new())
+            }
         }
     }
 
@@ -108,13 +121,17 @@ impl ReplicaPort {
         let wait = match self.franchise.is_full() {
             false => "it has not caught up with its group",
             // What it promised a leader before it was started.
-            true if self.ports.clock.now() < self.votes_from => "it has only just started",
+            true if self.ports.clock.now() < *self.votes_from() => "it has only just started",
             true => return Ok(()),
         };
         Err(Error::new(
             ErrorKind::Busy,
             format!("master {} votes for nobody: {wait}", self.id),
         ))
+    }
+
+    fn votes_from(&self) -> MutexGuard<'_, Instant> {
+        self.votes_from.lock().expect("nobody panics while it holds this")
     }
 
     /// Where a snapshot of another master arrives.
@@ -153,7 +170,7 @@ fn encoded<T: Serialize>(answer: &T) -> Bytes {
 }
 
 /// Writes a part where the file ends; says how long the file is now. A part that belongs elsewhere changes nothing.
-fn take_part(path: PathBuf, offset_bytes: u64, checksum: u32, part: &[u8]) -> Result<u64> {
+pub(super) fn take_part(path: PathBuf, offset_bytes: u64, checksum: u32, part: &[u8]) -> Result<u64> {
     use std::os::unix::fs::FileExt;
     if part.len() > PART_BYTES || crc32c(part) != checksum {
         return Err(Error::new(

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use curvine_protocol::master::{MakeDir, RaftMessage};
+use curvine_protocol::checksum::crc32c;
+use curvine_protocol::master::{MakeDir, RaftMessage, RaftMessageKind};
 use curvine_protocol::op::{Command, Op, OpReply};
-use curvine_protocol::{Call, ClientId, CurvinePath, ErrorKind, Node, NodeId, Result};
+use curvine_protocol::{
+    Call, CallContext, ClientId, ClusterId, CurvinePath, ErrorKind, Node, NodeId, Result,
+};
 use futures::future::BoxFuture;
 
 use super::{Members, OpenState, ReplicaPort};
@@ -423,4 +426,79 @@ async fn a_master_that_has_not_caught_up_refuses_to_vote() {
     for id in followers.into_iter().chain([leader]) {
         several.stop(id).await;
     }
+}
+
+#[actix::test]
+async fn who_is_not_of_the_group_is_refused_and_told_why() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let master = start(scratch.path()).await;
+    let message = RaftMessage {
+        cluster: master.replica.cluster(),
+        from: NodeId(2),
+        to: NodeId(1),
+        kind: RaftMessageKind::Standing,
+    };
+    let ask = |message: RaftMessage| {
+        let asked = Endpoint::<RaftMessage>::ask(&master.replica, Ask::new(message, CallContext::default()));
+        async move { asked.await.map(|_| ()) }
+    };
+    ask(message.clone()).await.expect("answered");
+    for (message, kind, says) in [
+        (
+            RaftMessage {
+                cluster: Some(ClusterId(7)),
+                ..message.clone()
+            },
+            ErrorKind::WrongCluster,
+            "belongs to cluster",
+        ),
+        (
+            RaftMessage {
+                to: NodeId(3),
+                ..message.clone()
+            },
+            ErrorKind::Config,
+            "this is master 1, called as 3 by 2",
+        ),
+        (
+            RaftMessage {
+                from: NodeId(1),
+                ..message.clone()
+            },
+            ErrorKind::Config,
+            "an id and an address of its own",
+        ),
+        (
+            RaftMessage {
+                kind: RaftMessageKind::SnapshotPart {
+                    snapshot: "../x".to_owned(),
+                    offset_bytes: 0,
+                    checksum: 0,
+                },
+                ..message
+            },
+            ErrorKind::Protocol,
+            "the name of a snapshot",
+        ),
+    ] {
+        let error = ask(message).await.expect_err("refused");
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.message.contains(says), "{error}");
+    }
+    master.replica.stop().await;
+}
+
+#[actix::test]
+async fn a_part_of_a_snapshot_goes_where_the_file_ends_and_a_damaged_one_nowhere() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let path = || scratch.path().join("part");
+    let take = |offset, part: &[u8]| super::receive::take_part(path(), offset, crc32c(part), part);
+    assert_eq!(take(0, b"abc"), Ok(3));
+    assert_eq!(take(0, b"xyz"), Ok(3), "sent twice: what is here stays");
+    assert_eq!(take(9, b"xyz"), Ok(3), "a gap is not left");
+    assert_eq!(take(3, b""), Ok(3), "a question");
+    let damaged = super::receive::take_part(path(), 3, 1, b"def").expect_err("fails its checksum");
+    assert_eq!(damaged.kind, ErrorKind::Corrupt);
+    assert_eq!(take(3, b"def"), Ok(6));
+    assert_eq!(std::fs::read(path()).expect("there"), b"abcdef");
 }
