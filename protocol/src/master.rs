@@ -550,6 +550,37 @@ pub struct ReportUfsChanged {
     pub expected: crate::attr::UfsVersion,
 }
 
+/// Makes a master that runs already a voter of the group, once it is in step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddMaster {
+    pub id: NodeId,
+    /// `host:port` where it listens.
+    pub address: String,
+}
+
+/// Takes a master out of the group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveMaster {
+    pub id: NodeId,
+}
+
+/// Has another master lead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferLeadership {
+    /// Whom; none: any that has everything.
+    pub to: Option<NodeId>,
+}
+
+/// Takes a snapshot of the namespace now, behind which the log can be dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeSnapshot {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotTaken {
+    /// Index of the last log entry that is in it.
+    pub log_index: u64,
+}
+
 /// A message of the masters' Raft group to one of its masters. What it says and the answer are in the bodies, in an
 /// encoding that belongs to the masters alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -581,8 +612,8 @@ pub enum RaftMessageKind {
     SnapshotEnd { snapshot: String, checksum: u32 },
     /// How the receiver stands: asked by masters that start.
     Standing,
-    /// The sender leads and is about to stop: stand for election now.
-    Elect,
+    /// The sender leads and wants another to: stand for election now, `again` if that is the second time.
+    Elect { again: bool },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -640,6 +671,11 @@ calls! {
     174 => DescribeFile -> FileLayout;
     175 => ReportUfsChanged -> Done;
 
+    180 => AddMaster -> Done;
+    181 => RemoveMaster -> Done;
+    182 => TransferLeadership -> Done;
+    183 => TakeSnapshot -> SnapshotTaken;
+
     190 => RaftMessage -> RaftAnswer, body |_call| RAFT_ANSWER_BYTES_MAX;
 }
 
@@ -654,7 +690,7 @@ macro_rules! for_master_calls {
             RemoveDir, Delete, MakeSymlink, MakeLink, SetXattr, RemoveXattr, ReleaseInode, RenewSession, EndSession,
             MountUfs, UnmountUfs, SubmitLoad, CancelJob, FreeCache, PersistFile,
             RegisterWorker, WorkerHeartbeat, ReportBlocks, ResolveMount, DescribeFile, ReportUfsChanged,
-            RaftMessage
+            AddMaster, RemoveMaster, TransferLeadership, TakeSnapshot, RaftMessage
         }
     };
 }

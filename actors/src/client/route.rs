@@ -227,8 +227,8 @@ impl Router {
         dyn MasterPort: Endpoint<C>,
     {
         let deadline_ms = match C::CODE {
-            // Mounts, jobs, cache, persistence and walks.
-            107 | 150..=155 => LONG_DEADLINE_MS,
+            // Mounts, jobs, cache, persistence, walks, and the group of masters.
+            107 | 150..=155 | 180..=183 => LONG_DEADLINE_MS,
             _ => CALL_DEADLINE_MS,
         };
         self.ask_for(call, self.session.options.retry_for, deadline_ms)

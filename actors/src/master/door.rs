@@ -45,7 +45,7 @@ routes!(namespace alone :
     RemoveXattr, ReleaseInode, RenewSession, EndSession
 );
 
-routes!(replica alone : RaftMessage);
+routes!(replica alone : AddMaster, RemoveMaster, TransferLeadership, TakeSnapshot, RaftMessage);
 
 routes!(services :
     Summarize, StatFs, GetRoutes, GetClusterStatus, ListMounts, GetJob, ListJobs, MountUfs, UnmountUfs, SubmitLoad,

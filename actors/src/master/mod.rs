@@ -57,8 +57,8 @@ impl MasterHandle {
     }
 
     /// Has another master elected, if this one leads a group: before it answers nobody any more.
-    pub async fn hand_over(&self) {
-        self.replica.hand_over().await;
+    pub async fn retire(&self) {
+        self.replica.retire().await;
     }
 
     /// Stops taking part; the state is closed cleanly. Calls in flight fail with `Stopping`.

@@ -105,7 +105,7 @@ impl MasterRole {
 
     /// Ends the calls in flight, flushes, lets go of the directory.
     pub async fn stop(self) {
-        self.handle.hand_over().await;
+        self.handle.retire().await;
         self.serving.stop(PATIENCE).await;
         self.handle.stop().await;
         self.arbiter.stop();

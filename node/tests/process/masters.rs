@@ -11,7 +11,7 @@ use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Ports, call};
 use curvine_protocol::cluster::MasterStatus;
 use curvine_protocol::master::Lookup;
-use curvine_protocol::{CallContext, CurvinePath, ErrorKind, Node as At};
+use curvine_protocol::{CallContext, CurvinePath, ErrorKind, Node as At, NodeId};
 use tokio::time::sleep;
 
 use super::support::*;
@@ -23,7 +23,8 @@ struct Masters {
 }
 
 impl Masters {
-    fn start(count: usize) -> Masters {
+    /// They have addresses, and none runs.
+    fn named(count: usize) -> Masters {
         // Kept until all are picked, so that no two are the same.
         let free: Vec<_> = (0..count)
             .map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"))
@@ -36,7 +37,12 @@ impl Masters {
             addresses: addresses.collect(),
             nodes: Vec::new(),
         };
-        drop(free);
+        masters.nodes.resize_with(count, || None);
+        masters
+    }
+
+    fn start(count: usize) -> Masters {
+        let mut masters = Masters::named(count);
         let starting: Vec<_> = (0..count).map(|number| masters.starting(number)).collect();
         masters.nodes = starting.into_iter().map(|node| Some(node.ready())).collect();
         masters
@@ -47,7 +53,12 @@ impl Masters {
     }
 
     fn starting(&self, number: usize) -> Starting {
-        let peers: Vec<_> = (self.addresses.iter().enumerate())
+        self.starting_among(number, self.addresses.len())
+    }
+
+    /// A group of the first so many.
+    fn starting_among(&self, number: usize, count: usize) -> Starting {
+        let peers: Vec<_> = (self.addresses[..count].iter().enumerate())
             .map(|(number, address)| format!("{}={address}", number + 1))
             .collect();
         Node::starting(&[
@@ -342,6 +353,60 @@ fn files_are_written_and_read_over_the_death_of_a_leader() {
                 "f{number}"
             );
         }
+    });
+}
+
+#[test]
+fn a_group_grows_from_one_master_and_shrinks_again_while_a_client_goes_on() {
+    run(async {
+        let mut masters = Masters::named(3);
+        masters.nodes[0] = Some(masters.starting_among(0, 1).ready());
+        let client = masters.client().await;
+        let making = Making::begin(client.clone(), "d");
+        making.more().await;
+        client.take_snapshot().await.expect("taken");
+
+        let stranger = client.add_master(NodeId(2), &masters.addresses[1]).await;
+        let error = stranger.expect_err("nobody is there");
+        assert!(error.message.contains("start it first"), "{error}");
+        for number in 1..3 {
+            let joining = masters.starting_among(number, 3);
+            let id = NodeId(number as u64 + 1);
+            let begun = Instant::now();
+            while let Err(error) = client.add_master(id, &masters.addresses[number]).await {
+                assert!(begun.elapsed() < DEADLINE, "{error}");
+                sleep(Duration::from_millis(50)).await;
+            }
+            masters.nodes[number] = Some(joining.ready());
+            making.more().await;
+        }
+        let again = client.add_master(NodeId(2), &masters.addresses[1]).await;
+        assert_eq!(again.expect_err("it is there").kind, ErrorKind::AlreadyExists);
+        all_in_step(&client).await;
+        for to in [1, 3, 2] {
+            client
+                .transfer_leadership(Some(NodeId(to)))
+                .await
+                .expect("it leads");
+            making.more().await;
+            assert_eq!(leader(&client).await as u64 + 1, to);
+        }
+
+        // Two of three go on without the first.
+        masters.kill(0);
+        making.more().await;
+        client.remove_master(NodeId(1)).await.expect("it does not lead");
+        let refused = client.remove_master(NodeId(2)).await.expect_err("it leads");
+        assert!(refused.message.contains("transfer-leader"), "{refused}");
+        assert_eq!(
+            client.remove_master(NodeId(9)).await.expect_err("unknown").kind,
+            ErrorKind::NotFound
+        );
+        making.more().await;
+        let left: Vec<u64> = statuses(&client).await.iter().map(|master| master.id.0).collect();
+        assert_eq!(left, [2, 3]);
+        let (made, _) = making.end().await;
+        all_there(&client, "d", made).await;
     });
 }
 

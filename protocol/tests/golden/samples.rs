@@ -273,6 +273,10 @@ samples! {
     ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
     DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };
     ReportUfsChanged => ReportUfsChanged { inode: InodeId(12), expected: version() };
+    AddMaster => AddMaster { id: NodeId(4), address: "h:4".to_owned() };
+    RemoveMaster => RemoveMaster { id: NodeId(4) };
+    TransferLeadership => TransferLeadership { to: None }, TransferLeadership { to: Some(NodeId(2)) };
+    TakeSnapshot => TakeSnapshot {};
     RaftMessage => RaftMessage {
         cluster: Some(ClusterId(0xC1)), from: NodeId(1), to: NodeId(2), kind: RaftMessageKind::Append,
     }, RaftMessage {
@@ -282,12 +286,13 @@ samples! {
         snapshot: "00000000000000000077.mdb".to_owned(), offset_bytes: 1 << 20, checksum: 0xC5C5_0001,
     }, RaftMessageKind::SnapshotEnd {
         snapshot: "00000000000000000077.mdb".to_owned(), checksum: 0xC5C5_0002,
-    }, RaftMessageKind::Standing, RaftMessageKind::Elect;
+    }, RaftMessageKind::Standing, RaftMessageKind::Elect { again: true };
 }
 
 // The master's replies
 samples! {
     RaftAnswer => RaftAnswer {};
+    SnapshotTaken => SnapshotTaken { log_index: 77 };
     Done => Done {};
     Entry => entry(), Entry { attr: attr(), target: None };
     Listing => Listing {

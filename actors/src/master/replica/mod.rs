@@ -6,6 +6,7 @@
 //! - [`state`]: the namespace as openraft's state machine; snapshots.
 //! - [`trust`]: whether the state on disk can be believed, or is made again from snapshot and log.
 //! - [`network`], [`receive`]: messages between masters, out and in.
+//! - [`change`]: changes of the group by operators.
 //! - [`group`]: how a master joins its group, and when it may vote.
 //! - [`barrier`]: when a leader may answer a read from its own state.
 //!
@@ -17,6 +18,7 @@
 //! - Commands that wait together travel in one entry, at most [`BATCH_MAX`]; [`ENTRIES_IN_FLIGHT`] entries at a time.
 
 mod barrier;
+mod change;
 #[cfg(test)]
 mod golden;
 mod group;
@@ -82,7 +84,9 @@ const ELECTION_MIN_MS: u64 = 350;
 const ELECTION_MAX_MS: u64 = 600;
 /// For asking a majority whether this master still leads.
 const CONFIRM_DEADLINE: Duration = Duration::from_millis(500);
-/// For having another master elected before a stop.
+/// For one election among masters that answer.
+const ELECTED_IN: Duration = Duration::from_millis(100);
+/// For having another master elected.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(2);
 /// For a new leader's first own command.
 const FORMAT_AGAIN: Duration = Duration::from_millis(100);
@@ -563,39 +567,42 @@ impl ReplicaPort {
     }
 
     /// A leader that is about to stop has another master elected first.
-    ///
-    /// Everybody who hears a leader has promised not to vote for a while. Whoever stands for election is free of that, so all
-    /// others stand at this leader's word; of two in one term, the vote of openraft's order that is higher wins: the one with
-    /// the highest id that has everything, which is told last.
-    pub async fn hand_over(&self) {
+    pub async fn retire(&self) {
         if !self.is_leader() || self.sole_leader.load(Ordering::Acquire) {
             return;
         }
-        // Its lease ends here: what another leader acknowledges is read nowhere else.
-        self.handing_over.store(true, Ordering::Release);
-        let handed = timeout(HAND_OVER_DEADLINE, async {
-            let heir = self.heir().await;
-            let (last, first): (Vec<_>, Vec<_>) = self.others().into_iter().partition(|(id, _)| *id == heir);
-            let told = futures::future::join_all(first.iter().map(|(_, way)| way.elect()));
-            for error in told.await.into_iter().filter_map(Result::err) {
-                tracing::debug!(%error, "a master was not told that this one stops");
-            }
-            for (_, way) in last {
-                way.elect().await?;
-            }
-            let mut metrics = self.raft.server_metrics();
-            let led = metrics.wait_for(|now| now.current_leader.is_some_and(|leader| leader != self.id.0));
-            led.await.map(|_| heir).map_err(fatal)
-        });
-        match handed.await {
-            Ok(Ok(heir)) => tracing::info!("handed over to master {heir}"),
-            Ok(Err(error)) => tracing::warn!("nobody was handed over to: {error}"),
-            Err(_) => tracing::warn!("nobody was handed over to in time; the others will elect a leader"),
+        match self.hand_over(None).await {
+            Ok(heir) => tracing::info!("handed over to master {heir}"),
+            Err(error) => tracing::warn!("nobody was handed over to: {error}"),
         }
     }
 
-    /// The other voter with the highest id of those that have everything this leader has.
-    async fn heir(&self) -> NodeId {
+    /// Everybody who hears a leader has promised not to vote for a while. Whoever stands for election is free of that, so
+    /// all others stand at this leader's word, the heir last; and once more, if one of them has the higher vote in the same
+    /// term.
+    async fn elect_another(&self, to: Option<NodeId>) -> Result<NodeId> {
+        let heir = self.heir(to).await;
+        let (last, first): (Vec<_>, Vec<_>) = self.others().into_iter().partition(|(id, _)| *id == heir);
+        let told = futures::future::join_all(first.iter().map(|(_, way)| way.elect(false)));
+        for error in told.await.into_iter().filter_map(Result::err) {
+            tracing::debug!(%error, "a master was not told that this one leads no more");
+        }
+        let mut metrics = self.raft.server_metrics();
+        let mut again = false;
+        loop {
+            for (_, way) in &last {
+                way.elect(again).await?;
+            }
+            let led = metrics.wait_for(|now| now.current_leader == Some(heir.0));
+            if let Ok(led) = timeout(ELECTED_IN, led).await {
+                return led.map(|_| heir).map_err(fatal);
+            }
+            again = true;
+        }
+    }
+
+    /// The voter that is asked for, or the one with the highest id, once it has everything this leader has.
+    async fn heir(&self, to: Option<NodeId>) -> NodeId {
         let mut metrics = self.raft.metrics();
         loop {
             {
@@ -603,6 +610,7 @@ impl ReplicaPort {
                 let voters: Vec<u64> = now.membership_config.membership().voter_ids().collect();
                 let has_all = |(id, matched): &(&u64, &Option<LogId>)| {
                     **id != self.id.0
+                        && to.is_none_or(|to| to.0 == **id)
                         && voters.contains(id)
                         && matched.map(|log_id| log_id.index) == now.last_log_index
                 };

@@ -139,8 +139,8 @@ impl Way {
     }
 
     /// Has that master stand for election, on the word of its leader.
-    pub async fn elect(&self) -> Asked<()> {
-        let kind = RaftMessageKind::Elect;
+    pub async fn elect(&self, again: bool) -> Asked<()> {
+        let kind = RaftMessageKind::Elect { again };
         let asked = self.ask(&self.connections.proxy, kind, Bytes::new(), STANDING_DEADLINE);
         asked.await.map(|_| ())
     }

@@ -101,8 +101,10 @@ impl ReplicaPort {
                 Ok(encoded(&installed.map_err(fatal)?))
             }
             RaftMessageKind::Standing => Ok(encoded(&self.standing().await)),
-            RaftMessageKind::Elect => {
-                if self.raft.current_leader().await != Some(from.0) {
+            RaftMessageKind::Elect { again } => {
+                // Who has stood already has no leader.
+                let leader = self.raft.current_leader().await;
+                if leader != Some(from.0) && !(again && leader.is_none()) {
                     return Err(Error::new(
                         ErrorKind::Busy,
                         format!("master {from} does not lead, and cannot hand over"),
