@@ -203,14 +203,19 @@ impl Handler<Flush> for Replica {
         self.in_flight += 1;
         let raft = self.raft.clone();
         let writing = async move {
-            match raft.client_write(Batch(commands)).await {
+            let written = tokio::select! {
+                written = raft.client_write(Batch(commands)) => written.map_err(refused),
+                // What becomes of the entry is the next leader's to say. Whoever asks it again, under the same sequence,
+                // learns that.
+                leader = deposed(&raft) => Err(Error::not_leader(leader)),
+            };
+            match written {
                 Ok(written) => {
                     for (reply, result) in replies.into_iter().zip(written.data.0) {
                         let _ = reply.send(Ok(result));
                     }
                 }
                 Err(error) => {
-                    let error = refused(error);
                     replies
                         .into_iter()
                         .for_each(|reply| drop(reply.send(Err(error.clone()))));
@@ -224,6 +229,17 @@ impl Handler<Flush> for Replica {
             }
         }));
     }
+}
+
+/// Returns when this master does not lead, or leads again since; with the address of who leads, if that is known.
+async fn deposed(raft: &Raft) -> Option<String> {
+    let mut metrics = raft.server_metrics();
+    let vote = metrics.borrow().vote;
+    let changed = metrics.wait_for(|now| now.state != ServerState::Leader || now.vote != vote);
+    let now = changed.await.ok()?;
+    let leader = now.current_leader.filter(|leader| *leader != now.id)?;
+    let node = now.membership_config.membership().get_node(&leader)?;
+    Some(node.addr.clone())
 }
 
 fn refused(error: RaftError<u64, ClientWriteError<u64, BasicNode>>) -> Error {
@@ -593,12 +609,18 @@ impl ReplicaPort {
             for (_, way) in &last {
                 way.elect(again).await?;
             }
-            let led = metrics.wait_for(|now| now.current_leader == Some(heir.0));
-            if let Ok(led) = timeout(ELECTED_IN, led).await {
-                return led.map(|_| heir).map_err(fatal);
+            let led = metrics.wait_for(|now| now.current_leader.is_some_and(|leader| leader != self.id.0));
+            match timeout(ELECTED_IN, led).await {
+                Ok(Ok(now)) => match now.current_leader.map(NodeId) {
+                    Some(leader) if to.is_none_or(|to| to == leader) => return Ok(leader),
+                    // It knows better how to hand over to whom was asked for.
+                    _ => break,
+                },
+                Ok(Err(error)) => return Err(fatal(error)),
+                Err(_) => again = true,
             }
-            again = true;
         }
+        Err(self.not_leader())
     }
 
     /// The voter that is asked for, or the one with the highest id, once it has everything this leader has.

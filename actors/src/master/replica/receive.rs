@@ -104,7 +104,11 @@ impl ReplicaPort {
             RaftMessageKind::Elect { again } => {
                 // Who has stood already has no leader.
                 let leader = self.raft.current_leader().await;
-                if leader != Some(from.0) && !(again && leader.is_none()) {
+                if again && leader.is_some_and(|leader| leader != from.0) {
+                    // That did it, and the sender has not heard of it yet.
+                    return Ok(Bytes::new());
+                }
+                if leader != Some(from.0) && !again {
                     return Err(Error::new(
                         ErrorKind::Busy,
                         format!("master {from} does not lead, and cannot hand over"),
