@@ -78,8 +78,8 @@ const MEASURE_EVERY: Duration = Duration::from_millis(500);
 const SNAPSHOT_EVERY_ENTRIES: u64 = 100_000;
 const LOG_KEPT_ENTRIES: u64 = 10_000;
 
-const HEARTBEAT_MS: u64 = 150;
-const ELECTION_MIN_MS: u64 = 350;
+const HEARTBEAT_MS: u64 = 100;
+const ELECTION_MIN_MS: u64 = 200;
 /// Also how long those who hear a leader vote for nobody else.
 const ELECTION_MAX_MS: u64 = 600;
 /// For asking a majority whether this master still leads.
