@@ -9,13 +9,13 @@ use crate::Bench;
 use crate::node::Node;
 use crate::report::{Report, Row, Target};
 
-fn number(value: &Value, field: &str) -> Result<f64> {
+pub fn number(value: &Value, field: &str) -> Result<f64> {
     value[field]
         .as_f64()
         .with_context(|| format!("no number {field} in {value}"))
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str> {
+pub fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str> {
     value[field]
         .as_str()
         .with_context(|| format!("no text {field} in {value}"))

@@ -9,6 +9,7 @@
 
 mod commands;
 mod load;
+mod masters;
 mod million;
 mod node;
 mod report;
@@ -22,8 +23,8 @@ use node::Programs;
 use report::Report;
 
 /// What can be run, in this order.
-const PARTS: [&str; 8] = [
-    "memory", "steps", "meta", "data", "small", "fuse", "load", "million",
+const PARTS: [&str; 9] = [
+    "memory", "steps", "meta", "masters", "data", "small", "fuse", "load", "million",
 ];
 
 struct Options {
@@ -67,6 +68,7 @@ fn main() -> Result<()> {
             "memory" => commands::memory(&bench, &mut report)?,
             "steps" => steps::run(&bench, &mut report)?,
             "meta" => commands::meta(&bench, &mut report)?,
+            "masters" => masters::run(&bench, &mut report)?,
             "data" => commands::data(&bench, &mut report)?,
             "small" => commands::small(&bench, &mut report)?,
             "fuse" => commands::fuse(&bench, &mut report)?,

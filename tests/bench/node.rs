@@ -99,8 +99,13 @@ impl Programs {
 
     /// Runs `cv`; its answers, an object a line.
     pub fn cv(&self, node: &Node, args: &[&str]) -> Result<Vec<Value>> {
+        self.cv_at(node.master()?, args)
+    }
+
+    /// The same with these masters.
+    pub fn cv_at(&self, masters: &str, args: &[&str]) -> Result<Vec<Value>> {
         let output = Command::new(&self.cv)
-            .args(["--master", node.master()?, "--json"])
+            .args(["--master", masters, "--json"])
             .args(args)
             .stderr(Stdio::inherit())
             .output()?;

@@ -1,0 +1,118 @@
+//! The same metadata operations on one master and on a group of three, each a process of its own on this machine.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+
+use anyhow::{Context, Result};
+
+use crate::Bench;
+use crate::commands::{number, text};
+use crate::node::Node;
+use crate::report::{Report, Row, Target};
+
+pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+    let one = measure(bench, 1)?;
+    let three = measure(bench, 3)?;
+    for ((op, clients), rate) in &three {
+        let alone = one.get(&(op.clone(), *clients)).context("measured on one, too")?;
+        let what = format!("{op}, {clients} clients, 3 masters");
+        let row =
+            Row::new("masters", what, *rate, "/s").beside(format!("1 master, {alone:.0}/s"), rate / alone);
+        report.add(match (op.as_str(), clients) {
+            ("create", 40) => row.target(Target::RatioAtLeast(0.4)),
+            // One answers from its own state, however many there are.
+            ("stat", _) => row.target(Target::RatioAtLeast(0.9)),
+            _ => row,
+        });
+    }
+    Ok(())
+}
+
+/// Operations a second, by name and number of clients.
+fn measure(bench: &Bench, masters: usize) -> Result<BTreeMap<(String, u64), f64>> {
+    let group = Group::start(bench, masters)?;
+    let worker_dir = bench.scratch.path().join(format!("masters-{masters}-worker"));
+    let worker = bench.programs.node(
+        "worker",
+        &[
+            "--data-dir",
+            &worker_dir.to_string_lossy(),
+            "--master",
+            &group.addresses,
+            "--worker-listen",
+            "127.0.0.1:0",
+        ],
+    )?;
+    let files = bench.count(20_000).to_string();
+    let local = bench.scratch.path().to_string_lossy();
+    let words = ["bench", "meta", "--files", &files, "--local", &local];
+    let answers = bench.programs.cv_at(&group.addresses, &words)?;
+    worker.stop()?;
+    group.masters.into_iter().try_for_each(Node::stop)?;
+    let mut rates = BTreeMap::new();
+    for answer in &answers {
+        if let Some(clients) = answer["clients"].as_u64() {
+            let key = (text(answer, "op")?.to_owned(), clients);
+            rates.insert(key, number(answer, "per_second")?);
+        }
+    }
+    Ok(rates)
+}
+
+struct Group {
+    masters: Vec<Node>,
+    /// As `--master` takes them.
+    addresses: String,
+}
+
+impl Group {
+    fn start(bench: &Bench, count: usize) -> Result<Group> {
+        // Held until all are picked, so that no two are the same.
+        let free: Vec<_> = (0..count)
+            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .collect::<Result<_, _>>()?;
+        let addresses: Vec<String> = free
+            .iter()
+            .map(|port| Ok(port.local_addr()?.to_string()))
+            .collect::<Result<_>>()?;
+        drop(free);
+        let peers: Vec<String> = (addresses.iter().enumerate())
+            .map(|(number, address)| format!("{}={address}", number + 1))
+            .collect();
+        let peers = peers.join(",");
+        let start = |number: usize| {
+            let directory = bench
+                .scratch
+                .path()
+                .join(format!("masters-{count}-{}", number + 1));
+            let (id, directory) = ((number + 1).to_string(), directory.display().to_string());
+            let listen = &addresses[number];
+            let args = [
+                "--id",
+                &id,
+                "--listen",
+                listen,
+                "--peers",
+                &peers,
+                "--data-dir",
+                &directory,
+            ];
+            bench.programs.node("master", &args)
+        };
+        // None is ready before there is a majority.
+        let masters = std::thread::scope(|scope| {
+            let start = &start;
+            let starting: Vec<_> = (0..count)
+                .map(|number| scope.spawn(move || start(number)))
+                .collect();
+            let started = starting
+                .into_iter()
+                .map(|master| master.join().expect("no panic"));
+            started.collect::<Result<Vec<Node>>>()
+        })?;
+        Ok(Group {
+            masters,
+            addresses: addresses.join(","),
+        })
+    }
+}
