@@ -37,6 +37,8 @@ pub struct Barrier {
 #[derive(Default)]
 struct State {
     until: Option<Instant>,
+    /// Rounds that began before this prove nothing any more: those who answered were released from their promise.
+    released: Option<Instant>,
     /// The one under way, and when it began.
     round: Option<(Instant, Round)>,
 }
@@ -67,12 +69,23 @@ impl Barrier {
             round.await?;
             let until = begun + LEASE;
             let mut state = self.state();
+            if state.released.is_some_and(|released| begun <= released) {
+                continue;
+            }
             state.until = state.until.max(Some(until));
             // One that began before this call says nothing of now once its lease is over.
             if begun >= came || clock.now() < until {
                 return Ok(());
             }
         }
+    }
+
+    /// The others were told that they may elect somebody else.
+    pub fn release(&self, now: Instant) {
+        let mut state = self.state();
+        state.released = Some(now);
+        state.until = None;
+        state.round = None;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,6 +1,7 @@
 //! Changes of the group, asked of its leader by operators.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use curvine_protocol::master::{AddMaster, RemoveMaster, SnapshotTaken, TakeSnapshot, TransferLeadership};
@@ -148,11 +149,12 @@ impl ReplicaPort {
     /// Has another master lead. It is in step before it is told.
     pub(super) async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId> {
         // Its lease ends here: what another leader acknowledges is read nowhere else.
-        self.handing_over
-            .store(true, std::sync::atomic::Ordering::Release);
+        self.handing_over.store(true, Ordering::Release);
+        self.barrier.release(self.ports.clock.now());
         let handed = timeout(super::HAND_OVER_DEADLINE, self.elect_another(to)).await;
-        self.handing_over
-            .store(false, std::sync::atomic::Ordering::Release);
+        // If it goes on to lead, it has to ask the others afresh.
+        self.barrier.release(self.ports.clock.now());
+        self.handing_over.store(false, Ordering::Release);
         handed.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorKind::Timeout,

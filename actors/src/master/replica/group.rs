@@ -13,7 +13,7 @@ use std::time::Duration;
 use curvine_protocol::{Error, ErrorKind, NodeId, Result};
 use futures::future::join_all;
 use openraft::BasicNode;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::fatal;
 use super::log::LogStore;
@@ -37,6 +37,11 @@ impl Franchise {
         self.0.load(Ordering::Acquire) == FULL
     }
 
+    /// Whether it is known if this master has lost what it had: it takes nothing in before.
+    pub fn is_decided(&self) -> bool {
+        self.0.load(Ordering::Acquire) != UNDECIDED
+    }
+
     fn set(&self, raft: &Raft, to: u8) {
         self.0.store(to, Ordering::Release);
         raft.runtime_config().elect(to == FULL);
@@ -52,6 +57,8 @@ pub struct Group {
     pub log: LogStore,
     pub franchise: Franchise,
     pub network: Network,
+    /// When what this master promised a leader before it was started is over. It stands for no election before.
+    pub promise_over: Instant,
 }
 
 impl Group {
@@ -70,7 +77,7 @@ impl Group {
             (false, true) => FULL,
             (false, false) => UNDECIDED,
         };
-        self.franchise.set(&self.raft, to);
+        self.franchise.0.store(to, Ordering::Release);
         Ok(())
     }
 
@@ -78,6 +85,13 @@ impl Group {
     pub async fn join(&self) -> Result<()> {
         if self.members.len() == 1 && !self.franchise.is_full() {
             self.make().await?;
+        }
+        if self.franchise.is_full() {
+            let membership = self.raft.metrics().borrow().membership_config.clone();
+            if !membership.membership().voter_ids().eq([self.me.0]) {
+                sleep_until(self.promise_over).await;
+            }
+            self.franchise.set(&self.raft, FULL);
         }
         let others = self.others();
         let mut said = Instant::now();

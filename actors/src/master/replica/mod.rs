@@ -388,6 +388,8 @@ impl ReplicaPort {
         .await
         .map_err(fatal)?;
         let has_voted = raft.is_initialized().await.map_err(fatal)?;
+        let now = ports.clock.now();
+        let promise_over = if has_voted { now + PROMISE } else { now };
         let franchise = Franchise::default();
         let group = Group {
             me: id,
@@ -398,6 +400,7 @@ impl ReplicaPort {
             log: log.clone(),
             franchise: franchise.clone(),
             network: network.clone(),
+            promise_over,
         };
         group.begin().await?;
         let sole_leader = Arc::new(AtomicBool::new(false));
@@ -409,7 +412,6 @@ impl ReplicaPort {
             in_flight: 0,
             full: None,
         };
-        let now = ports.clock.now();
         let (lead, leading) = watch::channel(None);
         let port = ReplicaPort {
             id,
@@ -421,7 +423,7 @@ impl ReplicaPort {
             ports: ports.clone(),
             receiver: ports.offload("raft-receive"),
             franchise,
-            votes_from: Arc::new(Mutex::new(if has_voted { now + PROMISE } else { now })),
+            votes_from: Arc::new(Mutex::new(promise_over)),
             barrier: Arc::default(),
             sole_leader,
             leading,

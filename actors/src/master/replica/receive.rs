@@ -59,6 +59,16 @@ impl ReplicaPort {
     async fn heard(&self, message: RaftMessage, body: Bytes) -> Result<Bytes> {
         let RaftMessage { from, kind, .. } = message;
         match kind {
+            RaftMessageKind::Append | RaftMessageKind::SnapshotEnd { .. } if !self.franchise.is_decided() => {
+                // With a first entry it would look like one that never lost any.
+                Err(Error::new(
+                    ErrorKind::Busy,
+                    format!(
+                        "master {} has only just started and asks its group how it stands",
+                        self.id
+                    ),
+                ))
+            }
             RaftMessageKind::Append => {
                 let appended = self.raft.append_entries(decode(&body)?).await;
                 Ok(encoded(&appended.map_err(fatal)?))
