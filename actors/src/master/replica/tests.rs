@@ -13,6 +13,7 @@ use curvine_protocol::{
     Call, CallContext, ClientId, ClusterId, CurvinePath, ErrorKind, Node, NodeId, Result,
 };
 use futures::future::BoxFuture;
+use openraft::{BasicNode, RaftMetrics};
 
 use super::{Members, OpenState, ReplicaPort};
 use crate::kit::listener::{Bound, Limits, Serving, bind};
@@ -203,6 +204,35 @@ impl Master {
         applied.last.map_or(0, |last| last.index)
     }
 
+    /// Takes a snapshot; says up to which entry.
+    async fn snapshot(&self) -> u64 {
+        let upto = self.applied_index();
+        let raft = &self.replica.raft;
+        raft.trigger().snapshot().await.expect("it runs");
+        let taken =
+            |metrics: &RaftMetrics<u64, BasicNode>| metrics.snapshot.is_some_and(|last| last.index >= upto);
+        let waiting = raft.wait(Some(Duration::from_secs(20)));
+        waiting
+            .metrics(taken, "the snapshot is taken")
+            .await
+            .expect("in time");
+        upto
+    }
+
+    /// The same; and what is in the snapshot is nowhere else from then on.
+    async fn snapshot_alone(&self) {
+        let upto = self.snapshot().await;
+        let raft = &self.replica.raft;
+        raft.trigger().purge_log(upto).await.expect("it runs");
+        let purged =
+            |metrics: &RaftMetrics<u64, BasicNode>| metrics.purged.is_some_and(|purged| purged.index >= upto);
+        let waiting = raft.wait(Some(Duration::from_secs(20)));
+        waiting
+            .metrics(purged, "the log is purged")
+            .await
+            .expect("in time");
+    }
+
     fn has(&self, name: &str) -> Result<bool> {
         match self.store.lookup(&node(name), false) {
             Ok(_) => Ok(true),
@@ -260,36 +290,7 @@ async fn a_state_that_cannot_be_trusted_is_made_again_from_snapshot_and_log() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let master = start(scratch.path()).await;
     master.make_dirs("before", 20).await;
-    let upto = master.applied_index();
-    master.replica.raft.trigger().snapshot().await.expect("it runs");
-    master
-        .replica
-        .raft
-        .wait(Some(std::time::Duration::from_secs(20)))
-        .metrics(
-            |metrics| metrics.snapshot.is_some_and(|last| last.index >= upto),
-            "the snapshot is taken",
-        )
-        .await
-        .expect("in time");
-    // What is in the snapshot is nowhere else from now on.
-    master
-        .replica
-        .raft
-        .trigger()
-        .purge_log(upto)
-        .await
-        .expect("it runs");
-    master
-        .replica
-        .raft
-        .wait(Some(std::time::Duration::from_secs(20)))
-        .metrics(
-            |metrics| metrics.purged.is_some_and(|purged| purged.index >= upto),
-            "the log is purged",
-        )
-        .await
-        .expect("in time");
+    master.snapshot_alone().await;
     master.make_dirs("after", 20).await;
 
     // What a power cut leaves: log and snapshot, which are synced, and a torn state that says it was in use elsewhere.
@@ -322,18 +323,7 @@ async fn a_snapshot_that_a_crash_interrupts_is_as_if_it_never_began() {
     std::fs::write(scratch.path().join("snapshots/current.new"), "half a mark").expect("room");
     let master = start(scratch.path()).await;
     master.make_dirs("d", 5).await;
-    let upto = master.applied_index();
-    master.replica.raft.trigger().snapshot().await.expect("it runs");
-    master
-        .replica
-        .raft
-        .wait(Some(std::time::Duration::from_secs(20)))
-        .metrics(
-            |metrics| metrics.snapshot.is_some_and(|last| last.index >= upto),
-            "the snapshot is taken",
-        )
-        .await
-        .expect("in time");
+    let upto = master.snapshot().await;
     let mut names: Vec<_> = std::fs::read_dir(scratch.path().join("snapshots"))
         .expect("readable")
         .flatten()
@@ -353,15 +343,7 @@ async fn a_master_without_a_log_catches_up_by_snapshot_and_votes_for_nobody_befo
     several.stop(wiped).await;
 
     // What it lacks is in the leader's snapshot only.
-    let upto = several.master(leader).applied_index();
-    let raft = several.master(leader).replica.raft.clone();
-    let waiting = raft.wait(Some(Duration::from_secs(20)));
-    raft.trigger().snapshot().await.expect("it runs");
-    let taken = waiting.metrics(|m| m.snapshot.is_some_and(|last| last.index >= upto), "taken");
-    taken.await.expect("in time");
-    raft.trigger().purge_log(upto).await.expect("it runs");
-    let purged = waiting.metrics(|m| m.purged.is_some_and(|last| last.index >= upto), "purged");
-    purged.await.expect("in time");
+    several.master(leader).snapshot_alone().await;
     several.master(leader).make_dirs("after", 50).await;
 
     several.start_again(wiped, false).await;
