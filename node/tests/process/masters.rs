@@ -25,16 +25,11 @@ struct Masters {
 impl Masters {
     /// They have addresses, and none runs.
     fn named(count: usize) -> Masters {
-        // Kept until all are picked, so that no two are the same.
-        let free: Vec<_> = (0..count)
-            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"))
-            .collect();
-        let addresses = free
-            .iter()
-            .map(|port| port.local_addr().expect("bound").to_string());
         let mut masters = Masters {
             scratch: tempfile::tempdir().expect("a temporary directory"),
-            addresses: addresses.collect(),
+            addresses: (0..count)
+                .map(|_| format!("127.0.0.1:{}", lasting_port()))
+                .collect(),
             nodes: Vec::new(),
         };
         masters.nodes.resize_with(count, || None);

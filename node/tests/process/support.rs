@@ -195,6 +195,19 @@ pub fn refused(args: &[&str]) -> (Option<i32>, String) {
     (code, last)
 }
 
+/// A free port for one who comes back to it: below those that the system gives to whoever connects or asks for any.
+pub fn lasting_port() -> u16 {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 101;
+        let port = 20_000 + (number % 12_000) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("temporary paths are text")
 }

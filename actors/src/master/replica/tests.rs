@@ -52,8 +52,18 @@ impl Several {
     async fn start() -> Several {
         let ports = Ports::system();
         let mut bound = BTreeMap::new();
+        // Below those that the system gives to others while one of these is stopped.
+        let mut port = 20_000 + (ports.random.next_u64() % 12_000) as u16;
         for id in (1..=3).map(NodeId) {
-            bound.insert(id, bind("127.0.0.1:0", &ports).await.expect("a free port"));
+            bound.insert(
+                id,
+                loop {
+                    port = 20_000 + (port + 1) % 12_000;
+                    if let Ok(bound) = bind(&format!("127.0.0.1:{port}"), &ports).await {
+                        break bound;
+                    }
+                },
+            );
         }
         let mut several = Several {
             scratch: tempfile::tempdir().expect("a scratch directory"),
