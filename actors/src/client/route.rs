@@ -24,6 +24,8 @@ pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>
 const CALL_DEADLINE_MS: u32 = 30_000;
 /// Calls that take as long as a service far away: checks of mounts, walks of big trees, exports.
 const LONG_DEADLINE_MS: u32 = 3_600_000;
+/// Masters that a client keeps in mind.
+const MASTERS_MAX: usize = 32;
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// While masters elect a leader, this is what a client comes late by.
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
@@ -37,7 +39,8 @@ pub struct Router {
 
 struct Session {
     id: ClientId,
-    masters: Vec<(String, MasterRef)>,
+    /// Those that were named, and leaders that these named since.
+    masters: Mutex<Vec<(String, MasterRef)>>,
     leader: AtomicUsize,
     local_workers: LocalWorkers,
     /// Proxies by address; bulk data has connections of its own, apart from the masters'.
@@ -196,7 +199,7 @@ impl Router {
         let session = Session {
             host: host.map_or_else(OnceLock::new, OnceLock::from),
             id: ClientId(ports.random.next_u64() | 1),
-            masters,
+            masters: Mutex::new(masters),
             leader: AtomicUsize::new(0),
             local_workers,
             workers: Mutex::default(),
@@ -362,13 +365,17 @@ impl Session {
         // A reply that was lost takes a whole deadline: it is asked for again once at least.
         let mut tries_left = u32::from(!retry_for.is_zero());
         loop {
-            let at = self.leader.load(Ordering::Relaxed) % self.masters.len();
-            let port = &self.masters[at].1;
-            let echo = |other: usize, ask| Endpoint::<Echo>::ask(&*self.masters[other].1, ask);
+            let masters: Vec<MasterRef> = {
+                let known = locked(&self.masters);
+                known.iter().map(|(_, master)| master.clone()).collect()
+            };
+            let at = self.leader.load(Ordering::Relaxed) % masters.len();
+            let port = &masters[at];
+            let echo = |other: usize, ask| Endpoint::<Echo>::ask(&*masters[other], ask);
             let answer = tokio::select! {
                 answer = Endpoint::<C>::ask(&**port, Ask::new(call.clone(), context.clone())) => answer,
                 // The one that was asked hangs, or is cut off.
-                leader = another_leads(self.masters.len(), at, echo) => {
+                leader = another_leads(masters.len(), at, echo) => {
                     self.leader.store(leader, Ordering::Relaxed);
                     continue;
                 }
@@ -389,12 +396,34 @@ impl Session {
         }
     }
 
+    /// A master's place in the list, where it is put if it is new.
+    fn place_of(&self, address: &str) -> Option<usize> {
+        let known = |masters: &[(String, MasterRef)]| masters.iter().position(|(known, _)| known == address);
+        {
+            let masters = locked(&self.masters);
+            if let Some(place) = known(&masters) {
+                return Some(place);
+            }
+            if masters.len() >= MASTERS_MAX {
+                return None;
+            }
+        }
+        let (start, ports) = (address.to_owned(), self.ports.clone());
+        let master = self
+            .host()
+            .ok()?
+            .run(move || Arc::new(Peer::start(start, &ports)) as MasterRef);
+        let master = master.ok()?;
+        let mut masters = locked(&self.masters);
+        Some(known(&masters).unwrap_or_else(|| {
+            masters.push((address.to_owned(), master));
+            masters.len() - 1
+        }))
+    }
+
     /// Where to try next.
     fn follow(&self, at: usize, error: &Error) {
-        let named = error
-            .leader
-            .as_ref()
-            .and_then(|leader| self.masters.iter().position(|(address, _)| address == leader));
+        let named = error.leader.as_ref().and_then(|leader| self.place_of(leader));
         match (named, error.kind) {
             (Some(named), _) => self.leader.store(named, Ordering::Relaxed),
             (None, ErrorKind::Overloaded | ErrorKind::BlockUnavailable) => {}

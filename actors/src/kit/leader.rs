@@ -3,11 +3,11 @@
 //! For callers whose calls may be repeated as they are: a worker's registration, heartbeats and reports, and what it
 //! asks about files. Clients, whose mutations carry sequences, have retries of their own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use actix::Addr;
+use actix::{Addr, Arbiter, ArbiterHandle};
 use curvine_protocol::error::Retry;
 use curvine_protocol::master::Echo;
 use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result};
@@ -21,6 +21,8 @@ use super::ports::Ports;
 
 /// Attempts before the last error is the answer.
 const ATTEMPTS_MAX: usize = 6;
+/// Masters kept in mind.
+const MASTERS_MAX: usize = 32;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A master that has not answered for this long may hang: whether another one leads is asked then, and again and again.
@@ -54,10 +56,16 @@ pub async fn another_leads(
     }
 }
 
+/// By address.
+type Masters = Vec<(String, Addr<Peer>)>;
+
 /// The port. Cheap to clone; all clones share what they learnt.
 #[derive(Clone)]
 pub struct LeaderPort {
-    masters: Arc<Vec<(String, Addr<Peer>)>>,
+    /// Those that were named, and leaders that these named since.
+    masters: Arc<Mutex<Masters>>,
+    arbiter: ArbiterHandle,
+    ports: Ports,
     /// Index of the master that led last.
     leader: Arc<AtomicUsize>,
 }
@@ -79,19 +87,38 @@ impl LeaderPort {
             .map(|address| (address.clone(), Peer::start(address.clone(), ports)))
             .collect();
         Ok(LeaderPort {
-            masters: Arc::new(masters),
+            masters: Arc::new(Mutex::new(masters)),
+            arbiter: Arbiter::current(),
+            ports: ports.clone(),
             leader: Arc::default(),
         })
+    }
+
+    fn masters(&self) -> MutexGuard<'_, Masters> {
+        self.masters.lock().expect("nobody panics while it holds this")
+    }
+
+    /// A master's place in the list, where it is put if it is new.
+    fn place_of(&self, address: &str) -> Option<usize> {
+        let mut masters = self.masters();
+        let known = masters.iter().position(|(known, _)| known == address);
+        if known.is_none() && masters.len() < MASTERS_MAX {
+            let master = Peer::start_in(&self.arbiter, address.to_owned(), &self.ports);
+            masters.push((address.to_owned(), master));
+            return Some(masters.len() - 1);
+        }
+        known
     }
 
     async fn ask_leader<C: Call>(self, ask: Ask<C>) -> Result<Answer<C>> {
         let mut attempt = 0;
         loop {
-            let at = self.leader.load(Ordering::Relaxed) % self.masters.len();
-            let echo = |other: usize, ask| Endpoint::<Echo>::ask(&self.masters[other].1, ask);
+            let masters: Vec<Addr<Peer>> = self.masters().iter().map(|(_, master)| master.clone()).collect();
+            let at = self.leader.load(Ordering::Relaxed) % masters.len();
+            let echo = |other: usize, ask| Endpoint::<Echo>::ask(&masters[other], ask);
             let answer = tokio::select! {
-                answer = Endpoint::<C>::ask(&self.masters[at].1, ask.clone()) => answer,
-                leader = another_leads(self.masters.len(), at, echo) => {
+                answer = Endpoint::<C>::ask(&masters[at], ask.clone()) => answer,
+                leader = another_leads(masters.len(), at, echo) => {
                     self.leader.store(leader, Ordering::Relaxed);
                     continue;
                 }
@@ -104,10 +131,7 @@ impl LeaderPort {
             if error.kind.retry() != Retry::Elsewhere || attempt >= ATTEMPTS_MAX {
                 return Err(error);
             }
-            let named = error
-                .leader
-                .as_ref()
-                .and_then(|leader| self.masters.iter().position(|(address, _)| address == leader));
+            let named = error.leader.as_ref().and_then(|leader| self.place_of(leader));
             self.leader.store(named.unwrap_or(at + 1), Ordering::Relaxed);
             if named.is_none() {
                 tokio::time::sleep(PAUSE).await;

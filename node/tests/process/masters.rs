@@ -311,11 +311,20 @@ fn files_are_written_and_read_over_the_death_of_a_leader() {
     run(async {
         let mut masters = Masters::start(3);
         let worker = masters.scratch.path().join("worker");
+        // Whoever follows is named alone: it says who leads.
+        let follower = (leader(&masters.client().await).await + 1) % 3;
+        let one = &masters.addresses[follower..=follower];
+        let named = Client::connect(one.to_vec(), ClientOptions::default()).await;
+        let named = named.expect("it says who leads");
+        named
+            .make_dir(path("named"), 0o755, false)
+            .await
+            .expect("the leader makes it");
         let _worker = Node::start(&[
             "--role",
             "worker",
             "--master",
-            &masters.addresses.join(","),
+            &one[0],
             "--listen",
             "127.0.0.1:0",
             "--data-dir",
