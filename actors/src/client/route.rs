@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::ClientOptions;
-use crate::kit::leader::another_leads;
+use crate::kit::leader::{MASTERS_MAX, another_leads};
 use crate::kit::peer::Peer;
 use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
 
@@ -24,8 +24,6 @@ pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>
 const CALL_DEADLINE_MS: u32 = 30_000;
 /// Calls that take as long as a service far away: checks of mounts, walks of big trees, exports.
 const LONG_DEADLINE_MS: u32 = 3_600_000;
-/// Masters that a client keeps in mind.
-const MASTERS_MAX: usize = 32;
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// While masters elect a leader, this is what a client comes late by.
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
@@ -365,17 +363,15 @@ impl Session {
         // A reply that was lost takes a whole deadline: it is asked for again once at least.
         let mut tries_left = u32::from(!retry_for.is_zero());
         loop {
-            let masters: Vec<MasterRef> = {
-                let known = locked(&self.masters);
-                known.iter().map(|(_, master)| master.clone()).collect()
-            };
-            let at = self.leader.load(Ordering::Relaxed) % masters.len();
-            let port = &masters[at];
-            let echo = |other: usize, ask| Endpoint::<Echo>::ask(&*masters[other], ask);
+            let count = locked(&self.masters).len();
+            let at = self.leader.load(Ordering::Relaxed) % count;
+            let master = |place: usize| locked(&self.masters)[place].1.clone();
+            let port = master(at);
+            let echo = |other: usize, ask| Endpoint::<Echo>::ask(&*master(other), ask);
             let answer = tokio::select! {
-                answer = Endpoint::<C>::ask(&**port, Ask::new(call.clone(), context.clone())) => answer,
+                answer = Endpoint::<C>::ask(&*port, Ask::new(call.clone(), context.clone())) => answer,
                 // The one that was asked hangs, or is cut off.
-                leader = another_leads(masters.len(), at, echo) => {
+                leader = another_leads(count, at, echo) => {
                     self.leader.store(leader, Ordering::Relaxed);
                     continue;
                 }

@@ -21,8 +21,8 @@ use super::ports::Ports;
 
 /// Attempts before the last error is the answer.
 const ATTEMPTS_MAX: usize = 6;
-/// Masters kept in mind.
-const MASTERS_MAX: usize = 32;
+/// Masters that a caller keeps in mind.
+pub const MASTERS_MAX: usize = 32;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A master that has not answered for this long may hang: whether another one leads is asked then, and again and again.
@@ -113,12 +113,13 @@ impl LeaderPort {
     async fn ask_leader<C: Call>(self, ask: Ask<C>) -> Result<Answer<C>> {
         let mut attempt = 0;
         loop {
-            let masters: Vec<Addr<Peer>> = self.masters().iter().map(|(_, master)| master.clone()).collect();
-            let at = self.leader.load(Ordering::Relaxed) % masters.len();
-            let echo = |other: usize, ask| Endpoint::<Echo>::ask(&masters[other], ask);
+            let count = self.masters().len();
+            let at = self.leader.load(Ordering::Relaxed) % count;
+            let master = |place: usize| self.masters()[place].1.clone();
+            let echo = |other: usize, ask| Endpoint::<Echo>::ask(&master(other), ask);
             let answer = tokio::select! {
-                answer = Endpoint::<C>::ask(&masters[at], ask.clone()) => answer,
-                leader = another_leads(masters.len(), at, echo) => {
+                answer = Endpoint::<C>::ask(&master(at), ask.clone()) => answer,
+                leader = another_leads(count, at, echo) => {
                     self.leader.store(leader, Ordering::Relaxed);
                     continue;
                 }

@@ -62,13 +62,6 @@ pub struct Group {
 }
 
 impl Group {
-    fn others(&self) -> Vec<Way> {
-        let others = self.members.iter().filter(|(id, _)| **id != self.me.0);
-        others
-            .map(|(id, node)| self.network.way(NodeId(*id), &node.addr))
-            .collect()
-    }
-
     /// Before anybody is answered: what is known without asking.
     pub async fn begin(&self) -> Result<()> {
         let is_member = self.raft.is_initialized().await.map_err(fatal)?;
@@ -84,7 +77,7 @@ impl Group {
     /// Joins or makes the group. Ends when this master may vote.
     pub async fn join(&self) -> Result<()> {
         if self.members.len() == 1 && !self.franchise.is_full() {
-            self.make().await?;
+            self.make().await;
         }
         if self.franchise.is_full() {
             let membership = self.raft.metrics().borrow().membership_config.clone();
@@ -93,7 +86,7 @@ impl Group {
             }
             self.franchise.set(&self.raft, FULL);
         }
-        let others = self.others();
+        let others: Vec<Way> = self.network.others(&self.members).map(|(_, way)| way).collect();
         let mut said = Instant::now();
         while self.franchise.0.load(Ordering::Acquire) == UNDECIDED {
             self.goes_on().await?;
@@ -105,7 +98,7 @@ impl Group {
                 self.log.set_catching_up(true).await?;
                 self.franchise.set(&self.raft, CATCHING_UP);
             } else if standings.iter().all(Result::is_ok) {
-                self.make().await?;
+                self.make().await;
             } else {
                 if said.elapsed() >= SAY_EVERY {
                     said = Instant::now();
@@ -129,14 +122,13 @@ impl Group {
         self.raft.is_initialized().await.map_err(stopping).map(|_| ())
     }
 
-    async fn make(&self) -> Result<()> {
+    async fn make(&self) {
         let made = self.raft.initialize(self.members.clone()).await;
         if let Err(error) = made {
             // Entries of a leader may have come first: those name the group as well.
             tracing::debug!(%error, "the group is there already");
         }
         self.franchise.set(&self.raft, FULL);
-        Ok(())
     }
 
     /// Until this master has what its leader had when it was asked.

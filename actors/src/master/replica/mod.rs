@@ -46,6 +46,7 @@ use curvine_protocol::codec::encode;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, Result};
 use openraft::error::{ClientWriteError, Fatal, RaftError};
+use openraft::metrics::RaftServerMetrics;
 use openraft::{BasicNode, Config, ServerState, SnapshotPolicy};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
@@ -207,7 +208,7 @@ impl Handler<Flush> for Replica {
                 written = raft.client_write(Batch(commands)) => written.map_err(refused),
                 // What becomes of the entry is the next leader's to say. Whoever asks it again, under the same sequence,
                 // learns that.
-                leader = deposed(&raft) => Err(Error::not_leader(leader)),
+                error = deposed(&raft) => Err(error),
             };
             match written {
                 Ok(written) => {
@@ -231,15 +232,21 @@ impl Handler<Flush> for Replica {
     }
 }
 
-/// Returns when this master does not lead, or leads again since; with the address of who leads, if that is known.
-async fn deposed(raft: &Raft) -> Option<String> {
+/// Returns when this master does not lead, or leads again since; with the refusal of what it had under way.
+async fn deposed(raft: &Raft) -> Error {
     let mut metrics = raft.server_metrics();
     let vote = metrics.borrow().vote;
     let changed = metrics.wait_for(|now| now.state != ServerState::Leader || now.vote != vote);
-    let now = changed.await.ok()?;
-    let leader = now.current_leader.filter(|leader| *leader != now.id)?;
-    let node = now.membership_config.membership().get_node(&leader)?;
-    Some(node.addr.clone())
+    changed
+        .await
+        .map_or(Error::not_leader(None), |now| not_leader(&now))
+}
+
+/// A refusal that names whoever else leads, if that is known.
+fn not_leader(now: &RaftServerMetrics<u64, BasicNode>) -> Error {
+    let leader = now.current_leader.filter(|leader| *leader != now.id);
+    let node = leader.and_then(|leader| now.membership_config.membership().get_node(&leader));
+    Error::not_leader(node.map(|node| node.addr.clone()))
 }
 
 fn refused(error: RaftError<u64, ClientWriteError<u64, BasicNode>>) -> Error {
@@ -483,11 +490,7 @@ impl ReplicaPort {
     }
 
     fn not_leader(&self) -> Error {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let leader = metrics.current_leader.filter(|leader| *leader != self.id.0);
-        let nodes = metrics.membership_config.membership();
-        Error::not_leader(leader.and_then(|leader| Some(nodes.get_node(&leader)?.addr.clone())))
+        not_leader(&self.raft.server_metrics().borrow())
     }
 
     fn cluster(&self) -> Option<ClusterId> {
@@ -652,10 +655,7 @@ impl ReplicaPort {
 
     fn others(&self) -> Vec<(NodeId, Way)> {
         let membership = self.raft.metrics().borrow().membership_config.clone();
-        let others = membership.nodes().filter(|(id, _)| **id != self.id.0);
-        others
-            .map(|(id, node)| (NodeId(*id), self.network.way(NodeId(*id), &node.addr)))
-            .collect()
+        self.network.others(membership.nodes()).collect()
     }
 
     /// Stops taking part. Everything acknowledged is on disk already.

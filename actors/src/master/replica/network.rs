@@ -102,6 +102,17 @@ impl Network {
     }
 }
 
+impl Network {
+    /// The ways to all of these but this master.
+    pub fn others<'a>(
+        &self,
+        nodes: impl IntoIterator<Item = (&'a u64, &'a BasicNode)>,
+    ) -> impl Iterator<Item = (NodeId, Way)> {
+        let others = nodes.into_iter().filter(|(id, _)| **id != self.me.0);
+        others.map(|(id, node)| (NodeId(*id), self.way(NodeId(*id), &node.addr)))
+    }
+}
+
 impl Way {
     async fn ask(
         &self,

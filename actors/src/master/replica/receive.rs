@@ -92,8 +92,7 @@ impl ReplicaPort {
             RaftMessageKind::SnapshotEnd { snapshot, checksum } => {
                 let path = self.received(from, &snapshot)?;
                 let (vote, meta): (Vote, SnapshotMeta<u64, BasicNode>) = decode(&body)?;
-                let file = Arc::new(File::open(&path)?);
-                let sum = checksum_of(file.clone()).await?;
+                let sum = checksum_of(Arc::new(File::open(&path)?)).await?;
                 if sum != checksum {
                     let _ = std::fs::remove_file(&path);
                     return Err(Error::new(
@@ -155,7 +154,7 @@ impl ReplicaPort {
         let is_name =
             !snapshot.is_empty() && snapshot.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
         match is_name {
-            true => Ok(self.state.received(&format!("received.{from}.{snapshot}"))),
+            true => Ok(self.state.received(&format!("{from}.{snapshot}"))),
             false => Err(Error::new(
                 ErrorKind::Protocol,
                 "the name of a snapshot has other characters than letters, digits and dots",
@@ -197,7 +196,6 @@ pub(super) fn take_part(path: PathBuf, offset_bytes: u64, checksum: u32, part: &
     let take = || -> std::io::Result<u64> {
         let file = File::options()
             .create(true)
-            .append(false)
             .write(true)
             .truncate(false)
             .open(&path)?;
