@@ -10,7 +10,7 @@ use curvine_actors::client::{Client, ClientOptions, CreateOptions};
 use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
 use curvine_actors::master::namespace::actor::FileDefaults;
-use curvine_actors::master::replica::Members;
+use curvine_actors::master::replica::{LogLimits, Members, Proxies};
 use curvine_actors::master::services::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig};
 use curvine_actors::worker::{self, DataDir, WorkerConfig};
@@ -55,6 +55,7 @@ impl WorkerConnector for OneWorker {
 async fn in_process(directory: &Path, files: usize, report: &mut Report) -> Result<()> {
     let ports = Ports::system();
     let connector = Arc::new(OneWorker::default());
+    let arbiter = actix_rt::Arbiter::new();
     let config = MasterConfig {
         members: Members::alone(NodeId(1), "127.0.0.1:0"),
         directory: directory.join("master"),
@@ -62,9 +63,10 @@ async fn in_process(directory: &Path, files: usize, report: &mut Report) -> Resu
             block_bytes: 128 << 20,
             replicas: 1,
         },
-        connector: connector.clone(),
+        workers: connector.clone(),
+        masters: Arc::new(Proxies::in_arbiter(arbiter.handle(), &ports)),
+        log_limits: LogLimits::default(),
     };
-    let arbiter = actix_rt::Arbiter::new();
     let (done, started) = tokio::sync::oneshot::channel();
     let theirs = ports.clone();
     arbiter.spawn(async move {

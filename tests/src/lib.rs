@@ -7,6 +7,7 @@
 //! - [`directory`] and [`remote`]: a directory of this machine and a cluster, seen as what the model is.
 
 pub mod directory;
+pub mod history;
 pub mod model;
 pub mod process;
 pub mod random;

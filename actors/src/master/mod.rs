@@ -29,7 +29,7 @@ use self::blocks::BlockMap;
 use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
 use self::namespace::actor::{FileDefaults, Namespace, NamespacePort, OwnCommands};
-use self::replica::{Members, OpenState, ReplicaPort};
+use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort};
 use self::services::loader::Loader;
 use self::services::ufs_view::Mirror;
 use self::services::{Services, WorkerConnector, delete_blocks};
@@ -41,13 +41,15 @@ pub struct MasterConfig {
     /// Its own directory, locked by the caller: log, state and snapshots.
     pub directory: PathBuf,
     pub defaults: FileDefaults,
-    pub connector: Arc<dyn WorkerConnector>,
+    pub workers: Arc<dyn WorkerConnector>,
+    pub masters: Arc<dyn MasterConnector>,
+    pub log_limits: LogLimits,
 }
 
 /// A running master.
 pub struct MasterHandle {
     pub port: MasterRef,
-    replica: ReplicaPort,
+    pub replica: ReplicaPort,
 }
 
 impl MasterHandle {
@@ -87,7 +89,14 @@ pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> 
     };
     let state = OpenState::open(&config.directory)?;
     let store = state.store.clone();
-    let replica = ReplicaPort::start(&config.members, &config.directory, state, effects, ports).await?;
+    let me = config.members.me;
+    let replica = ReplicaConfig {
+        members: config.members,
+        directory: config.directory,
+        connector: config.masters,
+        limits: config.log_limits,
+    };
+    let replica = ReplicaPort::start(replica, state, effects, ports).await?;
     let consensus = Arc::new(replica.clone());
     let view: Arc<dyn NamespaceView> = Arc::new(store.clone());
     let propose = Arc::new(OwnCommands {
@@ -103,7 +112,6 @@ pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> 
         clock: ports.clock.clone(),
         defaults: config.defaults,
     });
-    let me = config.members.me;
     let group = replica.clone();
     let parts = Arc::new(services::Parts {
         node: me,
@@ -114,7 +122,7 @@ pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> 
         blocks,
         mirror,
         loader: Arc::new(Loader::default()),
-        connector: config.connector,
+        connector: config.workers,
         masters: Arc::new(move || {
             let group = group.clone();
             Box::pin(async move { group.masters().await })

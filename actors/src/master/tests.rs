@@ -11,7 +11,7 @@ use curvine_protocol::*;
 
 use super::contract::{Placement, UfsView};
 use super::namespace::actor::{FileDefaults, NamespacePort, Parts};
-use super::replica::{Members, OpenState, ReplicaPort};
+use super::replica::{LogLimits, Members, OpenState, Proxies, ReplicaConfig, ReplicaPort};
 use crate::kit::{Ports, call};
 
 /// No mounts, so nothing is asked.
@@ -63,15 +63,15 @@ async fn start(directory: &Path) -> Master {
     let ports = Ports::system();
     let state = OpenState::open(directory).expect("the state opens");
     let store = state.store.clone();
-    let replica = ReplicaPort::start(
-        &Members::alone(NodeId(1), "127.0.0.1:0"),
-        directory,
-        state,
-        Arc::new(|_| ()),
-        &ports,
-    )
-    .await
-    .expect("the master starts");
+    let config = ReplicaConfig {
+        members: Members::alone(NodeId(1), "127.0.0.1:0"),
+        directory: directory.to_owned(),
+        connector: Arc::new(Proxies::here(&ports)),
+        limits: LogLimits::default(),
+    };
+    let replica = ReplicaPort::start(config, state, Arc::new(|_| ()), &ports)
+        .await
+        .expect("the master starts");
     replica.joined().await.expect("the master leads");
     let parts = Parts {
         store,

@@ -9,7 +9,7 @@ use actix_rt::Arbiter;
 use curvine_actors::kit::listener::{Limits, Serving, bind};
 use curvine_actors::kit::{MasterRef, Ports};
 use curvine_actors::master::namespace::actor::FileDefaults;
-use curvine_actors::master::replica::Members;
+use curvine_actors::master::replica::{LogLimits, Members, Proxies};
 use curvine_actors::master::services::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig, MasterHandle};
 use curvine_conf::Config;
@@ -67,6 +67,7 @@ impl MasterRole {
                 addresses: peers,
             },
         };
+        let arbiter = Arbiter::new();
         let master = MasterConfig {
             members,
             directory: dir.path().to_owned(),
@@ -75,9 +76,10 @@ impl MasterRole {
                 replicas: u8::try_from(section.replicas)
                     .map_err(|_| Error::new(ErrorKind::Config, "`master.replicas` is at most 255"))?,
             },
-            connector: workers,
+            workers,
+            masters: Arc::new(Proxies::in_arbiter(arbiter.handle(), ports)),
+            log_limits: LogLimits::default(),
         };
-        let arbiter = Arbiter::new();
         let handle = start_in(&arbiter, master, ports.clone()).await?;
         let serving = bound.serve_master(handle.port.clone(), Limits::default());
         let cluster = handle.joined().await?;

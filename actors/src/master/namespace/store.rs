@@ -18,6 +18,7 @@
 
 use std::path::Path;
 
+use curvine_protocol::checksum::{crc32c, crc32c_combine};
 use curvine_protocol::codec::{decode, encode};
 use curvine_protocol::path::NAME_BYTES_MAX;
 use curvine_protocol::{
@@ -34,6 +35,9 @@ use super::records::{InodeBody, InodeRecord};
 const MAP_BYTES: usize = 1 << 40;
 /// What this version writes, and the newest it reads.
 const FORMAT: u32 = 1;
+
+/// Records are summed up in pieces of about this many bytes.
+const CHECKSUM_PIECE_BYTES: usize = 64 << 10;
 
 pub type Raw = Database<Bytes, Bytes>;
 
@@ -230,6 +234,24 @@ impl Dbs {
             }
         }
         Ok(())
+    }
+
+    /// CRC32C over every record of every database, in order, with their lengths.
+    pub fn checksum(&self, txn: &RoTxn) -> Result<u32> {
+        let (mut sum, mut piece) = (0, Vec::new());
+        for database in self.all() {
+            for record in database.iter(txn).map_err(broken)? {
+                let (key, value) = record.map_err(broken)?;
+                piece.extend_from_slice(&pair_key(key.len() as u64, value.len() as u64));
+                piece.extend_from_slice(key);
+                piece.extend_from_slice(value);
+                if piece.len() >= CHECKSUM_PIECE_BYTES {
+                    sum = crc32c_combine(sum, crc32c(&piece), piece.len() as u64);
+                    piece.clear();
+                }
+            }
+        }
+        Ok(crc32c_combine(sum, crc32c(&piece), piece.len() as u64))
     }
 
     pub fn inode(&self, txn: &RoTxn, inode: InodeId) -> Result<Option<InodeRecord>> {

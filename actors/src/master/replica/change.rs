@@ -9,8 +9,9 @@ use curvine_protocol::worker::Done;
 use curvine_protocol::{Call, Error, ErrorKind, NodeId, Result};
 use futures::future::BoxFuture;
 use openraft::{BasicNode, ChangeMembers};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::group::ASK_EVERY;
 use super::{ReplicaPort, fatal, refused};
 use crate::kit::{Answer, Ask, Endpoint};
 use crate::master::contract::Consensus;
@@ -65,22 +66,28 @@ impl ReplicaPort {
                 format!("{address} is the address of master {holder}"),
             ));
         }
-        let there = self.network.way(id, &address).standing().await;
-        there.map_err(|error| {
+        let way = self.network.way(id, &address);
+        way.standing().await.map_err(|error| {
             error.while_doing(format_args!(
                 "asking master {id} at {address}; start it first, with --id {id} and --peers that name it and the others"
             ))
         })?;
-        let learning = self.raft.add_learner(id.0, BasicNode::new(&address), true);
-        match timeout(CATCH_UP_DEADLINE, learning).await {
-            Ok(added) => added.map_err(refused)?,
-            Err(_) => {
-                return Err(Error::new(
-                    ErrorKind::Timeout,
-                    format!("master {id} is a learner and not in step yet; ask again later"),
-                ));
+        let learning = async {
+            let node = BasicNode::new(&address);
+            self.raft.add_learner(id.0, node, true).await.map_err(refused)?;
+            // It must know that it has everything before its vote counts: whose votes the group needs and does not get
+            // keeps it from electing the leader that would tell it.
+            while !way.standing().await.is_ok_and(|standing| standing.votes) {
+                sleep(ASK_EVERY).await;
             }
+            Ok(())
         };
+        timeout(CATCH_UP_DEADLINE, learning).await.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Timeout,
+                format!("master {id} is a learner and not in step yet; ask again later"),
+            ))
+        })?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id.0]));
         self.raft.change_membership(change, true).await.map_err(refused)?;
         tracing::info!("master {id} at {address} is a voter now");

@@ -117,6 +117,7 @@ fn every_message_between_masters_has_its_golden_bytes() {
         last_log: Some(77),
         applied: 76,
         leads: true,
+        votes: true,
     };
     golden.value("Standing, answered", &standing);
     golden.check(&file("masters.txt"));

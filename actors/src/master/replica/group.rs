@@ -20,7 +20,7 @@ use super::log::LogStore;
 use super::network::{Network, Way};
 use super::types::{Raft, Standing};
 
-const ASK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How often it is said what is waited for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 

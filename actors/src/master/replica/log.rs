@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::File;
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -290,8 +290,16 @@ impl LogStore {
         }
     }
 
+    /// The entries that are on disk, from an index on.
+    pub fn durable_from(&self, index: u64) -> Result<Vec<Entry>> {
+        let txn = self.env.read_txn().map_err(broken)?;
+        let first = index.to_be_bytes();
+        let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&first), Bound::Unbounded);
+        let found = self.entries.range(&txn, &bounds).map_err(broken)?;
+        found.map(|entry| decode(entry.map_err(broken)?.1)).collect()
+    }
+
     fn read<R: RangeBounds<u64>>(&self, range: &R) -> Result<Vec<Entry>> {
-        use std::ops::Bound;
         let key = |bound: Bound<&u64>| bound.map(|index| index.to_be_bytes());
         let (start, end) = (key(range.start_bound()), key(range.end_bound()));
         let bounds = (
@@ -389,8 +397,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.change_soon(move |log, txn| {
             log.unwritten().entries.split_off(&log_id.index);
             let from = log_id.index.to_be_bytes();
-            let bounds: (std::ops::Bound<&[u8]>, std::ops::Bound<&[u8]>) =
-                (std::ops::Bound::Included(&from), std::ops::Bound::Unbounded);
+            let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&from), Bound::Unbounded);
             log.entries.delete_range(txn, &bounds).map_err(broken).map(|_| ())
         })
         .await
@@ -400,8 +407,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.change_soon(move |log, txn| {
             let until = log_id.index.to_be_bytes();
-            let bounds: (std::ops::Bound<&[u8]>, std::ops::Bound<&[u8]>) =
-                (std::ops::Bound::Unbounded, std::ops::Bound::Included(&until));
+            let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Included(&until));
             log.entries.delete_range(txn, &bounds).map_err(broken)?;
             log.put_meta(txn, "purged", &log_id)
         })

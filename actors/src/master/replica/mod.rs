@@ -9,6 +9,7 @@
 //! - [`change`]: changes of the group by operators.
 //! - [`group`]: how a master joins its group, and when it may vote.
 //! - [`barrier`]: when a leader may answer a read from its own state.
+//! - [`inspect`]: what can be seen of one master from outside.
 //!
 //! Invariants:
 //! - A proposal is answered only after its entry is durable on a majority and applied here.
@@ -22,6 +23,7 @@ mod change;
 #[cfg(test)]
 mod golden;
 mod group;
+mod inspect;
 mod log;
 mod network;
 mod receive;
@@ -31,10 +33,12 @@ mod tests;
 mod trust;
 mod types;
 
+pub use inspect::{EntryId, Inspection, LoggedEntry};
+pub use network::{MasterConnector, MasterEndpoint, Proxies};
 pub use state::OpenState;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -75,10 +79,6 @@ const PROPOSE_DEADLINE: Duration = Duration::from_secs(20);
 const RESERVE_BYTES: u64 = 32 << 20;
 const RESERVE_PART: u64 = 20;
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
-/// Entries after which a snapshot is taken and the log before it dropped.
-const SNAPSHOT_EVERY_ENTRIES: u64 = 100_000;
-const LOG_KEPT_ENTRIES: u64 = 10_000;
-
 const HEARTBEAT_MS: u64 = 100;
 const ELECTION_MIN_MS: u64 = 200;
 /// Also how long those who hear a leader vote for nobody else.
@@ -269,6 +269,7 @@ pub struct ReplicaPort {
     id: NodeId,
     address: Addr<Replica>,
     raft: Raft,
+    log: LogStore,
     state: StateMachine,
     store: Store,
     network: Network,
@@ -303,6 +304,34 @@ impl Members {
             addresses: BTreeMap::from([(me, address.into())]),
         }
     }
+}
+
+/// How long the log gets.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLimits {
+    /// Entries after which a snapshot is taken and the log before it dropped.
+    pub snapshot_every_entries: u64,
+    /// Entries that are kept behind a snapshot: who is not further back than that catches up without one.
+    pub kept_entries: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        LogLimits {
+            snapshot_every_entries: 100_000,
+            kept_entries: 10_000,
+        }
+    }
+}
+
+/// What a Replica is started with.
+pub struct ReplicaConfig {
+    pub members: Members,
+    /// Log, state and snapshots are in it.
+    pub directory: PathBuf,
+    /// The way to the others.
+    pub connector: Arc<dyn MasterConnector>,
+    pub limits: LogLimits,
 }
 
 #[async_trait]
@@ -350,20 +379,25 @@ impl ReplicaPort {
     /// Opens the log in `directory/log`, recovers, and takes part in the group from then on, in the current arbiter. What
     /// other masters say is to be given to this port at once; [`Self::joined`] says when there is a group.
     pub async fn start(
-        members: &Members,
-        directory: &Path,
+        config: ReplicaConfig,
         state: OpenState,
         effects: EffectSink,
         ports: &Ports,
     ) -> Result<ReplicaPort> {
+        let ReplicaConfig {
+            members,
+            directory,
+            connector,
+            limits,
+        } = config;
         let id = members.me;
         let config = Config {
             cluster_name: "curvine".to_owned(),
             heartbeat_interval: HEARTBEAT_MS,
             election_timeout_min: ELECTION_MIN_MS,
             election_timeout_max: ELECTION_MAX_MS,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
-            max_in_snapshot_log_to_keep: LOG_KEPT_ENTRIES,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_every_entries),
+            max_in_snapshot_log_to_keep: limits.kept_entries,
             // It elects when it may: see `group`.
             enable_elect: false,
             ..Config::default()
@@ -384,7 +418,7 @@ impl ReplicaPort {
             let (cluster, store) = (cluster.clone(), store.clone());
             Arc::new(move || known_cluster(&cluster, &store))
         };
-        let network = Network::new(id, own_cluster, Arbiter::current(), ports);
+        let network = Network::new(id, own_cluster, connector, ports.offload("raft-send"));
         let raft = Raft::new(
             id.0,
             Arc::new(config),
@@ -413,8 +447,8 @@ impl ReplicaPort {
         let sole_leader = Arc::new(AtomicBool::new(false));
         let replica = Replica {
             raft: raft.clone(),
-            log,
-            directory: directory.to_owned(),
+            log: log.clone(),
+            directory,
             waiting: VecDeque::new(),
             in_flight: 0,
             full: None,
@@ -424,6 +458,7 @@ impl ReplicaPort {
             id,
             address: replica.start(),
             raft,
+            log,
             state,
             store,
             network,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::{Addr, ArbiterHandle};
+use actix::{Arbiter, ArbiterHandle};
 use bytes::Bytes;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::codec::{decode, encode};
@@ -28,7 +28,8 @@ use serde::de::DeserializeOwned;
 
 use super::types::{Standing, TypeConfig, Vote};
 use crate::kit::peer::Peer;
-use crate::kit::{Answer, Ask, Body, Endpoint, Ports};
+use crate::kit::ports::offloaded;
+use crate::kit::{Answer, Ask, Body, Endpoint, Offload, Ports};
 
 /// Most bytes of entries in one message, if there is more than one entry.
 const APPEND_BYTES_MAX: usize = 4 << 20;
@@ -44,20 +45,55 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Which cluster this master belongs to, as far as it knows.
 pub type OwnCluster = Arc<dyn Fn() -> Option<ClusterId> + Send + Sync>;
 
+/// Where messages to another master can be given.
+pub type MasterEndpoint = Arc<dyn Endpoint<RaftMessage>>;
+
+/// Makes the way to another master: asked once for each connection.
+pub trait MasterConnector: Send + Sync {
+    fn connect(&self, address: &str) -> MasterEndpoint;
+}
+
+/// Proxies in one arbiter.
+pub struct Proxies {
+    arbiter: ArbiterHandle,
+    ports: Ports,
+}
+
+impl Proxies {
+    pub fn in_arbiter(arbiter: ArbiterHandle, ports: &Ports) -> Self {
+        Proxies {
+            arbiter,
+            ports: ports.clone(),
+        }
+    }
+
+    /// In the current arbiter.
+    pub fn here(ports: &Ports) -> Self {
+        Self::in_arbiter(Arbiter::current(), ports)
+    }
+}
+
+impl MasterConnector for Proxies {
+    fn connect(&self, address: &str) -> MasterEndpoint {
+        Arc::new(Peer::start_in(&self.arbiter, address.to_owned(), &self.ports))
+    }
+}
+
 /// The ways to other masters.
 #[derive(Clone)]
 pub struct Network {
     me: NodeId,
     cluster: OwnCluster,
-    arbiter: ArbiterHandle,
-    ports: Ports,
+    connector: Arc<dyn MasterConnector>,
+    /// Reads the snapshots that are sent.
+    sender: Arc<dyn Offload>,
     ways: Arc<Mutex<HashMap<(NodeId, String), Connections>>>,
 }
 
 #[derive(Clone)]
 struct Connections {
-    proxy: Addr<Peer>,
-    bulk: Addr<Peer>,
+    proxy: MasterEndpoint,
+    bulk: MasterEndpoint,
     /// It did not answer the last time: said once.
     is_silent: Arc<AtomicBool>,
 }
@@ -72,19 +108,23 @@ pub struct Way {
 }
 
 impl Network {
-    /// Its proxies live in an arbiter.
-    pub fn new(me: NodeId, cluster: OwnCluster, arbiter: ArbiterHandle, ports: &Ports) -> Self {
+    pub fn new(
+        me: NodeId,
+        cluster: OwnCluster,
+        connector: Arc<dyn MasterConnector>,
+        sender: Arc<dyn Offload>,
+    ) -> Self {
         Network {
             me,
             cluster,
-            arbiter,
-            ports: ports.clone(),
+            connector,
+            sender,
             ways: Arc::default(),
         }
     }
 
     pub fn way(&self, to: NodeId, address: &str) -> Way {
-        let proxy = || Peer::start_in(&self.arbiter, address.to_owned(), &self.ports);
+        let proxy = || self.connector.connect(address);
         let mut ways = self.ways.lock().expect("nobody panics while it holds this");
         let connections = ways
             .entry((to, address.to_owned()))
@@ -116,7 +156,7 @@ impl Network {
 impl Way {
     async fn ask(
         &self,
-        proxy: &Addr<Peer>,
+        proxy: &MasterEndpoint,
         kind: RaftMessageKind,
         body: Bytes,
         deadline: Duration,
@@ -131,7 +171,7 @@ impl Way {
             deadline_ms: deadline.as_millis().max(1) as u32,
             ..CallContext::default()
         };
-        let Answer { body, .. } = Endpoint::ask(proxy, Ask::new(message, context).with_body(body)).await?;
+        let Answer { body, .. } = Endpoint::ask(&**proxy, Ask::new(message, context).with_body(body)).await?;
         match body {
             Body::Bytes(bytes) => Ok(bytes),
             Body::File(_) => Err(Error::internal("masters answer each other with bytes")),
@@ -212,10 +252,13 @@ impl Way {
         };
         let file = Arc::new(File::open(&path).map_err(unreadable)?);
         let name = snapshot.meta.snapshot_id.clone();
-        let whole = checksum_of(file.clone()).await.map_err(unreadable)?;
+        let sender = &*self.network.sender;
+        let whole = checksum_of(file.clone(), sender).await.map_err(unreadable)?;
         let mut offset_bytes = 0;
         loop {
-            let part = read_part(file.clone(), offset_bytes).await.map_err(unreadable)?;
+            let part = read_part(file.clone(), offset_bytes, sender)
+                .await
+                .map_err(unreadable)?;
             let end = offset_bytes + part.len() as u64;
             let kind = RaftMessageKind::SnapshotPart {
                 snapshot: name.clone(),
@@ -242,8 +285,8 @@ impl Way {
     }
 }
 
-async fn read_part(file: Arc<File>, offset_bytes: u64) -> std::io::Result<Bytes> {
-    tokio::task::spawn_blocking(move || {
+async fn read_part(file: Arc<File>, offset_bytes: u64, reader: &dyn Offload) -> std::io::Result<Bytes> {
+    let read = offloaded(reader, move || {
         let mut part = vec![0; PART_BYTES];
         let mut have = 0;
         while have < part.len() {
@@ -254,15 +297,15 @@ async fn read_part(file: Arc<File>, offset_bytes: u64) -> std::io::Result<Bytes>
         }
         part.truncate(have);
         Ok(part.into())
-    })
-    .await?
+    });
+    read.await.map_err(std::io::Error::other)?
 }
 
 /// The checksum of a whole file.
-pub(super) async fn checksum_of(file: Arc<File>) -> std::io::Result<u32> {
+pub(super) async fn checksum_of(file: Arc<File>, reader: &dyn Offload) -> std::io::Result<u32> {
     let (mut sum, mut at) = (0, 0);
     loop {
-        let part = read_part(file.clone(), at).await?;
+        let part = read_part(file.clone(), at, reader).await?;
         if part.is_empty() {
             return Ok(sum);
         }

@@ -92,7 +92,7 @@ impl ReplicaPort {
             RaftMessageKind::SnapshotEnd { snapshot, checksum } => {
                 let path = self.received(from, &snapshot)?;
                 let (vote, meta): (Vote, SnapshotMeta<u64, BasicNode>) = decode(&body)?;
-                let sum = checksum_of(Arc::new(File::open(&path)?)).await?;
+                let sum = checksum_of(Arc::new(File::open(&path)?), &*self.receiver).await?;
                 if sum != checksum {
                     let _ = std::fs::remove_file(&path);
                     return Err(Error::new(
@@ -176,6 +176,7 @@ impl ReplicaPort {
             last_log: metrics.last_log_index,
             applied: metrics.last_applied.map_or(0, |last| last.index),
             leads,
+            votes: self.franchise.is_full(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use curvine_protocol::codec::{decode, encode};
 use curvine_protocol::{Error, ErrorKind, Result};
+use heed::RoTxn;
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageIOError};
 use serde::{Deserialize, Serialize};
@@ -122,7 +123,11 @@ impl StateMachine {
 
     pub(super) fn applied(&self) -> Result<Applied> {
         let txn = self.store.read()?;
-        Ok(self.store.dbs.meta_record(&txn, APPLIED)?.unwrap_or_default())
+        self.applied_in(&txn)
+    }
+
+    pub(super) fn applied_in(&self, txn: &RoTxn) -> Result<Applied> {
+        Ok(self.store.dbs.meta_record(txn, APPLIED)?.unwrap_or_default())
     }
 
     /// What fails leaves the state as it was.

@@ -15,7 +15,7 @@ use curvine_protocol::{
 use futures::future::BoxFuture;
 use openraft::{BasicNode, RaftMetrics};
 
-use super::{Members, OpenState, ReplicaPort};
+use super::{LogLimits, Members, OpenState, Proxies, ReplicaConfig, ReplicaPort};
 use crate::kit::listener::{Bound, Limits, Serving, bind};
 use crate::kit::{Answer, Ask, Endpoint, Ports};
 use crate::master::contract::{Consensus, NamespaceView};
@@ -171,7 +171,14 @@ async fn start_as(members: &Members, directory: &Path) -> Master {
     let effects = Arc::new(Mutex::new(0));
     let count = effects.clone();
     let sink = Arc::new(move |_: Effects| *count.lock().expect("no panic") += 1);
-    let replica = ReplicaPort::start(members, directory, state, sink, &Ports::system())
+    let ports = Ports::system();
+    let config = ReplicaConfig {
+        members: members.clone(),
+        directory: directory.to_owned(),
+        connector: Arc::new(Proxies::here(&ports)),
+        limits: LogLimits::default(),
+    };
+    let replica = ReplicaPort::start(config, state, sink, &ports)
         .await
         .expect("the master starts");
     Master {

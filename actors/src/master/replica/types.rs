@@ -22,6 +22,13 @@ pub struct Standing {
     pub applied: u64,
     /// It leads, and a majority has just confirmed that.
     pub leads: bool,
+    /// It votes: it has not lost its log, or has everything again. Who does not say so does.
+    #[serde(default = "yes")]
+    pub votes: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Standing {

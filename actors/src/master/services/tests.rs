@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use super::WorkerConnector;
 use crate::kit::{Answer, Ask, Endpoint, Ports, WorkerRef, call};
 use crate::master::namespace::actor::FileDefaults;
-use crate::master::replica::Members;
+use crate::master::replica::{LogLimits, Members, Proxies};
 use crate::master::{MasterConfig, MasterHandle};
 
 /// What happens to the loads of one object.
@@ -122,6 +122,7 @@ impl World {
     }
 
     async fn on(directory: tempfile::TempDir, worker: Arc<Worker>, known: Option<WorkerRegistered>) -> World {
+        let ports = Ports::system();
         let config = MasterConfig {
             members: Members::alone(NodeId(1), "127.0.0.1:1"),
             directory: directory.path().to_owned(),
@@ -129,9 +130,11 @@ impl World {
                 block_bytes: 1 << 20,
                 replicas: 1,
             },
-            connector: Arc::new(Connector(worker.clone())),
+            workers: Arc::new(Connector(worker.clone())),
+            masters: Arc::new(Proxies::here(&ports)),
+            log_limits: LogLimits::default(),
         };
-        let master = crate::master::start(config, &Ports::system())
+        let master = crate::master::start(config, &ports)
             .await
             .expect("the master starts");
         master.joined().await.expect("it leads");
