@@ -13,6 +13,8 @@ pub mod kit;
 #[cfg(feature = "server")]
 pub mod master;
 #[cfg(feature = "server")]
+pub mod planted;
+#[cfg(feature = "server")]
 mod room;
 #[cfg(feature = "server")]
 pub mod ufs;

@@ -10,9 +10,13 @@ pub enum Fault {
     CutOff,
     /// The masters fall into two parts.
     Split,
+    /// Two masters do not reach each other, and all others do.
+    Link,
     /// Messages are lost, late, repeated.
     BadWeather,
     Kill,
+    /// A process ends and is back at once: before anybody has missed it.
+    QuickRestart,
     /// One machine loses its power.
     PowerCut,
     /// All of them do.
@@ -21,6 +25,9 @@ pub enum Fault {
     Wipe,
     /// SIGSTOP for a while.
     Stop,
+    /// A master that the leader does not reach asks for the vote of one that has just come back, while the leader is cut
+    /// off and still trusts what that one told it.
+    Usurp,
     /// SIGTERM, and a start later.
     Terminate,
     SlowDisk,
@@ -32,9 +39,24 @@ pub enum Fault {
 
 use Fault::*;
 
-const ALL: [Fault; 14] = [
-    CutOff, Split, BadWeather, Kill, PowerCut, Blackout, Wipe, Stop, Terminate, SlowDisk, HandOver, Snapshot,
-    Grow, Shrink,
+const ALL: [Fault; 17] = [
+    CutOff,
+    Split,
+    Link,
+    BadWeather,
+    Kill,
+    QuickRestart,
+    PowerCut,
+    Blackout,
+    Wipe,
+    Stop,
+    Usurp,
+    Terminate,
+    SlowDisk,
+    HandOver,
+    Snapshot,
+    Grow,
+    Shrink,
 ];
 
 /// One run.
@@ -61,7 +83,7 @@ impl Plan {
         }
         Plan {
             masters,
-            clients: chance.within(2..6),
+            clients: chance.within(3..7),
             cells: chance.within(4..9) as usize,
             seconds: chance.within(10..25),
             faults,

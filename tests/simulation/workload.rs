@@ -95,22 +95,43 @@ impl Clients {
         self.tasks.spawn_local(work);
     }
 
-    /// One more client, until [`Self::finish`].
-    pub fn begin(&self) {
+    /// One more client, until [`Self::finish`]. Who only reads stays with a master that leads no more for as long as it
+    /// answers.
+    pub fn begin(&self, only_reads: bool) {
         let (shared, busy) = (self.shared.clone(), self.busy.clone());
         busy.set(busy.get() + 1);
         self.spawn(async move {
             let mut client = shared.client();
             while !shared.stop.get() {
                 let cell = shared.chance.below(shared.cells as u64) as usize;
-                let operation = shared.random_operation();
+                let operation = match only_reads {
+                    true => Operation::Get(*shared.chance.one_of(&[Name::A, Name::B])),
+                    false => shared.random_operation(),
+                };
                 if client.carry_out(cell, operation).await.is_none() {
                     // What it asked for may still come: another asks from here on.
                     client = shared.client();
                 }
-                sleep(Duration::from_millis(shared.chance.below(60))).await;
+                let rest_ms = if only_reads { 15 } else { 60 };
+                sleep(Duration::from_millis(shared.chance.below(rest_ms))).await;
             }
             busy.set(busy.get() - 1);
+        });
+    }
+
+    /// A client that begins with a certain master and makes changes for a while.
+    pub fn visit(&self, master: NodeId, time: Duration) {
+        let shared = self.shared.clone();
+        self.spawn(async move {
+            let mut client = shared.client();
+            client.asks = master;
+            let begun = Instant::now();
+            while begun.elapsed() < time {
+                let cell = shared.chance.below(shared.cells as u64) as usize;
+                if client.carry_out(cell, shared.random_operation()).await.is_none() {
+                    break;
+                }
+            }
         });
     }
 

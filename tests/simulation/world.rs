@@ -76,6 +76,14 @@ enum Act {
     /// Looks whether a process that was asked to end has.
     Gone(NodeId, Rc<RefCell<bool>>),
     Join(NodeId),
+    /// The one loses its disk and the other is killed, both of those that had the last changes.
+    LoseTwo(NodeId, NodeId),
+    /// The leader is cut off from all masters, one of those is back at once, and clients turn to a third.
+    Usurp {
+        leader: NodeId,
+        restarts: NodeId,
+        stands: NodeId,
+    },
 }
 
 pub struct World {
@@ -93,6 +101,8 @@ pub struct World {
     clients: Clients,
     agenda: BTreeMap<(Duration, u64), Act>,
     planned: u64,
+    /// The next fault waits for the next acknowledged change after so many: right behind one is the worst moment.
+    ambush: Option<u64>,
     faults: usize,
     checks: Checks,
     said: BTreeMap<NodeId, String>,
@@ -121,6 +131,7 @@ impl World {
             clients,
             agenda: BTreeMap::new(),
             planned: 0,
+            ambush: None,
             faults: 0,
             checks: Checks::default(),
             said: BTreeMap::new(),
@@ -139,8 +150,8 @@ impl World {
     }
 
     pub fn run(mut self) -> Result<Summary, Violation> {
-        for _ in 0..self.plan.clients {
-            self.clients.begin();
+        for number in 0..self.plan.clients {
+            self.clients.begin(number % 3 == 2);
         }
         self.later(2_000, Act::Fault);
         let end = Duration::from_secs(self.plan.seconds);
@@ -233,6 +244,13 @@ impl World {
         }
         self.hosts.values_mut().for_each(|host| host.pass(TICK));
         self.clients.pass(TICK);
+        if self
+            .ambush
+            .is_some_and(|had| had < self.clients.shared.acknowledged.get())
+        {
+            self.ambush = None;
+            self.any_fault()?;
+        }
         if let Some(panic) = PANIC.lock().expect("only the hook writes").take() {
             return Err(format!("panic: {panic}"));
         }
@@ -300,8 +318,10 @@ impl World {
     fn act(&mut self, act: Act) -> Result<(), Violation> {
         match act {
             Act::Fault => {
-                let fault = *self.chance.one_of(&self.plan.faults);
-                self.fault(fault)?;
+                match self.chance.percent(50) {
+                    true => self.ambush = Some(self.clients.shared.acknowledged.get()),
+                    false => self.any_fault()?,
+                }
                 self.later(self.plan.pause_ms, Act::Fault);
             }
             Act::Mend => {
@@ -339,6 +359,35 @@ impl World {
                 }
             }
             Act::Join(id) => self.join(id),
+            Act::Usurp {
+                leader,
+                restarts,
+                stands,
+            } => {
+                if self.leader() == Some(leader) && self.hosts.contains_key(&restarts) {
+                    self.tell(format!(
+                        "master {leader} is cut off and {restarts} is killed, to be back at once"
+                    ));
+                    for other in [restarts, stands] {
+                        self.cut_both(leader, other);
+                    }
+                    self.host_mut(restarts).kill();
+                    self.later(40, Act::Start(restarts));
+                    for _ in 0..4 {
+                        self.clients.visit(stands, Duration::from_secs(1));
+                    }
+                }
+            }
+            Act::LoseTwo(wiped, killed) => {
+                self.network.mend();
+                if self.wipe(wiped)? && self.hosts.contains_key(&killed) {
+                    self.tell(format!(
+                        "master {killed} is killed, and the network is whole again"
+                    ));
+                    self.host_mut(killed).kill();
+                    self.later(3_000, Act::Start(killed));
+                }
+            }
         }
         Ok(())
     }
@@ -363,16 +412,30 @@ impl World {
             .filter(|host| host.is_running() && !host.is_stopped())
             .map(|host| host.id)
             .collect();
-        let leader = (running.iter()).find(|id| {
-            self.hosts[id]
-                .replica()
-                .is_some_and(|replica| replica.leadership().borrow().is_some())
-        });
-        match leader {
-            Some(leader) if self.chance.percent(50) => Some(*leader),
+        match self.leader() {
+            Some(leader) if self.chance.percent(50) => Some(leader),
             _ if running.is_empty() => None,
             _ => Some(*self.chance.one_of(&running)),
         }
+    }
+
+    fn cut_both(&self, one: NodeId, other: NodeId) {
+        self.network.cut(one, other);
+        self.network.cut(other, one);
+    }
+
+    /// Whoever takes itself for the leader.
+    fn leader(&self) -> Option<NodeId> {
+        let leads = |host: &&Host| {
+            let replica = host.replica().filter(|_| !host.is_stopped());
+            replica.is_some_and(|replica| replica.leadership().borrow().is_some())
+        };
+        self.hosts.values().find(leads).map(|host| host.id)
+    }
+
+    fn any_fault(&mut self) -> Result<(), Violation> {
+        let fault = *self.chance.one_of(&self.plan.faults);
+        self.fault(fault)
     }
 
     fn fault(&mut self, fault: Fault) -> Result<(), Violation> {
@@ -406,8 +469,7 @@ impl World {
                     .iter()
                     .flat_map(|one| there.iter().map(move |other| (*one, *other)))
                 {
-                    self.network.cut(one, other);
-                    self.network.cut(other, one);
+                    self.cut_both(one, other);
                 }
                 self.later(4_000, Act::Mend);
             }
@@ -428,7 +490,41 @@ impl World {
                     self.cut_power(id)?;
                 }
             }
-            Fault::Wipe => self.wipe(id)?,
+            Fault::Wipe => self.lose_disk(id)?,
+            Fault::Link => {
+                if !others.is_empty() {
+                    let other = *self.chance.one_of(&others);
+                    self.tell(format!("masters {id} and {other} do not reach each other"));
+                    self.cut_both(id, other);
+                    self.later(4_000, Act::Mend);
+                }
+            }
+            Fault::Usurp => {
+                let leader = self.leader();
+                let others: Vec<NodeId> = self
+                    .hosts
+                    .keys()
+                    .copied()
+                    .filter(|id| Some(*id) != leader)
+                    .collect();
+                if let (Some(leader), [one, other]) = (leader, &others[..]) {
+                    let (restarts, stands) = *self.chance.one_of(&[(*one, *other), (*other, *one)]);
+                    self.tell(format!("masters {leader} and {stands} do not reach each other"));
+                    self.cut_both(leader, stands);
+                    let usurp = Act::Usurp {
+                        leader,
+                        restarts,
+                        stands,
+                    };
+                    self.later(2_000, usurp);
+                    self.later(6_000, Act::Mend);
+                }
+            }
+            Fault::QuickRestart => {
+                self.tell(format!("master {id} is killed, to be back at once"));
+                self.host_mut(id).kill();
+                self.later(60, Act::Start(id));
+            }
             Fault::Stop => {
                 self.tell(format!("master {id} is stopped"));
                 self.host_mut(id).stop();
@@ -470,8 +566,38 @@ impl World {
         Ok(())
     }
 
+    /// One disk alone; or that of a follower while the leader dies, and another has missed the last changes: what was
+    /// acknowledged is on one dead disk then.
+    fn lose_disk(&mut self, id: NodeId) -> Result<(), Violation> {
+        let leader = self.leader();
+        let others: Vec<NodeId> = self
+            .hosts
+            .keys()
+            .copied()
+            .filter(|other| Some(*other) != leader)
+            .collect();
+        match leader {
+            Some(leader) if others.len() == 2 && self.chance.percent(60) => {
+                let late = *self.chance.one_of(&others);
+                let wiped = *others
+                    .iter()
+                    .find(|other| **other != late)
+                    .expect("there are two");
+                self.tell(format!(
+                    "master {late} is cut off, and then {wiped} and {leader} are lost"
+                ));
+                for other in [wiped, leader] {
+                    self.cut_both(late, other);
+                }
+                self.later(700, Act::LoseTwo(wiped, leader));
+                Ok(())
+            }
+            _ => self.wipe(id).map(|_| ()),
+        }
+    }
+
     /// One disk at a time: who has lost its log counts as failed until it has it again, and a majority must not fail.
-    fn wipe(&mut self, id: NodeId) -> Result<(), Violation> {
+    fn wipe(&mut self, id: NodeId) -> Result<bool, Violation> {
         let members: Vec<NodeId> = self.hosts.keys().copied().collect();
         let is_whole = self.wiped.is_none()
             && self.leaving.is_none()
@@ -480,7 +606,7 @@ impl World {
                 host.inspect()
                     .is_some_and(|now| now.votes && now.voters == members)
             });
-        if is_whole {
+        if is_whole && members.contains(&id) {
             self.tell(format!("master {id} loses its disk"));
             self.wiped = Some(id);
             self.host_mut(id).wipe().map_err(text)?;
@@ -488,7 +614,7 @@ impl World {
             self.hosts.insert(id, fresh);
             self.later(2_000, Act::Start(id));
         }
-        Ok(())
+        Ok(self.wiped == Some(id))
     }
 
     fn hand_over(&mut self, id: NodeId) {
@@ -517,15 +643,14 @@ impl World {
 
     fn join(&mut self, id: NodeId) {
         self.tell(format!("master {id} is to join"));
-        let (mut client, masters) = (self.clients.shared.client(), self.clients.shared.masters.clone());
+        let mut client = self.clients.shared.client();
+        self.clients.shared.masters.borrow_mut().push(id);
         self.clients.spawn(async move {
             let add = AddMaster {
                 id,
                 address: address(id),
             };
-            if let Some(Ok(_)) = client.until_answered(add, 0).await {
-                masters.borrow_mut().push(id);
-            }
+            let _ = client.until_answered(add, 0).await;
         });
     }
 
@@ -559,6 +684,7 @@ impl World {
 
     fn heal(&mut self) -> Result<(), Violation> {
         self.agenda.retain(|_, act| !matches!(act, Act::Fault));
+        self.ambush = None;
         self.network.mend();
         self.network.set_weather(Weather::fair());
         for id in self.hosts.keys().copied().collect::<Vec<_>>() {

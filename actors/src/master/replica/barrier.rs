@@ -21,11 +21,19 @@ use tokio::time::{Instant, timeout};
 use super::types::Raft;
 use super::{ELECTION_MAX_MS, PROPOSE_DEADLINE};
 use crate::kit::Clock;
+use crate::planted::{Bug, is_planted};
 
 /// How long those who heard a leader vote for nobody else: what openraft takes from the longest election time-out.
 pub const PROMISE: Duration = Duration::from_millis(ELECTION_MAX_MS);
 /// How long a leader relies on it.
 const LEASE: Duration = Duration::from_millis(ELECTION_MAX_MS * 4 / 5);
+
+fn lease() -> Duration {
+    match is_planted(Bug::LeaseTooLong) {
+        true => LEASE * 10,
+        false => LEASE,
+    }
+}
 
 type Round = Shared<BoxFuture<'static, Result<()>>>;
 
@@ -67,7 +75,7 @@ impl Barrier {
                 }
             };
             round.await?;
-            let until = begun + LEASE;
+            let until = begun + lease();
             let mut state = self.state();
             if state.released.is_some_and(|released| begun <= released) {
                 continue;

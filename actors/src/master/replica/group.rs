@@ -19,6 +19,7 @@ use super::fatal;
 use super::log::LogStore;
 use super::network::{Network, Way};
 use super::types::{Raft, Standing};
+use crate::planted::{Bug, is_planted};
 
 pub(super) const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How often it is said what is waited for.
@@ -92,6 +93,10 @@ impl Group {
             self.goes_on().await?;
             let standings: Vec<Result<Standing>> = join_all(others.iter().map(Way::standing)).await;
             if standings.iter().flatten().any(|standing| !standing.is_fresh()) {
+                if is_planted(Bug::EmptyLogVotes) {
+                    self.franchise.set(&self.raft, FULL);
+                    break;
+                }
                 tracing::warn!(
                     "this master has no log and its group has one: it catches up, and votes for nobody until then"
                 );

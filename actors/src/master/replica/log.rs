@@ -18,7 +18,7 @@ use std::time::Duration;
 use curvine_protocol::codec::{decode, encode};
 use curvine_protocol::{Error, ErrorKind, Result};
 use heed::types::Bytes;
-use heed::{Database, Env, EnvOpenOptions, RwTxn, WithoutTls};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader, StorageIOError};
 use serde::Serialize;
@@ -28,6 +28,7 @@ use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use crate::kit::Offload;
 use crate::kit::ports::offloaded;
 use crate::master::namespace::store::{broken, u64_at};
+use crate::planted::{Bug, is_planted};
 use crate::room;
 
 /// Address space set aside, not disk.
@@ -117,13 +118,24 @@ impl LogStore {
             .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", directory.display())))?;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_BYTES).max_dbs(4);
-        // SAFETY: the data directory is locked by this process, so no other maps these files.
-        let env = unsafe { options.open(directory) }
+        let flags = match is_planted(Bug::LogWithoutSync) {
+            true => EnvFlags::NO_SYNC,
+            false => EnvFlags::empty(),
+        };
+        // SAFETY: the data directory is locked by this process, so no other maps these files; no flag gives up anything.
+        let env = unsafe { options.flags(flags).open(directory) }
             .map_err(|e| broken(e).while_doing(format_args!("opening {}", directory.display())))?;
         let mut txn = env.write_txn().map_err(broken)?;
-        let entries = env.create_database(&mut txn, Some("entries")).map_err(broken)?;
+        let entries: Database<Bytes, Bytes> =
+            env.create_database(&mut txn, Some("entries")).map_err(broken)?;
         let meta = env.create_database(&mut txn, Some("meta")).map_err(broken)?;
         crate::format::check(meta, &mut txn, FORMAT, directory)?;
+        if is_planted(Bug::TruncatesCommitted)
+            && let Some((index, _)) = entries.last(&txn).map_err(broken)?
+        {
+            let index = index.to_vec();
+            entries.delete(&mut txn, &index).map_err(broken)?;
+        }
         txn.commit().map_err(broken)?;
         let log = LogStore {
             directory: directory.to_owned(),
@@ -158,7 +170,7 @@ impl LogStore {
     fn write_out(&self) {
         let (entries, flushes): (Vec<Entry>, Vec<_>) = {
             let mut unwritten = self.unwritten();
-            if unwritten.flushes.is_empty() {
+            if unwritten.flushes.is_empty() && !is_planted(Bug::AppendDoneBeforeDisk) {
                 return;
             }
             (
@@ -362,6 +374,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        if is_planted(Bug::ForgetsItsVote) {
+            return Ok(());
+        }
         let vote = *vote;
         self.change_soon(move |log, txn| log.put_meta(txn, "vote", &vote))
             .await
@@ -384,7 +399,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 last = entry.log_id.index;
                 unwritten.entries.insert(last, entry);
             }
-            unwritten.flushes.push((last, callback));
+            match is_planted(Bug::AppendDoneBeforeDisk) {
+                true => callback.log_io_completed(Ok(())),
+                false => unwritten.flushes.push((last, callback)),
+            }
             if unwritten.held_up {
                 return Ok(());
             }

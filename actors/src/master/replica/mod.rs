@@ -65,6 +65,7 @@ use super::contract::Consensus;
 use super::namespace::apply::Effects;
 use super::namespace::store::Store;
 use crate::kit::{Clock, Offload, Ports};
+use crate::planted::{Bug, is_planted};
 use crate::room;
 
 /// Commands in one entry, and their bytes: one more may come on top. An entry travels in one message.
@@ -340,8 +341,15 @@ impl Consensus for ReplicaPort {
         if self.handing_over.load(Ordering::Acquire) {
             return Err(self.not_leader());
         }
+        let guess = match is_planted(Bug::ReplyBeforeCommit) && self.is_leader() {
+            true => Some(self.guess(command.clone())?),
+            false => None,
+        };
         let (reply, replied) = oneshot::channel();
         self.address.do_send(Propose(Proposal { command, reply }));
+        if let Some(guess) = guess {
+            return Ok(guess);
+        }
         match timeout(PROPOSE_DEADLINE, replied).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Error::new(ErrorKind::Stopping, "the master is stopping")),
@@ -361,6 +369,9 @@ impl Consensus for ReplicaPort {
         }
         if !self.is_leader() {
             return Err(self.not_leader());
+        }
+        if is_planted(Bug::OldLeaderReads) {
+            return Ok(());
         }
         self.barrier.pass(&self.raft, &*self.ports.clock).await
     }
@@ -530,6 +541,17 @@ impl ReplicaPort {
 
     fn cluster(&self) -> Option<ClusterId> {
         known_cluster(&self.cluster, &self.store)
+    }
+
+    /// What the reply would be now: for a planted bug.
+    fn guess(&self, command: Command) -> Result<OpReply> {
+        let mut txn = self.store.write()?;
+        let mut replies = self
+            .store
+            .apply(&mut txn, vec![command], &mut Effects::default())?;
+        replies
+            .pop()
+            .ok_or_else(|| Error::internal("one command has one reply"))
     }
 
     /// Follows who leads. A leader makes a command of its own first: that it is committed proves that everything before

@@ -19,6 +19,7 @@ use crate::kit::Offload;
 use crate::kit::ports::offloaded;
 use crate::master::namespace::apply::Effects;
 use crate::master::namespace::store::{Store, broken};
+use crate::planted::{Bug, is_planted};
 use crate::room;
 
 /// How far the state is; in the same transaction as what was applied.
@@ -153,6 +154,11 @@ impl StateMachine {
                 }
                 // A copy, so that a full disk can be waited out and the entries applied again.
                 EntryPayload::Normal(batch) => {
+                    if is_planted(Bug::ApplyTwice) {
+                        let mut once = batch.0.clone();
+                        once.iter_mut().for_each(|command| command.sequence = 0);
+                        self.store.apply(&mut txn, once, &mut effects)?;
+                    }
                     Replies(self.store.apply(&mut txn, batch.0.clone(), &mut effects)?)
                 }
             });
@@ -265,6 +271,12 @@ impl StateMachine {
             let from = copy.read()?;
             let mut txn = self.store.write()?;
             self.store.dbs.replace_all(&mut txn, &copy.dbs, &from)?;
+            if is_planted(Bug::SnapshotLacksItsEnd)
+                && let Some((name, _)) = self.store.dbs.dentries.last(&txn).map_err(broken)?
+            {
+                let name = name.to_vec();
+                self.store.dbs.dentries.delete(&mut txn, &name).map_err(broken)?;
+            }
             let applied = copy.dbs.meta_record(&from, APPLIED)?.unwrap_or_default();
             txn.commit().map_err(broken)?;
             applied

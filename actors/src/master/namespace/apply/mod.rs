@@ -18,6 +18,7 @@ use heed::RwTxn;
 
 use super::records::{InodeBody, InodeRecord};
 use super::store::{Counter, Dbs, Store, broken, pair_key};
+use crate::planted::{Bug, is_planted};
 
 /// What a command means for soft state: told to the actors that hold it, after the commit.
 #[derive(Debug, Default)]
@@ -57,7 +58,9 @@ impl Store {
         let dbs = self.dbs;
         let remembered = command.sequence != 0;
         if remembered {
-            if let Some(reply) = dbs.session_reply(txn, command.client, command.sequence)? {
+            if let Some(reply) = dbs.session_reply(txn, command.client, command.sequence)?
+                && !is_planted(Bug::NoDeduplication)
+            {
                 return Ok(reply.unwrap_or_else(OpReply::Failed));
             }
             let client = command.client.0;

@@ -1,0 +1,76 @@
+//! Bugs that are known, for the exam: tests are worth what they find. Each is switched on by name, as a failpoint, and in
+//! nothing but a build with the feature `planted-bugs`; everywhere else [`is_planted`] is `false` when it is compiled.
+
+/// What a master could do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The Raft log is written and not synced.
+    LogWithoutSync,
+    /// An append is reported as done before it is on disk.
+    AppendDoneBeforeDisk,
+    /// A client is answered when its change is proposed.
+    ReplyBeforeCommit,
+    /// A leader reads from its state without asking whether it still leads.
+    OldLeaderReads,
+    /// A command has its effect a second time.
+    ApplyTwice,
+    /// A retry is taken for a command of its own.
+    NoDeduplication,
+    /// A master that lost its log votes at once.
+    EmptyLogVotes,
+    /// The last entry of a log is gone after a restart.
+    TruncatesCommitted,
+    /// A snapshot is installed without the last name in it.
+    SnapshotLacksItsEnd,
+    /// A leader trusts its lease for longer than an election takes.
+    LeaseTooLong,
+    /// A vote is not written down.
+    ForgetsItsVote,
+}
+
+use Bug::*;
+
+impl Bug {
+    pub const ALL: [Bug; 11] = [
+        LogWithoutSync,
+        AppendDoneBeforeDisk,
+        ReplyBeforeCommit,
+        OldLeaderReads,
+        ApplyTwice,
+        NoDeduplication,
+        EmptyLogVotes,
+        TruncatesCommitted,
+        SnapshotLacksItsEnd,
+        LeaseTooLong,
+        ForgetsItsVote,
+    ];
+
+    /// The failpoint's.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogWithoutSync => "log-without-sync",
+            AppendDoneBeforeDisk => "append-done-before-disk",
+            ReplyBeforeCommit => "reply-before-commit",
+            OldLeaderReads => "old-leader-reads",
+            ApplyTwice => "apply-twice",
+            NoDeduplication => "no-deduplication",
+            EmptyLogVotes => "empty-log-votes",
+            TruncatesCommitted => "truncates-committed",
+            SnapshotLacksItsEnd => "snapshot-lacks-its-end",
+            LeaseTooLong => "lease-too-long",
+            ForgetsItsVote => "forgets-its-vote",
+        }
+    }
+}
+
+/// Whether this process is to have that bug.
+#[cfg(feature = "planted-bugs")]
+pub fn is_planted(bug: Bug) -> bool {
+    fail::fail_point!(bug.name(), |_| true);
+    false
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+pub const fn is_planted(_: Bug) -> bool {
+    false
+}

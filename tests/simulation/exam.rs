@@ -1,0 +1,71 @@
+//! The exam of the simulation: bugs that are planted, one at a time, must be found.
+//!
+//! `cargo test -p curvine-tests --features exam --test exam` tries seeds with each until one of them fails, and prints by
+//! which seed, how soon and what was seen. `CURVINE_BUG=lease-too-long` asks for one of them.
+
+mod chance;
+mod checks;
+mod disk;
+mod faults;
+mod host;
+mod network;
+mod run;
+mod workload;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use curvine_actors::planted::Bug;
+
+/// What is not found by then is not found.
+const SEEDS_DEFAULT: u64 = 500;
+
+fn main() -> ExitCode {
+    if let Some(code) = run::as_child() {
+        return code;
+    }
+    if run::is_filtered_out("exam") {
+        return ExitCode::SUCCESS;
+    }
+    let seeds = run::number("CURVINE_SEEDS").unwrap_or(SEEDS_DEFAULT);
+    let asked = std::env::var("CURVINE_BUG").ok();
+    let bugs = Bug::ALL
+        .into_iter()
+        .filter(|bug| asked.as_deref().is_none_or(|asked| asked == bug.name()));
+    let begun = Instant::now();
+    let (mut found, mut missed) = (0, 0);
+    println!("| bug | found by seed | after s | as |\n|---|---|---|---|");
+    for bug in bugs {
+        let begun = Instant::now();
+        let first: Mutex<Option<(u64, String)>> = Mutex::new(None);
+        run::each(1..seeds + 1, |seed| {
+            let output = run::child(seed, Some(bug.name()));
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                first.lock().expect("nobody panics").get_or_insert((seed, said));
+            }
+            !output.status.success()
+        });
+        let seconds = begun.elapsed().as_secs_f64();
+        match first.into_inner().expect("nobody panics") {
+            Some((seed, said)) => {
+                found += 1;
+                let said = said.lines().next().unwrap_or_default();
+                let said: String = said
+                    .split_once(": ")
+                    .map_or(said, |(_, what)| what)
+                    .chars()
+                    .take(120)
+                    .collect();
+                println!("| {} | {seed} | {seconds:.0} | {said} |", bug.name());
+            }
+            None => {
+                missed += 1;
+                println!("| {} | NOT FOUND in {seeds} | {seconds:.0} | |", bug.name());
+            }
+        }
+    }
+    run::report(found, missed, begun.elapsed().as_secs_f64())
+}
