@@ -29,6 +29,7 @@
 //! Invariants: a mutation keeps its sequence over all its retries; bytes that fail their checksum are never returned;
 //! every operation ends within [`ClientOptions::retry_for`] plus one call's deadline.
 
+mod backup;
 pub mod file;
 pub mod route;
 #[cfg(test)]

@@ -229,10 +229,21 @@ impl Router {
     {
         let deadline_ms = match C::CODE {
             // Mounts, jobs, cache, persistence, walks, and the group of masters.
-            107 | 150..=155 | 180..=183 => LONG_DEADLINE_MS,
+            107 | 150..=155 | 180..=184 => LONG_DEADLINE_MS,
             _ => CALL_DEADLINE_MS,
         };
         self.ask_for(call, self.session.options.retry_for, deadline_ms)
+            .await
+    }
+
+    /// The same, with the bytes that come with the reply.
+    pub(super) async fn ask_master_for_body<C: Call>(&self, call: C) -> Result<Answer<C>>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let session = &self.session;
+        session
+            .attempt(call, self.context(), session.options.retry_for)
             .await
     }
 
@@ -244,7 +255,8 @@ impl Router {
             deadline_ms,
             ..self.context()
         };
-        self.session.attempt(call, context, retry_for).await
+        let answer = self.session.attempt(call, context, retry_for).await?;
+        Ok(answer.reply)
     }
 
     fn context(&self) -> CallContext {
@@ -271,7 +283,8 @@ impl Router {
             acked_below: turn.acked_below,
             ..self.context()
         };
-        session.attempt(call, context, session.options.retry_for).await
+        let answer = session.attempt(call, context, session.options.retry_for).await?;
+        Ok(answer.reply)
     }
 
     /// The port of a worker: local, or a proxy for its address.
@@ -354,7 +367,7 @@ impl Session {
         Ok(self.host.get_or_init(|| host))
     }
 
-    async fn attempt<C: Call>(&self, call: C, context: CallContext, retry_for: Duration) -> Result<C::Reply>
+    async fn attempt<C: Call>(&self, call: C, context: CallContext, retry_for: Duration) -> Result<Answer<C>>
     where
         dyn MasterPort: Endpoint<C>,
     {
@@ -377,7 +390,7 @@ impl Session {
                 }
             };
             let error = match answer {
-                Ok(answer) => return Ok(answer.reply),
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let over = tries_left == 0 && Instant::now() >= give_up;

@@ -22,6 +22,11 @@ pub async fn run(cv: Cv) -> Result<i32> {
         Command::Completions(args) => return Ok(args.run()),
         _ => {}
     }
+    if let Command::Master(args) = &cv.command
+        && let Some(outcome) = args.run_alone(cv.json)
+    {
+        return outcome.map(|()| 0);
+    }
     cv.command.check()?;
     let shell = Shell::connect(name, cv.master, cv.config, cv.json).await?;
     let result = match cv.command {

@@ -1,5 +1,6 @@
 //! The binary as operators run it: started, stopped, killed, refused.
 
+mod backup;
 mod disks;
 mod hostile;
 mod masters;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use curvine_protocol::master::{AddMaster, RemoveMaster, SnapshotTaken, TakeSnapshot, TransferLeadership};
+use curvine_protocol::master::{
+    AddMaster, OpenBackup, RemoveMaster, SnapshotTaken, TakeSnapshot, TransferLeadership,
+};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{Call, Error, ErrorKind, NodeId, Result};
 use futures::future::BoxFuture;
@@ -40,6 +42,7 @@ answers! {
     RemoveMaster => remove;
     TransferLeadership => transfer;
     TakeSnapshot => take_snapshot;
+    OpenBackup => open_backup;
 }
 
 impl ReplicaPort {

@@ -8,6 +8,7 @@
 //! - [`network`], [`receive`]: messages between masters, out and in.
 //! - [`change`]: changes of the group by operators.
 //! - [`group`]: how a master joins its group, and when it may vote.
+//! - [`backup`], [`restore`]: the namespace as a file, out and in.
 //! - [`barrier`]: when a leader may answer a read from its own state.
 //! - [`inspect`]: what can be seen of one master from outside.
 //!
@@ -18,6 +19,7 @@
 //!   is written when there is room again.
 //! - Commands that wait together travel in one entry, at most [`BATCH_MAX`]; [`ENTRIES_IN_FLIGHT`] entries at a time.
 
+mod backup;
 mod barrier;
 mod change;
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod inspect;
 mod log;
 mod network;
 mod receive;
+pub(super) mod restore;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -55,11 +58,12 @@ use openraft::{BasicNode, Config, ServerState, SnapshotPolicy};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
+use self::backup::Backups;
 use self::barrier::{Barrier, PROMISE};
 use self::group::{Franchise, Group};
 use self::log::LogStore;
 use self::network::{Network, Way};
-use self::state::StateMachine;
+use self::state::{RESTORED, StateMachine};
 use self::types::{Batch, LogId, Raft};
 use super::contract::Consensus;
 use super::namespace::apply::Effects;
@@ -109,7 +113,7 @@ pub struct Replica {
 impl Replica {
     fn measure(&mut self) {
         let measured = room::of(&self.directory).map(|(free, all)| {
-            let reserve = RESERVE_BYTES.min(all / RESERVE_PART);
+            let reserve = reserve_bytes(all);
             (free < reserve || self.log.is_held_up()).then(|| {
                 Error::new(
                     ErrorKind::NoSpace,
@@ -129,6 +133,11 @@ impl Replica {
         }
         self.full = full;
     }
+}
+
+/// What is kept back of a device with so many bytes.
+fn reserve_bytes(all_bytes: u64) -> u64 {
+    RESERVE_BYTES.min(all_bytes / RESERVE_PART)
 }
 
 struct Proposal {
@@ -286,7 +295,8 @@ pub struct ReplicaPort {
     leading: watch::Receiver<Option<u64>>,
     /// It leads and is about to stop: it answers nobody as a leader any more.
     handing_over: Arc<AtomicBool>,
-    cluster: Arc<OnceLock<ClusterId>>,
+    origin: Arc<OnceLock<Origin>>,
+    backups: Backups,
 }
 
 /// Who makes up the group of masters.
@@ -413,12 +423,12 @@ impl ReplicaPort {
             ports.offload("raft-apply"),
             ports.offload("raft-snapshot"),
         );
-        let cluster: Arc<OnceLock<ClusterId>> = Arc::default();
-        let own_cluster = {
-            let (cluster, store) = (cluster.clone(), store.clone());
-            Arc::new(move || known_cluster(&cluster, &store))
+        let origin: Arc<OnceLock<Origin>> = Arc::default();
+        let own_origin = {
+            let (origin, store) = (origin.clone(), store.clone());
+            Arc::new(move || known_origin(&origin, &store))
         };
-        let network = Network::new(id, own_cluster, connector, ports.offload("raft-send"));
+        let network = Network::new(id, own_origin, connector, ports.offload("raft-send"));
         let raft = Raft::new(
             id.0,
             Arc::new(config),
@@ -470,7 +480,8 @@ impl ReplicaPort {
             sole_leader,
             leading,
             handing_over: Arc::default(),
-            cluster,
+            origin,
+            backups: Backups::default(),
         };
         tokio::spawn(port.clone().watch_leadership(lead));
         tokio::spawn(port.clone().join(group));
@@ -529,7 +540,11 @@ impl ReplicaPort {
     }
 
     fn cluster(&self) -> Option<ClusterId> {
-        known_cluster(&self.cluster, &self.store)
+        self.origin().map(|origin| origin.cluster)
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        known_origin(&self.origin, &self.store)
     }
 
     /// Follows who leads. A leader makes a command of its own first: that it is committed proves that everything before
@@ -721,13 +736,22 @@ pub fn own_command(op: curvine_protocol::op::Op, clock: &dyn Clock) -> Command {
     }
 }
 
-fn known_cluster(known: &OnceLock<ClusterId>, store: &Store) -> Option<ClusterId> {
-    if let Some(cluster) = known.get() {
-        return Some(*cluster);
+/// Whose history a master has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub cluster: ClusterId,
+    /// When the namespace was restored from a backup; 0 = never.
+    pub restored_ns: i64,
+}
+
+fn known_origin(known: &OnceLock<Origin>, store: &Store) -> Option<Origin> {
+    if let Some(origin) = known.get() {
+        return Some(*origin);
     }
     let txn = store.read().ok()?;
     let cluster = store.dbs.cluster(&txn).ok()??;
-    Some(*known.get_or_init(|| cluster))
+    let restored_ns = store.dbs.meta_record(&txn, RESTORED).ok()?.unwrap_or(0);
+    Some(*known.get_or_init(|| Origin { cluster, restored_ns }))
 }
 
 fn fatal(error: impl std::fmt::Display) -> Error {

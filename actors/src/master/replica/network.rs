@@ -15,7 +15,7 @@ use bytes::Bytes;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::codec::{decode, encode};
 use curvine_protocol::master::{RaftMessage, RaftMessageKind};
-use curvine_protocol::{CallContext, ClusterId, Error, ErrorKind, NodeId, Result as Asked};
+use curvine_protocol::{CallContext, Error, ErrorKind, NodeId, Result as Asked};
 use openraft::error::{
     Fatal, NetworkError, PayloadTooLarge, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
 };
@@ -26,6 +26,7 @@ use openraft::raft::{
 use openraft::{BasicNode, Snapshot, StorageIOError};
 use serde::de::DeserializeOwned;
 
+use super::Origin;
 use super::types::{Standing, TypeConfig, Vote};
 use crate::kit::peer::Peer;
 use crate::kit::ports::offloaded;
@@ -42,8 +43,8 @@ const STANDING_DEADLINE: Duration = Duration::from_millis(700);
 /// Between tries to reach a master that is gone.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// Which cluster this master belongs to, as far as it knows.
-pub type OwnCluster = Arc<dyn Fn() -> Option<ClusterId> + Send + Sync>;
+/// Whose history this master has, as far as it knows.
+pub type OwnOrigin = Arc<dyn Fn() -> Option<Origin> + Send + Sync>;
 
 /// Where messages to another master can be given.
 pub type MasterEndpoint = Arc<dyn Endpoint<RaftMessage>>;
@@ -83,7 +84,7 @@ impl MasterConnector for Proxies {
 #[derive(Clone)]
 pub struct Network {
     me: NodeId,
-    cluster: OwnCluster,
+    origin: OwnOrigin,
     connector: Arc<dyn MasterConnector>,
     /// Reads the snapshots that are sent.
     sender: Arc<dyn Offload>,
@@ -110,13 +111,13 @@ pub struct Way {
 impl Network {
     pub fn new(
         me: NodeId,
-        cluster: OwnCluster,
+        origin: OwnOrigin,
         connector: Arc<dyn MasterConnector>,
         sender: Arc<dyn Offload>,
     ) -> Self {
         Network {
             me,
-            cluster,
+            origin,
             connector,
             sender,
             ways: Arc::default(),
@@ -161,11 +162,13 @@ impl Way {
         body: Bytes,
         deadline: Duration,
     ) -> Asked<Bytes> {
+        let origin = (self.network.origin)();
         let message = RaftMessage {
-            cluster: (self.network.cluster)(),
+            cluster: origin.map(|origin| origin.cluster),
             from: self.network.me,
             to: self.to,
             kind,
+            restored_ns: origin.map_or(0, |origin| origin.restored_ns),
         };
         let context = CallContext {
             deadline_ms: deadline.as_millis().max(1) as u32,
