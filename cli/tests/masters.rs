@@ -71,6 +71,7 @@ fn a_backup_is_written_once_and_restored_into_new_directories_only() {
             &node.local("another").into()
         )
     );
+    assert_eq!(node.ok(&["ls", "--stale", "/"]), "kept\n");
     let none = restore(&node.local("nothing"), &node.local("third"), false);
     assert_eq!(none.code, Some(1));
     assert!(none.err.contains("nothing: No such file"), "{}", none.err);

@@ -28,7 +28,8 @@ pub async fn run(cv: Cv) -> Result<i32> {
         return outcome.map(|()| 0);
     }
     cv.command.check()?;
-    let shell = Shell::connect(name, cv.master, cv.config, cv.json).await?;
+    let stale_reads = cv.command.reads_stale();
+    let shell = Shell::connect(name, cv.master, cv.config, cv.json, stale_reads).await?;
     let result = match cv.command {
         Command::Ls(args) => args.run(&shell).await,
         Command::Stat(args) => args.run(&shell).await,
@@ -67,6 +68,15 @@ pub async fn run(cv: Cv) -> Result<i32> {
 }
 
 impl Command {
+    /// Whether any master may answer, with what it has.
+    fn reads_stale(&self) -> bool {
+        match self {
+            Command::Ls(args) => args.stale,
+            Command::Stat(args) => args.stale,
+            _ => false,
+        }
+    }
+
     /// What can be refused without asking a master.
     fn check(&self) -> Result<()> {
         match self {

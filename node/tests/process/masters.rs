@@ -437,3 +437,75 @@ fn a_master_that_lost_its_disk_catches_up_before_it_votes() {
             .expect("two of three are a majority");
     });
 }
+
+#[test]
+fn a_master_that_is_left_alone_answers_only_who_asks_for_stale_reads() {
+    run(async {
+        let mut masters = Masters::named(4);
+        let starting: Vec<_> = (0..3).map(|number| masters.starting_among(number, 3)).collect();
+        for (number, node) in starting.into_iter().enumerate() {
+            masters.nodes[number] = Some(node.ready());
+        }
+        let patience = |stale_reads| ClientOptions {
+            retry_for: Duration::from_secs(2),
+            stale_reads,
+            ..ClientOptions::default()
+        };
+        let connect = |addresses: &[String], stale| Client::connect(addresses.to_vec(), patience(stale));
+        let client = connect(&masters.addresses[..3], false)
+            .await
+            .expect("a master leads");
+        client.make_dir(path("d"), 0o755, false).await.expect("made");
+        client
+            .set_xattr(path("d"), "user.x", b"y", false, false)
+            .await
+            .expect("set");
+        let made = client.stat(path("d")).await.expect("there");
+        all_in_step(&client).await;
+        let leads = leader(&client).await;
+        masters.kill(leads);
+        masters.kill((leads + 1) % 3);
+
+        let begun = Instant::now();
+        let error = client.stat(path("d")).await.expect_err("nobody leads");
+        let kinds = [ErrorKind::NotLeader, ErrorKind::Unreachable, ErrorKind::Timeout];
+        assert!(kinds.contains(&error.kind), "{:?}: {error}", error.kind);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+
+        let stale = connect(&masters.addresses[..3], true).await.expect("one answers");
+        for _ in 0..10 {
+            assert_eq!(stale.stat(path("d")).await.as_ref(), Ok(&made));
+        }
+        assert_eq!(stale.xattr(path("d"), "user.x").await.as_deref(), Ok(&b"y"[..]));
+        assert_eq!(stale.path(made.inode).await, Ok(path("d")));
+        let listing = stale
+            .list_page(CurvinePath::parse("/").expect("valid"), None, 10)
+            .await;
+        let names: Vec<_> = listing
+            .expect("listed")
+            .entries
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        assert_eq!(names, ["d"]);
+        let none = stale.stat(path("nothing")).await.expect_err("it never was");
+        assert_eq!(none.kind, ErrorKind::NotFound);
+        let refused = stale
+            .make_dir(path("e"), 0o755, false)
+            .await
+            .expect_err("nobody leads");
+        assert!(kinds.contains(&refused.kind), "{:?}: {refused}", refused.kind);
+
+        // One that no leader has ever brought up has nothing to say.
+        let _empty = masters.starting_among(3, 4);
+        let one = &masters.addresses[3..];
+        until("it says that it knows nothing", async || {
+            let error = connect(one, true)
+                .await
+                .map(|_| ())
+                .expect_err("it knows nothing");
+            (error.kind == ErrorKind::NotLeader).then_some(())
+        })
+        .await;
+    });
+}

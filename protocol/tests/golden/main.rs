@@ -278,6 +278,8 @@ mod newer {
         pub uid: u32,
         pub gid: u32,
         #[serde(default)]
+        pub stale: bool,
+        #[serde(default)]
         pub trace: Option<String>,
     }
 
@@ -301,6 +303,7 @@ fn a_call_of_a_newer_version_is_understood_and_one_of_an_older_too() {
         deadline_ms: context().deadline_ms,
         uid: context().uid,
         gid: context().gid,
+        stale: context().stale,
         trace,
     };
     let newer = |trace: Option<&str>, also: Vec<String>| {

@@ -32,6 +32,7 @@ pub fn context() -> CallContext {
         deadline_ms: 30_000,
         uid: 1000,
         gid: 100,
+        stale: true,
     }
 }
 
