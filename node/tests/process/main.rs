@@ -2,6 +2,7 @@
 
 mod backup;
 mod disks;
+mod full_masters;
 mod hostile;
 mod masters;
 mod power;

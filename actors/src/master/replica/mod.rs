@@ -9,6 +9,7 @@
 //! - [`change`]: changes of the group by operators.
 //! - [`group`]: how a master joins its group, and when it may vote.
 //! - [`backup`], [`restore`]: the namespace as a file, out and in.
+//! - [`full`]: who leads when disks are full.
 //! - [`barrier`]: when a leader may answer a read from its own state.
 //! - [`inspect`]: what can be seen of one master from outside.
 //!
@@ -22,6 +23,7 @@
 mod backup;
 mod barrier;
 mod change;
+mod full;
 #[cfg(test)]
 mod golden;
 mod group;
@@ -60,6 +62,7 @@ use tokio::time::{Instant, timeout};
 
 use self::backup::Backups;
 use self::barrier::{Barrier, PROMISE};
+use self::full::{Full, NobodyElse, Others};
 use self::group::{Franchise, Group};
 use self::log::LogStore;
 use self::network::{Network, Way};
@@ -107,7 +110,8 @@ pub struct Replica {
     waiting: VecDeque<Proposal>,
     in_flight: usize,
     /// Why nothing can be changed now.
-    full: Option<Error>,
+    full: watch::Sender<Option<Error>>,
+    nobody_else: NobodyElse,
 }
 
 impl Replica {
@@ -118,20 +122,20 @@ impl Replica {
                 Error::new(
                     ErrorKind::NoSpace,
                     format!(
-                        "the master's disk is full: {free} bytes are left for {} and {reserve} are kept back; nothing \
-                         can be changed until there is space",
+                        "the master's disk is full: {free} bytes are left for {} and {reserve} are kept back; it \
+                         takes no changes until there is space",
                         self.directory.display()
                     ),
                 )
             })
         });
         let full = measured.unwrap_or_else(Some);
-        match (&self.full, &full) {
+        match (&*self.full.borrow(), &full) {
             (None, Some(error)) => tracing::error!("{error}"),
             (Some(_), None) => tracing::info!("the master's disk has space again"),
             _ => {}
         }
-        self.full = full;
+        self.full.send_replace(full);
     }
 }
 
@@ -164,10 +168,11 @@ impl Handler<Propose> for Replica {
 
     fn handle(&mut self, propose: Propose, context: &mut Self::Context) {
         // Formatting a master that starts is tiny, and what the reserve is for.
-        if let Some(full) = &self.full
+        if let Some(full) = &*self.full.borrow()
             && !matches!(propose.0.command.op, Op::Format { .. })
         {
-            let _ = propose.0.reply.send(Err(full.clone()));
+            let refusal = self.nobody_else.refusal(full, &self.raft);
+            let _ = propose.0.reply.send(Err(refusal));
             return;
         }
         if self.waiting.len() >= WAITING_MAX {
@@ -297,6 +302,8 @@ pub struct ReplicaPort {
     handing_over: Arc<AtomicBool>,
     origin: Arc<OnceLock<Origin>>,
     backups: Backups,
+    full: Full,
+    nobody_else: NobodyElse,
 }
 
 /// Who makes up the group of masters.
@@ -455,13 +462,16 @@ impl ReplicaPort {
         };
         group.begin().await?;
         let sole_leader = Arc::new(AtomicBool::new(false));
+        let nobody_else = NobodyElse::default();
+        let (measured, full) = watch::channel(None);
         let replica = Replica {
             raft: raft.clone(),
             log: log.clone(),
             directory,
             waiting: VecDeque::new(),
             in_flight: 0,
-            full: None,
+            full: measured,
+            nobody_else: nobody_else.clone(),
         };
         let (lead, leading) = watch::channel(None);
         let port = ReplicaPort {
@@ -482,8 +492,11 @@ impl ReplicaPort {
             handing_over: Arc::default(),
             origin,
             backups: Backups::default(),
+            full,
+            nobody_else,
         };
         tokio::spawn(port.clone().watch_leadership(lead));
+        tokio::spawn(port.clone().yield_while_full());
         tokio::spawn(port.clone().join(group));
         Ok(port)
     }
@@ -651,8 +664,8 @@ impl ReplicaPort {
     /// Everybody who hears a leader has promised not to vote for a while. Whoever stands for election is free of that, so
     /// all others stand at this leader's word, the heir last; and once more, if one of them has the higher vote in the same
     /// term.
-    async fn elect_another(&self, to: Option<NodeId>) -> Result<NodeId> {
-        let heir = self.heir(to).await;
+    async fn elect_another(&self, to: Option<NodeId>, others: &Others) -> Result<NodeId> {
+        let heir = self.heir(to, others).await;
         let (last, first): (Vec<_>, Vec<_>) = self.others().into_iter().partition(|(id, _)| *id == heir);
         let told = futures::future::join_all(first.iter().map(|(_, way)| way.elect(false)));
         for error in told.await.into_iter().filter_map(Result::err) {
@@ -678,8 +691,9 @@ impl ReplicaPort {
         Err(self.not_leader())
     }
 
-    /// The voter that is asked for, or the one with the highest id, once it has everything this leader has.
-    async fn heir(&self, to: Option<NodeId>) -> NodeId {
+    /// The voter that is asked for, or the one with the highest id, once it has everything this leader has. One whose disk is
+    /// full only if no other answers that has room.
+    async fn heir(&self, to: Option<NodeId>, others: &Others) -> NodeId {
         let mut metrics = self.raft.metrics();
         loop {
             {
@@ -688,6 +702,7 @@ impl ReplicaPort {
                 let has_all = |(id, matched): &(&u64, &Option<LogId>)| {
                     **id != self.id.0
                         && to.is_none_or(|to| to.0 == **id)
+                        && (others.with_room.is_empty() || !others.full.contains(&NodeId(**id)))
                         && voters.contains(id)
                         && matched.map(|log_id| log_id.index) == now.last_log_index
                 };

@@ -1,6 +1,7 @@
 //! Messages between masters: openraft's, in the bodies of [`RaftMessage`] calls on the port that clients use as well.
 //!
-//! Two connections to each: entries, heartbeats and votes never wait behind a snapshot.
+//! Three connections to each: entries, heartbeats and votes never wait behind a snapshot; and one whose log waits for room on its
+//! disk, and lets heartbeats go unanswered until their connection is given up, still says how it stands.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -95,6 +96,7 @@ pub struct Network {
 struct Connections {
     proxy: MasterEndpoint,
     bulk: MasterEndpoint,
+    asks: MasterEndpoint,
     /// It did not answer the last time: said once.
     is_silent: Arc<AtomicBool>,
 }
@@ -132,6 +134,7 @@ impl Network {
             .or_insert_with(|| Connections {
                 proxy: proxy(),
                 bulk: proxy(),
+                asks: proxy(),
                 is_silent: Arc::default(),
             });
         Way {
@@ -184,7 +187,7 @@ impl Way {
     /// How that master stands.
     pub async fn standing(&self) -> Asked<Standing> {
         let answer = self.ask(
-            &self.connections.proxy,
+            &self.connections.asks,
             RaftMessageKind::Standing,
             Bytes::new(),
             STANDING_DEADLINE,
@@ -195,7 +198,7 @@ impl Way {
     /// Has that master stand for election, on the word of its leader.
     pub async fn elect(&self, again: bool) -> Asked<()> {
         let kind = RaftMessageKind::Elect { again };
-        let asked = self.ask(&self.connections.proxy, kind, Bytes::new(), STANDING_DEADLINE);
+        let asked = self.ask(&self.connections.asks, kind, Bytes::new(), STANDING_DEADLINE);
         asked.await.map(|_| ())
     }
 

@@ -182,6 +182,7 @@ impl ReplicaPort {
             applied: metrics.last_applied.map_or(0, |last| last.index),
             leads,
             votes: self.franchise.is_full(),
+            full: self.full.borrow().is_some(),
         }
     }
 }
