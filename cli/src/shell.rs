@@ -25,12 +25,13 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Reads the configuration and connects.
+    /// Reads the configuration and connects; with `stale_reads`, to any master that answers.
     pub async fn connect(
         name: &'static str,
         master: Option<String>,
         config: Option<PathBuf>,
         json: bool,
+        stale_reads: bool,
     ) -> Result<Shell> {
         let beside = PathBuf::from("curvine.toml");
         let file = config.or_else(|| beside.is_file().then_some(beside));
@@ -46,6 +47,7 @@ impl Shell {
         let options = ClientOptions {
             retry_for: client.operation_timeout.0,
             connect_timeout: client.connect_timeout.0,
+            stale_reads,
             ..ClientOptions::default()
         };
         Ok(Shell {

@@ -12,6 +12,7 @@
 //! - Units are in the names: `_ns` nanoseconds since the Unix epoch, `_ms` milliseconds, `_bytes` bytes.
 
 pub mod attr;
+pub mod backup;
 pub mod call;
 pub mod checksum;
 pub mod cluster;

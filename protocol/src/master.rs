@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::attr::{Attr, DirEntry, FileKind, FileLayout, WorkerAddress};
+use crate::backup::BackupHeader;
 use crate::call::{Mutation, calls};
 use crate::cluster::{BlockReplica, ClusterStatus, DiskStatus, Tier};
 use crate::error::{Error, Result};
@@ -581,6 +582,40 @@ pub struct SnapshotTaken {
     pub log_index: u64,
 }
 
+/// Has the leader copy the namespace as it is now, to be read with [`ReadBackup`].
+///
+/// # Errors
+/// `NoSpace` if there is no room for a copy, `Busy` while too many are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenBackup {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupOpened {
+    pub id: u64,
+    pub header: BackupHeader,
+}
+
+/// Reads a part of a copy, of at most [`BACKUP_PART_BYTES`]; the empty part at its end gives it back. One that is not read
+/// for [`BACKUP_KEPT_MS`] is dropped.
+///
+/// # Errors
+/// `Stale` if the master has no such copy any more: another one leads, or it was dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadBackup {
+    pub id: u64,
+    pub offset_bytes: u64,
+}
+
+/// The part is the body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupPart {
+    /// CRC32C of the part.
+    pub checksum: u32,
+}
+
+pub const BACKUP_PART_BYTES: usize = 1 << 20;
+pub const BACKUP_KEPT_MS: u64 = 60_000;
+
 /// A message of the masters' Raft group to one of its masters. What it says and the answer are in the bodies, in an
 /// encoding that belongs to the masters alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -591,6 +626,10 @@ pub struct RaftMessage {
     /// Whom the sender takes the receiver for.
     pub to: NodeId,
     pub kind: RaftMessageKind,
+    /// When the sender's namespace was restored from a backup; 0 = never. Before and after, a cluster has two histories,
+    /// and masters of one do not listen to those of the other.
+    #[serde(default)]
+    pub restored_ns: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -675,6 +714,8 @@ calls! {
     181 => RemoveMaster -> Done;
     182 => TransferLeadership -> Done;
     183 => TakeSnapshot -> SnapshotTaken;
+    184 => OpenBackup -> BackupOpened;
+    185 => ReadBackup -> BackupPart, body |_call| BACKUP_PART_BYTES;
 
     190 => RaftMessage -> RaftAnswer, body |_call| RAFT_ANSWER_BYTES_MAX;
 }
@@ -690,7 +731,7 @@ macro_rules! for_master_calls {
             RemoveDir, Delete, MakeSymlink, MakeLink, SetXattr, RemoveXattr, ReleaseInode, RenewSession, EndSession,
             MountUfs, UnmountUfs, SubmitLoad, CancelJob, FreeCache, PersistFile,
             RegisterWorker, WorkerHeartbeat, ReportBlocks, ResolveMount, DescribeFile, ReportUfsChanged,
-            AddMaster, RemoveMaster, TransferLeadership, TakeSnapshot, RaftMessage
+            AddMaster, RemoveMaster, TransferLeadership, TakeSnapshot, OpenBackup, ReadBackup, RaftMessage
         }
     };
 }

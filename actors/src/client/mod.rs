@@ -16,7 +16,8 @@
 //! are the answer; whether the change was made is then not known.
 //!
 //! # What others see, and when
-//! Names and attributes are the masters': every look-up sees every change that was answered before. Content is
+//! Names and attributes are the masters': every look-up sees every change that was answered before (unless
+//! [`ClientOptions::stale_reads`] is set). Content is
 //! *close-to-open*: who opens a file sees what was flushed before; within one client, handles on one file see each other's
 //! writes at once. One client at a time writes a file: it has the *lease* from the first write or open for writing
 //! until its last writing handle is closed or dropped, or its session ends.
@@ -29,6 +30,7 @@
 //! Invariants: a mutation keeps its sequence over all its retries; bytes that fail their checksum are never returned;
 //! every operation ends within [`ClientOptions::retry_for`] plus one call's deadline.
 
+mod backup;
 pub mod file;
 pub mod route;
 #[cfg(test)]
@@ -66,6 +68,11 @@ pub struct ClientOptions {
     pub uid: u32,
     /// See `uid`.
     pub gid: u32,
+    /// Let any master answer look-ups, listings, extended attributes and paths, also where none leads. The answer is a state
+    /// that some leader acknowledged, of any age: it may lack what this client itself changed, go back in time from one
+    /// call to the next, as another master answers, and names in mounts are as they were last seen. All other calls go to
+    /// the leader as ever.
+    pub stale_reads: bool,
 }
 
 impl Default for ClientOptions {
@@ -75,6 +82,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(4),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
+            stale_reads: false,
         }
     }
 }

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::master::{Echo, EndSession, GetRoutes, RenewSession, SESSION_RENEW_MS};
-use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, Mutation, Result, WorkerId};
+use curvine_protocol::master::{
+    Echo, EndSession, GetPath, GetRoutes, GetXattr, ListDir, ListXattrs, Lookup, RenewSession,
+    SESSION_RENEW_MS,
+};
+use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, InodeId, Mutation, Result, WorkerId};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +27,8 @@ pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>
 const CALL_DEADLINE_MS: u32 = 30_000;
 /// Calls that take as long as a service far away: checks of mounts, walks of big trees, exports.
 const LONG_DEADLINE_MS: u32 = 3_600_000;
+/// One try of a read that any master may answer, from memory.
+const STALE_DEADLINE_MS: u32 = 1_000;
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// While masters elect a leader, this is what a client comes late by.
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
@@ -145,9 +150,22 @@ impl Router {
         // Every address gets its turn, also where the ones before it swallow what they are sent.
         let one_try = options.connect_timeout / (addresses.len() as u32 + 1);
         let deadline_ms = one_try.as_millis().clamp(1, u128::from(CALL_DEADLINE_MS)) as u32;
-        let reached = router
-            .ask_for(GetRoutes {}, options.connect_timeout, deadline_ms)
-            .await;
+        let reached = match options.stale_reads {
+            false => {
+                let asked = router.ask_for(GetRoutes {}, options.connect_timeout, deadline_ms);
+                asked.await.map(|_| ())
+            }
+            true => {
+                let root = Lookup {
+                    node: InodeId::ROOT.into(),
+                    follow: false,
+                };
+                let asked = router
+                    .session
+                    .attempt_anywhere(root, router.context(), options.connect_timeout);
+                asked.await.map(|_| ())
+            }
+        };
         reached.map_err(|error| match error.kind {
             ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::NotLeader | ErrorKind::Stopping => Error::new(
                 error.kind,
@@ -227,12 +245,30 @@ impl Router {
     where
         dyn MasterPort: Endpoint<C>,
     {
+        if self.session.options.stale_reads && may_be_stale(C::CODE) {
+            let retry_for = self.session.options.retry_for;
+            return self
+                .session
+                .attempt_anywhere(call, self.context(), retry_for)
+                .await;
+        }
         let deadline_ms = match C::CODE {
             // Mounts, jobs, cache, persistence, walks, and the group of masters.
-            107 | 150..=155 | 180..=183 => LONG_DEADLINE_MS,
+            107 | 150..=155 | 180..=184 => LONG_DEADLINE_MS,
             _ => CALL_DEADLINE_MS,
         };
         self.ask_for(call, self.session.options.retry_for, deadline_ms)
+            .await
+    }
+
+    /// The same, with the bytes that come with the reply.
+    pub(super) async fn ask_master_for_body<C: Call>(&self, call: C) -> Result<Answer<C>>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let session = &self.session;
+        session
+            .attempt(call, self.context(), session.options.retry_for)
             .await
     }
 
@@ -244,7 +280,8 @@ impl Router {
             deadline_ms,
             ..self.context()
         };
-        self.session.attempt(call, context, retry_for).await
+        let answer = self.session.attempt(call, context, retry_for).await?;
+        Ok(answer.reply)
     }
 
     fn context(&self) -> CallContext {
@@ -255,6 +292,7 @@ impl Router {
             deadline_ms: CALL_DEADLINE_MS,
             uid: self.uid,
             gid: self.gid,
+            stale: false,
         }
     }
 
@@ -271,7 +309,8 @@ impl Router {
             acked_below: turn.acked_below,
             ..self.context()
         };
-        session.attempt(call, context, session.options.retry_for).await
+        let answer = session.attempt(call, context, session.options.retry_for).await?;
+        Ok(answer.reply)
     }
 
     /// The port of a worker: local, or a proxy for its address.
@@ -354,7 +393,7 @@ impl Session {
         Ok(self.host.get_or_init(|| host))
     }
 
-    async fn attempt<C: Call>(&self, call: C, context: CallContext, retry_for: Duration) -> Result<C::Reply>
+    async fn attempt<C: Call>(&self, call: C, context: CallContext, retry_for: Duration) -> Result<Answer<C>>
     where
         dyn MasterPort: Endpoint<C>,
     {
@@ -377,7 +416,7 @@ impl Session {
                 }
             };
             let error = match answer {
-                Ok(answer) => return Ok(answer.reply),
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let over = tries_left == 0 && Instant::now() >= give_up;
@@ -390,6 +429,43 @@ impl Session {
             sleep(backoff / 2 + Duration::from_millis(jitter / 2)).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+    }
+
+    /// A read that any master may answer from what it has: spread over all, and the next where one does not answer.
+    async fn attempt_anywhere<C: Call>(
+        &self,
+        call: C,
+        context: CallContext,
+        retry_for: Duration,
+    ) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let context = CallContext {
+            deadline_ms: STALE_DEADLINE_MS,
+            stale: true,
+            ..context
+        };
+        let give_up = Instant::now() + retry_for;
+        let first = (self.ports.random.next_u64() % MASTERS_MAX as u64) as usize;
+        for turn in 0.. {
+            let port = {
+                let masters = locked(&self.masters);
+                masters[(first + turn) % masters.len()].1.clone()
+            };
+            let error = match Endpoint::<C>::ask(&*port, Ask::new(call.clone(), context.clone())).await {
+                Ok(answer) => return Ok(answer.reply),
+                Err(error) => error,
+            };
+            let all_asked = turn + 1 >= locked(&self.masters).len();
+            if !is_passing(&error) || all_asked && Instant::now() >= give_up {
+                return Err(error);
+            }
+            if all_asked {
+                sleep(BACKOFF_MAX).await;
+            }
+        }
+        unreachable!("the turns have no end")
     }
 
     /// A master's place in the list, where it is put if it is new.
@@ -426,6 +502,19 @@ impl Session {
             (None, _) => self.leader.store(at + 1, Ordering::Relaxed),
         }
     }
+}
+
+/// Look-ups, listings, extended attributes and paths: what a master that follows knows as well as its leader did. It does not
+/// know where blocks are.
+fn may_be_stale(code: u16) -> bool {
+    [
+        Lookup::CODE,
+        ListDir::CODE,
+        GetXattr::CODE,
+        ListXattrs::CODE,
+        GetPath::CODE,
+    ]
+    .contains(&code)
 }
 
 /// Whether a later try, or another master, may say something else. For a change: whether it is not known to have failed.

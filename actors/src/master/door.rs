@@ -45,7 +45,7 @@ routes!(namespace alone :
     RemoveXattr, ReleaseInode, RenewSession, EndSession
 );
 
-routes!(replica alone : AddMaster, RemoveMaster, TransferLeadership, TakeSnapshot, RaftMessage);
+routes!(replica alone : AddMaster, RemoveMaster, TransferLeadership, TakeSnapshot, OpenBackup, ReadBackup, RaftMessage);
 
 routes!(services :
     Summarize, StatFs, GetRoutes, GetClusterStatus, ListMounts, GetJob, ListJobs, MountUfs, UnmountUfs, SubmitLoad,

@@ -29,7 +29,7 @@ use self::blocks::BlockMap;
 use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
 use self::namespace::actor::{FileDefaults, Namespace, NamespacePort, OwnCommands};
-use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort};
+use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
 use self::services::loader::Loader;
 use self::services::ufs_view::Mirror;
 use self::services::{Services, WorkerConnector, delete_blocks};
@@ -87,6 +87,7 @@ pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> 
             }
         })
     };
+    restore::take_in(&config.directory, &config.members, ports.clock.wall_ns())?;
     let state = OpenState::open(&config.directory)?;
     let store = state.store.clone();
     let me = config.members.me;

@@ -47,6 +47,9 @@ pub struct Args {
     /// Paths only (as hdfs dfs -ls -C)
     #[arg(short = 'C')]
     paths_only: bool,
+    /// Let any master answer, with what it last knew, also where none leads
+    #[arg(long)]
+    pub stale: bool,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,

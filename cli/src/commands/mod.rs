@@ -22,8 +22,14 @@ pub async fn run(cv: Cv) -> Result<i32> {
         Command::Completions(args) => return Ok(args.run()),
         _ => {}
     }
+    if let Command::Master(args) = &cv.command
+        && let Some(outcome) = args.run_alone(cv.json)
+    {
+        return outcome.map(|()| 0);
+    }
     cv.command.check()?;
-    let shell = Shell::connect(name, cv.master, cv.config, cv.json).await?;
+    let stale_reads = cv.command.reads_stale();
+    let shell = Shell::connect(name, cv.master, cv.config, cv.json, stale_reads).await?;
     let result = match cv.command {
         Command::Ls(args) => args.run(&shell).await,
         Command::Stat(args) => args.run(&shell).await,
@@ -62,6 +68,15 @@ pub async fn run(cv: Cv) -> Result<i32> {
 }
 
 impl Command {
+    /// Whether any master may answer, with what it has.
+    fn reads_stale(&self) -> bool {
+        match self {
+            Command::Ls(args) => args.stale,
+            Command::Stat(args) => args.stale,
+            _ => false,
+        }
+    }
+
     /// What can be refused without asking a master.
     fn check(&self) -> Result<()> {
         match self {

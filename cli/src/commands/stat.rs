@@ -15,6 +15,9 @@ pub struct Args {
     /// Follow symbolic links
     #[arg(short = 'L', long)]
     dereference: bool,
+    /// Let any master answer, with what it last knew, also where none leads
+    #[arg(long)]
+    pub stale: bool,
 }
 
 impl Args {

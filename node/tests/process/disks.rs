@@ -20,15 +20,24 @@ fn content(seed: usize, len: usize) -> Bytes {
 }
 
 /// Takes all space of a file system but a little, and gives it back when dropped.
-struct Filler(std::path::PathBuf);
+pub struct Filler(std::path::PathBuf);
 
 impl Filler {
-    fn new(directory: &Path) -> Filler {
+    pub fn new(directory: &Path) -> Filler {
+        Filler::but(directory, 0)
+    }
+
+    /// Leaves so much.
+    pub fn but(directory: &Path, left_bytes: u64) -> Filler {
         use std::io::Write;
         let file = directory.join("filler");
         let mut filling = std::fs::File::create(&file).expect("created");
         let piece = vec![1; 64 << 10];
         while filling.write_all(&piece).is_ok() {}
+        let len = filling.metadata().expect("it is ours").len();
+        filling
+            .set_len(len.saturating_sub(left_bytes))
+            .expect("it is ours");
         Filler(file)
     }
 }

@@ -1,6 +1,8 @@
 //! The binary as operators run it: started, stopped, killed, refused.
 
+mod backup;
 mod disks;
+mod full_masters;
 mod hostile;
 mod masters;
 mod power;

@@ -16,15 +16,15 @@ use tokio::time::sleep;
 
 use super::support::*;
 
-struct Masters {
-    scratch: tempfile::TempDir,
-    addresses: Vec<String>,
-    nodes: Vec<Option<Node>>,
+pub struct Masters {
+    pub scratch: tempfile::TempDir,
+    pub addresses: Vec<String>,
+    pub nodes: Vec<Option<Node>>,
 }
 
 impl Masters {
     /// They have addresses, and none runs.
-    fn named(count: usize) -> Masters {
+    pub fn named(count: usize) -> Masters {
         let mut masters = Masters {
             scratch: tempfile::tempdir().expect("a temporary directory"),
             addresses: (0..count)
@@ -36,23 +36,23 @@ impl Masters {
         masters
     }
 
-    fn start(count: usize) -> Masters {
+    pub fn start(count: usize) -> Masters {
         let mut masters = Masters::named(count);
         let starting: Vec<_> = (0..count).map(|number| masters.starting(number)).collect();
         masters.nodes = starting.into_iter().map(|node| Some(node.ready())).collect();
         masters
     }
 
-    fn directory(&self, number: usize) -> PathBuf {
+    pub fn directory(&self, number: usize) -> PathBuf {
         self.scratch.path().join(format!("master-{}", number + 1))
     }
 
-    fn starting(&self, number: usize) -> Starting {
+    pub fn starting(&self, number: usize) -> Starting {
         self.starting_among(number, self.addresses.len())
     }
 
     /// A group of the first so many.
-    fn starting_among(&self, number: usize, count: usize) -> Starting {
+    pub fn starting_among(&self, number: usize, count: usize) -> Starting {
         let peers: Vec<_> = (self.addresses[..count].iter().enumerate())
             .map(|(number, address)| format!("{}={address}", number + 1))
             .collect();
@@ -70,36 +70,36 @@ impl Masters {
         ])
     }
 
-    fn start_again(&mut self, number: usize) {
+    pub fn start_again(&mut self, number: usize) {
         self.nodes[number] = Some(self.starting(number).ready());
     }
 
-    fn kill(&mut self, number: usize) {
+    pub fn kill(&mut self, number: usize) {
         let mut node = self.nodes[number].take().expect("it runs");
         node.process.signal("-KILL");
         assert_eq!(node.process.end(), None);
     }
 
-    async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         Client::connect(self.addresses.clone(), ClientOptions::default())
             .await
             .expect("a master leads")
     }
 }
 
-async fn statuses(client: &Client) -> Vec<MasterStatus> {
+pub async fn statuses(client: &Client) -> Vec<MasterStatus> {
     client.status().await.expect("a master leads").masters
 }
 
 /// Which of them leads, by its place in the list of addresses.
-async fn leader(client: &Client) -> usize {
+pub async fn leader(client: &Client) -> usize {
     let masters = statuses(client).await;
     let leader = masters.iter().find(|master| master.role == "leader");
     leader.expect("one leads").id.0 as usize - 1
 }
 
 /// Waits until all of them are there and have applied what the leader had at the beginning.
-async fn all_in_step(client: &Client) {
+pub async fn all_in_step(client: &Client) {
     let begun = Instant::now();
     let upto = statuses(client)
         .await
@@ -119,19 +119,19 @@ async fn all_in_step(client: &Client) {
     }
 }
 
-fn path(name: &str) -> CurvinePath {
+pub fn path(name: &str) -> CurvinePath {
     CurvinePath::parse(&format!("/{name}")).expect("a valid path")
 }
 
 /// A client that makes one directory after the other until it is told to stop. Every one must be made.
-struct Making {
+pub struct Making {
     stop: Arc<AtomicBool>,
-    made: Arc<AtomicU32>,
+    pub made: Arc<AtomicU32>,
     task: tokio::task::JoinHandle<Duration>,
 }
 
 impl Making {
-    fn begin(client: Client, prefix: &'static str) -> Making {
+    pub fn begin(client: Client, prefix: &'static str) -> Making {
         let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (told, count) = (stop.clone(), made.clone());
         let task = tokio::spawn(async move {
@@ -151,7 +151,7 @@ impl Making {
         Making { stop, made, task }
     }
 
-    async fn more(&self) {
+    pub async fn more(&self) {
         let (begun, upto) = (Instant::now(), self.made.load(Ordering::Acquire) + 20);
         while self.made.load(Ordering::Acquire) < upto {
             assert!(begun.elapsed() < DEADLINE, "nothing is made any more");
@@ -161,14 +161,14 @@ impl Making {
     }
 
     /// How many were made, and the longest that one took.
-    async fn end(self) -> (u32, Duration) {
+    pub async fn end(self) -> (u32, Duration) {
         self.stop.store(true, Ordering::Release);
         let longest = self.task.await.expect("no change was refused");
         (self.made.load(Ordering::Acquire), longest)
     }
 }
 
-async fn all_there(client: &Client, prefix: &str, count: u32) {
+pub async fn all_there(client: &Client, prefix: &str, count: u32) {
     for number in 0..count {
         let name = format!("{prefix}{number}");
         let found = client.lookup(&path(&name), false).await;
@@ -435,5 +435,77 @@ fn a_master_that_lost_its_disk_catches_up_before_it_votes() {
             .make_dir(path("after"), 0o755, false)
             .await
             .expect("two of three are a majority");
+    });
+}
+
+#[test]
+fn a_master_that_is_left_alone_answers_only_who_asks_for_stale_reads() {
+    run(async {
+        let mut masters = Masters::named(4);
+        let starting: Vec<_> = (0..3).map(|number| masters.starting_among(number, 3)).collect();
+        for (number, node) in starting.into_iter().enumerate() {
+            masters.nodes[number] = Some(node.ready());
+        }
+        let patience = |stale_reads| ClientOptions {
+            retry_for: Duration::from_secs(2),
+            stale_reads,
+            ..ClientOptions::default()
+        };
+        let connect = |addresses: &[String], stale| Client::connect(addresses.to_vec(), patience(stale));
+        let client = connect(&masters.addresses[..3], false)
+            .await
+            .expect("a master leads");
+        client.make_dir(path("d"), 0o755, false).await.expect("made");
+        client
+            .set_xattr(path("d"), "user.x", b"y", false, false)
+            .await
+            .expect("set");
+        let made = client.stat(path("d")).await.expect("there");
+        all_in_step(&client).await;
+        let leads = leader(&client).await;
+        masters.kill(leads);
+        masters.kill((leads + 1) % 3);
+
+        let begun = Instant::now();
+        let error = client.stat(path("d")).await.expect_err("nobody leads");
+        let kinds = [ErrorKind::NotLeader, ErrorKind::Unreachable, ErrorKind::Timeout];
+        assert!(kinds.contains(&error.kind), "{:?}: {error}", error.kind);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+
+        let stale = connect(&masters.addresses[..3], true).await.expect("one answers");
+        for _ in 0..10 {
+            assert_eq!(stale.stat(path("d")).await.as_ref(), Ok(&made));
+        }
+        assert_eq!(stale.xattr(path("d"), "user.x").await.as_deref(), Ok(&b"y"[..]));
+        assert_eq!(stale.path(made.inode).await, Ok(path("d")));
+        let listing = stale
+            .list_page(CurvinePath::parse("/").expect("valid"), None, 10)
+            .await;
+        let names: Vec<_> = listing
+            .expect("listed")
+            .entries
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        assert_eq!(names, ["d"]);
+        let none = stale.stat(path("nothing")).await.expect_err("it never was");
+        assert_eq!(none.kind, ErrorKind::NotFound);
+        let refused = stale
+            .make_dir(path("e"), 0o755, false)
+            .await
+            .expect_err("nobody leads");
+        assert!(kinds.contains(&refused.kind), "{:?}: {refused}", refused.kind);
+
+        // One that no leader has ever brought up has nothing to say.
+        let _empty = masters.starting_among(3, 4);
+        let one = &masters.addresses[3..];
+        until("it says that it knows nothing", async || {
+            let error = connect(one, true)
+                .await
+                .map(|_| ())
+                .expect_err("it knows nothing");
+            (error.kind == ErrorKind::NotLeader).then_some(())
+        })
+        .await;
     });
 }

@@ -7,6 +7,7 @@ mod samples;
 
 use std::path::PathBuf;
 
+use curvine_protocol::backup::BackupHeader;
 use curvine_protocol::cluster::{Tier, WorkerState};
 use curvine_protocol::frame::{FrameKind, PREFIX_BYTES, Prefix};
 use curvine_protocol::job::JobState;
@@ -16,7 +17,7 @@ use curvine_protocol::{
     Call, CallContext, Error, ErrorKind, FileKind, Node, for_master_calls, for_worker_calls,
 };
 use render::Golden;
-use samples::{Sample, context};
+use samples::{Sample, backup_header, context};
 use serde::{Serialize, de::DeserializeOwned};
 
 fn file(name: &str) -> PathBuf {
@@ -249,6 +250,16 @@ fn every_kind_of_frame_has_its_golden_bytes() {
             Ok([&prefix.encode()[..], &bytes[PREFIX_BYTES..]].concat())
         });
     }
+    golden.bytes(
+        "head of a backup",
+        backup_header(),
+        &backup_header().to_head(),
+        |bytes| {
+            let (header, len) = BackupHeader::from_head(bytes).map_err(|error| error.to_string())?;
+            assert_eq!(len, bytes.len(), "it is all head");
+            Ok(header.to_head())
+        },
+    );
     golden.check(&file("frames.txt"));
 }
 
@@ -266,6 +277,8 @@ mod newer {
         pub deadline_ms: u32,
         pub uid: u32,
         pub gid: u32,
+        #[serde(default)]
+        pub stale: bool,
         #[serde(default)]
         pub trace: Option<String>,
     }
@@ -290,6 +303,7 @@ fn a_call_of_a_newer_version_is_understood_and_one_of_an_older_too() {
         deadline_ms: context().deadline_ms,
         uid: context().uid,
         gid: context().gid,
+        stale: context().stale,
         trace,
     };
     let newer = |trace: Option<&str>, also: Vec<String>| {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use curvine_protocol::attr::{UfsSource, WorkerAddress};
+use curvine_protocol::backup::BackupHeader;
 use curvine_protocol::cluster::*;
 use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::master_or_worker::*;
@@ -31,6 +32,17 @@ pub fn context() -> CallContext {
         deadline_ms: 30_000,
         uid: 1000,
         gid: 100,
+        stale: true,
+    }
+}
+
+pub fn backup_header() -> BackupHeader {
+    BackupHeader {
+        cluster: ClusterId(0xC1),
+        version: "0.1.0".to_owned(),
+        time_ns: 1_700_000_000_000_000_000,
+        log_index: 77,
+        len_bytes: 1 << 20,
     }
 }
 
@@ -277,10 +289,14 @@ samples! {
     RemoveMaster => RemoveMaster { id: NodeId(4) };
     TransferLeadership => TransferLeadership { to: None }, TransferLeadership { to: Some(NodeId(2)) };
     TakeSnapshot => TakeSnapshot {};
+    OpenBackup => OpenBackup {};
+    ReadBackup => ReadBackup { id: 0xBA, offset_bytes: 1 << 20 };
     RaftMessage => RaftMessage {
         cluster: Some(ClusterId(0xC1)), from: NodeId(1), to: NodeId(2), kind: RaftMessageKind::Append,
+        restored_ns: 0,
     }, RaftMessage {
         cluster: None, from: NodeId(1), to: NodeId(3), kind: RaftMessageKind::Standing,
+        restored_ns: 1_700_000_000_000_000_000,
     };
     RaftMessageKind => RaftMessageKind::Append, RaftMessageKind::Vote, RaftMessageKind::SnapshotPart {
         snapshot: "00000000000000000077.mdb".to_owned(), offset_bytes: 1 << 20, checksum: 0xC5C5_0001,
@@ -293,6 +309,8 @@ samples! {
 samples! {
     RaftAnswer => RaftAnswer {};
     SnapshotTaken => SnapshotTaken { log_index: 77 };
+    BackupOpened => BackupOpened { id: 0xBA, header: backup_header() };
+    BackupPart => BackupPart { checksum: 0xC5C5_0003 };
     Done => Done {};
     Entry => entry(), Entry { attr: attr(), target: None };
     Listing => Listing {

@@ -1,7 +1,8 @@
 //! The shell in front of the inode tree: [`NamespacePort`] answers calls, the [`Namespace`] actor ends dead sessions.
 //!
 //! A read waits for the barrier, lets the under file system speak where it must, and reads the tree in one short
-//! transaction. A change becomes a command, is proposed, and is answered when it is committed and applied.
+//! transaction. A caller that asks for stale reads gets the tree as this master has it: no barrier, no under file system, and
+//! no leader are needed. A change becomes a command, is proposed, and is answered when it is committed and applied.
 //!
 //! Calls are answered on the caller's thread: the tree is read from LMDB's snapshots, which no thread waits for, and
 //! whoever changes it goes through the Replica. A mailbox in between would own nothing and cost two hops a call.
@@ -126,29 +127,21 @@ impl NamespaceCall for Echo {
 }
 
 impl NamespaceCall for Lookup {
-    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<Entry> {
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Entry> {
         let Lookup { node, follow } = call;
-        parts
-            .fresh_look(&node, |dbs, txn| lookup(dbs, txn, &node, follow))
-            .await
+        let look = |dbs: &Dbs, txn: &RoTxn| lookup(dbs, txn, &node, follow);
+        match context.stale {
+            true => parts.stale_look(look),
+            false => parts.fresh_look(&node, look).await,
+        }
     }
 }
 
 impl NamespaceCall for ListDir {
-    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<Listing> {
-        parts.consensus.read_barrier().await?;
-        let mounted = |entry: Result<(InodeId, InodeRecord)>| {
-            let (inode, record) = entry.ok()?;
-            (record.is_dir() && record.mount != MountId(0)).then_some(inode)
-        };
-        // A directory that is known is listed and not asked for first: the listing says whether it is still there.
-        let mut directory = mounted(parts.store.entry(&call.node, true));
-        if directory.is_none() {
-            parts.refresh(&call.node).await?;
-            directory = mounted(parts.store.entry(&call.node, true));
-        }
-        if let Some(inode) = directory.filter(|_| call.after.is_none()) {
-            parts.ufs.refresh_dir(inode).await?;
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Listing> {
+        match context.stale {
+            true => parts.has_namespace()?,
+            false => parts.fresh_directory(&call).await?,
         }
         let (inode, record) = parts.store.entry(&call.node, true)?;
         let limit = call.limit.clamp(1, LIST_ENTRIES_MAX) as usize;
@@ -188,8 +181,8 @@ impl NamespaceCall for OpenFile {
 }
 
 impl NamespaceCall for GetXattr {
-    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<XattrValue> {
-        parts.fresh(&call.node).await?;
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<XattrValue> {
+        parts.ready(&call.node, &context).await?;
         Ok(XattrValue {
             value: parts.store.xattr(&call.node, &call.name)?,
         })
@@ -197,8 +190,8 @@ impl NamespaceCall for GetXattr {
 }
 
 impl NamespaceCall for ListXattrs {
-    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<XattrNames> {
-        parts.fresh(&call.node).await?;
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<XattrNames> {
+        parts.ready(&call.node, &context).await?;
         Ok(XattrNames {
             names: parts.store.xattr_names(&call.node)?,
         })
@@ -206,8 +199,11 @@ impl NamespaceCall for ListXattrs {
 }
 
 impl NamespaceCall for GetPath {
-    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<PathOf> {
-        parts.consensus.read_barrier().await?;
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<PathOf> {
+        match context.stale {
+            true => parts.has_namespace()?,
+            false => parts.consensus.read_barrier().await?,
+        }
         Ok(PathOf {
             path: path_of(&parts.store.dbs, &*parts.store.read()?, call.inode)?,
         })
@@ -286,10 +282,44 @@ impl NamespaceCall for CreateFile {
 }
 
 impl Parts {
-    /// Everything acknowledged is applied here, and what an under file system has to say of a node is known.
-    async fn fresh(&self, node: &Node) -> Result<()> {
+    /// Everything acknowledged is applied here, and what an under file system has to say of a node is known; unless the
+    /// caller is content with less.
+    async fn ready(&self, node: &Node, context: &CallContext) -> Result<()> {
+        if context.stale {
+            return self.has_namespace();
+        }
         self.consensus.read_barrier().await?;
         self.refresh(node).await
+    }
+
+    /// A master that was never brought up by a leader has nothing to say, not even something old.
+    fn has_namespace(&self) -> Result<()> {
+        let cluster = self.store.dbs.cluster(&*self.store.read()?)?;
+        cluster.map(|_| ()).ok_or_else(|| Error::not_leader(None))
+    }
+
+    fn stale_look<T>(&self, look: impl Fn(&Dbs, &RoTxn) -> Result<T>) -> Result<T> {
+        self.has_namespace()?;
+        look(&self.store.dbs, &*self.store.read()?)
+    }
+
+    /// Makes a directory fresh whose listing begins.
+    async fn fresh_directory(&self, call: &ListDir) -> Result<()> {
+        self.consensus.read_barrier().await?;
+        let mounted = |entry: Result<(InodeId, InodeRecord)>| {
+            let (inode, record) = entry.ok()?;
+            (record.is_dir() && record.mount != MountId(0)).then_some(inode)
+        };
+        // A directory that is known is listed and not asked for first: the listing says whether it is still there.
+        let mut directory = mounted(self.store.entry(&call.node, true));
+        if directory.is_none() {
+            self.refresh(&call.node).await?;
+            directory = mounted(self.store.entry(&call.node, true));
+        }
+        if let Some(inode) = directory.filter(|_| call.after.is_none()) {
+            self.ufs.refresh_dir(inode).await?;
+        }
+        Ok(())
     }
 
     /// What the tree says of a node when it is fresh, in one transaction where that is enough.

@@ -12,7 +12,7 @@
 //! | replies | client, sequence | `Result<OpReply, Error>` |
 //! | mounts | mount id | `MountRecord` |
 //! | jobs | job id | `JobRecord` |
-//! | meta | name | counters, the cluster's id, the last applied log id, the format |
+//! | meta | name | counters, the cluster's id, the last applied log id, the format, when it was restored |
 //!
 //! Numbers in keys are big endian, so that LMDB's order is theirs.
 
@@ -100,11 +100,24 @@ impl Store {
 
     /// Opens a copy of a state, a file of its own, to be read.
     pub fn open_copy(path: &Path) -> Result<Store> {
+        Store::open_file(path, EnvFlags::READ_ONLY)
+    }
+
+    /// Opens a copy of a state to change it. Commits are synced.
+    pub fn open_copy_to_change(path: &Path) -> Result<Store> {
+        let store = Store::open_file(path, EnvFlags::empty())?;
+        let mut txn = store.write()?;
+        crate::format::check(store.dbs.meta, &mut txn, FORMAT, path)?;
+        txn.commit().map_err(broken)?;
+        Ok(store)
+    }
+
+    fn open_file(path: &Path, flags: EnvFlags) -> Result<Store> {
         let failed = |e| broken(e).while_doing(format_args!("opening {}", path.display()));
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_BYTES).max_dbs(16);
-        let flags = EnvFlags::READ_ONLY | EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK;
-        // SAFETY: the file is in the directory that this process has locked, and nobody writes it any more.
+        let flags = flags | EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK;
+        // SAFETY: the file is in the directory that this process has locked, and nobody else writes it any more.
         let env = unsafe { options.flags(flags).open(path) }.map_err(failed)?;
         let txn = env.read_txn().map_err(failed)?;
         let database = |name: &str| match env.open_database::<Bytes, Bytes>(&txn, Some(name)) {
@@ -452,4 +465,13 @@ impl Counter {
             _ => 1,
         }
     }
+
+    /// Those that are given out.
+    pub const GIVEN_OUT: [Counter; 5] = [
+        Counter::Inode,
+        Counter::Block,
+        Counter::Worker,
+        Counter::Mount,
+        Counter::Job,
+    ];
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use curvine_protocol::master::{AddMaster, RemoveMaster, SnapshotTaken, TakeSnapshot, TransferLeadership};
+use curvine_protocol::master::{
+    AddMaster, OpenBackup, RemoveMaster, SnapshotTaken, TakeSnapshot, TransferLeadership,
+};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{Call, Error, ErrorKind, NodeId, Result};
 use futures::future::BoxFuture;
@@ -40,6 +42,7 @@ answers! {
     RemoveMaster => remove;
     TransferLeadership => transfer;
     TakeSnapshot => take_snapshot;
+    OpenBackup => open_backup;
 }
 
 impl ReplicaPort {
@@ -134,6 +137,14 @@ impl ReplicaPort {
                 format!("no master {to} is of the group"),
             ));
         }
+        if let Some(to) = to
+            && self.other_voters().await.full.contains(&to)
+        {
+            return Err(Error::new(
+                ErrorKind::NoSpace,
+                format!("the disk of master {to} is full; make room there first"),
+            ));
+        }
         self.hand_over(to).await.map(|_| Done {})
     }
 
@@ -155,10 +166,11 @@ impl ReplicaPort {
 
     /// Has another master lead. It is in step before it is told.
     pub(super) async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId> {
+        let others = self.other_voters().await;
         // Its lease ends here: what another leader acknowledges is read nowhere else.
         self.handing_over.store(true, Ordering::Release);
         self.barrier.release(self.ports.clock.now());
-        let handed = timeout(super::HAND_OVER_DEADLINE, self.elect_another(to)).await;
+        let handed = timeout(super::HAND_OVER_DEADLINE, self.elect_another(to, &others)).await;
         // If it goes on to lead, it has to ask the others afresh.
         self.barrier.release(self.ports.clock.now());
         self.handing_over.store(false, Ordering::Release);

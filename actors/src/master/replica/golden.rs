@@ -118,6 +118,7 @@ fn every_message_between_masters_has_its_golden_bytes() {
         applied: 76,
         leads: true,
         votes: true,
+        full: true,
     };
     golden.value("Standing, answered", &standing);
     golden.check(&file("masters.txt"));

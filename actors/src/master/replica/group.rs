@@ -6,8 +6,7 @@
 //! it came back. That it is on this way is noted in the log, in case it restarts meanwhile.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use curvine_protocol::{Error, ErrorKind, NodeId, Result};
@@ -25,9 +24,16 @@ pub(super) const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How often it is said what is waited for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
-/// Whether this master may vote and stand for election.
+/// Whether this master may vote and stand for election. All clones are one.
 #[derive(Clone, Default)]
-pub struct Franchise(Arc<AtomicU8>);
+pub struct Franchise(Arc<Mutex<Rights>>);
+
+#[derive(Clone, Copy, Default)]
+struct Rights {
+    stage: u8,
+    /// It leaves elections to others, which have room on their disks.
+    abstains: bool,
+}
 
 const UNDECIDED: u8 = 0;
 const CATCHING_UP: u8 = 1;
@@ -35,17 +41,37 @@ const FULL: u8 = 2;
 
 impl Franchise {
     pub fn is_full(&self) -> bool {
-        self.0.load(Ordering::Acquire) == FULL
+        self.stage() == FULL
     }
 
     /// Whether it is known if this master has lost what it had: it takes nothing in before.
     pub fn is_decided(&self) -> bool {
-        self.0.load(Ordering::Acquire) != UNDECIDED
+        self.stage() != UNDECIDED
+    }
+
+    /// Leaves elections to others, or not any more.
+    pub fn abstain(&self, raft: &Raft, abstains: bool) {
+        self.change(raft, |rights| rights.abstains = abstains);
+    }
+
+    fn stage(&self) -> u8 {
+        self.rights().stage
     }
 
     fn set(&self, raft: &Raft, to: u8) {
-        self.0.store(to, Ordering::Release);
-        raft.runtime_config().elect(to == FULL);
+        self.change(raft, |rights| rights.stage = to);
+    }
+
+    /// Nobody else says whether it elects.
+    fn change(&self, raft: &Raft, change: impl FnOnce(&mut Rights)) {
+        let mut rights = self.rights();
+        change(&mut rights);
+        raft.runtime_config()
+            .elect(rights.stage == FULL && !rights.abstains);
+    }
+
+    fn rights(&self) -> MutexGuard<'_, Rights> {
+        self.0.lock().expect("nobody panics while it holds this")
     }
 }
 
@@ -71,7 +97,7 @@ impl Group {
             (false, true) => FULL,
             (false, false) => UNDECIDED,
         };
-        self.franchise.0.store(to, Ordering::Release);
+        self.franchise.rights().stage = to;
         Ok(())
     }
 
@@ -89,7 +115,7 @@ impl Group {
         }
         let others: Vec<Way> = self.network.others(&self.members).map(|(_, way)| way).collect();
         let mut said = Instant::now();
-        while self.franchise.0.load(Ordering::Acquire) == UNDECIDED {
+        while !self.franchise.is_decided() {
             self.goes_on().await?;
             let standings: Vec<Result<Standing>> = join_all(others.iter().map(Way::standing)).await;
             if standings.iter().flatten().any(|standing| !standing.is_fresh()) {

@@ -8,6 +8,8 @@
 //! - [`network`], [`receive`]: messages between masters, out and in.
 //! - [`change`]: changes of the group by operators.
 //! - [`group`]: how a master joins its group, and when it may vote.
+//! - [`backup`], [`restore`]: the namespace as a file, out and in.
+//! - [`full`]: who leads when disks are full.
 //! - [`barrier`]: when a leader may answer a read from its own state.
 //! - [`inspect`]: what can be seen of one master from outside.
 //!
@@ -18,8 +20,10 @@
 //!   is written when there is room again.
 //! - Commands that wait together travel in one entry, at most [`BATCH_MAX`]; [`ENTRIES_IN_FLIGHT`] entries at a time.
 
+mod backup;
 mod barrier;
 mod change;
+mod full;
 #[cfg(test)]
 mod golden;
 mod group;
@@ -27,6 +31,7 @@ mod inspect;
 mod log;
 mod network;
 mod receive;
+pub(super) mod restore;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -55,11 +60,13 @@ use openraft::{BasicNode, Config, ServerState, SnapshotPolicy};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
+use self::backup::Backups;
 use self::barrier::{Barrier, PROMISE};
+use self::full::{Full, NobodyElse, Others};
 use self::group::{Franchise, Group};
 use self::log::LogStore;
 use self::network::{Network, Way};
-use self::state::StateMachine;
+use self::state::{RESTORED, StateMachine};
 use self::types::{Batch, LogId, Raft};
 use super::contract::Consensus;
 use super::namespace::apply::Effects;
@@ -104,32 +111,38 @@ pub struct Replica {
     waiting: VecDeque<Proposal>,
     in_flight: usize,
     /// Why nothing can be changed now.
-    full: Option<Error>,
+    full: watch::Sender<Option<Error>>,
+    nobody_else: NobodyElse,
 }
 
 impl Replica {
     fn measure(&mut self) {
         let measured = room::of(&self.directory).map(|(free, all)| {
-            let reserve = RESERVE_BYTES.min(all / RESERVE_PART);
+            let reserve = reserve_bytes(all);
             (free < reserve || self.log.is_held_up()).then(|| {
                 Error::new(
                     ErrorKind::NoSpace,
                     format!(
-                        "the master's disk is full: {free} bytes are left for {} and {reserve} are kept back; nothing \
-                         can be changed until there is space",
+                        "the master's disk is full: {free} bytes are left for {} and {reserve} are kept back; it \
+                         takes no changes until there is space",
                         self.directory.display()
                     ),
                 )
             })
         });
         let full = measured.unwrap_or_else(Some);
-        match (&self.full, &full) {
+        match (&*self.full.borrow(), &full) {
             (None, Some(error)) => tracing::error!("{error}"),
             (Some(_), None) => tracing::info!("the master's disk has space again"),
             _ => {}
         }
-        self.full = full;
+        self.full.send_replace(full);
     }
+}
+
+/// What is kept back of a device with so many bytes.
+fn reserve_bytes(all_bytes: u64) -> u64 {
+    RESERVE_BYTES.min(all_bytes / RESERVE_PART)
 }
 
 struct Proposal {
@@ -156,10 +169,11 @@ impl Handler<Propose> for Replica {
 
     fn handle(&mut self, propose: Propose, context: &mut Self::Context) {
         // Formatting a master that starts is tiny, and what the reserve is for.
-        if let Some(full) = &self.full
+        if let Some(full) = &*self.full.borrow()
             && !matches!(propose.0.command.op, Op::Format { .. })
         {
-            let _ = propose.0.reply.send(Err(full.clone()));
+            let refusal = self.nobody_else.refusal(full, &self.raft);
+            let _ = propose.0.reply.send(Err(refusal));
             return;
         }
         if self.waiting.len() >= WAITING_MAX {
@@ -287,7 +301,10 @@ pub struct ReplicaPort {
     leading: watch::Receiver<Option<u64>>,
     /// It leads and is about to stop: it answers nobody as a leader any more.
     handing_over: Arc<AtomicBool>,
-    cluster: Arc<OnceLock<ClusterId>>,
+    origin: Arc<OnceLock<Origin>>,
+    backups: Backups,
+    full: Full,
+    nobody_else: NobodyElse,
 }
 
 /// Who makes up the group of masters.
@@ -424,12 +441,12 @@ impl ReplicaPort {
             ports.offload("raft-apply"),
             ports.offload("raft-snapshot"),
         );
-        let cluster: Arc<OnceLock<ClusterId>> = Arc::default();
-        let own_cluster = {
-            let (cluster, store) = (cluster.clone(), store.clone());
-            Arc::new(move || known_cluster(&cluster, &store))
+        let origin: Arc<OnceLock<Origin>> = Arc::default();
+        let own_origin = {
+            let (origin, store) = (origin.clone(), store.clone());
+            Arc::new(move || known_origin(&origin, &store))
         };
-        let network = Network::new(id, own_cluster, connector, ports.offload("raft-send"));
+        let network = Network::new(id, own_origin, connector, ports.offload("raft-send"));
         let raft = Raft::new(
             id.0,
             Arc::new(config),
@@ -456,13 +473,16 @@ impl ReplicaPort {
         };
         group.begin().await?;
         let sole_leader = Arc::new(AtomicBool::new(false));
+        let nobody_else = NobodyElse::default();
+        let (measured, full) = watch::channel(None);
         let replica = Replica {
             raft: raft.clone(),
             log: log.clone(),
             directory,
             waiting: VecDeque::new(),
             in_flight: 0,
-            full: None,
+            full: measured,
+            nobody_else: nobody_else.clone(),
         };
         let (lead, leading) = watch::channel(None);
         let port = ReplicaPort {
@@ -481,9 +501,13 @@ impl ReplicaPort {
             sole_leader,
             leading,
             handing_over: Arc::default(),
-            cluster,
+            origin,
+            backups: Backups::default(),
+            full,
+            nobody_else,
         };
         tokio::spawn(port.clone().watch_leadership(lead));
+        tokio::spawn(port.clone().yield_while_full());
         tokio::spawn(port.clone().join(group));
         Ok(port)
     }
@@ -540,7 +564,11 @@ impl ReplicaPort {
     }
 
     fn cluster(&self) -> Option<ClusterId> {
-        known_cluster(&self.cluster, &self.store)
+        self.origin().map(|origin| origin.cluster)
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        known_origin(&self.origin, &self.store)
     }
 
     /// What the reply would be now: for a planted bug.
@@ -658,8 +686,8 @@ impl ReplicaPort {
     /// Everybody who hears a leader has promised not to vote for a while. Whoever stands for election is free of that, so
     /// all others stand at this leader's word, the heir last; and once more, if one of them has the higher vote in the same
     /// term.
-    async fn elect_another(&self, to: Option<NodeId>) -> Result<NodeId> {
-        let heir = self.heir(to).await;
+    async fn elect_another(&self, to: Option<NodeId>, others: &Others) -> Result<NodeId> {
+        let heir = self.heir(to, others).await;
         let (last, first): (Vec<_>, Vec<_>) = self.others().into_iter().partition(|(id, _)| *id == heir);
         let told = futures::future::join_all(first.iter().map(|(_, way)| way.elect(false)));
         for error in told.await.into_iter().filter_map(Result::err) {
@@ -685,8 +713,9 @@ impl ReplicaPort {
         Err(self.not_leader())
     }
 
-    /// The voter that is asked for, or the one with the highest id, once it has everything this leader has.
-    async fn heir(&self, to: Option<NodeId>) -> NodeId {
+    /// The voter that is asked for, or the one with the highest id, once it has everything this leader has. One whose disk is
+    /// full only if no other answers that has room.
+    async fn heir(&self, to: Option<NodeId>, others: &Others) -> NodeId {
         let mut metrics = self.raft.metrics();
         loop {
             {
@@ -695,6 +724,7 @@ impl ReplicaPort {
                 let has_all = |(id, matched): &(&u64, &Option<LogId>)| {
                     **id != self.id.0
                         && to.is_none_or(|to| to.0 == **id)
+                        && (others.with_room.is_empty() || !others.full.contains(&NodeId(**id)))
                         && voters.contains(id)
                         && matched.map(|log_id| log_id.index) == now.last_log_index
                 };
@@ -743,13 +773,22 @@ pub fn own_command(op: curvine_protocol::op::Op, clock: &dyn Clock) -> Command {
     }
 }
 
-fn known_cluster(known: &OnceLock<ClusterId>, store: &Store) -> Option<ClusterId> {
-    if let Some(cluster) = known.get() {
-        return Some(*cluster);
+/// Whose history a master has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub cluster: ClusterId,
+    /// When the namespace was restored from a backup; 0 = never.
+    pub restored_ns: i64,
+}
+
+fn known_origin(known: &OnceLock<Origin>, store: &Store) -> Option<Origin> {
+    if let Some(origin) = known.get() {
+        return Some(*origin);
     }
     let txn = store.read().ok()?;
     let cluster = store.dbs.cluster(&txn).ok()??;
-    Some(*known.get_or_init(|| cluster))
+    let restored_ns = store.dbs.meta_record(&txn, RESTORED).ok()?.unwrap_or(0);
+    Some(*known.get_or_init(|| Origin { cluster, restored_ns }))
 }
 
 fn fatal(error: impl std::fmt::Display) -> Error {

@@ -1,6 +1,7 @@
 //! Messages between masters: openraft's, in the bodies of [`RaftMessage`] calls on the port that clients use as well.
 //!
-//! Two connections to each: entries, heartbeats and votes never wait behind a snapshot.
+//! Three connections to each: entries, heartbeats and votes never wait behind a snapshot; and one whose log waits for room on its
+//! disk, and lets heartbeats go unanswered until their connection is given up, still says how it stands.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::codec::{decode, encode};
 use curvine_protocol::master::{RaftMessage, RaftMessageKind};
-use curvine_protocol::{CallContext, ClusterId, Error, ErrorKind, NodeId, Result as Asked};
+use curvine_protocol::{CallContext, Error, ErrorKind, NodeId, Result as Asked};
 use openraft::error::{
     Fatal, NetworkError, PayloadTooLarge, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
 };
@@ -26,6 +27,7 @@ use openraft::raft::{
 use openraft::{BasicNode, Snapshot, StorageIOError};
 use serde::de::DeserializeOwned;
 
+use super::Origin;
 use super::types::{Standing, TypeConfig, Vote};
 use crate::kit::peer::Peer;
 use crate::kit::ports::offloaded;
@@ -42,8 +44,8 @@ const STANDING_DEADLINE: Duration = Duration::from_millis(700);
 /// Between tries to reach a master that is gone.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// Which cluster this master belongs to, as far as it knows.
-pub type OwnCluster = Arc<dyn Fn() -> Option<ClusterId> + Send + Sync>;
+/// Whose history this master has, as far as it knows.
+pub type OwnOrigin = Arc<dyn Fn() -> Option<Origin> + Send + Sync>;
 
 /// Where messages to another master can be given.
 pub type MasterEndpoint = Arc<dyn Endpoint<RaftMessage>>;
@@ -83,7 +85,7 @@ impl MasterConnector for Proxies {
 #[derive(Clone)]
 pub struct Network {
     me: NodeId,
-    cluster: OwnCluster,
+    origin: OwnOrigin,
     connector: Arc<dyn MasterConnector>,
     /// Reads the snapshots that are sent.
     sender: Arc<dyn Offload>,
@@ -94,6 +96,7 @@ pub struct Network {
 struct Connections {
     proxy: MasterEndpoint,
     bulk: MasterEndpoint,
+    asks: MasterEndpoint,
     /// It did not answer the last time: said once.
     is_silent: Arc<AtomicBool>,
 }
@@ -110,13 +113,13 @@ pub struct Way {
 impl Network {
     pub fn new(
         me: NodeId,
-        cluster: OwnCluster,
+        origin: OwnOrigin,
         connector: Arc<dyn MasterConnector>,
         sender: Arc<dyn Offload>,
     ) -> Self {
         Network {
             me,
-            cluster,
+            origin,
             connector,
             sender,
             ways: Arc::default(),
@@ -131,6 +134,7 @@ impl Network {
             .or_insert_with(|| Connections {
                 proxy: proxy(),
                 bulk: proxy(),
+                asks: proxy(),
                 is_silent: Arc::default(),
             });
         Way {
@@ -161,11 +165,13 @@ impl Way {
         body: Bytes,
         deadline: Duration,
     ) -> Asked<Bytes> {
+        let origin = (self.network.origin)();
         let message = RaftMessage {
-            cluster: (self.network.cluster)(),
+            cluster: origin.map(|origin| origin.cluster),
             from: self.network.me,
             to: self.to,
             kind,
+            restored_ns: origin.map_or(0, |origin| origin.restored_ns),
         };
         let context = CallContext {
             deadline_ms: deadline.as_millis().max(1) as u32,
@@ -181,7 +187,7 @@ impl Way {
     /// How that master stands.
     pub async fn standing(&self) -> Asked<Standing> {
         let answer = self.ask(
-            &self.connections.proxy,
+            &self.connections.asks,
             RaftMessageKind::Standing,
             Bytes::new(),
             STANDING_DEADLINE,
@@ -192,7 +198,7 @@ impl Way {
     /// Has that master stand for election, on the word of its leader.
     pub async fn elect(&self, again: bool) -> Asked<()> {
         let kind = RaftMessageKind::Elect { again };
-        let asked = self.ask(&self.connections.proxy, kind, Bytes::new(), STANDING_DEADLINE);
+        let asked = self.ask(&self.connections.asks, kind, Bytes::new(), STANDING_DEADLINE);
         asked.await.map(|_| ())
     }
 

@@ -33,16 +33,21 @@ impl Endpoint<RaftMessage> for ReplicaPort {
 
 impl ReplicaPort {
     fn is_for_us(&self, message: &RaftMessage) -> Result<()> {
-        if let (Some(theirs), Some(ours)) = (message.cluster, self.cluster())
-            && theirs != ours
-        {
-            return Err(Error::new(
-                ErrorKind::WrongCluster,
-                format!(
-                    "this master belongs to cluster {ours} and master {} to {theirs}",
-                    message.from
-                ),
-            ));
+        if let (Some(theirs), Some(ours)) = (message.cluster, self.origin()) {
+            let (from, cluster) = (message.from, ours.cluster);
+            let wrong = |message: String| Err(Error::new(ErrorKind::WrongCluster, message));
+            if theirs != cluster {
+                return wrong(format!(
+                    "this master belongs to cluster {cluster} and master {from} to {theirs}"
+                ));
+            }
+            if message.restored_ns != ours.restored_ns {
+                return wrong(format!(
+                    "cluster {cluster} was restored from a backup, and one of master {} and master {from} has what was \
+                     before; start that one again with an empty data directory",
+                    self.id
+                ));
+            }
         }
         if message.to != self.id || message.from == self.id {
             return Err(Error::new(
@@ -177,6 +182,7 @@ impl ReplicaPort {
             applied: metrics.last_applied.map_or(0, |last| last.index),
             leads,
             votes: self.franchise.is_full(),
+            full: self.full.borrow().is_some(),
         }
     }
 }

@@ -11,10 +11,10 @@ use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageIOError};
 use serde::{Deserialize, Serialize};
 
-use super::EffectSink;
 use super::log::RETRY_FULL;
 use super::trust::{self, Trust};
 use super::types::{Entry, LogId, Membership, Replies, SnapshotFile, StorageError, TypeConfig};
+use super::{EffectSink, reserve_bytes};
 use crate::kit::Offload;
 use crate::kit::ports::offloaded;
 use crate::master::namespace::apply::Effects;
@@ -29,7 +29,11 @@ pub(super) struct Applied {
     pub(super) membership: Membership,
 }
 
-const APPLIED: &str = "applied";
+pub(super) const APPLIED: &str = "applied";
+/// When the namespace was restored from a backup, if it was.
+pub(super) const RESTORED: &str = "restored";
+/// A copy for a backup, while it is made.
+const COPY: &str = "backup.mdb";
 /// How the names of snapshots begin that arrive from other masters.
 const ARRIVING: &str = "received.";
 
@@ -58,6 +62,8 @@ impl OpenState {
         let (state, snapshots) = (directory.join("state"), directory.join("snapshots"));
         std::fs::create_dir_all(&snapshots)
             .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", snapshots.display())))?;
+        // Of a process that was killed while it made one.
+        let _ = std::fs::remove_file(directory.join(COPY));
         let trust = Trust::new(directory)?;
         if !trust.holds() {
             let saved = current(&snapshots)?;
@@ -86,6 +92,36 @@ fn current(snapshots: &Path) -> Result<Option<SavedSnapshot>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::from(error).while_doing("reading the current snapshot's mark")),
     }
+}
+
+/// Makes a synced copy the current snapshot, and removes the one before it.
+pub(super) fn keep(snapshots: &Path, copy: &Path, applied: Applied) -> Result<SavedSnapshot> {
+    let failed = |e: std::io::Error| Error::from(e).while_doing(format_args!("snapshot {}", copy.display()));
+    let index = applied.last.map_or(0, |last| last.index);
+    let name = format!("{index:020}.mdb");
+    std::fs::rename(copy, snapshots.join(&name)).map_err(failed)?;
+    let saved = SavedSnapshot {
+        last: applied.last,
+        membership: applied.membership,
+        name,
+    };
+    let mark = snapshots.join("current.new");
+    std::fs::write(&mark, encode(&saved)).map_err(failed)?;
+    std::fs::File::open(&mark)
+        .and_then(|mark| mark.sync_all())
+        .map_err(failed)?;
+    std::fs::rename(&mark, snapshots.join("current")).map_err(failed)?;
+    std::fs::File::open(snapshots)
+        .and_then(|directory| directory.sync_all())
+        .map_err(failed)?;
+    for old in std::fs::read_dir(snapshots).map_err(failed)?.flatten() {
+        let old_name = old.file_name();
+        let arrives = old_name.to_string_lossy().starts_with(ARRIVING);
+        if old_name != *saved.name && old_name != "current" && !arrives {
+            let _ = std::fs::remove_file(old.path());
+        }
+    }
+    Ok(saved)
 }
 
 impl StateMachine {
@@ -219,38 +255,57 @@ impl StateMachine {
             let txn = copy.read()?;
             copy.dbs.meta_record(&txn, APPLIED)?.unwrap_or_default()
         };
-        self.keep(&fresh, applied)
+        keep(&self.snapshots, &fresh, applied)
     }
 
-    /// Makes a synced copy the current snapshot, and removes the one before it.
-    fn keep(&self, copy: &Path, applied: Applied) -> Result<SavedSnapshot> {
+    /// A live copy of the state that is a file without a name.
+    ///
+    /// # Errors
+    /// `NoSpace` where it would take what the master keeps back for itself.
+    pub(super) async fn copy_out(&self) -> Result<CopiedOut> {
+        let state = self.clone();
+        offloaded(&*self.copier, move || state.copy_aside()).await?
+    }
+
+    fn copy_aside(&self) -> Result<CopiedOut> {
+        let directory = self
+            .snapshots
+            .parent()
+            .expect("the snapshots are in the master's directory");
+        let path = directory.join(COPY);
         let failed =
-            |e: std::io::Error| Error::from(e).while_doing(format_args!("snapshot {}", copy.display()));
-        let index = applied.last.map_or(0, |last| last.index);
-        let name = format!("{index:020}.mdb");
-        std::fs::rename(copy, self.snapshots.join(&name)).map_err(failed)?;
-        let saved = SavedSnapshot {
-            last: applied.last,
-            membership: applied.membership,
-            name,
-        };
-        let mark = self.snapshots.join("current.new");
-        std::fs::write(&mark, encode(&saved)).map_err(failed)?;
-        std::fs::File::open(&mark)
-            .and_then(|mark| mark.sync_all())
-            .map_err(failed)?;
-        std::fs::rename(&mark, self.snapshots.join("current")).map_err(failed)?;
-        std::fs::File::open(&self.snapshots)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed)?;
-        for old in std::fs::read_dir(&self.snapshots).map_err(failed)?.flatten() {
-            let old_name = old.file_name();
-            let arrives = old_name.to_string_lossy().starts_with(ARRIVING);
-            if old_name != *saved.name && old_name != "current" && !arrives {
-                let _ = std::fs::remove_file(old.path());
-            }
+            |e: std::io::Error| Error::from(e).while_doing(format_args!("copying to {}", path.display()));
+        let (free, all) = room::of(directory)?;
+        let takes = self.store.env.non_free_pages_size().map_err(broken)?;
+        if free < takes + reserve_bytes(all) {
+            return Err(Error::new(
+                ErrorKind::NoSpace,
+                format!(
+                    "a copy of the namespace takes {takes} bytes and {} has {free} left; make room there first",
+                    directory.display()
+                ),
+            ));
         }
-        Ok(saved)
+        let copied = || {
+            let copied = self
+                .store
+                .env
+                .copy_to_path(&path, heed::CompactionOption::Enabled);
+            let file = copied.map_err(broken)?;
+            let copy = Store::open_copy(&path)?;
+            let applied: Applied = copy.dbs.meta_record(&*copy.read()?, APPLIED)?.unwrap_or_default();
+            Ok(CopiedOut {
+                len_bytes: file.metadata().map_err(failed)?.len(),
+                log_index: applied.last.map_or(0, |last| last.index),
+                file,
+            })
+        };
+        let copied = copied();
+        // LMDB may have done it, where the copying failed.
+        let removed = std::fs::remove_file(&path);
+        let copied = copied.map_err(|error| room::named(error, directory))?;
+        removed.map_err(failed)?;
+        Ok(copied)
     }
 
     /// Where a snapshot of another master arrives.
@@ -281,7 +336,7 @@ impl StateMachine {
             txn.commit().map_err(broken)?;
             applied
         };
-        let saved = self.keep(path, applied)?;
+        let saved = keep(&self.snapshots, path, applied)?;
         for other in std::fs::read_dir(&self.snapshots)?.flatten() {
             if other.file_name().to_string_lossy().starts_with(ARRIVING) {
                 let _ = std::fs::remove_file(other.path());
@@ -302,6 +357,13 @@ impl StateMachine {
             }),
         }
     }
+}
+
+/// A copy of the state for a backup.
+pub(super) struct CopiedOut {
+    pub(super) file: std::fs::File,
+    pub(super) log_index: u64,
+    pub(super) len_bytes: u64,
 }
 
 /// Which file is the current snapshot and what it contains.

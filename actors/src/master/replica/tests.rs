@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use curvine_protocol::backup::BackupHeader;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::master::{MakeDir, RaftMessage, RaftMessageKind};
 use curvine_protocol::op::{Command, Op, OpReply};
@@ -15,7 +16,9 @@ use curvine_protocol::{
 use futures::future::BoxFuture;
 use openraft::{BasicNode, RaftMetrics};
 
+use super::restore::take_in;
 use super::{LogLimits, Members, OpenState, Proxies, ReplicaConfig, ReplicaPort};
+use crate::backup::PLACED;
 use crate::kit::listener::{Bound, Limits, Serving, bind};
 use crate::kit::{Answer, Ask, Endpoint, Ports};
 use crate::master::contract::{Consensus, NamespaceView};
@@ -436,6 +439,7 @@ async fn who_is_not_of_the_group_is_refused_and_told_why() {
         from: NodeId(2),
         to: NodeId(1),
         kind: RaftMessageKind::Standing,
+        restored_ns: 0,
     };
     let ask = |message: RaftMessage| {
         let asked = Endpoint::<RaftMessage>::ask(&master.replica, Ask::new(message, CallContext::default()));
@@ -450,6 +454,14 @@ async fn who_is_not_of_the_group_is_refused_and_told_why() {
             },
             ErrorKind::WrongCluster,
             "belongs to cluster",
+        ),
+        (
+            RaftMessage {
+                restored_ns: 1,
+                ..message.clone()
+            },
+            ErrorKind::WrongCluster,
+            "was restored from a backup",
         ),
         (
             RaftMessage {
@@ -500,4 +512,71 @@ async fn a_part_of_a_snapshot_goes_where_the_file_ends_and_a_damaged_one_nowhere
     assert_eq!(damaged.kind, ErrorKind::Corrupt);
     assert_eq!(take(3, b"def"), Ok(6));
     assert_eq!(std::fs::read(path()).expect("there"), b"abcdef");
+}
+
+/// A backup of a master's namespace, in the place where another one takes it in.
+async fn place_backup(master: &Master, directory: &Path) {
+    let copied = master.replica.state.copy_out().await.expect("room");
+    let header = BackupHeader {
+        cluster: master.replica.cluster().expect("formatted"),
+        version: "0.1.0".to_owned(),
+        time_ns: 1,
+        log_index: copied.log_index,
+        len_bytes: copied.len_bytes,
+    };
+    let mut bytes = header.to_head();
+    std::io::Read::read_to_end(&mut &copied.file, &mut bytes).expect("readable");
+    bytes.extend_from_slice(&crc32c(&bytes).to_le_bytes());
+    std::fs::create_dir_all(directory).expect("room");
+    std::fs::write(directory.join(PLACED), bytes).expect("room");
+}
+
+#[actix::test]
+async fn a_backup_is_taken_in_once_also_where_that_broke_off_and_never_over_a_log() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let members = Members::alone(NodeId(1), "127.0.0.1:1");
+    let source = start(&scratch.path().join("source")).await;
+    source.make_dirs("d", 20).await;
+    let directory = scratch.path().join("restored");
+    place_backup(&source, &directory).await;
+    source.make_dirs("later", 1).await;
+
+    let several = Members {
+        addresses: [(NodeId(1), "h:1".to_owned()), (NodeId(2), "h:2".to_owned())].into(),
+        ..members.clone()
+    };
+    let error = take_in(&directory, &several, 5).expect_err("it is not alone");
+    assert_eq!(error.kind, ErrorKind::Config, "{error}");
+    let kept = std::fs::read(directory.join(PLACED)).expect("it is still placed");
+    take_in(&directory, &members, 5).expect("taken in");
+    assert!(!directory.join(PLACED).exists());
+    // As if the process had been killed before the placed file was removed.
+    std::fs::write(directory.join(PLACED), &kept).expect("room");
+    take_in(&directory, &members, 7).expect("taken in again");
+    let restored = start(&directory).await;
+    assert_eq!(restored.replica.cluster(), source.replica.cluster());
+    assert_eq!(
+        restored.replica.origin().map(|origin| origin.restored_ns),
+        Some(7)
+    );
+    assert_eq!(
+        (restored.has("d19"), restored.has("later0")),
+        (Ok(true), Ok(false))
+    );
+    restored.make_dirs("since", 5).await;
+    let inode = |master: &Master, name: &str| {
+        let found = master.store.lookup(&node(name), false);
+        found.expect("there").attr.inode.0
+    };
+    assert!(
+        inode(&restored, "since0") > inode(&source, "later0") + (1 << 39),
+        "what was given out after the backup is not given out again"
+    );
+    restored.replica.stop().await;
+
+    std::fs::write(directory.join(PLACED), &kept).expect("room");
+    let error = take_in(&directory, &members, 9).expect_err("there is a log");
+    assert_eq!(error.kind, ErrorKind::AlreadyExists, "{error}");
+    assert!(error.message.contains("there is a `log` beside it"), "{error}");
+    source.replica.stop().await;
 }

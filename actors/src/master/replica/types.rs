@@ -25,6 +25,9 @@ pub struct Standing {
     /// It votes: it has not lost its log, or has everything again. Who does not say so does.
     #[serde(default = "yes")]
     pub votes: bool,
+    /// Its disk is full: another one should lead.
+    #[serde(default)]
+    pub full: bool,
 }
 
 fn yes() -> bool {

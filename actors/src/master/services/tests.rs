@@ -113,6 +113,7 @@ const NO_ONE: CallContext = CallContext {
     deadline_ms: 0,
     uid: 0,
     gid: 0,
+    stale: false,
 };
 
 impl World {

@@ -1,0 +1,78 @@
+//! Looking after the group of masters: backups of the namespace.
+
+mod common;
+
+use common::{Node, Said, cv, lines};
+
+#[test]
+fn a_backup_is_written_once_and_restored_into_new_directories_only() {
+    let node = Node::start();
+    node.ok(&["mkdir", "/kept"]);
+    let (file, to) = (node.local("backup"), node.local("restored"));
+    let said = node.ok(&["master", "backup", &file]);
+    assert!(
+        said.starts_with(&format!("{file}: the namespace up to log entry ")),
+        "{said}"
+    );
+    let complaint = node.refused(&["master", "backup", &file], 1);
+    assert_eq!(
+        complaint,
+        format!("cv: master: {file} is there already; --force replaces it\n")
+    );
+    let answer = &node.json(&["master", "backup", "--force", &file])[0];
+    assert_eq!(answer["file"], file.as_str());
+    let report = &node.json(&["report"])[0];
+    assert_eq!(answer["cluster"], report["cluster"]);
+
+    // Nobody is asked.
+    let restore = |from: &str, to: &str, json: bool| -> Said {
+        let mut words = vec![
+            "--master",
+            "127.0.0.1:9",
+            "master",
+            "restore",
+            from,
+            "--data-dir",
+            to,
+        ];
+        words.extend(json.then_some("--json"));
+        cv(&words).output().expect("cv runs").into()
+    };
+    let said = restore(&file, &to, false);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let cluster = answer["cluster"].as_str().expect("text");
+    assert!(
+        said.out.starts_with(&format!("Cluster {cluster} as of ")),
+        "{}",
+        said.out
+    );
+    assert_eq!(
+        lines(&said.out)[2].trim(),
+        format!("curvine-node --role master --id 1 --listen HOST:PORT --data-dir {to}")
+    );
+    let again = restore(&file, &to, false);
+    assert_eq!(
+        (again.code, again.err),
+        (
+            Some(1),
+            format!(
+                "cv: master: {to}/master has a master's data already (`restore.backup`); restore into a new --data-dir, or \
+                 move this one away\n"
+            )
+        )
+    );
+    let said = restore(&file, &node.local("another"), true);
+    let other: serde_json::Value = serde_json::from_str(&said.out).expect("is JSON");
+    assert_eq!(
+        (&other["log_index"], &other["len_bytes"], &other["data_dir"]),
+        (
+            &answer["log_index"],
+            &answer["len_bytes"],
+            &node.local("another").into()
+        )
+    );
+    assert_eq!(node.ok(&["ls", "--stale", "/"]), "kept\n");
+    let none = restore(&node.local("nothing"), &node.local("third"), false);
+    assert_eq!(none.code, Some(1));
+    assert!(none.err.contains("nothing: No such file"), "{}", none.err);
+}
