@@ -10,6 +10,7 @@ mod faults;
 mod host;
 mod network;
 mod run;
+mod scenes;
 mod workload;
 mod world;
 

@@ -6,6 +6,7 @@
 //! also what the masters log.
 //!
 //! - [`world`]: one run; [`faults`]: what goes wrong in it; [`checks`]: what must hold; [`workload`]: its clients.
+//! - [`scenes`]: transcripts to read, in `transcripts/`.
 //! - [`host`], [`network`], [`disk`], [`chance`]: what is simulated; [`run`]: seeds as processes.
 //!
 //! `exam.rs` is the same with planted bugs.
@@ -17,12 +18,15 @@ mod faults;
 mod host;
 mod network;
 mod run;
+mod scenes;
 mod workload;
 mod world;
 
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
+
+use self::scenes::Scene;
 
 const SEEDS_DEFAULT: u64 = 500;
 /// The first so many are run twice: a seed decides everything.
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         let scratch = run::scratch();
         return run::simulate(seed, scratch.path(), true);
     }
+    let scenes_failed = scenes::ALL.iter().filter(|scene| !is_as_written(scene)).count();
     let first = run::number("CURVINE_FIRST_SEED").unwrap_or(1);
     let seeds = run::number("CURVINE_SEEDS").unwrap_or(SEEDS_DEFAULT);
     let begun = Instant::now();
@@ -59,6 +64,27 @@ fn main() -> ExitCode {
         }
         false
     });
-    let failed = failed.into_inner().expect("nobody panics");
-    run::report(seeds as usize - failed, failed, begun.elapsed().as_secs_f64())
+    let failed = failed.into_inner().expect("nobody panics") + scenes_failed;
+    let all = seeds as usize + scenes::ALL.len();
+    run::report(all - failed, failed, begun.elapsed().as_secs_f64())
+}
+
+/// Plays a scene and compares it with its transcript.
+fn is_as_written(scene: &Scene) -> bool {
+    let output = run::scene(scene);
+    let transcript = scene.transcript();
+    if std::env::var_os("UPDATE_RENDERED").is_some() {
+        std::fs::write(&transcript, &output.stdout).expect("the transcripts are in the source");
+    }
+    let written = std::fs::read(&transcript).unwrap_or_default();
+    let is_same = output.status.success() && written == output.stdout;
+    if !is_same {
+        let now = String::from_utf8_lossy(&output.stdout);
+        println!(
+            "FAILED the scene `{}` is not as in {}; if that is right, take it with UPDATE_RENDERED=1. It is:\n{now}",
+            scene.name,
+            transcript.display()
+        );
+    }
+    is_same
 }

@@ -2,13 +2,15 @@
 //!
 //! It carries calls, as the actors make them, from one host to another; every call and every answer is a message.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use curvine_actors::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef};
-use curvine_actors::master::replica::{MasterConnector, MasterEndpoint};
+use curvine_actors::kit::{Answer, Ask, Body, Endpoint, MasterPort, MasterRef};
+use curvine_actors::master::replica::{MasterConnector, MasterEndpoint, describe, describe_answer};
+use curvine_protocol::master::RaftMessage;
 use curvine_protocol::{Call, Error, ErrorKind, NodeId, Result};
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -51,8 +53,12 @@ impl Weather {
     }
 }
 
-/// Carries out an answer at the one who asked.
-pub type Outcome = Arc<dyn Fn() + Send + Sync>;
+/// An answer: what it says, and what it does to the one who asked.
+#[derive(Clone)]
+pub struct Outcome {
+    pub text: Arc<str>,
+    pub arrive: Arc<dyn Fn() + Send + Sync>,
+}
 
 /// A call on its way, whatever its type.
 pub trait Request: Send + Sync {
@@ -195,15 +201,40 @@ struct Typed<C: Call> {
 }
 
 impl<C: Call> Typed<C> {
-    fn answer(reply: &Waiting<C>, answer: Result<Answer<C>>) -> Outcome {
-        let (reply, answer) = (reply.clone(), Mutex::new(Some(answer)));
-        Arc::new(move || {
-            let waiting = reply.lock().expect("one thread").take();
-            let answer = answer.lock().expect("one thread").take();
-            if let (Some(waiting), Some(answer)) = (waiting, answer) {
-                let _ = waiting.send(answer);
-            }
-        })
+    /// To masters in words, to clients as it is.
+    fn text(&self) -> String {
+        match (&self.ask.call as &dyn Any).downcast_ref::<RaftMessage>() {
+            Some(message) => describe(message, &self.ask.body),
+            None => format!("{:?}", self.ask.call),
+        }
+    }
+}
+
+fn answer_text<C: Call>(call: &C, answer: &Result<Answer<C>>) -> String {
+    let message = (call as &dyn Any).downcast_ref::<RaftMessage>();
+    match (answer, message) {
+        (Err(error), _) => format!("{error}"),
+        (Ok(answer), Some(message)) => match &answer.body {
+            Body::Bytes(bytes) => describe_answer(message, bytes),
+            Body::File(_) => "a file".to_owned(),
+        },
+        (Ok(_), None) => format!("{} is done", C::NAME),
+    }
+}
+
+fn outcome<C: Call>(call: &C, waiting: &Waiting<C>, answer: Result<Answer<C>>) -> Outcome {
+    let text = answer_text(call, &answer).into();
+    let (waiting, answer) = (waiting.clone(), Mutex::new(Some(answer)));
+    let arrive = move || {
+        let waiting = waiting.lock().expect("one thread").take();
+        let answer = answer.lock().expect("one thread").take();
+        if let (Some(waiting), Some(answer)) = (waiting, answer) {
+            let _ = waiting.send(answer);
+        }
+    };
+    Outcome {
+        text,
+        arrive: Arc::new(arrive),
     }
 }
 
@@ -212,16 +243,17 @@ where
     dyn MasterPort: Endpoint<C>,
 {
     fn name(&self) -> String {
-        format!("{:?} with {} bytes", self.ask.call, self.ask.body.len())
+        self.text()
     }
 
     fn serve(&self, port: &MasterRef) -> BoxFuture<'static, Outcome> {
-        let (answering, reply) = (Endpoint::<C>::ask(&**port, self.ask.clone()), self.reply.clone());
-        Box::pin(async move { Self::answer(&reply, answering.await) })
+        let (answering, waiting) = (Endpoint::<C>::ask(&**port, self.ask.clone()), self.reply.clone());
+        let call = self.ask.call.clone();
+        Box::pin(async move { outcome(&call, &waiting, answering.await) })
     }
 
     fn refuse(&self, error: Error) -> Outcome {
-        Self::answer(&self.reply, Err(error))
+        outcome(&self.ask.call, &self.reply, Err(error))
     }
 }
 

@@ -8,6 +8,8 @@ use std::process::{Command, ExitCode, Output};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::checks::Violation;
+use crate::scenes::{self, Scene};
 use crate::world::{PANIC, World};
 use crate::{chance, disk};
 
@@ -24,6 +26,13 @@ pub fn number(variable: &str) -> Option<u64> {
 pub fn as_child() -> Option<ExitCode> {
     let seed = number(CHILD)?;
     let scratch = std::env::args().nth(1).expect("the scratch directory");
+    if let Some(scene) = std::env::var(scenes::PLAY)
+        .ok()
+        .as_deref()
+        .and_then(scenes::named)
+    {
+        return Some(play(scene, Path::new(&scratch)));
+    }
     Some(simulate(seed, Path::new(&scratch), false))
 }
 
@@ -37,39 +46,26 @@ pub fn scratch() -> tempfile::TempDir {
     made.expect("a scratch directory")
 }
 
+fn play(scene: &'static Scene, scratch: &Path) -> ExitCode {
+    let scratch = scratch.to_owned();
+    match alone(1, move || scene.run(&scratch)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(violation) => {
+            println!("{violation}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// In this process.
 pub fn simulate(seed: u64, scratch: &Path, is_told: bool) -> ExitCode {
     let scratch = scratch.to_owned();
-    // Before anything asks for random bytes and keeps them.
-    chance::seed_process(seed);
-    disk::watch();
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let message = panic.payload_as_str().unwrap_or("something panicked");
-        PANIC
-            .lock()
-            .expect("it does not panic")
-            .get_or_insert(format!("{message} at {place}"));
-    }));
-    let simulating = std::thread::spawn(move || {
-        if is_told {
-            // `RUST_LOG=debug` tells more.
-            let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned());
-            let log = tracing_subscriber::fmt()
-                .without_time()
-                .with_ansi(false)
-                .with_env_filter(filter);
-            log.with_writer(std::io::stdout).init();
-        }
+    let ended = alone(seed, move || {
         #[cfg(feature = "exam")]
         if let Ok(bug) = std::env::var(PLANT) {
             fail::cfg(bug, "return").expect("the name of a failpoint");
         }
         World::new(seed, &scratch, is_told)?.run()
-    });
-    let ended = simulating.join().unwrap_or_else(|_| {
-        let panic = PANIC.lock().expect("only the hook writes").take();
-        Err(panic.unwrap_or_default())
     });
     match ended {
         Ok(summary) => {
@@ -83,12 +79,56 @@ pub fn simulate(seed: u64, scratch: &Path, is_told: bool) -> ExitCode {
     }
 }
 
+/// Runs something in a thread for which nothing but the seed is random.
+fn alone<T: Send + 'static>(
+    seed: u64,
+    run: impl FnOnce() -> Result<T, Violation> + Send + 'static,
+) -> Result<T, Violation> {
+    // `RUST_LOG=debug` tells more. Also where nothing is told: a run that is told is to be the same.
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned());
+    let log = tracing_subscriber::fmt()
+        .without_time()
+        .with_ansi(false)
+        .with_env_filter(filter);
+    log.with_writer(std::io::stdout).init();
+    // Before anything in the thread of the simulation asks for random bytes and keeps them.
+    chance::seed_process(seed);
+    disk::watch();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("something panicked");
+        PANIC
+            .lock()
+            .expect("it does not panic")
+            .get_or_insert(format!("{message} at {place}"));
+    }));
+    std::thread::spawn(run).join().unwrap_or_else(|_| {
+        let panic = PANIC.lock().expect("only the hook writes").take();
+        Err(panic.unwrap_or_default())
+    })
+}
+
+/// A scene in a process of its own.
+#[cfg(not(feature = "exam"))]
+pub fn scene(scene: &Scene) -> Output {
+    let scratch = scratch();
+    let mut command = again(&scratch);
+    command.env(CHILD, "1").env(scenes::PLAY, scene.name);
+    command.output().expect("this program can be run again")
+}
+
+fn again(scratch: &tempfile::TempDir) -> Command {
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut command = Command::new(program);
+    command.arg(scratch.path());
+    command
+}
+
 /// In a process of its own, perhaps with a planted bug.
 pub fn child(seed: u64, bug: Option<&str>) -> Output {
     let scratch = scratch();
-    let program = std::env::current_exe().expect("this program has a path");
-    let mut command = Command::new(program);
-    command.arg(scratch.path()).env(CHILD, seed.to_string());
+    let mut command = again(&scratch);
+    command.env(CHILD, seed.to_string());
     if let Some(bug) = bug {
         command.env(PLANT, bug);
     }

@@ -135,6 +135,18 @@ impl Clients {
         });
     }
 
+    /// One client makes the next directory; the flag says when it is acknowledged.
+    pub fn make_next(&self) -> Rc<Cell<bool>> {
+        let (shared, done) = (self.shared.clone(), Rc::new(Cell::new(false)));
+        let tell = done.clone();
+        self.spawn(async move {
+            let cell = shared.acknowledged.get() as usize;
+            let mut client = shared.client();
+            tell.set(client.carry_out(cell, Operation::Make(Name::A)).await == Some(Outcome::Done));
+        });
+        done
+    }
+
     /// Ends all of them after what they are at.
     pub fn finish(&self) {
         self.shared.stop.set(true);

@@ -116,6 +116,25 @@ impl World {
     pub fn new(seed: u64, scratch: &Path, is_told: bool) -> Result<World, Violation> {
         let chance = Chance::new(seed);
         let plan = Plan::draw(&chance);
+        Self::with(plan, chance, scratch, is_told)
+    }
+
+    /// Three masters in fair weather, to which nothing happens by itself.
+    pub fn of_three(scratch: &Path) -> Result<World, Violation> {
+        let plan = Plan {
+            masters: 3,
+            clients: 0,
+            cells: 20,
+            seconds: 0,
+            faults: Vec::new(),
+            pause_ms: 0,
+            snapshot_every_entries: 10,
+            kept_entries: 0,
+        };
+        Self::with(plan, Chance::new(1), scratch, true)
+    }
+
+    fn with(plan: Plan, chance: Chance, scratch: &Path, is_told: bool) -> Result<World, Violation> {
         let network = Network::new(chance.fork());
         let ids: Vec<NodeId> = (1..=plan.masters).map(NodeId).collect();
         let clients = Clients::new(network.clone(), ids.clone(), plan.cells, chance.fork()).map_err(text)?;
@@ -222,9 +241,9 @@ impl World {
             match letter {
                 Letter::Answer { from, to, outcome } => {
                     if self.tells_messages {
-                        self.tell(format!("  {from} -> {to}: an answer"));
+                        self.tell(format!("  {from} -> {to}: {}", outcome.text));
                     }
-                    outcome();
+                    (outcome.arrive)();
                 }
                 Letter::Request { from, to, request } => {
                     if self.tells_messages {
@@ -680,6 +699,66 @@ impl World {
                 tokio::time::sleep(wait).await;
             }
         });
+    }
+
+    // For scenes.
+
+    pub fn tells_messages(&mut self, does: bool) {
+        self.tells_messages = does;
+    }
+
+    pub fn pass_ms(&mut self, time_ms: u64) -> Result<(), Violation> {
+        let until = self.now + Duration::from_millis(time_ms);
+        while self.now < until {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
+    pub fn leader_is_there(&mut self) -> Result<(), Violation> {
+        let deadline = self.now + HEALS_WITHIN;
+        self.until(deadline, "a master leads", |world| Ok(world.leader().is_some()))?;
+        let leader = self.leader().expect("it was there just now");
+        self.tell(format!("master {leader} leads"));
+        Ok(())
+    }
+
+    /// A client makes a directory.
+    pub fn make_one(&mut self) -> Result<(), Violation> {
+        let made = self.clients.make_next();
+        let deadline = self.now + HEALS_WITHIN;
+        self.until(deadline, "a directory is made", |_| Ok(made.get()))?;
+        self.tell("a client has made a directory");
+        Ok(())
+    }
+
+    pub fn kill_leader(&mut self) -> Result<NodeId, Violation> {
+        let leader = self.leader().ok_or("nobody leads")?;
+        self.tell(format!("master {leader} is killed"));
+        self.host_mut(leader).kill();
+        Ok(leader)
+    }
+
+    pub fn wipe_follower(&mut self) -> Result<NodeId, Violation> {
+        let leader = self.leader();
+        let follower = self.hosts.keys().copied().find(|id| Some(*id) != leader);
+        let follower = follower.ok_or("nobody follows")?;
+        self.tell(format!("master {follower} loses its disk"));
+        self.host_mut(follower).wipe().map_err(text)?;
+        Ok(follower)
+    }
+
+    pub fn begin_master(&mut self, id: NodeId) -> Result<(), Violation> {
+        self.start(id)
+    }
+
+    pub fn votes_again(&mut self, id: NodeId) -> Result<(), Violation> {
+        let deadline = self.now + HEALS_WITHIN;
+        self.until(deadline, "it votes", |world| {
+            Ok(world.hosts[&id].inspect().is_some_and(|now| now.votes))
+        })?;
+        self.tell(format!("master {id} votes"));
+        Ok(())
     }
 
     fn heal(&mut self) -> Result<(), Violation> {

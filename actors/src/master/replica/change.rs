@@ -167,6 +167,23 @@ impl ReplicaPort {
     /// Has another master lead. It is in step before it is told.
     pub(super) async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId> {
         let others = self.other_voters().await;
+        if others.voting.len() < others.needed {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "nobody else can be elected now: {} of the other masters vote and {} are needed; `cv master list` \
+                     shows which are down or catch up",
+                    others.voting.len(),
+                    others.needed
+                ),
+            ));
+        }
+        if let Some(to) = to.filter(|to| !others.voting.contains(to)) {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("master {to} cannot be elected now: it is down, or has not caught up with its group"),
+            ));
+        }
         // Its lease ends here: what another leader acknowledges is read nowhere else.
         self.handing_over.store(true, Ordering::Release);
         self.barrier.release(self.ports.clock.now());

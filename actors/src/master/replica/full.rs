@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::ReplicaPort;
-use super::types::Raft;
+use super::types::{Raft, Standing};
 use crate::master::contract::Consensus;
 
 /// How often the others are looked at.
@@ -52,6 +52,10 @@ impl NobodyElse {
 
 /// The other voters that answer, by whether their disks are full.
 pub(super) struct Others {
+    /// Those that may vote now.
+    pub(super) voting: BTreeSet<NodeId>,
+    /// How many of them an heir needs, beside this master.
+    pub(super) needed: usize,
     pub(super) full: BTreeSet<NodeId>,
     pub(super) with_room: BTreeSet<NodeId>,
 }
@@ -61,13 +65,17 @@ impl ReplicaPort {
         let membership = self.raft.metrics().borrow().membership_config.clone();
         let voters: BTreeSet<u64> = membership.membership().voter_ids().collect();
         let asked = self.others().into_iter().filter(|(id, _)| voters.contains(&id.0));
-        let asked = asked.map(|(id, way)| async move { Some((id, way.standing().await.ok()?.full)) });
-        let answered = join_all(asked).await.into_iter().flatten();
-        let (full, with_room): (Vec<_>, Vec<_>) = answered.partition(|(_, full)| *full);
-        let ids = |voters: Vec<(NodeId, bool)>| voters.into_iter().map(|(id, _)| id).collect();
+        let asked = asked.map(|(id, way)| async move { Some((id, way.standing().await.ok()?)) });
+        let answered: Vec<(NodeId, Standing)> = join_all(asked).await.into_iter().flatten().collect();
+        let those = |which: fn(&Standing) -> bool| {
+            let those = answered.iter().filter(|(_, standing)| which(standing));
+            those.map(|(id, _)| *id).collect()
+        };
         Others {
-            full: ids(full),
-            with_room: ids(with_room),
+            voting: those(|standing| standing.votes),
+            needed: voters.len() / 2,
+            full: those(|standing| standing.full),
+            with_room: those(|standing| !standing.full),
         }
     }
 

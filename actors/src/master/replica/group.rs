@@ -142,7 +142,7 @@ impl Group {
         }
         while !self.franchise.is_full() {
             self.goes_on().await?;
-            self.catch_up(&others).await?;
+            self.catch_up().await?;
         }
         Ok(())
     }
@@ -163,7 +163,12 @@ impl Group {
     }
 
     /// Until this master has what its leader had when it was asked.
-    async fn catch_up(&self, others: &[Way]) -> Result<()> {
+    async fn catch_up(&self) -> Result<()> {
+        // The group may be another by now than the one that was named to this master.
+        let mut members = self.members.clone();
+        let membership = self.raft.metrics().borrow().membership_config.clone();
+        members.extend(membership.nodes().map(|(id, node)| (*id, node.clone())));
+        let others: Vec<Way> = self.network.others(&members).map(|(_, way)| way).collect();
         let standings: Vec<Result<Standing>> = join_all(others.iter().map(Way::standing)).await;
         let leader = standings.into_iter().flatten().find(|standing| standing.leads);
         let Some(goal) = leader.and_then(|leader| leader.last_log) else {

@@ -1,11 +1,13 @@
 //! What can be seen of one master without asking any other: for checkers and reports.
 
 use curvine_protocol::checksum::crc32c;
-use curvine_protocol::codec::encode;
+use curvine_protocol::codec::{decode, encode};
+use curvine_protocol::master::{RaftMessage, RaftMessageKind};
 use curvine_protocol::{NodeId, Result};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 
 use super::ReplicaPort;
-use super::types::{LogId, Vote};
+use super::types::{LogId, Standing, TypeConfig, Vote};
 
 /// Where an entry stands. No two entries of a group ever have the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,4 +91,98 @@ impl ReplicaPort {
         let applied = self.state.applied_in(&txn)?;
         Ok((applied.last.map(EntryId::from), self.store.dbs.checksum(&txn)?))
     }
+}
+
+/// What a message says, in words: for transcripts.
+pub fn describe(message: &RaftMessage, body: &[u8]) -> String {
+    match &message.kind {
+        RaftMessageKind::Append => match decode::<AppendEntriesRequest<TypeConfig>>(body) {
+            Ok(append) => described_append(&append),
+            Err(error) => format!("append that does not decode: {error}"),
+        },
+        RaftMessageKind::Vote => match decode::<VoteRequest<u64>>(body) {
+            Ok(asked) => format!(
+                "vote for me in {}; my log ends at {}",
+                term(&asked.vote),
+                place(asked.last_log_id)
+            ),
+            Err(error) => format!("vote that does not decode: {error}"),
+        },
+        RaftMessageKind::SnapshotPart { offset_bytes, .. } => {
+            format!("snapshot, {} bytes from {offset_bytes} on", body.len())
+        }
+        RaftMessageKind::SnapshotEnd { .. } => "snapshot complete: install it".to_owned(),
+        RaftMessageKind::Standing => "how do you stand?".to_owned(),
+        RaftMessageKind::Elect { again: false } => "stand for election".to_owned(),
+        RaftMessageKind::Elect { again: true } => "stand for election once more".to_owned(),
+    }
+}
+
+fn described_append(append: &AppendEntriesRequest<TypeConfig>) -> String {
+    let committed = append.leader_commit.map_or(0, |id| id.index);
+    let (first, last) = (append.entries.first(), append.entries.last());
+    match first.zip(last) {
+        None => format!("heartbeat of {}; committed is {committed}", term(&append.vote)),
+        Some((first, last)) => format!(
+            "append {}..={} behind {}, {}; committed is {committed}",
+            first.log_id.index,
+            last.log_id.index,
+            place(append.prev_log_id),
+            term(&append.vote)
+        ),
+    }
+}
+
+/// What the answer to it says.
+pub fn describe_answer(message: &RaftMessage, body: &[u8]) -> String {
+    let described = match &message.kind {
+        RaftMessageKind::Append => decode(body).map(|answer| match answer {
+            AppendEntriesResponse::<u64>::Success => "appended".to_owned(),
+            AppendEntriesResponse::PartialSuccess(upto) => format!("appended up to {}", place(upto)),
+            AppendEntriesResponse::Conflict => "that does not follow my log".to_owned(),
+            AppendEntriesResponse::HigherVote(vote) => format!("I have heard of {}", term(&vote)),
+        }),
+        RaftMessageKind::Vote => decode::<VoteResponse<u64>>(body).map(|answer| match answer.vote_granted {
+            true => "granted".to_owned(),
+            false => format!(
+                "no: I am in {}, my log ends at {}",
+                term(&answer.vote),
+                place(answer.last_log_id)
+            ),
+        }),
+        RaftMessageKind::SnapshotPart { .. } => decode::<u64>(body).map(|has| format!("I have {has} bytes")),
+        RaftMessageKind::SnapshotEnd { .. } => Ok("installed".to_owned()),
+        RaftMessageKind::Standing => decode::<Standing>(body).map(|standing| {
+            let last = standing
+                .last_log
+                .map_or("no log".to_owned(), |last| format!("a log up to {last}"));
+            let Standing {
+                applied,
+                leads,
+                votes,
+                ..
+            } = standing;
+            let votes = if votes { "" } else { ", do not vote" };
+            let leads = if leads { ", lead" } else { "" };
+            format!("I have {last}, applied {applied}{votes}{leads}")
+        }),
+        RaftMessageKind::Elect { .. } => Ok("I do".to_owned()),
+    };
+    described.unwrap_or_else(|error| format!("an answer that does not decode: {error}"))
+}
+
+fn term(vote: &Vote) -> String {
+    format!(
+        "term {} of master {}",
+        vote.leader_id.term, vote.leader_id.node_id
+    )
+}
+
+fn place(id: Option<LogId>) -> String {
+    id.map_or("nothing".to_owned(), |id| {
+        format!(
+            "{} (term {} of master {})",
+            id.index, id.leader_id.term, id.leader_id.node_id
+        )
+    })
 }

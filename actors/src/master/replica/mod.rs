@@ -38,7 +38,7 @@ mod tests;
 mod trust;
 mod types;
 
-pub use inspect::{EntryId, Inspection, LoggedEntry};
+pub use inspect::{EntryId, Inspection, LoggedEntry, describe, describe_answer};
 pub use network::{MasterConnector, MasterEndpoint, Proxies};
 pub use state::OpenState;
 
@@ -724,6 +724,7 @@ impl ReplicaPort {
                 let has_all = |(id, matched): &(&u64, &Option<LogId>)| {
                     **id != self.id.0
                         && to.is_none_or(|to| to.0 == **id)
+                        && others.voting.contains(&NodeId(**id))
                         && (others.with_room.is_empty() || !others.full.contains(&NodeId(**id)))
                         && voters.contains(id)
                         && matched.map(|log_id| log_id.index) == now.last_log_index
