@@ -3,6 +3,7 @@
 mod backup;
 mod disks;
 mod full_masters;
+mod group;
 mod hostile;
 mod masters;
 mod power;
