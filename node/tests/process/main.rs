@@ -5,8 +5,10 @@ mod disks;
 mod full_masters;
 mod group;
 mod hostile;
+mod loop_disk;
 mod masters;
 mod power;
+mod power_masters;
 mod support;
 
 use std::net::TcpListener;
