@@ -14,6 +14,8 @@ use super::support::*;
 pub struct Masters {
     pub addresses: Vec<String>,
     pub directories: Vec<PathBuf>,
+    /// The network namespace of each, or none.
+    pub namespaces: Vec<String>,
     pub nodes: Vec<Option<Node>>,
     pub scratch: tempfile::TempDir,
 }
@@ -29,6 +31,7 @@ impl Masters {
             directories: (1..=count)
                 .map(|id| scratch.path().join(format!("master-{id}")))
                 .collect(),
+            namespaces: Vec::new(),
             nodes: std::iter::repeat_with(|| None).take(count).collect(),
             scratch,
         }
@@ -61,7 +64,7 @@ impl Masters {
         let peers: Vec<_> = (self.addresses[..count].iter().enumerate())
             .map(|(number, address)| format!("{}={address}", number + 1))
             .collect();
-        Node::starting(&[
+        let args = [
             "--role",
             "master",
             "--id",
@@ -72,7 +75,9 @@ impl Masters {
             &peers.join(","),
             "--data-dir",
             text(&self.directories[number]),
-        ])
+        ];
+        let namespace = self.namespaces.get(number).map(String::as_str);
+        Node::starting_in(namespace, &args)
     }
 
     pub fn start_again(&mut self, number: usize) {

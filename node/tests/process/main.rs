@@ -7,6 +7,8 @@ mod group;
 mod hostile;
 mod loop_disk;
 mod masters;
+mod namespaces;
+mod partitions;
 mod power;
 mod power_masters;
 mod support;
