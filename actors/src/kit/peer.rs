@@ -29,7 +29,7 @@ pub struct Peer {
     address: String,
     ports: Ports,
     link: Link,
-    /// Grows with every connection, so that news of an old one is recognised.
+    /// Grows with every attempt to connect, its success and its end, so that news of an old one is recognised.
     epoch: u64,
     next_request: u64,
     waiting: HashMap<u64, Waiting>,
@@ -88,6 +88,7 @@ impl Peer {
 
     fn connect(&mut self, context: &mut Context<Self>) {
         self.epoch += 1;
+        let epoch = self.epoch;
         let (network, address) = (self.ports.network.clone(), self.address.clone());
         let connecting = async move {
             match timeout(CONNECT_DEADLINE, network.connect(&address)).await {
@@ -99,8 +100,10 @@ impl Peer {
         context.spawn(
             connecting
                 .into_actor(self)
-                .map(|result, peer, context| match result {
+                .map(move |result, peer, context| match result {
                     Ok(connection) => peer.connected(connection, context),
+                    // Given up on before; what there is now has nothing to do with it.
+                    Err(_) if epoch != peer.epoch => {}
                     Err(cause) => peer.broken(Error::new(
                         ErrorKind::Unreachable,
                         format!(
@@ -113,14 +116,17 @@ impl Peer {
     }
 
     fn connected(&mut self, connection: Connection, context: &mut Context<Self>) {
-        let (writer, frames) = mpsc::unbounded_channel();
-        let Link::Connecting(queue) = std::mem::replace(&mut self.link, Link::Connected(writer.clone()))
-        else {
-            unreachable!("only a connecting peer gets a connection");
+        // Callers may give up on an attempt while it is under way, and the next ask begins another: the first connection
+        // that is there serves whoever waits, and any later one is closed.
+        let Link::Connecting(queue) = &mut self.link else {
+            return;
         };
-        for frame in queue {
+        let (writer, frames) = mpsc::unbounded_channel();
+        for frame in queue.drain(..) {
             let _ = writer.send(frame);
         }
+        self.link = Link::Connected(writer);
+        self.epoch += 1;
         let epoch = self.epoch;
         let writing = write_frames(connection.writer, frames);
         context.spawn(writing.into_actor(self).map(move |result, peer, _| {

@@ -1,17 +1,22 @@
 //! A peer and a listener on loopback, around an actor that answers.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
+use async_trait::async_trait;
 use bytes::Bytes;
 
 use curvine_protocol::ids::*;
 use curvine_protocol::worker::*;
 use curvine_protocol::{CallContext, Error, ErrorKind, Result, for_worker_calls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 
 use super::listener::{Limits, Serving, serve_worker};
-use super::network::Network;
+use super::network::{Accept, Network, Stream, TcpNetwork};
 use super::peer::Peer;
 use super::port::{Answer, Ask, Body, Endpoint, WorkerRef};
 use super::ports::Ports;
@@ -185,6 +190,76 @@ async fn a_peer_reconnects_after_the_node_came_back() {
         tokio::task::yield_now().await;
     }
     panic!("the peer never reconnected");
+}
+
+/// A network whose first connection comes when it is told to, or not at all.
+struct LateFirst {
+    attempts: AtomicUsize,
+    go: Notify,
+    comes: bool,
+    came: AtomicBool,
+}
+
+#[async_trait]
+impl Network for LateFirst {
+    async fn connect(&self, address: &str) -> io::Result<Stream> {
+        if self.attempts.fetch_add(1, Ordering::AcqRel) > 0 {
+            return TcpNetwork.connect(address).await;
+        }
+        self.go.notified().await;
+        let connection = TcpNetwork.connect(address).await;
+        self.came.store(true, Ordering::Release);
+        match self.comes {
+            true => connection,
+            false => Err(io::Error::other("no way there")),
+        }
+    }
+
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Accept>> {
+        TcpNetwork.listen(address).await
+    }
+}
+
+async fn connects_late(comes: bool) {
+    let serving = serving(Limits::default()).await;
+    let network = Arc::new(LateFirst {
+        attempts: AtomicUsize::new(0),
+        go: Notify::new(),
+        comes,
+        came: AtomicBool::new(false),
+    });
+    let ports = Ports {
+        network: network.clone(),
+        ..Ports::system()
+    };
+    let peer = Peer::start(serving.address(), &ports);
+    let echo = |deadline_ms| {
+        let context = CallContext {
+            deadline_ms,
+            ..CallContext::default()
+        };
+        peer.ask(Ask::new(WorkerEcho {}, context))
+    };
+    let error = echo(50).await.map(|_| ()).expect_err("nobody is there yet");
+    assert_eq!(error.kind, ErrorKind::Timeout);
+    echo(0).await.expect("answered over another connection");
+    network.go.notify_one();
+    let mut after = 0;
+    while after < 20 {
+        echo(0).await.expect("answered over the connection that is there");
+        after += usize::from(network.came.load(Ordering::Acquire));
+    }
+    assert_eq!(network.attempts.load(Ordering::Acquire), 2);
+}
+
+#[actix::test]
+async fn a_connection_that_comes_after_its_callers_gave_up_does_no_harm() {
+    connects_late(true).await;
+}
+
+#[actix::test]
+async fn a_connection_that_fails_after_its_callers_gave_up_does_no_harm() {
+    connects_late(false).await;
 }
 
 #[actix::test]

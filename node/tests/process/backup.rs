@@ -11,7 +11,8 @@ use curvine_protocol::{CurvinePath, DirEntry, ErrorKind, FileKind, NodeId};
 use futures::TryStreamExt;
 use tokio::time::sleep;
 
-use super::masters::{Making, Masters, all_in_step, leader, path};
+use super::group::{Masters, all_in_step, leader, path};
+use super::masters::Making;
 use super::support::*;
 
 /// Everything that a client can see of the namespace.

@@ -7,7 +7,8 @@ use curvine_protocol::{ErrorKind, NodeId};
 use tokio::time::sleep;
 
 use super::disks::Filler;
-use super::masters::{Making, Masters, all_in_step, all_there, leader, path};
+use super::group::{Masters, all_in_step, leader, path};
+use super::masters::{Making, all_there};
 use super::support::*;
 
 /// Starts three, some of which have their data in a directory elsewhere.

@@ -3,9 +3,14 @@
 mod backup;
 mod disks;
 mod full_masters;
+mod group;
 mod hostile;
+mod loop_disk;
 mod masters;
+mod namespaces;
+mod partitions;
 mod power;
+mod power_masters;
 mod support;
 
 use std::net::TcpListener;

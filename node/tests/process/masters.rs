@@ -1,6 +1,5 @@
 //! Three masters as processes: killed, restarted, wiped, while a client goes on.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -9,119 +8,12 @@ use bytes::Bytes;
 use curvine_actors::client::{Client, ClientOptions, CreateOptions};
 use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Ports, call};
-use curvine_protocol::cluster::MasterStatus;
 use curvine_protocol::master::Lookup;
-use curvine_protocol::{CallContext, CurvinePath, ErrorKind, Node as At, NodeId};
+use curvine_protocol::{CallContext, ErrorKind, Node as At, NodeId};
 use tokio::time::sleep;
 
+use super::group::*;
 use super::support::*;
-
-pub struct Masters {
-    pub scratch: tempfile::TempDir,
-    pub addresses: Vec<String>,
-    pub nodes: Vec<Option<Node>>,
-}
-
-impl Masters {
-    /// They have addresses, and none runs.
-    pub fn named(count: usize) -> Masters {
-        let mut masters = Masters {
-            scratch: tempfile::tempdir().expect("a temporary directory"),
-            addresses: (0..count)
-                .map(|_| format!("127.0.0.1:{}", lasting_port()))
-                .collect(),
-            nodes: Vec::new(),
-        };
-        masters.nodes.resize_with(count, || None);
-        masters
-    }
-
-    pub fn start(count: usize) -> Masters {
-        let mut masters = Masters::named(count);
-        let starting: Vec<_> = (0..count).map(|number| masters.starting(number)).collect();
-        masters.nodes = starting.into_iter().map(|node| Some(node.ready())).collect();
-        masters
-    }
-
-    pub fn directory(&self, number: usize) -> PathBuf {
-        self.scratch.path().join(format!("master-{}", number + 1))
-    }
-
-    pub fn starting(&self, number: usize) -> Starting {
-        self.starting_among(number, self.addresses.len())
-    }
-
-    /// A group of the first so many.
-    pub fn starting_among(&self, number: usize, count: usize) -> Starting {
-        let peers: Vec<_> = (self.addresses[..count].iter().enumerate())
-            .map(|(number, address)| format!("{}={address}", number + 1))
-            .collect();
-        Node::starting(&[
-            "--role",
-            "master",
-            "--id",
-            &(number + 1).to_string(),
-            "--listen",
-            &self.addresses[number],
-            "--peers",
-            &peers.join(","),
-            "--data-dir",
-            text(&self.directory(number)),
-        ])
-    }
-
-    pub fn start_again(&mut self, number: usize) {
-        self.nodes[number] = Some(self.starting(number).ready());
-    }
-
-    pub fn kill(&mut self, number: usize) {
-        let mut node = self.nodes[number].take().expect("it runs");
-        node.process.signal("-KILL");
-        assert_eq!(node.process.end(), None);
-    }
-
-    pub async fn client(&self) -> Client {
-        Client::connect(self.addresses.clone(), ClientOptions::default())
-            .await
-            .expect("a master leads")
-    }
-}
-
-pub async fn statuses(client: &Client) -> Vec<MasterStatus> {
-    client.status().await.expect("a master leads").masters
-}
-
-/// Which of them leads, by its place in the list of addresses.
-pub async fn leader(client: &Client) -> usize {
-    let masters = statuses(client).await;
-    let leader = masters.iter().find(|master| master.role == "leader");
-    leader.expect("one leads").id.0 as usize - 1
-}
-
-/// Waits until all of them are there and have applied what the leader had at the beginning.
-pub async fn all_in_step(client: &Client) {
-    let begun = Instant::now();
-    let upto = statuses(client)
-        .await
-        .iter()
-        .map(|master| master.applied_index)
-        .max();
-    loop {
-        let masters = statuses(client).await;
-        if masters
-            .iter()
-            .all(|master| master.is_reachable && Some(master.applied_index) >= upto)
-        {
-            return;
-        }
-        assert!(begun.elapsed() < 2 * DEADLINE, "not in step: {masters:?}");
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-pub fn path(name: &str) -> CurvinePath {
-    CurvinePath::parse(&format!("/{name}")).expect("a valid path")
-}
 
 /// A client that makes one directory after the other until it is told to stop. Every one must be made.
 pub struct Making {
@@ -181,18 +73,6 @@ fn rounds() -> u32 {
     std::env::var("CURVINE_KILLS").map_or(3, |count| count.parse().expect("CURVINE_KILLS is a number"))
 }
 
-fn percentiles(what: &str, mut longest: Vec<Duration>) {
-    longest.sort();
-    let at = |part: f64| longest[((longest.len() - 1) as f64 * part).round() as usize];
-    eprintln!(
-        "{} times {what}: the longest change took {:?} (median), {:?} (p99), {:?} (worst)",
-        longest.len(),
-        at(0.5),
-        at(0.99),
-        at(1.0)
-    );
-}
-
 #[test]
 fn leaders_are_stopped_in_order_and_hand_over_first() {
     run(async {
@@ -214,7 +94,7 @@ fn leaders_are_stopped_in_order_and_hand_over_first() {
             all_there(&client, "d", made).await;
             delete_all(&client, "d", made).await;
         }
-        percentiles("the leader was stopped", longest);
+        percentiles("the leader was stopped: the longest change took", longest);
     });
 }
 
@@ -249,7 +129,7 @@ fn leaders_are_killed_and_nothing_that_was_acknowledged_is_lost_and_no_client_se
             longest.push(stall);
             all_there(&client, "d", made).await;
         }
-        percentiles("the leader was killed", longest);
+        percentiles("the leader was killed: the longest change took", longest);
         // Any one of them has it all: it leads when the others follow it.
         let leads = leader(&client).await;
         masters.kill(leads);
@@ -415,6 +295,29 @@ fn a_group_grows_from_one_master_and_shrinks_again_while_a_client_goes_on() {
 }
 
 #[test]
+fn the_master_that_was_asked_for_leads_at_once_also_where_nothing_happens() {
+    run(async {
+        let masters = Masters::start(3);
+        let client = masters.client().await;
+        let mut longest = Vec::new();
+        for round in 0..6 {
+            for to in [1, 2, 1, 3, 2, 3] {
+                let begun = Instant::now();
+                client
+                    .transfer_leadership(Some(NodeId(to)))
+                    .await
+                    .expect("it is in step");
+                assert_eq!(leader(&client).await as u64 + 1, to, "round {round}");
+                longest.push(begun.elapsed());
+            }
+        }
+        let worst = longest.iter().max().copied();
+        percentiles("another master was asked to lead: it took", longest);
+        assert!(worst < Some(Duration::from_secs(2)), "{worst:?}");
+    });
+}
+
+#[test]
 fn a_master_that_lost_its_disk_catches_up_before_it_votes() {
     run(async {
         let mut masters = Masters::start(3);
@@ -479,7 +382,7 @@ fn a_master_that_is_left_alone_answers_only_who_asks_for_stale_reads() {
         assert_eq!(stale.xattr(path("d"), "user.x").await.as_deref(), Ok(&b"y"[..]));
         assert_eq!(stale.path(made.inode).await, Ok(path("d")));
         let listing = stale
-            .list_page(CurvinePath::parse("/").expect("valid"), None, 10)
+            .list_page(path(""), None, 10)
             .await;
         let names: Vec<_> = listing
             .expect("listed")

@@ -1,21 +1,13 @@
 //! Power cuts: the node's data is on an ext4 of its own that loses what was not synced, as a disk does when the power goes.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use curvine_actors::client::{Client, CreateOptions};
 use curvine_protocol::CurvinePath;
 
+use super::loop_disk::*;
 use super::support::*;
-
-/// How many cuts, one after the other on the same data: `CURVINE_POWER_CUTS=100` for a soak.
-fn rounds() -> usize {
-    let asked = std::env::var("CURVINE_POWER_CUTS").ok();
-    asked.and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
-}
 
 /// What was acknowledged: a file with what was synced to it, one whose second chunk was written over since, a directory, a
 /// file that was closed and not synced.
@@ -41,16 +33,6 @@ fn content(seed: usize) -> Bytes {
     (0..len)
         .map(|at| (at * 31 + seed * 7 + (at >> 8)) as u8)
         .collect()
-}
-
-/// `EXT4_IOC_SHUTDOWN` without a flush of the journal: what is not on disk is gone, and nothing gets there any more.
-fn cut_power(mount: &Path) {
-    const SHUTDOWN: libc::c_ulong = 0x8004_587d;
-    let directory = File::open(mount).expect("the mount point");
-    let without_flush: u32 = 2;
-    // SAFETY: the call reads one u32 behind the pointer, which lives through it.
-    let cut = unsafe { libc::ioctl(directory.as_raw_fd(), SHUTDOWN, &raw const without_flush) };
-    assert_eq!(cut, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// Makes directories and files until it fails, and notes what is acknowledged.
@@ -115,17 +97,10 @@ async fn work(client: Client, name: String, made: Arc<Mutex<Vec<Made>>>) {
 #[test]
 fn what_was_acknowledged_and_synced_is_there_after_a_power_cut() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
-    let image = scratch.path().join("disk.img");
-    File::create(&image)
-        .and_then(|image| image.set_len(8 << 30))
-        .expect("a sparse file");
-    let what = "a power cut";
-    if let Err(error) = system("mkfs.ext4", &["-q", "-F", text(&image)]) {
-        return eprintln!("skipped, {what} is not tested here: {error}");
-    }
-    let mount = || Mounted::new(scratch.path().join("disk"), what, &["-o", "loop", text(&image)]);
-    let Some(mut mounted) = mount() else { return };
-    let data_dir = mounted.path.join("data");
+    let Some(mut disk) = LoopDisk::new(scratch.path(), "disk", "a power cut") else {
+        return;
+    };
+    let data_dir = disk.path().join("data");
     let made: Arc<Mutex<Vec<Made>>> = Arc::default();
     for round in 0..=rounds() {
         let mut node = Node::start_all(&data_dir);
@@ -165,7 +140,7 @@ fn what_was_acknowledged_and_synced_is_there_after_a_power_cut() {
                 (made.lock().expect("nobody panics").len() >= enough).then_some(())
             })
             .await;
-            cut_power(&mounted.path);
+            disk.cut_power();
             node.process.signal("-KILL");
             for worker in workers {
                 worker.await.expect("no panic");
@@ -173,8 +148,7 @@ fn what_was_acknowledged_and_synced_is_there_after_a_power_cut() {
         });
         if round < rounds() {
             assert_eq!(node.process.end(), None);
-            drop(mounted);
-            mounted = mount().expect("it was mounted before");
+            disk = disk.mounted_again();
         }
     }
     let made = made.lock().expect("nobody panics").len();

@@ -88,7 +88,13 @@ impl Node {
     }
 
     pub fn starting(args: &[&str]) -> Starting {
-        let mut child = command(args)
+        Node::starting_in(None, args)
+    }
+
+    /// In a network namespace, if one is named.
+    pub fn starting_in(namespace: Option<&str>, args: &[&str]) -> Starting {
+        let mut command = command(args);
+        command
             .args([
                 "--log-format",
                 "json",
@@ -97,9 +103,12 @@ impl Node {
                 "--web",
                 "127.0.0.1:0",
             ])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starts");
+            .stdout(Stdio::piped());
+        let child = match namespace {
+            None => command.spawn(),
+            Some(name) => super::namespaces::on(name, || command.spawn()),
+        };
+        let mut child = child.expect("starts");
         let stdout = child.stdout.take().expect("is piped");
         Starting {
             process: Process(child),

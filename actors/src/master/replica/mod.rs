@@ -683,31 +683,36 @@ impl ReplicaPort {
         }
     }
 
-    /// Everybody who hears a leader has promised not to vote for a while. Whoever stands for election is free of that, so
-    /// all others stand at this leader's word, the heir last; and once more, if one of them has the higher vote in the same
-    /// term.
-    async fn elect_another(&self, to: Option<NodeId>, others: &Others) -> Result<NodeId> {
-        let heir = self.heir(to, others).await;
-        let (last, first): (Vec<_>, Vec<_>) = self.others().into_iter().partition(|(id, _)| *id == heir);
-        let told = futures::future::join_all(first.iter().map(|(_, way)| way.elect(false)));
-        for error in told.await.into_iter().filter_map(Result::err) {
-            tracing::debug!(%error, "a master was not told that this one leads no more");
-        }
+    /// Everybody who hears a leader has promised not to vote for a while. The heir stands alone first: its own vote and this
+    /// leader's are a majority of three, and nobody stands against it. Where that is not enough, all others stand as well,
+    /// for whoever stands is free of the promise; and the heir once more, in a later term than they.
+    async fn elect_another(&self, to: Option<NodeId>, among: &Others) -> Result<NodeId> {
+        let heir = self.heir(to, among).await;
+        let (heirs, others): (Vec<_>, Vec<_>) = self.others().into_iter().partition(|(id, _)| *id == heir);
         let mut metrics = self.raft.server_metrics();
         let mut again = false;
         loop {
-            for (_, way) in &last {
+            for (_, way) in &heirs {
                 way.elect(again).await?;
             }
             let led = metrics.wait_for(|now| now.current_leader.is_some_and(|leader| leader != self.id.0));
-            match timeout(ELECTED_IN, led).await {
-                Ok(Ok(now)) => match now.current_leader.map(NodeId) {
-                    Some(leader) if to.is_none_or(|to| to == leader) => return Ok(leader),
-                    // It knows better how to hand over to whom was asked for.
-                    _ => break,
-                },
+            let leads = match timeout(ELECTED_IN, led).await {
+                Ok(Ok(now)) => Some(now.current_leader.map(NodeId)),
                 Ok(Err(error)) => return Err(fatal(error)),
-                Err(_) => again = true,
+                Err(_) => None,
+            };
+            match leads {
+                Some(Some(leader)) if to.is_none_or(|to| to == leader) => return Ok(leader),
+                // It knows better how to hand over to whom was asked for.
+                Some(_) => break,
+                None if again => {}
+                None => {
+                    let told = futures::future::join_all(others.iter().map(|(_, way)| way.elect(false)));
+                    for error in told.await.into_iter().filter_map(Result::err) {
+                        tracing::debug!(%error, "a master was not told that this one leads no more");
+                    }
+                    again = true;
+                }
             }
         }
         Err(self.not_leader())

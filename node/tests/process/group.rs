@@ -1,0 +1,147 @@
+//! A group of masters as processes, for tests that kill them, cut their power or their network.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use curvine_actors::client::{Client, ClientOptions};
+use curvine_protocol::CurvinePath;
+use curvine_protocol::cluster::MasterStatus;
+use tokio::time::sleep;
+
+use super::support::*;
+
+/// A group of masters, each with an address and a directory, started and killed one by one.
+pub struct Masters {
+    pub addresses: Vec<String>,
+    pub directories: Vec<PathBuf>,
+    /// The network namespace of each, or none.
+    pub namespaces: Vec<String>,
+    pub nodes: Vec<Option<Node>>,
+    pub scratch: tempfile::TempDir,
+}
+
+impl Masters {
+    /// They have addresses, and none runs.
+    pub fn named(count: usize) -> Masters {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        Masters {
+            addresses: (0..count)
+                .map(|_| format!("127.0.0.1:{}", lasting_port()))
+                .collect(),
+            directories: (1..=count)
+                .map(|id| scratch.path().join(format!("master-{id}")))
+                .collect(),
+            namespaces: Vec::new(),
+            nodes: std::iter::repeat_with(|| None).take(count).collect(),
+            scratch,
+        }
+    }
+
+    pub fn start(count: usize) -> Masters {
+        let mut masters = Masters::named(count);
+        masters.start_all_of(&(0..count).collect::<Vec<_>>());
+        masters
+    }
+
+    /// None of these is ready without another, if they are the majority.
+    pub fn start_all_of(&mut self, numbers: &[usize]) {
+        let starting: Vec<_> = numbers.iter().map(|number| self.starting(*number)).collect();
+        for (number, node) in numbers.iter().zip(starting) {
+            self.nodes[*number] = Some(node.ready());
+        }
+    }
+
+    pub fn directory(&self, number: usize) -> PathBuf {
+        self.directories[number].clone()
+    }
+
+    pub fn starting(&self, number: usize) -> Starting {
+        self.starting_among(number, self.addresses.len())
+    }
+
+    /// A group of the first so many.
+    pub fn starting_among(&self, number: usize, count: usize) -> Starting {
+        let peers: Vec<_> = (self.addresses[..count].iter().enumerate())
+            .map(|(number, address)| format!("{}={address}", number + 1))
+            .collect();
+        let args = [
+            "--role",
+            "master",
+            "--id",
+            &(number + 1).to_string(),
+            "--listen",
+            &self.addresses[number],
+            "--peers",
+            &peers.join(","),
+            "--data-dir",
+            text(&self.directories[number]),
+        ];
+        let namespace = self.namespaces.get(number).map(String::as_str);
+        Node::starting_in(namespace, &args)
+    }
+
+    pub fn start_again(&mut self, number: usize) {
+        self.nodes[number] = Some(self.starting(number).ready());
+    }
+
+    pub fn kill(&mut self, number: usize) {
+        let mut node = self.nodes[number].take().expect("it runs");
+        node.process.signal("-KILL");
+        assert_eq!(node.process.end(), None);
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.addresses.clone(), ClientOptions::default())
+            .await
+            .expect("a master leads")
+    }
+}
+
+pub async fn statuses(client: &Client) -> Vec<MasterStatus> {
+    client.status().await.expect("a master leads").masters
+}
+
+/// Which of them leads, by its place in the list of addresses.
+pub async fn leader(client: &Client) -> usize {
+    let masters = statuses(client).await;
+    let leader = masters.iter().find(|master| master.role == "leader");
+    leader.expect("one leads").id.0 as usize - 1
+}
+
+/// Waits until all of them are there and have applied what the leader had at the beginning.
+pub async fn all_in_step(client: &Client) {
+    let begun = Instant::now();
+    let upto = statuses(client)
+        .await
+        .iter()
+        .map(|master| master.applied_index)
+        .max();
+    loop {
+        let masters = statuses(client).await;
+        if masters
+            .iter()
+            .all(|master| master.is_reachable && Some(master.applied_index) >= upto)
+        {
+            return;
+        }
+        assert!(begun.elapsed() < 2 * DEADLINE, "not in step: {masters:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub fn path(name: &str) -> CurvinePath {
+    CurvinePath::parse(&format!("/{name}")).expect("a valid path")
+}
+
+/// Says how long something took, over the rounds of a test.
+pub fn percentiles(what: &str, mut longest: Vec<Duration>) {
+    longest.sort();
+    let at = |part: f64| longest[((longest.len() - 1) as f64 * part).round() as usize];
+    eprintln!(
+        "{} times {what}: {:?} (median), {:?} (p99), {:?} (worst)",
+        longest.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
