@@ -381,9 +381,7 @@ fn a_master_that_is_left_alone_answers_only_who_asks_for_stale_reads() {
         }
         assert_eq!(stale.xattr(path("d"), "user.x").await.as_deref(), Ok(&b"y"[..]));
         assert_eq!(stale.path(made.inode).await, Ok(path("d")));
-        let listing = stale
-            .list_page(path(""), None, 10)
-            .await;
+        let listing = stale.list_page(path(""), None, 10).await;
         let names: Vec<_> = listing
             .expect("listed")
             .entries
