@@ -1,6 +1,6 @@
 //! The same metadata operations on one master and on a group of three, each a process of its own on this machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 
 use anyhow::{Context, Result};
@@ -11,8 +11,8 @@ use crate::node::Node;
 use crate::report::{Report, Row, Target};
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let one = measure(bench, 1)?;
-    let three = measure(bench, 3)?;
+    let one = measure(bench, 1, report)?;
+    let three = measure(bench, 3, report)?;
     for ((op, clients), rate) in &three {
         let alone = one.get(&(op.clone(), *clients)).context("measured on one, too")?;
         let what = format!("{op}, {clients} clients, 3 masters");
@@ -29,7 +29,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
 }
 
 /// Operations a second, by name and number of clients.
-fn measure(bench: &Bench, masters: usize) -> Result<BTreeMap<(String, u64), f64>> {
+fn measure(bench: &Bench, masters: usize, report: &mut Report) -> Result<BTreeMap<(String, u64), f64>> {
     let group = Group::start(bench, masters)?;
     let worker_dir = bench.scratch.path().join(format!("masters-{masters}-worker"));
     let worker = bench.programs.node(
@@ -48,6 +48,7 @@ fn measure(bench: &Bench, masters: usize) -> Result<BTreeMap<(String, u64), f64>
     let words = ["bench", "meta", "--files", &files, "--local", &local];
     let answers = bench.programs.cv_at(&group.addresses, &words)?;
     worker.stop()?;
+    commits(&group, report)?;
     group.masters.into_iter().try_for_each(Node::stop)?;
     let mut rates = BTreeMap::new();
     for answer in &answers {
@@ -57,6 +58,39 @@ fn measure(bench: &Bench, masters: usize) -> Result<BTreeMap<(String, u64), f64>
         }
     }
     Ok(rates)
+}
+
+/// How many commands share an entry, and how often the log is synced for one.
+fn commits(group: &Group, report: &mut Report) -> Result<()> {
+    let masters = group
+        .masters
+        .iter()
+        .map(Node::metrics)
+        .collect::<Result<Vec<_>>>()?;
+    let of = |metrics: &HashMap<String, f64>, name: &str| metrics.get(name).copied().unwrap_or(0.0);
+    let commands = |metrics: &HashMap<String, f64>| of(metrics, "curvine_raft_batch_commands_sum");
+    let leader = masters
+        .iter()
+        .max_by(|one, other| commands(one).total_cmp(&commands(other)));
+    let leader = leader.context("there are masters")?;
+    let sum = commands(leader);
+    let what = |text: &str| format!("{text}, all of the above, {} masters", masters.len());
+    let entries = of(leader, "curvine_raft_batch_commands_count");
+    report.add(Row::new(
+        "masters",
+        what("commands in an entry"),
+        sum / entries,
+        "commands",
+    ));
+    // Each commit is two: of the data, then of the page that says where they are.
+    let syncs = 2.0 * of(leader, "curvine_raft_log_commits") / sum;
+    report.add(Row::new(
+        "masters",
+        what("syncs of the leader's disk for a command"),
+        syncs,
+        "syncs",
+    ));
+    Ok(())
 }
 
 struct Group {
@@ -96,6 +130,8 @@ impl Group {
                 &peers,
                 "--data-dir",
                 &directory,
+                "--web",
+                "127.0.0.1:0",
             ];
             bench.programs.node("master", &args)
         };

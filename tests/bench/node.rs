@@ -1,6 +1,8 @@
 //! The programs under measurement, as processes that end with their owner.
 
-use std::io::{BufRead, BufReader};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -48,17 +50,11 @@ impl Programs {
     pub fn node(&self, role: &str, args: &[&str]) -> Result<Node> {
         let begun = Instant::now();
         let mut command = Command::new(&self.node);
+        if !args.contains(&"--web") {
+            command.args(["--web", "off"]);
+        }
         command
-            .args([
-                "--role",
-                role,
-                "--web",
-                "off",
-                "--log-format",
-                "json",
-                "--log-level",
-                "warn",
-            ])
+            .args(["--role", role, "--log-format", "json", "--log-level", "warn"])
             .args(args);
         let mut process = Process::start(command, Stdio::piped())?;
         let stdout = process.0.stdout.take().context("stdout is piped")?;
@@ -165,6 +161,21 @@ impl Node {
         self.ready[field]
             .as_str()
             .with_context(|| format!("no {field} in {}", self.ready))
+    }
+
+    /// Its metrics, by the names that it gives them.
+    pub fn metrics(&self) -> Result<HashMap<String, f64>> {
+        let web = self.said("web")?;
+        let address = web.trim_start_matches("http://").trim_end_matches('/');
+        let mut socket = TcpStream::connect(address).with_context(|| format!("reaching {web}"))?;
+        write!(socket, "GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        let named = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        Ok(answer.lines().filter_map(named).collect())
     }
 
     /// Resident memory in MB: all of it, and what is not pages of mapped files, which the kernel takes back at will.

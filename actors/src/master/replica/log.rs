@@ -196,6 +196,7 @@ impl LogStore {
             return self.try_again_later(error);
         }
         if written.is_ok() {
+            metrics::counter!("curvine_raft_log_commits").increment(1);
             let mut unwritten = self.unwritten();
             unwritten.held_up = false;
             for entry in &entries {
