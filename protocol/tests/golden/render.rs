@@ -4,6 +4,9 @@
 //! compares, and reads the stored bytes back. After a change on purpose, `UPDATE_RENDERED=1` renders the files again; it
 //! refuses where the bytes of the old file can no longer be read, because then older nodes and disks cannot be either.
 //! `UPDATE_RENDERED=replace` does not refuse.
+//!
+//! `previous/` beside the files has them as of the version before: what older nodes say and disks have can be read. They are
+//! replaced when a version is released.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -75,6 +78,15 @@ impl Golden {
         let rendered = self.render();
         let update = std::env::var("UPDATE_RENDERED").ok();
         let stored = std::fs::read_to_string(file).unwrap_or_default();
+        let (directory, name) = (file.parent(), file.file_name());
+        let previous = directory
+            .zip(name)
+            .map(|(directory, name)| directory.join("previous").join(name));
+        let previous = previous
+            .map(|file| std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display())));
+        if let Some(previous) = previous {
+            self.read_stored(&previous.expect("the version before had this file"));
+        }
         if update.as_deref() != Some("replace") {
             self.read_stored(&stored);
         }
