@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::support::*;
 
@@ -51,6 +52,17 @@ impl LoopDisk {
         let LoopDisk { image, mounted } = self;
         let path = mounted.path.clone();
         drop(mounted);
+        // A mount namespace that anybody on this machine made meanwhile has a copy of the mount, and would have the dead
+        // file system mounted again.
+        let begun = Instant::now();
+        while system("losetup", &["-j", text(&image)]) != Ok(String::new()) {
+            assert!(
+                begun.elapsed() < 6 * DEADLINE,
+                "{} is still mounted elsewhere",
+                image.display()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let again = Mounted::new(path, "", &["-o", "loop", text(&image)]);
         LoopDisk {
             mounted: again.expect("it was mounted before"),

@@ -683,12 +683,22 @@ impl ReplicaPort {
         }
     }
 
-    /// Everybody who hears a leader has promised not to vote for a while. The heir stands alone first: its own vote and this
-    /// leader's are a majority of three, and nobody stands against it. Where that is not enough, all others stand as well,
-    /// for whoever stands is free of the promise; and the heir once more, in a later term than they.
+    /// Everybody who hears a leader has promised not to vote for a while. Whoever stands for election is free of that, so
+    /// all others stand at this leader's word, the heir last; and once more, if one of them has the higher vote in the same
+    /// term. One that was asked for by name stands alone first: its own vote and this leader's are a majority of three, and
+    /// nobody wins against it.
     async fn elect_another(&self, to: Option<NodeId>, among: &Others) -> Result<NodeId> {
         let heir = self.heir(to, among).await;
         let (heirs, others): (Vec<_>, Vec<_>) = self.others().into_iter().partition(|(id, _)| *id == heir);
+        let all_others_stand = async || {
+            let told = futures::future::join_all(others.iter().map(|(_, way)| way.elect(false)));
+            for error in told.await.into_iter().filter_map(Result::err) {
+                tracing::debug!(%error, "a master was not told that this one leads no more");
+            }
+        };
+        if to.is_none() {
+            all_others_stand().await;
+        }
         let mut metrics = self.raft.server_metrics();
         let mut again = false;
         loop {
@@ -705,11 +715,9 @@ impl ReplicaPort {
                 Some(Some(leader)) if to.is_none_or(|to| to == leader) => return Ok(leader),
                 // It knows better how to hand over to whom was asked for.
                 Some(_) => break,
-                None if again => {}
                 None => {
-                    let told = futures::future::join_all(others.iter().map(|(_, way)| way.elect(false)));
-                    for error in told.await.into_iter().filter_map(Result::err) {
-                        tracing::debug!(%error, "a master was not told that this one leads no more");
+                    if to.is_some() && !again {
+                        all_others_stand().await;
                     }
                     again = true;
                 }
