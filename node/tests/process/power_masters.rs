@@ -1,6 +1,7 @@
 //! Power cuts in a group of three masters, each with a disk of its own: of one, of two, of all at once, while clients go on.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::group::*;
 use super::loop_disk::*;
+use super::masters::{Making, all_there};
 use super::support::*;
 
 const MASTERS: usize = 3;
@@ -105,7 +107,6 @@ fn is_for_want_of_masters(error: &Error) -> bool {
             | ErrorKind::Unreachable
             | ErrorKind::Timeout
             | ErrorKind::Overloaded
-            | ErrorKind::Io
             | ErrorKind::Stopping
     )
 }
@@ -247,18 +248,65 @@ async fn clients_of(masters: &Masters) -> Vec<Client> {
     clients
 }
 
+/// A disk for each master, and the masters, which are to end first. None where there can be no such disks.
+fn start_on_disks(scratch: &Path) -> Option<(Vec<Option<LoopDisk>>, Masters)> {
+    let disk = |id| LoopDisk::new(scratch, &format!("disk-{id}"), "a power cut of masters");
+    let disks: Option<Vec<_>> = (1..=MASTERS).map(disk).collect();
+    let disks = disks?;
+    let mut masters = Masters::named(MASTERS);
+    masters.directories = disks.iter().map(|disk| disk.path().join("data")).collect();
+    masters.start_all_of(&[0, 1, 2]);
+    Some((disks.into_iter().map(Some).collect(), masters))
+}
+
+#[test]
+fn a_leader_whose_disk_fails_is_replaced_and_no_client_sees_an_error() {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let Some((mut disks, mut masters)) = start_on_disks(scratch.path()) else {
+        return;
+    };
+    run(async {
+        let client = masters.client().await;
+        let making = [
+            Making::begin(client.clone(), "a"),
+            Making::begin(masters.client().await, "b"),
+            Making::begin(masters.client().await, "c"),
+        ];
+        making[0].more().await;
+        let failed = leader(&client).await;
+        let disk = disks[failed].take().expect("it is mounted");
+        disk.cut_power();
+        for one in &making {
+            one.more().await;
+        }
+        // It is asked first, and passes nothing on.
+        let mut named = masters.addresses.clone();
+        named.rotate_left(failed);
+        let asking = Client::connect(named, ClientOptions::default()).await;
+        let asking = asking.expect("another leads");
+        let made = asking.make_dir(path("d0"), 0o755, false).await;
+        made.expect("another leads");
+        masters.kill(failed);
+        disks[failed] = Some(disk.mounted_again());
+        masters.start_again(failed);
+        all_in_step(&client).await;
+        let mut counts = Vec::new();
+        for one in making {
+            counts.push(one.end().await.0);
+        }
+        lead(&client, failed).await;
+        for (prefix, count) in ["a", "b", "c", "d"].iter().zip(counts.into_iter().chain([1])) {
+            all_there(&client, prefix, count).await;
+        }
+    });
+}
+
 #[test]
 fn what_was_acknowledged_is_there_after_power_cuts_of_one_two_and_all_masters() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
-    let disk = |id| LoopDisk::new(scratch.path(), &format!("disk-{id}"), "a power cut of masters");
-    let disks: Option<Vec<_>> = (1..=MASTERS).map(disk).collect();
-    let Some(disks) = disks else { return };
-    let mut disks: Vec<_> = disks.into_iter().map(Some).collect();
-    let mut masters = Masters::named(MASTERS);
-    masters.directories = (disks.iter().flatten())
-        .map(|disk| disk.path().join("data"))
-        .collect();
-    masters.start_all_of(&[0, 1, 2]);
+    let Some((mut disks, mut masters)) = start_on_disks(scratch.path()) else {
+        return;
+    };
     run(async {
         let watching = masters.client().await;
         let clients = clients_of(&masters).await;

@@ -77,7 +77,10 @@ impl ReplicaPort {
         })?;
         let learning = async {
             let node = BasicNode::new(&address);
-            self.raft.add_learner(id.0, node, true).await.map_err(refused)?;
+            self.raft
+                .add_learner(id.0, node, true)
+                .await
+                .map_err(|error| refused(error, &self.raft))?;
             // It must know that it has everything before its vote counts: whose votes the group needs and does not get
             // keeps it from electing the leader that would tell it.
             while !way.standing().await.is_ok_and(|standing| standing.votes) {
@@ -92,7 +95,10 @@ impl ReplicaPort {
             ))
         })?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id.0]));
-        self.raft.change_membership(change, true).await.map_err(refused)?;
+        self.raft
+            .change_membership(change, true)
+            .await
+            .map_err(|error| refused(error, &self.raft))?;
         tracing::info!("master {id} at {address} is a voter now");
         Ok(Done {})
     }
@@ -120,7 +126,7 @@ impl ReplicaPort {
         self.raft
             .change_membership(change, false)
             .await
-            .map_err(refused)?;
+            .map_err(|error| refused(error, &self.raft))?;
         tracing::info!("master {id} is not of the group any more");
         Ok(Done {})
     }

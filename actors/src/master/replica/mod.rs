@@ -220,7 +220,7 @@ impl Handler<Flush> for Replica {
         let raft = self.raft.clone();
         let writing = async move {
             let written = tokio::select! {
-                written = raft.client_write(Batch(commands)) => written.map_err(refused),
+                written = raft.client_write(Batch(commands)) => written.map_err(|error| refused(error, &raft)),
                 // What becomes of the entry is the next leader's to say. Whoever asks it again, under the same sequence,
                 // learns that.
                 error = deposed(&raft) => Err(error),
@@ -264,18 +264,27 @@ fn not_leader(now: &RaftServerMetrics<u64, BasicNode>) -> Error {
     Error::not_leader(node.map(|node| node.addr.clone()))
 }
 
-fn refused(error: RaftError<u64, ClientWriteError<u64, BasicNode>>) -> Error {
+fn refused(error: RaftError<u64, ClientWriteError<u64, BasicNode>>, raft: &Raft) -> Error {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
             Error::not_leader(forward.leader_node.map(|node| node.addr))
         }
         RaftError::APIError(other) => Error::internal(format!("the change was refused: {other}")),
         RaftError::Fatal(Fatal::Stopped) => Error::new(ErrorKind::Stopping, "the master is stopping"),
-        RaftError::Fatal(fatal) => Error::new(
-            ErrorKind::Io,
-            format!("this master's log or state has failed and it must be restarted: {fatal}"),
-        ),
+        RaftError::Fatal(fatal) => {
+            let membership = raft.metrics().borrow().membership_config.clone();
+            // The others of a group go on, and whoever leads them says what became of the change.
+            let kind = match membership.membership().voter_ids().count() {
+                1 => ErrorKind::Io,
+                _ => ErrorKind::NotLeader,
+            };
+            Error::new(kind, has_failed(&fatal))
+        }
     }
+}
+
+fn has_failed(fatal: &Fatal<u64>) -> String {
+    format!("this master's log or state has failed and it must be restarted: {fatal}")
 }
 
 /// The port of a running Replica.
@@ -614,13 +623,19 @@ impl ReplicaPort {
                     Err(error) => {
                         tracing::debug!(%error, "the first command of this leader was not committed");
                         tokio::time::sleep(FORMAT_AGAIN).await;
-                        continue;
+                        if metrics.has_changed().is_ok() {
+                            continue;
+                        }
                     }
                 }
             }
             if metrics.changed().await.is_err() {
                 self.sole_leader.store(false, Ordering::Release);
                 lead.send_replace(None);
+                match &self.raft.metrics().borrow().running_state {
+                    Ok(()) | Err(Fatal::Stopped) => {}
+                    Err(fatal) => tracing::error!("{}", has_failed(fatal)),
+                }
                 return;
             }
         }
