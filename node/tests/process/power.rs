@@ -96,6 +96,7 @@ async fn work(client: Client, name: String, made: Arc<Mutex<Vec<Made>>>) {
 
 #[test]
 fn what_was_acknowledged_and_synced_is_there_after_a_power_cut() {
+    own_mounts();
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let Some(mut disk) = LoopDisk::new(scratch.path(), "disk", "a power cut") else {
         return;

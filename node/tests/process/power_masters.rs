@@ -250,6 +250,7 @@ async fn clients_of(masters: &Masters) -> Vec<Client> {
 
 /// A disk for each master, and the masters, which are to end first. None where there can be no such disks.
 fn start_on_disks(scratch: &Path) -> Option<(Vec<Option<LoopDisk>>, Masters)> {
+    own_mounts();
     let disk = |id| LoopDisk::new(scratch, &format!("disk-{id}"), "a power cut of masters");
     let disks: Option<Vec<_>> = (1..=MASTERS).map(disk).collect();
     let disks = disks?;
