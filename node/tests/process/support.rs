@@ -14,6 +14,8 @@ use curvine_protocol::{Call, CallContext, ClientId, CurvinePath, Node as At};
 use serde_json::Value;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
+/// A master may have a long log to apply first.
+const READY_DEADLINE: Duration = Duration::from_secs(100);
 
 /// A process of ours, killed when dropped.
 pub struct Process(pub Child);
@@ -72,8 +74,15 @@ pub struct Starting {
 impl Starting {
     /// Waits until it says what it serves.
     pub fn ready(self) -> Node {
-        let mut line = String::new();
-        BufReader::new(self.stdout).read_line(&mut line).expect("is text");
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(self.stdout).read_line(&mut line);
+            // Nobody waits any more if it took too long.
+            let _ = tell.send(read.map(|_| line));
+        });
+        let line = told.recv_timeout(READY_DEADLINE).expect("it is ready in time");
+        let line = line.expect("is text");
         let ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("not ready: {e}: {line:?}"));
         Node {
             process: self.process,
