@@ -22,6 +22,9 @@ use super::wire::{FrameReader, Incoming, Outgoing, write_frames};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// For a call whose context names none.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// A connection on which nothing came for this long is given up with the next ask that was in vain. TCP sends again what was
+/// lost within less, and a new connection would need luck with its first packets.
+pub const SILENCE_MIN: Duration = Duration::from_millis(500);
 /// Asks in flight to one node; one more is `Overloaded`.
 const IN_FLIGHT_MAX: usize = 4_096;
 
@@ -34,6 +37,8 @@ pub struct Peer {
     next_request: u64,
     waiting: HashMap<u64, Waiting>,
     last_received: Instant,
+    /// When something was sent that nothing came after, on this connection.
+    silent_since: Option<Instant>,
 }
 
 enum Link {
@@ -69,12 +74,14 @@ impl Peer {
             next_request: 1,
             waiting: HashMap::new(),
             last_received: ports.clock.now(),
+            silent_since: None,
         }
     }
 
     fn send(&mut self, frame: Outgoing, context: &mut Context<Self>) {
         match &mut self.link {
             Link::Connected(writer) => {
+                self.silent_since.get_or_insert(self.ports.clock.now());
                 // Fails only when the writer task has ended: its news is on the way and fails the ask.
                 let _ = writer.send(frame);
             }
@@ -126,6 +133,7 @@ impl Peer {
             let _ = writer.send(frame);
         }
         self.link = Link::Connected(writer);
+        self.silent_since = Some(self.ports.clock.now());
         self.epoch += 1;
         let epoch = self.epoch;
         let writing = write_frames(connection.writer, frames);
@@ -180,6 +188,7 @@ impl Peer {
             }
             Ok(frame) => {
                 self.last_received = self.ports.clock.now();
+                self.silent_since = None;
                 if let Some(waiting) = self.waiting.remove(&frame.prefix.request_id) {
                     let _ = waiting.reply.send(Ok(frame));
                 }
@@ -233,6 +242,11 @@ impl Handler<GaveUp> for Peer {
         let Some(waiting) = self.waiting.remove(&gave_up.0) else {
             return;
         };
+        let now = self.ports.clock.now();
+        let is_young = |since| now.duration_since(since) < SILENCE_MIN;
+        if matches!(self.link, Link::Connected(_)) && self.silent_since.is_some_and(is_young) {
+            return;
+        }
         if self.last_received < waiting.asked_at {
             // Silence since the ask: the other side, or the way to it, is gone without saying so.
             self.broken(Error::new(

@@ -14,10 +14,11 @@ use curvine_protocol::worker::*;
 use curvine_protocol::{CallContext, Error, ErrorKind, Result, for_worker_calls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::listener::{Limits, Serving, serve_worker};
 use super::network::{Accept, Network, Stream, TcpNetwork};
-use super::peer::Peer;
+use super::peer::{CALL_DEADLINE, Peer, SILENCE_MIN};
 use super::port::{Answer, Ask, Body, Endpoint, WorkerRef};
 use super::ports::Ports;
 
@@ -147,12 +148,30 @@ async fn a_silent_node_is_a_timeout_and_others_are_not_delayed() {
 }
 
 #[actix::test]
+async fn a_connection_is_given_up_after_some_silence_however_short_the_deadlines() {
+    let mut silent = TcpNetwork.listen("127.0.0.1:0").await.expect("a free port");
+    let peer = Peer::start(silent.address(), &Ports::system());
+    let accepted = actix::spawn(async move { (silent.accept().await, silent.accept().await) });
+    let begun = Instant::now();
+    while !accepted.is_finished() {
+        assert!(
+            begun.elapsed() < CALL_DEADLINE,
+            "a silent node keeps its connection"
+        );
+        let context = CallContext {
+            deadline_ms: 20,
+            ..CallContext::default()
+        };
+        let asked = peer.ask(Ask::new(WorkerEcho {}, context)).await.map(|_| ());
+        assert_eq!(asked.expect_err("nobody answers").kind, ErrorKind::Timeout);
+    }
+    assert!(begun.elapsed() >= SILENCE_MIN, "{:?}", begun.elapsed());
+}
+
+#[actix::test]
 async fn nobody_at_the_address_is_unreachable_and_named() {
     let address = {
-        let accept = super::network::TcpNetwork
-            .listen("127.0.0.1:0")
-            .await
-            .expect("a free port");
+        let accept = TcpNetwork.listen("127.0.0.1:0").await.expect("a free port");
         accept.address()
     };
     let peer = Peer::start(&address, &Ports::system());
