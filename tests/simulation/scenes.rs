@@ -1,7 +1,9 @@
 //! Scenes: what masters say to each other in an election, a failover, a return from the dead, for whoever wants to read
 //! it. `transcripts/*.txt` is what was said; a change of it is to be looked at, and taken with `UPDATE_RENDERED=1`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(not(feature = "exam"))]
+use std::path::PathBuf;
 
 use curvine_protocol::NodeId;
 
@@ -36,6 +38,7 @@ pub fn named(name: &str) -> Option<&'static Scene> {
 }
 
 impl Scene {
+    #[cfg(not(feature = "exam"))]
     pub fn transcript(&self) -> PathBuf {
         let scenes = Path::new(env!("CARGO_MANIFEST_DIR")).join("simulation/transcripts");
         scenes.join(format!("{}.txt", self.name))
