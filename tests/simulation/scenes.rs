@@ -68,7 +68,7 @@ fn failover(world: &mut World) -> Result<(), Violation> {
     let leader = world.kill_leader()?;
     world.leader_is_there()?;
     world.make_one()?;
-    world.begin_master(leader)?;
+    world.start(leader)?;
     world.pass_ms(150)
 }
 
@@ -81,6 +81,6 @@ fn rejoin(world: &mut World) -> Result<(), Violation> {
     let lost: NodeId = world.wipe_follower()?;
     world.pass_ms(300)?;
     world.tells_messages(true);
-    world.begin_master(lost)?;
+    world.start(lost)?;
     world.votes_again(lost)
 }

@@ -414,7 +414,7 @@ impl World {
         Ok(())
     }
 
-    fn start(&mut self, id: NodeId) -> Result<(), Violation> {
+    pub fn start(&mut self, id: NodeId) -> Result<(), Violation> {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(&id) else {
             return Ok(());
@@ -455,6 +455,10 @@ impl World {
         self.hosts.values().find(leads).map(|host| host.id)
     }
 
+    fn all_but(&self, one: Option<NodeId>) -> Vec<NodeId> {
+        self.hosts.keys().copied().filter(|id| Some(*id) != one).collect()
+    }
+
     fn any_fault(&mut self) -> Result<(), Violation> {
         let fault = *self.chance.one_of(&self.plan.faults);
         self.fault(fault)
@@ -462,7 +466,7 @@ impl World {
 
     fn fault(&mut self, fault: Fault) -> Result<(), Violation> {
         let Some(id) = self.somebody() else { return Ok(()) };
-        let others: Vec<NodeId> = self.hosts.keys().copied().filter(|other| *other != id).collect();
+        let others = self.all_but(Some(id));
         self.faults += 1;
         match fault {
             Fault::CutOff => {
@@ -523,12 +527,7 @@ impl World {
             }
             Fault::Usurp => {
                 let leader = self.leader();
-                let others: Vec<NodeId> = self
-                    .hosts
-                    .keys()
-                    .copied()
-                    .filter(|id| Some(*id) != leader)
-                    .collect();
+                let others = self.all_but(leader);
                 if let (Some(leader), [one, other]) = (leader, &others[..]) {
                     let (restarts, stands) = *self.chance.one_of(&[(*one, *other), (*other, *one)]);
                     self.tell(format!("masters {leader} and {stands} do not reach each other"));
@@ -592,12 +591,7 @@ impl World {
     /// acknowledged is on one dead disk then.
     fn lose_disk(&mut self, id: NodeId) -> Result<(), Violation> {
         let leader = self.leader();
-        let others: Vec<NodeId> = self
-            .hosts
-            .keys()
-            .copied()
-            .filter(|other| Some(*other) != leader)
-            .collect();
+        let others = self.all_but(leader);
         match leader {
             Some(leader) if others.len() == 2 && self.chance.percent(60) => {
                 let late = *self.chance.one_of(&others);
@@ -743,16 +737,11 @@ impl World {
     }
 
     pub fn wipe_follower(&mut self) -> Result<NodeId, Violation> {
-        let leader = self.leader();
-        let follower = self.hosts.keys().copied().find(|id| Some(*id) != leader);
-        let follower = follower.ok_or("nobody follows")?;
+        let followers = self.all_but(self.leader());
+        let follower = *followers.first().ok_or("nobody follows")?;
         self.tell(format!("master {follower} loses its disk"));
         self.host_mut(follower).wipe().map_err(text)?;
         Ok(follower)
-    }
-
-    pub fn begin_master(&mut self, id: NodeId) -> Result<(), Violation> {
-        self.start(id)
     }
 
     pub fn votes_again(&mut self, id: NodeId) -> Result<(), Violation> {

@@ -213,14 +213,7 @@ fn a_backup_restores_what_was_there_and_grows_into_a_group_again() {
 
         let now = tree(&client).await;
         for number in 1..3 {
-            let joining = masters.starting_among(number, 3);
-            let id = NodeId(number as u64 + 1);
-            let begun = Instant::now();
-            while let Err(error) = client.add_master(id, &masters.addresses[number]).await {
-                assert!(begun.elapsed() < DEADLINE, "{error}");
-                sleep(Duration::from_millis(50)).await;
-            }
-            masters.nodes[number] = Some(joining.ready());
+            masters.join(&client, number, 3).await;
         }
         let client = masters.client().await;
         all_in_step(&client).await;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use curvine_actors::client::{Client, ClientOptions};
-use curvine_protocol::CurvinePath;
 use curvine_protocol::cluster::MasterStatus;
+use curvine_protocol::{CurvinePath, NodeId};
 use tokio::time::sleep;
 
 use super::support::*;
@@ -82,6 +82,18 @@ impl Masters {
 
     pub fn start_again(&mut self, number: usize) {
         self.nodes[number] = Some(self.starting(number).ready());
+    }
+
+    /// Starts the next one and has the group of so many take it in.
+    pub async fn join(&mut self, client: &Client, number: usize, count: usize) {
+        let joining = self.starting_among(number, count);
+        let id = NodeId(number as u64 + 1);
+        let begun = Instant::now();
+        while let Err(error) = client.add_master(id, &self.addresses[number]).await {
+            assert!(begun.elapsed() < DEADLINE, "{error}");
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.nodes[number] = Some(joining.ready());
     }
 
     pub fn kill(&mut self, number: usize) {

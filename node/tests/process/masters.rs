@@ -254,14 +254,7 @@ fn a_group_grows_from_one_master_and_shrinks_again_while_a_client_goes_on() {
         let error = stranger.expect_err("nobody is there");
         assert!(error.message.contains("start it first"), "{error}");
         for number in 1..3 {
-            let joining = masters.starting_among(number, 3);
-            let id = NodeId(number as u64 + 1);
-            let begun = Instant::now();
-            while let Err(error) = client.add_master(id, &masters.addresses[number]).await {
-                assert!(begun.elapsed() < DEADLINE, "{error}");
-                sleep(Duration::from_millis(50)).await;
-            }
-            masters.nodes[number] = Some(joining.ready());
+            masters.join(&client, number, 3).await;
             making.more().await;
         }
         let again = client.add_master(NodeId(2), &masters.addresses[1]).await;
