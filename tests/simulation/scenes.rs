@@ -72,7 +72,8 @@ fn failover(world: &mut World) -> Result<(), Violation> {
     world.pass_ms(150)
 }
 
-/// A follower loses its disk. The log has been dropped behind a snapshot meanwhile: it gets that, and votes only then.
+/// A follower loses its disk. It takes nothing from anybody before both others have said what they voted. The log has been
+/// dropped behind a snapshot meanwhile: it gets that, and votes only then.
 fn rejoin(world: &mut World) -> Result<(), Violation> {
     world.leader_is_there()?;
     for _ in 0..12 {
@@ -80,7 +81,9 @@ fn rejoin(world: &mut World) -> Result<(), Violation> {
     }
     let lost: NodeId = world.wipe_follower()?;
     world.pass_ms(300)?;
-    world.tells_messages(true);
     world.start(lost)?;
+    // It asks, and waits until who can have been elected with its lost vote has been.
+    world.pass_ms(1_150)?;
+    world.tells_messages(true);
     world.votes_again(lost)
 }

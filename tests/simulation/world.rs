@@ -292,12 +292,12 @@ impl World {
             self.checks.look(*id, &replica)?;
             let now = replica.inspect();
             let standing = format!(
-                "{} in term {} of master {}{}, voters {:?}",
+                "{} in term {} of master {}{}, voters {}",
                 now.role,
                 now.vote.0,
                 now.vote.1,
                 if now.votes { "" } else { ", catching up" },
-                now.voters.iter().map(|id| id.0).collect::<Vec<_>>(),
+                groups(&now.voters),
             );
             if self.said.get(id) != Some(&standing) {
                 news.push((
@@ -614,18 +614,19 @@ impl World {
 
     /// One disk at a time: who has lost its log counts as failed until it has it again, and a majority must not fail.
     fn wipe(&mut self, id: NodeId) -> Result<bool, Violation> {
-        let members: Vec<NodeId> = self.hosts.keys().copied().collect();
+        let members: BTreeSet<NodeId> = self.hosts.keys().copied().collect();
         let is_whole = self.wiped.is_none()
             && self.leaving.is_none()
             && members.len() >= 3
             && (self.hosts.values()).all(|host| {
                 host.inspect()
-                    .is_some_and(|now| now.votes && now.voters == members)
+                    .is_some_and(|now| now.votes && now.voters == [members.clone()])
             });
         if is_whole && members.contains(&id) {
             self.tell(format!("master {id} loses its disk"));
             self.wiped = Some(id);
             self.host_mut(id).wipe().map_err(text)?;
+            let members: Vec<NodeId> = members.into_iter().collect();
             let fresh = self.host(id, &members);
             self.hosts.insert(id, fresh);
             self.later(2_000, Act::Start(id));
@@ -802,7 +803,7 @@ impl World {
             let seen = replica.inspect();
             if seen.role == "Leader" {
                 leaders += 1;
-                voters.extend(seen.voters);
+                voters.extend(seen.voters.into_iter().flatten());
             }
         }
         for id in &voters {
@@ -815,6 +816,18 @@ impl World {
             states.insert(replica.state_checksum().map_err(text)?);
         }
         Ok(leaders == 1 && states.len() == 1)
+    }
+}
+
+fn groups(voters: &[BTreeSet<NodeId>]) -> String {
+    let groups = voters
+        .iter()
+        .map(|group| format!("{:?}", group.iter().map(|id| id.0).collect::<Vec<_>>()));
+    let groups: Vec<String> = groups.collect();
+    if groups.is_empty() {
+        "none".to_owned()
+    } else {
+        groups.join(" and ")
     }
 }
 

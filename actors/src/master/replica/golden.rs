@@ -119,6 +119,8 @@ fn every_message_between_masters_has_its_golden_bytes() {
         leads: true,
         votes: true,
         full: true,
+        vote: Some(Vote::new(4, 2)),
+        group: Some(Membership::new(Some(log_id(2)), members())),
     };
     golden.value("Standing, answered", &standing);
     golden.check(&file("masters.txt"));

@@ -1,5 +1,7 @@
 //! What can be seen of one master without asking any other: for checkers and reports.
 
+use std::collections::BTreeSet;
+
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::codec::{decode, encode};
 use curvine_protocol::master::{RaftMessage, RaftMessageKind};
@@ -47,7 +49,8 @@ pub struct Inspection {
     pub applied: Option<EntryId>,
     pub snapshot: Option<EntryId>,
     pub purged: Option<EntryId>,
-    pub voters: Vec<NodeId>,
+    /// Two groups of them while one takes over from the other: each elects and commits with a majority of its own.
+    pub voters: Vec<BTreeSet<NodeId>>,
     /// It votes and stands for election.
     pub votes: bool,
     /// Why it takes part no more; none while it does.
@@ -59,7 +62,7 @@ impl ReplicaPort {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         let Vote { leader_id, committed } = metrics.vote;
-        let voters = metrics.membership_config.membership().voter_ids();
+        let groups = metrics.membership_config.membership().get_joint_config().iter();
         Inspection {
             role: format!("{:?}", metrics.state),
             vote: (leader_id.term, NodeId(leader_id.node_id), committed),
@@ -68,7 +71,9 @@ impl ReplicaPort {
             applied: metrics.last_applied.map(EntryId::from),
             snapshot: metrics.snapshot.map(EntryId::from),
             purged: metrics.purged.map(EntryId::from),
-            voters: voters.map(NodeId).collect(),
+            voters: groups
+                .map(|ids| ids.iter().copied().map(NodeId).collect())
+                .collect(),
             votes: self.franchise.is_full(),
             failed: metrics.running_state.as_ref().err().map(ToString::to_string),
         }
@@ -160,11 +165,15 @@ pub fn describe_answer(message: &RaftMessage, body: &[u8]) -> String {
                 applied,
                 leads,
                 votes,
+                vote,
                 ..
             } = standing;
-            let votes = if votes { "" } else { ", do not vote" };
+            let voted = match vote.filter(|_| votes) {
+                Some(vote) => format!(", voted last in {}", term(&vote)),
+                None => ", do not vote".to_owned(),
+            };
             let leads = if leads { ", lead" } else { "" };
-            format!("I have {last}, applied {applied}{votes}{leads}")
+            format!("I have {last}, applied {applied}{voted}{leads}")
         }),
         RaftMessageKind::Elect { .. } => Ok("I do".to_owned()),
     };

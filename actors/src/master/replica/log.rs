@@ -287,8 +287,18 @@ impl LogStore {
         Ok(self.meta_record("catching up")?.unwrap_or(false))
     }
 
-    pub async fn set_catching_up(&self, catching_up: bool) -> Result<()> {
-        self.change_soon(move |log, txn| log.put_meta(txn, "catching up", &catching_up))
+    /// Notes that this master lost its log, and what it promises in place of the votes that went with it: at once, so that no
+    /// restart finds one without the other.
+    pub async fn set_catching_up(&self, promise: Vote) -> Result<()> {
+        self.change_soon(move |log, txn| {
+            log.put_meta(txn, "vote", &promise)?;
+            log.put_meta(txn, "catching up", &true)
+        })
+        .await
+    }
+
+    pub async fn set_caught_up(&self) -> Result<()> {
+        self.change_soon(move |log, txn| log.put_meta(txn, "catching up", &false))
             .await
     }
 

@@ -26,6 +26,7 @@ use openraft::raft::{
 };
 use openraft::{BasicNode, Snapshot, StorageIOError};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::Origin;
 use super::types::{Standing, TypeConfig, Vote};
@@ -345,8 +346,15 @@ impl RaftNetwork<TypeConfig> for Way {
     }
 
     async fn vote(&mut self, request: VoteRequest<u64>, option: RPCOption) -> RpcResult<VoteResponse<u64>> {
-        self.answer(RaftMessageKind::Vote, encode(&request), &option)
-            .await
+        let asked = Instant::now();
+        let answered = self
+            .answer(RaftMessageKind::Vote, encode(&request), &option)
+            .await;
+        // However long this process was stopped meanwhile: a vote that its giver has lost since must not count (see `group`).
+        if asked.elapsed() > option.hard_ttl() {
+            return Err(NetworkError::new(&Error::new(ErrorKind::Timeout, "the vote came too late")).into());
+        }
+        answered
     }
 
     async fn full_snapshot(

@@ -183,6 +183,8 @@ impl ReplicaPort {
             leads,
             votes: self.franchise.is_full(),
             full: self.full.borrow().is_some(),
+            vote: Some(metrics.vote),
+            group: Some((*metrics.membership_config).clone()),
         }
     }
 }

@@ -28,6 +28,12 @@ pub struct Standing {
     /// Its disk is full: another one should lead.
     #[serde(default)]
     pub full: bool,
+    /// What it has voted last. Earlier builds do not say.
+    #[serde(default)]
+    pub vote: Option<Vote>,
+    /// The group as its log has it.
+    #[serde(default)]
+    pub group: Option<Membership>,
 }
 
 fn yes() -> bool {
@@ -38,6 +44,12 @@ impl Standing {
     /// Whether its group cannot have committed anything yet: all it has is the first membership.
     pub fn is_fresh(&self) -> bool {
         self.last_log.is_none_or(|last| last == 0)
+    }
+
+    /// What it has promised, and the group as it knows it: if it has never lost that, or has it again.
+    pub fn word(&self) -> Option<(Vote, &Membership)> {
+        let whole = self.votes && !self.is_fresh();
+        self.vote.zip(self.group.as_ref()).filter(|_| whole)
     }
 }
 
