@@ -13,6 +13,7 @@ mod masters;
 mod million;
 mod node;
 mod report;
+mod size;
 mod steps;
 
 use std::path::PathBuf;
@@ -23,8 +24,8 @@ use node::Programs;
 use report::Report;
 
 /// What can be run, in this order.
-const PARTS: [&str; 9] = [
-    "memory", "steps", "meta", "masters", "data", "small", "fuse", "load", "million",
+const PARTS: [&str; 10] = [
+    "memory", "steps", "meta", "masters", "data", "small", "fuse", "load", "million", "size",
 ];
 
 struct Options {
@@ -73,7 +74,8 @@ fn main() -> Result<()> {
             "small" => commands::small(&bench, &mut report)?,
             "fuse" => commands::fuse(&bench, &mut report)?,
             "load" => load::run(&bench, &mut report)?,
-            _ => million::run(&bench, &mut report)?,
+            "million" => million::run(&bench, &mut report)?,
+            _ => size::run(&bench, &mut report)?,
         }
     }
     print!("{}", report.table());

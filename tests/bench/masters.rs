@@ -101,45 +101,12 @@ struct Group {
 
 impl Group {
     fn start(bench: &Bench, count: usize) -> Result<Group> {
-        // Held until all are picked, so that no two are the same.
-        let free: Vec<_> = (0..count)
-            .map(|_| TcpListener::bind("127.0.0.1:0"))
-            .collect::<Result<_, _>>()?;
-        let addresses: Vec<String> = free
-            .iter()
-            .map(|port| Ok(port.local_addr()?.to_string()))
-            .collect::<Result<_>>()?;
-        drop(free);
-        let peers: Vec<String> = (addresses.iter().enumerate())
-            .map(|(number, address)| format!("{}={address}", number + 1))
-            .collect();
-        let peers = peers.join(",");
-        let start = |number: usize| {
-            let directory = bench
-                .scratch
-                .path()
-                .join(format!("masters-{count}-{}", number + 1));
-            let (id, directory) = ((number + 1).to_string(), directory.display().to_string());
-            let listen = &addresses[number];
-            let args = [
-                "--id",
-                &id,
-                "--listen",
-                listen,
-                "--peers",
-                &peers,
-                "--data-dir",
-                &directory,
-                "--web",
-                "127.0.0.1:0",
-            ];
-            bench.programs.node("master", &args)
-        };
+        let places = Places::pick(bench, &format!("masters-{count}"), count)?;
         // None is ready before there is a majority.
         let masters = std::thread::scope(|scope| {
-            let start = &start;
+            let places = &places;
             let starting: Vec<_> = (0..count)
-                .map(|number| scope.spawn(move || start(number)))
+                .map(|number| scope.spawn(move || places.start(bench, number, count)))
                 .collect();
             let started = starting
                 .into_iter()
@@ -148,7 +115,52 @@ impl Group {
         })?;
         Ok(Group {
             masters,
-            addresses: addresses.join(","),
+            addresses: places.addresses.join(","),
         })
+    }
+}
+
+/// Where the masters of a group listen and keep their data. Numbered from 0; their ids are from 1.
+pub struct Places {
+    pub addresses: Vec<String>,
+    directories: Vec<String>,
+}
+
+impl Places {
+    pub fn pick(bench: &Bench, name: &str, count: usize) -> Result<Places> {
+        // Held until all are picked, so that no two are the same.
+        let free: Vec<_> = (0..count)
+            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .collect::<Result<_, _>>()?;
+        let addresses = free.iter().map(|port| Ok(port.local_addr()?.to_string()));
+        let directory = |number| {
+            let directory = bench.scratch.path().join(format!("{name}-{number}"));
+            directory.display().to_string()
+        };
+        Ok(Places {
+            addresses: addresses.collect::<Result<_>>()?,
+            directories: (1..=count).map(directory).collect(),
+        })
+    }
+
+    /// Starts one that is told of the first so many.
+    pub fn start(&self, bench: &Bench, number: usize, of: usize) -> Result<Node> {
+        let peers: Vec<String> = (self.addresses[..of].iter().enumerate())
+            .map(|(number, address)| format!("{}={address}", number + 1))
+            .collect();
+        let (id, peers) = ((number + 1).to_string(), peers.join(","));
+        let args = [
+            "--id",
+            &id,
+            "--listen",
+            &self.addresses[number],
+            "--peers",
+            &peers,
+            "--data-dir",
+            &self.directories[number],
+            "--web",
+            "127.0.0.1:0",
+        ];
+        bench.programs.node("master", &args)
     }
 }

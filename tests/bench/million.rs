@@ -1,7 +1,9 @@
 //! A million files (`CURVINE_FILES` for another number): bytes on disk for each, memory, and how soon a restarted node serves.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -13,17 +15,15 @@ use crate::Bench;
 use crate::node::{Node, disk_bytes};
 use crate::report::{Report, Row, Target};
 
-const FILES_IN_DIRECTORY: usize = 1_000;
-const CLIENTS: usize = 40;
+pub const FILES_IN_DIRECTORY: usize = 1_000;
+/// Many: what is measured here begins when the files are there.
+const CLIENTS: usize = 400;
 /// Of the target: inode, entry and block together.
 const INODE_BYTES_MAX: f64 = 300.0;
 const RESTART_S_MAX: f64 = 3.0;
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let asked = std::env::var("CURVINE_FILES")
-        .ok()
-        .and_then(|files| files.parse().ok());
-    let files = asked.unwrap_or_else(|| bench.count(1_000_000));
+    let files = files(bench);
     let data_dir = bench.scratch.path().join("million");
     let node = bench.programs.node_of_all_roles(&data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -31,7 +31,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         .enable_all()
         .build()?;
     let begun = Instant::now();
-    runtime.block_on(fill(node.master()?, files))?;
+    runtime.block_on(fill([node.master()?], 0..files))?;
     let rate = files as f64 / begun.elapsed().as_secs_f64();
     let what = |text: &str| format!("{text}, {files} files of one block");
     report.add(Row::new("million", what("create + commit"), rate, "files/s"));
@@ -115,22 +115,29 @@ fn disk(data_dir: &Path, files: usize, when: &str, report: &mut Report) -> Resul
     Ok(())
 }
 
+/// How many there are to be.
+pub fn files(bench: &Bench) -> usize {
+    let asked = std::env::var("CURVINE_FILES").ok();
+    let asked = asked.and_then(|files| files.parse().ok());
+    asked.unwrap_or_else(|| bench.count(1_000_000))
+}
+
 /// Makes files as a writer of one small block each does, but for the block's bytes, which the master never sees.
-async fn fill(master: &str, files: usize) -> Result<()> {
-    let client = Client::connect([master], ClientOptions::default()).await?;
-    let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let directories = files.div_ceil(FILES_IN_DIRECTORY);
+pub async fn fill<'a>(masters: impl IntoIterator<Item = &'a str>, numbers: Range<usize>) -> Result<()> {
+    let client = Client::connect(masters, ClientOptions::default()).await?;
+    let next = Arc::new(AtomicUsize::new(numbers.start / FILES_IN_DIRECTORY));
+    let end = numbers.end;
     let tasks: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let (client, next) = (client.clone(), next.clone());
             tokio::spawn(async move {
                 loop {
-                    let directory = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    if directory >= directories {
+                    let directory = next.fetch_add(1, Ordering::Relaxed);
+                    let first = directory * FILES_IN_DIRECTORY;
+                    if first >= end {
                         return Ok::<_, curvine_protocol::Error>(());
                     }
-                    let files = FILES_IN_DIRECTORY.min(files - directory * FILES_IN_DIRECTORY);
-                    fill_directory(&client, directory, files).await?;
+                    fill_directory(&client, directory, FILES_IN_DIRECTORY.min(end - first)).await?;
                 }
             })
         })

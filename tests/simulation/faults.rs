@@ -71,7 +71,9 @@ pub struct Plan {
     /// Between two faults, at most.
     pub pause_ms: u64,
     pub snapshot_every_entries: u64,
+    pub snapshot_every_bytes: u64,
     pub kept_entries: u64,
+    pub kept_bytes: u64,
 }
 
 impl Plan {
@@ -89,7 +91,9 @@ impl Plan {
             faults,
             pause_ms: *chance.one_of(&[500, 1_500, 3_000]),
             snapshot_every_entries: chance.within(20..300),
+            snapshot_every_bytes: chance.within(10_000..1_000_000),
             kept_entries: chance.within(0..60),
+            kept_bytes: chance.within(0..200_000),
         }
     }
 }

@@ -129,7 +129,9 @@ impl World {
             faults: Vec::new(),
             pause_ms: 0,
             snapshot_every_entries: 10,
+            snapshot_every_bytes: 1 << 30,
             kept_entries: 0,
+            kept_bytes: 1 << 30,
         };
         Self::with(plan, Chance::new(1), scratch, true)
     }
@@ -212,7 +214,9 @@ impl World {
         };
         let limits = LogLimits {
             snapshot_every_entries: self.plan.snapshot_every_entries,
+            snapshot_every_bytes: self.plan.snapshot_every_bytes,
             kept_entries: self.plan.kept_entries,
+            kept_bytes: self.plan.kept_bytes,
         };
         Host::new(
             members,

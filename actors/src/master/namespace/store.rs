@@ -131,6 +131,11 @@ impl Store {
         Ok(Store { env, dbs })
     }
 
+    /// What it takes of the disk, with room in it that is free.
+    pub fn size_bytes(&self) -> Result<u64> {
+        self.env.real_disk_size().map_err(broken)
+    }
+
     pub fn read(&self) -> Result<RoTxn<'_, WithoutTls>> {
         self.env.read_txn().map_err(broken)
     }

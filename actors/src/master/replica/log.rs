@@ -12,6 +12,7 @@ use std::fs::File;
 use std::ops::{Bound, RangeBounds};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ pub struct LogStore {
     writer: Arc<dyn Offload>,
     runtime: tokio::runtime::Handle,
     unwritten: Arc<Mutex<Unwritten>>,
+    written_bytes: Arc<AtomicU64>,
 }
 
 /// Entries that were appended and are not committed to disk.
@@ -146,6 +148,7 @@ impl LogStore {
             writer,
             runtime: tokio::runtime::Handle::current(),
             unwritten: Arc::default(),
+            written_bytes: Arc::default(),
         };
         log.keep_room();
         Ok(log)
@@ -178,10 +181,13 @@ impl LogStore {
                 std::mem::take(&mut unwritten.flushes),
             )
         };
+        let mut bytes = 0;
         let written = self.change(|txn| {
             entries.iter().try_for_each(|entry| {
+                let encoded = encode(entry);
+                bytes += encoded.len() as u64;
                 self.entries
-                    .put(txn, &entry.log_id.index.to_be_bytes(), &encode(entry))
+                    .put(txn, &entry.log_id.index.to_be_bytes(), &encoded)
                     .map_err(broken)
             })
         });
@@ -197,6 +203,7 @@ impl LogStore {
         }
         if written.is_ok() {
             metrics::counter!("curvine_raft_log_commits").increment(1);
+            self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
             let mut unwritten = self.unwritten();
             unwritten.held_up = false;
             for entry in &entries {
@@ -233,6 +240,19 @@ impl LogStore {
     /// Whether the disk was full at the last try.
     pub fn is_held_up(&self) -> bool {
         self.unwritten().held_up
+    }
+
+    /// Bytes of the entries that were written since this was opened.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What all its entries take of the disk.
+    pub fn size_bytes(&self) -> Result<u64> {
+        let txn = self.env.read_txn().map_err(broken)?;
+        let stat = self.entries.stat(&txn).map_err(broken)?;
+        let pages = stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
+        Ok(pages as u64 * u64::from(stat.page_size))
     }
 
     fn write_soon(&self) {

@@ -11,6 +11,7 @@
 //! - [`backup`], [`restore`]: the namespace as a file, out and in.
 //! - [`full`]: who leads when disks are full.
 //! - [`barrier`]: when a leader may answer a read from its own state.
+//! - [`length`]: when a snapshot is due, and how much of the log is kept behind it.
 //! - [`inspect`]: what can be seen of one master from outside.
 //!
 //! Invariants:
@@ -28,6 +29,7 @@ mod full;
 mod golden;
 mod group;
 mod inspect;
+mod length;
 mod log;
 mod network;
 mod receive;
@@ -39,6 +41,7 @@ mod trust;
 mod types;
 
 pub use inspect::{EntryId, Inspection, LoggedEntry, describe, describe_answer};
+pub use length::LogLimits;
 pub use network::{MasterConnector, MasterEndpoint, Proxies};
 pub use state::OpenState;
 
@@ -64,6 +67,7 @@ use self::backup::Backups;
 use self::barrier::{Barrier, PROMISE};
 use self::full::{Full, NobodyElse, Others};
 use self::group::{Franchise, Group};
+use self::length::LogLength;
 use self::log::LogStore;
 use self::network::{Network, Way};
 use self::state::{RESTORED, StateMachine};
@@ -113,6 +117,7 @@ pub struct Replica {
     /// Why nothing can be changed now.
     full: watch::Sender<Option<Error>>,
     nobody_else: NobodyElse,
+    length: LogLength,
 }
 
 impl Replica {
@@ -156,7 +161,12 @@ impl Actor for Replica {
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(WAITING_MAX);
         self.measure();
-        context.run_interval(MEASURE_EVERY, |replica, _| replica.measure());
+        context.run_interval(MEASURE_EVERY, |replica, context| {
+            replica.measure();
+            if let Some(step) = replica.length.next_step(&replica.log, &replica.raft) {
+                context.spawn(step.take(replica.raft.clone()).into_actor(replica));
+            }
+        });
     }
 }
 
@@ -333,24 +343,6 @@ impl Members {
     }
 }
 
-/// How long the log gets.
-#[derive(Clone, Copy, Debug)]
-pub struct LogLimits {
-    /// Entries after which a snapshot is taken and the log before it dropped.
-    pub snapshot_every_entries: u64,
-    /// Entries that are kept behind a snapshot: who is not further back than that catches up without one.
-    pub kept_entries: u64,
-}
-
-impl Default for LogLimits {
-    fn default() -> Self {
-        LogLimits {
-            snapshot_every_entries: 100_000,
-            kept_entries: 10_000,
-        }
-    }
-}
-
 /// What a Replica is started with.
 pub struct ReplicaConfig {
     pub members: Members,
@@ -492,6 +484,7 @@ impl ReplicaPort {
             in_flight: 0,
             full: measured,
             nobody_else: nobody_else.clone(),
+            length: LogLength::new(limits, store.clone()),
         };
         let (lead, leading) = watch::channel(None);
         let port = ReplicaPort {
