@@ -116,6 +116,22 @@ mod tests {
         }
     }
 
+    /// clap keeps values by the names of fields: a command's own would take the place of the option's, with another type.
+    #[test]
+    fn no_argument_has_the_name_of_an_option_that_every_command_takes() {
+        fn check(command: &clap::Command, options: &[&str]) {
+            for inner in command.get_subcommands() {
+                for argument in inner.get_arguments() {
+                    let (name, id) = (inner.get_name(), argument.get_id().as_str());
+                    assert!(!options.contains(&id), "`{id}` of {name}");
+                }
+                check(inner, options);
+            }
+        }
+        // Not built, so that they are not in every command yet.
+        check(&Cv::command(), &["master", "config", "json"]);
+    }
+
     #[test]
     fn the_arguments_of_every_command_are_consistent_and_have_an_example() {
         Cv::command().debug_assert();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::Bench;
 use crate::commands::{number, text};
-use crate::node::Node;
+use crate::node::{Node, Starting};
 use crate::report::{Report, Row, Target};
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
@@ -145,6 +145,10 @@ impl Places {
 
     /// Starts one that is told of the first so many.
     pub fn start(&self, bench: &Bench, number: usize, of: usize) -> Result<Node> {
+        self.begin(bench, number, of)?.ready()
+    }
+
+    pub fn begin(&self, bench: &Bench, number: usize, of: usize) -> Result<Starting> {
         let peers: Vec<String> = (self.addresses[..of].iter().enumerate())
             .map(|(number, address)| format!("{}={address}", number + 1))
             .collect();
@@ -161,6 +165,6 @@ impl Places {
             "--web",
             "127.0.0.1:0",
         ];
-        bench.programs.node("master", &args)
+        bench.programs.begin("master", &args)
     }
 }

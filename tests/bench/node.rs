@@ -48,6 +48,11 @@ impl Programs {
 
     /// Starts a node; returns when it serves.
     pub fn node(&self, role: &str, args: &[&str]) -> Result<Node> {
+        self.begin(role, args)?.ready()
+    }
+
+    /// Starts a node that does not serve yet.
+    pub fn begin(&self, role: &str, args: &[&str]) -> Result<Starting> {
         let begun = Instant::now();
         let mut command = Command::new(&self.node);
         if !args.contains(&"--web") {
@@ -56,17 +61,8 @@ impl Programs {
         command
             .args(["--role", role, "--log-format", "json", "--log-level", "warn"])
             .args(args);
-        let mut process = Process::start(command, Stdio::piped())?;
-        let stdout = process.0.stdout.take().context("stdout is piped")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        let ready: Value =
-            serde_json::from_str(&line).with_context(|| format!("a {role} is not ready: {line:?}"))?;
-        Ok(Node {
-            process,
-            ready,
-            started_in: begun.elapsed(),
-        })
+        let process = Process::start(command, Stdio::piped())?;
+        Ok(Starting { process, begun })
     }
 
     /// A node of every role on free ports, its data in a directory.
@@ -137,6 +133,26 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A node that has not said yet that it serves.
+pub struct Starting {
+    process: Process,
+    begun: Instant,
+}
+
+impl Starting {
+    pub fn ready(mut self) -> Result<Node> {
+        let stdout = self.process.0.stdout.take().context("stdout is piped")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let ready = serde_json::from_str(&line).with_context(|| format!("a node is not ready: {line:?}"))?;
+        Ok(Node {
+            process: self.process,
+            ready,
+            started_in: self.begun.elapsed(),
+        })
     }
 }
 

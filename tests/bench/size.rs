@@ -55,13 +55,12 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
 
     let mut masters = vec![Some(first)];
     for number in 1..3 {
+        let begun = Instant::now();
         // It is ready only as a member.
-        let (master, took) = std::thread::scope(|scope| -> Result<_> {
-            let starting = scope.spawn(|| places.start(bench, number, 3));
-            let begun = Instant::now();
-            add(bench, &places, number)?;
-            Ok((starting.join().expect("no panic")?, begun.elapsed()))
-        })?;
+        let newcomer = places.begin(bench, number, 3)?;
+        add(bench, &places, number)?;
+        let took = begun.elapsed();
+        let master = newcomer.ready()?;
         masters.push(Some(master));
         let row = what(&format!("master {} until it votes", number + 1));
         report.add(Row::new("size", row, took.as_secs_f64(), "s"));

@@ -31,7 +31,7 @@ enum What {
     Add {
         /// Its id and where it listens
         #[arg(value_name = "ID=HOST:PORT")]
-        master: Peer,
+        newcomer: Peer,
     },
     /// Take a master out of the group; stop it then
     #[command(after_help = "Example: cv master remove 4")]
@@ -88,7 +88,10 @@ impl Args {
     pub async fn run(self, shell: &Shell) -> Result<()> {
         let client = &shell.client;
         match self.what {
-            What::Add { master } => return client.add_master(NodeId(master.id), &master.address.to_string()).await,
+            What::Add { newcomer } => {
+                let address = newcomer.address.to_string();
+                return client.add_master(NodeId(newcomer.id), &address).await;
+            }
             What::Remove { id } => return client.remove_master(NodeId(id)).await,
             What::TransferLeader { id } => return client.transfer_leadership(id.map(NodeId)).await,
             What::Snapshot => {
