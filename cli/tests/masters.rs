@@ -1,4 +1,4 @@
-//! Looking after the group of masters: backups of the namespace.
+//! Looking after the group of masters: its members, and backups of the namespace.
 
 mod common;
 
@@ -75,4 +75,40 @@ fn a_backup_is_written_once_and_restored_into_new_directories_only() {
     let none = restore(&node.local("nothing"), &node.local("third"), false);
     assert_eq!(none.code, Some(1));
     assert!(none.err.contains("nothing: No such file"), "{}", none.err);
+}
+
+#[test]
+fn a_master_is_added_listed_and_removed() {
+    let node = Node::start();
+    let alone = &node.json(&["master", "list"])[0];
+    let roles = |list: &serde_json::Value| -> Vec<(u64, String)> {
+        let masters = list.as_array().expect("an array").iter();
+        masters
+            .map(|master| {
+                let role = master["role"].as_str().expect("text").to_owned();
+                (master["id"].as_u64().expect("a number"), role)
+            })
+            .collect()
+    };
+    assert_eq!(roles(alone), [(1, "leader".to_owned())]);
+    let complaint = node.refused(&["master", "add", "2=127.0.0.1:9"], 3);
+    assert!(complaint.contains("start it first, with --id 2"), "{complaint}");
+    let complaint = node.refused(&["master", "remove", "2"], 1);
+    assert!(complaint.contains("no master 2 is of the group"), "{complaint}");
+
+    let second = node.newcomer();
+    node.ok(&["mkdir", "/before"]);
+    node.ok(&["master", "add", &format!("2={}", second.master)]);
+    let both = &node.json(&["master", "list"])[0];
+    assert_eq!(
+        roles(both),
+        [(1, "leader".to_owned()), (2, "follower".to_owned())]
+    );
+    assert_eq!(both[1]["address"], second.master.as_str());
+    assert_eq!(second.ok(&["ls", "/"]), "before\n", "it names the leader");
+    node.ok(&["master", "remove", "2"]);
+    assert_eq!(
+        roles(&node.json(&["master", "list"])[0]),
+        [(1, "leader".to_owned())]
+    );
 }

@@ -2,9 +2,11 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -79,23 +81,10 @@ impl From<Output> for Said {
 impl Node {
     pub fn start() -> Node {
         let scratch = tempfile::tempdir().expect("a scratch directory");
-        let mut command = Command::new(node_binary());
-        clean(&mut command);
-        let mut child = command
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--worker-listen",
-                "127.0.0.1:0",
-                "--web",
-                "off",
-            ])
-            .args(["--log-format", "json", "--log-level", "error", "--data-dir"])
-            .arg(scratch.path().join("node"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the node starts");
+        let mut child = begin(
+            &scratch,
+            &["--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"],
+        );
         let mut line = String::new();
         let stdout = child.stdout.take().expect("is piped");
         BufReader::new(stdout).read_line(&mut line).expect("is text");
@@ -106,6 +95,29 @@ impl Node {
             master,
             scratch,
         }
+    }
+
+    /// Master 2, which listens and waits to be added to this one's group.
+    pub fn newcomer(&self) -> Node {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
+        let master = free.expect("a free port").to_string();
+        let peers = format!("1={},2={master}", self.master);
+        let words = [
+            "--role", "master", "--id", "2", "--listen", &master, "--peers", &peers,
+        ];
+        let child = begin(&scratch, &words);
+        let node = Node {
+            child,
+            master,
+            scratch,
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(&node.master).is_err() {
+            assert!(Instant::now() < deadline, "master 2 does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        node
     }
 
     /// A path in the scratch directory.
@@ -178,6 +190,27 @@ impl Node {
         );
         said.err
     }
+}
+
+fn begin(scratch: &TempDir, words: &[&str]) -> Child {
+    let mut command = Command::new(node_binary());
+    clean(&mut command);
+    command
+        .args(words)
+        .args([
+            "--web",
+            "off",
+            "--log-format",
+            "json",
+            "--log-level",
+            "error",
+            "--data-dir",
+        ])
+        .arg(scratch.path().join("node"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the node starts")
 }
 
 /// `cv` with these words.
