@@ -18,6 +18,8 @@ pub enum Bug {
     NoDeduplication,
     /// A master that lost its log votes at once.
     EmptyLogVotes,
+    /// A master that lost its log takes entries before it knows what it has voted.
+    ForgetsLostVotes,
     /// The last entry of a log is gone after a restart.
     TruncatesCommitted,
     /// A snapshot is installed without the last name in it.
@@ -31,7 +33,7 @@ pub enum Bug {
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 11] = [
+    pub const ALL: [Bug; 12] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -39,6 +41,7 @@ impl Bug {
         ApplyTwice,
         NoDeduplication,
         EmptyLogVotes,
+        ForgetsLostVotes,
         TruncatesCommitted,
         SnapshotLacksItsEnd,
         LeaseTooLong,
@@ -55,6 +58,7 @@ impl Bug {
             ApplyTwice => "apply-twice",
             NoDeduplication => "no-deduplication",
             EmptyLogVotes => "empty-log-votes",
+            ForgetsLostVotes => "forgets-lost-votes",
             TruncatesCommitted => "truncates-committed",
             SnapshotLacksItsEnd => "snapshot-lacks-its-end",
             LeaseTooLong => "lease-too-long",

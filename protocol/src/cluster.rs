@@ -63,7 +63,7 @@ pub struct WorkerStatus {
 pub struct MasterStatus {
     pub id: NodeId,
     pub address: String,
-    /// `leader`, `follower` or `learner`.
+    /// `leader`, `follower` or `learner`: a learner votes for nobody, because it is not in step yet.
     pub role: String,
     /// 0 if it did not answer.
     pub applied_index: u64,

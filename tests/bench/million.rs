@@ -17,7 +17,7 @@ use crate::report::{Report, Row, Target};
 
 pub const FILES_IN_DIRECTORY: usize = 1_000;
 /// Many: what is measured here begins when the files are there.
-const CLIENTS: usize = 400;
+pub const FILLERS: usize = 400;
 /// Of the target: inode, entry and block together.
 const INODE_BYTES_MAX: f64 = 300.0;
 const RESTART_S_MAX: f64 = 3.0;
@@ -31,7 +31,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         .enable_all()
         .build()?;
     let begun = Instant::now();
-    runtime.block_on(fill([node.master()?], 0..files))?;
+    runtime.block_on(fill([node.master()?], 0..files, FILLERS))?;
     let rate = files as f64 / begun.elapsed().as_secs_f64();
     let what = |text: &str| format!("{text}, {files} files of one block");
     report.add(Row::new("million", what("create + commit"), rate, "files/s"));
@@ -123,11 +123,15 @@ pub fn files(bench: &Bench) -> usize {
 }
 
 /// Makes files as a writer of one small block each does, but for the block's bytes, which the master never sees.
-pub async fn fill<'a>(masters: impl IntoIterator<Item = &'a str>, numbers: Range<usize>) -> Result<()> {
+pub async fn fill<'a>(
+    masters: impl IntoIterator<Item = &'a str>,
+    numbers: Range<usize>,
+    clients: usize,
+) -> Result<()> {
     let client = Client::connect(masters, ClientOptions::default()).await?;
     let next = Arc::new(AtomicUsize::new(numbers.start / FILES_IN_DIRECTORY));
     let end = numbers.end;
-    let tasks: Vec<_> = (0..CLIENTS)
+    let tasks: Vec<_> = (0..clients)
         .map(|_| {
             let (client, next) = (client.clone(), next.clone());
             tokio::spawn(async move {

@@ -55,6 +55,7 @@ impl Programs {
     pub fn begin(&self, role: &str, args: &[&str]) -> Result<Starting> {
         let begun = Instant::now();
         let mut command = Command::new(&self.node);
+        command.env_remove("CURVINE_FILES");
         if !args.contains(&"--web") {
             command.args(["--web", "off"]);
         }

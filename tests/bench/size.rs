@@ -8,10 +8,12 @@ use serde_json::Value;
 use crate::Bench;
 use crate::commands::{number, text};
 use crate::masters::Places;
-use crate::million::{FILES_IN_DIRECTORY, files, fill};
+use crate::million::{FILES_IN_DIRECTORY, FILLERS, files, fill};
 use crate::node::Node;
 use crate::report::{Report, Row, Target};
 
+/// Of the load.
+const CLIENTS: usize = 40;
 /// A follower is down for so long, while the others take changes.
 const DOWN: Duration = Duration::from_secs(60);
 const RESTART_S_MAX: f64 = 5.0;
@@ -38,7 +40,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         "127.0.0.1:0",
     ];
     let _worker = bench.programs.node("worker", &worker)?;
-    runtime.block_on(fill([&*places.addresses[0]], 0..files))?;
+    runtime.block_on(fill([&*places.addresses[0]], 0..files, FILLERS))?;
     memory(&first, &what("master 1"), report)?;
     drop(first);
     let begun = Instant::now();
@@ -70,7 +72,14 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let load = runtime.spawn({
         let addresses = places.addresses.clone();
         let from = files.next_multiple_of(FILES_IN_DIRECTORY);
-        async move { fill(addresses.iter().map(String::as_str), from..usize::MAX / 2).await }
+        async move {
+            fill(
+                addresses.iter().map(String::as_str),
+                from..usize::MAX / 2,
+                CLIENTS,
+            )
+            .await
+        }
     });
     let leader = leader(bench, &addresses)?;
     let follower = (0..3).find(|number| *number != leader).expect("there are three");

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Formatter};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -76,7 +77,7 @@ enum Act {
     /// Looks whether a process that was asked to end has.
     Gone(NodeId, Rc<RefCell<bool>>),
     Join(NodeId),
-    /// The one loses its disk and the other is killed, both of those that had the last changes.
+    /// Of the two that had the last changes one loses its disk, which is not the leader's, and the other is killed.
     LoseTwo(NodeId, NodeId),
     /// The leader is cut off from all masters, one of those is back at once, and clients turn to a third.
     Usurp {
@@ -84,6 +85,12 @@ enum Act {
         restarts: NodeId,
         stands: NodeId,
     },
+}
+
+impl Act {
+    fn is_fault(&self) -> bool {
+        matches!(self, Act::Fault | Act::LoseTwo(..) | Act::Usurp { .. })
+    }
 }
 
 pub struct World {
@@ -236,7 +243,11 @@ impl World {
     }
 
     fn later(&mut self, most_ms: u64, act: Act) {
-        let after = Duration::from_millis(self.chance.within(most_ms / 10..most_ms + 1));
+        self.after(most_ms / 10..most_ms + 1, act);
+    }
+
+    fn after(&mut self, range_ms: Range<u64>, act: Act) {
+        let after = Duration::from_millis(self.chance.within(range_ms));
         self.planned += 1;
         self.agenda.insert((self.now + after, self.planned), act);
     }
@@ -404,14 +415,16 @@ impl World {
                     }
                 }
             }
-            Act::LoseTwo(wiped, killed) => {
+            Act::LoseTwo(one, other) => {
+                let leads = |id| self.hosts.get(&id).is_some_and(World::leads);
+                let (wiped, killed) = if leads(one) { (other, one) } else { (one, other) };
                 self.network.mend();
                 if self.wipe(wiped)? && self.hosts.contains_key(&killed) {
                     self.tell(format!(
                         "master {killed} is killed, and the network is whole again"
                     ));
                     self.host_mut(killed).kill();
-                    self.later(3_000, Act::Start(killed));
+                    self.after(300..5_000, Act::Start(killed));
                 }
             }
         }
@@ -452,11 +465,15 @@ impl World {
 
     /// Whoever takes itself for the leader.
     fn leader(&self) -> Option<NodeId> {
-        let leads = |host: &&Host| {
-            let replica = host.replica().filter(|_| !host.is_stopped());
-            replica.is_some_and(|replica| replica.leadership().borrow().is_some())
-        };
-        self.hosts.values().find(leads).map(|host| host.id)
+        self.hosts
+            .values()
+            .find(|host| World::leads(host))
+            .map(|host| host.id)
+    }
+
+    fn leads(host: &Host) -> bool {
+        let replica = host.replica().filter(|_| !host.is_stopped());
+        replica.is_some_and(|replica| replica.leadership().borrow().is_some())
     }
 
     fn all_but(&self, one: Option<NodeId>) -> Vec<NodeId> {
@@ -591,29 +608,25 @@ impl World {
         Ok(())
     }
 
-    /// One disk alone; or that of a follower while the leader dies, and another has missed the last changes: what was
-    /// acknowledged is on one dead disk then.
+    /// One disk alone; or that of a follower while its leader dies, and another has missed the last changes: what was
+    /// acknowledged is on one dead disk then. If the other is a leader, it has missed that it was replaced as well.
     fn lose_disk(&mut self, id: NodeId) -> Result<(), Violation> {
-        let leader = self.leader();
-        let others = self.all_but(leader);
-        match leader {
-            Some(leader) if others.len() == 2 && self.chance.percent(60) => {
-                let late = *self.chance.one_of(&others);
-                let wiped = *others
-                    .iter()
-                    .find(|other| **other != late)
-                    .expect("there are two");
-                self.tell(format!(
-                    "master {late} is cut off, and then {wiped} and {leader} are lost"
-                ));
-                for other in [wiped, leader] {
-                    self.cut_both(late, other);
-                }
-                self.later(700, Act::LoseTwo(wiped, leader));
-                Ok(())
-            }
-            _ => self.wipe(id).map(|_| ()),
+        let all = self.all_but(None);
+        if all.len() != 3 || self.leader().is_none() || !self.chance.percent(60) {
+            return self.wipe(id).map(|_| ());
         }
+        let late = *self.chance.one_of(&all);
+        let others = self.all_but(Some(late));
+        self.tell(format!("master {late} is cut off, and then {others:?} are lost"));
+        for other in &others {
+            self.cut_both(late, *other);
+        }
+        let range_ms = match self.leader() == Some(late) {
+            true => 1_500..4_000,
+            false => 70..700,
+        };
+        self.after(range_ms, Act::LoseTwo(others[0], others[1]));
+        Ok(())
     }
 
     /// One disk at a time: who has lost its log counts as failed until it has it again, and a majority must not fail.
@@ -759,7 +772,7 @@ impl World {
     }
 
     fn heal(&mut self) -> Result<(), Violation> {
-        self.agenda.retain(|_, act| !matches!(act, Act::Fault));
+        self.agenda.retain(|_, act| !act.is_fault());
         self.ambush = None;
         self.network.mend();
         self.network.set_weather(Weather::fair());

@@ -16,6 +16,8 @@ pub struct Masters {
     pub directories: Vec<PathBuf>,
     /// The network namespace of each, or none.
     pub namespaces: Vec<String>,
+    /// The program that each runs.
+    pub programs: Vec<PathBuf>,
     pub nodes: Vec<Option<Node>>,
     pub scratch: tempfile::TempDir,
 }
@@ -32,6 +34,7 @@ impl Masters {
                 .map(|id| scratch.path().join(format!("master-{id}")))
                 .collect(),
             namespaces: Vec::new(),
+            programs: vec![this_node().to_owned(); count],
             nodes: std::iter::repeat_with(|| None).take(count).collect(),
             scratch,
         }
@@ -77,7 +80,7 @@ impl Masters {
             text(&self.directories[number]),
         ];
         let namespace = self.namespaces.get(number).map(String::as_str);
-        Node::starting_in(namespace, &args)
+        Node::starting_of(&self.programs[number], namespace, &args)
     }
 
     pub fn start_again(&mut self, number: usize) {
@@ -120,7 +123,7 @@ pub async fn leader(client: &Client) -> usize {
     leader.expect("one leads").id.0 as usize - 1
 }
 
-/// Waits until all of them are there and have applied what the leader had at the beginning.
+/// Waits until all of them are there, vote, and have applied what the leader had at the beginning.
 pub async fn all_in_step(client: &Client) {
     let begun = Instant::now();
     let upto = statuses(client)
@@ -130,10 +133,10 @@ pub async fn all_in_step(client: &Client) {
         .max();
     loop {
         let masters = statuses(client).await;
-        if masters
-            .iter()
-            .all(|master| master.is_reachable && Some(master.applied_index) >= upto)
-        {
+        let is_in_step = |master: &MasterStatus| {
+            master.is_reachable && master.role != "learner" && Some(master.applied_index) >= upto
+        };
+        if masters.iter().all(is_in_step) {
             return;
         }
         assert!(begun.elapsed() < 2 * DEADLINE, "not in step: {masters:?}");

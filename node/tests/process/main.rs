@@ -12,6 +12,7 @@ mod partitions;
 mod power;
 mod power_masters;
 mod support;
+mod upgrade;
 
 use std::net::TcpListener;
 

@@ -50,8 +50,18 @@ impl Process {
     }
 }
 
+/// The program that is tested.
+pub fn this_node() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_curvine-node"))
+}
+
 pub fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_curvine-node"));
+    command_of(this_node(), args)
+}
+
+/// The same of another version.
+pub fn command_of(program: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CURVINE_") || name == "RUST_LOG") {
         command.env_remove(name);
     }
@@ -102,7 +112,11 @@ impl Node {
 
     /// In a network namespace, if one is named.
     pub fn starting_in(namespace: Option<&str>, args: &[&str]) -> Starting {
-        let mut command = command(args);
+        Node::starting_of(this_node(), namespace, args)
+    }
+
+    pub fn starting_of(program: &Path, namespace: Option<&str>, args: &[&str]) -> Starting {
+        let mut command = command_of(program, args);
         command
             .args([
                 "--log-format",

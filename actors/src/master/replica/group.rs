@@ -150,6 +150,10 @@ impl Group {
                     self.franchise.set(&self.raft, FULL);
                     break;
                 }
+                if is_planted(Bug::ForgetsLostVotes) {
+                    self.take_for_own(Vote::default()).await?;
+                    break;
+                }
                 let groups = heard().filter_map(|(_, standing)| standing.group.as_ref());
                 members.extend(
                     groups

@@ -655,25 +655,28 @@ impl ReplicaPort {
             .map(|(id, node)| (*id, node.addr.clone()))
             .collect();
         let asked = members.into_iter().map(|(id, address)| {
-            let role = match (leader == Some(id), voters.contains(&id)) {
-                (true, _) => "leader",
-                (false, true) => "follower",
-                (false, false) => "learner",
-            };
+            let (leads, is_voter) = (leader == Some(id), voters.contains(&id));
             async move {
-                let applied = match id == self.id.0 {
-                    true => Some(self.applied_index()),
+                // How far it is, and whether it votes.
+                let known = match id == self.id.0 {
+                    true => Some((self.applied_index(), self.franchise.is_full())),
                     false => {
-                        let way = self.network.way(NodeId(id), &address);
-                        way.standing().await.ok().map(|standing| standing.applied)
+                        let standing = self.network.way(NodeId(id), &address).standing().await;
+                        standing.ok().map(|standing| (standing.applied, standing.votes))
                     }
+                };
+                let role = match known {
+                    _ if leads => "leader",
+                    Some((_, false)) => "learner",
+                    _ if is_voter => "follower",
+                    _ => "learner",
                 };
                 MasterStatus {
                     id: NodeId(id),
                     address,
                     role: role.to_owned(),
-                    applied_index: applied.unwrap_or(0),
-                    is_reachable: applied.is_some(),
+                    applied_index: known.map_or(0, |(applied, _)| applied),
+                    is_reachable: known.is_some(),
                 }
             }
         });
