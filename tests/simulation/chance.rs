@@ -66,11 +66,6 @@ pub fn seed_process(seed: u64) {
 /// The world's time in nanoseconds since its beginning: what the process takes for the system's, whatever its clock.
 static NOW_NS: AtomicU64 = AtomicU64::new(0);
 
-/// The run is over: from now on time and random bytes are the system's again.
-pub fn end() {
-    ENTROPY.store(0, Ordering::Relaxed);
-}
-
 pub fn set_time(now: Duration) {
     NOW_NS.store(now.as_nanos() as u64, Ordering::Relaxed);
 }

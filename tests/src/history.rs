@@ -1,16 +1,12 @@
 //! What clients saw of a few names, and whether it can be explained by one order of what they did.
 //!
 //! A cell is two names side by side, so that one can be renamed to the other. Each name is absent, a directory, or a
-//! directory with a value (an extended attribute). Cells have nothing to do with each other: each is checked alone, by
-//! stateright's `LinearizabilityTester` (Herlihy and Wing, 1990): some order of the operations must give each of them the
-//! outcome that was seen, and keep those that did not overlap in theirs. An operation whose outcome is unknown may have
-//! happened at any time since it began, or never.
+//! directory with a value (an extended attribute). Cells have nothing to do with each other: each is checked alone
+//! ([`crate::linearizability`]).
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
 
-use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
+use crate::linearizability::{Call, Model, Verdict, check};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Name {
@@ -49,11 +45,11 @@ impl Cell {
     }
 }
 
-impl SequentialSpec for Cell {
-    type Op = Operation;
-    type Ret = Outcome;
+impl Model for Cell {
+    type Operation = Operation;
+    type Outcome = Outcome;
 
-    fn invoke(&mut self, operation: &Operation) -> Outcome {
+    fn apply(&mut self, operation: &Operation) -> Outcome {
         match *operation {
             Operation::Make(name) => match self.at(name) {
                 Some(_) => Outcome::Exists,
@@ -93,47 +89,48 @@ impl SequentialSpec for Cell {
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
     cell: usize,
-    client: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    Began(u64, Operation),
-    Ended(u64, Outcome),
+    number: usize,
 }
 
 /// Operations as they began and ended, in one order.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    cells: BTreeMap<usize, Vec<Event>>,
+    cells: BTreeMap<usize, Seen>,
 }
 
-/// For one cell. An order that exists is found in milliseconds; that there is none can take for ever to be sure of.
-const CHECKED_WITHIN: Duration = Duration::from_secs(20);
-/// stateright looks for an order by recursion.
-const STACK_BYTES: usize = 1 << 30;
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    calls: Vec<Call<Cell>>,
+    /// By their place in `calls`.
+    clients: Vec<u64>,
+    /// How many began and ended.
+    events: usize,
+}
 
 impl History {
-    /// A client does one thing at a time: one that does not know what became of an operation goes on under another number.
+    /// An operation that is never ended has an unknown outcome.
     pub fn begin(&mut self, cell: usize, client: u64, operation: Operation) -> Ticket {
-        self.cells
-            .entry(cell)
-            .or_default()
-            .push(Event::Began(client, operation));
-        Ticket { cell, client }
+        let seen = self.cells.entry(cell).or_default();
+        let number = seen.calls.len();
+        seen.calls.push(Call {
+            operation,
+            began: seen.events,
+            ended: None,
+        });
+        seen.clients.push(client);
+        seen.events += 1;
+        Ticket { cell, number }
     }
 
-    pub fn end(&mut self, Ticket { cell, client }: Ticket, outcome: Outcome) {
-        self.cells
-            .entry(cell)
-            .or_default()
-            .push(Event::Ended(client, outcome));
+    pub fn end(&mut self, Ticket { cell, number }: Ticket, outcome: Outcome) {
+        let seen = self.cells.get_mut(&cell).expect("it began");
+        seen.calls[number].ended = Some((seen.events, outcome));
+        seen.events += 1;
     }
 
     /// Operations that began.
     pub fn len(&self) -> usize {
-        let events = self.cells.values().flatten();
-        events.filter(|event| matches!(event, Event::Began(..))).count()
+        self.cells.values().map(|seen| seen.calls.len()).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -143,44 +140,33 @@ impl History {
     /// # Errors
     /// The cell whose history no order explains, with that history.
     pub fn check(&self) -> Result<(), String> {
-        self.cells
-            .iter()
-            .try_for_each(|(cell, events)| check(*cell, events))
-    }
-}
-
-fn check(cell: usize, events: &[Event]) -> Result<(), String> {
-    let (tell, told) = channel();
-    let theirs = events.to_vec();
-    std::thread::Builder::new()
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            let mut tester = LinearizabilityTester::new(Cell::default());
-            for event in theirs {
-                let taken = match event {
-                    Event::Began(client, operation) => tester.on_invoke(client, operation).map(|_| ()),
-                    Event::Ended(client, outcome) => tester.on_return(client, outcome).map(|_| ()),
-                };
-                if let Err(error) = taken {
-                    return drop(tell.send(Err(error)));
-                }
-            }
-            // Nobody waits any more if it took too long.
-            let _ = tell.send(Ok(tester.is_consistent()));
+        self.cells.iter().try_for_each(|(cell, seen)| {
+            let what = match check(Cell::default(), &seen.calls) {
+                Verdict::Linearizable => return Ok(()),
+                Verdict::NotLinearizable => "is not linearizable",
+                Verdict::TooManyOrders => "was not found to be linearizable",
+            };
+            let calls = seen.calls.iter().zip(&seen.clients);
+            let lines: Vec<String> = calls
+                .map(
+                    |(
+                        Call {
+                            operation,
+                            began,
+                            ended,
+                        },
+                        client,
+                    )| match ended {
+                        Some((ended, outcome)) => {
+                            format!("\n  {began}-{ended} client {client}: {operation:?}, {outcome:?}")
+                        }
+                        None => format!("\n  {began}- client {client}: {operation:?}, unknown"),
+                    },
+                )
+                .collect();
+            Err(format!("the history of cell {cell} {what}:{}", lines.concat()))
         })
-        .map_err(|error| format!("the checker does not start: {error}"))?;
-    match told.recv_timeout(CHECKED_WITHIN) {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err(explain(cell, "is not linearizable", events)),
-        Ok(Err(error)) => Err(explain(cell, &error, events)),
-        Err(RecvTimeoutError::Timeout) => Err(explain(cell, "was not found to be linearizable", events)),
-        Err(RecvTimeoutError::Disconnected) => Err(explain(cell, "overwhelmed the checker", events)),
     }
-}
-
-fn explain(cell: usize, what: &str, events: &[Event]) -> String {
-    let lines: Vec<String> = events.iter().map(|event| format!("\n  {event:?}")).collect();
-    format!("the history of cell {cell} {what}:{}", lines.concat())
 }
 
 #[cfg(test)]

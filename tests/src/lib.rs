@@ -4,10 +4,12 @@
 //! - [`process`]: nodes as processes on free ports, killed and cleaned up when dropped.
 //! - [`model`]: the reference file system.
 //! - [`random`]: random operations, replay by seed, shrinking.
+//! - [`history`] and [`linearizability`]: whether what clients saw can be.
 //! - [`directory`] and [`remote`]: a directory of this machine and a cluster, seen as what the model is.
 
 pub mod directory;
 pub mod history;
+pub mod linearizability;
 pub mod model;
 pub mod process;
 pub mod random;
