@@ -4,6 +4,9 @@
 //! due when the log behind the last is as long as half the state, so that it never costs more than twice what the log did.
 //! The log before a snapshot is kept for masters that are back after a while, which get on with it much sooner than with a
 //! snapshot; its length on disk is limited.
+//!
+//! All that is dropped is dropped from here: openraft's own rule may ask for less than was asked for already, which it does not
+//! stand.
 
 use curvine_protocol::Result;
 
@@ -34,7 +37,7 @@ impl Default for LogLimits {
     }
 }
 
-/// What keeps the log short. openraft does so by the number of entries; this by their bytes.
+/// What keeps the log short.
 pub(super) struct LogLength {
     limits: LogLimits,
     store: Store,
@@ -109,7 +112,7 @@ impl LogLength {
             self.due_at = Some(written + every);
             return Ok(Some(Step::Snapshot));
         }
-        Ok(surplus(size, span, self.limits.kept_bytes).map(Step::Purge))
+        Ok(surplus(size, span, &self.limits).map(Step::Purge))
     }
 }
 
@@ -120,12 +123,14 @@ fn behind_snapshot(size_bytes: u64, span: Span) -> u64 {
     scaled(size_bytes, behind, all)
 }
 
-/// Up to where the log is to be dropped, so that it takes no more than is kept: by the mean size of its entries, the next
-/// time again by what it takes then. None if it is short enough, or no snapshot has more of it.
-fn surplus(size_bytes: u64, span: Span, kept_bytes: u64) -> Option<u64> {
-    let over = size_bytes.checked_sub(kept_bytes).filter(|over| *over > 0)?;
+/// Up to where the log is to be dropped, so that no more of it is kept than the limits say: in bytes by the mean size of
+/// its entries, the next time again by what it takes then. None if it is short enough, or no snapshot has more of it.
+fn surplus(size_bytes: u64, span: Span, limits: &LogLimits) -> Option<u64> {
+    let over = size_bytes.saturating_sub(limits.kept_bytes);
     let count = scaled(span.last - span.purged.min(span.last), over, size_bytes);
-    let upto = (span.purged + count).min(span.snapshot);
+    let by_bytes = (span.purged + count).min(span.snapshot);
+    let by_count = span.snapshot.saturating_sub(limits.kept_entries);
+    let upto = by_bytes.max(by_count);
     (upto > span.purged).then_some(upto)
 }
 
@@ -156,11 +161,22 @@ mod tests {
 
     #[test]
     fn the_log_is_dropped_to_its_limit_and_never_further_than_the_snapshot() {
-        assert_eq!(surplus(1_000, span(0, 100, 100), 1_000), None);
-        assert_eq!(surplus(1_000, span(0, 100, 100), 400), Some(60));
-        assert_eq!(surplus(1_000, span(0, 30, 100), 400), Some(30));
-        assert_eq!(surplus(1_000, span(30, 30, 130), 400), None);
-        assert_eq!(surplus(1_000, span(1_000, 1_090, 1_100), 400), Some(1_060));
-        assert_eq!(surplus(1_000, span(300, 300, 200), 0), None);
+        let surplus = |size_bytes, span, kept_bytes, kept_entries| {
+            let limits = LogLimits {
+                kept_bytes,
+                kept_entries,
+                ..LogLimits::default()
+            };
+            surplus(size_bytes, span, &limits)
+        };
+        assert_eq!(surplus(1_000, span(0, 100, 100), 1_000, 100), None);
+        assert_eq!(surplus(1_000, span(0, 100, 100), 400, 100), Some(60));
+        assert_eq!(surplus(1_000, span(0, 30, 100), 400, 100), Some(30));
+        assert_eq!(surplus(1_000, span(30, 30, 130), 400, 100), None);
+        assert_eq!(surplus(1_000, span(1_000, 1_090, 1_100), 400, 100), Some(1_060));
+        assert_eq!(surplus(1_000, span(300, 300, 200), 0, 0), None);
+        assert_eq!(surplus(0, span(0, 0, 0), 0, 0), None);
+        assert_eq!(surplus(1_000, span(0, 90, 100), 1_000, 30), Some(60));
+        assert_eq!(surplus(1_000, span(0, 90, 100), 400, 80), Some(60));
     }
 }

@@ -426,7 +426,8 @@ impl ReplicaPort {
             election_timeout_min: ELECTION_MIN_MS,
             election_timeout_max: ELECTION_MAX_MS,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_every_entries),
-            max_in_snapshot_log_to_keep: limits.kept_entries,
+            // What is dropped is dropped by `length`.
+            max_in_snapshot_log_to_keep: u64::MAX,
             // It elects when it may: see `group`.
             enable_elect: false,
             ..Config::default()
