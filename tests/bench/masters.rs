@@ -103,18 +103,11 @@ impl Group {
     fn start(bench: &Bench, count: usize) -> Result<Group> {
         let places = Places::pick(bench, &format!("masters-{count}"), count)?;
         // None is ready before there is a majority.
-        let masters = std::thread::scope(|scope| {
-            let places = &places;
-            let starting: Vec<_> = (0..count)
-                .map(|number| scope.spawn(move || places.start(bench, number, count)))
-                .collect();
-            let started = starting
-                .into_iter()
-                .map(|master| master.join().expect("no panic"));
-            started.collect::<Result<Vec<Node>>>()
-        })?;
+        let starting = (0..count).map(|number| places.begin(bench, number, count));
+        let starting: Vec<Starting> = starting.collect::<Result<_>>()?;
+        let masters = starting.into_iter().map(Starting::ready);
         Ok(Group {
-            masters,
+            masters: masters.collect::<Result<_>>()?,
             addresses: places.addresses.join(","),
         })
     }

@@ -43,11 +43,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         "MB",
     ));
     disk(&data_dir, files, "while it runs", report)?;
-    let path = format!(
-        "/{:04}/{:04}",
-        files / FILES_IN_DIRECTORY / 2,
-        FILES_IN_DIRECTORY / 2
-    );
+    let path = one_of(files);
     drop(node);
     restart(
         bench,
@@ -120,6 +116,12 @@ pub fn files(bench: &Bench) -> usize {
     let asked = std::env::var("CURVINE_FILES").ok();
     let asked = asked.and_then(|files| files.parse().ok());
     asked.unwrap_or_else(|| bench.count(1_000_000))
+}
+
+/// The path of one in the middle.
+pub fn one_of(files: usize) -> String {
+    let directory = files / FILES_IN_DIRECTORY / 2;
+    format!("/{directory:04}/{:04}", FILES_IN_DIRECTORY / 2)
 }
 
 /// Makes files as a writer of one small block each does, but for the block's bytes, which the master never sees.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::Bench;
 use crate::commands::{number, text};
 use crate::masters::Places;
-use crate::million::{FILES_IN_DIRECTORY, FILLERS, files, fill};
+use crate::million::{FILES_IN_DIRECTORY, FILLERS, files, fill, one_of};
 use crate::node::Node;
 use crate::report::{Report, Row, Target};
 
@@ -144,9 +144,10 @@ fn memory(master: &Node, what: &str, report: &mut Report) -> Result<()> {
 }
 
 fn stat(bench: &Bench, addresses: &str, files: usize) -> Result<()> {
-    let directory = files / FILES_IN_DIRECTORY / 2;
-    let path = format!("/{directory:04}/{:04}", FILES_IN_DIRECTORY / 2);
-    bench.programs.cv_at(addresses, &["stat", &path]).map(|_| ())
+    bench
+        .programs
+        .cv_at(addresses, &["stat", &one_of(files)])
+        .map(|_| ())
 }
 
 /// Once it is there to be asked.

@@ -610,7 +610,8 @@ impl World {
     /// acknowledged is on one dead disk then. If the other is a leader, it has missed that it was replaced as well.
     fn lose_disk(&mut self, id: NodeId) -> Result<(), Violation> {
         let all = self.all_but(None);
-        if all.len() != 3 || self.leader().is_none() || !self.chance.percent(60) {
+        let leader = self.leader();
+        if all.len() != 3 || leader.is_none() || !self.chance.percent(60) {
             return self.wipe(id).map(|_| ());
         }
         let late = *self.chance.one_of(&all);
@@ -619,7 +620,7 @@ impl World {
         for other in &others {
             self.cut_both(late, *other);
         }
-        let range_ms = match self.leader() == Some(late) {
+        let range_ms = match leader == Some(late) {
             true => 1_500..4_000,
             false => 70..700,
         };
@@ -629,19 +630,17 @@ impl World {
 
     /// One disk at a time: who has lost its log counts as failed until it has it again, and a majority must not fail.
     fn wipe(&mut self, id: NodeId) -> Result<bool, Violation> {
-        let members: BTreeSet<NodeId> = self.hosts.keys().copied().collect();
+        let members = self.all_but(None);
+        let group = [BTreeSet::from_iter(members.iter().copied())];
         let is_whole = self.wiped.is_none()
             && self.leaving.is_none()
             && members.len() >= 3
-            && (self.hosts.values()).all(|host| {
-                host.inspect()
-                    .is_some_and(|now| now.votes && now.voters == [members.clone()])
-            });
+            && (self.hosts.values())
+                .all(|host| host.inspect().is_some_and(|now| now.votes && now.voters == group));
         if is_whole && members.contains(&id) {
             self.tell(format!("master {id} loses its disk"));
             self.wiped = Some(id);
             self.host_mut(id).wipe().map_err(text)?;
-            let members: Vec<NodeId> = members.into_iter().collect();
             let fresh = self.host(id, &members);
             self.hosts.insert(id, fresh);
             self.later(2_000, Act::Start(id));

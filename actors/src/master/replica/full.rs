@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use curvine_protocol::{Error, ErrorKind, NodeId};
-use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -64,9 +63,11 @@ impl ReplicaPort {
     pub(super) async fn other_voters(&self) -> Others {
         let membership = self.raft.metrics().borrow().membership_config.clone();
         let voters: BTreeSet<u64> = membership.membership().voter_ids().collect();
-        let asked = self.others().into_iter().filter(|(id, _)| voters.contains(&id.0));
-        let asked = asked.map(|(id, way)| async move { Some((id, way.standing().await.ok()?)) });
-        let answered: Vec<(NodeId, Standing)> = join_all(asked).await.into_iter().flatten().collect();
+        let asked = membership.nodes().filter(|(id, _)| voters.contains(id));
+        let standings = self.network.standings(asked).await.into_iter();
+        let answered: Vec<(NodeId, Standing)> = standings
+            .filter_map(|(id, standing)| Some((id, standing.ok()?)))
+            .collect();
         let those = |which: fn(&Standing) -> bool| {
             let those = answered.iter().filter(|(_, standing)| which(standing));
             those.map(|(id, _)| *id).collect()

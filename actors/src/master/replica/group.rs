@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use curvine_protocol::{Error, ErrorKind, NodeId, Result};
-use futures::future::join_all;
 use openraft::BasicNode;
 use openraft::raft::VoteRequest;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -139,7 +138,7 @@ impl Group {
         while !self.franchise.is_decided() {
             self.goes_on().await?;
             let asked = Instant::now();
-            let standings = self.standings(&members).await;
+            let standings = self.network.standings(&members).await;
             let heard = || {
                 standings
                     .iter()
@@ -201,11 +200,6 @@ impl Group {
         Ok(())
     }
 
-    async fn standings(&self, members: &BTreeMap<u64, BasicNode>) -> Vec<(NodeId, Result<Standing>)> {
-        let others = self.network.others(members);
-        join_all(others.map(|(id, way)| async move { (id, way.standing().await) })).await
-    }
-
     /// Whatever this master promised before, it promises again.
     async fn take_for_own(&self, lost: Vote) -> Result<()> {
         tracing::warn!(
@@ -246,7 +240,7 @@ impl Group {
         let promised = self.raft.metrics().borrow().vote;
         // One that this master takes entries from.
         let leads = |standing: &Standing| standing.leads && standing.vote.is_none_or(|vote| vote >= promised);
-        let standings = self.standings(&members).await;
+        let standings = self.network.standings(&members).await;
         let leader = standings
             .into_iter()
             .filter_map(|(_, standing)| standing.ok())

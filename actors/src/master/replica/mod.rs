@@ -666,11 +666,11 @@ impl ReplicaPort {
                         standing.ok().map(|standing| (standing.applied, standing.votes))
                     }
                 };
-                let role = match known {
-                    _ if leads => "leader",
-                    Some((_, false)) => "learner",
-                    _ if is_voter => "follower",
-                    _ => "learner",
+                let votes = is_voter && known.is_none_or(|(_, votes)| votes);
+                let role = match (leads, votes) {
+                    (true, _) => "leader",
+                    (false, true) => "follower",
+                    (false, false) => "learner",
                 };
                 MasterStatus {
                     id: NodeId(id),

@@ -17,6 +17,7 @@ use curvine_protocol::checksum::crc32c;
 use curvine_protocol::codec::{decode, encode};
 use curvine_protocol::master::{RaftMessage, RaftMessageKind};
 use curvine_protocol::{CallContext, Error, ErrorKind, NodeId, Result as Asked};
+use futures::future::join_all;
 use openraft::error::{
     Fatal, NetworkError, PayloadTooLarge, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
 };
@@ -155,6 +156,15 @@ impl Network {
     ) -> impl Iterator<Item = (NodeId, Way)> {
         let others = nodes.into_iter().filter(|(id, _)| **id != self.me.0);
         others.map(|(id, node)| (NodeId(*id), self.way(NodeId(*id), &node.addr)))
+    }
+
+    /// How all of these but this master stand.
+    pub async fn standings<'a>(
+        &self,
+        nodes: impl IntoIterator<Item = (&'a u64, &'a BasicNode)>,
+    ) -> Vec<(NodeId, Asked<Standing>)> {
+        let asked = self.others(nodes);
+        join_all(asked.map(|(id, way)| async move { (id, way.standing().await) })).await
     }
 }
 
