@@ -33,17 +33,7 @@ pub fn memory(bench: &Bench, report: &mut Report) -> Result<()> {
             "127.0.0.1:0",
         ],
     )?;
-    let worker = bench.programs.node(
-        "worker",
-        &[
-            "--data-dir",
-            &worker_dir.to_string_lossy(),
-            "--master",
-            master.master()?,
-            "--worker-listen",
-            "127.0.0.1:0",
-        ],
-    )?;
+    let worker = bench.programs.worker(&worker_dir, master.master()?)?;
     // Idle means idle: the first reports and heartbeats are over.
     std::thread::sleep(Duration::from_secs(3));
     let mut sum = 0.0;

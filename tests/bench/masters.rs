@@ -32,17 +32,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
 fn measure(bench: &Bench, masters: usize, report: &mut Report) -> Result<BTreeMap<(String, u64), f64>> {
     let group = Group::start(bench, masters)?;
     let worker_dir = bench.scratch.path().join(format!("masters-{masters}-worker"));
-    let worker = bench.programs.node(
-        "worker",
-        &[
-            "--data-dir",
-            &worker_dir.to_string_lossy(),
-            "--master",
-            &group.addresses,
-            "--worker-listen",
-            "127.0.0.1:0",
-        ],
-    )?;
+    let worker = bench.programs.worker(&worker_dir, &group.addresses)?;
     let files = bench.count(20_000).to_string();
     let local = bench.scratch.path().to_string_lossy();
     let words = ["bench", "meta", "--files", &files, "--local", &local];

@@ -66,6 +66,20 @@ impl Programs {
         Ok(Starting { process, begun })
     }
 
+    /// A worker of these masters on a free port, its data in a directory.
+    pub fn worker(&self, data_dir: &Path, masters: &str) -> Result<Node> {
+        let data_dir = data_dir.to_string_lossy();
+        let args = [
+            "--data-dir",
+            &data_dir,
+            "--master",
+            masters,
+            "--worker-listen",
+            "127.0.0.1:0",
+        ];
+        self.node("worker", &args)
+    }
+
     /// A node of every role on free ports, its data in a directory.
     pub fn node_of_all_roles(&self, data_dir: &Path) -> Result<Node> {
         self.all_roles(data_dir, &[])

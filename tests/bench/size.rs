@@ -30,16 +30,8 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         .enable_all()
         .build()?;
     let first = places.start(bench, 0, 1)?;
-    let worker_dir = bench.scratch.path().join("size-worker").display().to_string();
-    let worker = [
-        "--data-dir",
-        &worker_dir,
-        "--master",
-        &addresses,
-        "--worker-listen",
-        "127.0.0.1:0",
-    ];
-    let _worker = bench.programs.node("worker", &worker)?;
+    let worker_dir = bench.scratch.path().join("size-worker");
+    let _worker = bench.programs.worker(&worker_dir, &addresses)?;
     runtime.block_on(fill([&*places.addresses[0]], 0..files, FILLERS))?;
     memory(&first, &what("master 1"), report)?;
     drop(first);
