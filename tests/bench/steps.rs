@@ -47,7 +47,7 @@ impl WorkerConnector for OneWorker {
     fn connect(&self, _id: WorkerId, address: &str) -> WorkerRef {
         match self.0.get() {
             Some(worker) => worker.clone(),
-            None => Arc::new(Peer::start(address, &Ports::system())),
+            None => Arc::new(Peer::start(&actix_rt::Arbiter::current(), address, &Ports::system())),
         }
     }
 }
@@ -110,8 +110,8 @@ async fn in_process(directory: &Path, files: usize, report: &mut Report) -> Resu
 async fn over_tcp(master: String, worker: String, files: usize, report: &mut Report) -> Result<()> {
     let ports = Ports::system();
     let steps = Steps::new(
-        Arc::new(Peer::start(master.clone(), &ports)),
-        Arc::new(Peer::start(worker, &ports)),
+        Arc::new(Peer::start(&actix_rt::Arbiter::current(), master.clone(), &ports)),
+        Arc::new(Peer::start(&actix_rt::Arbiter::current(), worker, &ports)),
     );
     steps.measure("TCP", files, report).await?;
     let client = Client::connect([master], ClientOptions::default()).await?;

@@ -1,4 +1,4 @@
-"""The processes of the job: two S3 servers and the node. Every one of them ends with this process, whatever happens."""
+"""The processes of the job: two S3 servers and a deployment of Curvine. Every one of them ends with this process, whatever happens."""
 
 import ctypes
 import json
@@ -41,8 +41,8 @@ def free_port():
 class Scratch:
     """A directory and the processes that work in it."""
 
-    def __init__(self, parent):
-        self.path = Path(parent) / f"run-{os.getpid()}"
+    def __init__(self, parent, name):
+        self.path = Path(parent) / f"run-{os.getpid()}-{name}"
         self.path.mkdir(parents=True)
         self.processes = []
 
@@ -158,40 +158,116 @@ class S3sFs(S3):
         )
 
 
-class Node:
-    """`curvine-node --role all` on one data directory, on ports that stay."""
+class Part:
+    """One process of a deployment, on ports that stay."""
 
-    def __init__(self, scratch, programs, name="node", environment=None, mounted=False):
-        self.scratch, self.name = scratch, name
-        self.program = programs / "curvine-node"
-        self.data_dir = scratch.path / f"{name}-data"
+    def __init__(self, scratch, program, name, role, arguments, environment, mount_point=None):
+        self.scratch, self.program, self.name, self.role = scratch, program, name, role
         self.log = scratch.path / f"{name}.log"
-        self.ports = [free_port(), free_port(), free_port()]
-        self.master, self.worker, self.web = (f"127.0.0.1:{port}" for port in self.ports)
-        self.environment = environment or {}
-        self.mount_point = scratch.path / f"{name}-mount"
-        self.arguments = ["--mount-point", self.mount_point] if mounted else []
+        self.data_dir = scratch.path / f"{name}-data"
+        self.web = f"127.0.0.1:{free_port()}"
+        self.mount_point = mount_point
+        self.environment = environment
+        self.arguments = ["--role", role, "--data-dir", self.data_dir, "--web", self.web, "--log-format", "json"]
+        self.arguments += arguments + (["--mount-point", mount_point] if mount_point else [])
         self.process = None
 
-    def start(self):
-        """Until it says that it serves; what it says."""
-        command = [self.program, "--role", "all", "--data-dir", self.data_dir, "--listen", self.master]
-        command += ["--worker-listen", self.worker, "--web", self.web, "--log-format", "json", *self.arguments]
+    def begin(self):
         environment = clean_environment(**self.environment)
+        command = [self.program, *self.arguments]
         self.process = self.scratch.start(command, self.log.name, stdout=subprocess.PIPE, env=environment)
+
+    def ready(self):
+        """Waits until it says that it serves; what it says."""
         # A node that hangs is killed: the line ends.
         alarm = threading.Timer(60, self.process.kill)
         alarm.start()
         line = self.process.stdout.readline()
         alarm.cancel()
-        assert line, f"the node ended with {self.process.wait()} and said nothing; see {self.log}"
+        assert line, f"{self.name} ended with {self.process.wait()} and said nothing; see {self.log}"
         return json.loads(line)
+
+    def start(self):
+        self.begin()
+        return self.ready()
 
     def kill(self):
         self.process.kill()
         self.process.wait()
 
-    def stop(self):
-        """As an operator does; its exit code."""
-        self.process.terminate()
+    def end(self, number):
+        """Sends a signal and waits; the exit code."""
+        self.process.send_signal(number)
         return self.process.wait(timeout=60)
+
+
+# How many masters, workers and mounts, each a process of its own; none for all in one process.
+DEPLOYMENTS = {"one": None, "processes": (1, 1, 1), "group": (3, 2, 2)}
+
+
+class Node:
+    """A deployment of `curvine-node`: what one node does in one process, or several processes together."""
+
+    def __init__(self, scratch, programs, shape=None, name="node", environment=None, mounted=False):
+        self.scratch, self.name = scratch, name
+        program, environment = programs / "curvine-node", environment or {}
+        part = lambda *more, **options: Part(scratch, program, *more, environment=environment, **options)  # noqa: E731
+        place = lambda number: scratch.path / f"{name}-mount-{number}" if mounted else None  # noqa: E731
+        masters, workers, mounts = shape or (1, 1, 1)
+        addresses = [f"127.0.0.1:{free_port()}" for _ in range(masters)]
+        self.addresses, self.master = addresses, ",".join(addresses)
+        self.workers = workers
+        # In the order in which they start; they stop in the other one.
+        self.stages = []
+        if shape is None:
+            listen = ["--listen", self.master, "--worker-listen", f"127.0.0.1:{free_port()}"]
+            self.stages.append([part(name, "all", listen, mount_point=place(1))])
+        else:
+            peers = ",".join(f"{number}={address}" for number, address in enumerate(addresses, 1))
+            named = lambda number: ["--id", number, "--peers", peers] if masters > 1 else []  # noqa: E731
+            to = ["--master", self.master]
+            self.stages.append([
+                part(f"{name}-master-{number}", "master", ["--listen", address, *named(number)])
+                for number, address in enumerate(addresses, 1)
+            ])
+            self.stages.append([
+                part(f"{name}-worker-{number}", "worker", [*to, "--listen", f"127.0.0.1:{free_port()}"])
+                for number in range(1, workers + 1)
+            ])
+            if mounted:
+                self.stages.append([
+                    part(f"{name}-fuse-{number}", "fuse", to, mount_point=place(number)) for number in range(1, mounts + 1)
+                ])
+        self.parts = [part for stage in self.stages for part in stage]
+        self.web = self.parts[0].web
+        self.mount_points = [part.mount_point for part in self.parts if part.mount_point]
+        self.mount_point = self.mount_points[0] if mounted else None
+        # A group elects first, and several processes wait for each other.
+        self.ready_ms_max = 4_000 if shape is None else 15_000
+
+    def start(self):
+        """Until everything serves; what the first process says, and how long all took."""
+        said, took_ms = [], 0
+        for stage in self.stages:
+            for part in stage:
+                part.begin()
+            ready = [part.ready() for part in stage]
+            said += ready
+            took_ms += max(one["ready_ms"] for one in ready)
+        return {**said[0], "ready_ms": took_ms}
+
+    def kill(self):
+        """All of it at once, as when the machine dies."""
+        for part in self.parts:
+            if part.process is not None:
+                part.process.kill()
+        for part in self.parts:
+            if part.process is not None:
+                part.process.wait()
+
+    def stop(self, number=signal.SIGTERM):
+        """As an operator does, one after the other; the worst exit code."""
+        return max(part.end(number) for part in reversed(self.parts))
+
+    def of(self, role):
+        return [part for part in self.parts if part.role == role]

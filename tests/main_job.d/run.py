@@ -11,19 +11,19 @@ import data
 import scenarios
 import setup
 from cv import Cv
-from machines import Moto, Node, S3sFs, Scratch
+from machines import DEPLOYMENTS, Moto, Node, S3sFs, Scratch
 from report import Report
 
 
 class Job:
     """What the scenarios work with."""
 
-    def __init__(self, scratch, report, programs, full):
-        self.scratch, self.report, self.full = scratch, report, full
+    def __init__(self, scratch, report, programs, full, shape):
+        self.scratch, self.report, self.full, self.shape = scratch, report, full, shape
         self.programs = programs
         self.check = report.check
         self.source = scratch.path / "source"
-        self.node = Node(scratch, programs, mounted=True)
+        self.node = Node(scratch, programs, shape, mounted=True)
         self.cv = Cv(programs, self.node)
         self.moto = self.s3s = None
         self.big = self.source / "big.bin"
@@ -61,6 +61,7 @@ def main(about):
     parser.add_argument("--full", action="store_true", default=bool(os.environ.get("MAIN_JOB_FULL")))
     parser.add_argument("--release", action="store_true", default=bool(os.environ.get("MAIN_JOB_RELEASE")))
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--deployment", action="append", choices=DEPLOYMENTS)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
     arguments = parser.parse_args()
     known = scenarios.by_name()
@@ -72,26 +73,34 @@ def main(about):
 
     programs = setup.binaries(arguments.release)
     report = Report()
-    scratch = Scratch(setup.TARGET / "main_job")
-    job = Job(scratch, report, programs, arguments.full)
-    try:
-        begun = time.monotonic()
-        job.prepare()
-        found = data.files(job.source)
-        megabytes = sum(found.values()) // data.MIB
-        setup.say(f"{len(found)} files, {megabytes} MiB in two buckets after {time.monotonic() - begun:.0f} s")
-        for name, scenario in known.items():
-            if arguments.scenarios and name not in arguments.scenarios and name != "start":
-                continue
-            report.title(f"{name}: {scenario.__doc__.splitlines()[0]}")
-            with_failures = report.failed
-            try:
-                scenario(job)
-            except Exception as error:  # noqa: BLE001: a scenario that cannot go on is a failure, and the next has its turn
-                with report.check(f"{name} goes on to its end"):
-                    raise error
-            if report.failed > with_failures:
-                setup.say(f"the end of {job.node.log}:\n" + "".join(job.node.log.open().readlines()[-8:]))
-    finally:
-        scratch.clean(arguments.keep)
+    for deployment in arguments.deployment or DEPLOYMENTS:
+        setup.say(f"deployment: {deployment}")
+        scratch = Scratch(setup.TARGET / "main_job", deployment)
+        job = Job(scratch, report, programs, arguments.full, DEPLOYMENTS[deployment])
+        try:
+            play(job, known, arguments.scenarios)
+        finally:
+            scratch.clean(arguments.keep)
     return report.end()
+
+
+def play(job, known, chosen):
+    """Runs the scenarios, or those that were chosen, in one deployment."""
+    report, begun = job.report, time.monotonic()
+    job.prepare()
+    found = data.files(job.source)
+    megabytes = sum(found.values()) // data.MIB
+    setup.say(f"{len(found)} files, {megabytes} MiB in two buckets after {time.monotonic() - begun:.0f} s")
+    for name, scenario in known.items():
+        if chosen and name not in chosen and name != "start":
+            continue
+        report.title(f"{name}: {scenario.__doc__.splitlines()[0]}")
+        with_failures = report.failed
+        try:
+            scenario(job)
+        except Exception as error:  # noqa: BLE001: a scenario that cannot go on is a failure, and the next has its turn
+            with report.check(f"{name} goes on to its end"):
+                raise error
+        if report.failed > with_failures:
+            for part in job.node.parts:
+                setup.say(f"the end of {part.log}:\n" + "".join(part.log.open().readlines()[-8:]))

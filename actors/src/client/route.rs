@@ -135,16 +135,8 @@ impl Router {
         }
         let host = Host::start()?;
         let masters = {
-            let (addresses, ports) = (addresses.clone(), ports.clone());
-            host.run(move || {
-                let proxy = |address: String| {
-                    (
-                        address.clone(),
-                        Arc::new(Peer::start(address, &ports)) as MasterRef,
-                    )
-                };
-                addresses.into_iter().map(proxy).collect::<Vec<_>>()
-            })?
+            let proxy = |address: &String| Arc::new(Peer::start(&host.arbiter, address, &ports)) as MasterRef;
+            addresses.iter().map(|address| (address.clone(), proxy(address))).collect()
         };
         let router = Self::new(masters, Arc::new(|_| None), options.clone(), ports, Some(host));
         // Every address gets its turn, also where the ones before it swallow what they are sent.
@@ -329,12 +321,7 @@ impl Router {
         if let Some(worker) = locked(&session.workers).get(&address) {
             return Ok(worker.clone());
         }
-        let ports = session.ports.clone();
-        let start = {
-            let address = address.clone();
-            move || Arc::new(Peer::start(address, &ports)) as WorkerRef
-        };
-        let worker = session.host()?.run(start)?;
+        let worker: WorkerRef = Arc::new(Peer::start(&session.host()?.arbiter, &address, &session.ports));
         Ok(locked(&session.workers).entry(address).or_insert(worker).clone())
     }
 
@@ -480,12 +467,7 @@ impl Session {
                 return None;
             }
         }
-        let (start, ports) = (address.to_owned(), self.ports.clone());
-        let master = self
-            .host()
-            .ok()?
-            .run(move || Arc::new(Peer::start(start, &ports)) as MasterRef);
-        let master = master.ok()?;
+        let master: MasterRef = Arc::new(Peer::start(&self.host().ok()?.arbiter, address, &self.ports));
         let mut masters = locked(&self.masters);
         Some(known(&masters).unwrap_or_else(|| {
             masters.push((address.to_owned(), master));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use actix::{Addr, Arbiter, ArbiterHandle};
+use actix::{Addr, ArbiterHandle};
 use curvine_protocol::error::Retry;
 use curvine_protocol::master::Echo;
 use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result};
@@ -71,11 +71,11 @@ pub struct LeaderPort {
 }
 
 impl LeaderPort {
-    /// Starts a proxy for each address in the current arbiter.
+    /// Starts a proxy for each address in an arbiter, where those of masters that are named later will be, too.
     ///
     /// # Errors
     /// `Config` without an address.
-    pub fn start(addresses: &[String], ports: &Ports) -> Result<LeaderPort> {
+    pub fn start(arbiter: ArbiterHandle, addresses: &[String], ports: &Ports) -> Result<LeaderPort> {
         if addresses.is_empty() {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -84,11 +84,11 @@ impl LeaderPort {
         }
         let masters = addresses
             .iter()
-            .map(|address| (address.clone(), Peer::start(address.clone(), ports)))
+            .map(|address| (address.clone(), Peer::start(&arbiter, address, ports)))
             .collect();
         Ok(LeaderPort {
             masters: Arc::new(Mutex::new(masters)),
-            arbiter: Arbiter::current(),
+            arbiter,
             ports: ports.clone(),
             leader: Arc::default(),
         })
@@ -103,7 +103,7 @@ impl LeaderPort {
         let mut masters = self.masters();
         let known = masters.iter().position(|(known, _)| known == address);
         if known.is_none() && masters.len() < MASTERS_MAX {
-            let master = Peer::start_in(&self.arbiter, address.to_owned(), &self.ports);
+            let master = Peer::start(&self.arbiter, address, &self.ports);
             masters.push((address.to_owned(), master));
             return Some(masters.len() - 1);
         }

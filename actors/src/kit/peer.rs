@@ -54,14 +54,9 @@ struct Waiting {
 }
 
 impl Peer {
-    /// Starts the proxy in the current arbiter. Nothing is connected yet.
-    pub fn start(address: impl Into<String>, ports: &Ports) -> Addr<Peer> {
-        Actor::start(Self::new(address.into(), ports))
-    }
-
-    /// Starts the proxy in an arbiter, from anywhere.
-    pub fn start_in(arbiter: &actix::ArbiterHandle, address: String, ports: &Ports) -> Addr<Peer> {
-        let ports = ports.clone();
+    /// Starts the proxy in an arbiter, from any thread. Nothing is connected yet.
+    pub fn start(arbiter: &ArbiterHandle, address: impl Into<String>, ports: &Ports) -> Addr<Peer> {
+        let (address, ports) = (address.into(), ports.clone());
         Peer::start_in_arbiter(arbiter, move |_| Self::new(address, &ports))
     }
 

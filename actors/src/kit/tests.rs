@@ -107,7 +107,7 @@ async fn goodbye(mut socket: tokio::net::TcpStream) -> Error {
 #[actix::test]
 async fn a_call_and_its_body_come_back_over_a_socket() {
     let serving = serving(Limits::default()).await;
-    let peer = Peer::start(serving.address(), &Ports::system());
+    let peer = Peer::start(&actix::Arbiter::current(), serving.address(), &Ports::system());
     let body = Bytes::from(vec![5u8; 3 << 20]);
     let ask = Ask::new(WorkerEcho {}, CallContext::default()).with_body(body.clone());
     let answer = peer.ask(ask).await.expect("answered");
@@ -118,7 +118,7 @@ async fn a_call_and_its_body_come_back_over_a_socket() {
 #[actix::test]
 async fn an_error_keeps_its_kind_and_message_over_a_socket() {
     let serving = serving(Limits::default()).await;
-    let peer = Peer::start(serving.address(), &Ports::system());
+    let peer = Peer::start(&actix::Arbiter::current(), serving.address(), &Ports::system());
     let error = peer
         .ask(Ask::new(GetWorkerStatus {}, CallContext::default()))
         .await
@@ -129,7 +129,7 @@ async fn an_error_keeps_its_kind_and_message_over_a_socket() {
 #[actix::test]
 async fn a_silent_node_is_a_timeout_and_others_are_not_delayed() {
     let serving = serving(Limits::default()).await;
-    let peer = Peer::start(serving.address(), &Ports::system());
+    let peer = Peer::start(&actix::Arbiter::current(), serving.address(), &Ports::system());
     let seal = SealBlock {
         block: BlockId(1),
         generation: 0,
@@ -150,7 +150,7 @@ async fn a_silent_node_is_a_timeout_and_others_are_not_delayed() {
 #[actix::test]
 async fn a_connection_is_given_up_after_some_silence_however_short_the_deadlines() {
     let mut silent = TcpNetwork.listen("127.0.0.1:0").await.expect("a free port");
-    let peer = Peer::start(silent.address(), &Ports::system());
+    let peer = Peer::start(&actix::Arbiter::current(), silent.address(), &Ports::system());
     let accepted = actix::spawn(async move { (silent.accept().await, silent.accept().await) });
     let begun = Instant::now();
     while !accepted.is_finished() {
@@ -174,7 +174,7 @@ async fn nobody_at_the_address_is_unreachable_and_named() {
         let accept = TcpNetwork.listen("127.0.0.1:0").await.expect("a free port");
         accept.address()
     };
-    let peer = Peer::start(&address, &Ports::system());
+    let peer = Peer::start(&actix::Arbiter::current(), &address, &Ports::system());
     let error = peer
         .ask(Ask::new(WorkerEcho {}, CallContext::default()))
         .await
@@ -188,7 +188,7 @@ async fn nobody_at_the_address_is_unreachable_and_named() {
 async fn a_peer_reconnects_after_the_node_came_back() {
     let first = serving(Limits::default()).await;
     let address = first.address().to_owned();
-    let peer = Peer::start(&address, &Ports::system());
+    let peer = Peer::start(&actix::Arbiter::current(), &address, &Ports::system());
     peer.ask(Ask::new(WorkerEcho {}, CallContext::default()))
         .await
         .expect("answered");
@@ -251,7 +251,7 @@ async fn connects_late(comes: bool) {
         network: network.clone(),
         ..Ports::system()
     };
-    let peer = Peer::start(serving.address(), &ports);
+    let peer = Peer::start(&actix::Arbiter::current(), serving.address(), &ports);
     let echo = |deadline_ms| {
         let context = CallContext {
             deadline_ms,
@@ -307,7 +307,7 @@ async fn garbage_giants_and_other_versions_are_told_and_cut_off() {
 #[actix::test]
 async fn an_unknown_call_fails_alone() {
     let serving = serving(Limits::default()).await;
-    let peer = Peer::start(serving.address(), &Ports::system());
+    let peer = Peer::start(&actix::Arbiter::current(), serving.address(), &Ports::system());
     let error = peer
         .ask(Ask::new(
             curvine_protocol::master::Echo {},

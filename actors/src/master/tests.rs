@@ -66,7 +66,7 @@ async fn start(directory: &Path) -> Master {
     let config = ReplicaConfig {
         members: Members::alone(NodeId(1), "127.0.0.1:0"),
         directory: directory.to_owned(),
-        connector: Arc::new(Proxies::here(&ports)),
+        connector: Arc::new(Proxies::in_arbiter(actix::Arbiter::current(), &ports)),
         limits: LogLimits::default(),
     };
     let replica = ReplicaPort::start(config, state, Arc::new(|_| ()), &ports)

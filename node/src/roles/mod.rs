@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_rt::Arbiter;
 use curvine_actors::kit::leader::LeaderPort;
 use curvine_actors::kit::{MasterRef, Ports};
 use curvine_conf::{Config, Loaded};
@@ -64,7 +65,9 @@ impl Running {
             ));
         }
         let metrics = Metrics::start()?;
-        let workers = Workers::new(ports);
+        // Of proxies; the master, the disks and the transfers have threads of their own.
+        let arbiter = Arbiter::current();
+        let workers = Workers::new(arbiter.clone(), ports);
         let mut cluster = expected_cluster(config)?;
         if matches!(self.role, Role::All | Role::Master) {
             let master = MasterRole::start(config, ports, workers.clone()).await?;
@@ -82,7 +85,7 @@ impl Running {
         };
         let master: MasterRef = match &local {
             Some(local) => local.clone(),
-            None => Arc::new(LeaderPort::start(&masters, ports)?),
+            None => Arc::new(LeaderPort::start(arbiter, &masters, ports)?),
         };
         if matches!(self.role, Role::All | Role::Worker) {
             let mut worker = WorkerRole::start(config, ports, master.clone(), cluster).await?;

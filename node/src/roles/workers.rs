@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use actix_rt::ArbiterHandle;
 use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Ports, WorkerRef};
 use curvine_actors::master::services::WorkerConnector;
@@ -10,6 +11,8 @@ use curvine_protocol::WorkerId;
 
 /// The ports of the workers that a master speaks with.
 pub struct Workers {
+    /// Where the proxies run, whoever asks for them.
+    arbiter: ArbiterHandle,
     ports: Ports,
     local: OnceLock<(WorkerId, WorkerRef)>,
     /// The address that each remote worker had last, and the proxy for it.
@@ -17,8 +20,9 @@ pub struct Workers {
 }
 
 impl Workers {
-    pub fn new(ports: &Ports) -> Arc<Self> {
+    pub fn new(arbiter: ArbiterHandle, ports: &Ports) -> Arc<Self> {
         Arc::new(Workers {
+            arbiter,
             ports: ports.clone(),
             local: OnceLock::new(),
             remote: Mutex::new(HashMap::new()),
@@ -53,7 +57,7 @@ impl WorkerConnector for Workers {
         match remote.get(&id) {
             Some((known, port)) if known == address => port.clone(),
             _ => {
-                let port: WorkerRef = Arc::new(Peer::start(address, &self.ports));
+                let port: WorkerRef = Arc::new(Peer::start(&self.arbiter, address, &self.ports));
                 remote.insert(id, (address.to_owned(), port.clone()));
                 port
             }

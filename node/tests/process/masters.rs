@@ -139,7 +139,7 @@ fn leaders_are_killed_and_nothing_that_was_acknowledged_is_lost_and_no_client_se
 
 /// Whether a master says itself that a name is not there.
 async fn denies(address: String, name: &'static str) -> bool {
-    let master = Peer::start(address, &Ports::system());
+    let master = Peer::start(&actix_rt::Arbiter::current(), address, &Ports::system());
     let lookup = Lookup {
         node: At::Path(path(name)),
         follow: false,

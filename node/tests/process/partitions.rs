@@ -208,7 +208,7 @@ async fn do_anything(client: Client, seed: u64, record: Arc<Record>) -> Duration
 
 /// Reads from one master, whoever leads: how often it answered.
 async fn read_from(address: String, record: Arc<Record>) -> u64 {
-    let master = Peer::start(address, &Ports::system());
+    let master = Peer::start(&actix_rt::Arbiter::current(), address, &Ports::system());
     let (mut random, session, mut answered) = (Seeded::new(99), record.session(), 0);
     while record.goes_on() {
         let (cell, name) = (random.below(CELLS), [Name::A, Name::B][random.below(2) as usize]);
@@ -284,7 +284,7 @@ async fn clients_go_on(masters: &Masters, hosts: &Namespaces, fault: Fault) {
         .filter(|number| *number != old)
         .map(|number| {
             let address = masters.addresses[number].clone();
-            (number, Peer::start(address, &Ports::system()))
+            (number, Peer::start(&actix_rt::Arbiter::current(), address, &Ports::system()))
         })
         .collect();
     more(&record, 60).await;

@@ -194,7 +194,7 @@ impl Node {
     {
         let master = self.said("master").to_owned();
         actix_rt::System::new().block_on(async move {
-            let peer = Peer::start(master, &Ports::system());
+            let peer = Peer::start(&actix_rt::Arbiter::current(), master, &Ports::system());
             let context = CallContext {
                 client: ClientId(7),
                 sequence: 1,

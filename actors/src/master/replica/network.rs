@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::{Arbiter, ArbiterHandle};
+use actix::ArbiterHandle;
 use bytes::Bytes;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::codec::{decode, encode};
@@ -70,16 +70,11 @@ impl Proxies {
             ports: ports.clone(),
         }
     }
-
-    /// In the current arbiter.
-    pub fn here(ports: &Ports) -> Self {
-        Self::in_arbiter(Arbiter::current(), ports)
-    }
 }
 
 impl MasterConnector for Proxies {
     fn connect(&self, address: &str) -> MasterEndpoint {
-        Arc::new(Peer::start_in(&self.arbiter, address.to_owned(), &self.ports))
+        Arc::new(Peer::start(&self.arbiter, address, &self.ports))
     }
 }
 

@@ -178,7 +178,7 @@ async fn start_as(members: &Members, directory: &Path) -> Master {
     let config = ReplicaConfig {
         members: members.clone(),
         directory: directory.to_owned(),
-        connector: Arc::new(Proxies::here(&ports)),
+        connector: Arc::new(Proxies::in_arbiter(actix::Arbiter::current(), &ports)),
         limits: LogLimits::default(),
     };
     let replica = ReplicaPort::start(config, state, sink, &ports)

@@ -132,7 +132,7 @@ impl World {
                 replicas: 1,
             },
             workers: Arc::new(Connector(worker.clone())),
-            masters: Arc::new(Proxies::here(&ports)),
+            masters: Arc::new(Proxies::in_arbiter(actix::Arbiter::current(), &ports)),
             log_limits: LogLimits::default(),
         };
         let master = crate::master::start(config, &ports)
