@@ -87,6 +87,20 @@ pub struct ClusterStatus {
     pub mounts: u64,
     /// Seconds since the answering master started.
     pub uptime_s: u64,
+    /// What the leader does of its own accord.
+    #[serde(default)]
+    pub duties: Vec<DutyStatus>,
+}
+
+/// One duty of the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DutyStatus {
+    /// One word: `sessions`, `deletions`, `loads`.
+    pub name: String,
+    /// What it is doing, for people.
+    pub doing: String,
+    /// Why its last try failed; none if it did not.
+    pub failure: Option<String>,
 }
 
 /// A block a worker holds.

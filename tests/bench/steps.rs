@@ -11,7 +11,7 @@ use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
 use curvine_actors::master::namespace::actor::FileDefaults;
 use curvine_actors::master::replica::{LogLimits, Members, Proxies};
-use curvine_actors::master::services::WorkerConnector;
+use curvine_actors::master::workers::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig};
 use curvine_actors::worker::{self, DataDir, WorkerConfig};
 use curvine_protocol::checksum::crc32c;
@@ -47,7 +47,11 @@ impl WorkerConnector for OneWorker {
     fn connect(&self, _id: WorkerId, address: &str) -> WorkerRef {
         match self.0.get() {
             Some(worker) => worker.clone(),
-            None => Arc::new(Peer::start(&actix_rt::Arbiter::current(), address, &Ports::system())),
+            None => Arc::new(Peer::start(
+                &actix_rt::Arbiter::current(),
+                address,
+                &Ports::system(),
+            )),
         }
     }
 }

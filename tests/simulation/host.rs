@@ -13,7 +13,7 @@ use std::time::Duration;
 use curvine_actors::kit::{Clock, Offload, Ports, WorkerRef};
 use curvine_actors::master::namespace::actor::FileDefaults;
 use curvine_actors::master::replica::{Inspection, LogLimits, Members, ReplicaPort};
-use curvine_actors::master::services::WorkerConnector;
+use curvine_actors::master::workers::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig, MasterHandle};
 use curvine_protocol::{Error, ErrorKind, NodeId, Result, WorkerId};
 use tokio::runtime::Runtime;

@@ -136,7 +136,10 @@ impl Router {
         let host = Host::start()?;
         let masters = {
             let proxy = |address: &String| Arc::new(Peer::start(&host.arbiter, address, &ports)) as MasterRef;
-            addresses.iter().map(|address| (address.clone(), proxy(address))).collect()
+            addresses
+                .iter()
+                .map(|address| (address.clone(), proxy(address)))
+                .collect()
         };
         let router = Self::new(masters, Arc::new(|_| None), options.clone(), ports, Some(host));
         // Every address gets its turn, also where the ones before it swallow what they are sent.

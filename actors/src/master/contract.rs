@@ -56,6 +56,10 @@ pub trait NamespaceView: Send + Sync {
     fn needs_export(&self, inode: InodeId) -> Result<bool>;
     fn job(&self, id: JobId) -> Result<Option<JobRecord>>;
     fn jobs(&self) -> Result<Vec<JobRecord>>;
+    /// Sessions of clients that are not ended.
+    fn session_count(&self) -> Result<u64>;
+    /// Whether some session was last heard of before this, in nanoseconds since the Unix epoch.
+    fn has_session_before(&self, before_ns: i64) -> Result<bool>;
     fn inode_count(&self) -> Result<u64>;
     fn cluster(&self) -> Result<Option<curvine_protocol::ClusterId>>;
 }

@@ -3,36 +3,47 @@
 //! - [`replica`]: makes commands durable and applies them.
 //! - [`namespace`]: the inode tree and the actor in front of it.
 //! - [`blocks`]: which worker holds which block, which workers live.
-//! - [`services`]: calls of workers, mounts, jobs.
+//! - [`mirror`]: keeps names in mounts in step with their under file systems.
+//! - [`duties`]: what a leader does of its own accord.
+//! - [`answers`]: calls about the cluster, workers, mounts, jobs.
 //! - [`door`]: routes the calls of the master service to these.
 //! - [`contract`]: what they ask of each other.
 
+pub mod answers;
 pub mod blocks;
 pub mod contract;
 pub mod door;
+pub mod duties;
+pub mod mirror;
 pub mod namespace;
 pub mod replica;
-pub mod services;
 #[cfg(test)]
 mod tests;
+mod walk;
+pub mod workers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use actix::Actor;
 use curvine_protocol::{ClusterId, Result};
-use tokio::sync::mpsc::unbounded_channel;
-use tokio::sync::watch;
 
+use self::answers::Family;
+use self::answers::cluster::ClusterAnswers;
+use self::answers::jobs::JobAnswers;
+use self::answers::mounts::MountAnswers;
+use self::answers::workers::WorkerAnswers;
 use self::blocks::BlockMap;
 use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
-use self::namespace::actor::{FileDefaults, Namespace, NamespacePort, OwnCommands};
+use self::duties::deletions::{Deletions, Orders};
+use self::duties::loads::Loads;
+use self::duties::sessions::Sessions;
+use self::duties::{Duties, Duty};
+use self::mirror::Mirror;
+use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
 use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
-use self::services::loader::Loader;
-use self::services::ufs_view::Mirror;
-use self::services::{Services, WorkerConnector, delete_blocks};
+use self::workers::{WorkerConnector, Workers};
 use crate::kit::{MasterRef, Ports};
 
 /// What a master is started with.
@@ -74,8 +85,8 @@ impl MasterHandle {
 /// # Errors
 /// `Io` or `NoSpace` naming the directory.
 pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> {
-    let (deletions, orders) = unbounded_channel();
-    let blocks = Arc::new(BlockMap::new(ports.clock.clone(), deletions));
+    let orders = Arc::new(Orders::default());
+    let blocks = Arc::new(BlockMap::new(ports.clock.clone(), orders.clone()));
     // Who does not lead hears no workers, and keeps nothing about them.
     let leads = Arc::new(AtomicBool::new(false));
     let effects = {
@@ -113,57 +124,79 @@ pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> 
         clock: ports.clock.clone(),
         defaults: config.defaults,
     });
+    let workers = Workers::new(blocks.clone(), config.workers);
+    let loads = Loads::new(
+        view.clone(),
+        propose.clone(),
+        blocks.clone(),
+        mirror.clone(),
+        workers.clone(),
+    );
+    let duties = Arc::new(Duties::new(vec![
+        Arc::new(Sessions::new(view.clone(), propose.clone(), ports.clock.clone())) as Arc<dyn Duty>,
+        Arc::new(Deletions::new(orders, workers.clone())),
+        Arc::new(loads.clone()),
+    ]));
+    let following = {
+        let (duties, blocks, leadership) = (duties.clone(), blocks.clone(), replica.leadership());
+        async move {
+            let on_change = |term: Option<u64>| {
+                leads.store(term.is_some(), Ordering::Release);
+                // What it knew of workers when it led before is of no use.
+                if term.is_none() {
+                    blocks.forget_everything();
+                }
+            };
+            duties.follow(leadership, on_change).await;
+        }
+    };
+    tokio::spawn(following);
     let group = replica.clone();
-    let parts = Arc::new(services::Parts {
+    let cluster = ClusterAnswers {
         node: me,
         started: ports.clock.now(),
         view: view.clone(),
-        propose,
-        consensus,
-        blocks,
-        mirror,
-        loader: Arc::new(Loader::default()),
-        connector: config.workers,
+        consensus: consensus.clone(),
+        blocks: blocks.clone(),
+        mirror: mirror.clone(),
         masters: Arc::new(move || {
             let group = group.clone();
             Box::pin(async move { group.masters().await })
         }),
-        ports: ports.clone(),
-    });
-    actix::spawn(delete_blocks(parts.clone(), orders));
-    actix::spawn(follow_leadership(replica.leadership(), parts.clone(), leads));
-    Namespace::new(&namespace, replica.leadership()).start();
+        duties,
+    };
+    let mounts = MountAnswers {
+        view: view.clone(),
+        propose: propose.clone(),
+        consensus: consensus.clone(),
+        blocks: blocks.clone(),
+        workers,
+    };
+    let jobs = JobAnswers {
+        view: view.clone(),
+        propose: propose.clone(),
+        consensus: consensus.clone(),
+        mirror: mirror.clone(),
+        loads,
+    };
+    let worker_calls = WorkerAnswers {
+        view,
+        propose,
+        consensus,
+        blocks,
+        mirror,
+        random: ports.random.clone(),
+    };
     let door = MasterDoor {
         namespace,
-        services: Services::new(parts).start(),
+        cluster: Family::new(cluster),
+        mounts: Family::new(mounts),
+        jobs: Family::new(jobs),
+        workers: Family::new(worker_calls),
         replica: replica.clone(),
     };
     Ok(MasterHandle {
         port: Arc::new(door),
         replica,
     })
-}
-
-/// Begins and ends what the leader alone does. What it knew of workers when it led before is of no use.
-async fn follow_leadership(
-    mut leadership: watch::Receiver<Option<u64>>,
-    parts: Arc<services::Parts>,
-    leads: Arc<AtomicBool>,
-) {
-    loop {
-        let term = *leadership.borrow_and_update();
-        leads.store(term.is_some(), Ordering::Release);
-        parts.loader.stop();
-        match term {
-            None => parts.blocks.cluster().forget_everything(),
-            Some(_) => {
-                if let Err(error) = parts.loader.start(&parts) {
-                    tracing::error!(%error, "the jobs that have not ended cannot be taken up");
-                }
-            }
-        }
-        if leadership.changed().await.is_err() {
-            return;
-        }
-    }
 }

@@ -9,7 +9,7 @@ use crate::shell::Shell;
 
 /// Show the cluster: masters, workers and their disks
 ///
-/// JSON: cluster, version, uptime_s, inodes, mounts, masters, workers with their disks.
+/// JSON: cluster, version, uptime_s, inodes, mounts, masters, workers with their disks, duties.
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv report")]
 pub struct Args {}
@@ -24,6 +24,12 @@ impl Args {
                 status.cluster, status.version, status.inodes, status.mounts
             );
             text += &master::table(&status.masters);
+            let duties = status.duties.iter().map(|duty| {
+                let outcome = duty.failure.clone().unwrap_or_else(|| "ok".to_owned());
+                vec![duty.name.clone(), duty.doing.clone(), outcome]
+            });
+            text += "\n\nDuties of the leader\n";
+            text += &format::table(&["Duty", "Doing", "Last try"], duties.collect());
             text += "\n\nWorkers\n";
             if status.workers.is_empty() {
                 return text + "none: start one with curvine-node --role worker --master ADDR";

@@ -10,7 +10,7 @@ use curvine_actors::kit::listener::{Limits, Serving, bind};
 use curvine_actors::kit::{MasterRef, Ports};
 use curvine_actors::master::namespace::actor::FileDefaults;
 use curvine_actors::master::replica::{LogLimits, Members, Proxies};
-use curvine_actors::master::services::WorkerConnector;
+use curvine_actors::master::workers::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig, MasterHandle};
 use curvine_conf::Config;
 use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, Result};

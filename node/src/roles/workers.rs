@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use actix_rt::ArbiterHandle;
 use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Ports, WorkerRef};
-use curvine_actors::master::services::WorkerConnector;
+use curvine_actors::master::workers::WorkerConnector;
 use curvine_protocol::WorkerId;
 
 /// The ports of the workers that a master speaks with.

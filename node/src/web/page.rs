@@ -82,6 +82,20 @@ pub fn render(role: &str, status: &Result<ClusterStatus>) -> String {
             .expect(LINE);
         }
     }
+    out.push_str("</table><h2>Duties of the leader</h2><table><tr><th>duty<th>doing<th>last try</tr>");
+    for duty in &status.duties {
+        let outcome = match &duty.failure {
+            Some(failure) => format!("<span class=bad>{}</span>", escape(failure)),
+            None => "ok".to_owned(),
+        };
+        write!(
+            out,
+            "<tr><td>{}<td>{}<td>{outcome}</tr>",
+            escape(&duty.name),
+            escape(&duty.doing)
+        )
+        .expect(LINE);
+    }
     out.push_str("</table><p><a href=/metrics>metrics</a> · <a href=/api/status>status as JSON</a></p>");
     out
 }
@@ -110,7 +124,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use curvine_protocol::cluster::{DiskStatus, MasterStatus, Tier, WorkerStatus};
+    use curvine_protocol::cluster::{DiskStatus, DutyStatus, MasterStatus, Tier, WorkerStatus};
     use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, WorkerId};
 
     #[test]
@@ -144,12 +158,18 @@ mod tests {
             inodes: 5,
             mounts: 0,
             uptime_s: 1,
+            duties: vec![DutyStatus {
+                name: "loads".to_owned(),
+                doing: "none running".to_owned(),
+                failure: Some("<b>no".to_owned()),
+            }],
         };
         let page = render("all", &Ok(status));
         assert!(page.contains(
             "<tr><td>3<td>127.0.0.1:8996<td>live<td>SSD<td>/data/&lt;script&gt;<td class=num>9\
              <td class=num>1.5 KiB<td class=num>1.5 GiB<td class=num>3 GiB</tr>"
         ));
+        assert!(page.contains("<tr><td>loads<td>none running<td><span class=bad>&lt;b&gt;no</span></tr>"));
         assert!(!page.contains("<script>"));
     }
 

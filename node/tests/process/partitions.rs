@@ -284,7 +284,10 @@ async fn clients_go_on(masters: &Masters, hosts: &Namespaces, fault: Fault) {
         .filter(|number| *number != old)
         .map(|number| {
             let address = masters.addresses[number].clone();
-            (number, Peer::start(&actix_rt::Arbiter::current(), address, &Ports::system()))
+            (
+                number,
+                Peer::start(&actix_rt::Arbiter::current(), address, &Ports::system()),
+            )
         })
         .collect();
     more(&record, 60).await;

@@ -343,6 +343,7 @@ samples! {
             last_heartbeat_ms_ago: 7, version: "0.1.1".to_owned(),
         }],
         inodes: 3, mounts: 4, uptime_s: 5,
+        duties: vec![DutyStatus { name: "loads".to_owned(), doing: "none".to_owned(), failure: None }],
     };
     Mounts => Mounts { mounts: vec![mount().public()] };
     MountInfo => mount().public();

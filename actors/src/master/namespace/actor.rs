@@ -1,4 +1,4 @@
-//! The shell in front of the inode tree: [`NamespacePort`] answers calls, the [`Namespace`] actor ends dead sessions.
+//! The shell in front of the inode tree: [`NamespacePort`] answers calls.
 //!
 //! A read waits for the barrier, lets the under file system speak where it must, and reads the tree in one short
 //! transaction. A caller that asks for stale reads gets the tree as this master has it: no barrier, no under file system, and
@@ -9,9 +9,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
-use actix::prelude::*;
 use async_trait::async_trait;
 use curvine_protocol::attr::{UfsSource, UfsVersion};
 use curvine_protocol::master::*;
@@ -22,18 +20,14 @@ use curvine_protocol::{
 };
 use futures::future::BoxFuture;
 use heed::RoTxn;
-use tokio::sync::watch;
 
 use super::records::InodeRecord;
 use super::resolve::path_of;
-use super::store::{Dbs, Store, broken, u64_at};
+use super::store::{Dbs, Store, broken};
 use super::view::{layout_of, lookup};
 use crate::kit::{Answer, Ask, Clock, Endpoint};
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp, UfsView};
 use crate::master::replica::own_command;
-
-/// How often expired sessions are looked for.
-const SESSION_TICK: Duration = Duration::from_secs(5);
 
 /// What new files get when nobody says otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +36,7 @@ pub struct FileDefaults {
     pub replicas: u8,
 }
 
-/// Everything the actor can reach. Shared by the calls in flight; nothing in it changes but the namespace itself.
+/// Everything the answers can reach. Shared by the calls in flight; nothing in it changes but the namespace itself.
 pub struct Parts {
     pub store: Store,
     pub consensus: Arc<dyn Consensus>,
@@ -70,43 +64,6 @@ impl<C: NamespaceCall> Endpoint<C> for NamespacePort {
     fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
         let parts = self.parts.clone();
         Box::pin(async move { C::answer(parts, ask.call, ask.context).await.map(Answer::new) })
-    }
-}
-
-/// Ends the sessions of clients that were not heard of, while its master leads.
-pub struct Namespace {
-    parts: Arc<Parts>,
-    leadership: watch::Receiver<Option<u64>>,
-    leads_since_ns: i64,
-}
-
-impl Namespace {
-    pub fn new(port: &NamespacePort, leadership: watch::Receiver<Option<u64>>) -> Self {
-        Namespace {
-            leads_since_ns: port.parts.clock.wall_ns(),
-            parts: port.parts.clone(),
-            leadership,
-        }
-    }
-}
-
-impl Actor for Namespace {
-    type Context = Context<Self>;
-
-    fn started(&mut self, context: &mut Self::Context) {
-        context.run_interval(SESSION_TICK, |namespace, context| {
-            if namespace.leadership.has_changed().unwrap_or(false) {
-                namespace.leadership.mark_unchanged();
-                namespace.leads_since_ns = namespace.parts.clock.wall_ns();
-            }
-            let (parts, leads_since_ns) = (namespace.parts.clone(), namespace.leads_since_ns);
-            let expiring = async move {
-                if let Err(error) = parts.expire_sessions(leads_since_ns).await {
-                    tracing::warn!(%error, "cannot end expired sessions; trying again");
-                }
-            };
-            context.spawn(expiring.into_actor(namespace));
-        });
     }
 }
 
@@ -431,29 +388,6 @@ impl Parts {
             layout.source = Some(UfsSource { mount, key, version });
         }
         Ok(())
-    }
-
-    async fn expire_sessions(&self, leads_since_ns: i64) -> Result<()> {
-        let expire_ns = SESSION_EXPIRE_MS as i64 * 1_000_000;
-        let before_ns = self.clock.wall_ns() - expire_ns;
-        // Clients could not renew while there was no leader: they get a whole period first.
-        if before_ns < leads_since_ns || !self.consensus.is_leader() || !self.has_session_before(before_ns)? {
-            return Ok(());
-        }
-        self.consensus
-            .propose(own_command(Op::ExpireSessions { before_ns }, &*self.clock))
-            .await
-            .map(|_| ())
-    }
-
-    fn has_session_before(&self, before_ns: i64) -> Result<bool> {
-        let txn = self.store.read()?;
-        for entry in self.store.dbs.sessions.iter(&txn).map_err(broken)? {
-            if (u64_at(entry.map_err(broken)?.1, 0) as i64) < before_ns {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

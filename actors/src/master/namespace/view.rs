@@ -12,7 +12,7 @@ use heed::RoTxn;
 
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
-use super::store::{Counter, Dbs, Store, broken, named_key};
+use super::store::{Counter, Dbs, Store, broken, named_key, u64_at};
 use crate::master::contract::NamespaceView;
 
 impl Store {
@@ -220,6 +220,20 @@ impl NamespaceView for Store {
 
     fn jobs(&self) -> Result<Vec<JobRecord>> {
         self.dbs.job_records(&*self.read()?)
+    }
+
+    fn session_count(&self) -> Result<u64> {
+        self.dbs.sessions.len(&*self.read()?).map_err(broken)
+    }
+
+    fn has_session_before(&self, before_ns: i64) -> Result<bool> {
+        let txn = self.read()?;
+        for entry in self.dbs.sessions.iter(&txn).map_err(broken)? {
+            if (u64_at(entry.map_err(broken)?.1, 0) as i64) < before_ns {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn inode_count(&self) -> Result<u64> {

@@ -14,10 +14,10 @@ use curvine_protocol::worker::{BlocksLoaded, Done, LoadBlocks, LoadTask};
 use curvine_protocol::*;
 use futures::future::BoxFuture;
 
-use super::WorkerConnector;
 use crate::kit::{Answer, Ask, Endpoint, Ports, WorkerRef, call};
 use crate::master::namespace::actor::FileDefaults;
 use crate::master::replica::{LogLimits, Members, Proxies};
+use crate::master::workers::WorkerConnector;
 use crate::master::{MasterConfig, MasterHandle};
 
 /// What happens to the loads of one object.

@@ -7,21 +7,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use curvine_protocol::error::Retry;
 use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
-use curvine_protocol::master::*;
-use curvine_protocol::op::{Op, OpReply};
+use curvine_protocol::op::Op;
 use curvine_protocol::worker::{LoadBlocks, LoadTask};
-use curvine_protocol::{
-    Attr, CallContext, CurvinePath, Error, ErrorKind, InodeId, JobId, Node, Result, WorkerId,
-};
+use curvine_protocol::{Attr, CallContext, CurvinePath, Error, ErrorKind, JobId, Node, Result, WorkerId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::ufs_view::Mirror;
-use super::{Parts, ServiceCall};
+use super::Duty;
 use crate::kit::call;
-use crate::master::contract::{NamespaceView, Placement};
+use crate::master::blocks::BlockMap;
+use crate::master::contract::{NamespaceView, Placement, ProposeOp};
+use crate::master::mirror::Mirror;
+use crate::master::walk::Walk;
+use crate::master::workers::Workers;
 
 const CHECKPOINT: Duration = Duration::from_secs(2);
 /// Files that one job loads at the same time.
@@ -30,13 +31,29 @@ const ATTEMPTS: u32 = 4;
 const BACKOFF: Duration = Duration::from_millis(300);
 /// For a call that moves up to a gigabyte.
 const LOAD_DEADLINE_MS: u32 = 1_800_000;
-/// Jobs kept in listings.
-const JOBS_LISTED: usize = 100;
 
-/// The running jobs.
-#[derive(Default)]
-pub struct Loader {
+/// The running jobs. Cheap to clone.
+#[derive(Clone)]
+pub struct Loads {
+    parts: Arc<Parts>,
+}
+
+/// What loading needs, and the jobs that run.
+struct Parts {
+    view: Arc<dyn NamespaceView>,
+    propose: Arc<dyn ProposeOp>,
+    blocks: Arc<BlockMap>,
+    mirror: Arc<Mirror>,
+    workers: Workers,
     running: Mutex<HashMap<JobId, Arc<Running>>>,
+}
+
+impl Parts {
+    fn running(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Running>>> {
+        self.running
+            .lock()
+            .expect("nobody panics while it holds the jobs")
+    }
 }
 
 struct Running {
@@ -60,31 +77,77 @@ impl Running {
     }
 }
 
-impl Loader {
+#[async_trait]
+impl Duty for Loads {
+    fn name(&self) -> &'static str {
+        "loads"
+    }
+
     /// Takes up the jobs that have not ended.
-    pub fn start(&self, parts: &Arc<Parts>) -> Result<()> {
-        for job in parts.view.jobs()? {
+    fn begin(&self, _term: u64) -> Result<()> {
+        for job in self.parts.view.jobs()? {
             if !job.state.is_ended() {
-                self.run(parts.clone(), job);
+                self.run(job);
             }
         }
         Ok(())
     }
 
+    /// Jobs are tasks of their own.
+    async fn due(&self) {
+        std::future::pending().await
+    }
+
+    async fn tick(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Ends what runs here, without a word about it in the jobs' records: whoever leads next takes them up.
-    pub fn stop(&self) {
-        for (_, running) in self.running().drain() {
+    fn end(&self) {
+        for (_, running) in self.parts.running().drain() {
             running.given_up.cancel();
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Running>>> {
-        self.running
-            .lock()
-            .expect("nobody panics while it holds the jobs")
+    fn status(&self) -> String {
+        let running = self.parts.running();
+        let (mut done, mut total) = (0, 0);
+        for job in running.values() {
+            let counts = job.counts();
+            done +=
+                counts.progress.files_loaded + counts.progress.files_already + counts.progress.files_failed;
+            total += counts.progress.files_total;
+        }
+        match running.len() {
+            0 => "none running".to_owned(),
+            jobs => format!("{jobs} running, {done} of {total} files"),
+        }
+    }
+}
+
+impl Loads {
+    pub fn new(
+        view: Arc<dyn NamespaceView>,
+        propose: Arc<dyn ProposeOp>,
+        blocks: Arc<BlockMap>,
+        mirror: Arc<Mirror>,
+        workers: Workers,
+    ) -> Self {
+        let parts = Parts {
+            view,
+            propose,
+            blocks,
+            mirror,
+            workers,
+            running: Mutex::default(),
+        };
+        Loads {
+            parts: Arc::new(parts),
+        }
     }
 
-    fn run(&self, parts: Arc<Parts>, job: JobRecord) {
+    /// Begins a job that is recorded.
+    pub fn run(&self, job: JobRecord) {
         let progress = JobProgress {
             bytes_moved: job.progress.bytes_moved,
             ..JobProgress::default()
@@ -99,22 +162,29 @@ impl Loader {
             cancel: CancellationToken::new(),
             given_up: CancellationToken::new(),
         });
-        self.running().insert(job.id, running.clone());
+        self.parts.running().insert(job.id, running.clone());
+        let parts = self.parts.clone();
         tokio::spawn(async move {
             let id = job.id;
             if let Err(error) = load(&parts, &running, job).await {
                 tracing::error!(job = %id, %error, "a load job stopped without an end; the next leader takes it up");
             }
-            let mut all = parts.loader.running();
+            let mut all = parts.running();
             if all.get(&id).is_some_and(|now| Arc::ptr_eq(now, &running)) {
                 all.remove(&id);
             }
         });
     }
 
+    /// Asks a job that runs here to end. False if it does not.
+    pub fn cancel(&self, id: JobId) -> bool {
+        let running = self.parts.running().get(&id).cloned();
+        running.inspect(|running| running.cancel.cancel()).is_some()
+    }
+
     /// The record with what the running job has counted since.
-    fn live(&self, mut job: JobRecord) -> JobRecord {
-        if let Some(running) = self.running().get(&job.id) {
+    pub fn live(&self, mut job: JobRecord) -> JobRecord {
+        if let Some(running) = self.parts.running().get(&job.id) {
             let counts = running.counts();
             job.progress = counts.progress.clone();
             job.failures.extend(counts.failures.iter().cloned());
@@ -154,7 +224,7 @@ async fn wait_for_workers(parts: &Parts) {
         let now = parts.blocks.now();
         let ready = {
             let cluster = parts.blocks.cluster();
-            !cluster.addresses(now).is_empty() && cluster.all_reported(now)
+            !cluster.roster.addresses(now).is_empty() && cluster.roster.all_reported(now)
         };
         if ready {
             return;
@@ -211,56 +281,37 @@ async fn plan(
     files: mpsc::Sender<(Attr, CurvinePath)>,
 ) {
     for path in paths {
-        let planned = async {
-            parts.mirror.fresh_path(&path).await?;
-            let top = parts.view.lookup(&Node::Path(path.clone()), true)?.attr;
-            plan_below(&parts, &running, top, path.clone(), &files).await
-        };
-        if let Err(error) = planned.await {
+        if let Err(error) = plan_below(&parts, &running, &path, &files).await {
             fail(&running, &path, error);
         }
     }
     running.counts().planning = false;
 }
 
+/// Sends on what is found at or below a path, until nobody takes it any more.
 async fn plan_below(
     parts: &Parts,
     running: &Running,
-    top: Attr,
-    path: CurvinePath,
+    path: &CurvinePath,
     files: &mpsc::Sender<(Attr, CurvinePath)>,
 ) -> Result<()> {
-    const PAGE: usize = 1_000;
-    let mut todo = vec![(top, path)];
-    while let Some((attr, path)) = todo.pop() {
-        if attr.is_file() {
-            {
-                let mut counts = running.counts();
-                counts.progress.files_total += 1;
-                counts.progress.bytes_total += attr.size_bytes;
+    parts.mirror.fresh_path(path).await?;
+    let top = parts.view.lookup(&Node::Path(path.clone()), true)?.attr;
+    let mut walk = Walk::new(parts.view.clone(), Some(parts.mirror.clone()), path.clone(), top);
+    while let Some((path, found)) = walk.next().await {
+        match found {
+            Ok(attr) if attr.is_file() => {
+                {
+                    let mut counts = running.counts();
+                    counts.progress.files_total += 1;
+                    counts.progress.bytes_total += attr.size_bytes;
+                }
+                if files.send((attr, path)).await.is_err() {
+                    return Ok(());
+                }
             }
-            if files.send((attr, path)).await.is_err() {
-                return Ok(());
-            }
-            continue;
-        }
-        if !attr.is_dir() {
-            continue;
-        }
-        if let Err(error) = parts.mirror.fresh_dir(attr.inode).await {
-            fail(running, &path, error);
-            continue;
-        }
-        let mut after: Option<String> = None;
-        loop {
-            let (entries, more) = parts.view.list(attr.inode, after.as_deref(), PAGE)?;
-            after = entries.last().map(|entry| entry.name.clone());
-            for entry in entries {
-                todo.push((entry.attr, path.join(&entry.name)?));
-            }
-            if !more {
-                break;
-            }
+            Ok(_) => {}
+            Err(error) => fail(running, &path, error),
         }
     }
     Ok(())
@@ -350,7 +401,7 @@ async fn load_once(parts: &Parts, running: &Running, attr: &Attr) -> Result<u64>
     }
     let mut moved = 0;
     for (worker, tasks) in tasks {
-        let port = parts.worker(worker).ok_or_else(|| {
+        let port = parts.workers.port(worker).ok_or_else(|| {
             Error::new(
                 ErrorKind::BlockUnavailable,
                 format!("worker {worker} is gone; trying another"),
@@ -367,7 +418,7 @@ async fn load_once(parts: &Parts, running: &Running, attr: &Attr) -> Result<u64>
             match outcome {
                 Ok(bytes) => {
                     // The worker's own report follows; the next reader need not wait for it.
-                    parts.blocks.cluster().stored(worker, block);
+                    parts.blocks.cluster().holders.stored(worker, block);
                     moved += bytes;
                     running.counts().progress.bytes_moved += bytes;
                 }
@@ -382,118 +433,4 @@ async fn load_once(parts: &Parts, running: &Running, attr: &Attr) -> Result<u64>
         }
     }
     Ok(moved)
-}
-
-/// Calls `visit` with every file at or below `top`. With a mirror, directories of mounts are made fresh first.
-pub async fn files_below(
-    view: &Arc<dyn NamespaceView>,
-    mirror: Option<&Mirror>,
-    top: Attr,
-    mut visit: impl FnMut(&Attr, InodeId) -> Result<()>,
-) -> Result<()> {
-    const PAGE: usize = 1_000;
-    if top.is_file() {
-        return visit(&top, top.inode);
-    }
-    let mut directories = vec![top.inode];
-    while let Some(directory) = directories.pop() {
-        if let Some(mirror) = mirror {
-            mirror.fresh_dir(directory).await?;
-        }
-        let mut after: Option<String> = None;
-        loop {
-            let (entries, more) = view.list(directory, after.as_deref(), PAGE)?;
-            after = entries.last().map(|entry| entry.name.clone());
-            for entry in entries {
-                if entry.attr.is_dir() {
-                    directories.push(entry.attr.inode);
-                } else if entry.attr.is_file() {
-                    visit(&entry.attr, directory)?;
-                }
-            }
-            // A big tree must not hold up the other calls.
-            tokio::task::yield_now().await;
-            if !more {
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-impl ServiceCall for SubmitLoad {
-    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<JobRecord> {
-        parts.consensus.read_barrier().await?;
-        if call.paths.is_empty() {
-            return Err(Error::invalid("nothing to load: name at least one path"));
-        }
-        for path in &call.paths {
-            parts.mirror.fresh_path(path).await?;
-            parts.view.lookup(&Node::Path(path.clone()), true)?;
-        }
-        match parts.propose.propose_op(Op::AddJob { paths: call.paths }).await? {
-            OpReply::Job(job) => {
-                parts.loader.run(parts.clone(), job.clone());
-                Ok(job)
-            }
-            other => Err(Error::internal(format!("the reply to AddJob is {other:?}"))),
-        }
-    }
-}
-
-fn known_job(parts: &Parts, id: JobId) -> Result<JobRecord> {
-    let job = parts.view.job(id)?;
-    job.ok_or_else(|| {
-        Error::new(
-            ErrorKind::NotFound,
-            format!("no job {id}; `cv load --list` lists the jobs"),
-        )
-    })
-}
-
-impl ServiceCall for GetJob {
-    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<JobRecord> {
-        parts.consensus.read_barrier().await?;
-        Ok(parts.loader.live(known_job(&parts, call.id)?))
-    }
-}
-
-impl ServiceCall for ListJobs {
-    async fn answer(parts: Arc<Parts>, _call: Self, _context: CallContext) -> Result<Jobs> {
-        parts.consensus.read_barrier().await?;
-        let jobs = parts.view.jobs()?.into_iter().rev().take(JOBS_LISTED);
-        let brief = jobs.map(|job| JobRecord {
-            failures: Vec::new(),
-            ..parts.loader.live(job)
-        });
-        Ok(Jobs {
-            jobs: brief.collect(),
-        })
-    }
-}
-
-impl ServiceCall for CancelJob {
-    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<JobRecord> {
-        parts.consensus.read_barrier().await?;
-        let job = known_job(&parts, call.id)?;
-        let running = parts.loader.running().get(&job.id).cloned();
-        match running {
-            Some(running) => running.cancel.cancel(),
-            None if job.state.is_ended() => {
-                return Err(Error::invalid(format!(
-                    "job {} has ended already ({:?})",
-                    job.id, job.state
-                )));
-            }
-            None => {}
-        }
-        for _ in 0..100 {
-            let now = known_job(&parts, call.id)?;
-            if now.state.is_ended() {
-                return Ok(now);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        known_job(&parts, call.id)
-    }
 }

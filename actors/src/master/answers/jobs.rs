@@ -1,0 +1,98 @@
+//! Load jobs: submitting, looking, cancelling.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curvine_protocol::job::JobRecord;
+use curvine_protocol::master::*;
+use curvine_protocol::op::{Op, OpReply};
+use curvine_protocol::{CallContext, Error, ErrorKind, JobId, Node, Result};
+
+use super::Answers;
+use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
+use crate::master::duties::loads::Loads;
+use crate::master::mirror::Mirror;
+
+/// Jobs kept in listings.
+const JOBS_LISTED: usize = 100;
+
+pub struct JobAnswers {
+    pub view: Arc<dyn NamespaceView>,
+    pub propose: Arc<dyn ProposeOp>,
+    pub consensus: Arc<dyn Consensus>,
+    pub mirror: Arc<Mirror>,
+    pub loads: Loads,
+}
+
+impl Answers<SubmitLoad> for JobAnswers {
+    async fn answer(self: Arc<Self>, call: SubmitLoad, _context: CallContext) -> Result<JobRecord> {
+        self.consensus.read_barrier().await?;
+        if call.paths.is_empty() {
+            return Err(Error::invalid("nothing to load: name at least one path"));
+        }
+        for path in &call.paths {
+            self.mirror.fresh_path(path).await?;
+            self.view.lookup(&Node::Path(path.clone()), true)?;
+        }
+        match self.propose.propose_op(Op::AddJob { paths: call.paths }).await? {
+            OpReply::Job(job) => {
+                self.loads.run(job.clone());
+                Ok(job)
+            }
+            other => Err(Error::internal(format!("the reply to AddJob is {other:?}"))),
+        }
+    }
+}
+
+impl JobAnswers {
+    fn known(&self, id: JobId) -> Result<JobRecord> {
+        self.view.job(id)?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("no job {id}; `cv load --list` lists the jobs"),
+            )
+        })
+    }
+}
+
+impl Answers<GetJob> for JobAnswers {
+    async fn answer(self: Arc<Self>, call: GetJob, _context: CallContext) -> Result<JobRecord> {
+        self.consensus.read_barrier().await?;
+        Ok(self.loads.live(self.known(call.id)?))
+    }
+}
+
+impl Answers<ListJobs> for JobAnswers {
+    async fn answer(self: Arc<Self>, _call: ListJobs, _context: CallContext) -> Result<Jobs> {
+        self.consensus.read_barrier().await?;
+        let jobs = self.view.jobs()?.into_iter().rev().take(JOBS_LISTED);
+        let brief = jobs.map(|job| JobRecord {
+            failures: Vec::new(),
+            ..self.loads.live(job)
+        });
+        Ok(Jobs {
+            jobs: brief.collect(),
+        })
+    }
+}
+
+impl Answers<CancelJob> for JobAnswers {
+    async fn answer(self: Arc<Self>, call: CancelJob, _context: CallContext) -> Result<JobRecord> {
+        self.consensus.read_barrier().await?;
+        let job = self.known(call.id)?;
+        if !self.loads.cancel(job.id) && job.state.is_ended() {
+            return Err(Error::invalid(format!(
+                "job {} has ended already ({:?})",
+                job.id, job.state
+            )));
+        }
+        for _ in 0..100 {
+            let now = self.known(call.id)?;
+            if now.state.is_ended() {
+                return Ok(now);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.known(call.id)
+    }
+}

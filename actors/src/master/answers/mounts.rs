@@ -1,0 +1,241 @@
+//! Mounting, unmounting, freeing the cache, persisting files of writable mounts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curvine_protocol::master::*;
+use curvine_protocol::mount::MountInfo;
+use curvine_protocol::op::{Op, OpReply};
+use curvine_protocol::worker::{DeleteBlocks, Done, ExportFile};
+use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Node, Result, WorkerId};
+use tokio::time::timeout;
+
+use super::Answers;
+use crate::kit::call;
+use crate::master::blocks::BlockMap;
+use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
+use crate::master::walk::Walk;
+use crate::master::workers::Workers;
+use crate::ufs::Ufs;
+
+const CHECK_DEADLINE: Duration = Duration::from_secs(20);
+/// For a transfer of a whole file.
+const EXPORT_DEADLINE_MS: u32 = 3_600_000;
+
+pub struct MountAnswers {
+    pub view: Arc<dyn NamespaceView>,
+    pub propose: Arc<dyn ProposeOp>,
+    pub consensus: Arc<dyn Consensus>,
+    pub blocks: Arc<BlockMap>,
+    pub workers: Workers,
+}
+
+impl Answers<MountUfs> for MountAnswers {
+    async fn answer(self: Arc<Self>, call: MountUfs, _context: CallContext) -> Result<MountInfo> {
+        self.consensus.read_barrier().await?;
+        self.check_place(&call)?;
+        let ufs = Ufs::open_parts(&call.uri, &call.options)?;
+        timeout(CHECK_DEADLINE, ufs.check(call.settings.writable))
+            .await
+            .map_err(|_| {
+                Error::new(
+                    ErrorKind::Ufs,
+                    format!(
+                        "{}: no answer within {} s; check the endpoint",
+                        call.uri,
+                        CHECK_DEADLINE.as_secs()
+                    ),
+                )
+            })??;
+        let MountUfs {
+            path,
+            uri,
+            options,
+            settings,
+        } = call;
+        match self
+            .propose
+            .propose_op(Op::AddMount {
+                path,
+                uri,
+                options,
+                settings,
+            })
+            .await?
+        {
+            OpReply::Mount(record) => Ok(record.public()),
+            other => Err(Error::internal(format!("the reply to AddMount is {other:?}"))),
+        }
+    }
+}
+
+impl MountAnswers {
+    /// What can be refused before the under file system is asked. Applying checks it again.
+    fn check_place(&self, call: &MountUfs) -> Result<()> {
+        let path = &call.path;
+        if path.is_root() {
+            return Err(Error::invalid(
+                "/: mount on a directory below the root, such as /data",
+            ));
+        }
+        for mount in self.view.mounts()? {
+            if mount.path == *path {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "{path}: {} is mounted there already; `cv umount {path}` first",
+                        mount.uri
+                    ),
+                ));
+            }
+            if mount.path.contains(path) || path.contains(&mount.path) {
+                return Err(Error::invalid(format!(
+                    "{path}: mounts do not nest, and {} is mounted on {}",
+                    mount.uri, mount.path
+                )));
+            }
+        }
+        match self.view.lookup(&Node::Path(path.clone()), false) {
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(entry) if !entry.attr.is_dir() => Err(Error::new(
+                ErrorKind::NotADirectory,
+                format!("{path}: is not a directory"),
+            )),
+            Ok(entry) => match self.view.list(entry.attr.inode, None, 1)?.0.is_empty() {
+                true => Ok(()),
+                false => Err(Error::new(
+                    ErrorKind::DirectoryNotEmpty,
+                    format!("{path}: the directory is not empty; mount on an empty or a new one"),
+                )),
+            },
+        }
+    }
+
+    /// Adds who is to delete what.
+    fn release(&self, blocks: impl Iterator<Item = BlockId>, orders: &mut BTreeMap<WorkerId, Vec<BlockId>>) {
+        let mut cluster = self.blocks.cluster();
+        for block in blocks {
+            for worker in cluster.holders.release(block) {
+                orders.entry(worker).or_default().push(block);
+            }
+        }
+    }
+
+    /// Tells workers to delete blocks and waits until they have.
+    async fn delete_now(&self, orders: BTreeMap<WorkerId, Vec<BlockId>>) {
+        for (worker, blocks) in orders {
+            let Some(port) = self.workers.port(worker) else {
+                continue;
+            };
+            if let Err(error) = call(&*port, DeleteBlocks { blocks }, CallContext::default()).await {
+                tracing::warn!(%worker, %error, "a worker did not delete freed blocks; its next report brings them up");
+            }
+        }
+    }
+}
+
+impl Answers<UnmountUfs> for MountAnswers {
+    async fn answer(self: Arc<Self>, call: UnmountUfs, _context: CallContext) -> Result<Done> {
+        self.propose
+            .propose_op(Op::RemoveMount { path: call.path })
+            .await?;
+        Ok(Done {})
+    }
+}
+
+impl Answers<ListMounts> for MountAnswers {
+    async fn answer(self: Arc<Self>, _call: ListMounts, _context: CallContext) -> Result<Mounts> {
+        self.consensus.read_barrier().await?;
+        Ok(Mounts {
+            mounts: self.view.mounts()?.iter().map(|mount| mount.public()).collect(),
+        })
+    }
+}
+
+impl Answers<FreeCache> for MountAnswers {
+    async fn answer(self: Arc<Self>, call: FreeCache, _context: CallContext) -> Result<Freed> {
+        self.consensus.read_barrier().await?;
+        let mut freed = Freed::default();
+        let top = self.view.lookup(&Node::Path(call.path.clone()), true)?.attr;
+        let mut orders = BTreeMap::new();
+        let mut walk = Walk::new(self.view.clone(), None, call.path, top);
+        while let Some((_, found)) = walk.next().await {
+            let attr = found?;
+            if !attr.is_file() {
+                continue;
+            }
+            let layout = self.view.layout(attr.inode)?;
+            if layout.source.is_none() {
+                freed.kept += 1;
+                continue;
+            }
+            let blocks: Vec<_> = layout.blocks.iter().map(|located| located.block).collect();
+            let bytes = self.blocks.cached_bytes(&blocks);
+            if bytes > 0 {
+                freed.files += 1;
+                freed.bytes += bytes;
+                self.release(blocks.iter().map(|block| block.id), &mut orders);
+            }
+        }
+        self.delete_now(orders).await;
+        Ok(freed)
+    }
+}
+
+impl Answers<PersistFile> for MountAnswers {
+    async fn answer(self: Arc<Self>, persist: PersistFile, context: CallContext) -> Result<Entry> {
+        self.consensus.read_barrier().await?;
+        let inode = persist.inode;
+        let node = Node::Inode(inode);
+        let Some((mount, key)) = self.view.mounted(inode)? else {
+            return self.view.lookup(&node, false);
+        };
+        if !self.view.needs_export(inode)? {
+            return self.view.lookup(&node, false);
+        }
+        let mut layout = self.view.layout(inode)?;
+        self.blocks.locate(&mut layout);
+        let holder = layout
+            .blocks
+            .iter()
+            .find_map(|located| located.workers.first().copied());
+        let worker = holder.or_else(|| {
+            let now = self.blocks.now();
+            self.blocks
+                .cluster()
+                .roster
+                .addresses(now)
+                .first()
+                .map(|worker| worker.id)
+        });
+        let port = worker
+            .and_then(|worker| self.workers.port(worker))
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::BlockUnavailable,
+                    format!("`{key}`: no live worker can write it to its under file system"),
+                )
+            })?;
+        let export = ExportFile {
+            inode,
+            mount,
+            key,
+            size_bytes: layout.attr.size_bytes,
+            layout,
+        };
+        let long = CallContext {
+            deadline_ms: EXPORT_DEADLINE_MS,
+            ..context
+        };
+        let exported = call(&*port, export, long).await?;
+        self.propose
+            .propose_op(Op::SetUfsVersion {
+                inode,
+                version: exported.version,
+            })
+            .await?;
+        self.view.lookup(&node, false)
+    }
+}

@@ -1,0 +1,160 @@
+//! Calls of workers: registration, heartbeats, block reports, what they ask about files and mounts.
+
+use std::sync::Arc;
+
+use curvine_protocol::master::*;
+use curvine_protocol::op::{Op, OpReply};
+use curvine_protocol::worker::Done;
+use curvine_protocol::{CallContext, Error, ErrorKind, FileLayout, Result, WorkerId};
+
+use super::Answers;
+use crate::kit::Random;
+use crate::master::blocks::BlockMap;
+use crate::master::blocks::roster::WorkerEntry;
+use crate::master::blocks::wanted::is_wanted;
+use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
+use crate::master::mirror::Mirror;
+
+pub struct WorkerAnswers {
+    pub view: Arc<dyn NamespaceView>,
+    pub propose: Arc<dyn ProposeOp>,
+    pub consensus: Arc<dyn Consensus>,
+    pub blocks: Arc<BlockMap>,
+    pub mirror: Arc<Mirror>,
+    pub random: Arc<dyn Random>,
+}
+
+impl WorkerAnswers {
+    fn known(&self, worker: WorkerId, token: u64) -> Result<()> {
+        match self.blocks.cluster().roster.knows(worker, token) {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::NotPermitted,
+                format!("worker {worker} is not registered with this master, or has registered again since"),
+            )),
+        }
+    }
+}
+
+impl Answers<RegisterWorker> for WorkerAnswers {
+    async fn answer(
+        self: Arc<Self>,
+        call: RegisterWorker,
+        _context: CallContext,
+    ) -> Result<WorkerRegistered> {
+        self.consensus.read_barrier().await?;
+        let cluster = self
+            .view
+            .cluster()?
+            .ok_or_else(|| Error::internal("the cluster has no id yet"))?;
+        if let Some(theirs) = call.cluster
+            && theirs != cluster
+        {
+            return Err(Error::new(
+                ErrorKind::WrongCluster,
+                format!(
+                    "the worker at {} belongs to cluster {theirs}, this is cluster {cluster}; give it another data directory",
+                    call.address
+                ),
+            ));
+        }
+        let worker = match call.worker {
+            Some(worker) => worker,
+            None => match self
+                .propose
+                .propose_op(Op::AddWorker {
+                    address: call.address.clone(),
+                })
+                .await?
+            {
+                OpReply::Worker(worker) => worker,
+                other => return Err(Error::internal(format!("the reply to AddWorker is {other:?}"))),
+            },
+        };
+        let token = self.random.next_u64() | 1;
+        let entry = WorkerEntry {
+            address: call.address,
+            token,
+            disks: call.disks,
+            version: call.version,
+            last_heartbeat: self.blocks.now(),
+            reported: false,
+            report_again: false,
+        };
+        self.blocks.cluster().roster.register(worker, entry);
+        Ok(WorkerRegistered {
+            worker,
+            cluster,
+            token,
+        })
+    }
+}
+
+impl Answers<WorkerHeartbeat> for WorkerAnswers {
+    async fn answer(
+        self: Arc<Self>,
+        call: WorkerHeartbeat,
+        _context: CallContext,
+    ) -> Result<HeartbeatOrders> {
+        self.consensus.read_barrier().await?;
+        let now = self.blocks.now();
+        let known = self
+            .blocks
+            .cluster()
+            .roster
+            .heartbeat(call.worker, call.token, call.disks, now);
+        Ok(HeartbeatOrders { register: !known })
+    }
+}
+
+impl Answers<ReportBlocks> for WorkerAnswers {
+    async fn answer(self: Arc<Self>, call: ReportBlocks, _context: CallContext) -> Result<ReportAnswer> {
+        self.consensus.read_barrier().await?;
+        self.known(call.worker, call.token)?;
+        if call.full_start {
+            self.blocks.cluster().holders.forget_worker(call.worker);
+        }
+        let view = self.view.clone();
+        let delete = self
+            .blocks
+            .report(call.worker, &call.stored, &call.removed, |replica| {
+                let owner = view.block_owner(replica.id)?;
+                Ok(is_wanted(replica, owner.as_ref().map(|(_, _, block)| block)))
+            })?;
+        if call.full_end {
+            self.blocks.cluster().roster.fully_reported(call.worker);
+        }
+        Ok(ReportAnswer { delete })
+    }
+}
+
+impl Answers<ResolveMount> for WorkerAnswers {
+    async fn answer(self: Arc<Self>, call: ResolveMount, _context: CallContext) -> Result<MountSecret> {
+        self.consensus.read_barrier().await?;
+        self.known(call.worker, call.token)?;
+        let record = self.view.mount(call.mount)?;
+        let record = record.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("mount {} no longer exists", call.mount),
+            )
+        })?;
+        Ok(MountSecret { record })
+    }
+}
+
+impl Answers<DescribeFile> for WorkerAnswers {
+    async fn answer(self: Arc<Self>, call: DescribeFile, _context: CallContext) -> Result<FileLayout> {
+        self.consensus.read_barrier().await?;
+        self.known(call.worker, call.token)?;
+        self.view.layout(call.inode)
+    }
+}
+
+impl Answers<ReportUfsChanged> for WorkerAnswers {
+    async fn answer(self: Arc<Self>, call: ReportUfsChanged, _context: CallContext) -> Result<Done> {
+        self.consensus.read_barrier().await?;
+        self.mirror.doubt(call.inode).await?;
+        Ok(Done {})
+    }
+}

@@ -1,0 +1,157 @@
+//! Which workers are registered, which of them live, and what room they have.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use curvine_protocol::WorkerId;
+use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::cluster::{DiskStatus, WorkerState, WorkerStatus};
+use curvine_protocol::master::FsStats;
+use tokio::time::Instant;
+
+/// After this long without a heartbeat a worker is lost.
+pub const LOST_AFTER: Duration = Duration::from_secs(10);
+
+/// A worker as the leader knows it.
+#[derive(Clone, Debug)]
+pub struct WorkerEntry {
+    pub address: String,
+    pub token: u64,
+    pub disks: Vec<DiskStatus>,
+    pub version: String,
+    pub last_heartbeat: Instant,
+    /// Its full report is in: what it did not name, it does not have.
+    pub reported: bool,
+    /// It is to register and report all it holds at its next heartbeat: it was not told everything.
+    pub report_again: bool,
+}
+
+impl WorkerEntry {
+    fn is_live(&self, now: Instant) -> bool {
+        now.duration_since(self.last_heartbeat) < LOST_AFTER
+    }
+
+    fn available_bytes(&self) -> u64 {
+        self.disks
+            .iter()
+            .filter(|disk| disk.failure.is_none())
+            .map(|disk| disk.available_bytes)
+            .sum()
+    }
+}
+
+/// The registered workers, by id.
+#[derive(Debug, Default)]
+pub struct Roster {
+    workers: BTreeMap<WorkerId, WorkerEntry>,
+}
+
+impl Roster {
+    pub fn register(&mut self, id: WorkerId, entry: WorkerEntry) {
+        self.workers.insert(id, entry);
+    }
+
+    /// Whether the worker is known by this token.
+    pub fn knows(&self, id: WorkerId, token: u64) -> bool {
+        self.workers.get(&id).is_some_and(|worker| worker.token == token)
+    }
+
+    /// False if the worker must register first.
+    pub fn heartbeat(&mut self, id: WorkerId, token: u64, disks: Vec<DiskStatus>, now: Instant) -> bool {
+        match self.workers.get_mut(&id) {
+            Some(worker) if worker.token == token => {
+                worker.disks = disks;
+                worker.last_heartbeat = now;
+                !worker.report_again
+            }
+            _ => false,
+        }
+    }
+
+    /// Has a worker register and report all that it holds.
+    pub fn report_again(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.report_again = true;
+        }
+    }
+
+    pub fn fully_reported(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.reported = true;
+        }
+    }
+
+    /// Every worker that lives has told all it holds.
+    pub fn all_reported(&self, now: Instant) -> bool {
+        self.workers
+            .values()
+            .filter(|worker| worker.is_live(now))
+            .all(|worker| worker.reported)
+    }
+
+    pub fn is_live(&self, id: WorkerId, now: Instant) -> bool {
+        self.workers.get(&id).is_some_and(|worker| worker.is_live(now))
+    }
+
+    pub fn live(&self, now: Instant) -> Vec<WorkerId> {
+        self.workers
+            .iter()
+            .filter(|(_, worker)| worker.is_live(now))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Live workers with room, the roomiest first; those with the same room by id.
+    pub fn with_room(&self, now: Instant) -> Vec<WorkerId> {
+        let mut found: Vec<(u64, WorkerId)> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.is_live(now) && worker.available_bytes() > 0)
+            .map(|(id, worker)| (worker.available_bytes(), *id))
+            .collect();
+        found.sort_by_key(|(room, id)| (std::cmp::Reverse(*room), *id));
+        found.into_iter().map(|(_, id)| id).collect()
+    }
+
+    pub fn stats(&self, now: Instant) -> FsStats {
+        let mut stats = FsStats::default();
+        for worker in self.workers.values().filter(|worker| worker.is_live(now)) {
+            worker.disks.iter().for_each(|disk| stats.add(disk));
+        }
+        stats
+    }
+
+    pub fn statuses(&self, now: Instant) -> Vec<WorkerStatus> {
+        let status = |(id, worker): (&WorkerId, &WorkerEntry)| WorkerStatus {
+            id: *id,
+            address: worker.address.clone(),
+            state: if worker.is_live(now) {
+                WorkerState::Live
+            } else {
+                WorkerState::Lost
+            },
+            disks: worker.disks.clone(),
+            last_heartbeat_ms_ago: now.duration_since(worker.last_heartbeat).as_millis() as u64,
+            version: worker.version.clone(),
+        };
+        self.workers.iter().map(status).collect()
+    }
+
+    /// Where to reach those of these workers that are registered.
+    pub fn addresses_of(&self, ids: impl IntoIterator<Item = WorkerId>) -> Vec<WorkerAddress> {
+        let known = |id| {
+            let address = self.address(id)?;
+            Some(WorkerAddress { id, address })
+        };
+        ids.into_iter().filter_map(known).collect()
+    }
+
+    /// Where to reach the workers that live.
+    pub fn addresses(&self, now: Instant) -> Vec<WorkerAddress> {
+        self.addresses_of(self.live(now))
+    }
+
+    pub fn address(&self, id: WorkerId) -> Option<String> {
+        self.workers.get(&id).map(|worker| worker.address.clone())
+    }
+}
