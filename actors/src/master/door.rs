@@ -1,7 +1,7 @@
 //! The door: one `MasterPort` in front of the actors that answer its calls.
 
 use curvine_protocol::master::*;
-use curvine_protocol::{Call, Result};
+use curvine_protocol::{Call, Result, for_master_calls};
 use futures::future::BoxFuture;
 
 use super::namespace::actor::NamespacePort;
@@ -16,39 +16,28 @@ pub struct MasterDoor<S> {
     pub replica: ReplicaPort,
 }
 
-macro_rules! routes {
-    ($field:ident : $($call:ident),*) => {$(
-        impl<S: Endpoint<$call>> Endpoint<$call> for MasterDoor<S> {
-            fn ask(&self, ask: Ask<$call>) -> BoxFuture<'static, Result<Answer<$call>>> {
-                count::<$call>();
-                self.$field.ask(ask)
-            }
-        }
-    )*};
-    ($field:ident alone : $($call:ident),*) => {$(
-        impl<S: Send + Sync> Endpoint<$call> for MasterDoor<S> {
-            fn ask(&self, ask: Ask<$call>) -> BoxFuture<'static, Result<Answer<$call>>> {
-                count::<$call>();
-                self.$field.ask(ask)
-            }
-        }
-    )*};
-}
-
 fn count<C: Call>() {
     metrics::counter!("curvine_master_calls", "call" => C::NAME).increment(1);
 }
 
-routes!(namespace alone :
-    Echo, Lookup, ListDir, OpenFile, GetXattr, ListXattrs, GetPath, MakeDir, CreateFile, MakeNode, OpenForWrite,
-    AllocateBlocks, CommitFile, SetAttr, Rename, Unlink, RemoveDir, Delete, MakeSymlink, MakeLink, SetXattr,
-    RemoveXattr, ReleaseInode, RenewSession, EndSession
-);
-
-routes!(replica alone : AddMaster, RemoveMaster, TransferLeadership, TakeSnapshot, OpenBackup, ReadBackup, RaftMessage);
-
-routes!(services :
-    Summarize, StatFs, GetRoutes, GetClusterStatus, ListMounts, GetJob, ListJobs, MountUfs, UnmountUfs, SubmitLoad,
-    CancelJob, FreeCache, PersistFile, RegisterWorker, WorkerHeartbeat, ReportBlocks, ResolveMount, DescribeFile,
-    ReportUfsChanged
-);
+/// To each call's `by`: the field that answers.
+macro_rules! routes {
+    (; $($code:literal => $call:ident -> $reply:ident { by: $by:ident, $($rest:tt)* };)*) => {
+        $(routes!(@$by $call);)*
+    };
+    (@services $call:ident) => {
+        routes!(@through services $call, S: Endpoint<$call>);
+    };
+    (@$field:ident $call:ident) => {
+        routes!(@through $field $call, S: Send + Sync);
+    };
+    (@through $field:ident $call:ident, $($bound:tt)*) => {
+        impl<$($bound)*> Endpoint<$call> for MasterDoor<S> {
+            fn ask(&self, ask: Ask<$call>) -> BoxFuture<'static, Result<Answer<$call>>> {
+                count::<$call>();
+                self.$field.ask(ask)
+            }
+        }
+    };
+}
+for_master_calls!(routes);

@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use curvine_protocol::cluster::MasterStatus;
-use curvine_protocol::master::*;
 use curvine_protocol::worker::DeleteBlocks;
 use curvine_protocol::{BlockId, Call, CallContext, NodeId, Result, WorkerId};
 use futures::future::BoxFuture;
@@ -27,7 +26,7 @@ use self::loader::Loader;
 use self::ufs_view::Mirror;
 use super::blocks::BlockMap;
 use super::contract::{Consensus, NamespaceView, ProposeOp};
-use crate::kit::{Answer, Ask, Endpoint, Ports, WorkerRef, call};
+use crate::kit::{Answer, Ask, Ports, WorkerRef, call};
 
 /// Makes the port of a worker: the local one, or a proxy for its address.
 pub trait WorkerConnector: Send + Sync {
@@ -91,36 +90,6 @@ impl<C: ServiceCall> Handler<Ask<C>> for Services {
         Box::pin(async move { C::answer(parts, ask.call, ask.context).await.map(Answer::new) })
     }
 }
-
-macro_rules! services_port {
-    ($($call:ident),*) => {
-        /// Whoever answers for workers, mounts and jobs.
-        pub trait ServicesPort: Send + Sync $(+ Endpoint<$call>)* {}
-        impl<T> ServicesPort for T where T: Send + Sync $(+ Endpoint<$call>)* {}
-    };
-}
-
-services_port!(
-    Summarize,
-    StatFs,
-    GetRoutes,
-    GetClusterStatus,
-    ListMounts,
-    GetJob,
-    ListJobs,
-    MountUfs,
-    UnmountUfs,
-    SubmitLoad,
-    CancelJob,
-    FreeCache,
-    PersistFile,
-    RegisterWorker,
-    WorkerHeartbeat,
-    ReportBlocks,
-    ResolveMount,
-    DescribeFile,
-    ReportUfsChanged
-);
 
 /// Carries out deletions as they come. What a worker does not hear now, it is told when it reports the block.
 pub async fn delete_blocks(parts: Arc<Parts>, mut orders: UnboundedReceiver<(WorkerId, Vec<BlockId>)>) {
