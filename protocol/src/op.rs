@@ -38,7 +38,8 @@ pub trait Mutation: MasterCall {
     fn nodes(&self) -> Vec<&Node>;
 }
 
-/// Each mutation is the op of its name; the op's reply is the call's. See the rows of [`for_master_calls`](crate::for_master_calls).
+/// Each mutation is the op of its name; the op's reply is the call's. Its row in
+/// [`for_master_calls`](crate::for_master_calls) says which, and which nodes it names.
 macro_rules! ops {
     (; $($call:ident -> $variant:ident [$($node:ident),*];)*) => {
         #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -88,7 +88,9 @@ impl Service {
 }
 
 macro_rules! all_calls {
-    ($service:ident ; $($code:literal => $call:ident -> $reply:ident $says:tt;)*) => { $($service.call::<$call>();)* };
+    ($service:ident ; $($code:literal => $call:ident -> $reply:ident $says:tt;)*) => {
+        $($service.call::<$call>();)*
+    };
 }
 
 #[test]

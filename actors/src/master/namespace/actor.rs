@@ -210,6 +210,7 @@ impl NamespaceCall for GetPath {
     }
 }
 
+/// Every mutation is answered by its op.
 macro_rules! mutations {
     (; $($call:ident -> $variant:ident $nodes:tt;)*) => {$(
         impl NamespaceCall for $call {
@@ -329,11 +330,10 @@ impl Parts {
             if call.replicas == 0 {
                 call.replicas = self.defaults.replicas;
             }
-            if !(64 << 10..=4 << 30).contains(&call.block_bytes) || !call.block_bytes.is_multiple_of(64 << 10)
-            {
+            let block_bytes = call.block_bytes;
+            if !(64 << 10..=4 << 30).contains(&block_bytes) || !block_bytes.is_multiple_of(64 << 10) {
                 return Err(Error::invalid(format!(
-                    "block size {}: must be a multiple of 64 KiB from 64 KiB to 4 GiB",
-                    call.block_bytes
+                    "block size {block_bytes}: must be a multiple of 64 KiB from 64 KiB to 4 GiB"
                 )));
             }
         }
