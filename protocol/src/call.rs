@@ -4,9 +4,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::error::Result;
 use crate::ids::ClientId;
-use crate::op::{Op, OpReply};
 
 /// A request that one node can make of another. The same type is used locally and remotely.
 pub trait Call: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + Unpin + 'static {
@@ -22,12 +20,9 @@ pub trait Call: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + Unp
     }
 }
 
-/// A call that changes the namespace: it becomes an [`Op`] in the replicated log.
-pub trait Mutation: Call {
-    fn into_op(self) -> Op;
-    /// Takes the typed reply out; an error if the reply is of another op, which is a fault of ours.
-    fn reply_from(reply: OpReply) -> Result<Self::Reply>;
-}
+/// The reply that says no more than that it is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
 
 /// Who calls, and which of its calls this is. Travels in every frame's header.
 ///
@@ -51,9 +46,10 @@ pub struct CallContext {
     pub stale: bool,
 }
 
-/// Declares the calls of a service: `code => Request -> Reply`, and how long the reply's body may be if it has one.
+/// Makes [`Call`]s of the rows of a service: `code => Request -> Reply`, and how long the reply's body may be if it has
+/// one.
 macro_rules! calls {
-    ($($code:literal => $call:ident -> $reply:ty $(, body |$this:ident| $bytes:expr)?;)*) => {$(
+    (; $($code:literal => $call:ident -> $reply:ident { $(body: |$this:ident| $bytes:expr)? };)*) => {$(
         impl $crate::call::Call for $call {
             const CODE: u16 = $code;
             const NAME: &'static str = stringify!($call);

@@ -28,9 +28,10 @@ pub mod path;
 pub mod worker;
 
 pub use attr::{Attr, BlockRef, DirEntry, FileKind, FileLayout, LocatedBlock, UfsVersion};
-pub use call::{Call, CallContext, Mutation};
+pub use call::{Call, CallContext};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::*;
+pub use op::Mutation;
 pub use path::{CurvinePath, Node};
 
 /// Every call of both services, for macros that name calls without their service.

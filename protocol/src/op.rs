@@ -6,13 +6,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attr::{FileKind, FileLayout, UfsVersion};
-use crate::error::Error;
+use crate::call::Done;
+use crate::error::{Error, Result};
+use crate::for_mutations;
 use crate::ids::{ClientId, ClusterId, InodeId, JobId, MountId, WorkerId};
 use crate::job::{JobProgress, JobRecord, JobState};
 use crate::master::*;
 use crate::mount::{MountRecord, MountSettings};
-use crate::path::CurvinePath;
-use crate::worker::Done;
+use crate::path::{CurvinePath, Node};
 
 /// One command: what to do, for whom, when.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,69 +29,108 @@ pub struct Command {
     pub op: Op,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Op {
-    // Calls of clients
-    MakeDir(MakeDir),
-    CreateFile(CreateFile),
-    MakeNode(MakeNode),
-    OpenForWrite(OpenForWrite),
-    AllocateBlocks(AllocateBlocks),
-    CommitFile(CommitFile),
-    SetAttr(SetAttr),
-    Rename(Rename),
-    Unlink(Unlink),
-    RemoveDir(RemoveDir),
-    Delete(Delete),
-    MakeSymlink(MakeSymlink),
-    MakeLink(MakeLink),
-    SetXattr(SetXattr),
-    RemoveXattr(RemoveXattr),
-    ReleaseInode(ReleaseInode),
-    RenewSession(RenewSession),
-    EndSession(EndSession),
-    // Commands of the leader itself
-    /// Once, when the cluster is formatted. A second one changes nothing.
-    Format {
-        cluster: ClusterId,
-    },
-    /// Assigns an id to a new worker.
-    AddWorker {
-        address: String,
-    },
-    /// Records a checked mount; makes its directory where it is missing.
-    AddMount {
-        path: CurvinePath,
-        uri: String,
-        options: std::collections::BTreeMap<String, String>,
-        settings: MountSettings,
-    },
-    /// Removes the mount and every inode below it, not the objects.
-    RemoveMount {
-        path: CurvinePath,
-    },
-    /// Makes part of a directory of a mount agree with a listing of the under file system.
-    SyncDir(SyncDir),
-    /// The object of this file now has this version (after an export).
-    SetUfsVersion {
-        inode: InodeId,
-        version: UfsVersion,
-    },
-    AddJob {
-        paths: Vec<CurvinePath>,
-    },
-    /// State, counts and the failures found since the last update.
-    UpdateJob {
-        id: JobId,
-        state: JobState,
-        progress: JobProgress,
-        failures: Vec<crate::job::FileFailure>,
-    },
-    /// Ends the sessions of clients that were not heard of since this time.
-    ExpireSessions {
-        before_ns: i64,
-    },
+/// A call that changes the namespace: it becomes an [`Op`] in the replicated log.
+pub trait Mutation: MasterCall {
+    fn into_op(self) -> Op;
+    /// Takes the typed reply out; an error if the reply is of another op, which is a fault of ours.
+    fn reply_from(reply: OpReply) -> Result<Self::Reply>;
+    /// The nodes that it names, that which it makes or changes first.
+    fn nodes(&self) -> Vec<&Node>;
 }
+
+/// Each mutation is the op of its name; the op's reply is the call's. Its row in
+/// [`for_master_calls`](crate::for_master_calls) says which, and which nodes it names.
+macro_rules! ops {
+    (; $($call:ident -> $variant:ident [$($node:ident),*];)*) => {
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        pub enum Op {
+            // Calls of clients
+            $($call($call),)*
+            // Commands of the leader itself
+            /// Once, when the cluster is formatted. A second one changes nothing.
+            Format {
+                cluster: ClusterId,
+            },
+            /// Assigns an id to a new worker.
+            AddWorker {
+                address: String,
+            },
+            /// Records a checked mount; makes its directory where it is missing.
+            AddMount {
+                path: CurvinePath,
+                uri: String,
+                options: std::collections::BTreeMap<String, String>,
+                settings: MountSettings,
+            },
+            /// Removes the mount and every inode below it, not the objects.
+            RemoveMount {
+                path: CurvinePath,
+            },
+            /// Makes part of a directory of a mount agree with a listing of the under file system.
+            SyncDir(SyncDir),
+            /// The object of this file now has this version (after an export).
+            SetUfsVersion {
+                inode: InodeId,
+                version: UfsVersion,
+            },
+            AddJob {
+                paths: Vec<CurvinePath>,
+            },
+            /// State, counts and the failures found since the last update.
+            UpdateJob {
+                id: JobId,
+                state: JobState,
+                progress: JobProgress,
+                failures: Vec<crate::job::FileFailure>,
+            },
+            /// Ends the sessions of clients that were not heard of since this time.
+            ExpireSessions {
+                before_ns: i64,
+            },
+        }
+
+        impl Op {
+            /// The nodes that a client's op names, that which it makes or changes first.
+            pub fn nodes(&self) -> Vec<&Node> {
+                match self {
+                    $(Op::$call(call) => call.nodes(),)*
+                    // The leader has looked already.
+                    Op::Format { .. }
+                    | Op::AddWorker { .. }
+                    | Op::AddMount { .. }
+                    | Op::RemoveMount { .. }
+                    | Op::SyncDir(_)
+                    | Op::SetUfsVersion { .. }
+                    | Op::AddJob { .. }
+                    | Op::UpdateJob { .. }
+                    | Op::ExpireSessions { .. } => Vec::new(),
+                }
+            }
+        }
+
+        $(
+            impl Mutation for $call {
+                fn into_op(self) -> Op {
+                    Op::$call(self)
+                }
+
+                fn reply_from(reply: OpReply) -> Result<Self::Reply> {
+                    match reply {
+                        OpReply::$variant(reply) => Ok(reply),
+                        other => Err(Error::internal(format!(
+                            concat!("the reply to ", stringify!($call), " is {:?}"), other
+                        ))),
+                    }
+                }
+
+                fn nodes(&self) -> Vec<&Node> {
+                    vec![$(&self.$node),*]
+                }
+            }
+        )*
+    };
+}
+for_mutations!(ops);
 
 /// A range of a directory as the under file system has it. Names in the range that are not in `objects` are removed
 /// from the namespace, unless they are being written or were written and not exported yet.

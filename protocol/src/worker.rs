@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attr::UfsSource;
+pub use crate::call::Done;
 use crate::call::calls;
 use crate::cluster::DiskStatus;
 use crate::error::Error;
@@ -157,28 +158,22 @@ pub struct WorkerDisks {
     pub disks: Vec<DiskStatus>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {}
-
-calls! {
-    200 => WorkerEcho -> WorkerEchoed;
-    201 => ReadBlock -> BlockData, body |call| call.len_bytes.min(READ_BYTES_MAX) as usize;
-    202 => WriteBlock -> BlockWritten;
-    203 => SealBlock -> BlockSealed;
-    204 => PutBlock -> BlockSealed;
-    205 => DeleteBlocks -> Done;
-    206 => LoadBlocks -> BlocksLoaded;
-    207 => ExportFile -> FileExported;
-    208 => GetWorkerStatus -> WorkerDisks;
-}
-
-/// Calls `$callback!{ $($context)* ; Call, Call, ... }` with every call of the worker service.
+/// The calls of the worker service: calls `$callback! { $($context)* ; row; row; ... }`. A row says the code, the request,
+/// its reply, and the most bytes of the reply's body where it has one.
 #[macro_export]
 macro_rules! for_worker_calls {
-    ($callback:ident $(, $($context:tt)*)?) => {
-        $callback! { $($($context)*)? ;
-            WorkerEcho, ReadBlock, WriteBlock, SealBlock, PutBlock, DeleteBlocks, LoadBlocks, ExportFile,
-            GetWorkerStatus
+    ($($callback:ident)::+ $(, $($context:tt)*)?) => {
+        $($callback)::+! { $($($context)*)? ;
+            200 => WorkerEcho -> WorkerEchoed {};
+            201 => ReadBlock -> BlockData { body: |call| call.len_bytes.min(READ_BYTES_MAX) as usize };
+            202 => WriteBlock -> BlockWritten {};
+            203 => SealBlock -> BlockSealed {};
+            204 => PutBlock -> BlockSealed {};
+            205 => DeleteBlocks -> Done {};
+            206 => LoadBlocks -> BlocksLoaded {};
+            207 => ExportFile -> FileExported {};
+            208 => GetWorkerStatus -> WorkerDisks {};
         }
     };
 }
+for_worker_calls!(calls);

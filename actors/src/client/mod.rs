@@ -46,8 +46,8 @@ use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::*;
 use curvine_protocol::mount::{MountInfo, MountSettings};
 use curvine_protocol::{
-    Attr, Call, ClientId, CurvinePath, DirEntry, Error, ErrorKind, FileKind, FileLayout, InodeId, JobId,
-    Mutation, Node, NodeId, Result,
+    Attr, ClientId, CurvinePath, DirEntry, Error, ErrorKind, FileKind, FileLayout, InodeId, JobId, Mutation,
+    Node, NodeId, Result,
 };
 use futures::stream::{self, Stream, TryStreamExt};
 
@@ -155,7 +155,7 @@ impl Client {
     }
 
     /// Makes any call of the master service that changes nothing.
-    pub async fn call<C: Call>(&self, call: C) -> Result<C::Reply>
+    pub async fn call<C: MasterCall>(&self, call: C) -> Result<C::Reply>
     where
         dyn crate::kit::MasterPort: crate::kit::Endpoint<C>,
     {

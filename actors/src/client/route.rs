@@ -8,8 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{
-    Echo, EndSession, GetPath, GetRoutes, GetXattr, ListDir, ListXattrs, Lookup, RenewSession,
-    SESSION_RENEW_MS,
+    DeadlineClass, Echo, EndSession, GetRoutes, Lookup, MasterCall, RenewSession, SESSION_RENEW_MS,
 };
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, InodeId, Mutation, Result, WorkerId};
 use tokio::time::{Instant, sleep};
@@ -236,21 +235,20 @@ impl Router {
     }
 
     /// A call that changes nothing, or whose repetition changes nothing more.
-    pub async fn ask_master<C: Call>(&self, call: C) -> Result<C::Reply>
+    pub async fn ask_master<C: MasterCall>(&self, call: C) -> Result<C::Reply>
     where
         dyn MasterPort: Endpoint<C>,
     {
-        if self.session.options.stale_reads && may_be_stale(C::CODE) {
+        if self.session.options.stale_reads && C::STALE {
             let retry_for = self.session.options.retry_for;
             return self
                 .session
                 .attempt_anywhere(call, self.context(), retry_for)
                 .await;
         }
-        let deadline_ms = match C::CODE {
-            // Mounts, jobs, cache, persistence, walks, and the group of masters.
-            107 | 150..=155 | 180..=184 => LONG_DEADLINE_MS,
-            _ => CALL_DEADLINE_MS,
+        let deadline_ms = match C::DEADLINE {
+            DeadlineClass::Short => CALL_DEADLINE_MS,
+            DeadlineClass::Long => LONG_DEADLINE_MS,
         };
         self.ask_for(call, self.session.options.retry_for, deadline_ms)
             .await
@@ -487,19 +485,6 @@ impl Session {
             (None, _) => self.leader.store(at + 1, Ordering::Relaxed),
         }
     }
-}
-
-/// Look-ups, listings, extended attributes and paths: what a master that follows knows as well as its leader did. It does not
-/// know where blocks are.
-fn may_be_stale(code: u16) -> bool {
-    [
-        Lookup::CODE,
-        ListDir::CODE,
-        GetXattr::CODE,
-        ListXattrs::CODE,
-        GetPath::CODE,
-    ]
-    .contains(&code)
 }
 
 /// Whether a later try, or another master, may say something else. For a change: whether it is not known to have failed.

@@ -181,7 +181,7 @@ impl RemoteCall {
 type Dispatch = Arc<dyn Fn(RemoteCall) -> BoxFuture<'static, Result<Outgoing>> + Send + Sync>;
 
 macro_rules! dispatch {
-    ($(#[$doc:meta])* $name:ident $port:ty ; $($call:ident),*) => {
+    ($(#[$doc:meta])* $name:ident $port:ty ; $($code:literal => $call:ident -> $reply:ident $says:tt;)*) => {
         $(#[$doc])*
         async fn $name(port: $port, call: RemoteCall) -> Result<Outgoing> {
             use curvine_protocol::master_or_worker::*;

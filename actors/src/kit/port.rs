@@ -139,7 +139,7 @@ where
 }
 
 macro_rules! service {
-    ($(#[$doc:meta])* $port:ident ; $($call:ident),*) => {
+    ($(#[$doc:meta])* $port:ident ; $($code:literal => $call:ident -> $reply:ident $says:tt;)*) => {
         $(#[$doc])*
         pub trait $port: Send + Sync $(+ Endpoint<curvine_protocol::master_or_worker::$call>)* {}
         impl<T> $port for T where T: Send + Sync $(+ Endpoint<curvine_protocol::master_or_worker::$call>)* {}

@@ -77,7 +77,9 @@ refuse!(
 );
 
 macro_rules! all_answer {
-    (; $($call:ident),*) => { $(const _: fn() = || { fn is<C: Respond>() {} is::<$call>(); };)* };
+    (; $($code:literal => $call:ident -> $reply:ident $says:tt;)*) => {
+        $(const _: fn() = || { fn is<C: Respond>() {} is::<$call>(); };)*
+    };
 }
 for_worker_calls!(all_answer);
 

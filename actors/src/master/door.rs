@@ -1,7 +1,7 @@
-//! The door: one `MasterPort` in front of the actors that answer its calls.
+//! The door: one `MasterPort` in front of the parts of a master that answer its calls.
 
 use curvine_protocol::master::*;
-use curvine_protocol::{Call, Result};
+use curvine_protocol::{Call, Result, for_master_calls};
 use futures::future::BoxFuture;
 
 use super::answers::Family;
@@ -13,7 +13,7 @@ use super::namespace::actor::NamespacePort;
 use super::replica::ReplicaPort;
 use crate::kit::{Answer, Ask, Endpoint};
 
-/// Routes each call of the master service to its owner.
+/// Routes each call of the master service to the field that its row names.
 #[derive(Clone)]
 pub struct MasterDoor {
     pub namespace: NamespacePort,
@@ -24,28 +24,19 @@ pub struct MasterDoor {
     pub replica: ReplicaPort,
 }
 
-macro_rules! routes {
-    ($field:ident : $($call:ident),*) => {$(
-        impl Endpoint<$call> for MasterDoor {
-            fn ask(&self, ask: Ask<$call>) -> BoxFuture<'static, Result<Answer<$call>>> {
-                count::<$call>();
-                self.$field.ask(ask)
-            }
-        }
-    )*};
-}
-
 fn count<C: Call>() {
     metrics::counter!("curvine_master_calls", "call" => C::NAME).increment(1);
 }
 
-routes!(namespace :
-    Echo, Lookup, ListDir, OpenFile, GetXattr, ListXattrs, GetPath, MakeDir, CreateFile, MakeNode, OpenForWrite,
-    AllocateBlocks, CommitFile, SetAttr, Rename, Unlink, RemoveDir, Delete, MakeSymlink, MakeLink, SetXattr,
-    RemoveXattr, ReleaseInode, RenewSession, EndSession
-);
-routes!(replica : AddMaster, RemoveMaster, TransferLeadership, TakeSnapshot, OpenBackup, ReadBackup, RaftMessage);
-routes!(cluster : Summarize, StatFs, GetRoutes, GetClusterStatus);
-routes!(mounts : ListMounts, MountUfs, UnmountUfs, FreeCache, PersistFile);
-routes!(jobs : GetJob, ListJobs, SubmitLoad, CancelJob);
-routes!(workers : RegisterWorker, WorkerHeartbeat, ReportBlocks, ResolveMount, DescribeFile, ReportUfsChanged);
+/// To each call's `by`: the field that answers.
+macro_rules! routes {
+    (; $($code:literal => $call:ident -> $reply:ident { by: $by:ident, $($rest:tt)* };)*) => {$(
+        impl Endpoint<$call> for MasterDoor {
+            fn ask(&self, ask: Ask<$call>) -> BoxFuture<'static, Result<Answer<$call>>> {
+                count::<$call>();
+                self.$by.ask(ask)
+            }
+        }
+    )*};
+}
+for_master_calls!(routes);

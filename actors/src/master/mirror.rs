@@ -316,16 +316,12 @@ impl Mirror {
     }
 
     async fn change(&self, op: &Op) -> Result<()> {
-        let Some(node) = first_node(op) else { return Ok(()) };
-        let spots = (
-            self.spot_of(node)?,
-            second_node(op)
-                .map(|node| self.spot_of(node))
-                .transpose()?
-                .flatten(),
-        );
-        for spot in [&spots.0, &spots.1].into_iter().flatten() {
-            if !spot.mount.settings.writable {
+        let nodes = op.nodes();
+        let Some(&node) = nodes.first() else { return Ok(()) };
+        let mut spots = Vec::new();
+        for node in &nodes {
+            let spot = self.spot_of(node)?;
+            if let Some(spot) = spot.as_ref().filter(|spot| !spot.mount.settings.writable) {
                 return Err(Error::new(
                     ErrorKind::ReadOnly,
                     format!(
@@ -334,8 +330,12 @@ impl Mirror {
                     ),
                 ));
             }
+            spots.push(spot);
         }
-        let Some(spot) = spots.0 else { return Ok(()) };
+        let mut spots = spots.into_iter();
+        let (Some(spot), second) = (spots.next().flatten(), spots.next().flatten()) else {
+            return Ok(());
+        };
         let known = self.view.lookup(node, false).ok();
         match op {
             Op::MakeDir(call) if known.is_none() && self.can_hold(node, call.parents) => {
@@ -353,7 +353,7 @@ impl Mirror {
             Op::Delete(delete) if delete.recursive && known.is_some() && !spot.key.is_empty() => {
                 spot.ufs.delete_tree(&spot.key).await
             }
-            Op::Rename(rename) => match (known, spots.1) {
+            Op::Rename(rename) => match (known, second) {
                 (Some(entry), Some(to)) if to.mount.id == spot.mount.id => {
                     if rename.mode == RenameMode::Exchange {
                         return Err(unsupported(node, "entries cannot be exchanged"));
@@ -479,30 +479,4 @@ fn unsupported(node: &Node, why: &str) -> Error {
         ErrorKind::Unsupported,
         format!("{node}: {why} in a mounted under file system"),
     )
-}
-
-fn first_node(op: &Op) -> Option<&Node> {
-    match op {
-        Op::MakeDir(call) => Some(&call.node),
-        Op::CreateFile(call) => Some(&call.node),
-        Op::MakeNode(call) => Some(&call.node),
-        Op::OpenForWrite(call) => Some(&call.node),
-        Op::SetAttr(call) => Some(&call.node),
-        Op::Rename(call) => Some(&call.from),
-        Op::Unlink(call) => Some(&call.node),
-        Op::RemoveDir(call) => Some(&call.node),
-        Op::Delete(call) => Some(&call.node),
-        Op::MakeSymlink(call) => Some(&call.node),
-        Op::MakeLink(call) => Some(&call.node),
-        Op::SetXattr(call) => Some(&call.node),
-        Op::RemoveXattr(call) => Some(&call.node),
-        _ => None,
-    }
-}
-
-fn second_node(op: &Op) -> Option<&Node> {
-    match op {
-        Op::Rename(call) => Some(&call.to),
-        _ => None,
-    }
 }

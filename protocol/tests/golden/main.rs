@@ -14,7 +14,7 @@ use curvine_protocol::job::JobState;
 use curvine_protocol::master_or_worker::*;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{
-    Call, CallContext, Error, ErrorKind, FileKind, Node, for_master_calls, for_worker_calls,
+    Call, CallContext, Error, ErrorKind, FileKind, Node, for_master_calls, for_mutations, for_worker_calls,
 };
 use render::Golden;
 use samples::{Sample, backup_header, context};
@@ -88,7 +88,9 @@ impl Service {
 }
 
 macro_rules! all_calls {
-    ($service:ident ; $($call:ident),*) => { $($service.call::<$call>();)* };
+    ($service:ident ; $($code:literal => $call:ident -> $reply:ident $says:tt;)*) => {
+        $($service.call::<$call>();)*
+    };
 }
 
 #[test]
@@ -124,10 +126,17 @@ trait Variants {
     fn name(&self) -> &'static str;
 }
 
+macro_rules! variants_of_op {
+    (; $($call:ident -> $variant:ident $nodes:tt;)*) => {
+        variants! {
+            Op: $($call,)* Format, AddWorker, AddMount, RemoveMount, SyncDir, SetUfsVersion, AddJob, UpdateJob,
+                ExpireSessions;
+        }
+    };
+}
+for_mutations!(variants_of_op);
+
 variants! {
-    Op: MakeDir, CreateFile, MakeNode, OpenForWrite, AllocateBlocks, CommitFile, SetAttr, Rename, Unlink,
-        RemoveDir, Delete, MakeSymlink, MakeLink, SetXattr, RemoveXattr, ReleaseInode, RenewSession, EndSession, Format,
-        AddWorker, AddMount, RemoveMount, SyncDir, SetUfsVersion, AddJob, UpdateJob, ExpireSessions;
     OpReply: Done, Entry, Layout, Renamed, Deleted, Worker, Mount, Job, Synced, MountRemoved, Failed;
     Node: Inode, Child, Path;
     FileKind: File, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice;

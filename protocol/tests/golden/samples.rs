@@ -406,28 +406,9 @@ samples! {
 impl Sample for Op {
     fn samples() -> Vec<Self> {
         macro_rules! of_calls {
-            ($($call:ident),*) => { vec![$(Op::$call($call::samples().remove(0))),*] };
+            (; $($call:ident -> $variant:ident $nodes:tt;)*) => { vec![$(Op::$call($call::samples().remove(0))),*] };
         }
-        let mut ops = of_calls!(
-            MakeDir,
-            CreateFile,
-            MakeNode,
-            OpenForWrite,
-            AllocateBlocks,
-            CommitFile,
-            SetAttr,
-            Rename,
-            Unlink,
-            RemoveDir,
-            Delete,
-            MakeSymlink,
-            MakeLink,
-            SetXattr,
-            RemoveXattr,
-            ReleaseInode,
-            RenewSession,
-            EndSession
-        );
+        let mut ops = for_mutations!(of_calls);
         ops.extend([
             Op::Format { cluster: cluster() },
             Op::AddWorker {

@@ -454,3 +454,42 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
     assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::NotPermitted));
     world.master.stop().await;
 }
+
+#[actix::test]
+async fn a_link_is_refused_for_either_end_in_a_mount_and_the_refusal_names_that_end() {
+    let world = World::new().await;
+    let _read_only = world.mount(&[("a", 1)]).await;
+    let bucket = tempfile::tempdir().expect("a scratch directory");
+    std::fs::write(bucket.path().join("a"), "1").expect("room");
+    let mount = MountUfs {
+        path: path("/writable"),
+        uri: format!("file://{}", bucket.path().display()),
+        options: Default::default(),
+        settings: MountSettings {
+            writable: true,
+            ..MountSettings::default()
+        },
+    };
+    world.ask(mount).await.expect("mounted");
+    for (source, node, kind, named) in [
+        ("/data/a", "/data/b", ErrorKind::ReadOnly, "/data/b"),
+        ("/data/a", "/b", ErrorKind::ReadOnly, "/data/a"),
+        ("/data/a", "/writable/b", ErrorKind::ReadOnly, "/data/a"),
+        ("/writable/a", "/data/b", ErrorKind::ReadOnly, "/data/b"),
+        (
+            "/writable/a",
+            "/writable/b",
+            ErrorKind::Unsupported,
+            "/writable/b",
+        ),
+    ] {
+        let link = MakeLink {
+            source: path(source).into(),
+            node: path(node).into(),
+        };
+        let error = world.ask(link).await.expect_err("refused");
+        assert_eq!(error.kind, kind, "{source} to {node}: {error}");
+        let starts = error.message.starts_with(&format!("{named}: "));
+        assert!(starts, "{source} to {node}: {error}");
+    }
+}

@@ -16,7 +16,7 @@ use curvine_protocol::master::*;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
-    Call, CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result,
+    Call, CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result, for_mutations,
 };
 use futures::future::BoxFuture;
 use heed::RoTxn;
@@ -167,76 +167,19 @@ impl NamespaceCall for GetPath {
     }
 }
 
-/// Mutations whose reply is the op's, as it is.
-macro_rules! plain_mutations {
-    ($($call:ident),*) => {$(
+/// Every mutation is answered by its op.
+macro_rules! mutations {
+    (; $($call:ident -> $variant:ident $nodes:tt;)*) => {$(
         impl NamespaceCall for $call {
             async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Self::Reply> {
-                <$call>::reply_from(parts.change(call.into_op(), context).await?)
+                let op = parts.completed(call.into_op())?;
+                let reply = parts.change(op, context).await?;
+                <$call>::reply_from(parts.placed(reply)?)
             }
         }
     )*};
 }
-
-plain_mutations!(
-    MakeDir,
-    MakeNode,
-    CommitFile,
-    SetAttr,
-    Rename,
-    Unlink,
-    RemoveDir,
-    Delete,
-    MakeSymlink,
-    MakeLink,
-    SetXattr,
-    RemoveXattr,
-    ReleaseInode,
-    RenewSession,
-    EndSession
-);
-
-/// Mutations that answer with where to write.
-macro_rules! placed_mutations {
-    ($($call:ident),*) => {$(
-        impl NamespaceCall for $call {
-            async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<FileLayout> {
-                let mut layout = <$call>::reply_from(parts.change(call.into_op(), context).await?)?;
-                if !layout.blocks.is_empty() {
-                    parts.placement.place(&mut layout)?;
-                }
-                parts.name_object(&mut layout)?;
-                Ok(layout)
-            }
-        }
-    )*};
-}
-
-placed_mutations!(OpenForWrite, AllocateBlocks);
-
-impl NamespaceCall for CreateFile {
-    async fn answer(parts: Arc<Parts>, mut call: Self, context: CallContext) -> Result<FileLayout> {
-        // Defaults are fixed in the command: every master applies the same.
-        if call.block_bytes == 0 {
-            call.block_bytes = parts.defaults.block_bytes;
-        }
-        if call.replicas == 0 {
-            call.replicas = parts.defaults.replicas;
-        }
-        if !(64 << 10..=4 << 30).contains(&call.block_bytes) || !call.block_bytes.is_multiple_of(64 << 10) {
-            return Err(Error::invalid(format!(
-                "block size {}: must be a multiple of 64 KiB from 64 KiB to 4 GiB",
-                call.block_bytes
-            )));
-        }
-        let mut layout = CreateFile::reply_from(parts.change(call.into_op(), context).await?)?;
-        if !layout.blocks.is_empty() {
-            parts.placement.place(&mut layout)?;
-        }
-        parts.name_object(&mut layout)?;
-        Ok(layout)
-    }
-}
+for_mutations!(mutations);
 
 impl Parts {
     /// Everything acknowledged is applied here, and what an under file system has to say of a node is known; unless the
@@ -335,11 +278,41 @@ impl Parts {
         })
     }
 
+    /// Fixes the defaults of a change in its op: every master applies the same.
+    fn completed(&self, mut op: Op) -> Result<Op> {
+        if let Op::CreateFile(call) = &mut op {
+            if call.block_bytes == 0 {
+                call.block_bytes = self.defaults.block_bytes;
+            }
+            if call.replicas == 0 {
+                call.replicas = self.defaults.replicas;
+            }
+            let block_bytes = call.block_bytes;
+            if !(64 << 10..=4 << 30).contains(&block_bytes) || !block_bytes.is_multiple_of(64 << 10) {
+                return Err(Error::invalid(format!(
+                    "block size {block_bytes}: must be a multiple of 64 KiB from 64 KiB to 4 GiB"
+                )));
+            }
+        }
+        Ok(op)
+    }
+
+    /// Adds to the layout of a file that is written where to write it.
+    fn placed(&self, mut reply: OpReply) -> Result<OpReply> {
+        if let OpReply::Layout(layout) = &mut reply {
+            if !layout.blocks.is_empty() {
+                self.placement.place(layout)?;
+            }
+            self.name_object(layout)?;
+        }
+        Ok(reply)
+    }
+
     /// Proposes a client's change, after the under file system has agreed to it.
     async fn change(self: &Arc<Self>, op: Op, context: CallContext) -> Result<OpReply> {
         if self.has_mounts()? {
             let mut mounted = false;
-            for node in nodes_of(&op) {
+            for node in op.nodes() {
                 self.refresh(node).await?;
                 mounted |= self.in_mount(node)?;
             }
@@ -388,26 +361,6 @@ impl Parts {
             layout.source = Some(UfsSource { mount, key, version });
         }
         Ok(())
-    }
-}
-
-/// The nodes that a client's op names.
-fn nodes_of(op: &Op) -> Vec<&Node> {
-    match op {
-        Op::MakeDir(call) => vec![&call.node],
-        Op::CreateFile(call) => vec![&call.node],
-        Op::MakeNode(call) => vec![&call.node],
-        Op::OpenForWrite(call) => vec![&call.node],
-        Op::SetAttr(call) => vec![&call.node],
-        Op::Rename(call) => vec![&call.from, &call.to],
-        Op::Unlink(call) => vec![&call.node],
-        Op::RemoveDir(call) => vec![&call.node],
-        Op::Delete(call) => vec![&call.node],
-        Op::MakeSymlink(call) => vec![&call.node],
-        Op::MakeLink(call) => vec![&call.source, &call.node],
-        Op::SetXattr(call) => vec![&call.node],
-        Op::RemoveXattr(call) => vec![&call.node],
-        _ => Vec::new(),
     }
 }
 

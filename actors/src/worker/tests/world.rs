@@ -130,7 +130,7 @@ impl MockMaster {
 }
 
 macro_rules! mock {
-    (; $($call:ident),*) => {$(
+    (; $($code:literal => $call:ident -> $reply:ident $says:tt;)*) => {$(
         impl Endpoint<$call> for MockMaster {
             fn ask(&self, ask: Ask<$call>) -> BoxFuture<'static, Result<Answer<$call>>> {
                 let gate = self.gate(&ask.call);

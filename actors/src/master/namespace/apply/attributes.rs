@@ -5,15 +5,15 @@ use curvine_protocol::path::NAME_BYTES_MAX;
 use curvine_protocol::worker::Done;
 use curvine_protocol::{Error, ErrorKind, Result};
 
-use super::{Apply, already_exists};
+use super::{Applies, Apply, already_exists};
 use crate::master::namespace::records::InodeBody;
 use crate::master::namespace::store::{broken, named_key};
 
 /// As Linux has it (XATTR_SIZE_MAX).
 const XATTR_BYTES_MAX: usize = 64 << 10;
 
-impl Apply<'_, '_> {
-    pub(super) fn set_attr(&mut self, call: SetAttr) -> Result<Entry> {
+impl Applies<SetAttr> for Apply<'_, '_> {
+    fn apply(&mut self, call: SetAttr) -> Result<Entry> {
         let now_ns = self.now_ns;
         let (inode, mut record) = self.existing(&call.node, call.follow)?;
         let change = call.change;
@@ -68,8 +68,10 @@ impl Apply<'_, '_> {
         self.dbs.put_inode(self.txn, inode, &record)?;
         Ok(self.entry(inode, &record))
     }
+}
 
-    pub(super) fn set_xattr(&mut self, call: SetXattr) -> Result<Done> {
+impl Applies<SetXattr> for Apply<'_, '_> {
+    fn apply(&mut self, call: SetXattr) -> Result<Done> {
         if call.name.is_empty() || call.name.len() > NAME_BYTES_MAX {
             return Err(Error::invalid(format!(
                 "{}: an attribute's name has 1 to {NAME_BYTES_MAX} bytes, not {}",
@@ -99,8 +101,10 @@ impl Apply<'_, '_> {
         self.dbs.put_inode(self.txn, inode, &record)?;
         self.done()
     }
+}
 
-    pub(super) fn remove_xattr(&mut self, call: RemoveXattr) -> Result<Done> {
+impl Applies<RemoveXattr> for Apply<'_, '_> {
+    fn apply(&mut self, call: RemoveXattr) -> Result<Done> {
         let (inode, mut record) = self.existing(&call.node, true)?;
         if !self
             .dbs

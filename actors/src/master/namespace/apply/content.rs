@@ -6,7 +6,7 @@ use curvine_protocol::{
     UfsVersion,
 };
 
-use super::Apply;
+use super::{Applies, Apply};
 use crate::master::namespace::records::{BlockList, FileBody, InodeBody, InodeRecord};
 use crate::master::namespace::store::{BlockRun, Counter, broken, pair_key};
 use crate::master::namespace::view::layout;
@@ -14,12 +14,14 @@ use crate::master::namespace::view::layout;
 /// Blocks added by one command at most.
 const BLOCKS_PER_COMMAND_MAX: u32 = 4_096;
 
-impl Apply<'_, '_> {
-    pub(super) fn open_for_write(&mut self, call: OpenForWrite) -> Result<FileLayout> {
+impl Applies<OpenForWrite> for Apply<'_, '_> {
+    fn apply(&mut self, call: OpenForWrite) -> Result<FileLayout> {
         let (inode, record) = self.existing(&call.node, call.follow)?;
         self.open_writing(inode, record, call.truncate, &call.node)
     }
+}
 
+impl Apply<'_, '_> {
     /// Gives the calling client the lease.
     pub(super) fn open_writing(
         &mut self,
@@ -91,8 +93,10 @@ impl Apply<'_, '_> {
             _ => Err(Error::invalid(format!("inode {inode} is not a file"))),
         }
     }
+}
 
-    pub(super) fn allocate_blocks(&mut self, call: AllocateBlocks) -> Result<FileLayout> {
+impl Applies<AllocateBlocks> for Apply<'_, '_> {
+    fn apply(&mut self, call: AllocateBlocks) -> Result<FileLayout> {
         let record = self.leased(call.inode)?;
         let InodeBody::File(file) = &record.body else {
             unreachable!("leased returns files")
@@ -113,7 +117,9 @@ impl Apply<'_, '_> {
             .split_off((call.from_index as usize).min(layout.blocks.len()));
         Ok(layout)
     }
+}
 
+impl Apply<'_, '_> {
     /// Appends blocks of no length yet.
     pub(super) fn add_blocks(
         &mut self,
@@ -158,8 +164,10 @@ impl Apply<'_, '_> {
             source: None,
         })
     }
+}
 
-    pub(super) fn commit_file(&mut self, call: CommitFile) -> Result<Entry> {
+impl Applies<CommitFile> for Apply<'_, '_> {
+    fn apply(&mut self, call: CommitFile) -> Result<Entry> {
         let now_ns = self.now_ns;
         let mut record = self.leased(call.inode)?;
         let in_mount = record.mount.0 != 0;
@@ -213,7 +221,9 @@ impl Apply<'_, '_> {
         self.dbs.put_inode(self.txn, call.inode, &record)?;
         Ok(self.entry(call.inode, &record))
     }
+}
 
+impl Apply<'_, '_> {
     /// Makes a file's size exactly this. Blocks beyond it are released; the last one is cut.
     pub(super) fn cut(&mut self, file: &mut FileBody, inode: InodeId, size_bytes: u64) -> Result<()> {
         let keep = size_bytes.div_ceil(file.block_bytes.max(1));

@@ -4,7 +4,7 @@ use curvine_protocol::master::{CreateFile, Entry, IfExists, MakeDir, MakeLink, M
 use curvine_protocol::path::PATH_BYTES_MAX;
 use curvine_protocol::{Error, ErrorKind, FileKind, FileLayout, InodeId, Node, Result};
 
-use super::{Apply, already_exists};
+use super::{Applies, Apply, already_exists};
 use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
 use crate::master::namespace::resolve::{Place, resolve};
 use crate::master::namespace::view::layout;
@@ -47,7 +47,7 @@ impl Apply<'_, '_> {
             Err(error) if parents && error.kind == ErrorKind::NotFound => {
                 let Node::Path(path) = node else { return Err(error) };
                 if let Some(parent) = path.parent() {
-                    self.make_dir(MakeDir {
+                    self.apply(MakeDir {
                         node: parent.into(),
                         mode: PARENT_MODE,
                         parents: true,
@@ -58,8 +58,10 @@ impl Apply<'_, '_> {
             place => place,
         }
     }
+}
 
-    pub(super) fn make_dir(&mut self, call: MakeDir) -> Result<Entry> {
+impl Applies<MakeDir> for Apply<'_, '_> {
+    fn apply(&mut self, call: MakeDir) -> Result<Entry> {
         let place = self.place_new(&call.node, call.parents, call.parents)?;
         if let Some((inode, record)) = place.found {
             if call.parents && record.is_dir() {
@@ -82,8 +84,10 @@ impl Apply<'_, '_> {
         let inode = self.insert(parent, above, &name, &record)?;
         Ok(self.entry(inode, &record))
     }
+}
 
-    pub(super) fn create_file(&mut self, call: CreateFile) -> Result<FileLayout> {
+impl Applies<CreateFile> for Apply<'_, '_> {
+    fn apply(&mut self, call: CreateFile) -> Result<FileLayout> {
         let place = self.place_new(&call.node, call.if_exists != IfExists::Fail, call.parents)?;
         if let Some((inode, record)) = place.found {
             return match call.if_exists {
@@ -115,8 +119,10 @@ impl Apply<'_, '_> {
         }
         layout(&self.dbs, self.txn, inode, &record)
     }
+}
 
-    pub(super) fn make_node(&mut self, call: MakeNode) -> Result<Entry> {
+impl Applies<MakeNode> for Apply<'_, '_> {
+    fn apply(&mut self, call: MakeNode) -> Result<Entry> {
         let place = self.place(&call.node, false)?;
         if place.found.is_some() {
             return already_exists(&call.node);
@@ -141,8 +147,10 @@ impl Apply<'_, '_> {
         let inode = self.insert(parent, above, &name, &record)?;
         Ok(self.entry(inode, &record))
     }
+}
 
-    pub(super) fn make_symlink(&mut self, call: MakeSymlink) -> Result<Entry> {
+impl Applies<MakeSymlink> for Apply<'_, '_> {
+    fn apply(&mut self, call: MakeSymlink) -> Result<Entry> {
         if call.target.is_empty() || call.target.contains('\0') {
             return Err(Error::not_found(format_args!(
                 "the empty target of {}",
@@ -175,8 +183,10 @@ impl Apply<'_, '_> {
         let inode = self.insert(parent, above, &name, &record)?;
         Ok(self.entry(inode, &record))
     }
+}
 
-    pub(super) fn make_link(&mut self, call: MakeLink) -> Result<Entry> {
+impl Applies<MakeLink> for Apply<'_, '_> {
+    fn apply(&mut self, call: MakeLink) -> Result<Entry> {
         let (inode, mut record) = self.existing(&call.source, false)?;
         let place = self.place(&call.node, false)?;
         if place.found.is_some() {

@@ -13,7 +13,9 @@ use curvine_protocol::codec::encode;
 use curvine_protocol::master::{BlockCommit, Entry};
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::worker::Done;
-use curvine_protocol::{BlockId, ClientId, Error, ErrorKind, InodeId, MountId, Result};
+use curvine_protocol::{
+    BlockId, ClientId, Error, ErrorKind, InodeId, MountId, Mutation, Result, for_mutations,
+};
 use heed::RwTxn;
 
 use super::records::{InodeBody, InodeRecord};
@@ -96,49 +98,40 @@ impl Store {
     }
 }
 
-impl Apply<'_, '_> {
-    fn op(&mut self, op: Op) -> Result<OpReply> {
-        match op {
-            Op::MakeDir(call) => self.make_dir(call).map(OpReply::Entry),
-            Op::CreateFile(call) => self.create_file(call).map(OpReply::Layout),
-            Op::MakeNode(call) => self.make_node(call).map(OpReply::Entry),
-            Op::OpenForWrite(call) => self.open_for_write(call).map(OpReply::Layout),
-            Op::AllocateBlocks(call) => self.allocate_blocks(call).map(OpReply::Layout),
-            Op::CommitFile(call) => self.commit_file(call).map(OpReply::Entry),
-            Op::SetAttr(call) => self.set_attr(call).map(OpReply::Entry),
-            Op::Rename(call) => self.rename(call).map(OpReply::Renamed),
-            Op::Unlink(call) => self.unlink(call).map(OpReply::Entry),
-            Op::RemoveDir(call) => self.remove_dir(call).map(OpReply::Done),
-            Op::Delete(call) => self.delete(call).map(OpReply::Deleted),
-            Op::MakeSymlink(call) => self.make_symlink(call).map(OpReply::Entry),
-            Op::MakeLink(call) => self.make_link(call).map(OpReply::Entry),
-            Op::SetXattr(call) => self.set_xattr(call).map(OpReply::Done),
-            Op::RemoveXattr(call) => self.remove_xattr(call).map(OpReply::Done),
-            Op::ReleaseInode(call) => self.release_inode(call.inode).map(OpReply::Done),
-            Op::RenewSession(_) => self.renew_session().map(OpReply::Done),
-            Op::EndSession(_) => self.end_session(self.client).map(OpReply::Done),
-            Op::Format { cluster } => self.format(cluster).map(OpReply::Done),
-            Op::AddWorker { .. } => self.add_worker().map(OpReply::Worker),
-            Op::AddMount {
-                path,
-                uri,
-                options,
-                settings,
-            } => self.add_mount(path, uri, options, settings).map(OpReply::Mount),
-            Op::RemoveMount { path } => self.remove_mount(path).map(OpReply::MountRemoved),
-            Op::SyncDir(sync) => self.sync_dir(sync),
-            Op::SetUfsVersion { inode, version } => self.set_ufs_version(inode, version).map(OpReply::Done),
-            Op::AddJob { paths } => self.add_job(paths).map(OpReply::Job),
-            Op::UpdateJob {
-                id,
-                state,
-                progress,
-                failures,
-            } => self.update_job(id, state, progress, failures).map(OpReply::Job),
-            Op::ExpireSessions { before_ns } => self.expire_sessions(before_ns).map(OpReply::Done),
-        }
-    }
+/// What a mutation does. Each lies with its family.
+trait Applies<M: Mutation> {
+    fn apply(&mut self, call: M) -> Result<M::Reply>;
+}
 
+macro_rules! ops {
+    (; $($call:ident -> $variant:ident $nodes:tt;)*) => {
+        impl Apply<'_, '_> {
+            fn op(&mut self, op: Op) -> Result<OpReply> {
+                match op {
+                    $(Op::$call(call) => self.apply(call).map(OpReply::$variant),)*
+                    Op::Format { cluster } => self.format(cluster).map(OpReply::Done),
+                    Op::AddWorker { .. } => self.add_worker().map(OpReply::Worker),
+                    Op::AddMount { path, uri, options, settings } => {
+                        self.add_mount(path, uri, options, settings).map(OpReply::Mount)
+                    }
+                    Op::RemoveMount { path } => self.remove_mount(path).map(OpReply::MountRemoved),
+                    Op::SyncDir(sync) => self.sync_dir(sync),
+                    Op::SetUfsVersion { inode, version } => {
+                        self.set_ufs_version(inode, version).map(OpReply::Done)
+                    }
+                    Op::AddJob { paths } => self.add_job(paths).map(OpReply::Job),
+                    Op::UpdateJob { id, state, progress, failures } => {
+                        self.update_job(id, state, progress, failures).map(OpReply::Job)
+                    }
+                    Op::ExpireSessions { before_ns } => self.expire_sessions(before_ns).map(OpReply::Done),
+                }
+            }
+        }
+    };
+}
+for_mutations!(ops);
+
+impl Apply<'_, '_> {
     /// A record as a new inode in `parent` has it.
     fn new_record(
         &self,

@@ -1,15 +1,17 @@
 //! Entries that go: unlink, rmdir, recursive delete, and what becomes of nameless inodes.
 
-use curvine_protocol::master::{Delete, Deleted, Entry, RemoveDir, Unlink};
+use curvine_protocol::master::{
+    Delete, Deleted, EndSession, Entry, ReleaseInode, RemoveDir, RenewSession, Unlink,
+};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{ClientId, Error, ErrorKind, InodeId, Node, Result};
 
-use super::Apply;
+use super::{Applies, Apply};
 use crate::master::namespace::records::{InodeBody, InodeRecord};
 use crate::master::namespace::store::{Store, broken, pair_key, u64_at};
 
-impl Apply<'_, '_> {
-    pub(super) fn unlink(&mut self, call: Unlink) -> Result<Entry> {
+impl Applies<Unlink> for Apply<'_, '_> {
+    fn apply(&mut self, call: Unlink) -> Result<Entry> {
         let place = self.place(&call.node, false)?;
         let Some((parent, name)) = place.entry.clone() else {
             return Err(Error::invalid(format!(
@@ -30,7 +32,9 @@ impl Apply<'_, '_> {
         let record = self.drop_link(inode, record, call.keep_open)?;
         Ok(self.entry(inode, &record))
     }
+}
 
+impl Apply<'_, '_> {
     /// One name less. The last one frees the inode, unless it is kept for the calling client.
     pub(super) fn drop_link(
         &mut self,
@@ -70,8 +74,10 @@ impl Apply<'_, '_> {
         self.dbs.inodes.delete(self.txn, &from).map_err(broken)?;
         self.count_inodes(-1)
     }
+}
 
-    pub(super) fn remove_dir(&mut self, call: RemoveDir) -> Result<Done> {
+impl Applies<RemoveDir> for Apply<'_, '_> {
+    fn apply(&mut self, call: RemoveDir) -> Result<Done> {
         let place = self.place(&call.node, false)?;
         let Some((parent, name)) = place.entry.clone() else {
             return Err(Error::new(
@@ -93,7 +99,9 @@ impl Apply<'_, '_> {
         self.remove_empty_dir(parent, &name, inode)?;
         self.done()
     }
+}
 
+impl Apply<'_, '_> {
     pub(super) fn refuse_mount_point(
         &self,
         parent: InodeId,
@@ -117,8 +125,10 @@ impl Apply<'_, '_> {
         above.nlink -= 1;
         self.touch_directory(parent, above)
     }
+}
 
-    pub(super) fn delete(&mut self, call: Delete) -> Result<Deleted> {
+impl Applies<Delete> for Apply<'_, '_> {
+    fn apply(&mut self, call: Delete) -> Result<Deleted> {
         let place = self.place(&call.node, false)?;
         let Some((parent, name)) = place.entry.clone() else {
             return Err(Error::new(
@@ -128,7 +138,7 @@ impl Apply<'_, '_> {
         };
         let (inode, record) = place.existing(&call.node)?;
         if !record.is_dir() {
-            self.unlink(Unlink {
+            self.apply(Unlink {
                 node: Node::child(parent, name),
                 keep_open: false,
             })?;
@@ -150,7 +160,9 @@ impl Apply<'_, '_> {
         self.remove_empty_dir(parent, &name, inode)?;
         Ok(deleted)
     }
+}
 
+impl Apply<'_, '_> {
     /// Mounts are recorded by their paths, which must stay.
     ///
     /// # Errors
@@ -196,12 +208,33 @@ impl Apply<'_, '_> {
         }
         Ok(())
     }
+}
 
-    pub(super) fn release_inode(&mut self, inode: InodeId) -> Result<Done> {
-        self.release_for(self.client, inode)?;
+impl Applies<ReleaseInode> for Apply<'_, '_> {
+    fn apply(&mut self, call: ReleaseInode) -> Result<Done> {
+        self.release_for(self.client, call.inode)?;
         self.done()
     }
+}
 
+impl Applies<RenewSession> for Apply<'_, '_> {
+    fn apply(&mut self, _call: RenewSession) -> Result<Done> {
+        let now = self.now_ns.to_be_bytes();
+        self.dbs
+            .sessions
+            .put(self.txn, &self.client.0.to_be_bytes(), &now)
+            .map_err(broken)?;
+        self.done()
+    }
+}
+
+impl Applies<EndSession> for Apply<'_, '_> {
+    fn apply(&mut self, _call: EndSession) -> Result<Done> {
+        self.end_session(self.client)
+    }
+}
+
+impl Apply<'_, '_> {
     /// One client no longer needs a nameless inode. Freed when no other does.
     fn release_for(&mut self, client: ClientId, inode: InodeId) -> Result<()> {
         let was = self
@@ -215,17 +248,8 @@ impl Apply<'_, '_> {
         }
     }
 
-    pub(super) fn renew_session(&mut self) -> Result<Done> {
-        let now = self.now_ns.to_be_bytes();
-        self.dbs
-            .sessions
-            .put(self.txn, &self.client.0.to_be_bytes(), &now)
-            .map_err(broken)?;
-        self.done()
-    }
-
     /// Ends a client's session: its leases, its nameless inodes and the memory of its replies go.
-    pub(super) fn end_session(&mut self, client: ClientId) -> Result<Done> {
+    fn end_session(&mut self, client: ClientId) -> Result<Done> {
         let prefix = client.0.to_be_bytes();
         let inodes_of =
             |database: &crate::master::namespace::store::Raw, txn: &heed::RoTxn| -> Result<Vec<InodeId>> {

@@ -4,12 +4,12 @@ use curvine_protocol::master::{Rename, RenameMode, Renamed};
 use curvine_protocol::{Error, ErrorKind, InodeId, MountId, Result};
 
 use super::remove::not_empty;
-use super::{Apply, already_exists};
+use super::{Applies, Apply, already_exists};
 use crate::master::namespace::records::InodeRecord;
 use crate::master::namespace::resolve::is_within;
 
-impl Apply<'_, '_> {
-    pub(super) fn rename(&mut self, call: Rename) -> Result<Renamed> {
+impl Applies<Rename> for Apply<'_, '_> {
+    fn apply(&mut self, call: Rename) -> Result<Renamed> {
         let from = self.place(&call.from, false)?;
         let to = self.place(&call.to, false)?;
         let (Some((from_dir, from_name)), Some((to_dir, to_name))) = (from.entry.clone(), to.entry.clone())
@@ -56,7 +56,9 @@ impl Apply<'_, '_> {
             replaced,
         })
     }
+}
 
+impl Apply<'_, '_> {
     /// In the order in which Linux finds fault.
     fn check_rename(
         &self,

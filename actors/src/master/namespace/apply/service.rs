@@ -12,7 +12,7 @@ use curvine_protocol::{
     WorkerId,
 };
 
-use super::{Apply, already_exists};
+use super::{Applies, Apply, already_exists};
 use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
 use crate::master::namespace::store::{Counter, put};
 
@@ -69,7 +69,7 @@ impl Apply<'_, '_> {
                 )));
             }
         }
-        let made = self.make_dir(MakeDir {
+        let made = self.apply(MakeDir {
             node: Node::Path(path.clone()),
             mode: 0o755,
             parents: true,

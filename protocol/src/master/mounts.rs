@@ -1,0 +1,99 @@
+//! Under file systems: their mounts, and what is kept here of their files.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attr::UfsVersion;
+use crate::ids::{InodeId, MountId, WorkerId};
+use crate::mount::{MountInfo, MountRecord, MountSettings};
+use crate::path::CurvinePath;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListMounts {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounts {
+    pub mounts: Vec<MountInfo>,
+}
+
+/// Mounts an under file system. The leader checks it (reachable, listable, writable if asked) before recording it.
+///
+/// # Errors
+/// `AlreadyExists`, `DirectoryNotEmpty`, `InvalidArgument` (inside another mount, unknown scheme or option), `NotFound`
+/// (no such bucket), `UfsDenied`, `Ufs`; the message names the cause.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct MountUfs {
+    pub path: CurvinePath,
+    pub uri: String,
+    pub options: BTreeMap<String, String>,
+    pub settings: MountSettings,
+}
+
+impl std::fmt::Debug for MountUfs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MountUfs")
+            .field("path", &self.path)
+            .field("uri", &self.uri)
+            .field("options", &self.options.keys())
+            .field("settings", &self.settings)
+            .finish()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmountUfs {
+    pub path: CurvinePath,
+}
+
+/// Drops the cached blocks of files of under file systems below a path; the files stay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreeCache {
+    pub path: CurvinePath,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    pub files: u64,
+    pub bytes: u64,
+    /// Files whose authority is Curvine: their blocks are the only copy and were kept.
+    pub kept: u64,
+}
+
+/// After closing a file in a writable mount: write it to the under file system. Answers when it is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistFile {
+    pub inode: InodeId,
+}
+
+/// A worker asks how to reach a mount's under file system. The only call that hands out credentials.
+///
+/// # Errors
+/// `NotPermitted` without a valid token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveMount {
+    pub worker: WorkerId,
+    pub token: u64,
+    pub mount: MountId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSecret {
+    pub record: MountRecord,
+}
+
+/// A worker asks what object is behind a file, to fill its blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeFile {
+    pub worker: WorkerId,
+    pub token: u64,
+    pub inode: InodeId,
+}
+
+/// A worker noticed that the object is not the version the namespace has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportUfsChanged {
+    pub inode: InodeId,
+    /// The version the worker was told to read.
+    pub expected: UfsVersion,
+}

@@ -1,0 +1,223 @@
+//! Names: looking entries up, listing, making, moving and removing them, and their attributes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::attr::{Attr, DirEntry, FileKind};
+use crate::ids::InodeId;
+use crate::path::{CurvinePath, Node};
+
+/// Finds one inode.
+///
+/// # Errors
+/// `NotFound`, `NotADirectory`, `TooManySymlinks`; `Ufs...` where the answer needs the under file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lookup {
+    pub node: Node,
+    /// Follow a symbolic link in the last name of a path.
+    pub follow: bool,
+}
+
+/// One inode: its attributes and, for a symbolic link, where it points.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub attr: Attr,
+    pub target: Option<String>,
+}
+
+/// Lists a directory in the order of the names' bytes, a page at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListDir {
+    pub node: Node,
+    /// Names after this one only; none for the first page.
+    pub after: Option<String>,
+    /// At most this many, and at most [`LIST_ENTRIES_MAX`].
+    pub limit: u32,
+}
+
+pub const LIST_ENTRIES_MAX: u32 = 10_000;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    pub directory: Attr,
+    pub parent: InodeId,
+    pub entries: Vec<DirEntry>,
+    /// Whether there are names after the last one.
+    pub more: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetXattr {
+    pub node: Node,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XattrValue {
+    pub value: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListXattrs {
+    pub node: Node,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XattrNames {
+    pub names: Vec<String>,
+}
+
+/// The path of an inode, for messages and `cv blocks`. With several links, one of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetPath {
+    pub inode: InodeId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathOf {
+    pub path: CurvinePath,
+}
+
+/// Counts what is below a node (`cv count`, `cv du`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summarize {
+    pub node: Node,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    pub directories: u64,
+    pub files: u64,
+    /// Sum of the files' sizes.
+    pub bytes: u64,
+    /// Bytes of them that some worker holds.
+    pub cached_bytes: u64,
+}
+
+/// Makes a directory.
+///
+/// # Errors
+/// `AlreadyExists` unless `parents` and it is a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeDir {
+    pub node: Node,
+    pub mode: u32,
+    /// As `mkdir -p`: make what is missing above, and be content if it is there.
+    pub parents: bool,
+}
+
+/// Makes a FIFO, socket or device node, or a plain file without opening it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeNode {
+    pub node: Node,
+    pub kind: FileKind,
+    pub mode: u32,
+    pub rdev: u32,
+}
+
+/// Changes attributes; what is none stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct AttrChange {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// Truncates or extends a file (with a hole).
+    pub size_bytes: Option<u64>,
+    pub atime: Option<SetTime>,
+    pub mtime: Option<SetTime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SetTime {
+    /// The time of the command.
+    Now,
+    /// Nanoseconds since the Unix epoch.
+    At(i64),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAttr {
+    pub node: Node,
+    pub follow: bool,
+    pub change: AttrChange,
+}
+
+/// Moves an entry, with the semantics of `renameat2(2)`. Atomic; O(1) for a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rename {
+    pub from: Node,
+    pub to: Node,
+    pub mode: RenameMode,
+    /// The caller has the replaced file open: keep it, nameless, until `ReleaseInode`.
+    pub keep_replaced: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RenameMode {
+    Replace,
+    NoReplace,
+    Exchange,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// The moved inode.
+    pub attr: Attr,
+    /// The inode that lost a link to the move, as it is now.
+    pub replaced: Option<Attr>,
+}
+
+/// Removes a name of something that is not a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlink {
+    pub node: Node,
+    /// The caller has the file open: if this was the last name, keep the inode until `ReleaseInode` or until the
+    /// caller's session ends.
+    pub keep_open: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveDir {
+    pub node: Node,
+}
+
+/// Removes a file or directory by path; with `recursive`, all below it, atomically.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delete {
+    pub node: Node,
+    pub recursive: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    pub files: u64,
+    pub directories: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeSymlink {
+    pub node: Node,
+    pub target: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeLink {
+    pub source: Node,
+    pub node: Node,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetXattr {
+    pub node: Node,
+    pub name: String,
+    pub value: Vec<u8>,
+    /// `XATTR_CREATE`: fail if it is there.
+    pub create_only: bool,
+    /// `XATTR_REPLACE`: fail if it is not.
+    pub replace_only: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveXattr {
+    pub node: Node,
+    pub name: String,
+}
