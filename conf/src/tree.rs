@@ -50,6 +50,8 @@ section! {
         /// The cluster that this node must belong to: 32 hexadecimal digits, as `cv report` shows them. A data
         /// directory of another cluster is refused. Empty = the one that the data directory belongs to.
         cluster: String = String::new();
+        /// Threads that serve the connections of a master and of a worker, each of which stays on one. 0 = one a core.
+        threads: u64 = 0;
     }
 }
 

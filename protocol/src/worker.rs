@@ -158,7 +158,7 @@ pub struct WorkerDisks {
     pub disks: Vec<DiskStatus>,
 }
 
-/// The calls of the worker service: calls `$callback! { $($context)* ; row; row; ... }`. A row says the code, the request,
+/// The calls of the worker service: calls `$callback! { $($context)* ; row; ... }`. A row says the code, the request,
 /// its reply, and the most bytes of the reply's body where it has one.
 #[macro_export]
 macro_rules! for_worker_calls {

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::listener::{Limits, Serving, serve_worker};
-use super::network::{Accept, Network, Stream, Writer};
+use super::network::{Accept, Accepted, Network, Stream, Writer};
 use super::port::{Answer, Ask, Body, Endpoint};
 use super::ports::Ports;
 use super::wire::{FRAME_DEADLINE, FrameReader, Incoming};
@@ -46,16 +46,18 @@ impl Network for Memory {
 
 #[async_trait]
 impl Accept for Accepting {
-    async fn accept(&mut self) -> io::Result<Stream> {
+    async fn accept(&mut self) -> io::Result<Accepted> {
         let Some(pipe) = self.0.recv().await else {
             return std::future::pending().await;
         };
         let (reader, writer) = tokio::io::split(pipe);
-        Ok(Stream {
-            reader: Box::new(reader),
-            writer: Writer::Other(Box::new(writer)),
-            peer: "memory".to_owned(),
-        })
+        Ok(Accepted::new(move || {
+            Ok(Stream {
+                reader: Box::new(reader),
+                writer: Writer::Other(Box::new(writer)),
+                peer: "memory".to_owned(),
+            })
+        }))
     }
 
     fn address(&self) -> String {
@@ -488,7 +490,8 @@ async fn tcp_connections_notice_that_the_other_side_is_gone() {
         .expect("loopback");
     let address = accept.address();
     let (accepted, connected) = tokio::join!(accept.accept(), super::network::TcpNetwork.connect(&address));
-    for stream in [accepted.expect("accepted"), connected.expect("connected")] {
+    let accepted = accepted.expect("accepted").open();
+    for stream in [accepted.expect("opened"), connected.expect("connected")] {
         let Writer::Tcp(half) = stream.writer else {
             panic!("TCP has TCP's halves")
         };

@@ -1,6 +1,6 @@
 //! The listener: answers the calls of remote nodes by asking a local port.
 //!
-//! A connection has a reader, which admits calls, and a writer. A call runs as a task of its own, so a slow one
+//! Connections are spread over threads, where there are several. A connection has a reader, which admits calls, and a writer. A call runs as a task of its own, so a slow one
 //! delays nobody. A call is in flight until its reply is written: who asks and does not read gets no more answers.
 //!
 //! Invariants, whatever others send:
@@ -16,6 +16,7 @@ use curvine_protocol::codec::decode;
 use curvine_protocol::frame::{FrameKind, Prefix};
 use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result, for_master_calls, for_worker_calls};
 use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -108,14 +109,21 @@ pub async fn serve_worker(port: WorkerRef, address: &str, limits: Limits, ports:
 
 /// An address that is ours but not served yet: whoever connects waits. For nodes that must know their address before
 /// they can answer.
-pub struct Bound(Box<dyn Accept>);
+pub struct Bound {
+    accept: Box<dyn Accept>,
+    threads: Vec<Handle>,
+}
 
 /// Takes an address.
 ///
 /// # Errors
 /// `Busy` if the address is in use, naming it; otherwise as the system says.
 pub async fn bind(address: &str, ports: &Ports) -> Result<Bound> {
-    ports.network.listen(address).await.map(Bound).map_err(|error| match error.kind() {
+    let bound = |accept| Bound {
+        accept,
+        threads: Vec::new(),
+    };
+    ports.network.listen(address).await.map(bound).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => Error::new(
             ErrorKind::Busy,
             format!("{address} is in use by another process; stop it or choose another --listen address (port 0 picks a free one)"),
@@ -127,13 +135,22 @@ pub async fn bind(address: &str, ports: &Ports) -> Result<Bound> {
 impl Bound {
     /// The address with its real port.
     pub fn address(&self) -> String {
-        self.0.address()
+        self.accept.address()
+    }
+
+    /// Serves connections on these threads in turn, each with its calls on one of them; without, all of them where it is
+    /// served.
+    pub fn spread_over(self, threads: &[Handle]) -> Bound {
+        Bound {
+            threads: threads.to_vec(),
+            ..self
+        }
     }
 
     /// Serves a master's port, in the current runtime.
     pub fn serve_master(self, port: MasterRef, limits: Limits) -> Serving {
         serve(
-            self.0,
+            self,
             Arc::new(move |call| Box::pin(dispatch_master(port.clone(), call))),
             limits,
         )
@@ -142,7 +159,7 @@ impl Bound {
     /// Serves a worker's port, in the current runtime.
     pub fn serve_worker(self, port: WorkerRef, limits: Limits) -> Serving {
         serve(
-            self.0,
+            self,
             Arc::new(move |call| Box::pin(dispatch_worker(port.clone(), call))),
             limits,
         )
@@ -232,14 +249,14 @@ async fn answer<C: Call, P: Endpoint<C> + ?Sized>(port: &P, call: RemoteCall) ->
     })
 }
 
-fn serve(accept: Box<dyn Accept>, dispatch: Dispatch, limits: Limits) -> Serving {
+fn serve(bound: Bound, dispatch: Dispatch, limits: Limits) -> Serving {
     let serving = Serving {
-        address: accept.address(),
+        address: bound.address(),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };
     let accepting = accept_connections(
-        accept,
+        bound,
         dispatch,
         limits,
         serving.stop.clone(),
@@ -250,7 +267,7 @@ fn serve(accept: Box<dyn Accept>, dispatch: Dispatch, limits: Limits) -> Serving
 }
 
 async fn accept_connections(
-    mut accept: Box<dyn Accept>,
+    bound: Bound,
     dispatch: Dispatch,
     limits: Limits,
     stop: CancellationToken,
@@ -265,6 +282,12 @@ async fn accept_connections(
         reply_bytes: Arc::new(Semaphore::new(limits.reply_bytes_max)),
         stop: stop.clone(),
     };
+    let Bound { mut accept, threads } = bound;
+    let threads = match threads.is_empty() {
+        true => vec![Handle::current()],
+        false => threads,
+    };
+    let mut turns = threads.iter().cycle();
     loop {
         let connection = tokio::select! {
             () = stop.cancelled() => return,
@@ -274,19 +297,27 @@ async fn accept_connections(
             Ok(connection) => {
                 let Ok(slot) = slots.clone().try_acquire_owned() else {
                     // Who comes while others are being refused is refused without a word.
-                    if let Ok(refusal) = refusals.clone().try_acquire_owned() {
+                    if let Ok(refusal) = refusals.clone().try_acquire_owned()
+                        && let Ok(connection) = connection.open()
+                    {
                         tasks.spawn(refuse(connection, limits.connections_max, refusal));
                     }
                     continue;
                 };
                 let door = door.clone();
-                tasks.spawn(async move {
-                    let peer = connection.peer.clone();
-                    if let Err(error) = door.serve(connection).await {
-                        tracing::debug!(peer, %error, "connection ended");
+                let serving = async move {
+                    match connection.open() {
+                        Ok(connection) => {
+                            let peer = connection.peer.clone();
+                            if let Err(error) = door.serve(connection).await {
+                                tracing::debug!(peer, %error, "connection ended");
+                            }
+                        }
+                        Err(error) => tracing::debug!(%error, "connection ended before it began"),
                     }
                     drop(slot);
-                });
+                };
+                tasks.spawn_on(serving, turns.next().expect("a cycle of at least one"));
             }
             Err(error) => {
                 // Out of descriptors, most likely: others are served meanwhile, and closing frees some.

@@ -19,9 +19,27 @@ pub trait Network: Send + Sync {
 
 #[async_trait]
 pub trait Accept: Send {
-    async fn accept(&mut self) -> io::Result<Stream>;
+    /// The next connection, which is opened where it is to be served.
+    async fn accept(&mut self) -> io::Result<Accepted>;
     /// The address that is listened on, with its real port.
     fn address(&self) -> String;
+}
+
+/// A connection that no runtime drives yet: [`Accepted::open`] has the one that it is called in do it.
+pub struct Accepted(Box<dyn FnOnce() -> io::Result<Stream> + Send>);
+
+impl Accepted {
+    pub fn new(open: impl FnOnce() -> io::Result<Stream> + Send + 'static) -> Self {
+        Accepted(Box::new(open))
+    }
+
+    /// The stream, driven by the current runtime.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(self) -> io::Result<Stream> {
+        (self.0)()
+    }
 }
 
 /// A connected byte stream, in two halves.
@@ -85,8 +103,9 @@ struct TcpAccept {
 
 #[async_trait]
 impl Accept for TcpAccept {
-    async fn accept(&mut self) -> io::Result<Stream> {
-        tcp_stream(self.listener.accept().await?.0)
+    async fn accept(&mut self) -> io::Result<Accepted> {
+        let socket = self.listener.accept().await?.0.into_std()?;
+        Ok(Accepted::new(move || tcp_stream(TcpStream::from_std(socket)?)))
     }
 
     fn address(&self) -> String {

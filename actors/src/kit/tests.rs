@@ -345,3 +345,44 @@ async fn an_address_in_use_is_named() {
     assert_eq!(error.kind, ErrorKind::Busy);
     assert!(error.message.contains(first.address()), "{error}");
 }
+
+#[actix::test]
+async fn connections_are_served_on_the_threads_in_turn() {
+    /// Answers with the name of the thread that it is asked on.
+    struct Telling(std::sync::Mutex<Vec<std::thread::ThreadId>>);
+
+    impl<C: curvine_protocol::Call> Endpoint<C> for Telling {
+        fn ask(&self, _ask: Ask<C>) -> futures::future::BoxFuture<'static, Result<Answer<C>>> {
+            self.0.lock().expect("no panic").push(std::thread::current().id());
+            Box::pin(async { Err(Error::new(ErrorKind::Unsupported, "noted")) })
+        }
+    }
+
+    let ports = Ports::system();
+    let arbiters = [actix::Arbiter::new(), actix::Arbiter::new()];
+    let mut threads = Vec::new();
+    for arbiter in &arbiters {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        arbiter.spawn_fn(move || drop(tell.send(tokio::runtime::Handle::current())));
+        threads.push(told.await.expect("it runs"));
+    }
+    let telling = std::sync::Arc::new(Telling(std::sync::Mutex::default()));
+    let bound = super::listener::bind("127.0.0.1:0", &ports)
+        .await
+        .expect("loopback");
+    let serving = bound
+        .spread_over(&threads)
+        .serve_worker(telling.clone(), Limits::default());
+    for _ in 0..4 {
+        let peer = Peer::start(&actix::Arbiter::current(), serving.address(), &ports);
+        let asked = super::port::call(&peer, WorkerEcho {}, CallContext::default()).await;
+        assert_eq!(asked.expect_err("refused").kind, ErrorKind::Unsupported);
+    }
+    let on = telling.0.lock().expect("no panic").clone();
+    assert_eq!((on[0], on[1]), (on[2], on[3]), "in turn");
+    assert_ne!(on[0], on[1]);
+    assert!(!on.contains(&std::thread::current().id()), "not where it listens");
+    for arbiter in &arbiters {
+        arbiter.stop();
+    }
+}

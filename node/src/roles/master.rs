@@ -15,6 +15,7 @@ use curvine_actors::master::{self, MasterConfig, MasterHandle};
 use curvine_conf::Config;
 use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, Result};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::data_dir::DataDir;
@@ -34,8 +35,13 @@ pub struct MasterRole {
 }
 
 impl MasterRole {
-    /// Answers when its group has a leader.
-    pub async fn start(config: &Config, ports: &Ports, workers: Arc<dyn WorkerConnector>) -> Result<Self> {
+    /// Answers when its group has a leader. Connections are served on the threads of `serve_on`.
+    pub async fn start(
+        config: &Config,
+        ports: &Ports,
+        workers: Arc<dyn WorkerConnector>,
+        serve_on: &[Handle],
+    ) -> Result<Self> {
         let section = &config.master;
         let id = NodeId(section.id);
         let peers: BTreeMap<NodeId, String> = (section.peers.iter())
@@ -58,7 +64,7 @@ impl MasterRole {
             "master",
             super::expected_cluster(config)?,
         )?;
-        let bound = bind(section.listen.as_str(), ports).await?;
+        let bound = bind(section.listen.as_str(), ports).await?.spread_over(serve_on);
         // A picked port is known only now; peers name their ports.
         let members = match peers.is_empty() {
             true => Members::alone(id, bound.address()),

@@ -5,6 +5,7 @@
 
 mod fuse;
 mod master;
+mod threads;
 mod worker;
 mod workers;
 
@@ -23,6 +24,7 @@ use crate::ready::Ready;
 use crate::web::{Metrics, Shown, Web};
 use fuse::FuseRole;
 use master::MasterRole;
+use threads::Threads;
 use worker::WorkerRole;
 use workers::Workers;
 
@@ -34,6 +36,8 @@ pub struct Running {
     fuse: Option<FuseRole>,
     worker: Option<WorkerRole>,
     master: Option<MasterRole>,
+    /// They end when everything else has.
+    threads: Option<Threads>,
 }
 
 impl Running {
@@ -46,6 +50,7 @@ impl Running {
             fuse: None,
             worker: None,
             master: None,
+            threads: None,
         };
         match running.start_parts(loaded, ports).await {
             Ok(()) => Ok(running),
@@ -68,9 +73,12 @@ impl Running {
         // Of proxies; the master, the disks and the transfers have threads of their own.
         let arbiter = Arbiter::current();
         let workers = Workers::new(arbiter.clone(), ports);
+        let threads = Threads::start(config.node.threads).await?;
+        let serve_on = threads.handles().to_vec();
+        self.threads = Some(threads);
         let mut cluster = expected_cluster(config)?;
         if matches!(self.role, Role::All | Role::Master) {
-            let master = MasterRole::start(config, ports, workers.clone()).await?;
+            let master = MasterRole::start(config, ports, workers.clone(), &serve_on).await?;
             cluster = Some(master.cluster());
             self.master = Some(master);
         }
@@ -88,7 +96,7 @@ impl Running {
             None => Arc::new(LeaderPort::start(arbiter, &masters, ports)?),
         };
         if matches!(self.role, Role::All | Role::Worker) {
-            let mut worker = WorkerRole::start(config, ports, master.clone(), cluster).await?;
+            let mut worker = WorkerRole::start(config, ports, master.clone(), cluster, &serve_on).await?;
             if let Some(cluster) = cluster {
                 worker.belongs_to(cluster)?;
             }
@@ -162,6 +170,7 @@ impl Running {
         if let Some(master) = self.master {
             master.stop().await;
         }
+        drop(self.threads);
     }
 }
 

@@ -9,6 +9,7 @@ use curvine_actors::worker::{self, FsyncPolicy, WorkerConfig, WorkerHandle};
 use curvine_conf::{Config, Reserve};
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::{ClusterId, Result, WorkerId};
+use tokio::runtime::Handle;
 
 use crate::data_dir::DataDir;
 
@@ -27,12 +28,13 @@ pub struct WorkerRole {
 }
 
 impl WorkerRole {
-    /// `cluster`: the cluster it must belong to, if that is known.
+    /// `cluster`: the cluster it must belong to, if that is known. Connections are served on the threads of `serve_on`.
     pub async fn start(
         config: &Config,
         ports: &Ports,
         master: MasterRef,
         cluster: Option<ClusterId>,
+        serve_on: &[Handle],
     ) -> Result<Self> {
         let section = &config.worker;
         let mut entries = section.data_dirs.clone();
@@ -49,7 +51,7 @@ impl WorkerRole {
             entry.path = dir.path().to_owned();
             dirs.push(dir);
         }
-        let bound = bind(section.listen.as_str(), ports).await?;
+        let bound = bind(section.listen.as_str(), ports).await?.spread_over(serve_on);
         let address = match section.advertise.as_str() {
             "" => bound.address(),
             advertised => advertised.to_owned(),

@@ -6,7 +6,7 @@ use crate::attr::WorkerAddress;
 use crate::backup::BackupHeader;
 use crate::ids::{ClusterId, NodeId};
 
-/// Nothing: the floor under every other call's cost. Takes the same way as [`Lookup`](super::Lookup), without the look-up.
+/// Nothing: the floor under every other call's cost. Takes the way of a [`Lookup`](super::Lookup), without the look-up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Echo {}
 

@@ -31,7 +31,7 @@ use crate::mount::MountInfo;
 /// - `code => Request -> Reply`: the code on the wire, unique for ever.
 /// - `by`: which part of a master answers: the field of its door.
 /// - `deadline`: how long a client waits for one try, see [`DeadlineClass`](crate::master::DeadlineClass).
-/// - `stale: true`: a master that does not lead may answer from the state that it has, if the caller is content with it.
+/// - `stale: true`: a master that does not lead may answer from the state that it has, if the caller is content.
 ///   Look-ups, listings, extended attributes and paths: what a master that follows knows as well as its leader did. It
 ///   does not know where blocks are.
 /// - `op` and `nodes`: the call is a mutation: it becomes the op of its name, whose reply is this variant of
