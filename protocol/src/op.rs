@@ -39,7 +39,7 @@ pub trait Mutation: MasterCall {
 }
 
 /// Each mutation is the op of its name; the op's reply is the call's. Its row in
-/// [`for_master_calls`](crate::for_master_calls) says which, and which nodes it names.
+/// `for_master_calls!`(crate::for_master_calls) says which, and which nodes it names.
 macro_rules! ops {
     (; $($call:ident -> $variant:ident [$($node:ident),*];)*) => {
         #[derive(Clone, Debug, Serialize, Deserialize)]

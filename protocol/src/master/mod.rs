@@ -1,6 +1,6 @@
 //! The master service: what clients and workers ask of a master.
 //!
-//! The requests and replies lie with their family; every call has one row in the table [`for_master_calls`]. Calls that
+//! The requests and replies lie with their family; every call has one row in the table `for_master_calls!`. Calls that
 //! change the namespace become an [`Op`](crate::op::Op) in the replicated log and are answered only after commit and
 //! apply. Every other call is answered from the leader's state.
 
@@ -30,7 +30,7 @@ use crate::mount::MountInfo;
 ///
 /// - `code => Request -> Reply`: the code on the wire, unique for ever.
 /// - `by`: which part of a master answers: the field of its door.
-/// - `deadline`: how long a client waits for one try, see [`DeadlineClass`](crate::master::DeadlineClass).
+/// - `deadline`: how long a client waits for one try, see [`DeadlineClass`].
 /// - `stale: true`: a master that does not lead may answer from the state that it has, if the caller is content.
 ///   Look-ups, listings, extended attributes and paths: what a master that follows knows as well as its leader did. It
 ///   does not know where blocks are.
@@ -103,7 +103,7 @@ macro_rules! for_master_calls {
     };
 }
 
-/// The rows of [`for_master_calls`] that are mutations, cut to what an op is:
+/// The rows of `for_master_calls!` that are mutations, cut to what an op is:
 /// calls `$callback! { $($context)* ; Call -> OpReplyVariant [nodes]; ... }`.
 #[macro_export]
 macro_rules! for_mutations {
