@@ -8,7 +8,8 @@ use curvine_protocol::master::{BlockCommit, Entry, FsStats};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{
-    Attr, BlockId, BlockRef, CurvinePath, DirEntry, FileLayout, InodeId, JobId, MountId, Node, Result,
+    Attr, BlockId, BlockRef, ClusterId, CurvinePath, DirEntry, Error, FileLayout, InodeId, JobId, MountId,
+    Node, Result,
 };
 
 /// The Replica's port: makes commands durable on a majority, applies them, answers.
@@ -61,7 +62,16 @@ pub trait NamespaceView: Send + Sync {
     /// Whether some session was last heard of before this, in nanoseconds since the Unix epoch.
     fn has_session_before(&self, before_ns: i64) -> Result<bool>;
     fn inode_count(&self) -> Result<u64>;
-    fn cluster(&self) -> Result<Option<curvine_protocol::ClusterId>>;
+    /// None before the first command of a new cluster is applied.
+    fn cluster(&self) -> Result<Option<ClusterId>>;
+    /// The id of a cluster that has one.
+    ///
+    /// # Errors
+    /// `Internal` before that.
+    fn cluster_id(&self) -> Result<ClusterId> {
+        self.cluster()?
+            .ok_or_else(|| Error::internal("the cluster has no id yet"))
+    }
 }
 
 /// Keeps the namespace below mounts in step with their under file systems. The Namespace actor awaits these before

@@ -69,6 +69,12 @@ impl Mirror {
         Ok(ufs)
     }
 
+    /// The mount that a path is in.
+    fn mount_over(&self, path: &CurvinePath) -> Result<Option<MountRecord>> {
+        let mut mounts = self.view.mounts()?.into_iter();
+        Ok(mounts.find(|mount| mount.path.contains(path)))
+    }
+
     /// The place of an inode; none outside mounts.
     fn spot(&self, inode: InodeId) -> Result<Option<Spot>> {
         let Some((id, key)) = self.view.mounted(inode)? else {
@@ -93,12 +99,7 @@ impl Mirror {
                 }))
             }
             Node::Path(path) => {
-                let Some(mount) = self
-                    .view
-                    .mounts()?
-                    .into_iter()
-                    .find(|mount| mount.path.contains(path))
-                else {
+                let Some(mount) = self.mount_over(path)? else {
                     return Ok(None);
                 };
                 let key = mount.path.relative(path).unwrap_or_default().to_owned();
@@ -248,12 +249,7 @@ impl Mirror {
 
     /// As [`UfsView::refresh_path`]. Directories in the middle that are known are taken for granted.
     pub async fn fresh_path(&self, path: &CurvinePath) -> Result<()> {
-        let Some(mount) = self
-            .view
-            .mounts()?
-            .into_iter()
-            .find(|mount| mount.path.contains(path))
-        else {
+        let Some(mount) = self.mount_over(path)? else {
             return Ok(());
         };
         let mut at = self

@@ -10,87 +10,103 @@ use super::mirror::Mirror;
 
 const PAGE: usize = 1_000;
 
+/// What a walk says of where it is. Paths are bounded and trees are not, so who does not need paths walks with `()`.
+pub trait Trail: Clone {
+    /// One name further down.
+    ///
+    /// # Errors
+    /// `NameTooLong` for a path that is too long.
+    fn below(&self, name: &str) -> Result<Self>;
+}
+
+impl Trail for CurvinePath {
+    fn below(&self, name: &str) -> Result<Self> {
+        self.join(name)
+    }
+}
+
+impl Trail for () {
+    fn below(&self, _name: &str) -> Result<Self> {
+        Ok(())
+    }
+}
+
 /// Everything at or below a node, directories before what they hold.
-pub struct Walk {
+pub struct Walk<T> {
     view: Arc<dyn NamespaceView>,
     /// Makes directories of mounts fresh before they are listed.
     mirror: Option<Arc<Mirror>>,
-    found: VecDeque<(CurvinePath, Attr)>,
-    todo: Vec<(CurvinePath, InodeId)>,
-    listing: Option<Listing>,
+    found: VecDeque<(T, Attr)>,
+    todo: Vec<(T, InodeId)>,
+    listing: Option<Listing<T>>,
 }
 
-struct Listing {
-    path: CurvinePath,
+struct Listing<T> {
+    trail: T,
     directory: InodeId,
     after: Option<String>,
 }
 
-impl Walk {
-    /// From `top`, whose paths begin with `path`. With a mirror, directories of mounts are made fresh first.
-    pub fn new(
-        view: Arc<dyn NamespaceView>,
-        mirror: Option<Arc<Mirror>>,
-        path: CurvinePath,
-        top: Attr,
-    ) -> Self {
+impl<T: Trail> Walk<T> {
+    /// From `top`, which is at `trail`. With a mirror, directories of mounts are made fresh first.
+    pub fn new(view: Arc<dyn NamespaceView>, mirror: Option<Arc<Mirror>>, trail: T, top: Attr) -> Self {
         Walk {
             view,
             mirror,
-            found: VecDeque::from([(path, top)]),
+            found: VecDeque::from([(trail, top)]),
             todo: Vec::new(),
             listing: None,
         }
     }
 
     /// The next node, or why a directory cannot be listed (the walk goes on with others); none at the end.
-    pub async fn next(&mut self) -> Option<(CurvinePath, Result<Attr>)> {
+    pub async fn next(&mut self) -> Option<(T, Result<Attr>)> {
         loop {
-            if let Some((path, attr)) = self.found.pop_front() {
+            if let Some((trail, attr)) = self.found.pop_front() {
                 if attr.is_dir() {
-                    self.todo.push((path.clone(), attr.inode));
+                    self.todo.push((trail.clone(), attr.inode));
                 }
-                return Some((path, Ok(attr)));
+                return Some((trail, Ok(attr)));
             }
             let listing = match self.listing.take() {
                 Some(listing) => listing,
                 None => {
-                    let (path, directory) = self.todo.pop()?;
+                    let (trail, directory) = self.todo.pop()?;
                     if let Some(mirror) = &self.mirror
                         && let Err(error) = mirror.fresh_dir(directory).await
                     {
-                        return Some((path, Err(error)));
+                        return Some((trail, Err(error)));
                     }
                     Listing {
-                        path,
+                        trail,
                         directory,
                         after: None,
                     }
                 }
             };
-            let path = listing.path.clone();
+            let trail = listing.trail.clone();
             if let Err(error) = self.list(listing) {
-                return Some((path, Err(error)));
+                return Some((trail, Err(error)));
             }
             // A big tree must not hold up the other calls.
             tokio::task::yield_now().await;
         }
     }
 
-    fn list(&mut self, listing: Listing) -> Result<()> {
+    fn list(&mut self, listing: Listing<T>) -> Result<()> {
         let Listing {
-            path,
+            trail,
             directory,
             after,
         } = listing;
         let (entries, more) = self.view.list(directory, after.as_deref(), PAGE)?;
         let after = entries.last().map(|entry| entry.name.clone());
         for entry in entries {
-            self.found.push_back((path.join(&entry.name)?, entry.attr));
+            self.found.push_back((trail.below(&entry.name)?, entry.attr));
         }
         if more {
             self.listing = Some(Listing {
-                path,
+                trail,
                 directory,
                 after,
             });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use curvine_protocol::cluster::{ClusterStatus, MasterStatus};
 use curvine_protocol::master::*;
-use curvine_protocol::{CallContext, CurvinePath, Error, InodeId, Node, NodeId, Result};
+use curvine_protocol::{CallContext, InodeId, Node, NodeId, Result};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
@@ -43,10 +43,7 @@ impl Answers<GetRoutes> for ClusterAnswers {
         self.consensus.read_barrier().await?;
         let now = self.blocks.now();
         Ok(Routes {
-            cluster: self
-                .view
-                .cluster()?
-                .ok_or_else(|| Error::internal("the cluster has no id yet"))?,
+            cluster: self.view.cluster_id()?,
             leader: self.node,
             masters: self.consensus.members(),
             workers: self.blocks.cluster().roster.addresses(now),
@@ -63,10 +60,7 @@ impl Answers<GetClusterStatus> for ClusterAnswers {
         self.consensus.read_barrier().await?;
         let now = self.blocks.now();
         Ok(ClusterStatus {
-            cluster: self
-                .view
-                .cluster()?
-                .ok_or_else(|| Error::internal("the cluster has no id yet"))?,
+            cluster: self.view.cluster_id()?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             masters: (self.masters)().await,
             workers: self.blocks.cluster().roster.statuses(now),
@@ -81,21 +75,12 @@ impl Answers<GetClusterStatus> for ClusterAnswers {
 impl Answers<Summarize> for ClusterAnswers {
     async fn answer(self: Arc<Self>, call: Summarize, _context: CallContext) -> Result<Summary> {
         self.consensus.read_barrier().await?;
-        let top = match &call.node {
-            Node::Path(path) => {
-                self.mirror.fresh_path(path).await?;
-                self.view.lookup(&call.node, true)?.attr
-            }
-            node => self.view.lookup(node, true)?.attr,
-        };
+        if let Node::Path(path) = &call.node {
+            self.mirror.fresh_path(path).await?;
+        }
+        let top = self.view.lookup(&call.node, true)?.attr;
         let mut summary = Summary::default();
-        // Where it is does not matter.
-        let mut walk = Walk::new(
-            self.view.clone(),
-            Some(self.mirror.clone()),
-            CurvinePath::root(),
-            top,
-        );
+        let mut walk = Walk::new(self.view.clone(), Some(self.mirror.clone()), (), top);
         while let Some((_, found)) = walk.next().await {
             let attr = found?;
             if attr.is_dir() {

@@ -113,16 +113,6 @@ impl MountAnswers {
         }
     }
 
-    /// Adds who is to delete what.
-    fn release(&self, blocks: impl Iterator<Item = BlockId>, orders: &mut BTreeMap<WorkerId, Vec<BlockId>>) {
-        let mut cluster = self.blocks.cluster();
-        for block in blocks {
-            for worker in cluster.holders.release(block) {
-                orders.entry(worker).or_default().push(block);
-            }
-        }
-    }
-
     /// Tells workers to delete blocks and waits until they have.
     async fn delete_now(&self, orders: BTreeMap<WorkerId, Vec<BlockId>>) {
         for (worker, blocks) in orders {
@@ -158,9 +148,9 @@ impl Answers<FreeCache> for MountAnswers {
     async fn answer(self: Arc<Self>, call: FreeCache, _context: CallContext) -> Result<Freed> {
         self.consensus.read_barrier().await?;
         let mut freed = Freed::default();
-        let top = self.view.lookup(&Node::Path(call.path.clone()), true)?.attr;
+        let top = self.view.lookup(&Node::Path(call.path), true)?.attr;
         let mut orders = BTreeMap::new();
-        let mut walk = Walk::new(self.view.clone(), None, call.path, top);
+        let mut walk = Walk::new(self.view.clone(), None, (), top);
         while let Some((_, found)) = walk.next().await {
             let attr = found?;
             if !attr.is_file() {
@@ -176,7 +166,8 @@ impl Answers<FreeCache> for MountAnswers {
             if bytes > 0 {
                 freed.files += 1;
                 freed.bytes += bytes;
-                self.release(blocks.iter().map(|block| block.id), &mut orders);
+                let ids = blocks.iter().map(|block| block.id);
+                self.blocks.cluster().holders.release_all(ids, &mut orders);
             }
         }
         self.delete_now(orders).await;

@@ -493,3 +493,27 @@ async fn a_link_is_refused_for_either_end_in_a_mount_and_the_refusal_names_that_
         assert!(starts, "{source} to {node}: {error}");
     }
 }
+
+#[actix::test]
+async fn a_tree_deeper_than_a_path_can_say_is_counted_and_freed() {
+    let world = World::new().await;
+    let mut parent = InodeId::ROOT;
+    let depth = 20;
+    for _ in 0..depth {
+        let directory = MakeDir {
+            node: Node::child(parent, "d".repeat(255)),
+            mode: 0o755,
+            parents: false,
+        };
+        parent = world.ask(directory).await.expect("made").attr.inode;
+    }
+    let summary = world
+        .ask(Summarize {
+            node: path("/").into(),
+        })
+        .await;
+    assert_eq!(summary.expect("counted").directories, depth + 1);
+    let freed = world.ask(FreeCache { path: path("/") }).await;
+    assert_eq!(freed, Ok(Freed::default()));
+    world.master.stop().await;
+}

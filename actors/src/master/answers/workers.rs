@@ -43,10 +43,7 @@ impl Answers<RegisterWorker> for WorkerAnswers {
         _context: CallContext,
     ) -> Result<WorkerRegistered> {
         self.consensus.read_barrier().await?;
-        let cluster = self
-            .view
-            .cluster()?
-            .ok_or_else(|| Error::internal("the cluster has no id yet"))?;
+        let cluster = self.view.cluster_id()?;
         if let Some(theirs) = call.cluster
             && theirs != cluster
         {

@@ -1,6 +1,6 @@
 //! Which worker holds which block, and who was told to write one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use curvine_protocol::{BlockId, WorkerId};
 
@@ -58,9 +58,22 @@ impl Holders {
     }
 
     /// Forgets a block; says who holds it, wholly or in the making.
-    pub fn release(&mut self, block: BlockId) -> Vec<WorkerId> {
+    fn release(&mut self, block: BlockId) -> Vec<WorkerId> {
         let mut workers = self.held.remove(&block).unwrap_or_default();
         workers.extend(self.placed.remove(&block).unwrap_or_default());
         workers
+    }
+
+    /// Forgets blocks; adds to `orders` who is to delete which.
+    pub fn release_all(
+        &mut self,
+        blocks: impl IntoIterator<Item = BlockId>,
+        orders: &mut BTreeMap<WorkerId, Vec<BlockId>>,
+    ) {
+        for block in blocks {
+            for worker in self.release(block) {
+                orders.entry(worker).or_default().push(block);
+            }
+        }
     }
 }

@@ -111,13 +111,9 @@ impl Placement for BlockMap {
     }
 
     fn released(&self, blocks: &[BlockId]) {
-        let mut orders: BTreeMap<WorkerId, Vec<BlockId>> = BTreeMap::new();
+        let mut orders = BTreeMap::new();
         let mut cluster = self.cluster();
-        for block in blocks {
-            for worker in cluster.holders.release(*block) {
-                orders.entry(worker).or_default().push(*block);
-            }
-        }
+        cluster.holders.release_all(blocks.iter().copied(), &mut orders);
         for (worker, blocks) in orders {
             if !self.deletions.add(worker, blocks) {
                 cluster.roster.report_again(worker);
