@@ -13,6 +13,17 @@ from machines import Node
 from report import equal, holds, until
 
 
+def last_load(cv):
+    return cv.json("load", "--list")[0]
+
+
+def watched_load(cv, top, files):
+    """`cv load --watch`, begun and a tenth done."""
+    watching = cv.start("--json", "load", top, "--watch")
+    until(lambda: last_load(cv)["files_loaded"] >= files // 10, "a tenth of the files", 120)
+    return watching
+
+
 def kill_while_loading(job):
     """kill -9 during a load: the load goes on after the restart and ends with true counts"""
     cv = job.cv
@@ -21,10 +32,8 @@ def kill_while_loading(job):
         expected = data.files(job.source_of[s3])
         job.mount(s3, "data", top)
         with job.check(f"a load that is watched survives kill -9 of the node ({s3.name})"):
-            watching = cv.start("--json", "load", top, "--watch")
-            last = lambda: cv.json("load", "--list")[0]  # noqa: E731
-            until(lambda: last()["files_loaded"] >= len(expected) // 10, "a tenth of the files", 120)
-            interrupted = last()
+            watching = watched_load(cv, top, len(expected))
+            interrupted = last_load(cv)
             holds(interrupted["state"] in ("planning", "running"), f"killed too late: {interrupted}")
             job.node.kill()
             job.node.start()
@@ -94,20 +103,18 @@ def kill_while_writing(job):
 
 
 def lose_a_part(job):
-    """kill -9 of the leader, then of a worker, during a load: it goes on, and ends with true counts"""
+    """kill -9 of the leader, then of a worker, during a load: it goes on and loads everything"""
+    if not job.node.of("worker"):
+        return
     cv, s3 = job.cv, job.moto
     expected = data.files(job.source_of[s3])
     leader = lambda: next(master["id"] for master in cv.json("report")[0]["masters"] if master["role"] == "leader")  # noqa: E731
     victims = {"leader": lambda: job.node.of("master")[leader() - 1], "worker": lambda: job.node.of("worker")[0]}
     for what, choose in victims.items():
-        if not job.node.of("worker"):
-            break
         top = f"/lost-{what}"
         job.mount(s3, "data", top)
         with job.check(f"a load that is watched goes on when the {what} is killed and started again"):
-            watching = cv.start("--json", "load", top, "--watch")
-            last = lambda: cv.json("load", "--list")[0]  # noqa: E731
-            until(lambda: last()["files_loaded"] >= len(expected) // 10, "a tenth of the files", 120)
+            watching = watched_load(cv, top, len(expected))
             part = choose()
             part.kill()
             part.start()

@@ -99,15 +99,6 @@ impl Host {
             .map_err(|_| Error::internal("the client's thread ended before it began"))?;
         Ok(Host { arbiter, system })
     }
-
-    /// Runs something on the host's thread and waits for its result.
-    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let (done, result) = std::sync::mpsc::channel();
-        self.arbiter.spawn_fn(move || drop(done.send(work())));
-        result
-            .recv()
-            .map_err(|_| Error::new(ErrorKind::Stopping, "the client is closed"))
-    }
 }
 
 impl Drop for Host {
@@ -133,13 +124,11 @@ impl Router {
             ));
         }
         let host = Host::start()?;
-        let masters = {
-            let proxy = |address: &String| Arc::new(Peer::start(&host.arbiter, address, &ports)) as MasterRef;
-            addresses
-                .iter()
-                .map(|address| (address.clone(), proxy(address)))
-                .collect()
+        let proxy = |address: &String| -> (String, MasterRef) {
+            let peer = Peer::start(&host.arbiter, address, &ports);
+            (address.clone(), Arc::new(peer))
         };
+        let masters = addresses.iter().map(proxy).collect();
         let router = Self::new(masters, Arc::new(|_| None), options.clone(), ports, Some(host));
         // Every address gets its turn, also where the ones before it swallow what they are sent.
         let one_try = options.connect_timeout / (addresses.len() as u32 + 1);
@@ -171,9 +160,11 @@ impl Router {
             ),
             _ => error,
         })?;
-        let renewing = router.session.clone();
-        let work = move || drop(actix_rt::spawn(renew(Arc::downgrade(&renewing))));
-        router.session.host.get().map(|host| host.run(work)).transpose()?;
+        router
+            .session
+            .host()?
+            .arbiter
+            .spawn(renew(Arc::downgrade(&router.session)));
         Ok(router)
     }
 

@@ -1,7 +1,8 @@
 //! The listener: answers the calls of remote nodes by asking a local port.
 //!
-//! Connections are spread over threads, where there are several. A connection has a reader, which admits calls, and a writer. A call runs as a task of its own, so a slow one
-//! delays nobody. A call is in flight until its reply is written: who asks and does not read gets no more answers.
+//! Connections are spread over threads, where there are several. A connection has a reader, which admits calls, and a
+//! writer. A call runs as a task of its own, so a slow one delays nobody. A call is in flight until its reply is written:
+//! who asks and does not read gets no more answers.
 //!
 //! Invariants, whatever others send:
 //! - Connections, calls in flight on each, and the bytes of requests and of replies in memory are limited ([`Limits`]);

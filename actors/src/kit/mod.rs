@@ -2,7 +2,7 @@
 //!
 //! - [`port`]: [`Ask`], [`Answer`], [`Endpoint`]: one way to call, local or remote.
 //! - [`ports`]: what the outside world gives a node: [`Clock`], [`Random`], [`Network`], [`Offload`].
-//! - [`wire`], [`peer`], [`listener`]: the same calls over a socket.
+//! - [`wire`], [`peer`], [`listener`]: the same calls over a socket; [`threads`] serve them.
 //!
 //! Invariant: nothing outside this folder reads the system's clock, draws a random number or opens a socket.
 
@@ -16,6 +16,7 @@ pub mod port;
 pub mod ports;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 pub mod wire;
 
 pub use network::Network;

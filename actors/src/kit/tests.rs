@@ -359,19 +359,13 @@ async fn connections_are_served_on_the_threads_in_turn() {
     }
 
     let ports = Ports::system();
-    let arbiters = [actix::Arbiter::new(), actix::Arbiter::new()];
-    let mut threads = Vec::new();
-    for arbiter in &arbiters {
-        let (tell, told) = tokio::sync::oneshot::channel();
-        arbiter.spawn_fn(move || drop(tell.send(tokio::runtime::Handle::current())));
-        threads.push(told.await.expect("it runs"));
-    }
+    let threads = super::threads::Threads::start(2).await.expect("they start");
     let telling = std::sync::Arc::new(Telling(std::sync::Mutex::default()));
     let bound = super::listener::bind("127.0.0.1:0", &ports)
         .await
         .expect("loopback");
     let serving = bound
-        .spread_over(&threads)
+        .spread_over(threads.handles())
         .serve_worker(telling.clone(), Limits::default());
     for _ in 0..4 {
         let peer = Peer::start(&actix::Arbiter::current(), serving.address(), &ports);
@@ -382,7 +376,4 @@ async fn connections_are_served_on_the_threads_in_turn() {
     assert_eq!((on[0], on[1]), (on[2], on[3]), "in turn");
     assert_ne!(on[0], on[1]);
     assert!(!on.contains(&std::thread::current().id()), "not where it listens");
-    for arbiter in &arbiters {
-        arbiter.stop();
-    }
 }

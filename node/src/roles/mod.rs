@@ -5,7 +5,6 @@
 
 mod fuse;
 mod master;
-mod threads;
 mod worker;
 mod workers;
 
@@ -15,6 +14,7 @@ use std::time::Duration;
 
 use actix_rt::Arbiter;
 use curvine_actors::kit::leader::LeaderPort;
+use curvine_actors::kit::threads::Threads;
 use curvine_actors::kit::{MasterRef, Ports};
 use curvine_conf::{Config, Loaded};
 use curvine_protocol::{ClusterId, Error, ErrorKind, Result};
@@ -24,7 +24,6 @@ use crate::ready::Ready;
 use crate::web::{Metrics, Shown, Web};
 use fuse::FuseRole;
 use master::MasterRole;
-use threads::Threads;
 use worker::WorkerRole;
 use workers::Workers;
 
@@ -73,12 +72,14 @@ impl Running {
         // Of proxies; the master, the disks and the transfers have threads of their own.
         let arbiter = Arbiter::current();
         let workers = Workers::new(arbiter.clone(), ports);
-        let threads = Threads::start(config.node.threads).await?;
-        let serve_on = threads.handles().to_vec();
-        self.threads = Some(threads);
+        // A mount alone serves nobody.
+        if self.role != Role::Fuse {
+            self.threads = Some(Threads::start(config.node.threads).await?);
+        }
+        let serve_on = self.threads.as_ref().map_or(&[][..], Threads::handles);
         let mut cluster = expected_cluster(config)?;
         if matches!(self.role, Role::All | Role::Master) {
-            let master = MasterRole::start(config, ports, workers.clone(), &serve_on).await?;
+            let master = MasterRole::start(config, ports, workers.clone(), serve_on).await?;
             cluster = Some(master.cluster());
             self.master = Some(master);
         }
@@ -96,7 +97,7 @@ impl Running {
             None => Arc::new(LeaderPort::start(arbiter, &masters, ports)?),
         };
         if matches!(self.role, Role::All | Role::Worker) {
-            let mut worker = WorkerRole::start(config, ports, master.clone(), cluster, &serve_on).await?;
+            let mut worker = WorkerRole::start(config, ports, master.clone(), cluster, serve_on).await?;
             if let Some(cluster) = cluster {
                 worker.belongs_to(cluster)?;
             }
