@@ -65,6 +65,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
                 format!("access_key_id={ACCESS_KEY}"),
                 format!("secret_access_key={SECRET_KEY}"),
             ];
+            curvine_actors::ufs::prepare();
             let s3 = Operator::new(builder)?;
             // As a bucket comes to be: of a file that it was not sent, this server computes the MD5 for every request.
             tokio::runtime::Runtime::new()?.block_on(copy_all(&operator, &s3))?;

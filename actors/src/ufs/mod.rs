@@ -40,6 +40,20 @@ const STATS_AT_ONCE: usize = 32;
 
 pub type ByteStream = BoxStream<'static, Result<Bytes>>;
 
+/// Makes the services known to OpenDAL and gives it HTTP and TLS, once for the process.
+///
+/// Not by a constructor that runs before `main`: that would keep all of it in every binary, also in those that have no
+/// under file systems.
+pub fn prepare() {
+    static PREPARED: std::sync::Once = std::sync::Once::new();
+    PREPARED.call_once(|| {
+        // Fails only if the process has chosen already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        opendal_http_transport_reqwest::install_default();
+        opendal::init_default_registry();
+    });
+}
+
 /// The under file system of one mount. Cheap to clone.
 #[derive(Clone)]
 pub struct Ufs {
@@ -66,6 +80,7 @@ impl Ufs {
     }
 
     pub fn open_parts(uri: &str, options: &std::collections::BTreeMap<String, String>) -> Result<Ufs> {
+        prepare();
         let target = uri::parse(uri, options)?;
         let retries = Arc::new(AtomicU64::new(0));
         let counter = retries.clone();

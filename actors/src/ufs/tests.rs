@@ -78,3 +78,41 @@ async fn a_dead_endpoint_is_unreachable_and_names_no_secret() {
     assert!(error.message.contains("nobody answers there"), "{error}");
     assert!(!error.message.contains("hunter2"), "{error}");
 }
+
+#[test]
+fn every_scheme_has_its_service() {
+    let endpoint = [("endpoint".to_owned(), "http://127.0.0.1:9".to_owned())];
+    for (uri, options) in [
+        ("s3://bucket", &endpoint[..]),
+        ("oss://bucket", &endpoint),
+        ("cos://bucket", &endpoint),
+        ("obs://bucket", &endpoint),
+        ("gs://bucket", &endpoint),
+        ("az://container", &endpoint),
+        ("webhdfs://127.0.0.1:9/", &[]),
+        ("http://127.0.0.1:9/", &[]),
+        ("https://127.0.0.1:9/", &[]),
+        ("file:///tmp", &[]),
+    ] {
+        let opened = Ufs::open_parts(uri, &options.iter().cloned().collect());
+        assert!(opened.is_ok(), "{uri}: {:?}", opened.err());
+    }
+}
+
+#[tokio::test]
+async fn https_begins_with_a_handshake() {
+    use tokio::io::AsyncReadExt;
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let uri = format!("https://{}/", server.local_addr().expect("is bound"));
+    let greeted = tokio::spawn(async move {
+        let (mut client, _) = server.accept().await.expect("a client comes");
+        client.read_u8().await.expect("it speaks first")
+    });
+    let ufs = Ufs::open_parts(&uri, &BTreeMap::new()).expect("opens");
+    let error = ufs.stat("f").await.expect_err("that was no TLS server");
+    assert_eq!(error.kind, ErrorKind::Ufs, "{error}");
+    // A handshake record of TLS.
+    assert_eq!(greeted.await.expect("ran"), 0x16);
+}
