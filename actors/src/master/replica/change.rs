@@ -1,14 +1,13 @@
 //! Changes of the group, asked of its leader by operators.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use curvine_protocol::master::{
     AddMaster, OpenBackup, RemoveMaster, SnapshotTaken, TakeSnapshot, TransferLeadership,
 };
 use curvine_protocol::worker::Done;
-use curvine_protocol::{Call, Error, ErrorKind, NodeId, Result};
+use curvine_protocol::{Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use openraft::{BasicNode, ChangeMembers};
 use tokio::time::{sleep, timeout};
@@ -167,41 +166,6 @@ impl ReplicaPort {
             .map_err(|_| Error::new(ErrorKind::Timeout, "the snapshot was not taken in time"))?;
         Ok(SnapshotTaken {
             log_index: metrics.snapshot.map_or(0, |last| last.index),
-        })
-    }
-
-    /// Has another master lead. It is in step before it is told.
-    pub(super) async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId> {
-        let others = self.other_voters().await;
-        if others.voting.len() < others.needed {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                format!(
-                    "nobody else can be elected now: {} of the other masters vote and {} are needed; `cv master list` \
-                     shows which are down or catch up",
-                    others.voting.len(),
-                    others.needed
-                ),
-            ));
-        }
-        if let Some(to) = to.filter(|to| !others.voting.contains(to)) {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                format!("master {to} cannot be elected now: it is down, or has not caught up with its group"),
-            ));
-        }
-        // Its lease ends here: what another leader acknowledges is read nowhere else.
-        self.handing_over.store(true, Ordering::Release);
-        self.barrier.release(self.ports.clock.now());
-        let handed = timeout(super::HAND_OVER_DEADLINE, self.elect_another(to, &others)).await;
-        // If it goes on to lead, it has to ask the others afresh.
-        self.barrier.release(self.ports.clock.now());
-        self.handing_over.store(false, Ordering::Release);
-        handed.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Timeout,
-                "no other master was in step and elected in time",
-            ))
         })
     }
 }

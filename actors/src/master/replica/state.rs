@@ -11,10 +11,12 @@ use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageIOError};
 use serde::{Deserialize, Serialize};
 
+use super::EffectSink;
+use super::gather::reserve_bytes;
 use super::log::RETRY_FULL;
 use super::trust::{self, Trust};
 use super::types::{Entry, LogId, Membership, Replies, SnapshotFile, StorageError, TypeConfig};
-use super::{EffectSink, reserve_bytes};
+
 use crate::kit::Offload;
 use crate::kit::ports::offloaded;
 use crate::master::namespace::apply::Effects;

@@ -3,12 +3,19 @@
 //! Owns the fills under way. Each block is filled by one fill, which fetches every chunk once for any number of
 //! readers, writes it as it arrives and answers whoever waits for it. A whole block is sealed and reported.
 //!
+//! - pure: [`fills`] decides what each event leads to, [`plan`] what of a block is fetched when.
+//! - [`open`]: the opening of a block; [`resolve`]: what it is filled with; [`transfer`]: its bytes on their way.
+//! - [`answer`]: the replies. [`actor`]: carries out what was decided.
+//!
 //! Invariants:
 //! - One fill reads one version of the object: when the object changes, what was filled is dropped.
 //! - Bytes in memory on their way to the disk are within the budgets: one for readers, one for loads.
 //! - A reader is answered only with bytes whose checksum was computed from what arrived.
 
 mod actor;
+mod answer;
+mod fills;
+mod open;
 mod plan;
 mod resolve;
 mod transfer;

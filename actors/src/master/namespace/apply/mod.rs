@@ -1,13 +1,20 @@
 //! One command against the state: a pure function of the two, but for the transaction it writes to.
 //!
 //! Each op checks everything before it changes anything, so that a failed command leaves the state as it was.
+//!
+//! - Users': [`entries`] are looked up and made, [`attributes`] set, [`content`] committed, names gone ([`remove`]) or
+//!   moved ([`rename`]).
+//! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`jobs`].
 
 mod attributes;
+mod cluster;
 mod content;
 mod entries;
+mod jobs;
+mod mounts;
 mod remove;
 mod rename;
-mod service;
+mod sync;
 
 use curvine_protocol::codec::encode;
 use curvine_protocol::master::{BlockCommit, Entry};

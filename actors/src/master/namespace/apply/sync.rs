@@ -1,135 +1,16 @@
-//! The masters' own commands: formatting, workers, mounts, what under file systems hold, jobs.
+//! What under file systems hold, as it was listed or exported.
 
 use std::collections::BTreeMap;
 
-use curvine_protocol::job::{FAILURES_MAX, FileFailure, JobProgress, JobRecord, JobState};
-use curvine_protocol::master::{Deleted, MakeDir};
-use curvine_protocol::mount::{MountRecord, MountSettings};
+use curvine_protocol::master::Deleted;
 use curvine_protocol::op::{OpReply, SyncDir, UfsObject};
 use curvine_protocol::worker::Done;
-use curvine_protocol::{
-    ClusterId, CurvinePath, Error, ErrorKind, FileKind, InodeId, JobId, MountId, Node, Result, UfsVersion,
-    WorkerId,
-};
+use curvine_protocol::{Error, ErrorKind, FileKind, InodeId, MountId, Result, UfsVersion};
 
-use super::{Applies, Apply, already_exists};
+use super::Apply;
 use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
-use crate::master::namespace::store::{Counter, put};
 
 impl Apply<'_, '_> {
-    pub(super) fn format(&mut self, cluster: ClusterId) -> Result<Done> {
-        if self.dbs.cluster(self.txn)?.is_none() {
-            self.dbs.put_meta_record(self.txn, "cluster", &cluster)?;
-            let root = InodeRecord {
-                kind: FileKind::Directory,
-                mode: 0o755,
-                uid: 0,
-                gid: 0,
-                nlink: 2,
-                parent: InodeId::ROOT,
-                mount: MountId(0),
-                name: String::new(),
-                mtime_ns: self.now_ns,
-                ctime_ns: self.now_ns,
-                atime_minus_mtime_ns: 0,
-                btime_minus_mtime_ns: 0,
-                body: InodeBody::Directory,
-            };
-            self.dbs.put_inode(self.txn, InodeId::ROOT, &root)?;
-            self.count_inodes(1)?;
-        }
-        self.done()
-    }
-
-    pub(super) fn add_worker(&mut self) -> Result<WorkerId> {
-        Ok(WorkerId(self.dbs.take(self.txn, Counter::Worker, 1)? as u32))
-    }
-
-    pub(super) fn add_mount(
-        &mut self,
-        path: CurvinePath,
-        uri: String,
-        options: BTreeMap<String, String>,
-        settings: MountSettings,
-    ) -> Result<MountRecord> {
-        for mount in self.dbs.mount_records(self.txn)? {
-            if mount.path == path {
-                return Err(Error::new(
-                    ErrorKind::AlreadyExists,
-                    format!(
-                        "{path}: {} is mounted there already; `cv umount {path}` first",
-                        mount.uri
-                    ),
-                ));
-            }
-            if mount.path.contains(&path) || path.contains(&mount.path) {
-                return Err(Error::invalid(format!(
-                    "{path}: mounts do not nest, and {} is mounted on {}",
-                    mount.uri, mount.path
-                )));
-            }
-        }
-        let made = self.apply(MakeDir {
-            node: Node::Path(path.clone()),
-            mode: 0o755,
-            parents: true,
-        })?;
-        let inode = made.attr.inode;
-        if inode == InodeId::ROOT {
-            return Err(Error::invalid(
-                "/: mount on a directory below the root, such as /data",
-            ));
-        }
-        if !self.dbs.is_empty(self.txn, inode)? {
-            return Err(Error::new(
-                ErrorKind::DirectoryNotEmpty,
-                format!("{path}: the directory is not empty; mount on an empty or a new one"),
-            ));
-        }
-        let id = MountId(self.dbs.take(self.txn, Counter::Mount, 1)? as u32);
-        let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
-        record.mount = id;
-        self.dbs.put_inode(self.txn, inode, &record)?;
-        let mount = MountRecord {
-            id,
-            path,
-            uri,
-            options,
-            settings,
-            created_ns: self.now_ns,
-        };
-        put(&self.dbs.mounts, self.txn, &id.0.to_be_bytes(), &mount)?;
-        Ok(mount)
-    }
-
-    pub(super) fn remove_mount(&mut self, path: CurvinePath) -> Result<MountId> {
-        let mounts = self.dbs.mount_records(self.txn)?;
-        let Some(mount) = mounts.into_iter().find(|mount| mount.path == path) else {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("{path}: nothing is mounted there; `cv mounts` lists the mounts"),
-            ));
-        };
-        let (inode, _) = self.existing(&Node::Path(path), false)?;
-        self.empty_dir(
-            inode,
-            &mut Deleted {
-                files: 0,
-                directories: 0,
-            },
-        )?;
-        let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
-        record.mount = MountId(0);
-        record.name = String::new();
-        self.dbs.put_inode(self.txn, inode, &record)?;
-        let key = mount.id.0.to_be_bytes();
-        self.dbs
-            .mounts
-            .delete(self.txn, &key)
-            .map_err(crate::master::namespace::store::broken)?;
-        Ok(mount.id)
-    }
-
     pub(super) fn sync_dir(&mut self, sync: SyncDir) -> Result<OpReply> {
         let above = self.dbs.inode_or_stale(self.txn, sync.directory)?;
         if !above.is_dir() || above.mount == MountId(0) {
@@ -281,53 +162,6 @@ impl Apply<'_, '_> {
             self.dbs.put_inode(self.txn, inode, &record)?;
         }
         self.done()
-    }
-
-    pub(super) fn add_job(&mut self, paths: Vec<CurvinePath>) -> Result<JobRecord> {
-        let id = JobId(self.dbs.take(self.txn, Counter::Job, 1)?);
-        let job = JobRecord {
-            id,
-            paths,
-            state: JobState::Planning,
-            progress: JobProgress::default(),
-            failures: Vec::new(),
-            created_ns: self.now_ns,
-            ended_ns: None,
-        };
-        self.put_job(&job)?;
-        Ok(job)
-    }
-
-    pub(super) fn update_job(
-        &mut self,
-        id: JobId,
-        state: JobState,
-        progress: JobProgress,
-        failures: Vec<FileFailure>,
-    ) -> Result<JobRecord> {
-        let Some(mut job) = self.dbs.job(self.txn, id)? else {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("no job {id}; `cv load --list` lists the jobs"),
-            ));
-        };
-        if job.state.is_ended() {
-            return match job.state == state {
-                true => Ok(job),
-                false => already_exists(format_args!("the end of job {id}")),
-            };
-        }
-        job.state = state;
-        job.progress = progress;
-        let room = FAILURES_MAX.saturating_sub(job.failures.len());
-        job.failures.extend(failures.into_iter().take(room));
-        job.ended_ns = state.is_ended().then_some(self.now_ns);
-        self.put_job(&job)?;
-        Ok(job)
-    }
-
-    fn put_job(&mut self, job: &JobRecord) -> Result<()> {
-        put(&self.dbs.jobs, self.txn, &job.id.0.to_be_bytes(), job)
     }
 }
 

@@ -1,0 +1,38 @@
+//! Formatting, and workers' ids.
+
+use curvine_protocol::worker::Done;
+use curvine_protocol::{ClusterId, FileKind, InodeId, MountId, Result, WorkerId};
+
+use super::Apply;
+use crate::master::namespace::records::{InodeBody, InodeRecord};
+use crate::master::namespace::store::Counter;
+
+impl Apply<'_, '_> {
+    pub(super) fn format(&mut self, cluster: ClusterId) -> Result<Done> {
+        if self.dbs.cluster(self.txn)?.is_none() {
+            self.dbs.put_meta_record(self.txn, "cluster", &cluster)?;
+            let root = InodeRecord {
+                kind: FileKind::Directory,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                nlink: 2,
+                parent: InodeId::ROOT,
+                mount: MountId(0),
+                name: String::new(),
+                mtime_ns: self.now_ns,
+                ctime_ns: self.now_ns,
+                atime_minus_mtime_ns: 0,
+                btime_minus_mtime_ns: 0,
+                body: InodeBody::Directory,
+            };
+            self.dbs.put_inode(self.txn, InodeId::ROOT, &root)?;
+            self.count_inodes(1)?;
+        }
+        self.done()
+    }
+
+    pub(super) fn add_worker(&mut self) -> Result<WorkerId> {
+        Ok(WorkerId(self.dbs.take(self.txn, Counter::Worker, 1)? as u32))
+    }
+}

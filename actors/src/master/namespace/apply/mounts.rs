@@ -1,0 +1,94 @@
+//! The mount table.
+
+use std::collections::BTreeMap;
+
+use curvine_protocol::master::{Deleted, MakeDir};
+use curvine_protocol::mount::{MountRecord, MountSettings};
+use curvine_protocol::{CurvinePath, Error, ErrorKind, InodeId, MountId, Node, Result};
+
+use super::{Applies, Apply};
+use crate::master::namespace::store::{Counter, broken, put};
+
+impl Apply<'_, '_> {
+    pub(super) fn add_mount(
+        &mut self,
+        path: CurvinePath,
+        uri: String,
+        options: BTreeMap<String, String>,
+        settings: MountSettings,
+    ) -> Result<MountRecord> {
+        for mount in self.dbs.mount_records(self.txn)? {
+            if mount.path == path {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "{path}: {} is mounted there already; `cv umount {path}` first",
+                        mount.uri
+                    ),
+                ));
+            }
+            if mount.path.contains(&path) || path.contains(&mount.path) {
+                return Err(Error::invalid(format!(
+                    "{path}: mounts do not nest, and {} is mounted on {}",
+                    mount.uri, mount.path
+                )));
+            }
+        }
+        let made = self.apply(MakeDir {
+            node: Node::Path(path.clone()),
+            mode: 0o755,
+            parents: true,
+        })?;
+        let inode = made.attr.inode;
+        if inode == InodeId::ROOT {
+            return Err(Error::invalid(
+                "/: mount on a directory below the root, such as /data",
+            ));
+        }
+        if !self.dbs.is_empty(self.txn, inode)? {
+            return Err(Error::new(
+                ErrorKind::DirectoryNotEmpty,
+                format!("{path}: the directory is not empty; mount on an empty or a new one"),
+            ));
+        }
+        let id = MountId(self.dbs.take(self.txn, Counter::Mount, 1)? as u32);
+        let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
+        record.mount = id;
+        self.dbs.put_inode(self.txn, inode, &record)?;
+        let mount = MountRecord {
+            id,
+            path,
+            uri,
+            options,
+            settings,
+            created_ns: self.now_ns,
+        };
+        put(&self.dbs.mounts, self.txn, &id.0.to_be_bytes(), &mount)?;
+        Ok(mount)
+    }
+
+    pub(super) fn remove_mount(&mut self, path: CurvinePath) -> Result<MountId> {
+        let mounts = self.dbs.mount_records(self.txn)?;
+        let Some(mount) = mounts.into_iter().find(|mount| mount.path == path) else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{path}: nothing is mounted there; `cv mounts` lists the mounts"),
+            ));
+        };
+        let (inode, _) = self.existing(&Node::Path(path), false)?;
+        self.empty_dir(
+            inode,
+            &mut Deleted {
+                files: 0,
+                directories: 0,
+            },
+        )?;
+        let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
+        record.mount = MountId(0);
+        record.name = String::new();
+        self.dbs.put_inode(self.txn, inode, &record)?;
+        let key = mount.id.0.to_be_bytes();
+        self.dbs.mounts.delete(self.txn, &key).map_err(broken)?;
+        Ok(mount.id)
+    }
+}

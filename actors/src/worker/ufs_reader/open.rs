@@ -1,0 +1,139 @@
+//! Opens a block: what it is filled with, on which disk, and whether it must be filled at all.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use curvine_protocol::worker::{Fill, LoadTask};
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use tokio::sync::oneshot;
+
+use super::answer::Place;
+use super::fills::{Begun, Purpose};
+use super::resolve::Resolver;
+use super::transfer::{Budget, Target};
+use crate::worker::disk::{DiskRef, FillStart, Store};
+use crate::worker::placement::choose_disk;
+
+/// Blocks up to this length are fetched in one go and stored in one.
+const SMALL_BYTES: u64 = 1 << 20;
+
+/// What a request names as its source.
+pub enum Origin {
+    Reader(Fill),
+    Master(Box<LoadTask>),
+}
+
+impl Origin {
+    pub fn purpose(&self) -> Purpose {
+        match self {
+            Origin::Reader(_) => Purpose::Reading,
+            Origin::Master(_) => Purpose::Loading,
+        }
+    }
+}
+
+/// How opening a block ended.
+pub enum Opened {
+    /// It was or is wholly on this disk; so many bytes were fetched.
+    Whole(Arc<Store>, u64),
+    Fill(Begun<Arc<Place>>),
+    /// Small and fetched, but not stored.
+    Passed(Vec<Bytes>, Error),
+    /// No disk takes it: readers are served through.
+    NoRoom(Target, Error),
+}
+
+/// Makes a block whole, or ready to be filled.
+///
+/// # Errors
+/// Those of resolving the block, of the source and of the disk; a full disk is no error but [`Opened::NoRoom`].
+pub async fn open(
+    disks: &[DiskRef],
+    resolver: &Resolver,
+    block: BlockId,
+    generation: u32,
+    origin: Origin,
+    budget: &Budget,
+) -> Result<Opened> {
+    for disk in disks {
+        if disk.store.sealed_generation(block)? == Some(generation) {
+            return Ok(Opened::Whole(disk.store.clone(), 0));
+        }
+    }
+    let target = match &origin {
+        Origin::Reader(fill) => resolver.target(block, generation, fill).await?,
+        Origin::Master(task) => resolver.load_target(task).await?,
+    };
+    let disk = match disk_for(disks, block, target.len_bytes) {
+        Ok(disk) => disk,
+        Err(error) => return Ok(Opened::NoRoom(target, error)),
+    };
+    let opened = if target.len_bytes <= SMALL_BYTES {
+        open_small(disk.store.clone(), &target, budget).await
+    } else {
+        open_large(disk.store.clone(), target.clone()).await
+    };
+    if let Err(error) = &opened {
+        resolver.failed(&target, error.kind).await;
+    }
+    opened
+}
+
+fn disk_for(disks: &[DiskRef], block: BlockId, len_bytes: u64) -> Result<&DiskRef> {
+    for disk in disks {
+        if disk.store.holds(block)? {
+            return Ok(disk);
+        }
+    }
+    let statuses: Vec<_> = disks.iter().map(|disk| disk.store.status()).collect();
+    choose_disk(&statuses, len_bytes, len_bytes)
+        .map(|number| &disks[number])
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::NoSpace,
+                format!("no disk of this worker has {len_bytes} bytes left to cache block {block}; free some with `cv free`"),
+            )
+        })
+}
+
+async fn open_small(store: Arc<Store>, target: &Target, budget: &Budget) -> Result<Opened> {
+    let body = target.fetch(0..target.len_bytes, budget).await?;
+    let (done, stored) = oneshot::channel();
+    let (block, generation, pieces) = (target.block, target.generation, body.clone());
+    store.on_lane(block, move |store| {
+        let done = Box::new(move |outcome| drop(done.send(outcome)));
+        store.put_fetched(block, generation, &pieces, done);
+    });
+    match stored.await {
+        Ok(Ok(_)) => Ok(Opened::Whole(store, target.len_bytes)),
+        Ok(Err(error)) => Ok(Opened::Passed(body, error)),
+        Err(_) => Err(Error::internal("storing a block was given up")),
+    }
+}
+
+async fn open_large(store: Arc<Store>, target: Target) -> Result<Opened> {
+    let (done, begun) = oneshot::channel();
+    let (block, generation, len_bytes) = (target.block, target.generation, target.len_bytes);
+    store.on_lane(block, move |store| {
+        let _ = done.send(store.fill_begin(block, generation, len_bytes));
+    });
+    let begun = begun
+        .await
+        .unwrap_or_else(|_| Err(Error::internal("opening a block was given up")));
+    match begun {
+        Ok(FillStart::Whole) => Ok(Opened::Whole(store, 0)),
+        Ok(FillStart::Open {
+            file,
+            present,
+            checksums,
+        }) => Ok(Opened::Fill(Begun {
+            place: Arc::new(Place { target, store, file }),
+            generation,
+            len_bytes,
+            present,
+            checksums,
+        })),
+        Err(error) if error.kind == ErrorKind::NoSpace => Ok(Opened::NoRoom(target, error)),
+        Err(error) => Err(error),
+    }
+}
