@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let cv = Cv::parse();
     let name = cv.command.name();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(cv.command.threads())
         .enable_all()
         .build()
     {

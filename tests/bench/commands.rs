@@ -59,7 +59,7 @@ pub fn memory(bench: &Bench, report: &mut Report) -> Result<()> {
             &files,
             "--bytes",
             "4096",
-            "--threads",
+            "--clients",
             "8",
             "--local",
             &local,
@@ -178,8 +178,8 @@ fn small_files(bench: &Bench, report: &mut Report, node: &Node, mount_point: Opt
         let (op, kibibytes) = (text(&answer, "op")?, number(&answer, "bytes")? / 1024.0);
         let on = on(&answer, mount_point)?;
         let what = format!(
-            "{on}: {kibibytes} KiB files, {op}, {} threads",
-            number(&answer, "threads")?
+            "{on}: {kibibytes} KiB files, {op}, {} clients",
+            number(&answer, "clients")?
         );
         let row = Row::new("small", what, number(&answer, "per_second")?, "/s");
         let row = row.beside("raw directory", number(&answer, "of_raw")?);

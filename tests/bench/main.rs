@@ -15,6 +15,7 @@ mod node;
 mod report;
 mod size;
 mod steps;
+mod threads;
 
 use std::path::PathBuf;
 
@@ -24,8 +25,8 @@ use node::Programs;
 use report::Report;
 
 /// What can be run, in this order.
-const PARTS: [&str; 10] = [
-    "memory", "steps", "meta", "masters", "data", "small", "fuse", "load", "million", "size",
+const PARTS: [&str; 11] = [
+    "memory", "steps", "meta", "threads", "masters", "data", "small", "fuse", "load", "million", "size",
 ];
 
 struct Options {
@@ -69,6 +70,7 @@ fn main() -> Result<()> {
             "memory" => commands::memory(&bench, &mut report)?,
             "steps" => steps::run(&bench, &mut report)?,
             "meta" => commands::meta(&bench, &mut report)?,
+            "threads" => threads::run(&bench, &mut report)?,
             "masters" => masters::run(&bench, &mut report)?,
             "data" => commands::data(&bench, &mut report)?,
             "small" => commands::small(&bench, &mut report)?,

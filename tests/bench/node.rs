@@ -51,11 +51,22 @@ impl Programs {
         self.begin(role, args)?.ready()
     }
 
+    /// The same with these variables in its environment.
+    pub fn node_with(&self, variables: &[(&str, &str)], role: &str, args: &[&str]) -> Result<Node> {
+        self.begin_with(variables, role, args)?.ready()
+    }
+
     /// Starts a node that does not serve yet.
     pub fn begin(&self, role: &str, args: &[&str]) -> Result<Starting> {
+        self.begin_with(&[], role, args)
+    }
+
+    fn begin_with(&self, variables: &[(&str, &str)], role: &str, args: &[&str]) -> Result<Starting> {
         let begun = Instant::now();
         let mut command = Command::new(&self.node);
-        command.env_remove("CURVINE_FILES");
+        command
+            .env_remove("CURVINE_FILES")
+            .envs(variables.iter().copied());
         if !args.contains(&"--web") {
             command.args(["--web", "off"]);
         }

@@ -68,6 +68,14 @@ pub async fn run(cv: Cv) -> Result<i32> {
 }
 
 impl Command {
+    /// How many threads the program runs on.
+    pub fn threads(&self) -> usize {
+        match self {
+            Command::Bench(args) => args.threads(),
+            _ => 2,
+        }
+    }
+
     /// Whether any master may answer, with what it has.
     fn reads_stale(&self) -> bool {
         match self {

@@ -7,47 +7,42 @@ use curvine_protocol::master::{CreateFile, IfExists, RenameMode};
 use curvine_protocol::{CurvinePath, Error, Result};
 use serde_json::json;
 
-use super::{Scratch, Stopwatch, joined, posix};
+use super::{Scratch, Sessions, Stopwatch, joined, posix};
 use crate::shell::Shell;
 
 /// In this order: each finds what the one before left.
-const OPS: [&str; 7] = ["echo", "create", "stat", "open", "list", "rename", "delete"];
+pub const OPS: [&str; 7] = ["echo", "create", "stat", "open", "list", "rename", "delete"];
 /// Entries in a page of a listing. A page counts as one operation.
 const PAGE: u32 = 1_000;
 
-pub async fn run(shell: &Shell, clients: &[usize], files: usize, apart: bool, local: &Path) -> Result<()> {
+pub struct Load<'a> {
+    pub threads: usize,
+    /// Each has one call in flight.
+    pub clients: usize,
+    /// Of all clients together.
+    pub files: usize,
+    /// Some of [`OPS`].
+    pub ops: &'a [String],
+}
+
+pub async fn run(shell: &Shell, sessions: &Sessions, load: Load<'_>, local: &Path) -> Result<()> {
+    let count = load.clients;
     let floor = posix::append_and_sync(local)?;
     shell.answer(
         &json!({ "bench": "meta", "op": "append+fdatasync", "per_second": floor }),
         || format!("bare append + fdatasync of 4 KiB: {floor:.0}/s"),
     );
-    for &count in clients {
-        let count = count.max(1);
-        let mut sessions = Vec::new();
-        if apart {
-            for _ in 1..count {
-                sessions.push(shell.another_client().await?);
-            }
-        }
-        let scratch = Scratch::make(&shell.client, &format!("meta-{count}")).await?;
-        let clients = Clients {
-            list: (0..count)
-                .map(|c| match c {
-                    0 => shell.client.clone(),
-                    _ => sessions.get(c - 1).unwrap_or(&shell.client).clone(),
-                })
-                .collect(),
-            directory: scratch.path.clone(),
-            each: (files / count).max(1),
-            apart,
-        };
-        let measured = clients.measure(shell, floor).await;
-        scratch.remove(measured).await?;
-        for session in sessions {
-            session.close().await;
-        }
-    }
-    Ok(())
+    let scratch = Scratch::make(&shell.client, &format!("meta-{count}")).await?;
+    let clients = Clients {
+        list: (0..count).map(|client| sessions.of(client).clone()).collect(),
+        directory: scratch.path.clone(),
+        each: (load.files / count).max(1),
+        renamed: load.ops.iter().any(|op| op == "rename"),
+        connections: sessions.count(),
+        threads: load.threads,
+    };
+    let measured = clients.measure(shell, floor, load.ops).await;
+    scratch.remove(measured).await
 }
 
 struct Clients {
@@ -55,21 +50,24 @@ struct Clients {
     directory: CurvinePath,
     /// Files of each client.
     each: usize,
-    /// Each with a connection of its own.
-    apart: bool,
+    /// Whether a file has another name when it is deleted.
+    renamed: bool,
+    connections: usize,
+    threads: usize,
 }
 
 impl Clients {
-    async fn measure(&self, shell: &Shell, floor: f64) -> Result<()> {
+    async fn measure(&self, shell: &Shell, floor: f64, ops: &[String]) -> Result<()> {
         let mut echo = f64::NAN;
-        for op in OPS {
+        for op in ops {
             let rate = self.rate(op).await?;
             if op == "echo" {
                 echo = rate;
             }
             let clients = self.list.len();
             let value = json!({
-                "bench": "meta", "op": op, "clients": clients, "apart": self.apart, "per_second": rate,
+                "bench": "meta", "op": op, "clients": clients, "connections": self.connections,
+                "threads": self.threads, "per_second": rate,
                 "of_echo": rate / echo, "of_fdatasync": rate / floor,
             });
             shell.answer(&value, || {
@@ -83,22 +81,22 @@ impl Clients {
         Ok(())
     }
 
-    async fn rate(&self, op: &'static str) -> Result<f64> {
+    async fn rate(&self, op: &str) -> Result<f64> {
         let mut work = Vec::new();
         for (number, client) in self.list.iter().enumerate() {
             work.push((client.clone(), self.names(number)?));
         }
         let watch = Stopwatch::start();
         let tasks = work.into_iter().map(|(client, names)| {
-            let directory = self.directory.clone();
+            let (op, directory) = (op.to_owned(), self.directory.clone());
             tokio::spawn(async move {
-                let count = match op {
+                let count = match op.as_str() {
                     // A page is a thousand look-ups.
                     "list" => (names.len() / 100).max(1),
                     _ => names.len(),
                 };
                 for (name, renamed) in &names[..count] {
-                    once(&client, op, &directory, name, renamed).await?;
+                    once(&client, &op, &directory, name, renamed).await?;
                 }
                 Ok::<_, Error>(count)
             })
@@ -107,13 +105,13 @@ impl Clients {
         Ok(watch.per_second(done as f64))
     }
 
-    /// The files of a client and what they are renamed to.
+    /// The files of a client and the names that they have at the end.
     fn names(&self, client: usize) -> Result<Vec<(CurvinePath, CurvinePath)>> {
         (0..self.each)
             .map(|file| {
                 Ok((
                     self.directory.join(&format!("{client:03}-{file:07}"))?,
-                    self.directory.join(&format!("r{client:03}-{file:07}"))?,
+                    self.directory.join(&format!("{}{client:03}-{file:07}", if self.renamed { "r" } else { "" }))?,
                 ))
             })
             .collect()

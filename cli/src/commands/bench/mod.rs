@@ -8,7 +8,9 @@ mod meta;
 mod posix;
 mod small;
 
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use clap::Subcommand;
@@ -17,16 +19,21 @@ use curvine_protocol::{CurvinePath, Error, Result};
 
 use crate::shell::Shell;
 
+const THREADS_MAX: usize = 1_024;
+
 /// Measure rates beside the floor under them, in the same run
 ///
 /// JSON: one object a line for each measurement.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Examples: cv bench meta --clients 1,10,40
+Examples: cv bench meta --clients 1,10,40 --threads 4
           cv bench small /mnt/curvine --local /tmp")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
+    /// Threads that make the load, each with a session and a connection of its own; 0: one a core
+    #[arg(long, global = true, default_value_t = 0)]
+    threads: usize,
 }
 
 #[derive(Subcommand)]
@@ -39,7 +46,10 @@ enum What {
         /// Files at each number of clients
         #[arg(long, default_value_t = 8_000)]
         files: usize,
-        /// Each client with a session and a connection of its own, and a thread for it; without, all over one
+        /// What to measure, in this order: what needs files finds those that were created before
+        #[arg(long, value_delimiter = ',', default_values = meta::OPS, value_parser = meta::OPS)]
+        ops: Vec<String>,
+        /// Each client with a session and a connection of its own; without, they share those of the threads
         #[arg(long)]
         apart: bool,
         /// Where the bare append + fdatasync is measured
@@ -70,9 +80,9 @@ enum What {
         /// Bytes of a file
         #[arg(long, value_delimiter = ',', default_values_t = [4096, 65536])]
         bytes: Vec<usize>,
-        /// Files being written or read at the same time
+        /// Concurrent clients: each writes or reads one file at a time
         #[arg(long, value_delimiter = ',', default_values_t = [1, 8])]
-        threads: Vec<usize>,
+        clients: Vec<usize>,
         /// The raw directory
         #[arg(long, default_value = ".")]
         local: PathBuf,
@@ -80,14 +90,35 @@ enum What {
 }
 
 impl Args {
+    /// How many threads the program shall have.
+    pub fn threads(&self) -> usize {
+        match self.threads {
+            0 => available_parallelism().map_or(1, NonZero::get),
+            threads => threads.min(THREADS_MAX),
+        }
+    }
+
     pub async fn run(self, shell: &Shell) -> Result<()> {
+        let threads = self.threads();
         match self.what {
             What::Meta {
                 clients,
                 files,
+                ops,
                 apart,
                 local,
-            } => meta::run(shell, &clients, files, apart, &local).await,
+            } => {
+                for count in clients {
+                    let count = count.max(1);
+                    let sessions = if apart { count } else { threads.min(count) };
+                    let sessions = Sessions::open(shell, sessions).await?;
+                    let load = meta::Load { threads, clients: count, files, ops: &ops };
+                    let result = meta::run(shell, &sessions, load, &local).await;
+                    sessions.close().await;
+                    result?;
+                }
+                Ok(())
+            }
             What::Data {
                 dir,
                 bytes,
@@ -98,16 +129,67 @@ impl Args {
                 dir,
                 files,
                 bytes,
-                threads,
+                clients,
                 local,
             } => {
-                for bytes in bytes {
-                    for &threads in &threads {
-                        small::run(shell, dir.as_deref(), &local, files, bytes, threads.max(1)).await?;
+                let sessions = Sessions::open(shell, if dir.is_some() { 1 } else { threads }).await?;
+                let result = async {
+                    for bytes in bytes {
+                        for &clients in &clients {
+                            let load = small::Load { files, bytes, clients: clients.max(1) };
+                            small::run(shell, &sessions, dir.as_deref(), &local, load).await?;
+                        }
                     }
-                }
-                Ok(())
+                    Ok(())
+                };
+                let result = result.await;
+                sessions.close().await;
+                result
             }
+        }
+    }
+}
+
+/// Sessions of one cluster, each with connections of its own and a thread that serves them. The first is the shell's.
+struct Sessions {
+    first: Client,
+    others: Vec<Client>,
+}
+
+impl Sessions {
+    async fn open(shell: &Shell, count: usize) -> Result<Sessions> {
+        let mut sessions = Sessions {
+            first: shell.client.clone(),
+            others: Vec::new(),
+        };
+        for _ in 1..count {
+            match shell.another_client().await {
+                Ok(session) => sessions.others.push(session),
+                Err(error) => {
+                    sessions.close().await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(sessions)
+    }
+
+    fn count(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// The session of a client, in turn.
+    fn of(&self, client: usize) -> &Client {
+        match client % self.count() {
+            0 => &self.first,
+            place => &self.others[place - 1],
+        }
+    }
+
+    /// Ends all but the shell's.
+    async fn close(self) {
+        for session in self.others {
+            session.close().await;
         }
     }
 }

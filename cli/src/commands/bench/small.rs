@@ -3,41 +3,50 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use curvine_actors::client::{Client, CreateOptions};
+use curvine_actors::client::CreateOptions;
 use curvine_protocol::{CurvinePath, Error, Result};
 use serde_json::json;
 
-use super::{Scratch, Stopwatch, joined, posix};
+use super::{Scratch, Sessions, Stopwatch, joined, posix};
 use crate::shell::Shell;
+
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub files: usize,
+    /// Bytes of a file.
+    pub bytes: usize,
+    /// Files being written or read at the same time.
+    pub clients: usize,
+}
 
 pub async fn run(
     shell: &Shell,
+    sessions: &Sessions,
     directory: Option<&Path>,
     local: &Path,
-    files: usize,
-    bytes: usize,
-    threads: usize,
+    load: Load,
 ) -> Result<()> {
-    let (raw_wrote, raw_read) = posix::small_files(local, files, bytes, threads)?;
+    let Load { files, bytes, clients } = load;
+    let (raw_wrote, raw_read) = posix::small_files(local, files, bytes, clients)?;
     let (on, (wrote, read)) = match directory {
         Some(directory) => (
             directory.display().to_string(),
-            posix::small_files(directory, files, bytes, threads)?,
+            posix::small_files(directory, files, bytes, clients)?,
         ),
         None => {
-            let scratch = Scratch::make(&shell.client, &format!("small-{bytes}-{threads}")).await?;
-            let measured = through_client(&shell.client, &scratch.path, files, bytes, threads).await;
+            let scratch = Scratch::make(&shell.client, &format!("small-{bytes}-{clients}")).await?;
+            let measured = through_clients(sessions, &scratch.path, load).await;
             ("client".to_owned(), scratch.remove(measured).await?)
         }
     };
     for (op, rate, raw) in [("write", wrote, raw_wrote), ("read", read, raw_read)] {
         let value = json!({
-            "bench": "small", "on": on, "op": op, "threads": threads, "bytes": bytes,
+            "bench": "small", "on": on, "op": op, "clients": clients, "bytes": bytes,
             "per_second": rate, "raw_per_second": raw, "of_raw": rate / raw,
         });
         shell.answer(&value, || {
             format!(
-                "{on}: {threads:>2} threads, {bytes:>6} bytes, {op:>5}: {rate:>8.0}/s  {:>5.2} of raw",
+                "{on}: {clients:>2} clients, {bytes:>6} bytes, {op:>5}: {rate:>8.0}/s  {:>5.2} of raw",
                 rate / raw
             )
         });
@@ -45,23 +54,17 @@ pub async fn run(
     Ok(())
 }
 
-async fn through_client(
-    client: &Client,
-    directory: &CurvinePath,
-    files: usize,
-    bytes: usize,
-    tasks: usize,
-) -> Result<(f64, f64)> {
-    let each = (files / tasks).max(1);
+async fn through_clients(sessions: &Sessions, directory: &CurvinePath, load: Load) -> Result<(f64, f64)> {
+    let each = (load.files / load.clients).max(1);
     let mut rates = [0.0; 2];
     for (rate, write) in rates.iter_mut().zip([true, false]) {
         let watch = Stopwatch::start();
-        let running = (0..tasks).map(|task| {
-            let (client, directory) = (client.clone(), directory.clone());
+        let running = (0..load.clients).map(|number| {
+            let (client, directory) = (sessions.of(number).clone(), directory.clone());
             tokio::spawn(async move {
-                let content = Bytes::from(vec![task as u8; bytes]);
+                let content = Bytes::from(vec![number as u8; load.bytes]);
                 for file in 0..each {
-                    let path = directory.join(&format!("{task}-{file}"))?;
+                    let path = directory.join(&format!("{number}-{file}"))?;
                     if write {
                         let file = client.create(&path, CreateOptions::default()).await?;
                         file.append(content.clone()).await?;
@@ -74,7 +77,7 @@ async fn through_client(
             })
         });
         joined(running.collect()).await?;
-        *rate = watch.per_second((each * tasks) as f64);
+        *rate = watch.per_second((each * load.clients) as f64);
     }
     let [wrote, read] = rates;
     Ok((wrote, read))
