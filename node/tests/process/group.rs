@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use curvine_actors::client::{Client, ClientOptions};
-use curvine_protocol::cluster::MasterStatus;
+use curvine_protocol::cluster::{MasterRole, MasterStatus};
 use curvine_protocol::{CurvinePath, NodeId};
 use tokio::time::sleep;
 
@@ -119,7 +119,7 @@ pub async fn statuses(client: &Client) -> Vec<MasterStatus> {
 /// Which of them leads, by its place in the list of addresses.
 pub async fn leader(client: &Client) -> usize {
     let masters = statuses(client).await;
-    let leader = masters.iter().find(|master| master.role == "leader");
+    let leader = masters.iter().find(|master| master.role == MasterRole::Leader);
     leader.expect("one leads").id.0 as usize - 1
 }
 
@@ -134,7 +134,7 @@ pub async fn all_in_step(client: &Client) {
     loop {
         let masters = statuses(client).await;
         let is_in_step = |master: &MasterStatus| {
-            master.is_reachable && master.role != "learner" && Some(master.applied_index) >= upto
+            master.is_reachable && master.role != MasterRole::Learner && Some(master.applied_index) >= upto
         };
         if masters.iter().all(is_in_step) {
             return;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use curvine_actors::client::{Client, ClientOptions};
 use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Ports, call};
+use curvine_protocol::cluster::MasterRole;
 use curvine_protocol::master::{GetClusterStatus, GetXattr, RenameMode};
 use curvine_protocol::{CallContext, CurvinePath, Error, ErrorKind, Node as At, Result};
 use curvine_tests::history::{History, Name, Operation, Outcome};
@@ -238,7 +239,7 @@ fn soon() -> CallContext {
 async fn leader_among(masters: &[(usize, actix::Addr<Peer>)]) -> Option<usize> {
     let asked = masters.iter().map(async |(number, master)| {
         let status = call(master, GetClusterStatus {}, soon()).await.ok()?;
-        let leads = status.masters.iter().find(|master| master.role == "leader")?;
+        let leads = status.masters.iter().find(|master| master.role == MasterRole::Leader)?;
         (leads.id.0 == *number as u64 + 1).then_some(*number)
     });
     futures::future::join_all(asked)
