@@ -116,3 +116,32 @@ pub fn system(program: &str, args: &[&str]) -> Result<String, String> {
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("temporary paths are text")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Process {
+        let mut command = program::command(Path::new("/bin/sh"), &["-c", script]);
+        Process::start(&mut command, None)
+    }
+
+    #[test]
+    fn what_a_process_complains_of_is_kept() {
+        let mut process = shell("echo no room >&2; exit 3");
+        assert_eq!(process.end(), Some(3));
+        assert_eq!(process.log(), "no room\n");
+    }
+
+    #[test]
+    fn a_process_is_gone_after_a_panic_even_if_it_was_halted() {
+        let process = shell("exec sleep 1000");
+        let id = process.id();
+        let panicked = std::thread::spawn(move || {
+            process.signal(Signal::STOP);
+            panic!("as a test that fails");
+        });
+        panicked.join().expect_err("it panics");
+        assert!(!Path::new(&format!("/proc/{id}")).exists());
+    }
+}
