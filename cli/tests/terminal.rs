@@ -8,6 +8,8 @@ use std::os::fd::FromRawFd;
 use std::process::Stdio;
 
 use common::Node;
+use curvine_tests::process::{DEADLINE, Process, Signal};
+use curvine_tests::wait::within;
 
 /// Both ends of a new terminal of 24 lines: what a program writes to the second is read from the first.
 fn terminal() -> (File, File) {
@@ -112,19 +114,11 @@ fn ctrl_c_leaves_nothing_half_made() {
         .expect("is there");
     std::io::Write::write_all(&mut &input, b"the beginning").expect("room");
     let mut command = node.command(&["put", "-", "/half"]);
-    let child = command
-        .stdin(Stdio::from(input.try_clone().expect("a descriptor")))
-        .stderr(Stdio::piped())
-        .spawn();
-    let child = child.expect("cv runs");
-    while node.run(&["stat", "/half"]).code != Some(0) {
-        std::thread::yield_now();
-    }
-    let interrupted = std::process::Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(interrupted.expect("kill runs").success());
-    let output = child.wait_with_output().expect("cv ends");
-    assert_eq!(output.status.code(), Some(130));
+    command.stdin(Stdio::from(input.try_clone().expect("a descriptor")));
+    let mut putting = Process::start(&mut command, None);
+    let is_begun = || (node.run(&["stat", "/half"]).code == Some(0)).then_some(());
+    assert!(within(DEADLINE, is_begun).is_some(), "it does not begin");
+    putting.signal(Signal::INT);
+    assert_eq!(putting.end(), Some(130));
     node.refused(&["stat", "/half"], 1);
 }

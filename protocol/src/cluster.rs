@@ -1,5 +1,7 @@
 //! Workers as masters know them, and the state of the cluster as users see it.
 
+use std::fmt::{Display, Formatter};
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BlockId, ClusterId, NodeId, WorkerId};
@@ -59,12 +61,31 @@ pub struct WorkerStatus {
     pub version: String,
 }
 
+/// What a master is in its group. Shown, and sent, by its name in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MasterRole {
+    Leader,
+    Follower,
+    /// It votes for nobody, because it is not in step yet.
+    Learner,
+}
+
+impl Display for MasterRole {
+    fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        out.pad(match self {
+            MasterRole::Leader => "leader",
+            MasterRole::Follower => "follower",
+            MasterRole::Learner => "learner",
+        })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MasterStatus {
     pub id: NodeId,
     pub address: String,
-    /// `leader`, `follower` or `learner`: a learner votes for nobody, because it is not in step yet.
-    pub role: String,
+    pub role: MasterRole,
     /// 0 if it did not answer.
     pub applied_index: u64,
     #[serde(default = "yes")]

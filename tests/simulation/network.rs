@@ -119,6 +119,11 @@ impl Network {
         self.state().cut.insert((from, to));
     }
 
+    pub fn cut_both(&self, one: NodeId, other: NodeId) {
+        self.cut(one, other);
+        self.cut(other, one);
+    }
+
     pub fn mend(&self) {
         self.state().cut.clear();
     }

@@ -1,7 +1,7 @@
 //! What every test of whole systems shares: real processes, a reference model, and random operations to compare
 //! anything that is a file system with it.
 //!
-//! - [`process`]: nodes as processes on free ports, killed and cleaned up when dropped.
+//! - [`process`]: nodes as processes on free ports, killed and cleaned up when dropped. [`wait`]: for a condition.
 //! - [`model`]: the reference file system.
 //! - [`random`]: random operations, replay by seed, shrinking.
 //! - [`history`] and [`linearizability`]: whether what clients saw can be.
@@ -14,3 +14,4 @@ pub mod model;
 pub mod process;
 pub mod random;
 pub mod remote;
+pub mod wait;

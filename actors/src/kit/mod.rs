@@ -17,6 +17,8 @@ pub mod ports;
 #[cfg(test)]
 mod tests;
 pub mod threads;
+#[cfg(test)]
+pub mod until;
 pub mod wire;
 
 pub use network::Network;

@@ -166,7 +166,7 @@ pub fn table(masters: &[MasterStatus]) -> String {
         vec![
             master.id.to_string(),
             master.address.clone(),
-            master.role.clone(),
+            master.role.to_string(),
             applied,
         ]
     };

@@ -35,7 +35,7 @@ impl Args {
         let masters = status
             .masters
             .iter()
-            .map(|master| row("master", master.id.to_string(), &master.address, master.role.clone()));
+            .map(|master| row("master", master.id.to_string(), &master.address, master.role.to_string()));
         let workers = status
             .workers
             .iter()

@@ -1,63 +1,23 @@
-//! A real node on free ports, and the real `cv`.
+//! A real node, and the real `cv`.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::any::Any;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
+use curvine_tests::process::{self, DEADLINE, program, text};
+use curvine_tests::wait::within;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// `curvine-node` beside `cv`. It belongs to another package: cargo is asked to have it up to date.
-fn node_binary() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let cv = Path::new(env!("CARGO_BIN_EXE_cv"));
-        let directory = cv.parent().expect("a binary is in a directory");
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "curvine-node", "--target-dir"]);
-        build.arg(directory.parent().expect("of a target directory"));
-        if directory.ends_with("release") {
-            build.arg("--release");
-        }
-        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-        let status = build
-            .args(["--manifest-path", manifest])
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "curvine-node is built");
-        directory.join("curvine-node")
-    })
-}
-
-/// No setting of the caller reaches what is tested.
-fn clean(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if ["CURVINE_", "AWS_", "RUST_LOG", "NO_COLOR"]
-            .iter()
-            .any(|mine| name.starts_with(mine))
-        {
-            command.env_remove(name);
-        }
-    }
-}
-
-/// A node, killed when dropped, and a scratch directory.
+/// A node and a scratch directory.
 pub struct Node {
-    child: Child,
+    /// What is to end before its directory goes: a node that serves, or one that waits to be added to a group.
+    _process: Box<dyn Any>,
     pub master: String,
     pub scratch: TempDir,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// What a command said and how it ended.
@@ -81,18 +41,10 @@ impl From<Output> for Said {
 impl Node {
     pub fn start() -> Node {
         let scratch = tempfile::tempdir().expect("a scratch directory");
-        let mut child = begin(
-            &scratch,
-            &["--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"],
-        );
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("is text");
-        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("not ready: {e}: {line:?}"));
-        let master = ready["master"].as_str().expect("a master").to_owned();
+        let node = process::Node::start_all(&scratch.path().join("node"), &[]);
         Node {
-            child,
-            master,
+            master: node.master().to_owned(),
+            _process: Box::new(node),
             scratch,
         }
     }
@@ -103,21 +55,26 @@ impl Node {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
         let master = free.expect("a free port").to_string();
         let peers = format!("1={},2={master}", self.master);
-        let words = [
-            "--role", "master", "--id", "2", "--listen", &master, "--peers", &peers,
-        ];
-        let child = begin(&scratch, &words);
-        let node = Node {
-            child,
+        let data_dir = scratch.path().join("node");
+        let starting = process::Node::starting(&[
+            "--role",
+            "master",
+            "--id",
+            "2",
+            "--listen",
+            &master,
+            "--peers",
+            &peers,
+            "--data-dir",
+            text(&data_dir),
+        ]);
+        let listens = within(DEADLINE, || TcpStream::connect(&master).ok());
+        assert!(listens.is_some(), "master 2 does not listen");
+        Node {
+            _process: Box::new(starting),
             master,
             scratch,
-        };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(&node.master).is_err() {
-            assert!(Instant::now() < deadline, "master 2 does not listen");
-            std::thread::sleep(Duration::from_millis(10));
         }
-        node
     }
 
     /// A path in the scratch directory.
@@ -192,33 +149,9 @@ impl Node {
     }
 }
 
-fn begin(scratch: &TempDir, words: &[&str]) -> Child {
-    let mut command = Command::new(node_binary());
-    clean(&mut command);
-    command
-        .args(words)
-        .args([
-            "--web",
-            "off",
-            "--log-format",
-            "json",
-            "--log-level",
-            "error",
-            "--data-dir",
-        ])
-        .arg(scratch.path().join("node"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the node starts")
-}
-
 /// `cv` with these words.
 pub fn cv(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cv"));
-    clean(&mut command);
-    command.args(words).stdin(Stdio::null());
-    command
+    program::command(Path::new(env!("CARGO_BIN_EXE_cv")), words)
 }
 
 /// The lines of an output.

@@ -46,7 +46,7 @@ pub fn render(role: &str, status: &Result<ClusterStatus>) -> String {
             "<tr><td>{}<td>{}<td>{}<td class=num>{}</tr>",
             master.id,
             escape(&master.address),
-            escape(&master.role),
+            master.role,
             master.applied_index
         )
         .expect(LINE);
@@ -124,7 +124,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use curvine_protocol::cluster::{DiskStatus, DutyStatus, MasterStatus, Tier, WorkerStatus};
+    use curvine_protocol::cluster::{DiskStatus, DutyStatus, MasterRole, MasterStatus, Tier, WorkerStatus};
     use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, WorkerId};
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
             masters: vec![MasterStatus {
                 id: NodeId(1),
                 address: "127.0.0.1:8995".to_owned(),
-                role: "leader".to_owned(),
+                role: MasterRole::Leader,
                 applied_index: 42,
                 is_reachable: true,
             }],

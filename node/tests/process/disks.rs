@@ -1,7 +1,8 @@
 //! Disks that fill up or cannot be written: a clear error for what meets it, and nothing acknowledged is lost.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use curvine_actors::client::Client;
@@ -155,8 +156,7 @@ fn a_full_disk_of_the_worker_refuses_what_meets_it_and_takes_more_when_there_is_
         kept.push((name, bytes));
         all_are_there(&client, &kept).await;
     });
-    node.process.signal("-KILL");
-    assert_eq!(node.process.end(), None);
+    node.kill();
     let node = Node::start(&args);
     run(async {
         let client = node.client().await;
@@ -184,14 +184,18 @@ fn a_full_disk_of_the_master_refuses_changes_and_takes_them_when_there_is_space(
         let client = node.client().await;
         let mut makers = Vec::new();
         let (full, mut told) = tokio::sync::watch::channel(false);
+        let count = Arc::new(AtomicU32::new(0));
         for maker in 0..8 {
-            let (client, full) = (client.clone(), full.clone());
+            let (client, full, count) = (client.clone(), full.clone(), count.clone());
             makers.push(tokio::spawn(async move {
                 let mut made = Vec::new();
                 for number in 0.. {
                     let name = format!("/{maker}-{number}");
                     match client.make_dir(&path(&name), 0o755, false).await {
-                        Ok(_) => made.push(name),
+                        Ok(_) => {
+                            made.push(name);
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
                         Err(error) => {
                             // In flight when the disk filled: its fate is unknown. Else: refused.
                             let known = matches!(error.kind, ErrorKind::NoSpace | ErrorKind::Timeout);
@@ -205,7 +209,10 @@ fn a_full_disk_of_the_master_refuses_changes_and_takes_them_when_there_is_space(
             }));
         }
         // All at once, in the middle of what goes on.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until("much is made", async || {
+            (count.load(Ordering::Relaxed) >= 200).then_some(())
+        })
+        .await;
         let filler = Filler::new(&mounted.path);
         told.wait_for(|full| *full).await.expect("they run");
         let error = until("changes are refused", async || {
@@ -243,8 +250,7 @@ fn a_full_disk_of_the_master_refuses_changes_and_takes_them_when_there_is_space(
         );
         all
     });
-    node.process.signal("-KILL");
-    assert_eq!(node.process.end(), None);
+    node.kill();
     let node = Node::start(&args);
     run(async {
         let client = node.client().await;

@@ -1,12 +1,11 @@
 //! A group of masters as processes, for tests that kill them, cut their power or their network.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use curvine_actors::client::{Client, ClientOptions};
-use curvine_protocol::cluster::MasterStatus;
+use curvine_protocol::cluster::{MasterRole, MasterStatus};
 use curvine_protocol::{CurvinePath, NodeId};
-use tokio::time::sleep;
 
 use super::support::*;
 
@@ -34,7 +33,7 @@ impl Masters {
                 .map(|id| scratch.path().join(format!("master-{id}")))
                 .collect(),
             namespaces: Vec::new(),
-            programs: vec![this_node().to_owned(); count],
+            programs: vec![program::node().to_owned(); count],
             nodes: std::iter::repeat_with(|| None).take(count).collect(),
             scratch,
         }
@@ -91,18 +90,14 @@ impl Masters {
     pub async fn join(&mut self, client: &Client, number: usize, count: usize) {
         let joining = self.starting_among(number, count);
         let id = NodeId(number as u64 + 1);
-        let begun = Instant::now();
-        while let Err(error) = client.add_master(id, &self.addresses[number]).await {
-            assert!(begun.elapsed() < DEADLINE, "{error}");
-            sleep(Duration::from_millis(50)).await;
-        }
+        let address = &self.addresses[number];
+        until_ok("it is taken in", async || client.add_master(id, address).await).await;
         self.nodes[number] = Some(joining.ready());
     }
 
     pub fn kill(&mut self, number: usize) {
         let mut node = self.nodes[number].take().expect("it runs");
-        node.process.signal("-KILL");
-        assert_eq!(node.process.end(), None);
+        node.kill();
     }
 
     pub async fn client(&self) -> Client {
@@ -119,29 +114,28 @@ pub async fn statuses(client: &Client) -> Vec<MasterStatus> {
 /// Which of them leads, by its place in the list of addresses.
 pub async fn leader(client: &Client) -> usize {
     let masters = statuses(client).await;
-    let leader = masters.iter().find(|master| master.role == "leader");
+    let leader = masters.iter().find(|master| master.role == MasterRole::Leader);
     leader.expect("one leads").id.0 as usize - 1
 }
 
 /// Waits until all of them are there, vote, and have applied what the leader had at the beginning.
 pub async fn all_in_step(client: &Client) {
-    let begun = Instant::now();
     let upto = statuses(client)
         .await
         .iter()
         .map(|master| master.applied_index)
         .max();
-    loop {
+    let is_in_step = |master: &MasterStatus| {
+        master.is_reachable && master.role != MasterRole::Learner && Some(master.applied_index) >= upto
+    };
+    until_ok("all are in step", async || {
         let masters = statuses(client).await;
-        let is_in_step = |master: &MasterStatus| {
-            master.is_reachable && master.role != "learner" && Some(master.applied_index) >= upto
-        };
-        if masters.iter().all(is_in_step) {
-            return;
+        match masters.iter().all(is_in_step) {
+            true => Ok(()),
+            false => Err(format!("{masters:?}")),
         }
-        assert!(begun.elapsed() < 2 * DEADLINE, "not in step: {masters:?}");
-        sleep(Duration::from_millis(50)).await;
-    }
+    })
+    .await;
 }
 
 pub fn path(name: &str) -> CurvinePath {

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use super::support::*;
 
@@ -65,15 +64,12 @@ impl LoopDisk {
         drop(mounted);
         // A mount namespace that anybody on this machine made meanwhile has a copy of the mount, and would have the dead
         // file system mounted again.
-        let begun = Instant::now();
-        while system("losetup", &["-j", text(&image)]) != Ok(String::new()) {
-            assert!(
-                begun.elapsed() < 6 * DEADLINE,
-                "{} is still mounted elsewhere",
-                image.display()
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let is_free = || (system("losetup", &["-j", text(&image)]) == Ok(String::new())).then_some(());
+        assert!(
+            within(6 * DEADLINE, is_free).is_some(),
+            "{} is still mounted elsewhere",
+            image.display()
+        );
         let again = Mounted::new(path, "", &["-o", "loop", text(&image)]);
         LoopDisk {
             mounted: again.expect("it was mounted before"),

@@ -7,7 +7,6 @@ mod group;
 mod hostile;
 mod loop_disk;
 mod masters;
-mod namespaces;
 mod partitions;
 mod power;
 mod power_masters;
@@ -24,7 +23,7 @@ use support::*;
 #[test]
 fn a_node_serves_stops_on_a_signal_and_is_the_same_cluster_afterwards() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut node = Node::start_all(dir.path());
+    let mut node = Node::start_all(dir.path(), &[]);
     let cluster = node.said("cluster").to_owned();
     assert_eq!(node.get("/healthz"), (200, "ok\n".to_owned()));
     let (code, status) = node.get("/api/status");
@@ -39,22 +38,19 @@ fn a_node_serves_stops_on_a_signal_and_is_the_same_cluster_afterwards() {
     assert!(node.get("/").1.contains(&cluster));
     assert_eq!(node.get("/nothing").0, 404);
 
-    node.process.signal("-TERM");
-    assert_eq!(node.process.end(), Some(0));
-    let mut again = Node::start_all(dir.path());
+    node.stop();
+    let mut again = Node::start_all(dir.path(), &[]);
     assert_eq!(again.said("cluster"), cluster);
-    again.process.signal("-INT");
-    assert_eq!(again.process.end(), Some(0));
+    again.stop_by(Signal::INT);
 }
 
 #[test]
 fn what_was_acknowledged_is_there_after_a_kill() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut node = Node::start_all(dir.path());
+    let mut node = Node::start_all(dir.path(), &[]);
     let made = node.ask(make_dir("/kept")).expect("is made");
-    node.process.signal("-KILL");
-    assert_eq!(node.process.end(), None);
-    let again = Node::start_all(dir.path());
+    node.kill();
+    let again = Node::start_all(dir.path(), &[]);
     let found = again
         .ask(Lookup {
             node: at("/kept"),
@@ -67,13 +63,8 @@ fn what_was_acknowledged_is_there_after_a_kill() {
 #[test]
 fn an_idle_node_is_small() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let node = Node::start_all(dir.path());
-    let (_, metrics) = node.get("/metrics");
-    let bytes: f64 = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("process_resident_memory_bytes "))
-        .and_then(|bytes| bytes.parse().ok())
-        .expect("memory is shown");
+    let node = Node::start_all(dir.path(), &[]);
+    let bytes = node.metric("process_resident_memory_bytes");
     assert!(bytes < 100e6, "{bytes} bytes");
 }
 
@@ -114,7 +105,7 @@ fn roles_run_as_processes_of_their_own() {
 #[test]
 fn a_second_process_on_a_data_directory_is_refused() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let node = Node::start_all(dir.path());
+    let node = Node::start_all(dir.path(), &[]);
     let (code, said) = refused(&["--data-dir", text(dir.path()), "--listen", "127.0.0.1:0"]);
     assert_eq!(code, Some(1));
     assert_eq!(
@@ -122,7 +113,7 @@ fn a_second_process_on_a_data_directory_is_refused() {
         format!(
             "curvine-node: {}/master is in use by process {}; stop it or choose another --data-dir",
             dir.path().display(),
-            node.process.0.id()
+            node.id()
         )
     );
     assert_eq!(node.get("/healthz").0, 200);
@@ -144,10 +135,9 @@ fn a_port_in_use_is_named() {
 #[test]
 fn a_data_directory_of_another_cluster_is_refused() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut node = Node::start_all(dir.path());
+    let mut node = Node::start_all(dir.path(), &[]);
     let cluster = node.said("cluster").to_owned();
-    node.process.signal("-TERM");
-    assert_eq!(node.process.end(), Some(0));
+    node.stop();
     let config = dir.path().join("curvine.toml");
     let other = "0123456789abcdef0123456789abcdef";
     std::fs::write(&config, format!("cluster = \"{other}\"\n")).expect("written");
@@ -244,8 +234,7 @@ fn a_worker_s_directory_of_another_cluster_is_refused_and_serves_its_own_again()
         Node::start(&args.iter().map(String::as_str).collect::<Vec<_>>())
     };
     let mut first = start(&ours);
-    first.process.signal("-TERM");
-    assert_eq!(first.process.end(), Some(0));
+    first.stop();
     let args = worker(&other);
     let (code, said) = refused(&args.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(code, Some(3), "{said}");

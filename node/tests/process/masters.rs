@@ -10,7 +10,6 @@ use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Ports, call};
 use curvine_protocol::master::Lookup;
 use curvine_protocol::{CallContext, ErrorKind, Node as At, NodeId};
-use tokio::time::sleep;
 
 use super::group::*;
 use super::support::*;
@@ -44,12 +43,12 @@ impl Making {
     }
 
     pub async fn more(&self) {
-        let (begun, upto) = (Instant::now(), self.made.load(Ordering::Acquire) + 20);
-        while self.made.load(Ordering::Acquire) < upto {
-            assert!(begun.elapsed() < DEADLINE, "nothing is made any more");
+        let upto = self.made.load(Ordering::Acquire) + 20;
+        until("more is made", async || {
             assert!(!self.task.is_finished(), "a change was refused");
-            sleep(Duration::from_millis(10)).await;
-        }
+            (self.made.load(Ordering::Acquire) >= upto).then_some(())
+        })
+        .await;
     }
 
     /// How many were made, and the longest that one took.
@@ -84,8 +83,7 @@ fn leaders_are_stopped_in_order_and_hand_over_first() {
             making.more().await;
             let leads = leader(&client).await;
             let mut node = masters.nodes[leads].take().expect("it runs");
-            node.process.signal("-TERM");
-            assert_eq!(node.process.end(), Some(0));
+            node.stop();
             making.more().await;
             let (made, stall) = making.end().await;
             longest.push(stall);
@@ -138,8 +136,7 @@ fn leaders_are_killed_and_nothing_that_was_acknowledged_is_lost_and_no_client_se
 }
 
 /// Whether a master says itself that a name is not there.
-async fn denies(address: String, name: &'static str) -> bool {
-    let master = Peer::start(&actix_rt::Arbiter::current(), address, &Ports::system());
+async fn denies(master: actix::Addr<Peer>, name: &'static str) -> bool {
     let lookup = Lookup {
         node: At::Path(path(name)),
         follow: false,
@@ -151,6 +148,19 @@ async fn denies(address: String, name: &'static str) -> bool {
     matches!(call(&master, lookup, context).await, Err(error) if error.kind == ErrorKind::NotFound)
 }
 
+/// How many connections to a port of this machine have brought something that the program did not read yet.
+fn unread_connections(address: &str) -> usize {
+    let (_, port) = address.rsplit_once(':').expect("it has a port");
+    let local = format!(":{:04X}", port.parse::<u16>().expect("a number"));
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("it is there");
+    let is_unread = |line: &&str| {
+        // sl, local address, remote address, state, tx_queue:rx_queue
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[1].ends_with(&local) && fields[3] == "01" && !fields[4].ends_with(":00000000")
+    };
+    sockets.lines().skip(1).filter(is_unread).count()
+}
+
 #[test]
 fn a_leader_that_hangs_is_replaced_and_says_nothing_stale_when_it_goes_on() {
     actix_rt::System::new().block_on(async {
@@ -159,27 +169,41 @@ fn a_leader_that_hangs_is_replaced_and_says_nothing_stale_when_it_goes_on() {
         let making = Making::begin(client.clone(), "d");
         making.more().await;
         let hung = leader(&client).await;
-        let process = &masters.nodes[hung].as_ref().expect("it runs").process;
-        process.signal("-STOP");
+        let node = masters.nodes[hung].as_ref().expect("it runs");
+        node.signal(Signal::STOP);
         making.more().await;
         client
             .make_dir(path("since"), 0o755, false)
             .await
             .expect("another leads");
         // What waits in its sockets is what it answers first.
-        let ask = || denies(masters.addresses[hung].clone(), "since");
-        let asked = actix_rt::spawn(futures::future::join_all((0..20).map(|_| ask())));
-        sleep(Duration::from_millis(200)).await;
-        process.signal("-CONT");
+        let peer = || {
+            let address = masters.addresses[hung].clone();
+            Peer::start(&actix_rt::Arbiter::current(), address, &Ports::system())
+        };
+        let waiting = unread_connections(&masters.addresses[hung]);
+        let asked = actix_rt::spawn(futures::future::join_all(
+            (0..20).map(|_| denies(peer(), "since")),
+        ));
+        until("the questions wait", async || {
+            (unread_connections(&masters.addresses[hung]) >= waiting + 20).then_some(())
+        })
+        .await;
+        node.signal(Signal::CONT);
         assert!(
             !asked.await.expect("answered").contains(&true),
             "it answered from a state of before"
         );
-        for _ in 0..50 {
-            assert!(!ask().await, "it answered from a state of before");
-            sleep(Duration::from_millis(10)).await;
+        let one = peer();
+        let mut in_step = std::pin::pin!(all_in_step(&client));
+        loop {
+            tokio::select! {
+                () = &mut in_step => break,
+                denied = denies(one.clone(), "since") => {
+                    assert!(!denied, "it answered from a state of before");
+                }
+            }
         }
-        all_in_step(&client).await;
         let (made, longest) = making.end().await;
         eprintln!("{made} directories over a hang of the leader; the longest took {longest:?}");
         all_there(&client, "d", made).await;

@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use curvine_actors::client::{Client, ClientOptions};
 use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Ports, call};
+use curvine_protocol::cluster::MasterRole;
 use curvine_protocol::master::{GetClusterStatus, GetXattr, RenameMode};
 use curvine_protocol::{CallContext, CurvinePath, Error, ErrorKind, Node as At, Result};
 use curvine_tests::history::{History, Name, Operation, Outcome};
+use curvine_tests::process::namespaces::Namespaces;
 use curvine_tests::random::Seeded;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::group::*;
-use super::namespaces::*;
 use super::support::*;
 
 const MASTERS: usize = 3;
@@ -25,7 +26,8 @@ const CLIENTS_HOST: usize = MASTERS;
 const CLIENTS: u64 = 5;
 const CELLS: u64 = 6;
 const XATTR: &str = "user.value";
-const FAULT_LASTS: Duration = Duration::from_secs(8);
+/// It lasts for so many times 60 operations.
+const ROUNDS_OF_FAULT: u32 = 4;
 /// From a cut of the leader until another one leads.
 const REPLACED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -201,6 +203,7 @@ async fn do_anything(client: Client, seed: u64, record: Arc<Record>) -> Duration
             None => session = record.session(),
         }
         longest = longest.max(begun.elapsed());
+        // As programs do, it has something else to do now and then.
         sleep(Duration::from_millis(random.below(60))).await;
     }
     longest
@@ -238,7 +241,10 @@ fn soon() -> CallContext {
 async fn leader_among(masters: &[(usize, actix::Addr<Peer>)]) -> Option<usize> {
     let asked = masters.iter().map(async |(number, master)| {
         let status = call(master, GetClusterStatus {}, soon()).await.ok()?;
-        let leads = status.masters.iter().find(|master| master.role == "leader")?;
+        let leads = status
+            .masters
+            .iter()
+            .find(|master| master.role == MasterRole::Leader)?;
         (leads.id.0 == *number as u64 + 1).then_some(*number)
     });
     futures::future::join_all(asked)
@@ -300,8 +306,9 @@ async fn clients_go_on(masters: &Masters, hosts: &Namespaces, fault: Fault) {
         eprintln!("{fault:?}: another master led after {replaced:?}");
         assert!(replaced < REPLACED_WITHIN, "{fault:?}: {replaced:?}");
     }
-    more(&record, 60).await;
-    sleep(FAULT_LASTS.saturating_sub(begun.elapsed())).await;
+    for _ in 0..ROUNDS_OF_FAULT {
+        more(&record, 60).await;
+    }
     hosts.heal();
     more(&record, 60).await;
     all_in_step(&watching).await;

@@ -13,7 +13,7 @@ use super::masters::{Making, all_there};
 use super::support::*;
 
 fn old_node() -> PathBuf {
-    std::env::var_os("CURVINE_OLD_NODE").map_or(this_node().to_owned(), PathBuf::from)
+    std::env::var_os("CURVINE_OLD_NODE").map_or(program::node().to_owned(), PathBuf::from)
 }
 
 async fn write(client: &Client, name: &str) {
@@ -60,9 +60,8 @@ fn a_cluster_is_upgraded_process_by_process_and_nothing_is_lost_or_refused() {
         let leads = leader(&client).await;
         for number in [(leads + 1) % 3, (leads + 2) % 3, leads] {
             let mut node = masters.nodes[number].take().expect("it runs");
-            node.process.signal("-TERM");
-            assert_eq!(node.process.end(), Some(0));
-            masters.programs[number] = this_node().to_owned();
+            node.stop();
+            masters.programs[number] = program::node().to_owned();
             masters.start_again(number);
             all_in_step(&client).await;
             making.more().await;
@@ -76,9 +75,8 @@ fn a_cluster_is_upgraded_process_by_process_and_nothing_is_lost_or_refused() {
                 making.more().await;
             }
         }
-        worker.process.signal("-TERM");
-        assert_eq!(worker.process.end(), Some(0));
-        worker = worker_of(this_node().to_owned());
+        worker.stop();
+        worker = worker_of(program::node().to_owned());
 
         let (made, longest) = making.end().await;
         eprintln!("{made} directories over an upgrade of three masters; the longest took {longest:?}");

@@ -335,7 +335,7 @@ samples! {
     ClusterStatus => ClusterStatus {
         cluster: cluster(), version: "0.1.0".to_owned(),
         masters: vec![MasterStatus {
-            id: NodeId(1), address: "h:1".to_owned(), role: "leader".to_owned(), applied_index: 6,
+            id: NodeId(1), address: "h:1".to_owned(), role: MasterRole::Leader, applied_index: 6,
             is_reachable: true,
         }],
         workers: vec![WorkerStatus {

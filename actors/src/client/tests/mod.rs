@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::file::PIECE_BYTES;
 use super::file::WINDOW;
 use super::{Client, ClientOptions, CreateOptions, OpenFile};
+use crate::kit::until::until;
 use world::{FILE, Fate, run};
 
 fn path(text: &str) -> CurvinePath {
@@ -68,9 +69,7 @@ fn the_leader_that_a_refusal_names_is_asked_next_and_from_then_on() {
             ],
         );
         let lifting = async {
-            while world.seen("MakeDir").len() < 2 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            until("two were asked", || world.seen("MakeDir").len() >= 2).await;
             world.state().fates.clear();
         };
         let made = client.make_dir(path("/d"), 0o755, false);
@@ -396,9 +395,10 @@ fn a_handle_dropped_without_a_close_gives_its_lease_back_and_commits_nothing() {
         file.flush().await.expect("flushed");
         file.append(content(10)).await.expect("taken");
         drop(file);
-        while world.state().file.as_ref().expect("there").leased {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("the lease is back", || {
+            !world.state().file.as_ref().expect("there").leased
+        })
+        .await;
         assert_eq!(world.committed(), content(10));
     });
 }

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
 use curvine_protocol::job::{JobProgress, JobRecord, JobState};
@@ -14,6 +13,7 @@ use curvine_protocol::worker::{BlocksLoaded, Done, LoadBlocks, LoadTask};
 use curvine_protocol::*;
 use futures::future::BoxFuture;
 
+use crate::kit::until::until_some;
 use crate::kit::{Answer, Ask, Endpoint, Ports, WorkerRef, call};
 use crate::master::namespace::actor::FileDefaults;
 use crate::master::replica::{LogLimits, Members, Proxies};
@@ -224,14 +224,11 @@ impl World {
     }
 
     async fn until(&self, id: JobId, what: &str, holds: impl Fn(&JobRecord) -> bool) -> JobRecord {
-        for _ in 0..2_000 {
+        until_some(what, async || {
             let job = self.ask(GetJob { id }).await.expect("it is known");
-            if holds(&job) {
-                return job;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("never: {what}");
+            holds(&job).then_some(job)
+        })
+        .await
     }
 
     async fn ended(&self, id: JobId) -> JobRecord {

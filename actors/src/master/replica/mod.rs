@@ -62,7 +62,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use async_trait::async_trait;
-use curvine_protocol::cluster::MasterStatus;
+use curvine_protocol::cluster::{MasterRole, MasterStatus};
 use curvine_protocol::op::{Command, OpReply};
 use curvine_protocol::{Error, ErrorKind, NodeId, Result};
 use openraft::BasicNode;
@@ -210,14 +210,14 @@ impl ReplicaPort {
                 };
                 let votes = is_voter && known.is_none_or(|(_, votes)| votes);
                 let role = match (leads, votes) {
-                    (true, _) => "leader",
-                    (false, true) => "follower",
-                    (false, false) => "learner",
+                    (true, _) => MasterRole::Leader,
+                    (false, true) => MasterRole::Follower,
+                    (false, false) => MasterRole::Learner,
                 };
                 MasterStatus {
                     id: NodeId(id),
                     address,
-                    role: role.to_owned(),
+                    role,
                     applied_index: known.map_or(0, |(applied, _)| applied),
                     is_reachable: known.is_some(),
                 }

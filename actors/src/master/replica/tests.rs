@@ -20,6 +20,7 @@ use super::restore::take_in;
 use super::{LogLimits, Members, OpenState, Proxies, ReplicaConfig, ReplicaPort};
 use crate::backup::PLACED;
 use crate::kit::listener::{Bound, Limits, Serving, bind};
+use crate::kit::until::{until, until_some};
 use crate::kit::{Answer, Ask, Endpoint, Ports};
 use crate::master::contract::{Consensus, NamespaceView};
 use crate::master::namespace::apply::Effects;
@@ -120,13 +121,11 @@ impl Several {
     }
 
     async fn leader(&self) -> NodeId {
-        loop {
-            let leads = |(_, (master, _)): &(&NodeId, &(Master, Serving))| master.replica.is_leader();
-            if let Some((id, _)) = self.masters.iter().find(leads) {
-                return *id;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let leads = |(_, (master, _)): &(&NodeId, &(Master, Serving))| master.replica.is_leader();
+        until_some("a master leads", async || {
+            self.masters.iter().find(leads).map(|(id, _)| *id)
+        })
+        .await
     }
 
     fn master(&self, id: NodeId) -> &Master {
@@ -377,9 +376,10 @@ async fn a_master_without_a_log_catches_up_by_snapshot_and_votes_for_nobody_befo
         let name = format!("{prefix}{number}");
         assert_eq!(several.master(wiped).has(&name), Ok(true), "{name}");
     }
-    while !several.master(wiped).replica.franchise.is_full() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("it votes again", || {
+        several.master(wiped).replica.franchise.is_full()
+    })
+    .await;
 
     // Its word counts again: with the leader gone, it makes a majority of two.
     several.stop(leader).await;
@@ -410,7 +410,10 @@ async fn a_master_that_has_not_caught_up_refuses_to_vote() {
     several.stop(leader).await;
     several.stop(wiped).await;
     several.start_again(wiped, false).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Each time that the other one stands for election, it does so in a new term.
+    let term = || several.master(other).replica.inspect().vote.0;
+    let before = term();
+    until("it has stood for election three times", || term() >= before + 3).await;
     for id in [wiped, other] {
         assert!(
             !several.master(id).replica.is_leader(),

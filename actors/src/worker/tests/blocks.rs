@@ -8,6 +8,7 @@ use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus};
 use curvine_protocol::{BlockId, CallContext, ErrorKind};
 
 use super::world::*;
+use crate::kit::until::{until, until_some};
 use crate::kit::{Body, call};
 use crate::worker::disk::Grant;
 
@@ -341,13 +342,7 @@ async fn garbage_is_deleted_and_a_forgetful_master_is_told_everything_again() {
     world
         .until("1 is reported", |master| master.held.contains_key(&BlockId(1)))
         .await;
-    for _ in 0..1_000 {
-        if !block_file(&world.disk("d0"), 2).exists() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    assert!(!block_file(&world.disk("d0"), 2).exists(), "garbage goes");
+    until("garbage goes", || !block_file(&world.disk("d0"), 2).exists()).await;
     let reports = {
         let mut master = world.master.state.lock().unwrap();
         master.held.clear();
@@ -403,7 +398,7 @@ async fn a_worker_of_another_cluster_is_refused() {
     let text = std::fs::read_to_string(&identity).unwrap();
     std::fs::write(&identity, text.replace("c1\"", "c2\"")).unwrap();
     drop(worker);
-    for _ in 0..500 {
+    let refused = until_some("the index is let go", async || {
         let refused = crate::worker::start_with(
             world.config(),
             crate::kit::Ports::system(),
@@ -411,14 +406,11 @@ async fn a_worker_of_another_cluster_is_refused() {
             "127.0.0.1:1".to_owned(),
             world.sources.clone(),
         );
-        match refused.await.map(|_| ()).unwrap_err() {
-            error if error.message.contains("already open") => {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
-            error => return assert_eq!(error.kind, ErrorKind::WrongCluster),
-        }
-    }
-    panic!("the index is never let go");
+        let error = refused.await.map(|_| ()).unwrap_err();
+        (!error.message.contains("already open")).then_some(error)
+    })
+    .await;
+    assert_eq!(refused.kind, ErrorKind::WrongCluster);
 }
 
 #[actix::test]

@@ -20,6 +20,7 @@ use curvine_protocol::{
 };
 use futures::future::BoxFuture;
 
+use crate::kit::until::{until, until_some};
 use crate::kit::{Answer, Ask, Endpoint, Ports, WorkerPort};
 use crate::worker::disk::chunks_of;
 use crate::worker::{DataDir, WorkerConfig, WorkerHandle};
@@ -188,7 +189,7 @@ impl World {
 
     /// Starts a worker; waits while a killed one's index is still being let go.
     pub async fn start(&self, config: WorkerConfig) -> WorkerHandle {
-        for _ in 0..500 {
+        until_some("the index is let go", async || {
             let started = crate::worker::start_with(
                 config.clone(),
                 Ports::system(),
@@ -197,24 +198,16 @@ impl World {
                 self.sources.clone(),
             );
             match started.await {
-                Ok(handle) => return handle,
-                Err(error) if error.message.contains("already open") => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+                Ok(handle) => Some(handle),
+                Err(error) if error.message.contains("already open") => None,
                 Err(error) => panic!("the worker does not start: {error}"),
             }
-        }
-        panic!("the index is never let go");
+        })
+        .await
     }
 
     pub async fn until(&self, what: &str, condition: impl Fn(&MasterState) -> bool) {
-        for _ in 0..1_000 {
-            if condition(&self.master.state.lock().unwrap()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("never happened: {what}");
+        until(what, || condition(&self.master.state.lock().unwrap())).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::support::*;
+use super::system;
 
 /// Hosts by number from 0. They are gone when dropped, with whatever was between them.
 pub struct Namespaces {

@@ -1,0 +1,251 @@
+//! One run: masters, clients and what happens to them, from a seed.
+//!
+//! First the safety phase: faults come one after the other, and nothing that [`Checks`](crate::checks::Checks) looks for may
+//! ever be. Then everything heals, and the liveness phase begins: within [`HEALS_WITHIN`](healing::HEALS_WITHIN) a leader
+//! must be there, every master in step with it, and every client answered. What the clients saw must be linearizable, and
+//! that includes what they read at the end.
+//!
+//! A [`World`] owns the time and the order in which everything gets its share of it ([`World::tick`]). Whatever else there
+//! is has an owner of its own:
+//!
+//! - [`masters`]: the machines of the masters; [`clients`](crate::workload): who uses them; [`network`](crate::network):
+//!   what is between them.
+//! - [`agenda`]: what is planned. [`faults`], [`disks`], [`group`]: what is done, and what is planned with it.
+//! - [`watch`]: what must hold at every moment; [`healing`]: what must hold at the end.
+//! - [`story`]: what is told; [`stage`]: what scenes have happen.
+//!
+//! Whatever is random is drawn from the world's [`Chance`] or from a fork of it, in an order that depends on nothing else.
+//! Machines of another kind have an owner beside [`masters`], get their share in `tick`, and are mended in `heal`.
+
+mod agenda;
+mod disks;
+mod faults;
+mod group;
+mod healing;
+mod masters;
+mod stage;
+mod story;
+mod watch;
+
+use std::fmt::{Display, Formatter};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use curvine_protocol::NodeId;
+
+use crate::chance::{self, Chance};
+use crate::checks::Violation;
+use crate::faults::Plan;
+use crate::network::{Letter, Network};
+use crate::workload::Clients;
+
+use self::agenda::{Act, Agenda};
+use self::masters::Masters;
+use self::story::Story;
+use self::watch::Watch;
+
+const TICK: Duration = Duration::from_millis(2);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+const DISK_DELAY_US: u64 = 1_000;
+
+/// A panic anywhere in the process: tokio keeps those of its tasks to itself.
+pub static PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// What a run was like.
+pub struct Summary {
+    /// Over everything that happened.
+    pub fingerprint: u64,
+    pub acknowledged: u64,
+    pub unknown: u64,
+    pub applied: usize,
+    pub led: usize,
+    pub faults: usize,
+    pub messages: u64,
+    pub simulated: Duration,
+}
+
+impl Display for Summary {
+    fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(
+            out,
+            "{} faults in {:.0} s, {} messages, {} leaders, {} entries applied; {} changes acknowledged, {} operations of \
+             unknown outcome; fingerprint {:016x}",
+            self.faults,
+            self.simulated.as_secs_f64(),
+            self.messages,
+            self.led,
+            self.applied,
+            self.acknowledged,
+            self.unknown,
+            self.fingerprint
+        )
+    }
+}
+
+pub struct World {
+    plan: Plan,
+    chance: Chance,
+    now: Duration,
+    network: Network,
+    masters: Masters,
+    clients: Clients,
+    agenda: Agenda,
+    faults: usize,
+    watch: Watch,
+    story: Story,
+}
+
+impl World {
+    /// With `is_told`, what happens is printed.
+    pub fn new(seed: u64, scratch: &Path, is_told: bool) -> Result<World, Violation> {
+        let chance = Chance::new(seed);
+        let plan = Plan::draw(&chance);
+        Self::with(plan, chance, scratch, is_told)
+    }
+
+    /// Three masters in fair weather, to which nothing happens by itself.
+    pub fn of_three(scratch: &Path) -> Result<World, Violation> {
+        let plan = Plan {
+            masters: 3,
+            clients: 0,
+            cells: 20,
+            seconds: 0,
+            faults: Vec::new(),
+            pause_ms: 0,
+            snapshot_every_entries: 10,
+            snapshot_every_bytes: 1 << 30,
+            kept_entries: 0,
+            kept_bytes: 1 << 30,
+        };
+        Self::with(plan, Chance::new(1), scratch, true)
+    }
+
+    fn with(plan: Plan, chance: Chance, scratch: &Path, is_told: bool) -> Result<World, Violation> {
+        let network = Network::new(chance.fork());
+        let ids: Vec<NodeId> = (1..=plan.masters).map(NodeId).collect();
+        let clients = Clients::new(network.clone(), ids.clone(), plan.cells, chance.fork()).map_err(text)?;
+        let mut world = World {
+            now: Duration::ZERO,
+            masters: Masters::new(&plan, scratch, network.clone(), chance.clone()),
+            network,
+            clients,
+            agenda: Agenda::default(),
+            faults: 0,
+            watch: Watch::default(),
+            story: Story::new(is_told),
+            chance,
+            plan,
+        };
+        world.tell(format!("{:?}", world.plan));
+        for id in &ids {
+            world.masters.set_up(*id, &ids);
+            world.start(*id)?;
+        }
+        Ok(world)
+    }
+
+    pub fn run(mut self) -> Result<Summary, Violation> {
+        for number in 0..self.plan.clients {
+            self.clients.begin(number % 3 == 2);
+        }
+        self.later(2_000, Act::Fault);
+        let end = Duration::from_secs(self.plan.seconds);
+        while self.now < end {
+            self.tick()?;
+        }
+        self.heal()?;
+        self.comes_to_rest()?;
+        self.tell("the end");
+        let history = self.clients.shared.history.take();
+        let summary = Summary {
+            fingerprint: self.story.fingerprint(),
+            acknowledged: self.clients.shared.acknowledged.get(),
+            unknown: self.clients.shared.unknown.get(),
+            applied: self.watch.checks().applied(),
+            led: self.watch.checks().led(),
+            faults: self.faults,
+            messages: self.network.sent(),
+            simulated: self.now,
+        };
+        history.check()?;
+        Ok(summary)
+    }
+
+    fn tell(&mut self, what: impl Display) {
+        self.story.tell(self.now, what);
+    }
+
+    fn later(&mut self, most_ms: u64, act: Act) {
+        self.after(most_ms / 10..most_ms + 1, act);
+    }
+
+    fn after(&mut self, range_ms: Range<u64>, act: Act) {
+        let after = Duration::from_millis(self.chance.within(range_ms));
+        self.agenda.plan(self.now + after, act);
+    }
+
+    fn tick(&mut self) -> Result<(), Violation> {
+        self.now += TICK;
+        chance::set_time(self.now);
+        self.deliver();
+        while let Some(act) = self.agenda.due(self.now) {
+            self.act(act)?;
+        }
+        self.masters.iter_mut().for_each(|host| host.pass(TICK));
+        self.clients.pass(TICK);
+        if self.agenda.springs(self.clients.shared.acknowledged.get()) {
+            self.any_fault()?;
+        }
+        if let Some(panic) = PANIC.lock().expect("only the hook writes").take() {
+            return Err(format!("panic: {panic}"));
+        }
+        if self.now.as_millis().is_multiple_of(LOOK_EVERY.as_millis()) {
+            let news = self.watch.look(&mut self.masters)?;
+            news.into_iter().for_each(|line| self.tell(line));
+            self.clear_away();
+        }
+        Ok(())
+    }
+
+    /// What has arrived by now.
+    fn deliver(&mut self) {
+        for letter in self.network.arrived(self.now.as_micros() as u64) {
+            match letter {
+                Letter::Answer { from, to, outcome } => {
+                    if self.story.has_messages() {
+                        self.tell(format!("  {from} -> {to}: {}", outcome.text));
+                    }
+                    (outcome.arrive)();
+                }
+                Letter::Request { from, to, request } => {
+                    if self.story.has_messages() {
+                        self.tell(format!("  {from} -> {to}: {}", request.name()));
+                    }
+                    if let Some(host) = self.masters.get_mut(to) {
+                        host.deliver(from, request);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts a master, unless it runs or is there no more.
+    pub fn start(&mut self, id: NodeId) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(host) = self.masters.get_mut(id) else {
+            return Ok(());
+        };
+        if !host.is_running() {
+            host.start(now).map_err(text)?;
+            self.watch.forget(id);
+            self.tell(format!("master {id} is started"));
+        }
+        Ok(())
+    }
+}
+
+fn text(error: impl Display) -> Violation {
+    error.to_string()
+}
