@@ -7,6 +7,7 @@ mod group;
 mod hostile;
 mod loop_disk;
 mod masters;
+mod metrics;
 mod namespaces;
 mod partitions;
 mod power;
