@@ -9,6 +9,7 @@ pub const DEFAULT_MASTER_PORT: u16 = 8995;
 pub const DEFAULT_WORKER_PORT: u16 = 8996;
 pub const DEFAULT_WEB_PORT: u16 = 8990;
 
+/// What a data directory is on, as its operator says. The order is that of speed, the fastest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Tier {
     Mem,
@@ -32,6 +33,7 @@ pub struct DiskStatus {
     pub tier: Tier,
     /// Shown to people; never used as a path by anybody but the worker itself.
     pub path: String,
+    /// What the directory may hold: as configured, else what it held and could take when the worker started.
     pub capacity_bytes: u64,
     /// Bytes of block data.
     pub used_bytes: u64,
@@ -42,13 +44,16 @@ pub struct DiskStatus {
     pub failure: Option<String>,
 }
 
+/// Whether a worker is there, as far as the leader knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkerState {
+    /// Its last heartbeat is recent.
     Live,
     /// No heartbeat for longer than the master's limit.
     Lost,
 }
 
+/// A worker, as `cv report` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     pub id: WorkerId,
@@ -59,6 +64,7 @@ pub struct WorkerStatus {
     pub version: String,
 }
 
+/// A master, as `cv report` and `cv master list` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MasterStatus {
     pub id: NodeId,
