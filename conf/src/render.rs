@@ -36,9 +36,9 @@ pub fn sample() -> String {
 pub fn reference() -> String {
     let mut out = String::from(
         "# Configuration reference\n\n\
-         Rendered from the code by `curvine-node config-reference`. Layers, weakest first: defaults, the file \
-         (`--config curvine.toml`), variables (`CURVINE_SECTION_KEY`, for instance `CURVINE_MASTER_LISTEN`; lists with \
-         commas), flags. An unknown key or a value of the wrong shape is refused. [curvine.toml](curvine.toml) is a sample \
+         Rendered from the code by `curvine-node config-reference`. Layers, weakest first: defaults, the file\n\
+         (`--config curvine.toml`), variables (`CURVINE_SECTION_KEY`, for instance `CURVINE_MASTER_LISTEN`; lists with\n\
+         commas), flags. An unknown key or a value of the wrong shape is refused. [curvine.toml](curvine.toml) is a sample\n\
          with every key. Sizes are written with their unit (`128MiB`, `100GB`), time spans too (`5s`, `200ms`).\n",
     );
     for section in Config::sections() {

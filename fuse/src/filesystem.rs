@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use curvine_actors::kit::metrics::{self, FuseOp, Outcome, Timing};
 use curvine_protocol::master::{AttrChange, IfExists, RenameMode};
 use fuser::{
     BsdFileFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags,
@@ -43,7 +44,7 @@ impl CurvineFs {
     /// Runs the work of a request and replies with what came of it.
     fn serve<T, R>(
         &self,
-        op: &'static str,
+        op: FuseOp,
         reply: R,
         work: impl Future<Output = Result<T>> + Send + 'static,
         send: impl FnOnce(R, T) + Send + 'static,
@@ -51,22 +52,24 @@ impl CurvineFs {
         T: Send + 'static,
         R: Refuse + Send + 'static,
     {
-        metrics::counter!("curvine_fuse_requests", "op" => op).increment(1);
+        let timing = Timing::begin();
         self.runner.run(async move {
             match work.await {
                 Ok(done) => send(reply, done),
                 Err(refusal) => {
-                    log(op, &refusal);
+                    log(op.name(), &refusal);
+                    count(op, &refusal);
                     reply.refuse(refusal.to_kernel());
                 }
             }
+            metrics::FUSE_REQUEST_SECONDS.observe(op as usize, timing.took());
         });
     }
 
     /// As [`CurvineFs::serve`] for requests that are answered with an entry.
     fn serve_entry(
         &self,
-        op: &'static str,
+        op: FuseOp,
         reply: ReplyEntry,
         work: impl Future<Output = Result<FileAttr>> + Send + 'static,
     ) {
@@ -79,7 +82,7 @@ impl CurvineFs {
     /// As [`CurvineFs::serve`] for requests that are done or not.
     fn serve_done(
         &self,
-        op: &'static str,
+        op: FuseOp,
         reply: ReplyEmpty,
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) {
@@ -98,6 +101,12 @@ fn log(op: &str, refusal: &Refusal) {
         }
         _ => tracing::debug!("{op}: {error}"),
     }
+}
+
+/// An error, by whose business it is. A bare number is what the kernel or its program did wrong.
+fn count(op: FuseOp, refusal: &Refusal) {
+    let outcome = refusal.error.as_ref().map_or(Outcome::Refused, Outcome::of);
+    metrics::FUSE_REQUEST_ERRORS.add_error(op as usize, outcome);
 }
 
 /// A reply that can be a number instead.
@@ -183,7 +192,7 @@ impl Filesystem for CurvineFs {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
         let (core, child) = (self.core.clone(), name(child));
-        self.serve_entry("lookup", reply, async move {
+        self.serve_entry(FuseOp::Lookup, reply, async move {
             core.lookup(inode(parent), child?).await
         });
     }
@@ -193,7 +202,7 @@ impl Filesystem for CurvineFs {
     fn getattr(&self, _request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let (core, ttl) = (self.core.clone(), self.core.ttl);
         self.serve(
-            "getattr",
+            FuseOp::GetAttr,
             reply,
             async move { core.getattr(inode(number)).await },
             move |reply, attr| reply.attr(&ttl, &attr),
@@ -228,7 +237,7 @@ impl Filesystem for CurvineFs {
         };
         let (core, ttl, user) = (self.core.clone(), self.core.ttl, user(request));
         self.serve(
-            "setattr",
+            FuseOp::SetAttr,
             reply,
             async move { core.setattr(user, inode(number), change).await },
             move |reply, attr| reply.attr(&ttl, &attr),
@@ -238,7 +247,7 @@ impl Filesystem for CurvineFs {
     fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
         let core = self.core.clone();
         self.serve(
-            "readlink",
+            FuseOp::ReadLink,
             reply,
             async move { core.readlink(inode(number)).await },
             |reply, target| reply.data(target.as_bytes()),
@@ -256,7 +265,7 @@ impl Filesystem for CurvineFs {
         reply: ReplyEntry,
     ) {
         let (core, child, user) = (self.core.clone(), name(child), user(request));
-        self.serve_entry("mknod", reply, async move {
+        self.serve_entry(FuseOp::MakeNode, reply, async move {
             let kind = convert::kind_of_mode(mode)?;
             core.mknod(user, inode(parent), child?, kind, mode, rdev).await
         });
@@ -272,21 +281,21 @@ impl Filesystem for CurvineFs {
         reply: ReplyEntry,
     ) {
         let (core, child, user) = (self.core.clone(), name(child), user(request));
-        self.serve_entry("mkdir", reply, async move {
+        self.serve_entry(FuseOp::MakeDir, reply, async move {
             core.mkdir(user, inode(parent), child?, mode).await
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEmpty) {
         let (core, child, user) = (self.core.clone(), name(child), user(request));
-        self.serve_done("unlink", reply, async move {
+        self.serve_done(FuseOp::Unlink, reply, async move {
             core.unlink(user, inode(parent), child?).await
         });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEmpty) {
         let (core, child, user) = (self.core.clone(), name(child), user(request));
-        self.serve_done("rmdir", reply, async move {
+        self.serve_done(FuseOp::RemoveDir, reply, async move {
             core.rmdir(user, inode(parent), child?).await
         });
     }
@@ -294,7 +303,7 @@ impl Filesystem for CurvineFs {
     fn symlink(&self, request: &Request, parent: INodeNo, child: &OsStr, target: &Path, reply: ReplyEntry) {
         let (core, child, user) = (self.core.clone(), name(child), user(request));
         let target = convert::target(target.as_os_str());
-        self.serve_entry("symlink", reply, async move {
+        self.serve_entry(FuseOp::Symlink, reply, async move {
             core.symlink(user, inode(parent), child?, target?).await
         });
     }
@@ -311,7 +320,7 @@ impl Filesystem for CurvineFs {
     ) {
         let (core, user) = (self.core.clone(), user(request));
         let (child, new_child) = (name(child), name(new_child));
-        self.serve_done("rename", reply, async move {
+        self.serve_done(FuseOp::Rename, reply, async move {
             let mode = match flags {
                 none if none.is_empty() => RenameMode::Replace,
                 RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
@@ -332,7 +341,7 @@ impl Filesystem for CurvineFs {
         reply: ReplyEntry,
     ) {
         let (core, child, user) = (self.core.clone(), name(new_child), user(request));
-        self.serve_entry("link", reply, async move {
+        self.serve_entry(FuseOp::Link, reply, async move {
             core.link(user, inode(number), inode(new_parent), child?).await
         });
     }
@@ -345,7 +354,7 @@ impl Filesystem for CurvineFs {
             _ => Access::Write,
         };
         self.serve(
-            "open",
+            FuseOp::Open,
             reply,
             async move { core.open(user, inode(number), access, truncate).await },
             |reply, opened| reply.opened(opened.handle, open_flags(&opened)),
@@ -370,7 +379,7 @@ impl Filesystem for CurvineFs {
             _ => IfExists::Open,
         };
         self.serve(
-            "create",
+            FuseOp::Create,
             reply,
             async move { core.create(user, inode(parent), child?, mode, if_exists).await },
             move |reply, (attr, opened)| {
@@ -392,7 +401,7 @@ impl Filesystem for CurvineFs {
     ) {
         let core = self.core.clone();
         self.serve(
-            "read",
+            FuseOp::Read,
             reply,
             async move { core.read(handle, offset, size).await },
             |reply, bytes| reply.data(&bytes),
@@ -413,7 +422,7 @@ impl Filesystem for CurvineFs {
     ) {
         let (core, data) = (self.core.clone(), Bytes::copy_from_slice(data));
         self.serve(
-            "write",
+            FuseOp::Write,
             reply,
             async move { core.write(handle, offset, data).await },
             |reply, written| reply.written(written),
@@ -429,7 +438,7 @@ impl Filesystem for CurvineFs {
         reply: ReplyEmpty,
     ) {
         let core = self.core.clone();
-        self.serve_done("flush", reply, async move { core.flush(handle).await });
+        self.serve_done(FuseOp::Flush, reply, async move { core.flush(handle).await });
     }
 
     fn release(
@@ -443,7 +452,7 @@ impl Filesystem for CurvineFs {
         reply: ReplyEmpty,
     ) {
         let core = self.core.clone();
-        self.serve_done("release", reply, async move { core.release(handle).await });
+        self.serve_done(FuseOp::Release, reply, async move { core.release(handle).await });
     }
 
     fn fsync(
@@ -455,7 +464,7 @@ impl Filesystem for CurvineFs {
         reply: ReplyEmpty,
     ) {
         let core = self.core.clone();
-        self.serve_done("fsync", reply, async move { core.fsync(handle).await });
+        self.serve_done(FuseOp::Sync, reply, async move { core.fsync(handle).await });
     }
 
     fn opendir(&self, _request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -472,7 +481,7 @@ impl Filesystem for CurvineFs {
     ) {
         let core = self.core.clone();
         self.serve(
-            "readdir",
+            FuseOp::ReadDir,
             reply,
             async move { core.list(handle, offset).await },
             |mut reply, entries| {
@@ -496,7 +505,7 @@ impl Filesystem for CurvineFs {
     ) {
         let (core, ttl) = (self.core.clone(), self.core.ttl);
         self.serve(
-            "readdirplus",
+            FuseOp::ReadDirPlus,
             reply,
             async move { core.list(handle, offset).await },
             move |mut reply, entries| {
@@ -538,7 +547,7 @@ impl Filesystem for CurvineFs {
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
         let core = self.core.clone();
         self.serve(
-            "statfs",
+            FuseOp::StatFs,
             reply,
             async move { core.statfs().await },
             |reply, stats| {
@@ -570,7 +579,7 @@ impl Filesystem for CurvineFs {
     ) {
         let (core, attribute, user) = (self.core.clone(), convert::text(attribute), user(request));
         let value = value.to_vec();
-        self.serve_done("setxattr", reply, async move {
+        self.serve_done(FuseOp::SetXattr, reply, async move {
             core.setxattr(user, inode(number), attribute?, value, flags).await
         });
     }
@@ -578,7 +587,7 @@ impl Filesystem for CurvineFs {
     fn getxattr(&self, _request: &Request, number: INodeNo, attribute: &OsStr, size: u32, reply: ReplyXattr) {
         let (core, attribute) = (self.core.clone(), convert::text(attribute));
         self.serve(
-            "getxattr",
+            FuseOp::GetXattr,
             reply,
             async move { core.getxattr(inode(number), attribute?).await },
             move |reply, value| reply_value(reply, &value, size),
@@ -588,7 +597,7 @@ impl Filesystem for CurvineFs {
     fn listxattr(&self, _request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         let core = self.core.clone();
         self.serve(
-            "listxattr",
+            FuseOp::ListXattrs,
             reply,
             async move { core.listxattr(inode(number)).await },
             move |reply, names| reply_value(reply, &names, size),
@@ -597,7 +606,7 @@ impl Filesystem for CurvineFs {
 
     fn removexattr(&self, request: &Request, number: INodeNo, attribute: &OsStr, reply: ReplyEmpty) {
         let (core, attribute, user) = (self.core.clone(), convert::text(attribute), user(request));
-        self.serve_done("removexattr", reply, async move {
+        self.serve_done(FuseOp::RemoveXattr, reply, async move {
             core.removexattr(user, inode(number), attribute?).await
         });
     }
@@ -613,7 +622,7 @@ impl Filesystem for CurvineFs {
         reply: ReplyEmpty,
     ) {
         let core = self.core.clone();
-        self.serve_done("fallocate", reply, async move {
+        self.serve_done(FuseOp::Allocate, reply, async move {
             core.fallocate(handle, offset, length, Allocate::of_mode(mode)?)
                 .await
         });

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{BlockId, InodeId, MountId, WorkerId};
 
+/// What an inode is. The numbers are its codes on the wire and on disk, and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 #[repr(u8)]
@@ -41,10 +42,14 @@ pub struct Attr {
     pub kind: FileKind,
     /// Permission bits, `0o7777` at most.
     pub mode: u32,
+    /// Owner and group, as the users' machines number them. Curvine keeps them; on a mount the kernel goes by them.
     pub uid: u32,
     pub gid: u32,
+    /// Names that the inode has; of a directory, 2 and one for each directory in it.
     pub nlink: u32,
+    /// Of a directory 4096, of a symbolic link the length of its target.
     pub size_bytes: u64,
+    /// Times of access, modification, change and birth: nanoseconds since the Unix epoch.
     pub atime_ns: i64,
     pub mtime_ns: i64,
     pub ctime_ns: i64,

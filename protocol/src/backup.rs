@@ -1,8 +1,8 @@
 //! The head of a backup: what a file says of the namespace that is in it.
 //!
-//! A backup is its head, then the state's bytes, then the CRC32C of all of that. The head is [`MAGIC`], the format and the
-//! length of what follows, a [`BackupHeader`] in MessagePack, and the CRC32C of the head up to there. Numbers are little
-//! endian.
+//! A backup is its head, then the state's bytes, then the CRC32C of all of that. The head is [`MAGIC`], the format and
+//! the length of what follows, a [`BackupHeader`] in MessagePack, and the CRC32C of the head up to there. Numbers are
+//! little endian.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use crate::codec::{decode, encode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::ClusterId;
 
+/// What every backup begins with.
 pub const MAGIC: [u8; 8] = *b"CURVINEB";
 /// What this version writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
@@ -36,6 +37,7 @@ pub struct BackupHeader {
 }
 
 impl BackupHeader {
+    /// The bytes that a backup with this header begins with.
     pub fn to_head(&self) -> Vec<u8> {
         let header = encode(self);
         let mut head = MAGIC.to_vec();

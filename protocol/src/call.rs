@@ -40,8 +40,8 @@ pub struct CallContext {
     /// On behalf of whom. New inodes belong to them.
     pub uid: u32,
     pub gid: u32,
-    /// Look-ups, listings, extended attributes and paths may be answered by a master that does not lead, from the state that
-    /// it has: one that some leader acknowledged, of any age. Without effect on every other call.
+    /// Look-ups, listings, extended attributes and paths may be answered by a master that does not lead, from the state
+    /// that it has: one that some leader acknowledged, of any age. Without effect on every other call.
     #[serde(default)]
     pub stale: bool,
 }

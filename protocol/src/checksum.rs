@@ -5,6 +5,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 /// Bytes under one checksum. Chunk `i` of a block covers bytes `i * CHUNK_BYTES ..`; the last may be short.
 pub const CHUNK_BYTES: u64 = 64 * 1024;
 
+/// The checksum of some bytes. Its check value (of `123456789`) is `0xE3069283`.
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }

@@ -11,6 +11,7 @@ pub const DEFAULT_MASTER_PORT: u16 = 8995;
 pub const DEFAULT_WORKER_PORT: u16 = 8996;
 pub const DEFAULT_WEB_PORT: u16 = 8990;
 
+/// What a data directory is on, as its operator says. The order is that of speed, the fastest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Tier {
     Mem,
@@ -34,6 +35,7 @@ pub struct DiskStatus {
     pub tier: Tier,
     /// Shown to people; never used as a path by anybody but the worker itself.
     pub path: String,
+    /// What the directory may hold: as configured, else what it held and could take when the worker started.
     pub capacity_bytes: u64,
     /// Bytes of block data.
     pub used_bytes: u64,
@@ -44,13 +46,16 @@ pub struct DiskStatus {
     pub failure: Option<String>,
 }
 
+/// Whether a worker is there, as far as the leader knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkerState {
+    /// Its last heartbeat is recent.
     Live,
     /// No heartbeat for longer than the master's limit.
     Lost,
 }
 
+/// A worker, as `cv report` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     pub id: WorkerId,
@@ -81,6 +86,7 @@ impl Display for MasterRole {
     }
 }
 
+/// A master, as `cv report` and `cv master list` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MasterStatus {
     pub id: NodeId,

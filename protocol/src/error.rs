@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Of whatever can fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a caller may do about an error of a kind.
@@ -36,6 +37,7 @@ macro_rules! error_kinds {
             /// The exit code of `cv`.
             pub fn exit_code(self) -> i32 { match self { $(ErrorKind::$kind => $exit,)* } }
 
+            /// What a caller may do about it.
             pub fn retry(self) -> Retry { match self { $(ErrorKind::$kind => Retry::$retry,)* } }
 
             /// The kind's name, as printed by `--json`.
@@ -54,7 +56,8 @@ macro_rules! error_kinds {
 }
 
 // kind = wire code, errno, Java exception, exit code of cv, retry advice.
-// Exit codes: 1 the file system said no, 2 usage, 3 cannot reach the cluster, 4 data or storage is at fault, 5 internal.
+// Exit codes: 1 the file system said no, 2 usage, 3 cannot reach the cluster, 4 data or storage is at fault, 5
+// internal.
 error_kinds! {
     NotFound = 1, ENOENT, "java.io.FileNotFoundException", 1, Never;
     AlreadyExists = 2, EEXIST, "org.apache.hadoop.fs.FileAlreadyExistsException", 1, Never;
@@ -128,6 +131,7 @@ pub struct Error {
 }
 
 impl Error {
+    /// An error without a leader. The message is for people, and complete by itself.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error {
             kind,
@@ -136,6 +140,7 @@ impl Error {
         }
     }
 
+    /// That of its kind; see [`ErrorKind::errno`].
     pub fn errno(&self) -> i32 {
         self.kind.errno()
     }
@@ -146,18 +151,22 @@ impl Error {
         self
     }
 
+    /// `NotFound`, in the words of `ls`: `/a: no such file or directory`.
     pub fn not_found(what: impl std::fmt::Display) -> Self {
         Error::new(ErrorKind::NotFound, format!("{what}: no such file or directory"))
     }
 
+    /// `InvalidArgument`.
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::InvalidArgument, message)
     }
 
+    /// `Internal`: a fault of ours.
     pub fn internal(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Internal, message)
     }
 
+    /// `NotLeader`, which names the leader (`host:port`) where it is known.
     pub fn not_leader(leader: Option<String>) -> Self {
         let message = match &leader {
             Some(address) => format!("not the leader; the leader is {address}"),

@@ -16,13 +16,18 @@
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// Length of what is before the header.
 pub const PREFIX_BYTES: usize = 24;
+/// What every frame begins with; the last byte is the version.
 pub const MAGIC: [u8; 4] = *b"CVN1";
+/// Most bytes of a header.
 pub const HEADER_BYTES_MAX: u32 = 16 << 20;
+/// Most bytes of a body.
 pub const BODY_BYTES_MAX: u32 = 16 << 20;
 /// A whole frame.
 pub const FRAME_BYTES_MAX: usize = PREFIX_BYTES + HEADER_BYTES_MAX as usize + BODY_BYTES_MAX as usize;
 
+/// What a frame is. The numbers are its codes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
@@ -33,16 +38,20 @@ pub enum FrameKind {
     Goodbye = 4,
 }
 
+/// The first bytes of a frame, which say what and how much follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     pub kind: FrameKind,
     pub code: u16,
     pub request_id: u64,
+    /// Length of the header, at most [`HEADER_BYTES_MAX`].
     pub header_bytes: u32,
+    /// Length of the body, at most [`BODY_BYTES_MAX`].
     pub body_bytes: u32,
 }
 
 impl Prefix {
+    /// The bytes of the table above.
     pub fn encode(&self) -> [u8; PREFIX_BYTES] {
         let mut bytes = [0u8; PREFIX_BYTES];
         bytes[0..4].copy_from_slice(&MAGIC);

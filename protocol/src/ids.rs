@@ -43,6 +43,7 @@ ids! {
 }
 
 impl InodeId {
+    /// The directory `/`.
     pub const ROOT: InodeId = InodeId(1);
 }
 

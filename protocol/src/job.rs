@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::ids::JobId;
 use crate::path::CurvinePath;
 
+/// How far a load job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobState {
     /// Accepted; its plan is being made from listings.
@@ -19,6 +20,7 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// Whether nothing changes in it any more.
     pub fn is_ended(self) -> bool {
         matches!(self, JobState::Done | JobState::Failed | JobState::Cancelled)
     }
@@ -41,6 +43,7 @@ pub struct JobProgress {
     pub bytes_moved: u64,
 }
 
+/// A file that a job could not load, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileFailure {
     pub path: String,
@@ -57,6 +60,7 @@ pub struct JobRecord {
     pub progress: JobProgress,
     /// The first [`FAILURES_MAX`] failures; `progress.files_failed` counts all.
     pub failures: Vec<FileFailure>,
+    /// Nanoseconds since the Unix epoch.
     pub created_ns: i64,
     pub ended_ns: Option<i64>,
 }

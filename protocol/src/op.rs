@@ -42,6 +42,7 @@ pub trait Mutation: MasterCall {
 /// `for_master_calls!`(crate::for_master_calls) says which, and which nodes it names.
 macro_rules! ops {
     (; $($call:ident -> $variant:ident [$($node:ident),*];)*) => {
+        /// What a command does. On disk and on the wire it is its name: one is never renamed or removed.
         #[derive(Clone, Debug, Serialize, Deserialize)]
         pub enum Op {
             // Calls of clients
@@ -148,6 +149,7 @@ pub struct SyncDir {
     pub only: Option<String>,
 }
 
+/// An entry of a listing of an under file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UfsObject {
     pub name: String,

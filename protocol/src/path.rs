@@ -53,6 +53,7 @@ fn clip(text: &str) -> &str {
 pub struct CurvinePath(String);
 
 impl CurvinePath {
+    /// `/`.
     pub fn root() -> Self {
         CurvinePath("/".to_owned())
     }
@@ -94,10 +95,12 @@ impl CurvinePath {
         Ok(CurvinePath(format!("/{rest}")))
     }
 
+    /// The path as it is written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// Whether it is `/`.
     pub fn is_root(&self) -> bool {
         self.0 == "/"
     }
@@ -210,6 +213,7 @@ pub enum Node {
 }
 
 impl Node {
+    /// The entry of a directory. The name is checked by whoever looks it up.
     pub fn child(parent: InodeId, name: impl Into<String>) -> Self {
         Node::Child {
             parent,

@@ -1,4 +1,7 @@
-//! The worker service: what clients and masters ask of a worker. `R` below is the reply's body.
+//! The worker service: what clients and masters ask of a worker.
+//!
+//! Errors: a request's documentation names those that are its own. Any call may also say `Overloaded`, `Timeout`,
+//! `Stopping`, or `Io` if the disk fails.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +16,7 @@ use crate::ids::{BlockId, ClusterId, InodeId, WorkerId};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerEcho {}
 
+/// Who answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerEchoed {
     pub worker: WorkerId,
@@ -37,6 +41,7 @@ pub struct ReadBlock {
     pub fill: Option<Fill>,
 }
 
+/// Most bytes that one [`ReadBlock`] answers with.
 pub const READ_BYTES_MAX: u32 = 4 << 20;
 
 /// How a worker fills a block from an under file system.
@@ -52,8 +57,8 @@ pub struct Fill {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockData {
     pub offset_bytes: u64,
-    /// CRC32C of each piece of the body, cut at the block's chunk boundaries (`checksum::CHUNK_BYTES`): the first and the
-    /// last piece may be short. The reader verifies them.
+    /// CRC32C of each piece of the body, cut at the block's chunk boundaries (`checksum::CHUNK_BYTES`): the first and
+    /// the last piece may be short. The reader verifies them.
     pub checksums: Vec<u32>,
 }
 
@@ -75,6 +80,7 @@ pub struct WriteBlock {
     pub reserve_bytes: u64,
 }
 
+/// The bytes are in the block; readers do not see them before [`SealBlock`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockWritten {
     /// Length of the block after the write.
@@ -83,6 +89,9 @@ pub struct BlockWritten {
 
 /// Makes what was written to a block visible and checksummed; with `sync`, on disk too. The block may be written
 /// again afterwards (same generation).
+///
+/// # Errors
+/// `NotFound` if the block is not here; `Stale` if it has another generation; `Busy` if it is being filled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealBlock {
     pub block: BlockId,
@@ -90,12 +99,16 @@ pub struct SealBlock {
     pub sync: bool,
 }
 
+/// The block is checksummed up to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockSealed {
     pub len_bytes: u64,
 }
 
 /// Write + seal of a whole small block in one round trip; the body is its content.
+///
+/// # Errors
+/// As [`WriteBlock`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutBlock {
     pub block: BlockId,
@@ -117,6 +130,7 @@ pub struct LoadBlocks {
     pub tasks: Vec<LoadTask>,
 }
 
+/// One block of [`LoadBlocks`], and where its bytes are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadTask {
     pub block: BlockId,
@@ -127,6 +141,7 @@ pub struct LoadTask {
     pub source: UfsSource,
 }
 
+/// What became of the tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlocksLoaded {
     /// In the order of the tasks: bytes fetched (0 where the block was there already), or why not.
@@ -134,24 +149,32 @@ pub struct BlocksLoaded {
 }
 
 /// From the master, for a writable mount: writes a file's content to its object, then says which version that made.
+///
+/// # Errors
+/// `BlockUnavailable` if this worker lacks a block, `Stale` if one is shorter here than in the namespace; `Ufs`,
+/// `UfsDenied`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportFile {
     pub inode: InodeId,
     pub mount: crate::ids::MountId,
     pub key: String,
+    /// Of the whole file.
     pub size_bytes: u64,
     /// The blocks in order, with who holds them; holes have no worker.
     pub layout: crate::attr::FileLayout,
 }
 
+/// The object is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileExported {
     pub version: crate::attr::UfsVersion,
 }
 
+/// How a worker's disks are, asked of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetWorkerStatus {}
 
+/// Worker 0 is one that has not registered yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerDisks {
     pub worker: WorkerId,

@@ -73,7 +73,7 @@ fn commits(group: &Group, report: &mut Report) -> Result<()> {
         "commands",
     ));
     // Each commit is two: of the data, then of the page that says where they are.
-    let syncs = 2.0 * of(leader, "curvine_raft_log_commits") / sum;
+    let syncs = 2.0 * of(leader, "curvine_raft_log_commit_seconds_count") / sum;
     report.add(Row::new(
         "masters",
         what("syncs of the leader's disk for a command"),

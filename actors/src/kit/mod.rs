@@ -2,6 +2,7 @@
 //!
 //! - [`port`]: [`Ask`], [`Answer`], [`Endpoint`]: one way to call, local or remote.
 //! - [`ports`]: what the outside world gives a node: [`Clock`], [`Random`], [`Network`], [`Offload`].
+//! - [`metrics`]: what a node counts and times.
 //! - [`wire`], [`peer`], [`listener`]: the same calls over a socket; [`threads`] serve them.
 //!
 //! Invariant: nothing outside this folder reads the system's clock, draws a random number or opens a socket.
@@ -10,6 +11,7 @@
 mod hostile_tests;
 pub mod leader;
 pub mod listener;
+pub mod metrics;
 pub mod network;
 pub mod peer;
 pub mod port;

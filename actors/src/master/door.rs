@@ -1,7 +1,7 @@
 //! The door: one `MasterPort` in front of the parts of a master that answer its calls.
 
 use curvine_protocol::master::*;
-use curvine_protocol::{Call, Result, for_master_calls};
+use curvine_protocol::{Result, for_master_calls};
 use futures::future::BoxFuture;
 
 use super::answers::Family;
@@ -24,16 +24,11 @@ pub struct MasterDoor {
     pub replica: ReplicaPort,
 }
 
-fn count<C: Call>() {
-    metrics::counter!("curvine_master_calls", "call" => C::NAME).increment(1);
-}
-
 /// To each call's `by`: the field that answers.
 macro_rules! routes {
     (; $($code:literal => $call:ident -> $reply:ident { by: $by:ident, $($rest:tt)* };)*) => {$(
         impl Endpoint<$call> for MasterDoor {
             fn ask(&self, ask: Ask<$call>) -> BoxFuture<'static, Result<Answer<$call>>> {
-                count::<$call>();
                 self.$by.ask(ask)
             }
         }

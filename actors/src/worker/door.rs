@@ -11,7 +11,7 @@ use curvine_protocol::worker::{
     DeleteBlocks, Done, ExportFile, GetWorkerStatus, LoadBlocks, PutBlock, READ_BYTES_MAX, ReadBlock,
     SealBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
-use curvine_protocol::{BlockId, Call, CallContext, Error, ErrorKind, Result};
+use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
@@ -20,6 +20,7 @@ use super::membership::{Session, remove_blocks};
 use super::placement::choose_disk;
 use super::ufs_reader::{ReadThrough, UfsReader};
 use super::ufs_writer::UfsWriter;
+use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Endpoint};
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
@@ -131,7 +132,7 @@ impl Inner {
 }
 
 /// Within the caller's deadline, or the default.
-fn bounded<C: Call>(
+fn bounded<C: Measured>(
     context: &CallContext,
     answer: impl Future<Output = Result<Answer<C>>> + Send + 'static,
 ) -> BoxFuture<'static, Result<Answer<C>>> {
@@ -139,14 +140,14 @@ fn bounded<C: Call>(
 }
 
 /// [`bounded`], for whole files on their way from or to an under file system.
-fn transfer<C: Call>(
+fn transfer<C: Measured>(
     context: &CallContext,
     answer: impl Future<Output = Result<Answer<C>>> + Send + 'static,
 ) -> BoxFuture<'static, Result<Answer<C>>> {
     bounded_by(context, TRANSFER_DEADLINE, answer)
 }
 
-fn bounded_by<C: Call>(
+fn bounded_by<C: Measured>(
     context: &CallContext,
     default: Duration,
     answer: impl Future<Output = Result<Answer<C>>> + Send + 'static,
@@ -155,14 +156,19 @@ fn bounded_by<C: Call>(
         0 => default,
         ms => Duration::from_millis(ms.into()),
     };
-    Box::pin(async move {
+    Box::pin(timed::<C, _>(async move {
         tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorKind::Timeout,
                 format!("{}: the worker did not finish within {limit:?}", C::NAME),
             ))
         })
-    })
+    }))
+}
+
+/// What is known already.
+fn at_once<C: Measured>(answer: Result<Answer<C>>) -> BoxFuture<'static, Result<Answer<C>>> {
+    Box::pin(timed::<C, _>(std::future::ready(answer)))
 }
 
 impl Endpoint<WorkerEcho> for WorkerDoor {
@@ -172,12 +178,12 @@ impl Endpoint<WorkerEcho> for WorkerDoor {
             worker: session.worker,
             cluster: session.cluster,
         });
-        Box::pin(std::future::ready(echoed.map(Answer::new).ok_or_else(|| {
+        at_once(echoed.map(Answer::new).ok_or_else(|| {
             Error::new(
                 ErrorKind::Unreachable,
                 "this worker is not registered with a master yet",
             )
-        })))
+        }))
     }
 }
 
@@ -198,7 +204,7 @@ impl Endpoint<WriteBlock> for WorkerDoor {
         let need = ask.body.len() as u64;
         match self.inner.disk_for(ask.call.block, need, ask.call.reserve_bytes) {
             Ok(disk) => bounded(&ask.context.clone(), disk.write(ask)),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
+            Err(error) => at_once(Err(error)),
         }
     }
 }
@@ -208,7 +214,7 @@ impl Endpoint<PutBlock> for WorkerDoor {
         let need = ask.body.len() as u64;
         match self.inner.disk_for(ask.call.block, need, need) {
             Ok(disk) => bounded(&ask.context.clone(), disk.put(ask)),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
+            Err(error) => at_once(Err(error)),
         }
     }
 }
@@ -217,7 +223,7 @@ impl Endpoint<SealBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<SealBlock>) -> BoxFuture<'static, Result<Answer<SealBlock>>> {
         match self.inner.disk_for(ask.call.block, 0, 0) {
             Ok(disk) => bounded(&ask.context.clone(), disk.seal(ask)),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
+            Err(error) => at_once(Err(error)),
         }
     }
 }
@@ -243,7 +249,7 @@ impl Endpoint<GetWorkerStatus> for WorkerDoor {
             worker: session.map_or_else(Default::default, |session| session.worker),
             disks: self.inner.statuses(),
         };
-        Box::pin(std::future::ready(Ok(Answer::new(status))))
+        at_once(Ok(Answer::new(status)))
     }
 }
 

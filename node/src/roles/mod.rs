@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use actix_rt::Arbiter;
 use curvine_actors::kit::leader::LeaderPort;
+use curvine_actors::kit::metrics::Of;
 use curvine_actors::kit::threads::Threads;
 use curvine_actors::kit::{MasterRef, Ports};
 use curvine_conf::{Config, Loaded};
@@ -21,7 +22,7 @@ use curvine_protocol::{ClusterId, Error, ErrorKind, Result};
 
 use crate::args::Role;
 use crate::ready::Ready;
-use crate::web::{Metrics, Shown, Web};
+use crate::web::{Shown, Web};
 use fuse::FuseRole;
 use master::MasterRole;
 use worker::WorkerRole;
@@ -68,7 +69,6 @@ impl Running {
                 "no directory to mount on: set --mount-point DIR or `fuse.mount_point`",
             ));
         }
-        let metrics = Metrics::start()?;
         // Of proxies; the master, the disks and the transfers have threads of their own.
         let arbiter = Arbiter::current();
         let workers = Workers::new(arbiter.clone(), ports);
@@ -114,10 +114,19 @@ impl Running {
         let shown = Shown {
             role: self.role.name(),
             master,
-            metrics,
+            parts: self.parts(),
         };
         self.web = Web::start(&config.web.listen, loaded.is_set("web.listen"), shown).await?;
         Ok(())
+    }
+
+    /// Whose metrics this process has.
+    fn parts(&self) -> Vec<Of> {
+        let mut parts = vec![Of::Node, Of::Cluster];
+        parts.extend(self.master.as_ref().map(|_| Of::Master));
+        parts.extend(self.worker.as_ref().map(|_| Of::Worker));
+        parts.extend(self.fuse.as_ref().map(|_| Of::Mount));
+        parts
     }
 
     /// What this process serves.

@@ -1,63 +1,53 @@
-//! Metrics for Prometheus: what the actors count, and gauges read at the moment they are asked for.
+//! `/metrics`: what this process counted, and gauges that are read at the moment they are asked for.
 
-use std::time::Duration;
-
+use curvine_actors::kit::metrics::{self, Of, Readings};
 use curvine_protocol::cluster::{ClusterStatus, WorkerState};
-use curvine_protocol::{Error, Result};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-/// How often histograms are folded, so that they do not grow when nobody asks for them.
-const UPKEEP: Duration = Duration::from_secs(10);
-
-#[derive(Clone)]
-pub struct Metrics {
-    recorder: PrometheusHandle,
+/// The metrics of these parts of a node. `status` is missing if no leader answered in time.
+pub fn render(role: &str, parts: &[Of], status: Option<&ClusterStatus>) -> String {
+    let mut readings = Readings::default();
+    readings.set(&metrics::BUILD_INFO, &[env!("CARGO_PKG_VERSION"), role], 1.0);
+    readings.set(&metrics::RESIDENT_MEMORY, &[], resident_bytes() as f64);
+    readings.set(&metrics::CLUSTER_ANSWERS, &[], is(status.is_some()));
+    if let Some(status) = status {
+        read(&mut readings, status);
+    }
+    metrics::render(parts, &readings)
 }
 
-impl Metrics {
-    /// Starts recording for the whole process, in the current runtime.
-    pub fn start() -> Result<Self> {
-        let recorder = PrometheusBuilder::new()
-            .install_recorder()
-            .map_err(|e| Error::internal(format!("metrics: {e}")))?;
-        let upkeep = recorder.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(UPKEEP).await;
-                upkeep.run_upkeep();
-            }
-        });
-        Ok(Metrics { recorder })
-    }
-
-    pub fn render(&self, status: Option<&ClusterStatus>) -> String {
-        metrics::gauge!("process_resident_memory_bytes").set(resident_bytes() as f64);
-        if let Some(status) = status {
-            metrics::gauge!("curvine_inodes").set(status.inodes as f64);
-            metrics::gauge!("curvine_mounts").set(status.mounts as f64);
-            let live = status
-                .workers
-                .iter()
-                .filter(|worker| worker.state == WorkerState::Live)
-                .count();
-            metrics::gauge!("curvine_workers", "state" => "live").set(live as f64);
-            metrics::gauge!("curvine_workers", "state" => "lost").set((status.workers.len() - live) as f64);
-            for worker in &status.workers {
-                for disk in &worker.disks {
-                    let labels = [
-                        ("worker", worker.id.to_string()),
-                        ("tier", disk.tier.to_string()),
-                        ("path", disk.path.clone()),
-                    ];
-                    metrics::gauge!("curvine_disk_capacity_bytes", &labels).set(disk.capacity_bytes as f64);
-                    metrics::gauge!("curvine_disk_used_bytes", &labels).set(disk.used_bytes as f64);
-                    metrics::gauge!("curvine_disk_available_bytes", &labels).set(disk.available_bytes as f64);
-                    metrics::gauge!("curvine_disk_blocks", &labels).set(disk.blocks as f64);
-                }
-            }
+fn read(readings: &mut Readings, status: &ClusterStatus) {
+    readings.set(&metrics::INODES, &[], status.inodes as f64);
+    readings.set(&metrics::MOUNTS, &[], status.mounts as f64);
+    let reachable = status.masters.iter().filter(|master| master.is_reachable).count();
+    readings.set(&metrics::MASTERS, &["reachable"], reachable as f64);
+    let unreachable = status.masters.len() - reachable;
+    readings.set(&metrics::MASTERS, &["unreachable"], unreachable as f64);
+    let live = status
+        .workers
+        .iter()
+        .filter(|worker| worker.state == WorkerState::Live)
+        .count();
+    readings.set(&metrics::WORKERS, &["live"], live as f64);
+    readings.set(&metrics::WORKERS, &["lost"], (status.workers.len() - live) as f64);
+    for worker in &status.workers {
+        for disk in &worker.disks {
+            let (worker, tier) = (worker.id.to_string(), disk.tier.to_string());
+            let labels = [worker.as_str(), tier.as_str(), disk.path.as_str()];
+            readings.set(&metrics::DISK_CAPACITY, &labels, disk.capacity_bytes as f64);
+            readings.set(&metrics::DISK_USED, &labels, disk.used_bytes as f64);
+            readings.set(&metrics::DISK_AVAILABLE, &labels, disk.available_bytes as f64);
+            readings.set(&metrics::DISK_BLOCKS, &labels, disk.blocks as f64);
+            readings.set(&metrics::DISK_FAILED, &labels, is(disk.failure.is_some()));
         }
-        self.recorder.render()
     }
+    for duty in &status.duties {
+        readings.set(&metrics::DUTY_FAILED, &[&duty.name], is(duty.failure.is_some()));
+    }
+}
+
+/// What is so, as Prometheus says it.
+fn is(so: bool) -> f64 {
+    f64::from(u8::from(so))
 }
 
 /// Memory of this process, in bytes; 0 where the kernel does not say.

@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use curvine_actors::kit::metrics::Of;
 use curvine_actors::kit::{MasterRef, call};
 use curvine_conf::WebAddress;
 use curvine_protocol::cluster::ClusterStatus;
@@ -20,8 +21,6 @@ use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use metrics::Metrics;
-
 const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 
 /// What the pages show.
@@ -29,7 +28,8 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 pub struct Shown {
     pub role: &'static str,
     pub master: MasterRef,
-    pub metrics: Metrics,
+    /// Whose metrics.
+    pub parts: Vec<Of>,
 }
 
 /// A running web server. Dropping it stops it.
@@ -109,7 +109,8 @@ async fn page(State(shown): State<Shown>) -> Html<String> {
 }
 
 async fn prometheus(State(shown): State<Shown>) -> Response {
-    let text = shown.metrics.render(cluster_status(&shown).await.ok().as_ref());
+    let status = cluster_status(&shown).await.ok();
+    let text = metrics::render(shown.role, &shown.parts, status.as_ref());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

@@ -1,8 +1,8 @@
 //! A deserializer around another that passes over what is left of a sequence when its reader has all it wants.
 //!
-//! MessagePack's own refuses an array that is longer than the struct it is read into. But a longer array is what a newer
-//! version writes: it has fields that this one does not know. So every visitor is wrapped on its way down, and drains
-//! the sequence it was given.
+//! MessagePack's own refuses an array that is longer than the struct it is read into. But a longer array is what a
+//! newer version writes: it has fields that this one does not know. So every visitor is wrapped on its way down, and
+//! drains the sequence it was given.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! MessagePack, compact form, as used for every frame header and every record on disk.
 //!
-//! A struct is an array of its fields in their order. It grows at its end only, by fields with `#[serde(default)]`: what
-//! an older version wrote lacks them and gets the default, and what a newer version wrote has fields that this one
+//! A struct is an array of its fields in their order. It grows at its end only, by fields with `#[serde(default)]`:
+//! what an older version wrote lacks them and gets the default, and what a newer version wrote has fields that this one
 //! passes over ([`lenient`]). An enum is its variant's name; a variant that this version does not know is an error.
 
 mod lenient;

@@ -14,9 +14,14 @@ pub struct OpenFile {
 }
 
 /// Creates a file and opens it for writing by the calling client.
+///
+/// # Errors
+/// `AlreadyExists` as `if_exists` says; else as [`OpenForWrite`]. `InvalidArgument` if `block_bytes` is not a multiple
+/// of 64 KiB between 64 KiB and 4 GiB. With `first_block`, as [`AllocateBlocks`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateFile {
     pub node: Node,
+    /// Permission bits, `0o7777` at most; no umask is applied.
     pub mode: u32,
     pub if_exists: IfExists,
     /// Make missing parent directories (mode 0o755).
@@ -29,6 +34,7 @@ pub struct CreateFile {
     pub first_block: bool,
 }
 
+/// What [`CreateFile`] does where the name is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IfExists {
     /// `AlreadyExists`.
@@ -53,6 +59,10 @@ pub struct OpenForWrite {
 
 /// Assigns blocks so that block indexes below `until_index` all have one, and says where to write those from
 /// `from_index` on.
+///
+/// # Errors
+/// `Stale` if the calling client has no lease on the file (any more), `FileTooLarge` for more than 4096 new blocks at
+/// once; `BlockUnavailable` if no worker lives, `NoSpace` if none has room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllocateBlocks {
     pub inode: InodeId,
@@ -62,6 +72,10 @@ pub struct AllocateBlocks {
 
 /// Records what was written: lengths of blocks, the size, the modification time. With `close`, gives the lease back.
 /// The size becomes exactly `size_bytes`. Blocks beyond it are dropped.
+///
+/// # Errors
+/// `Stale` if the calling client has no lease on the file (any more), or a block is another one now. Nothing is
+/// recorded then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitFile {
     pub inode: InodeId,
@@ -72,8 +86,10 @@ pub struct CommitFile {
     pub close: bool,
 }
 
+/// What was written to one block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockCommit {
+    /// Of the block in the file, from 0 on.
     pub index: u32,
     pub id: BlockId,
     pub len_bytes: u64,
@@ -93,7 +109,9 @@ pub struct ReleaseInode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewSession {}
 
+/// How often a client renews its session.
 pub const SESSION_RENEW_MS: u64 = 10_000;
+/// How long a session lasts that is not renewed.
 pub const SESSION_EXPIRE_MS: u64 = 60_000;
 
 /// Ends the calling client's session: leases and nameless inodes are given back.

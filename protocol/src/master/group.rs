@@ -14,18 +14,25 @@ pub struct Echo {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetRoutes {}
 
+/// How to reach the cluster. A client asks again when a worker is not where it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routes {
     pub cluster: ClusterId,
     pub leader: NodeId,
+    /// `host:port` of each master of the group.
     pub masters: Vec<String>,
     pub workers: Vec<WorkerAddress>,
 }
 
+/// The state of the cluster, for `cv report` and the status pages: a [`ClusterStatus`](crate::cluster::ClusterStatus).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetClusterStatus {}
 
 /// Makes a master that runs already a voter of the group, once it is in step.
+///
+/// # Errors
+/// `AlreadyExists` if it is one, or if another has its id or address; `Unreachable` if it does not run; `Timeout` if it
+/// is not in step after half an hour, and stays a learner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddMaster {
     pub id: NodeId,
@@ -34,12 +41,19 @@ pub struct AddMaster {
 }
 
 /// Takes a master out of the group.
+///
+/// # Errors
+/// `NotFound`; `InvalidArgument` for the master that leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveMaster {
     pub id: NodeId,
 }
 
 /// Has another master lead.
+///
+/// # Errors
+/// `NotFound`; `NoSpace` if the disk of that master is full; `Busy` if it, or too many others, are down or not in step;
+/// `Timeout`, after which this master leads on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferLeadership {
     /// Whom; none: any that has everything.
@@ -50,6 +64,7 @@ pub struct TransferLeadership {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeSnapshot {}
 
+/// The snapshot is on the leader's disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotTaken {
     /// Index of the last log entry that is in it.
@@ -63,14 +78,15 @@ pub struct SnapshotTaken {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenBackup {}
 
+/// A copy of the namespace that waits to be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupOpened {
     pub id: u64,
     pub header: BackupHeader,
 }
 
-/// Reads a part of a copy, of at most [`BACKUP_PART_BYTES`]; the empty part at its end gives it back. One that is not read
-/// for [`BACKUP_KEPT_MS`] is dropped.
+/// Reads a part of a copy, of at most [`BACKUP_PART_BYTES`]; the empty part at its end gives it back. One that is not
+/// read for [`BACKUP_KEPT_MS`] is dropped.
 ///
 /// # Errors
 /// `Stale` if the master has no such copy any more: another one leads, or it was dropped.
@@ -87,7 +103,9 @@ pub struct BackupPart {
     pub checksum: u32,
 }
 
+/// Most bytes of a part.
 pub const BACKUP_PART_BYTES: usize = 1 << 20;
+/// How long a copy waits for its next reading.
 pub const BACKUP_KEPT_MS: u64 = 60_000;
 
 /// A message of the masters' Raft group to one of its masters. What it says and the answer are in the bodies, in an
@@ -100,12 +118,13 @@ pub struct RaftMessage {
     /// Whom the sender takes the receiver for.
     pub to: NodeId,
     pub kind: RaftMessageKind,
-    /// When the sender's namespace was restored from a backup; 0 = never. Before and after, a cluster has two histories,
-    /// and masters of one do not listen to those of the other.
+    /// When the sender's namespace was restored from a backup; 0 = never. Before and after, a cluster has two
+    /// histories, and masters of one do not listen to those of the other.
     #[serde(default)]
     pub restored_ns: i64,
 }
 
+/// What a master says to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RaftMessageKind {
     /// Log entries, or none: a heartbeat.
@@ -129,6 +148,7 @@ pub enum RaftMessageKind {
     Elect { again: bool },
 }
 
+/// The answer is the body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaftAnswer {}
 

@@ -6,11 +6,16 @@ use crate::ids::JobId;
 use crate::job::JobRecord;
 use crate::path::CurvinePath;
 
+/// A load job as it is now.
+///
+/// # Errors
+/// `NotFound`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetJob {
     pub id: JobId,
 }
 
+/// The load jobs that the masters remember.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListJobs {}
 
@@ -21,11 +26,18 @@ pub struct Jobs {
 }
 
 /// Starts a load job. Paths are checked to exist first.
+///
+/// # Errors
+/// `InvalidArgument` without a path; `NotFound` if one is not there, `Ufs`, `UfsDenied` if that cannot be seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubmitLoad {
     pub paths: Vec<CurvinePath>,
 }
 
+/// Stops a load job; what it has loaded stays cached. Answers when it has ended, or after some seconds.
+///
+/// # Errors
+/// `NotFound`; `InvalidArgument` if it had ended already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelJob {
     pub id: JobId,

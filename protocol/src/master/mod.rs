@@ -3,6 +3,12 @@
 //! The requests and replies lie with their family; every call has one row in the table `for_master_calls!`. Calls that
 //! change the namespace become an [`Op`](crate::op::Op) in the replicated log and are answered only after commit and
 //! apply. Every other call is answered from the leader's state.
+//!
+//! Errors: a request's documentation names those that are its own. Any call may also say `NotLeader`, `Overloaded`,
+//! `Timeout` or `Stopping`; a change `NoSpace` or `Io` of the masters' disks; whatever names a
+//! [`Node`](crate::path::Node) `NotFound`, `NotADirectory`, `TooManySymlinks`, `NameTooLong`, `InvalidArgument` for
+//! what is no name, and `Stale` for an inode that is gone; and whatever is in a mount `Ufs`, `UfsDenied`, and for
+//! changes `ReadOnly` and `Unsupported`.
 
 mod content;
 mod group;
@@ -134,6 +140,7 @@ pub trait MasterCall: Call {
     const STALE: bool = false;
 }
 
+/// How long one try of a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadlineClass {
     /// Answered from what a master has.

@@ -9,9 +9,11 @@ use crate::ids::{InodeId, MountId, WorkerId};
 use crate::mount::{MountInfo, MountRecord, MountSettings};
 use crate::path::CurvinePath;
 
+/// The mount table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListMounts {}
 
+/// In the order of their ids, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounts {
     pub mounts: Vec<MountInfo>,
@@ -41,6 +43,10 @@ impl std::fmt::Debug for MountUfs {
     }
 }
 
+/// Undoes a mount: the names below it and the cached blocks go, the objects stay.
+///
+/// # Errors
+/// `NotFound` if nothing is mounted on that very path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnmountUfs {
     pub path: CurvinePath,
@@ -52,6 +58,7 @@ pub struct FreeCache {
     pub path: CurvinePath,
 }
 
+/// What [`FreeCache`] dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freed {
     pub files: u64,
@@ -61,6 +68,9 @@ pub struct Freed {
 }
 
 /// After closing a file in a writable mount: write it to the under file system. Answers when it is there.
+///
+/// # Errors
+/// As [`ExportFile`](crate::worker::ExportFile); `BlockUnavailable` if no worker is live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistFile {
     pub inode: InodeId,
@@ -73,16 +83,21 @@ pub struct PersistFile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolveMount {
     pub worker: WorkerId,
+    /// From [`WorkerRegistered`](super::WorkerRegistered).
     pub token: u64,
     pub mount: MountId,
 }
 
+/// The mount with its credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSecret {
     pub record: MountRecord,
 }
 
 /// A worker asks what object is behind a file, to fill its blocks.
+///
+/// # Errors
+/// `NotPermitted` without a valid token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescribeFile {
     pub worker: WorkerId,

@@ -25,6 +25,9 @@ pub struct Entry {
 }
 
 /// Lists a directory in the order of the names' bytes, a page at a time.
+///
+/// # Errors
+/// `NotADirectory`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListDir {
     pub node: Node,
@@ -34,8 +37,10 @@ pub struct ListDir {
     pub limit: u32,
 }
 
+/// Most entries of one page.
 pub const LIST_ENTRIES_MAX: u32 = 10_000;
 
+/// A page of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     pub directory: Attr,
@@ -45,22 +50,29 @@ pub struct Listing {
     pub more: bool,
 }
 
+/// Reads an extended attribute.
+///
+/// # Errors
+/// `NoAttribute`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetXattr {
     pub node: Node,
     pub name: String,
 }
 
+/// The value, as it was set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct XattrValue {
     pub value: Vec<u8>,
 }
 
+/// The names of the extended attributes of a node, in the order of their bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListXattrs {
     pub node: Node,
 }
 
+/// Without their values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct XattrNames {
     pub names: Vec<String>,
@@ -72,6 +84,7 @@ pub struct GetPath {
     pub inode: InodeId,
 }
 
+/// A path that led to the inode when it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathOf {
     pub path: CurvinePath,
@@ -83,6 +96,7 @@ pub struct Summarize {
     pub node: Node,
 }
 
+/// What is below a node, itself included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub directories: u64,
@@ -100,6 +114,7 @@ pub struct Summary {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MakeDir {
     pub node: Node,
+    /// Permission bits, `0o7777` at most; no umask is applied.
     pub mode: u32,
     /// As `mkdir -p`: make what is missing above, and be content if it is there.
     pub parents: bool,
@@ -126,6 +141,7 @@ pub struct AttrChange {
     pub mtime: Option<SetTime>,
 }
 
+/// To what a time is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SetTime {
     /// The time of the command.
@@ -134,6 +150,11 @@ pub enum SetTime {
     At(i64),
 }
 
+/// Changes attributes; the change time becomes the time of the command.
+///
+/// # Errors
+/// `IsADirectory`, `InvalidArgument` if a size is set of what has none; `LeaseConflict` while another client writes the
+/// file; `Unsupported` for cutting an object of an under file system to anything but nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAttr {
     pub node: Node,
@@ -142,6 +163,11 @@ pub struct SetAttr {
 }
 
 /// Moves an entry, with the semantics of `renameat2(2)`. Atomic; O(1) for a directory.
+///
+/// # Errors
+/// `CrossMount`; `AlreadyExists` with `NoReplace`; `DirectoryNotEmpty`, `IsADirectory`, `NotADirectory` as for
+/// `rename(2)`; `InvalidArgument` for a directory into itself; `Busy` for the root, a mount point or what is
+/// above one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rename {
     pub from: Node,
@@ -151,6 +177,7 @@ pub struct Rename {
     pub keep_replaced: bool,
 }
 
+/// The flags of `renameat2(2)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RenameMode {
     Replace,
@@ -158,6 +185,7 @@ pub enum RenameMode {
     Exchange,
 }
 
+/// What became of both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renamed {
     /// The moved inode.
@@ -167,6 +195,9 @@ pub struct Renamed {
 }
 
 /// Removes a name of something that is not a directory.
+///
+/// # Errors
+/// `IsADirectory`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unlink {
     pub node: Node,
@@ -175,36 +206,57 @@ pub struct Unlink {
     pub keep_open: bool,
 }
 
+/// Removes an empty directory.
+///
+/// # Errors
+/// `NotADirectory`, `DirectoryNotEmpty`; `Busy` for the root or a mount point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveDir {
     pub node: Node,
 }
 
 /// Removes a file or directory by path; with `recursive`, all below it, atomically.
+///
+/// # Errors
+/// `DirectoryNotEmpty` unless `recursive`; `Busy` for the root, a mount point or what is above one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delete {
     pub node: Node,
     pub recursive: bool,
 }
 
+/// How much is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deleted {
     pub files: u64,
     pub directories: u64,
 }
 
+/// Makes a symbolic link. Its target need not be there.
+///
+/// # Errors
+/// `AlreadyExists`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MakeSymlink {
     pub node: Node,
     pub target: String,
 }
 
+/// Gives `source` a second name, `node`.
+///
+/// # Errors
+/// `AlreadyExists`; `NotPermitted` for a directory; `TooManyLinks`; `CrossMount` in, out of, or into a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MakeLink {
     pub source: Node,
     pub node: Node,
 }
 
+/// Sets an extended attribute.
+///
+/// # Errors
+/// `AlreadyExists` with `create_only`, `NoAttribute` with `replace_only`; `InvalidArgument` for a name or value that is
+/// too long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetXattr {
     pub node: Node,
@@ -216,6 +268,10 @@ pub struct SetXattr {
     pub replace_only: bool,
 }
 
+/// Removes an extended attribute.
+///
+/// # Errors
+/// `NoAttribute`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveXattr {
     pub node: Node,

@@ -11,6 +11,7 @@ use crate::ids::{BlockId, ClusterId, WorkerId};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatFs {}
 
+/// The sums over the data directories of all workers that live.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FsStats {
     pub capacity_bytes: u64,
@@ -21,6 +22,7 @@ pub struct FsStats {
     pub tiers: BTreeMap<String, TierStats>,
 }
 
+/// The sums over the data directories of one tier.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TierStats {
     pub capacity_bytes: u64,
@@ -37,11 +39,13 @@ pub struct RegisterWorker {
     /// None on the very first start.
     pub worker: Option<WorkerId>,
     pub cluster: Option<ClusterId>,
+    /// `host:port` where clients reach it.
     pub address: String,
     pub disks: Vec<DiskStatus>,
     pub version: String,
 }
 
+/// What the master knows the worker by from now on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerRegistered {
     pub worker: WorkerId,
@@ -50,6 +54,7 @@ pub struct WorkerRegistered {
     pub token: u64,
 }
 
+/// A worker says that it lives, and how its disks are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerHeartbeat {
     pub worker: WorkerId,
@@ -65,6 +70,9 @@ pub struct HeartbeatOrders {
 }
 
 /// What a worker holds. A full report comes in parts after each registration, later ones tell only changes.
+///
+/// # Errors
+/// `NotPermitted` if the worker is not registered, or has registered again since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportBlocks {
     pub worker: WorkerId,
@@ -84,6 +92,7 @@ pub struct ReportAnswer {
 }
 
 impl TierStats {
+    /// Adds one data directory.
     pub fn add(&mut self, disk: &DiskStatus) {
         self.capacity_bytes += disk.capacity_bytes;
         self.used_bytes += disk.used_bytes;

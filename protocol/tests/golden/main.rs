@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use curvine_protocol::backup::BackupHeader;
 use curvine_protocol::cluster::{Tier, WorkerState};
+use curvine_protocol::error::Retry;
 use curvine_protocol::frame::{FrameKind, PREFIX_BYTES, Prefix};
 use curvine_protocol::job::JobState;
 use curvine_protocol::master_or_worker::*;
@@ -210,6 +211,44 @@ fn every_kind_of_error_keeps_its_code_errno_exception_exit_code_and_advice() {
     }
     add_samples::<Error>(&mut golden, "error");
     golden.check(&file("errors.txt"));
+}
+
+#[test]
+fn the_documentation_has_every_kind_of_error() {
+    macro_rules! named {
+        ($($name:ident)*) => { [$((stringify!($name), libc::$name)),*] };
+    }
+    let errnos = named! {
+        EACCES EAGAIN EBUSY ECANCELED EEXIST EFBIG EHOSTUNREACH EINVAL
+        EIO EISDIR ELOOP EMLINK ENAMETOOLONG ENODATA ENOENT ENOSPC
+        ENOTDIR ENOTEMPTY EOPNOTSUPP EPERM EPROTO EROFS ESTALE ETIMEDOUT
+        EXDEV
+    };
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/troubleshooting.md");
+    let text = std::fs::read_to_string(path).expect("docs/troubleshooting.md is there");
+    let (_, table) = text
+        .split_once("| kind | errno | exit | again |")
+        .expect("a table of kinds");
+    // Behind the head: what is left of its line, and the line below it.
+    let rows: Vec<String> = table
+        .lines()
+        .skip(2)
+        .map(|row| row.split(" | ").take(4).collect::<Vec<_>>().join(" | "))
+        .collect();
+    let expected: Vec<String> = ErrorKind::ALL
+        .iter()
+        .map(|kind| {
+            let errno = errnos.iter().find(|(_, errno)| *errno == kind.errno());
+            let (errno, _) = errno.expect("this test has the errno of every kind");
+            let again = match kind.retry() {
+                Retry::Never => "no",
+                Retry::Later => "later",
+                Retry::Elsewhere => "elsewhere",
+            };
+            format!("| {} | {errno} | {} | {again}", kind.name(), kind.exit_code())
+        })
+        .collect();
+    assert_eq!(rows, expected);
 }
 
 /// A whole frame: prefix, header, body.

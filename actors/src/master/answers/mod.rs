@@ -16,6 +16,7 @@ use std::sync::Arc;
 use curvine_protocol::{Call, CallContext, Result};
 use futures::future::BoxFuture;
 
+use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Endpoint};
 
 /// Whoever answers a call of its family.
@@ -42,9 +43,11 @@ impl<T> Clone for Family<T> {
     }
 }
 
-impl<C: Call, T: Answers<C>> Endpoint<C> for Family<T> {
+impl<C: Measured, T: Answers<C>> Endpoint<C> for Family<T> {
     fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
         let answers = self.0.clone();
-        Box::pin(async move { answers.answer(ask.call, ask.context).await.map(Answer::new) })
+        Box::pin(timed::<C, _>(async move {
+            answers.answer(ask.call, ask.context).await.map(Answer::new)
+        }))
     }
 }

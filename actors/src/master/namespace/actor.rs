@@ -16,7 +16,7 @@ use curvine_protocol::master::*;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
-    Call, CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result, for_mutations,
+    CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result, for_mutations,
 };
 use futures::future::BoxFuture;
 use heed::RoTxn;
@@ -25,6 +25,7 @@ use super::records::InodeRecord;
 use super::resolve::path_of;
 use super::store::{Dbs, Store, broken};
 use super::view::{layout_of, lookup};
+use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Clock, Endpoint};
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp, UfsView};
 use crate::master::replica::own_command;
@@ -63,12 +64,14 @@ impl NamespacePort {
 impl<C: NamespaceCall> Endpoint<C> for NamespacePort {
     fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
         let parts = self.parts.clone();
-        Box::pin(async move { C::answer(parts, ask.call, ask.context).await.map(Answer::new) })
+        Box::pin(timed::<C, _>(async move {
+            C::answer(parts, ask.call, ask.context).await.map(Answer::new)
+        }))
     }
 }
 
 /// A call that the namespace answers.
-pub trait NamespaceCall: Call {
+pub trait NamespaceCall: Measured {
     fn answer(
         parts: Arc<Parts>,
         call: Self,

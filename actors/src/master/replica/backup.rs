@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use super::ReplicaPort;
+use crate::kit::metrics::timed;
 use crate::kit::ports::offloaded;
 use crate::kit::{Answer, Ask, Body, Endpoint};
 
@@ -157,7 +158,9 @@ impl Endpoint<ReadBackup> for ReplicaPort {
     /// By whoever made the copy, also when it leads no more.
     fn ask(&self, ask: Ask<ReadBackup>) -> BoxFuture<'static, Result<Answer<ReadBackup>>> {
         let replica = self.clone();
-        Box::pin(async move { replica.read_backup(ask.call).await })
+        Box::pin(timed::<ReadBackup, _>(async move {
+            replica.read_backup(ask.call).await
+        }))
     }
 }
 

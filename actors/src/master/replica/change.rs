@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::group::ASK_EVERY;
 use super::{ReplicaPort, fatal, refused};
+use crate::kit::metrics::timed;
 use crate::kit::{Answer, Ask, Endpoint};
 use crate::master::contract::Consensus;
 
@@ -26,11 +27,11 @@ macro_rules! answers {
         impl Endpoint<$call> for ReplicaPort {
             fn ask(&self, ask: Ask<$call>) -> BoxFuture<'static, Result<Answer<$call>>> {
                 let replica = self.clone();
-                Box::pin(async move {
+                Box::pin(timed::<$call, _>(async move {
                     replica.read_barrier().await?;
                     let done = replica.$method(ask.call).await;
                     done.map(Answer::new).map_err(|error| error.while_doing($call::NAME))
-                })
+                }))
             }
         }
     )*};

@@ -19,6 +19,7 @@ use super::length::LogLength;
 use super::log::LogStore;
 use super::refused;
 use super::types::{Batch, Raft};
+use crate::kit::metrics;
 use crate::room;
 
 /// Commands in one entry, and their bytes: one more may come on top. An entry travels in one message.
@@ -171,7 +172,7 @@ impl Handler<Flush> for Replica {
             .drain(..count)
             .map(|proposal| (proposal.command, proposal.reply))
             .unzip();
-        metrics::histogram!("curvine_raft_batch_commands").record(count as f64);
+        metrics::RAFT_BATCH_COMMANDS.observe_count(count);
         self.in_flight += 1;
         let raft = self.raft.clone();
         let writing = async move {

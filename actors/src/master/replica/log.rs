@@ -27,6 +27,7 @@ use serde::de::DeserializeOwned;
 
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use crate::kit::Offload;
+use crate::kit::metrics::{self, Timing};
 use crate::kit::ports::offloaded;
 use crate::master::namespace::store::{broken, u64_at};
 use crate::planted::{Bug, is_planted};
@@ -182,6 +183,7 @@ impl LogStore {
             )
         };
         let mut bytes = 0;
+        let timing = Timing::begin();
         let written = self.change(|txn| {
             entries.iter().try_for_each(|entry| {
                 let encoded = encode(entry);
@@ -202,7 +204,7 @@ impl LogStore {
             return self.try_again_later(error);
         }
         if written.is_ok() {
-            metrics::counter!("curvine_raft_log_commits").increment(1);
+            metrics::RAFT_LOG_COMMIT_SECONDS.observe(0, timing.took());
             self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
             let mut unwritten = self.unwritten();
             unwritten.held_up = false;

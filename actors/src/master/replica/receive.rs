@@ -17,17 +17,18 @@ use tokio::time::{Instant, timeout};
 use super::network::{PART_BYTES, checksum_of};
 use super::types::{SnapshotFile, Standing, Vote};
 use super::{CONFIRM_DEADLINE, ReplicaPort, fatal};
+use crate::kit::metrics::timed;
 use crate::kit::ports::offloaded;
 use crate::kit::{Answer, Ask, Body, Endpoint};
 
 impl Endpoint<RaftMessage> for ReplicaPort {
     fn ask(&self, ask: Ask<RaftMessage>) -> BoxFuture<'static, Result<Answer<RaftMessage>>> {
         let replica = self.clone();
-        Box::pin(async move {
+        Box::pin(timed::<RaftMessage, _>(async move {
             replica.is_for_us(&ask.call)?;
             let body = replica.heard(ask.call, ask.body).await?;
             Ok(Answer::with_body(RaftAnswer {}, Body::Bytes(body)))
-        })
+        }))
     }
 }
 

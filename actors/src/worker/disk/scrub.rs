@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::record::is_content_of;
 use super::store::Store;
+use crate::kit::metrics;
 
 /// From the end of one pass to the start of the next.
 const REST: Duration = Duration::from_secs(24 * 3_600);
@@ -120,7 +121,7 @@ impl Store {
             if !matches!(right, Ok(None | Some(true))) {
                 self.look_again(target, 0);
             }
-            metrics::counter!("curvine_scrubbed_bytes").increment(target.len_bytes);
+            metrics::SCRUBBED_BYTES.add(target.len_bytes);
             return target.checksums.len();
         }
         let Ok(file) = File::open(self.path(target.block)) else {
@@ -143,7 +144,7 @@ impl Store {
                 self.look_again(target, chunk);
             }
         }
-        metrics::counter!("curvine_scrubbed_bytes").increment((until - from) as u64 * CHUNK_BYTES);
+        metrics::SCRUBBED_BYTES.add((until - from) as u64 * CHUNK_BYTES);
         until - from
     }
 

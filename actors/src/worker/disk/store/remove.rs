@@ -9,6 +9,7 @@ use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use super::super::index::Change;
 use super::super::{BlockNews, Removal, layout};
 use super::{Store, lock};
+use crate::kit::metrics;
 
 impl Store {
     /// [`Self::remove`], unless the block is of a newer generation than the order is for. For the block's lane.
@@ -80,6 +81,7 @@ impl Store {
             ),
         );
         tracing::error!("{error}");
+        metrics::CORRUPT_BLOCKS.add(1);
         let Ok(Some(record)) = self.record(block) else {
             return error;
         };
