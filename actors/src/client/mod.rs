@@ -40,6 +40,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix::ArbiterHandle;
 use bytes::Bytes;
 use curvine_protocol::cluster::ClusterStatus;
 use curvine_protocol::job::JobRecord;
@@ -138,10 +139,18 @@ impl Client {
         })
     }
 
-    /// Uses a master and workers of the same process, without a socket. Call it inside an actix system.
-    pub fn local(master: MasterRef, workers: LocalWorkers, options: ClientOptions, ports: Ports) -> Client {
+    /// Uses a master and workers of the same process, without a socket. The session is renewed in `arbiter`.
+    pub fn local(
+        arbiter: &ArbiterHandle,
+        master: MasterRef,
+        workers: LocalWorkers,
+        options: ClientOptions,
+        ports: Ports,
+    ) -> Client {
+        let masters = vec![("local".to_owned(), master)];
+        let router = Router::in_process(arbiter, masters, workers, options, ports);
         Client {
-            router: Router::local(master, workers, options, ports),
+            router: router.expect("there is a master"),
             files: Arc::default(),
         }
     }
