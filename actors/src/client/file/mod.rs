@@ -126,25 +126,6 @@ impl OpenFile {
         attr
     }
 
-    /// Whether this client holds the write lease.
-    pub async fn is_writable(&self) -> bool {
-        self.handle.shared.state.lock().await.writable
-    }
-
-    /// Whether something was written that the masters do not know of.
-    pub async fn is_dirty(&self) -> bool {
-        self.handle.shared.state.lock().await.is_dirty()
-    }
-
-    /// Makes sure that this client has the write lease; the first write does so by itself.
-    ///
-    /// # Errors
-    /// `LeaseConflict` while another client has it; `ReadOnly`, `Unsupported` in mounts; `Stale` if the file is gone.
-    pub async fn make_writable(&self) -> Result<()> {
-        let mut state = self.handle.shared.state.lock().await;
-        self.handle.ready_to_write(&mut state).await
-    }
-
     /// `len_bytes` from `offset_bytes` on; fewer only at the end of the file. Holes are zeros.
     ///
     /// The whole range is held in memory, of which at most 16 MiB are on their way at any time; for long ranges
