@@ -15,9 +15,10 @@ use std::time::Duration;
 use curvine_protocol::{Error, ErrorKind};
 use tokio::time::Instant;
 
+use crate::kit::backoff::Backoff;
+
 /// Masters that a caller keeps in mind, and that one round asks.
 const MASTERS_MAX: usize = 32;
-const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// While masters elect a leader, this is what a caller comes late by.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
@@ -110,6 +111,7 @@ pub struct Search {
     in_vain: Vec<Address>,
     tries: u32,
     pauses: u32,
+    backoff: Backoff,
 }
 
 impl Search {
@@ -123,6 +125,7 @@ impl Search {
             in_vain: Vec::new(),
             tries: 0,
             pauses: 0,
+            backoff: Backoff::up_to(PAUSE_MAX),
         }
     }
 
@@ -214,7 +217,7 @@ impl Search {
         }
         self.refused.clear();
         self.pauses += 1;
-        Decision::Wait(pause(self.pauses, chance))
+        Decision::Wait(self.backoff.next(chance))
     }
 
     /// Whom this round has not asked yet: the one that was named, the one that another call found, the others in turn.
@@ -241,19 +244,13 @@ impl Search {
     }
 }
 
-/// How long to wait for the `count`th time, from 1: between half of what has doubled so far and all of it.
-fn pause(count: u32, chance: u64) -> Duration {
-    let whole = PAUSE_FIRST
-        .saturating_mul(1 << (count - 1).min(16))
-        .min(PAUSE_MAX);
-    whole / 2 + Duration::from_millis(chance % (whole.as_millis() as u64) / 2)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const FAR: Duration = Duration::from_secs(30);
+    /// Without chance.
+    const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
     fn group(addresses: &[&str]) -> Group {
         Group::new(addresses.iter().map(|address| Address::from(*address))).expect("not empty")
@@ -340,7 +337,7 @@ mod tests {
         let (mut group, now) = (group(&["m1", "m2"]), Instant::now());
         let events = vec![Event::Ready, not_leader(Some("m1")), not_leader(Some("m2"))];
         let done = told(&mut patient(now), &mut group, now, events);
-        assert_eq!(done, [ask("m1"), ask("m2"), Decision::Wait(PAUSE_FIRST / 2)]);
+        assert_eq!(done, [ask("m1"), ask("m2"), Decision::Wait(FIRST_PAUSE)]);
     }
 
     #[test]
@@ -354,7 +351,7 @@ mod tests {
             refuse(ErrorKind::Unreachable),
         ];
         let done = told(&mut search, &mut group, now, round);
-        let pause = Decision::Wait(PAUSE_FIRST / 2);
+        let pause = Decision::Wait(FIRST_PAUSE);
         assert_eq!(done, [ask("m1"), ask("m3"), ask("m2"), pause]);
         let done = told(&mut search, &mut group, now, vec![Event::Ready, not_leader(None)]);
         assert_eq!(
@@ -384,21 +381,11 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_a_limit_and_chance_takes_up_to_half_of_them() {
-        let shortest: Vec<u128> = (1..7).map(|count| pause(count, 0).as_millis()).collect();
-        assert_eq!(shortest, [10, 20, 40, 80, 125, 125]);
-        let longest: Vec<u128> = [(1, 19), (4, 159), (60, 249)]
-            .map(|(count, chance)| pause(count, chance).as_millis())
-            .into();
-        assert_eq!(longest, [19, 159, 249]);
-    }
-
-    #[test]
     fn who_has_no_room_is_asked_again_after_a_pause() {
         let (mut group, now) = (group(&["m1", "m2"]), Instant::now());
         let events = vec![Event::Ready, refuse(ErrorKind::Overloaded), Event::Ready];
         let done = told(&mut patient(now), &mut group, now, events);
-        assert_eq!(done, [ask("m1"), Decision::Wait(PAUSE_FIRST / 2), ask("m1")]);
+        assert_eq!(done, [ask("m1"), Decision::Wait(FIRST_PAUSE), ask("m1")]);
     }
 
     #[test]
@@ -433,7 +420,7 @@ mod tests {
         let mut search = patient(now);
         search.next(&mut group, Event::Ready, now, 0);
         let second = search.next(&mut group, refuse(ErrorKind::Timeout), now + FAR, 0);
-        assert_eq!(second, Decision::Wait(PAUSE_FIRST / 2));
+        assert_eq!(second, Decision::Wait(FIRST_PAUSE));
         search.next(&mut group, Event::Ready, now + FAR, 0);
         let end = search.next(&mut group, refuse(ErrorKind::Timeout), now + FAR, 0);
         assert!(matches!(end, Decision::GiveUp(_)), "{end:?}");
@@ -471,7 +458,7 @@ mod tests {
                 ask("m2"),
                 ask("m3"),
                 ask("m1"),
-                Decision::Wait(PAUSE_FIRST / 2),
+                Decision::Wait(FIRST_PAUSE),
                 ask("m2")
             ]
         );
