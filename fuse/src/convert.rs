@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use curvine_protocol::master::SetTime;
+use curvine_protocol::master::{IfExists, RenameMode, SetTime};
 use curvine_protocol::path::{NAME_BYTES_MAX, PATH_BYTES_MAX};
 use curvine_protocol::{Attr, Error, ErrorKind, FileKind, InodeId};
-use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
+use fuser::{Errno, FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, RenameFlags, TimeOrNow};
+
+use crate::files::Access;
 
 /// What `stat` recommends for reads and writes: programs that use it send fewer, larger requests.
 const PREFERRED_IO_BYTES: u32 = 64 << 10;
@@ -55,6 +57,37 @@ pub fn name(name: &OsStr) -> Result<String> {
         return Err(Refusal::of(libc::ENAMETOOLONG));
     }
     text(name)
+}
+
+/// Of `renameat2(2)`.
+///
+/// # Errors
+/// `EINVAL` for what is not known, and for both at once.
+pub fn rename_mode(flags: RenameFlags) -> Result<RenameMode> {
+    match flags {
+        none if none.is_empty() => Ok(RenameMode::Replace),
+        RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
+        RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
+        _ => Err(Refusal::of(libc::EINVAL)),
+    }
+}
+
+/// Of `open(2)`, and whether the content is to be dropped.
+pub fn access(flags: OpenFlags) -> (Access, bool) {
+    let truncate = flags.0 & libc::O_TRUNC != 0;
+    match flags.acc_mode() {
+        OpenAccMode::O_RDONLY if !truncate => (Access::Read, truncate),
+        _ => (Access::Write, truncate),
+    }
+}
+
+/// Of `open(2)` with `O_CREAT`.
+pub fn if_exists(flags: i32) -> IfExists {
+    match flags {
+        _ if flags & libc::O_EXCL != 0 => IfExists::Fail,
+        _ if flags & libc::O_TRUNC != 0 => IfExists::Truncate,
+        _ => IfExists::Open,
+    }
 }
 
 /// The target of a symbolic link.

@@ -96,6 +96,7 @@ async fn in_process(directory: &Path, files: usize, report: &mut Report) -> Resu
     connector.0.set(worker.port.clone()).ok().context("wired once")?;
     let local = worker.port.clone();
     let client = Client::local(
+        &arbiter.handle(),
         master.port.clone(),
         Arc::new(move |_| Some(local.clone())),
         ClientOptions::default(),

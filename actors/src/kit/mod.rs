@@ -2,11 +2,13 @@
 //!
 //! - [`port`]: [`Ask`], [`Answer`], [`Endpoint`]: one way to call, local or remote.
 //! - [`ports`]: what the outside world gives a node: [`Clock`], [`Random`], [`Network`], [`Offload`].
+//! - [`leader`]: who leads a group of masters, found by trying; [`backoff`]: the pauses between tries.
 //! - [`metrics`]: what a node counts and times.
 //! - [`wire`], [`peer`], [`listener`]: the same calls over a socket; [`threads`] serve them.
 //!
 //! Invariant: nothing outside this folder reads the system's clock, draws a random number or opens a socket.
 
+pub mod backoff;
 #[cfg(test)]
 mod hostile_tests;
 pub mod leader;

@@ -16,7 +16,7 @@ use fuser::{FileAttr, INodeNo, Notifier};
 use std::sync::OnceLock;
 
 pub use content::{Allocate, Opened};
-pub use directories::Directories;
+pub use directories::{Directories, Listed};
 
 use crate::convert::attributes;
 use crate::files::Files;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use actix_rt::ArbiterHandle;
 use curvine_actors::client::{Client, ClientOptions};
 use curvine_actors::kit::{MasterRef, Ports};
 use curvine_conf::Config;
@@ -18,8 +19,15 @@ pub struct FuseRole {
 }
 
 /// A client of the master and the worker of this process, without a socket.
-pub fn local_client(config: &Config, master: MasterRef, workers: Arc<Workers>, ports: &Ports) -> Client {
+pub fn local_client(
+    arbiter: &ArbiterHandle,
+    config: &Config,
+    master: MasterRef,
+    workers: Arc<Workers>,
+    ports: &Ports,
+) -> Client {
     Client::local(
+        arbiter,
         master,
         Arc::new(move |id| workers.local(id)),
         options(config),

@@ -94,7 +94,7 @@ impl Running {
         };
         let master: MasterRef = match &local {
             Some(local) => local.clone(),
-            None => Arc::new(LeaderPort::start(arbiter, &masters, ports)?),
+            None => Arc::new(LeaderPort::start(arbiter.clone(), &masters, ports)?),
         };
         if matches!(self.role, Role::All | Role::Worker) {
             let mut worker = WorkerRole::start(config, ports, master.clone(), cluster, serve_on).await?;
@@ -106,7 +106,7 @@ impl Running {
         }
         if !config.fuse.mount_point.is_empty() {
             let client = match local {
-                Some(local) => fuse::local_client(config, local, workers.clone(), ports),
+                Some(local) => fuse::local_client(&arbiter, config, local, workers.clone(), ports),
                 None => fuse::remote_client(config, masters).await?,
             };
             self.fuse = Some(FuseRole::start(config, client).await?);

@@ -7,11 +7,7 @@ mod group;
 mod hostile;
 mod loop_disk;
 mod masters;
-<<<<<<< HEAD
-=======
 mod metrics;
-mod namespaces;
->>>>>>> h-metrics
 mod partitions;
 mod power;
 mod power_masters;

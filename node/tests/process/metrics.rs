@@ -247,8 +247,7 @@ fn a_node_without_a_leader_says_so_and_shows_what_is_its_own() {
     let (mut master, worker) = master_and_worker(dir.path());
     let answers = |families: &_| value(families, "curvine_cluster_answers", "", &[]);
     assert_eq!(answers(&parse(&worker.get("/metrics").1)), 1.0);
-    master.process.signal("-KILL");
-    assert_eq!(master.process.end(), None);
+    master.kill();
     let families = parse(&worker.get("/metrics").1);
     assert_eq!(answers(&families), 0.0);
     assert!(families["curvine_workers"].samples.is_empty());

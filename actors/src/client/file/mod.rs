@@ -2,12 +2,17 @@
 //!
 //! - [`table`]: which files of a client are open, so that its handles on one file share a state and a lease.
 //! - `state`: blocks, lengths, what was written and is not on its way yet; the plan of a read. Pure.
-//! - `write`: pieces on their way to workers, sealing, committing.
+//! - `write`: bytes that are gathered, and pieces on their way to workers; `deliver`: one call of a worker.
+//! - `commit`: sealing what was written, and telling the masters.
+//! - `lease`: getting the write lease, losing it, giving it back.
 //! - `read`: ranges from workers, verified, from another replica where one fails.
 //!
 //! Invariants: bytes reach the master's record of the file only after every one of them is sealed on a worker. No
 //! write that failed, or was given up by its caller, is ever followed by a commit that succeeds.
 
+mod commit;
+mod deliver;
+mod lease;
 mod read;
 mod state;
 pub(super) mod table;
@@ -22,7 +27,7 @@ use std::sync::{Arc, Weak};
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::master::{AttrChange, PersistFile, SetAttr};
 use curvine_protocol::worker::READ_BYTES_MAX;
-use curvine_protocol::{Attr, Error, ErrorKind, FileLayout, InodeId, Node, Result};
+use curvine_protocol::{Attr, Error, FileLayout, InodeId, Node, Result};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use tokio::sync::Mutex;
 
@@ -124,25 +129,6 @@ impl OpenFile {
             }
         }
         attr
-    }
-
-    /// Whether this client holds the write lease.
-    pub async fn is_writable(&self) -> bool {
-        self.handle.shared.state.lock().await.writable
-    }
-
-    /// Whether something was written that the masters do not know of.
-    pub async fn is_dirty(&self) -> bool {
-        self.handle.shared.state.lock().await.is_dirty()
-    }
-
-    /// Makes sure that this client has the write lease; the first write does so by itself.
-    ///
-    /// # Errors
-    /// `LeaseConflict` while another client has it; `ReadOnly`, `Unsupported` in mounts; `Stale` if the file is gone.
-    pub async fn make_writable(&self) -> Result<()> {
-        let mut state = self.handle.shared.state.lock().await;
-        self.handle.ready_to_write(&mut state).await
     }
 
     /// `len_bytes` from `offset_bytes` on; fewer only at the end of the file. Holes are zeros.
@@ -335,30 +321,6 @@ impl Shared {
         let writers = state.writers;
         *state = State::new(layout, writable);
         state.writers = writers;
-    }
-
-    /// The masters gave the lease, which was thought to be held, for another content than the one that is known here:
-    /// it was lost meanwhile, and somebody else wrote.
-    fn overtaken(&self, state: &mut State, layout: FileLayout) {
-        if state.is_dirty() {
-            state.lease_lost = true;
-            state.fail(Error::new(
-                ErrorKind::Stale,
-                format!(
-                    "inode {}: the lease was lost and another client wrote; what was not flushed here is lost",
-                    self.inode
-                ),
-            ));
-        } else {
-            self.adopt(state, layout, true);
-        }
-    }
-
-    /// Gets the lease, and the layout as the masters have it.
-    async fn reopen(&self, state: &mut State) -> Result<()> {
-        let layout = self.open_for_write().await?;
-        self.adopt(state, layout, true);
-        Ok(())
     }
 
     /// Asks for the layout as the masters have it.

@@ -2,7 +2,6 @@
 //! has changed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::attr::WorkerAddress;
@@ -10,11 +9,13 @@ use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::worker::{BlockData, Fill, ReadBlock};
 use curvine_protocol::{BlockRef, Error, ErrorKind, Node, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::Shared;
+use super::deliver::BACKOFF_MAX;
 use super::state::Piece;
-use crate::kit::Body;
+use crate::kit::backoff::Backoff;
+use crate::kit::{Body, Ports};
 
 /// Pieces of blocks read at the same time for one range.
 const READS: usize = 4;
@@ -25,8 +26,9 @@ impl Shared {
     /// The bytes of a range of up to [`READ_BYTES_MAX`](curvine_protocol::worker::READ_BYTES_MAX), fewer if the file is
     /// shorter.
     pub(super) async fn read_range(self: &Arc<Self>, start: u64, end: u64) -> Result<Bytes> {
-        let give_up = Instant::now() + self.router.retry_for();
-        let mut backoff = Duration::from_millis(20);
+        let Ports { clock, random, .. } = self.router.ports();
+        let give_up = clock.now() + self.router.retry_for();
+        let mut backoff = Backoff::up_to(BACKOFF_MAX);
         loop {
             let (plan, version) = {
                 let mut state = self.state.lock().await;
@@ -55,12 +57,11 @@ impl Shared {
             };
             // Somebody else may hold it by now, or it is another content.
             let changed = self.look_again(version).await?;
-            if !changed && (error.kind == ErrorKind::Corrupt || Instant::now() >= give_up) {
+            if !changed && (error.kind == ErrorKind::Corrupt || clock.now() >= give_up) {
                 return Err(error);
             }
             if !changed {
-                sleep(backoff).await;
-                backoff = (backoff * 2).min(Duration::from_secs(1));
+                sleep(backoff.next(random.next_u64())).await;
             }
         }
     }

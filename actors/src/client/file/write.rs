@@ -1,4 +1,4 @@
-//! The way of bytes to workers and of their lengths to the masters.
+//! The way of bytes to workers.
 //!
 //! Everything here may be dropped at any await by a caller that gave up: what is not on its way stays gathered, and what
 //! cannot be told to have arrived fails the file.
@@ -6,21 +6,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::checksum::crc32c;
-use curvine_protocol::master::{AllocateBlocks, BlockCommit, CommitFile, GetRoutes, OpenForWrite};
-use curvine_protocol::worker::{PutBlock, SealBlock, WriteBlock};
-use curvine_protocol::{Call, Error, ErrorKind, FileLayout, Mutation, Node, Result, WorkerId};
-use futures::stream::{self, StreamExt};
-use tokio::time::{Instant, sleep};
+use curvine_protocol::master::AllocateBlocks;
+use curvine_protocol::worker::{PutBlock, WriteBlock};
+use curvine_protocol::{Error, ErrorKind, Result};
 
+use super::Shared;
 use super::state::{Block, Gathered, State};
-use super::{Router, Shared};
-use crate::client::route::is_passing;
-use crate::kit::{Endpoint, MasterPort, WorkerPort};
 
 /// Bytes gathered before they are sent; no piece is larger.
 pub const PIECE_BYTES: usize = 1 << 20;
@@ -28,8 +22,6 @@ pub const PIECE_BYTES: usize = 1 << 20;
 pub const WINDOW: usize = 6;
 /// Blocks asked for ahead of the one that is written.
 const BLOCKS_AHEAD: u32 = 1;
-/// Blocks sealed at the same time.
-const SEALS: usize = 8;
 
 impl Shared {
     /// Takes bytes. The caller has made sure of the lease.
@@ -193,43 +185,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Seals what was written and records it with the masters; with `close`, gives the lease back.
-    ///
-    /// An error of masters or workers that may pass leaves everything as it is for another try.
-    pub(super) async fn commit(self: &Arc<Self>, state: &mut State, sync: bool, close: bool) -> Result<()> {
-        state.check()?;
-        if !self.put_small(state, sync).await? {
-            self.send_gathered(state).await?;
-        }
-        self.settle(state, 0).await?;
-        self.seal(state, sync).await?;
-        if !state.writable || !(state.uncommitted || close) {
-            return Ok(());
-        }
-        let written_ns = self.written_ns.load(Ordering::Acquire);
-        let call = CommitFile {
-            inode: self.inode,
-            size_bytes: self.size(),
-            blocks: commits(&state.blocks, |block| block.uncommitted, |block| block.len_bytes),
-            mtime_ns: (written_ns != 0).then_some(written_ns),
-            close,
-        };
-        match self.under_lease(state, call).await {
-            Ok(entry) => state.attr = entry.attr,
-            Err(error) => {
-                if !is_passing(&error) {
-                    state.fail(error.clone());
-                }
-                return Err(error);
-            }
-        }
-        self.written_ns.store(0, Ordering::Release);
-        state.committed(close);
-        Ok(())
-    }
-
     /// A small file that is all gathered goes out in one round trip, sealed. Whether it did.
-    async fn put_small(&self, state: &mut State, sync: bool) -> Result<bool> {
+    pub(super) async fn put_small(&self, state: &mut State, sync: bool) -> Result<bool> {
         let whole = state.gathered.as_ref().is_some_and(|gathered| {
             let len_bytes = gathered.bytes.len() as u64;
             gathered.offset_bytes == 0 && len_bytes == self.size() && len_bytes <= state.block_bytes()
@@ -276,201 +233,6 @@ impl Shared {
         block.len_bytes = bytes.len() as u64;
         Ok(true)
     }
-
-    /// Makes what was written checksummed on its workers; with `sync`, the whole file is on their disks, whoever
-    /// wrote it.
-    async fn seal(&self, state: &mut State, sync: bool) -> Result<()> {
-        let todo: Vec<usize> = (0..state.blocks.len())
-            .filter(|&index| {
-                let block = &state.blocks[index];
-                let unsynced = !block.synced && block.len_bytes > 0;
-                // What can be fetched again need not be on disk.
-                block.unsealed || (sync && unsynced && (block.begun || !state.fillable))
-            })
-            .collect();
-        let sealing = todo.iter().map(|&index| {
-            let block = &state.blocks[index];
-            self.seal_block(block.clone(), state.workers.clone(), sync)
-        });
-        let sealed: Vec<Result<()>> = stream::iter(sealing.collect::<Vec<_>>())
-            .buffered(SEALS)
-            .collect()
-            .await;
-        let mut outcome = Ok(());
-        for (index, sealed) in todo.into_iter().zip(sealed) {
-            match sealed {
-                Ok(()) => {
-                    state.blocks[index].unsealed = false;
-                    state.blocks[index].synced |= sync;
-                }
-                Err(error) => {
-                    if state.writable && !is_passing(&error) {
-                        state.fail(error.clone());
-                    }
-                    outcome = Err(error);
-                }
-            }
-        }
-        outcome
-    }
-
-    /// Seals one block on every worker that this client wrote it to. Of a block that others wrote, one replica on disk
-    /// is enough.
-    async fn seal_block(&self, block: Block, workers: Vec<WorkerAddress>, sync: bool) -> Result<()> {
-        let call = SealBlock {
-            block: block.located.block.id,
-            generation: block.located.block.generation,
-            sync,
-        };
-        let mut outcome = Ok(());
-        let mut done = 0;
-        for &worker in &block.located.workers {
-            match self
-                .deliver(worker, workers.clone(), call.clone(), Bytes::new())
-                .await
-            {
-                Ok(_) => done += 1,
-                // Somebody writes it again: that is theirs to sync.
-                Err(error) if !block.begun && error.kind == ErrorKind::Stale => done += 1,
-                Err(error) => {
-                    outcome = Err(error.while_doing(format_args!("sealing on worker {worker}")));
-                }
-            }
-        }
-        match !block.begun && done > 0 {
-            true => Ok(()),
-            false => outcome,
-        }
-    }
-
-    /// Gives the lease back without committing: the file is what its last commit made it.
-    pub(super) async fn abandon(&self, state: &mut State) {
-        state.sending.shutdown().await;
-        let lease_lost = state.lease_lost;
-        let size_bytes = state.attr.size_bytes;
-        let kept = size_bytes.div_ceil(state.block_bytes()) as usize;
-        state.blocks.truncate(kept);
-        // The workers have these in a new generation, of which only the old length counts.
-        let blocks = commits(
-            &state.blocks,
-            |block| block.begun,
-            |block| block.located.block.len_bytes,
-        );
-        if lease_lost {
-            // Whoever wrote meanwhile: the size is theirs.
-            if let Ok(layout) = self.open_for_write().await {
-                self.give_back(layout.attr.size_bytes, Vec::new()).await;
-            }
-        } else if state.writable {
-            self.give_back(size_bytes, blocks).await;
-        }
-        self.size_bytes.store(size_bytes, Ordering::Release);
-        self.written_ns.store(0, Ordering::Release);
-        let writers = state.writers;
-        let layout = FileLayout {
-            attr: state.attr.clone(),
-            blocks: state.blocks.drain(..).map(Block::into_committed).collect(),
-            workers: std::mem::take(&mut state.workers),
-            source: None,
-        };
-        let (in_mount, fillable) = (state.in_mount, state.fillable);
-        *state = State::new(layout, false);
-        (state.in_mount, state.fillable, state.writers) = (in_mount, fillable, writers);
-    }
-
-    pub(super) async fn open_for_write(&self) -> Result<FileLayout> {
-        let call = OpenForWrite {
-            node: Node::Inode(self.inode),
-            follow: false,
-            truncate: false,
-        };
-        self.router.change(call).await
-    }
-
-    /// Makes a change that needs the lease. Where the lease has gone, gets it again if nobody else has had it.
-    async fn under_lease<C: Mutation>(&self, state: &mut State, call: C) -> Result<C::Reply>
-    where
-        dyn MasterPort: Endpoint<C>,
-    {
-        match self.router.change(call.clone()).await {
-            Err(error) if error.kind == ErrorKind::Stale && !state.lease_lost => {
-                match self.open_for_write().await {
-                    Ok(layout) if layout.attr.content_version == state.attr.content_version => {
-                        self.router.change(call).await
-                    }
-                    _ => {
-                        state.lease_lost = true;
-                        Err(error)
-                    }
-                }
-            }
-            reply => reply,
-        }
-    }
-
-    /// Gives the lease back with what is committed; nobody hears of it if that fails.
-    async fn give_back(&self, size_bytes: u64, blocks: Vec<BlockCommit>) {
-        let call = CommitFile {
-            inode: self.inode,
-            size_bytes,
-            blocks,
-            mtime_ns: None,
-            close: true,
-        };
-        if let Err(error) = self.router.change(call).await {
-            tracing::debug!(%error, "the lease on inode {} was not given back; it ends with the session", self.inode);
-        }
-    }
-
-    /// Makes a call of a worker, again while it does not answer: what is sent to a worker may be sent twice.
-    async fn deliver<C: Call>(
-        &self,
-        worker: WorkerId,
-        mut addresses: Vec<WorkerAddress>,
-        call: C,
-        body: Bytes,
-    ) -> Result<C::Reply>
-    where
-        dyn WorkerPort: Endpoint<C>,
-    {
-        let give_up = Instant::now() + self.router.retry_for();
-        let mut backoff = Duration::from_millis(20);
-        let mut tried = false;
-        loop {
-            let port = self.router.worker(worker, &addresses)?;
-            let error = match self.router.ask_worker(&port, call.clone(), body.clone()).await {
-                Ok(answer) => return Ok(answer.reply),
-                Err(error) => error,
-            };
-            let passes = matches!(
-                error.kind,
-                ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Overloaded | ErrorKind::Stopping
-            );
-            // A reply that was lost took a whole deadline: it is asked for again once at least.
-            if !passes || tried && Instant::now() >= give_up {
-                return Err(error);
-            }
-            tried = true;
-            sleep(backoff).await;
-            backoff = (backoff * 2).min(Duration::from_secs(1));
-            if error.kind != ErrorKind::Overloaded {
-                self.router.learn_address(worker, &mut addresses).await;
-            }
-        }
-    }
-}
-
-impl Router {
-    /// A worker that came back may listen elsewhere.
-    async fn learn_address(&self, worker: WorkerId, addresses: &mut Vec<WorkerAddress>) {
-        let Ok(routes) = self.ask_master(GetRoutes {}).await else {
-            return;
-        };
-        if let Some(now) = routes.workers.into_iter().find(|known| known.id == worker) {
-            addresses.retain(|known| known.id != worker);
-            addresses.push(now);
-        }
-    }
 }
 
 /// The first write of a block under a lease.
@@ -485,21 +247,4 @@ fn arrived(on_the_way: &mut Vec<Range<u64>>, range: &Range<u64>) {
     if let Some(found) = on_the_way.iter().position(|other| other == range) {
         on_the_way.swap_remove(found);
     }
-}
-
-fn commits(
-    blocks: &[Block],
-    which: impl Fn(&Block) -> bool,
-    len_bytes: impl Fn(&Block) -> u64,
-) -> Vec<BlockCommit> {
-    let chosen = blocks.iter().enumerate().filter(|(_, block)| which(block));
-    chosen
-        .map(|(index, block)| BlockCommit {
-            index: index as u32,
-            id: block.located.block.id,
-            len_bytes: len_bytes(block),
-            generation: block.located.block.generation,
-            workers: block.located.workers.clone(),
-        })
-        .collect()
 }

@@ -79,8 +79,8 @@ fn the_leader_that_a_refusal_names_is_asked_next_and_from_then_on() {
         let asked: Vec<&str> = world.seen("MakeDir").iter().map(|seen| seen.at).collect();
         assert_eq!(
             asked,
-            ["m1", "m3", "m1", "m1"],
-            "m3 named nobody: the next in turn, who then leads"
+            ["m1", "m3", "m2", "m3", "m3"],
+            "m3 and m2 named nobody: after a pause the next in turn, who then leads"
         );
     });
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use actix_rt::{Arbiter, System};
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
@@ -128,7 +129,7 @@ impl World {
         (address.to_owned(), Arc::new(node))
     }
 
-    /// A client of masters at these addresses. Must be called in a `LocalSet`.
+    /// A client of masters at these addresses. Must be called within [`run`].
     pub fn client_of(&self, masters: &[&'static str]) -> Client {
         let masters = masters.iter().map(|address| self.master(address)).collect();
         let (state, open) = (self.state.clone(), self.open.clone());
@@ -142,13 +143,14 @@ impl World {
             Some(Arc::new(node) as WorkerRef)
         };
         let router = Router::in_process(
+            &Arbiter::current(),
             masters,
             Arc::new(workers),
             ClientOptions::default(),
             Ports::system(),
         );
         Client {
-            router,
+            router: router.expect("there is a master"),
             files: Arc::default(),
         }
     }
@@ -173,13 +175,14 @@ impl World {
 
 /// Runs a test under virtual time.
 pub fn run<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, test(World::new()));
+    let system = System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime")
+    });
+    system.block_on(test(World::new()));
 }
 
 /// A master or a worker.

@@ -1,35 +1,34 @@
 //! The thin shell: takes a request apart, lets `core` work on it, puts the reply together.
+//!
+//! - this file: each request of the kernel, one method each.
+//! - `answers`: how a request's work is run, and how what came of it is put into the kernel's words.
+//! - `negotiation`: what is agreed with the kernel when it mounts.
+//!
+//! Invariant: every request is answered once, whatever becomes of its work.
+
+mod answers;
+mod negotiation;
 
 use std::ffi::OsStr;
-use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use curvine_actors::kit::metrics::{self, FuseOp, Outcome, Timing};
-use curvine_protocol::master::{AttrChange, IfExists, RenameMode};
+use curvine_actors::kit::metrics::FuseOp;
+use curvine_protocol::master::AttrChange;
 use fuser::{
-    BsdFileFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
 };
 
-use crate::convert::{self, Refusal, Result, inode, name};
-use crate::core::{Allocate, Core, Opened, User};
-use crate::files::Access;
+use self::answers::GENERATION;
+use crate::convert::{self, inode, name};
+use crate::core::{Allocate, Core, User};
 use crate::runner::Runner;
-
-/// The kernel sends no more in one request (FUSE_MAX_MAX_PAGES).
-const REQUEST_BYTES_MAX: u32 = 1 << 20;
-/// Read-ahead and other requests that nobody waits for yet.
-const BACKGROUND_MAX: u16 = 64;
-/// Unit of `statfs`.
-const STATFS_BLOCK_BYTES: u32 = 4096;
-/// Inodes are never used again, so one generation is enough.
-const GENERATION: Generation = Generation(0);
 
 pub struct CurvineFs {
     core: Arc<Core>,
@@ -40,101 +39,7 @@ impl CurvineFs {
     pub fn new(core: Arc<Core>, runner: Runner) -> Self {
         CurvineFs { core, runner }
     }
-
-    /// Runs the work of a request and replies with what came of it.
-    fn serve<T, R>(
-        &self,
-        op: FuseOp,
-        reply: R,
-        work: impl Future<Output = Result<T>> + Send + 'static,
-        send: impl FnOnce(R, T) + Send + 'static,
-    ) where
-        T: Send + 'static,
-        R: Refuse + Send + 'static,
-    {
-        let timing = Timing::begin();
-        self.runner.run(async move {
-            match work.await {
-                Ok(done) => send(reply, done),
-                Err(refusal) => {
-                    log(op.name(), &refusal);
-                    count(op, &refusal);
-                    reply.refuse(refusal.to_kernel());
-                }
-            }
-            metrics::FUSE_REQUEST_SECONDS.observe(op as usize, timing.took());
-        });
-    }
-
-    /// As [`CurvineFs::serve`] for requests that are answered with an entry.
-    fn serve_entry(
-        &self,
-        op: FuseOp,
-        reply: ReplyEntry,
-        work: impl Future<Output = Result<FileAttr>> + Send + 'static,
-    ) {
-        let ttl = self.core.ttl;
-        self.serve(op, reply, work, move |reply, attr| {
-            reply.entry(&ttl, &attr, GENERATION)
-        });
-    }
-
-    /// As [`CurvineFs::serve`] for requests that are done or not.
-    fn serve_done(
-        &self,
-        op: FuseOp,
-        reply: ReplyEmpty,
-        work: impl Future<Output = Result<()>> + Send + 'static,
-    ) {
-        self.serve(op, reply, work, |reply, ()| reply.ok());
-    }
 }
-
-/// Faults are worth a line; the file system's ordinary answers are not.
-fn log(op: &str, refusal: &Refusal) {
-    use curvine_protocol::ErrorKind::*;
-    let Some(error) = &refusal.error else { return };
-    match error.kind {
-        Corrupt | BlockUnavailable | Ufs | UfsDenied | UfsChanged | NotLeader | Unreachable | Timeout
-        | Overloaded | Protocol | WrongCluster | Io | Internal | NoSpace => {
-            tracing::warn!("{op}: {error}");
-        }
-        _ => tracing::debug!("{op}: {error}"),
-    }
-}
-
-/// An error, by whose business it is. A bare number is what the kernel or its program did wrong.
-fn count(op: FuseOp, refusal: &Refusal) {
-    let outcome = refusal.error.as_ref().map_or(Outcome::Refused, Outcome::of);
-    metrics::FUSE_REQUEST_ERRORS.add_error(op as usize, outcome);
-}
-
-/// A reply that can be a number instead.
-trait Refuse {
-    fn refuse(self, errno: fuser::Errno);
-}
-
-macro_rules! refuse {
-    ($($reply:ty),*) => {$(
-        impl Refuse for $reply {
-            fn refuse(self, errno: fuser::Errno) { self.error(errno) }
-        }
-    )*};
-}
-
-refuse!(
-    ReplyAttr,
-    ReplyCreate,
-    ReplyData,
-    ReplyDirectory,
-    ReplyDirectoryPlus,
-    ReplyEmpty,
-    ReplyEntry,
-    ReplyOpen,
-    ReplyStatfs,
-    ReplyWrite,
-    ReplyXattr
-);
 
 fn user(request: &Request) -> User {
     User {
@@ -143,50 +48,9 @@ fn user(request: &Request) -> User {
     }
 }
 
-fn open_flags(opened: &Opened) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_pages);
-    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush);
-    flags
-}
-
-/// As `getxattr(2)`: the size alone if that is asked, `ERANGE` if the value does not fit.
-fn reply_value(reply: ReplyXattr, value: &[u8], room: u32) {
-    match room {
-        0 => reply.size(value.len() as u32),
-        _ if value.len() > room as usize => reply.error(fuser::Errno::ERANGE),
-        _ => reply.data(value),
-    }
-}
-
 impl Filesystem for CurvineFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = [
-            InitFlags::FUSE_ASYNC_READ,
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_BIG_WRITES,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            // Without it, the kernel asks for `security.capability` before every write.
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-        ];
-        for flag in wanted {
-            if config.add_capabilities(flag).is_err() {
-                tracing::debug!("the kernel has no {flag:?}");
-            }
-        }
-        let limits = [
-            config.set_max_write(REQUEST_BYTES_MAX).is_ok(),
-            config.set_max_background(BACKGROUND_MAX).is_ok(),
-        ];
-        debug_assert_eq!(limits, [true; 2]);
-        // The kernel's own limit is what it offers.
-        if let Err(nearest) = config.set_max_readahead(REQUEST_BYTES_MAX) {
-            let _ = config.set_max_readahead(nearest);
-        }
+        negotiation::agree(config);
         Ok(())
     }
 
@@ -321,12 +185,7 @@ impl Filesystem for CurvineFs {
         let (core, user) = (self.core.clone(), user(request));
         let (child, new_child) = (name(child), name(new_child));
         self.serve_done(FuseOp::Rename, reply, async move {
-            let mode = match flags {
-                none if none.is_empty() => RenameMode::Replace,
-                RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
-                RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
-                _ => return Err(Refusal::of(libc::EINVAL)),
-            };
+            let mode = convert::rename_mode(flags)?;
             let (from, to) = ((inode(parent), child?), (inode(new_parent), new_child?));
             core.rename(user, from, to, mode).await
         });
@@ -348,16 +207,12 @@ impl Filesystem for CurvineFs {
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (core, user) = (self.core.clone(), user(request));
-        let truncate = flags.0 & libc::O_TRUNC != 0;
-        let access = match flags.acc_mode() {
-            OpenAccMode::O_RDONLY if !truncate => Access::Read,
-            _ => Access::Write,
-        };
+        let (access, truncate) = convert::access(flags);
         self.serve(
             FuseOp::Open,
             reply,
             async move { core.open(user, inode(number), access, truncate).await },
-            |reply, opened| reply.opened(opened.handle, open_flags(&opened)),
+            |reply, opened| reply.opened(opened.handle, answers::open_flags(&opened)),
         );
     }
 
@@ -373,17 +228,19 @@ impl Filesystem for CurvineFs {
     ) {
         let (core, ttl) = (self.core.clone(), self.core.ttl);
         let (child, user) = (name(child), user(request));
-        let if_exists = match flags {
-            _ if flags & libc::O_EXCL != 0 => IfExists::Fail,
-            _ if flags & libc::O_TRUNC != 0 => IfExists::Truncate,
-            _ => IfExists::Open,
-        };
+        let if_exists = convert::if_exists(flags);
         self.serve(
             FuseOp::Create,
             reply,
             async move { core.create(user, inode(parent), child?, mode, if_exists).await },
             move |reply, (attr, opened)| {
-                reply.created(&ttl, &attr, GENERATION, opened.handle, open_flags(&opened));
+                reply.created(
+                    &ttl,
+                    &attr,
+                    GENERATION,
+                    opened.handle,
+                    answers::open_flags(&opened),
+                );
             },
         );
     }
@@ -484,14 +341,7 @@ impl Filesystem for CurvineFs {
             FuseOp::ReadDir,
             reply,
             async move { core.list(handle, offset).await },
-            |mut reply, entries| {
-                for entry in entries {
-                    if reply.add(entry.attr.ino, entry.next, entry.attr.kind, &entry.name) {
-                        break;
-                    }
-                }
-                reply.ok();
-            },
+            answers::entries,
         );
     }
 
@@ -508,15 +358,7 @@ impl Filesystem for CurvineFs {
             FuseOp::ReadDirPlus,
             reply,
             async move { core.list(handle, offset).await },
-            move |mut reply, entries| {
-                for entry in entries {
-                    let attr = &entry.attr;
-                    if reply.add(attr.ino, entry.next, &entry.name, &ttl, attr, GENERATION) {
-                        break;
-                    }
-                }
-                reply.ok();
-            },
+            move |reply, entries| answers::entries_with_attributes(reply, entries, ttl),
         );
     }
 
@@ -550,20 +392,7 @@ impl Filesystem for CurvineFs {
             FuseOp::StatFs,
             reply,
             async move { core.statfs().await },
-            |reply, stats| {
-                let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
-                let free = stats.capacity_bytes.saturating_sub(stats.used_bytes);
-                reply.statfs(
-                    blocks(stats.capacity_bytes),
-                    blocks(free),
-                    blocks(stats.available_bytes),
-                    stats.inodes.saturating_add(1 << 32),
-                    1 << 32,
-                    STATFS_BLOCK_BYTES,
-                    curvine_protocol::path::NAME_BYTES_MAX as u32,
-                    STATFS_BLOCK_BYTES,
-                );
-            },
+            answers::statfs,
         );
     }
 
@@ -590,7 +419,7 @@ impl Filesystem for CurvineFs {
             FuseOp::GetXattr,
             reply,
             async move { core.getxattr(inode(number), attribute?).await },
-            move |reply, value| reply_value(reply, &value, size),
+            move |reply, value| answers::value(reply, &value, size),
         );
     }
 
@@ -600,7 +429,7 @@ impl Filesystem for CurvineFs {
             FuseOp::ListXattrs,
             reply,
             async move { core.listxattr(inode(number)).await },
-            move |reply, names| reply_value(reply, &names, size),
+            move |reply, names| answers::value(reply, &names, size),
         );
     }
 

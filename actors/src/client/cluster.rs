@@ -1,0 +1,53 @@
+//! Calls about the cluster itself: its masters, its workers and their room.
+
+use curvine_protocol::cluster::ClusterStatus;
+use curvine_protocol::master::{
+    AddMaster, Echo, FsStats, GetClusterStatus, RemoveMaster, StatFs, TakeSnapshot, TransferLeadership,
+};
+use curvine_protocol::{NodeId, Result};
+
+use super::Client;
+
+impl Client {
+    /// Capacity and use of the cluster, in all and by tier.
+    pub async fn statfs(&self) -> Result<FsStats> {
+        self.call(StatFs {}).await
+    }
+
+    /// Masters and workers, as `cv report` shows them.
+    pub async fn status(&self) -> Result<ClusterStatus> {
+        self.call(GetClusterStatus {}).await
+    }
+
+    /// Makes a master that runs already, and names this group's masters as its peers, a voter once it is in step.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `Unreachable`; `Config` if it is another one that answers there.
+    pub async fn add_master(&self, id: NodeId, address: &str) -> Result<()> {
+        let address = address.to_owned();
+        self.call(AddMaster { id, address }).await.map(|_| ())
+    }
+
+    /// Takes a master out of the group; it is to be stopped then.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for the leader.
+    pub async fn remove_master(&self, id: NodeId) -> Result<()> {
+        self.call(RemoveMaster { id }).await.map(|_| ())
+    }
+
+    /// Has another master lead: this one, or any that has everything.
+    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<()> {
+        self.call(TransferLeadership { to }).await.map(|_| ())
+    }
+
+    /// Takes a snapshot of the namespace on the leader; says which log entry is the last in it.
+    pub async fn take_snapshot(&self) -> Result<u64> {
+        Ok(self.call(TakeSnapshot {}).await?.log_index)
+    }
+
+    /// The floor under every other call.
+    pub async fn echo(&self) -> Result<()> {
+        self.call(Echo {}).await.map(|_| ())
+    }
+}

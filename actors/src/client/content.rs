@@ -1,0 +1,94 @@
+//! Opening files, and whole contents in one call.
+
+use bytes::Bytes;
+use curvine_protocol::master::{self, CreateFile, IfExists, OpenForWrite};
+use curvine_protocol::{Attr, FileLayout, Node, Result};
+
+use super::file::table::Opened;
+use super::{Client, CreateOptions, OpenFile};
+
+impl Client {
+    /// Opens a file for reading. The handle may be written too: the first write gets the lease.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsADirectory`, `TooManySymlinks`; `Ufs...` where an under file system must be asked.
+    pub async fn open(&self, node: impl Into<Node>) -> Result<OpenFile> {
+        let layout = self.locate(node).await?;
+        Ok(self.files.enter(&self.router, layout, Opened::ForReading).await)
+    }
+
+    /// Creates a file and opens it for writing and reading.
+    ///
+    /// # Errors
+    /// `AlreadyExists` unless the options say otherwise; then `LeaseConflict` while another client writes the file, and
+    /// `IsADirectory`. `NotFound` for a missing parent, unless `parents` is set.
+    pub async fn create(&self, node: impl Into<Node>, options: CreateOptions) -> Result<OpenFile> {
+        let call = CreateFile {
+            node: node.into(),
+            mode: options.mode,
+            if_exists: options.if_exists,
+            parents: options.parents,
+            block_bytes: options.block_bytes,
+            replicas: options.replicas,
+            first_block: true,
+        };
+        let layout = self.change(call).await?;
+        let opened = match options.if_exists {
+            IfExists::Truncate => Opened::Truncated,
+            IfExists::Fail | IfExists::Open => Opened::ForWriting,
+        };
+        Ok(self.files.enter(&self.router, layout, opened).await)
+    }
+
+    /// Opens an existing file for writing and reading; with `truncate`, its content is dropped.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsADirectory`; `LeaseConflict` while another client writes the file: until it closes it, or for up to
+    /// a minute after it died; `ReadOnly`, `Unsupported` in mounts.
+    pub async fn open_for_write(&self, node: impl Into<Node>, truncate: bool) -> Result<OpenFile> {
+        let layout = self
+            .change(OpenForWrite {
+                node: node.into(),
+                follow: true,
+                truncate,
+            })
+            .await?;
+        let opened = match truncate {
+            true => Opened::Truncated,
+            false => Opened::ForWriting,
+        };
+        Ok(self.files.enter(&self.router, layout, opened).await)
+    }
+
+    /// The whole content of a file, in memory. For large ones see [`OpenFile::stream`].
+    ///
+    /// # Errors
+    /// As [`Client::open`] and [`OpenFile::read_at`].
+    pub async fn read(&self, node: impl Into<Node>) -> Result<Bytes> {
+        let file = self.open(node).await?;
+        file.read_at(0, file.size_now()).await
+    }
+
+    /// Makes a file with this content, replacing the content of one that is there.
+    ///
+    /// # Errors
+    /// As [`Client::create`] and [`OpenFile::close`].
+    pub async fn write(&self, node: impl Into<Node>, content: impl Into<Bytes>) -> Result<Attr> {
+        let options = CreateOptions {
+            if_exists: IfExists::Truncate,
+            ..CreateOptions::default()
+        };
+        let file = self.create(node, options).await?;
+        file.append(content.into()).await?;
+        file.close().await
+    }
+
+    /// Where a file's data is: its blocks, and the workers that have them.
+    pub async fn locate(&self, node: impl Into<Node>) -> Result<FileLayout> {
+        self.call(master::OpenFile {
+            node: node.into(),
+            follow: true,
+        })
+        .await
+    }
+}

@@ -1,0 +1,62 @@
+//! What a user of the client may choose.
+
+use std::time::Duration;
+
+use curvine_protocol::master::IfExists;
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// How long an operation is tried again while nobody leads, answers or has room to take it.
+    pub retry_for: Duration,
+    /// How long [`Client::connect`] tries.
+    pub connect_timeout: Duration,
+    /// On behalf of whom: new files belong to them.
+    pub uid: u32,
+    /// See `uid`.
+    pub gid: u32,
+    /// Let any master answer look-ups, listings, extended attributes and paths, also where none leads. The answer is a state
+    /// that some leader acknowledged, of any age: it may lack what this client itself changed, go back in time from one
+    /// call to the next, as another master answers, and names in mounts are as they were last seen. All other calls go to
+    /// the leader as ever.
+    pub stale_reads: bool,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        ClientOptions {
+            retry_for: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(4),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            stale_reads: false,
+        }
+    }
+}
+
+/// How a file is created.
+#[derive(Clone, Copy, Debug)]
+pub struct CreateOptions {
+    /// Permission bits, such as `0o644`; there is no umask.
+    pub mode: u32,
+    /// What to do with a file that is there.
+    pub if_exists: IfExists,
+    /// Make missing directories above it.
+    pub parents: bool,
+    /// Length of each block but the last: a multiple of 64 KiB from 64 KiB to 4 GiB; 0 = the cluster's default.
+    pub block_bytes: u64,
+    /// Workers that each block is written to; 0 = the cluster's default.
+    pub replicas: u8,
+}
+
+impl Default for CreateOptions {
+    fn default() -> Self {
+        CreateOptions {
+            mode: 0o644,
+            if_exists: IfExists::Fail,
+            parents: false,
+            block_bytes: 0,
+            replicas: 0,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! To whom a call goes, how often it is tried, and which of a client's changes it is.
+//!
+//! - [`Router`]: the calls of one user of a session.
+//! - `session`: the session itself: masters, workers, renewal.
+//! - `sequences`: the numbers of its changes.
+//! - `host`: the thread of its proxies.
+//!
+//! Invariant: a change keeps its sequence over all its tries.
+
+mod host;
+mod sequences;
+mod session;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::ArbiterHandle;
+use bytes::Bytes;
+use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::master::{DeadlineClass, EndSession, GetRoutes, Lookup, MasterCall};
+use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, InodeId, Mutation, Result, WorkerId};
+
+use self::host::Proxies;
+use self::session::{Session, renew};
+use super::ClientOptions;
+use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
+
+/// Workers of the same process.
+pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>;
+
+/// One try of a call that does not say otherwise.
+const CALL_DEADLINE_MS: u32 = 30_000;
+/// Calls that take as long as a service far away: checks of mounts, walks of big trees, exports.
+const LONG_DEADLINE_MS: u32 = 3_600_000;
+
+/// The routes of one client session. [`Client`](super::Client) is a handle on it.
+pub struct Router {
+    session: Arc<Session>,
+    uid: u32,
+    gid: u32,
+}
+
+impl Router {
+    pub(super) async fn connect(
+        addresses: Vec<String>,
+        options: ClientOptions,
+        ports: Ports,
+    ) -> Result<Arc<Router>> {
+        let proxies = Arc::new(Proxies::new(ports.clone()));
+        let masters: Result<Vec<(String, MasterRef)>> = addresses
+            .iter()
+            .map(|address| Ok((address.clone(), Arc::new(proxies.peer(address)?) as MasterRef)))
+            .collect();
+        let no_workers: LocalWorkers = Arc::new(|_| None);
+        let session = Session::new(masters?, no_workers, options.clone(), ports, proxies.clone())?;
+        let router = Self::new(session);
+        // Every address gets its turn, also where the ones before it swallow what they are sent.
+        let one_try = options.connect_timeout / (addresses.len() as u32 + 1);
+        let deadline_ms = one_try.as_millis().clamp(1, u128::from(CALL_DEADLINE_MS)) as u32;
+        let reached = match options.stale_reads {
+            false => {
+                let asked = router.ask_for(GetRoutes {}, options.connect_timeout, deadline_ms);
+                asked.await.map(|_| ())
+            }
+            true => {
+                let root = Lookup {
+                    node: InodeId::ROOT.into(),
+                    follow: false,
+                };
+                let asked = router
+                    .session
+                    .attempt_anywhere(root, router.context(), options.connect_timeout);
+                asked.await.map(|_| ())
+            }
+        };
+        reached.map_err(|mut error| {
+            if matches!(
+                error.kind,
+                ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::NotLeader | ErrorKind::Stopping
+            ) {
+                error.message.push_str(
+                    ". Is `curvine-node` running there, and is --master (or CURVINE_MASTER) right?",
+                );
+            }
+            error
+        })?;
+        proxies.arbiter()?.spawn(renew(Arc::downgrade(&router.session)));
+        Ok(router)
+    }
+
+    /// To masters and workers behind ports that are here already; the session is renewed in `arbiter`.
+    pub(super) fn in_process(
+        arbiter: &ArbiterHandle,
+        masters: Vec<(String, MasterRef)>,
+        workers: LocalWorkers,
+        options: ClientOptions,
+        ports: Ports,
+    ) -> Result<Arc<Router>> {
+        let proxies = Arc::new(Proxies::new(ports.clone()));
+        let router = Self::new(Session::new(masters, workers, options, ports, proxies)?);
+        arbiter.spawn(renew(Arc::downgrade(&router.session)));
+        Ok(router)
+    }
+
+    fn new(session: Session) -> Arc<Router> {
+        let (uid, gid) = (session.options.uid, session.options.gid);
+        Arc::new(Router {
+            session: Arc::new(session),
+            uid,
+            gid,
+        })
+    }
+
+    pub(super) fn for_user(&self, uid: u32, gid: u32) -> Arc<Router> {
+        Arc::new(Router {
+            session: self.session.clone(),
+            uid,
+            gid,
+        })
+    }
+
+    /// A call that changes nothing, or whose repetition changes nothing more.
+    pub async fn ask_master<C: MasterCall>(&self, call: C) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        if self.session.options.stale_reads && C::STALE {
+            let retry_for = self.session.options.retry_for;
+            return self
+                .session
+                .attempt_anywhere(call, self.context(), retry_for)
+                .await;
+        }
+        let deadline_ms = match C::DEADLINE {
+            DeadlineClass::Short => CALL_DEADLINE_MS,
+            DeadlineClass::Long => LONG_DEADLINE_MS,
+        };
+        self.ask_for(call, self.session.options.retry_for, deadline_ms)
+            .await
+    }
+
+    /// The same, with the bytes that come with the reply.
+    pub(super) async fn ask_master_for_body<C: Call>(&self, call: C) -> Result<Answer<C>>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let session = &self.session;
+        session
+            .attempt(call, self.context(), session.options.retry_for)
+            .await
+    }
+
+    async fn ask_for<C: Call>(&self, call: C, retry_for: Duration, deadline_ms: u32) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let context = CallContext {
+            deadline_ms,
+            ..self.context()
+        };
+        let answer = self.session.attempt(call, context, retry_for).await?;
+        Ok(answer.reply)
+    }
+
+    fn context(&self) -> CallContext {
+        CallContext {
+            client: self.session.id,
+            sequence: 0,
+            acked_below: 0,
+            deadline_ms: CALL_DEADLINE_MS,
+            uid: self.uid,
+            gid: self.gid,
+            stale: false,
+        }
+    }
+
+    /// A change, under one sequence however often it is tried.
+    pub async fn change<C: Mutation>(&self, call: C) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let session = &self.session;
+        session.known.store(true, Ordering::Relaxed);
+        let turn = session.sequences.begin();
+        let context = CallContext {
+            sequence: turn.sequence,
+            acked_below: turn.acked_below,
+            ..self.context()
+        };
+        let answer = session.attempt(call, context, session.options.retry_for).await?;
+        Ok(answer.reply)
+    }
+
+    /// The port of a worker: local, or a proxy for its address.
+    pub fn worker(&self, id: WorkerId, addresses: &[WorkerAddress]) -> Result<WorkerRef> {
+        self.session.worker(id, addresses)
+    }
+
+    pub async fn ask_worker<C: Call>(&self, worker: &WorkerRef, call: C, body: Bytes) -> Result<Answer<C>>
+    where
+        dyn WorkerPort: Endpoint<C>,
+    {
+        Endpoint::<C>::ask(&**worker, Ask::new(call, self.context()).with_body(body)).await
+    }
+
+    pub fn retry_for(&self) -> Duration {
+        self.session.options.retry_for
+    }
+
+    pub fn ports(&self) -> &Ports {
+        &self.session.ports
+    }
+
+    pub fn id(&self) -> ClientId {
+        self.session.id
+    }
+
+    pub(super) async fn end_session_of(&self, client: ClientId) -> Result<()> {
+        let context = CallContext {
+            client,
+            ..self.context()
+        };
+        let retry_for = self.session.options.retry_for;
+        self.session
+            .attempt(EndSession {}, context, retry_for)
+            .await
+            .map(|_| ())
+    }
+
+    pub(super) async fn end(&self) {
+        self.session.ended.cancel();
+        if self.session.known.load(Ordering::Relaxed) {
+            let context = CallContext {
+                deadline_ms: 2_000,
+                ..self.context()
+            };
+            if let Err(error) = self.session.attempt(EndSession {}, context, Duration::ZERO).await {
+                tracing::debug!(%error, "the session was not ended; the masters will let it expire");
+            }
+        }
+    }
+}
+
+/// Whether a later try, or another master, may say something else. For a change: whether it is not known to have failed.
+pub(super) fn is_passing(error: &Error) -> bool {
+    use ErrorKind::*;
+    matches!(
+        error.kind,
+        NotLeader | Unreachable | Timeout | Overloaded | Stopping | BlockUnavailable
+    )
+}

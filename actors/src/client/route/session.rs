@@ -1,0 +1,154 @@
+//! One session with the masters: who the client is to them, whom it asks, and its renewal.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::master::{Echo, RenewSession, SESSION_RENEW_MS};
+use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, Result, WorkerId};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::host::Proxies;
+use super::sequences::Sequences;
+use super::{CALL_DEADLINE_MS, LocalWorkers, is_passing};
+use crate::client::ClientOptions;
+use crate::kit::leader::Masters;
+use crate::kit::leader::search::{Limit, Search, Wanted};
+use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerRef};
+
+/// One try of a read that any master may answer, from memory.
+const STALE_DEADLINE_MS: u32 = 1_000;
+
+pub(super) struct Session {
+    pub id: ClientId,
+    masters: Masters<dyn MasterPort>,
+    local_workers: LocalWorkers,
+    /// Proxies by address; bulk data has connections of its own, apart from the masters'.
+    workers: Mutex<HashMap<String, WorkerRef>>,
+    pub sequences: Sequences,
+    /// Whether the masters know the session: it has changed something.
+    pub known: AtomicBool,
+    pub options: ClientOptions,
+    pub ports: Ports,
+    proxies: Arc<Proxies>,
+    pub ended: CancellationToken,
+}
+
+impl Session {
+    /// # Errors
+    /// `Config` without a master.
+    pub fn new(
+        masters: Vec<(String, MasterRef)>,
+        local_workers: LocalWorkers,
+        options: ClientOptions,
+        ports: Ports,
+        proxies: Arc<Proxies>,
+    ) -> Result<Session> {
+        let connect = {
+            let proxies = proxies.clone();
+            Box::new(move |address: &str| Ok(Arc::new(proxies.peer(address)?) as MasterRef))
+        };
+        Ok(Session {
+            id: ClientId(ports.random.next_u64() | 1),
+            masters: Masters::new(masters, connect, ports.clone())?,
+            local_workers,
+            workers: Mutex::default(),
+            sequences: Sequences::default(),
+            known: AtomicBool::new(false),
+            options,
+            ports,
+            proxies,
+            ended: CancellationToken::new(),
+        })
+    }
+
+    /// A call that the leader answers.
+    pub async fn attempt<C: Call>(
+        &self,
+        call: C,
+        context: CallContext,
+        retry_for: Duration,
+    ) -> Result<Answer<C>>
+    where
+        dyn MasterPort: Endpoint<C> + Endpoint<Echo>,
+    {
+        let limit = Limit::Until {
+            give_up: self.ports.clock.now() + retry_for,
+            // A reply that was lost takes a whole deadline: it is asked for again once at least.
+            tries_min: if retry_for.is_zero() { 1 } else { 2 },
+        };
+        let search = Search::new(Wanted::Leader, limit, is_passing);
+        self.masters.ask(Ask::new(call, context), search).await
+    }
+
+    /// A read that any master may answer from what it has: spread over all, and the next where one does not answer.
+    pub async fn attempt_anywhere<C: Call>(
+        &self,
+        call: C,
+        context: CallContext,
+        retry_for: Duration,
+    ) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C> + Endpoint<Echo>,
+    {
+        let context = CallContext {
+            deadline_ms: STALE_DEADLINE_MS,
+            stale: true,
+            ..context
+        };
+        let limit = Limit::Until {
+            give_up: self.ports.clock.now() + retry_for,
+            tries_min: self.masters.count() as u32,
+        };
+        let search = Search::new(Wanted::Anybody(self.ports.random.next_u64()), limit, is_passing);
+        let answer = self.masters.ask(Ask::new(call, context), search).await?;
+        Ok(answer.reply)
+    }
+
+    /// The port of a worker: local, or a proxy for its address.
+    pub fn worker(&self, id: WorkerId, addresses: &[WorkerAddress]) -> Result<WorkerRef> {
+        if let Some(local) = (self.local_workers)(id) {
+            return Ok(local);
+        }
+        let address = addresses.iter().find(|worker| worker.id == id).ok_or_else(|| {
+            Error::new(
+                ErrorKind::BlockUnavailable,
+                format!("the address of worker {id} is not known"),
+            )
+        })?;
+        let address = address.address.clone();
+        if let Some(worker) = self.workers().get(&address) {
+            return Ok(worker.clone());
+        }
+        let worker: WorkerRef = Arc::new(self.proxies.peer(&address)?);
+        Ok(self.workers().entry(address).or_insert(worker).clone())
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<String, WorkerRef>> {
+        self.workers.lock().expect("nobody panics while holding this")
+    }
+}
+
+/// Keeps the session's leases and nameless files while the client lives.
+pub(super) async fn renew(session: Weak<Session>) {
+    loop {
+        sleep(Duration::from_millis(SESSION_RENEW_MS)).await;
+        let Some(session) = session.upgrade() else { return };
+        if session.ended.is_cancelled() {
+            return;
+        }
+        if session.known.load(Ordering::Relaxed) {
+            let context = CallContext {
+                client: session.id,
+                deadline_ms: CALL_DEADLINE_MS,
+                ..CallContext::default()
+            };
+            if let Err(error) = session.attempt(RenewSession {}, context, Duration::ZERO).await {
+                tracing::debug!(%error, "the session was not renewed; trying again");
+            }
+        }
+    }
+}
