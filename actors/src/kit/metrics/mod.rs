@@ -118,7 +118,7 @@ metrics! {
     counter SCRUBBED_BYTES = "curvine_scrubbed_bytes_total", Bytes, [], Worker,
         "Block data that the scrubber has verified.";
     counter CORRUPT_BLOCKS = "curvine_corrupt_blocks_total", None, [], Worker,
-        "Blocks that failed their checksum and were taken out of use.";
+        "Times that a block failed its checksum; it is taken out of use.";
 
     histogram FUSE_REQUEST_SECONDS = "curvine_fuse_request_seconds", Seconds, [op: FuseOp::NAMES], Mount,
         "Time from a request of the kernel to its reply.";
