@@ -1,5 +1,10 @@
 //! Nodes as processes: started on free ports, waited for, stopped by their own id, gone when the test is.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test of processes takes the time that passes"
+)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};

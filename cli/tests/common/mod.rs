@@ -1,5 +1,9 @@
 //! A real node on free ports, and the real `cv`.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test of processes takes the time that passes"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

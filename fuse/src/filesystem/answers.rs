@@ -80,7 +80,7 @@ fn log(op: &str, refusal: &Refusal) {
 }
 
 /// A reply that can be a number instead.
-trait Refuse {
+pub(super) trait Refuse {
     fn refuse(self, errno: fuser::Errno);
 }
 
