@@ -1,5 +1,10 @@
 //! Wrong use, bad paths, no server: a clear word, the documented exit code, nothing changed.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test of processes takes the time that passes"
+)]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curvine_actors::client::Client;
+use curvine_actors::kit::ports::SystemClock;
 use curvine_protocol::{ClientId, Error, ErrorKind, Result};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::mount::{UnmountFlags, unmount};
@@ -66,7 +67,8 @@ pub async fn mount(client: Client, options: MountOptions) -> Result<Mounted> {
         .build()
         .map_err(|e| Error::from(e).while_doing("starting the mount's threads"))?;
     let core = Arc::new(Core::new(client.clone(), options.ttl));
-    let filesystem = CurvineFs::new(core.clone(), Runner::new(runtime.handle().clone()));
+    let runner = Runner::new(runtime.handle().clone(), Arc::new(SystemClock));
+    let filesystem = CurvineFs::new(core.clone(), runner);
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(format!("{SOURCE_PREFIX}{:016x}", client.id().0)),

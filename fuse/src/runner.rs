@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use curvine_actors::kit::Clock;
 use tokio::runtime::Handle;
 
 /// Longer than a request takes that meets no obstacle, a durable commit included.
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(2);
 #[derive(Clone)]
 pub struct Runner {
     runtime: Handle,
+    clock: Arc<dyn Clock>,
 }
 
 struct Unpark(Thread);
@@ -31,14 +33,14 @@ impl Wake for Unpark {
 }
 
 impl Runner {
-    pub fn new(runtime: Handle) -> Self {
-        Runner { runtime }
+    pub fn new(runtime: Handle, clock: Arc<dyn Clock>) -> Self {
+        Runner { runtime, clock }
     }
 
     /// Runs the work to its end, here for a while and then in the background.
     pub fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
-        let until = Instant::now() + PATIENCE;
+        let until = self.clock.now() + PATIENCE;
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
         {
@@ -48,7 +50,7 @@ impl Runner {
                 if let Poll::Ready(()) = work.as_mut().poll(&mut context) {
                     return;
                 }
-                let left = until.saturating_duration_since(Instant::now());
+                let left = until.saturating_duration_since(self.clock.now());
                 if left.is_zero() {
                     break;
                 }
@@ -61,8 +63,9 @@ impl Runner {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
 
+    use curvine_actors::kit::ports::SystemClock;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -78,8 +81,8 @@ mod tests {
     #[test]
     fn quick_work_ends_on_the_calling_thread() {
         let runtime = runtime();
-        let (tell, told) = channel();
-        Runner::new(runtime.handle().clone()).run(async move {
+        let (tell, told) = sync_channel(1);
+        Runner::new(runtime.handle().clone(), Arc::new(SystemClock)).run(async move {
             tokio::task::yield_now().await;
             tell.send(thread::current().id()).expect("somebody listens");
         });
@@ -89,9 +92,9 @@ mod tests {
     #[test]
     fn work_that_waits_does_not_hold_the_calling_thread() {
         let runtime = runtime();
-        let (tell, told) = channel();
+        let (tell, told) = sync_channel(1);
         let (go, gone) = oneshot::channel();
-        Runner::new(runtime.handle().clone()).run(async move {
+        Runner::new(runtime.handle().clone(), Arc::new(SystemClock)).run(async move {
             gone.await.expect("it is sent");
             tell.send(thread::current().id()).expect("somebody listens");
         });

@@ -16,12 +16,13 @@ mod signals;
 mod web;
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 use curvine_actors::kit::Ports;
 use curvine_conf::Loaded;
 use curvine_protocol::Result;
+use tokio::time::Instant;
 
 use args::{Args, Command};
 use roles::Running;
@@ -55,7 +56,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode> {
-    let begun = Instant::now();
+    let ports = Ports::system();
+    let begun = ports.clock.now();
     let loaded = curvine_conf::load(&args.sources())?;
     logs::start(&loaded.config.log)?;
     logs::abort_on_panic();
@@ -63,21 +65,21 @@ fn run(args: &Args) -> Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     open_files_limit();
-    actix_rt::System::new().block_on(serve(args, &loaded, begun))
+    actix_rt::System::new().block_on(serve(args, &loaded, &ports, begun))
 }
 
 /// Starts, serves until told to stop, stops.
-async fn serve(args: &Args, loaded: &Loaded, begun: Instant) -> Result<ExitCode> {
+async fn serve(args: &Args, loaded: &Loaded, ports: &Ports, begun: Instant) -> Result<ExitCode> {
     let mut signals = StopSignals::listen()?;
-    let ports = Ports::system();
     let running = tokio::select! {
-        running = Running::start(args.role, loaded, &ports) => running?,
+        running = Running::start(args.role, loaded, ports) => running?,
         signal = signals.next() => {
             tracing::info!("{signal} while starting");
             return Ok(ExitCode::SUCCESS);
         }
     };
-    running.ready(begun.elapsed()).say(loaded.config.log.format);
+    let after = ports.clock.now().duration_since(begun);
+    running.ready(after).say(loaded.config.log.format);
 
     let signal = signals.next().await;
     tracing::info!("{signal}: stopping; once more aborts");

@@ -7,6 +7,11 @@
 //! Options (after `--`): `--only PART,...` of those listed in [`PARTS`], `--quick` for a tenth of everything, `--json FILE`
 //! (default `target/bench.json`), `--dir DIR` for the scratch data (default: a temporary directory beside `target`).
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark measures the time that passes"
+)]
+
 mod commands;
 mod load;
 mod masters;

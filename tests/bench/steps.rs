@@ -71,16 +71,8 @@ async fn in_process(directory: &Path, files: usize, report: &mut Report) -> Resu
         masters: Arc::new(Proxies::in_arbiter(arbiter.handle(), &ports)),
         log_limits: LogLimits::default(),
     };
-    let (done, started) = tokio::sync::oneshot::channel();
-    let theirs = ports.clone();
-    arbiter.spawn(async move {
-        let started = async {
-            let master = master::start(config, &theirs).await?;
-            master.joined().await.map(|_| master)
-        };
-        let _ = done.send(started.await);
-    });
-    let master = started.await??;
+    let master = master::start(&arbiter.handle(), config, &ports).await?;
+    master.joined().await?;
     let config = WorkerConfig::new(vec![DataDir {
         tier: Tier::Ssd,
         capacity_bytes: None,

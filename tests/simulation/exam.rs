@@ -3,6 +3,11 @@
 //! `cargo test -p curvine-tests --features exam --test exam` tries seeds with each until one of them fails, and prints by
 //! which seed, how soon and what was seen. `CURVINE_BUG=lease-too-long` asks for one of them.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the world's own clocks, tasks and queues are made here"
+)]
+
 mod chance;
 mod checks;
 mod disk;

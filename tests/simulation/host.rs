@@ -10,15 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use actix_rt::{Arbiter, System, SystemRunner};
 use curvine_actors::kit::{Clock, Offload, Ports, WorkerRef};
 use curvine_actors::master::namespace::actor::FileDefaults;
 use curvine_actors::master::replica::{Inspection, LogLimits, Members, ReplicaPort};
 use curvine_actors::master::workers::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig, MasterHandle};
 use curvine_protocol::{Error, ErrorKind, NodeId, Result, WorkerId};
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use crate::chance::{Chance, EPOCH};
@@ -46,8 +45,7 @@ pub struct Host {
 /// What a kill ends. In the order in which it is dropped.
 struct Process {
     started: Rc<RefCell<Option<Result<Rc<MasterHandle>>>>>,
-    tasks: LocalSet,
-    runtime: Runtime,
+    system: SystemRunner,
     /// Of its clock, when it began; and how far that is to be.
     origin: Instant,
     until: Duration,
@@ -94,7 +92,8 @@ impl Host {
             .enable_time()
             .start_paused(true)
             .build()?;
-        let origin = runtime.block_on(async { Instant::now() });
+        let system = System::with_tokio_rt(|| runtime);
+        let (arbiter, origin) = system.block_on(async { (Arbiter::current(), Instant::now()) });
         let config = MasterConfig {
             members: self.members.clone(),
             directory: self.directory.clone(),
@@ -122,16 +121,15 @@ impl Host {
                 Arc::new(Thread::new(disk_delay.clone(), chance.fork())) as Arc<dyn Offload>
             }),
         };
-        let (tasks, started) = (LocalSet::new(), Rc::default());
+        let started = Rc::default();
         let slot: Rc<RefCell<Option<Result<Rc<MasterHandle>>>>> = Rc::clone(&started);
-        tasks.spawn_local(async move {
-            let handle = master::start(config, &ports).await;
+        system.runtime().spawn(async move {
+            let handle = master::start(&arbiter, config, &ports).await;
             *slot.borrow_mut() = Some(handle.map(Rc::new));
         });
         self.process = Some(Process {
             started,
-            tasks,
-            runtime,
+            system,
             origin,
             until: Duration::ZERO,
         });
@@ -182,7 +180,7 @@ impl Host {
         let started = process.started.clone();
         let ended = Rc::new(RefCell::new(false));
         let tell = ended.clone();
-        process.tasks.spawn_local(async move {
+        process.system.runtime().spawn(async move {
             let handle = started.borrow().clone();
             if let Some(Ok(handle)) = handle {
                 handle.retire().await;
@@ -203,7 +201,7 @@ impl Host {
             return;
         }
         let until = process.origin + process.until;
-        process.runtime.block_on(process.tasks.run_until(async move {
+        process.system.block_on(async move {
             let behind = until.saturating_duration_since(Instant::now());
             if behind > Duration::from_millis(100) {
                 // It was stopped: all at once it is this late.
@@ -211,7 +209,7 @@ impl Host {
             } else {
                 tokio::time::sleep_until(until).await;
             }
-        }));
+        });
     }
 
     /// Takes in a message.
@@ -228,8 +226,9 @@ impl Host {
         match (&self.process, port) {
             (Some(process), Some(port)) => {
                 process
-                    .tasks
-                    .spawn_local(async move { answer(request.serve(&port).await) });
+                    .system
+                    .runtime()
+                    .spawn(async move { answer(request.serve(&port).await) });
             }
             _ => answer(request.refuse(Error::new(
                 ErrorKind::Unreachable,

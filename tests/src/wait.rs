@@ -1,5 +1,10 @@
 //! Waiting in tests: for a condition, with a deadline, never for a time.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test of processes takes the time that passes"
+)]
+
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,11 @@
 //! A listener among callers that mean no good, in virtual time over connections in memory: whatever one does, the others
 //! are answered, and what it may hold is limited.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test measures, and starts what it needs where it is"
+)]
+
 use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -21,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::listener::{Limits, Serving, serve_worker};
 use super::network::{Accept, Accepted, Network, Stream, Writer};
 use super::port::{Answer, Ask, Body, Endpoint};
-use super::ports::Ports;
+use super::ports::{Ports, SystemClock};
 use super::wire::{FRAME_DEADLINE, FrameReader, Incoming};
 
 /// What a connection in memory holds on its way, each way.
@@ -143,7 +148,7 @@ impl World {
             .await
             .expect("sent");
         let started = Instant::now();
-        let answer = next(&mut FrameReader::new(Box::new(pipe))).await;
+        let answer = next(&mut FrameReader::new(Box::new(pipe), Arc::new(SystemClock))).await;
         assert_eq!(
             (answer.prefix.kind, &answer.body[..]),
             (FrameKind::Reply, &b"hello"[..])
@@ -202,7 +207,7 @@ fn error_of(frame: &Incoming) -> Error {
 async fn one_byte_a_second_is_cut_off_while_others_are_served() {
     let world = World::new(Limits::default()).await;
     let (reader, mut writer) = tokio::io::split(world.connect());
-    let mut reader = FrameReader::new(Box::new(reader));
+    let mut reader = FrameReader::new(Box::new(reader), Arc::new(SystemClock));
     writer
         .write_all(&request(1, &WorkerEcho {}, b""))
         .await
@@ -245,11 +250,11 @@ async fn a_connection_too_many_is_told_so_and_a_place_is_free_when_one_ends() {
         pipe.write_all(&request(1, &WorkerEcho {}, b""))
             .await
             .expect("sent");
-        let mut reader = FrameReader::new(Box::new(pipe));
+        let mut reader = FrameReader::new(Box::new(pipe), Arc::new(SystemClock));
         assert_eq!(next(&mut reader).await.prefix.kind, FrameKind::Reply);
         held.push(reader);
     }
-    let mut refused = FrameReader::new(Box::new(world.connect()));
+    let mut refused = FrameReader::new(Box::new(world.connect()), Arc::new(SystemClock));
     let told = next(&mut refused).await;
     let error = error_of(&told);
     assert_eq!(
@@ -270,7 +275,7 @@ async fn a_call_over_the_limit_is_overloaded_alone() {
     })
     .await;
     let (reader, mut writer) = tokio::io::split(world.connect());
-    let mut reader = FrameReader::new(Box::new(reader));
+    let mut reader = FrameReader::new(Box::new(reader), Arc::new(SystemClock));
     for id in 1..=2 {
         let context = CallContext {
             deadline_ms: 5_000,
@@ -363,7 +368,7 @@ async fn the_bodies_of_replies_live_on_a_budget() {
     }
     sleep(Duration::from_secs(1)).await;
     assert_eq!(world.asked(), 4, "the others wait for memory");
-    let mut reader = FrameReader::new(Box::new(reader));
+    let mut reader = FrameReader::new(Box::new(reader), Arc::new(SystemClock));
     for _ in 0..20 {
         assert_eq!(next(&mut reader).await.body.len(), 1 << 20);
     }
@@ -399,7 +404,7 @@ async fn requests_live_on_a_budget_and_who_holds_it_without_sending_on_loses_it(
         writer
     });
     let started = Instant::now();
-    let answer = next(&mut FrameReader::new(Box::new(reader))).await;
+    let answer = next(&mut FrameReader::new(Box::new(reader), Arc::new(SystemClock))).await;
     assert_eq!(answer.body.len(), 15 << 20);
     assert_eq!(started.elapsed().as_secs(), FRAME_DEADLINE.as_secs() - 10);
     drop(sending.await.expect("no panic"));
@@ -431,7 +436,7 @@ async fn a_claim_of_the_largest_frame_takes_no_memory_from_others() {
     let large = request(1, &WorkerEcho {}, &vec![7; 15 << 20]);
     let sending = actix::spawn(async move { writer.write_all(&large).await });
     let started = Instant::now();
-    let answer = next(&mut FrameReader::new(Box::new(reader))).await;
+    let answer = next(&mut FrameReader::new(Box::new(reader), Arc::new(SystemClock))).await;
     assert_eq!(answer.body.len(), 15 << 20);
     assert_eq!(started.elapsed(), Duration::ZERO, "nobody was waited for");
     sending.await.expect("no panic").expect("sent");
@@ -454,7 +459,7 @@ async fn no_deadline_of_a_caller_is_longer_than_the_node_s() {
         .write_all(&request_in(1, &seal(), b"", context))
         .await
         .expect("sent");
-    let told = next(&mut FrameReader::new(Box::new(reader))).await;
+    let told = next(&mut FrameReader::new(Box::new(reader), Arc::new(SystemClock))).await;
     assert_eq!(error_of(&told).kind, ErrorKind::Timeout);
     assert_eq!(started.elapsed().as_secs(), 100);
 }
@@ -468,7 +473,7 @@ async fn a_reply_sent_as_a_request_and_a_header_of_another_call_are_refused() {
     pipe.write_all(&framed(FrameKind::Reply, ReadBlock::CODE, 6, b"", b""))
         .await
         .expect("sent");
-    let mut reader = FrameReader::new(Box::new(pipe));
+    let mut reader = FrameReader::new(Box::new(pipe), Arc::new(SystemClock));
     let (first, second) = (next(&mut reader).await, next(&mut reader).await);
     let mut told = [first, second].map(|frame| (frame.prefix.kind as u8, error_of(&frame).kind));
     told.sort_by_key(|(kind, _)| *kind);

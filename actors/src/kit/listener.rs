@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use super::network::{Accept, Stream as Connection};
 use super::port::{Ask, Body, Endpoint, MasterRef, WorkerRef};
-use super::ports::Ports;
+use super::ports::{Clock, Ports};
 use super::wire::{Budget, FrameReader, Incoming, Outgoing, write_frames};
 
 /// Refusals on their way at a time: of connections, and of calls on one connection.
@@ -112,6 +112,7 @@ pub async fn serve_worker(port: WorkerRef, address: &str, limits: Limits, ports:
 /// they can answer.
 pub struct Bound {
     accept: Box<dyn Accept>,
+    clock: Arc<dyn Clock>,
     threads: Vec<Handle>,
 }
 
@@ -122,6 +123,7 @@ pub struct Bound {
 pub async fn bind(address: &str, ports: &Ports) -> Result<Bound> {
     let bound = |accept| Bound {
         accept,
+        clock: ports.clock.clone(),
         threads: Vec::new(),
     };
     ports.network.listen(address).await.map(bound).map_err(|error| match error.kind() {
@@ -274,16 +276,21 @@ async fn accept_connections(
     stop: CancellationToken,
     tasks: TaskTracker,
 ) {
+    let Bound {
+        mut accept,
+        clock,
+        threads,
+    } = bound;
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let door = Door {
         dispatch,
         limits,
+        clock,
         request_bytes: Budget::new(limits.request_bytes_max),
         reply_bytes: Arc::new(Semaphore::new(limits.reply_bytes_max)),
         stop: stop.clone(),
     };
-    let Bound { mut accept, threads } = bound;
     let threads = match threads.is_empty() {
         true => vec![Handle::current()],
         false => threads,
@@ -340,6 +347,7 @@ async fn refuse(connection: Connection, connections_max: usize, _refusal: OwnedS
         ErrorKind::Overloaded,
         format!("this node has {connections_max} connections, which is its limit; try again later"),
     );
+    #[expect(clippy::disallowed_methods, reason = "it takes one frame")]
     let (frames, outgoing) = mpsc::unbounded_channel();
     let _ = frames.send(goodbye(&full));
     drop(frames);
@@ -351,6 +359,7 @@ async fn refuse(connection: Connection, connections_max: usize, _refusal: OwnedS
 struct Door {
     dispatch: Dispatch,
     limits: Limits,
+    clock: Arc<dyn Clock>,
     request_bytes: Budget,
     reply_bytes: Arc<Semaphore>,
     stop: CancellationToken,
@@ -358,9 +367,14 @@ struct Door {
 
 impl Door {
     async fn serve(&self, connection: Connection) -> Result<()> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "each call in flight and each refusal puts in one frame, and both are limited"
+        )]
         let (replies, outgoing) = mpsc::unbounded_channel();
         let mut writing = tokio::spawn(write_frames(connection.writer, outgoing));
-        let mut reader = FrameReader::new(connection.reader).within(self.request_bytes.clone());
+        let mut reader =
+            FrameReader::new(connection.reader, self.clock.clone()).within(self.request_bytes.clone());
         let in_flight = Arc::new(Semaphore::new(self.limits.in_flight_max));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         let mut silent = true;

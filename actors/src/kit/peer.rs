@@ -123,6 +123,10 @@ impl Peer {
         let Link::Connecting(queue) = &mut self.link else {
             return;
         };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "each ask in flight puts in one frame, and they are limited"
+        )]
         let (writer, frames) = mpsc::unbounded_channel();
         for frame in queue.drain(..) {
             let _ = writer.send(frame);
@@ -144,7 +148,7 @@ impl Peer {
             }
         }));
         let incoming = stream::unfold(
-            Some(FrameReader::new(connection.reader)),
+            Some(FrameReader::new(connection.reader, self.ports.clock.clone())),
             move |reader| async move {
                 let mut reader = reader?;
                 let news = match reader.next().await {

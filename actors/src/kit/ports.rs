@@ -12,6 +12,7 @@ use super::network::{Network, TcpNetwork};
 /// The time. Sleeping is `tokio::time`, which a simulator can drive; both follow the same clock there.
 pub trait Clock: Send + Sync {
     /// For durations; never goes back.
+    #[expect(clippy::disallowed_methods, reason = "it is the port's own reading")]
     fn now(&self) -> Instant {
         Instant::now()
     }
@@ -81,6 +82,7 @@ impl Ports {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "it is the port's own reading")]
     fn wall_ns(&self) -> i64 {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -103,6 +105,10 @@ pub struct DedicatedThread {
 
 impl DedicatedThread {
     pub fn new(name: &str) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "`run` never blocks; whoever gives work waits for its end, and their number is limited"
+        )]
         let (work, todo) = channel::<Box<dyn FnOnce() + Send>>();
         std::thread::Builder::new()
             .name(name.to_owned())

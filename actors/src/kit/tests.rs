@@ -1,5 +1,10 @@
 //! A peer and a listener on loopback, around an actor that answers.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test measures, and starts what it needs where it is"
+)]
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

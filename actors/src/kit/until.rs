@@ -11,6 +11,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Tries until there is a value.
+#[expect(clippy::disallowed_methods, reason = "a test waits for what takes time")]
 pub async fn until_some<T, F: Future<Output = Option<T>>>(what: &str, mut attempt: impl FnMut() -> F) -> T {
     // Not the runtime's clock, which a test may have stopped.
     let begun = Instant::now();

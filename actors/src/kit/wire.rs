@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::network::Writer;
 use super::port::{Body, FileRange};
+use super::ports::Clock;
 
 /// From the first byte of a frame to its last: who sends one byte a second is cut off.
 pub const FRAME_DEADLINE: Duration = Duration::from_secs(20);
@@ -62,6 +63,7 @@ impl Budget {
 /// Cuts a byte stream into frames. [`FrameReader::next`] may be dropped and called again without losing bytes.
 pub struct FrameReader {
     reader: Box<dyn AsyncRead + Send + Unpin>,
+    clock: Arc<dyn Clock>,
     buffer: BytesMut,
     /// When the frame that is arriving must be complete.
     deadline: Option<Instant>,
@@ -71,9 +73,10 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    pub fn new(reader: Box<dyn AsyncRead + Send + Unpin>) -> Self {
+    pub fn new(reader: Box<dyn AsyncRead + Send + Unpin>, clock: Arc<dyn Clock>) -> Self {
         FrameReader {
             reader,
+            clock,
             buffer: BytesMut::with_capacity(READ_BUFFER_BYTES),
             deadline: None,
             budget: None,
@@ -129,7 +132,7 @@ impl FrameReader {
     fn deadline(&mut self) -> Instant {
         *self
             .deadline
-            .get_or_insert_with(|| Instant::now() + FRAME_DEADLINE)
+            .get_or_insert_with(|| self.clock.now() + FRAME_DEADLINE)
     }
 
     /// Reads at most so many bytes more.
@@ -393,7 +396,9 @@ async fn send_file_tcp(half: &OwnedWriteHalf, range: FileRange) -> io::Result<()
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test sends few frames")]
 mod tests {
+    use super::super::ports::SystemClock;
     use super::*;
 
     fn frame(header: &str, body: &'static [u8]) -> Outgoing {
@@ -425,7 +430,7 @@ mod tests {
     #[tokio::test]
     async fn frames_written_together_are_read_one_by_one() {
         let bytes = written(vec![frame("a", b""), frame("bb", b"body")]).await;
-        let mut reader = FrameReader::new(Box::new(io::Cursor::new(bytes)));
+        let mut reader = FrameReader::new(Box::new(io::Cursor::new(bytes)), Arc::new(SystemClock));
         let first = reader.next().await.expect("a frame").expect("not the end");
         let second = reader.next().await.expect("a frame").expect("not the end");
         assert_eq!((first.prefix.header_bytes, &first.body[..]), (2, &b""[..]));
@@ -437,7 +442,7 @@ mod tests {
     async fn a_stream_cut_inside_a_frame_is_unreachable() {
         let mut bytes = written(vec![frame("a", b"body")]).await;
         bytes.pop();
-        let mut reader = FrameReader::new(Box::new(io::Cursor::new(bytes)));
+        let mut reader = FrameReader::new(Box::new(io::Cursor::new(bytes)), Arc::new(SystemClock));
         assert_eq!(
             reader.next().await.map_err(|e| e.kind).map(|_| ()),
             Err(ErrorKind::Unreachable)
@@ -456,7 +461,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
-        let mut reader = FrameReader::new(Box::new(ours));
+        let mut reader = FrameReader::new(Box::new(ours), Arc::new(SystemClock));
         assert_eq!(
             reader.next().await.map_err(|e| e.kind).map(|_| ()),
             Err(ErrorKind::Timeout)
@@ -491,7 +496,7 @@ mod tests {
             write_frames(Writer::Tcp(half), receive).await
         });
         let socket = tokio::net::TcpStream::connect(address).await.expect("connected");
-        let mut reader = FrameReader::new(Box::new(socket));
+        let mut reader = FrameReader::new(Box::new(socket), Arc::new(SystemClock));
         let incoming = reader.next().await.expect("a frame").expect("not the end");
         assert_eq!(&incoming.body[..], &content[5..2_000_005]);
         writer.await.expect("no panic").expect("all written");

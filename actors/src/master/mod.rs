@@ -26,7 +26,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use curvine_protocol::{ClusterId, Result};
+use actix::ArbiterHandle;
+use curvine_protocol::{ClusterId, Error, ErrorKind, Result};
+use tokio::sync::oneshot;
 
 use self::answers::Family;
 use self::answers::cluster::ClusterAnswers;
@@ -80,11 +82,27 @@ impl MasterHandle {
     }
 }
 
-/// Starts a master in the current arbiter. Its port is to be served at once: the others of its group call there.
+/// Starts a master in an arbiter, from any thread. Its port is to be served at once: the others of its group call there.
 ///
 /// # Errors
-/// `Io` or `NoSpace` naming the directory.
-pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> {
+/// `Io` or `NoSpace` naming the directory; `Stopping` if the arbiter is.
+pub async fn start(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports) -> Result<MasterHandle> {
+    let (done, started) = oneshot::channel();
+    let (itself, ports) = (arbiter.clone(), ports.clone());
+    arbiter.spawn(async move {
+        // Nobody waits any more if the process is stopping.
+        let _ = done.send(start_here(&itself, config, &ports).await);
+    });
+    started.await.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::Stopping,
+            "the master's thread ended while it started",
+        ))
+    })
+}
+
+/// [`start`], on the arbiter's own thread.
+async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports) -> Result<MasterHandle> {
     let orders = Arc::new(Orders::default());
     let blocks = Arc::new(BlockMap::new(ports.clock.clone(), orders.clone()));
     // Who does not lead hears no workers, and keeps nothing about them.
@@ -108,7 +126,7 @@ pub async fn start(config: MasterConfig, ports: &Ports) -> Result<MasterHandle> 
         connector: config.masters,
         limits: config.log_limits,
     };
-    let replica = ReplicaPort::start(replica, state, effects, ports).await?;
+    let replica = ReplicaPort::start(arbiter, replica, state, effects, ports).await?;
     let consensus = Arc::new(replica.clone());
     let view: Arc<dyn NamespaceView> = Arc::new(store.clone());
     let propose = Arc::new(OwnCommands {

@@ -1,5 +1,10 @@
 //! A master of one voter on a scratch directory: the real Replica and Namespace, without workers.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test measures, and starts what it needs where it is"
+)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -69,9 +74,15 @@ async fn start(directory: &Path) -> Master {
         connector: Arc::new(Proxies::in_arbiter(actix::Arbiter::current(), &ports)),
         limits: LogLimits::default(),
     };
-    let replica = ReplicaPort::start(config, state, Arc::new(|_| ()), &ports)
-        .await
-        .expect("the master starts");
+    let replica = ReplicaPort::start(
+        &actix::Arbiter::current(),
+        config,
+        state,
+        Arc::new(|_| ()),
+        &ports,
+    )
+    .await
+    .expect("the master starts");
     replica.joined().await.expect("the master leads");
     let parts = Parts {
         store,

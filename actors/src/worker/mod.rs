@@ -133,6 +133,7 @@ pub async fn start_with(
     let identity = Identity::load(&first.path)?;
 
     // Disks open before there is a Worker to tell: what they say until then is in the full report anyway.
+    #[expect(clippy::disallowed_methods, reason = "a disk never waits for whom it tells")]
     let (news, heard) = futures::channel::mpsc::unbounded();
     let mut arbiters = Vec::new();
     let mut disks = Vec::new();

@@ -1,6 +1,5 @@
 //! A real node, and the real `cv`.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
-
 use std::any::Any;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};

@@ -16,7 +16,6 @@ use curvine_conf::Config;
 use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, Result};
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
 use crate::data_dir::DataDir;
 
@@ -74,7 +73,7 @@ impl MasterRole {
             },
         };
         let arbiter = Arbiter::new();
-        let master = MasterConfig {
+        let config = MasterConfig {
             members,
             directory: dir.path().to_owned(),
             defaults: FileDefaults {
@@ -86,7 +85,7 @@ impl MasterRole {
             masters: Arc::new(Proxies::in_arbiter(arbiter.handle(), ports)),
             log_limits: LogLimits::default(),
         };
-        let handle = start_in(&arbiter, master, ports.clone()).await?;
+        let handle = master::start(&arbiter.handle(), config, ports).await?;
         let serving = bound.serve_master(handle.port.clone(), Limits::default());
         let cluster = handle.joined().await?;
         dir.belongs_to(cluster)?;
@@ -119,19 +118,4 @@ impl MasterRole {
         self.arbiter.stop();
         drop(self.dir);
     }
-}
-
-/// Starts the master's actors on the arbiter's thread.
-async fn start_in(arbiter: &Arbiter, config: MasterConfig, ports: Ports) -> Result<MasterHandle> {
-    let (done, started) = oneshot::channel();
-    arbiter.spawn(async move {
-        // Nobody waits any more if the process is stopping.
-        let _ = done.send(master::start(config, &ports).await);
-    });
-    started.await.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorKind::Stopping,
-            "the master's thread ended while it started",
-        ))
-    })
 }

@@ -1,5 +1,10 @@
 //! The binary as operators run it: started, stopped, killed, refused.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test of processes takes the time that passes"
+)]
+
 mod backup;
 mod disks;
 mod full_masters;

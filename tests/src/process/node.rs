@@ -49,7 +49,7 @@ impl Starting {
     /// Waits until it says what it serves.
     pub fn ready(mut self) -> Node {
         let stdout = self.process.stdout().expect("is piped");
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
         std::thread::spawn(move || {
             let mut line = String::new();
             let read = BufReader::new(stdout).read_line(&mut line);

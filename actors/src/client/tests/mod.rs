@@ -1,5 +1,10 @@
 //! The client against masters and workers that fail, under virtual time.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test measures, and starts what it needs where it is"
+)]
+
 mod world;
 
 use std::time::Duration;

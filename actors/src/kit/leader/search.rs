@@ -245,6 +245,7 @@ impl Search {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
     use super::*;
 

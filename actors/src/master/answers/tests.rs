@@ -135,7 +135,7 @@ impl World {
             masters: Arc::new(Proxies::in_arbiter(actix::Arbiter::current(), &ports)),
             log_limits: LogLimits::default(),
         };
-        let master = crate::master::start(config, &ports)
+        let master = crate::master::start(&actix::Arbiter::current(), config, &ports)
             .await
             .expect("the master starts");
         master.joined().await.expect("it leads");

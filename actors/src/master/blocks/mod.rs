@@ -138,6 +138,7 @@ impl Placement for BlockMap {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
     use std::time::Duration;
 

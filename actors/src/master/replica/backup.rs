@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::ReplicaPort;
 use crate::kit::metrics::timed;
 use crate::kit::ports::offloaded;
-use crate::kit::{Answer, Ask, Body, Endpoint};
+use crate::kit::{Answer, Ask, Body, Clock, Endpoint};
 
 /// Copies that are kept at once: each takes as much of the disk as the state does.
 const OPEN_MAX: usize = 2;
@@ -87,17 +87,17 @@ impl Drop for Place {
 
 impl Place {
     /// Until the copy has been read to its end, or by nobody for too long.
-    async fn expire(self, file: File, now: Instant) {
+    async fn expire(self, file: File, clock: Arc<dyn Clock>) {
         let Place(backups, id) = &self;
         if let Some(open) = backups.open().get_mut(id) {
             open.file = Some(Arc::new(file));
-            open.read = now;
+            open.read = clock.now();
         }
         loop {
             let Some(until) = backups.open().get(id).map(|open| open.read + KEPT) else {
                 return;
             };
-            if Instant::now() >= until {
+            if clock.now() >= until {
                 tracing::info!(id, "a backup was not read to its end and is dropped");
                 return;
             }
@@ -126,7 +126,7 @@ impl ReplicaPort {
             bytes = header.len_bytes,
             "a backup is read"
         );
-        tokio::spawn(place.expire(copied.file, self.ports.clock.now()));
+        tokio::spawn(place.expire(copied.file, self.ports.clock.clone()));
         Ok(BackupOpened { id, header })
     }
 
@@ -167,6 +167,7 @@ impl Endpoint<ReadBackup> for ReplicaPort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kit::Ports;
 
     fn file() -> File {
         tempfile::tempfile().expect("room")
@@ -174,19 +175,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_copy_that_nobody_reads_is_dropped_and_gives_its_place_back() {
-        let backups = Backups::default();
-        let place = |id| backups.begin(id, Instant::now());
-        let expiring = tokio::spawn(place(1).expect("room").expire(file(), Instant::now()));
+        let (backups, clock) = (Backups::default(), Ports::system().clock);
+        let place = |id| backups.begin(id, clock.now());
+        let expiring = tokio::spawn(place(1).expect("room").expire(file(), clock.clone()));
         let other = place(2).expect("room");
         assert_eq!(place(3).map(|_| ()).expect_err("two are").kind, ErrorKind::Busy);
         drop(other);
         drop(place(3).expect("one was given up"));
         tokio::time::sleep(KEPT - Duration::from_secs(1)).await;
-        backups.file(1, Instant::now()).expect("it is kept");
+        backups.file(1, clock.now()).expect("it is kept");
         tokio::time::sleep(KEPT - Duration::from_secs(1)).await;
-        backups.file(1, Instant::now()).expect("it was read in between");
+        backups.file(1, clock.now()).expect("it was read in between");
         tokio::time::sleep(KEPT + Duration::from_secs(1)).await;
-        let gone = backups.file(1, Instant::now()).expect_err("it is dropped");
+        let gone = backups.file(1, clock.now()).expect_err("it is dropped");
         assert_eq!(gone.kind, ErrorKind::Stale);
         expiring.await.expect("it has ended");
         assert!(backups.open().is_empty());

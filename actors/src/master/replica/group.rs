@@ -24,6 +24,7 @@ use super::log::LogStore;
 use super::network::Network;
 use super::types::{LogId, Membership, Raft, Standing, Vote};
 use super::{ELECTION_MAX_MS, fatal};
+use crate::kit::Clock;
 use crate::planted::{Bug, is_planted};
 
 pub(super) const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -93,6 +94,7 @@ pub struct Group {
     pub log: LogStore,
     pub franchise: Franchise,
     pub network: Network,
+    pub clock: Arc<dyn Clock>,
     /// When what this master promised a leader before it was started is over. It stands for no election before.
     pub promise_over: Instant,
 }
@@ -132,12 +134,12 @@ impl Group {
 
     /// Makes the group, or finds out what this master has lost.
     async fn decide(&self) -> Result<()> {
-        let asks_from = Instant::now() + OLD_VOTES_COUNTED;
+        let asks_from = self.clock.now() + OLD_VOTES_COUNTED;
         let mut members = self.members.clone();
-        let mut said = Instant::now();
+        let mut said = self.clock.now();
         while !self.franchise.is_decided() {
             self.goes_on().await?;
-            let asked = Instant::now();
+            let asked = self.clock.now();
             let standings = self.network.standings(&members).await;
             let heard = || {
                 standings
@@ -177,8 +179,8 @@ impl Group {
             } else {
                 "the group begins when all of it is there"
             };
-            if said.elapsed() >= SAY_EVERY {
-                said = Instant::now();
+            if self.clock.now().duration_since(said) >= SAY_EVERY {
+                said = self.clock.now();
                 tracing::warn!("{waits_for}");
                 for (id, standing) in &standings {
                     match standing {

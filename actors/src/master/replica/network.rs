@@ -27,13 +27,12 @@ use openraft::raft::{
 };
 use openraft::{BasicNode, Snapshot, StorageIOError};
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 
 use super::Origin;
 use super::types::{Standing, TypeConfig, Vote};
 use crate::kit::peer::Peer;
 use crate::kit::ports::offloaded;
-use crate::kit::{Answer, Ask, Body, Endpoint, Offload, Ports};
+use crate::kit::{Answer, Ask, Body, Clock, Endpoint, Offload, Ports};
 
 /// Most bytes of entries in one message, if there is more than one entry.
 const APPEND_BYTES_MAX: usize = 4 << 20;
@@ -86,6 +85,7 @@ pub struct Network {
     connector: Arc<dyn MasterConnector>,
     /// Reads the snapshots that are sent.
     sender: Arc<dyn Offload>,
+    clock: Arc<dyn Clock>,
     ways: Arc<Mutex<HashMap<(NodeId, String), Connections>>>,
 }
 
@@ -113,12 +113,14 @@ impl Network {
         origin: OwnOrigin,
         connector: Arc<dyn MasterConnector>,
         sender: Arc<dyn Offload>,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         Network {
             me,
             origin,
             connector,
             sender,
+            clock,
             ways: Arc::default(),
         }
     }
@@ -351,12 +353,12 @@ impl RaftNetwork<TypeConfig> for Way {
     }
 
     async fn vote(&mut self, request: VoteRequest<u64>, option: RPCOption) -> RpcResult<VoteResponse<u64>> {
-        let asked = Instant::now();
+        let asked = self.network.clock.now();
         let answered = self
             .answer(RaftMessageKind::Vote, encode(&request), &option)
             .await;
         // However long this process was stopped meanwhile: a vote that its giver has lost since must not count (see `group`).
-        if asked.elapsed() > option.hard_ttl() {
+        if self.network.clock.now().duration_since(asked) > option.hard_ttl() {
             return Err(NetworkError::new(&Error::new(ErrorKind::Timeout, "the vote came too late")).into());
         }
         answered

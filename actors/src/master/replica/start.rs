@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use actix::Actor;
+use actix::{Actor, ArbiterHandle};
 use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, Result};
 use openraft::{BasicNode, Config, SnapshotPolicy};
 use tokio::sync::watch;
@@ -57,6 +57,7 @@ impl ReplicaPort {
     /// Opens the log in `directory/log`, recovers, and takes part in the group from then on, in the current arbiter.
     /// What other masters say is to be given to this port at once; [`Self::joined`] says when there is a group.
     pub async fn start(
+        arbiter: &ArbiterHandle,
         config: ReplicaConfig,
         state: OpenState,
         effects: EffectSink,
@@ -91,13 +92,20 @@ impl ReplicaPort {
             effects,
             ports.offload("raft-apply"),
             ports.offload("raft-snapshot"),
+            ports.clock.clone(),
         );
         let origin: Arc<OnceLock<Origin>> = Arc::default();
         let own_origin = {
             let (origin, store) = (origin.clone(), store.clone());
             Arc::new(move || known_origin(&origin, &store))
         };
-        let network = Network::new(id, own_origin, connector, ports.offload("raft-send"));
+        let network = Network::new(
+            id,
+            own_origin,
+            connector,
+            ports.offload("raft-send"),
+            ports.clock.clone(),
+        );
         let raft = Raft::new(
             id.0,
             Arc::new(config),
@@ -120,6 +128,7 @@ impl ReplicaPort {
             log: log.clone(),
             franchise: franchise.clone(),
             network: network.clone(),
+            clock: ports.clock.clone(),
             promise_over,
         };
         group.begin().await?;
@@ -137,7 +146,7 @@ impl ReplicaPort {
         let (lead, leading) = watch::channel(None);
         let port = ReplicaPort {
             id,
-            address: replica.start(),
+            address: Replica::start_in_arbiter(arbiter, |_| replica),
             raft,
             log,
             state,

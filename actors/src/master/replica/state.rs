@@ -17,8 +17,8 @@ use super::log::RETRY_FULL;
 use super::trust::{self, Trust};
 use super::types::{Entry, LogId, Membership, Replies, SnapshotFile, StorageError, TypeConfig};
 
-use crate::kit::Offload;
 use crate::kit::ports::offloaded;
+use crate::kit::{Clock, Offload};
 use crate::master::namespace::apply::Effects;
 use crate::master::namespace::store::{Store, broken};
 use crate::planted::{Bug, is_planted};
@@ -47,6 +47,7 @@ pub struct StateMachine {
     effects: EffectSink,
     applier: Arc<dyn Offload>,
     copier: Arc<dyn Offload>,
+    clock: Arc<dyn Clock>,
     /// Synced and marked clean: nothing may be applied any more.
     closed: Arc<AtomicBool>,
 }
@@ -132,6 +133,7 @@ impl StateMachine {
         effects: EffectSink,
         applier: Arc<dyn Offload>,
         copier: Arc<dyn Offload>,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         let OpenState {
             store,
@@ -145,6 +147,7 @@ impl StateMachine {
             effects,
             applier,
             copier,
+            clock,
             closed: Arc::default(),
         }
     }
@@ -425,7 +428,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta<u64, openraft::BasicNode>,
         snapshot: Box<SnapshotFile>,
     ) -> Result<(), StorageError> {
-        let begun = std::time::Instant::now();
+        let begun = self.clock.now();
         let path = snapshot.path;
         let installed = self.while_full("a snapshot", &self.applier, move |state| state.install(&path));
         let saved = installed
@@ -433,7 +436,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), &e))?;
         tracing::info!(
             snapshot = saved.name,
-            ms = begun.elapsed().as_millis(),
+            ms = self.clock.now().duration_since(begun).as_millis(),
             "installed a snapshot"
         );
         Ok(())

@@ -180,7 +180,7 @@ async fn start_as(members: &Members, directory: &Path) -> Master {
         connector: Arc::new(Proxies::in_arbiter(actix::Arbiter::current(), &ports)),
         limits: LogLimits::default(),
     };
-    let replica = ReplicaPort::start(config, state, sink, &ports)
+    let replica = ReplicaPort::start(&actix::Arbiter::current(), config, state, sink, &ports)
         .await
         .expect("the master starts");
     Master {

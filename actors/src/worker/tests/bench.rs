@@ -1,5 +1,10 @@
 //! What a block costs. `cargo test -p curvine-actors worker::tests::bench -- --ignored --nocapture`
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test measures, and starts what it needs where it is"
+)]
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

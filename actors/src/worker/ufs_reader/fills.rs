@@ -499,6 +499,7 @@ pub fn read_end(call: &ReadBlock, len_bytes: u64) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
     use super::*;
 

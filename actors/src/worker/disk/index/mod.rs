@@ -250,7 +250,7 @@ impl Index {
     /// # Errors
     /// `Io`, `NoSpace`.
     pub fn submit_and_wait(self: &Arc<Self>, changes: Vec<Change>, sync: bool) -> Result<()> {
-        let (done, result) = std::sync::mpsc::channel();
+        let (done, result) = std::sync::mpsc::sync_channel(1);
         self.submit(Update {
             changes,
             sync,
@@ -420,6 +420,7 @@ fn failed(error: heed::Error) -> Error {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[expect(clippy::disallowed_methods, reason = "a test waits for a thread")]
 mod tests {
     use super::super::record::{BlockFlags, BlockRecord};
     use super::*;
