@@ -4,7 +4,7 @@
 //! - [`store`]: the heed environment and its databases.
 //! - [`resolve`]: from a path or name to an inode, following links.
 //! - [`apply`]: one command against the state; pure but for the transaction it is given.
-//! - [`view`]: consistent reads.
+//! - [`view`]: consistent reads; [`listing`]: of a directory, a page at a time.
 //! - [`actor`]: the thin shell that clients ask.
 //!
 //! Invariants:
@@ -18,6 +18,7 @@ pub mod actor;
 pub mod apply;
 #[cfg(test)]
 mod golden;
+mod listing;
 pub mod records;
 pub mod resolve;
 pub mod store;

@@ -184,12 +184,14 @@ pub fn name_of(key: &[u8]) -> &str {
 fn get<T: DeserializeOwned>(db: &Raw, txn: &RoTxn, key: &[u8]) -> Result<Option<T>> {
     match db.get(txn, key).map_err(broken)? {
         None => Ok(None),
-        Some(bytes) => decode(bytes).map(Some).map_err(|e| {
-            Error::internal(format!(
-                "a record of the state does not decode: {e}; was it written by a newer version?"
-            ))
-        }),
+        Some(bytes) => decode(bytes).map(Some).map_err(undecodable),
     }
+}
+
+pub fn undecodable(error: Error) -> Error {
+    Error::internal(format!(
+        "a record of the state does not decode: {error}; was it written by a newer version?"
+    ))
 }
 
 pub fn put<T: Serialize>(db: &Raw, txn: &mut RwTxn, key: &[u8], value: &T) -> Result<()> {

@@ -693,6 +693,45 @@ fn a_listing_adds_changes_and_removes_and_spares_what_is_ours() {
 }
 
 #[test]
+fn a_listing_says_of_each_name_what_a_look_at_it_alone_says() {
+    let mut tree = Tree::new();
+    tree.mkdir("/d");
+    tree.mkdir("/other");
+    // Inodes side by side, in the order of names and against it, with gaps small and large between them.
+    for number in 0..60 {
+        tree.write(&format!("/d/in-order-{number:03}"), number);
+        tree.write(&format!("/d/backwards-{:03}", 100 - number), 1_000 + number);
+        for gap in 0..number {
+            tree.mkdir(&format!("/other/{number}-{gap}"));
+        }
+    }
+    for number in (0..60).step_by(3) {
+        tree.done(unlink(&format!("/d/in-order-{number:03}")));
+    }
+    let directory = tree.stat("/d").expect("there").inode;
+    let mut seen = Vec::new();
+    loop {
+        let after = seen.last().cloned();
+        let (entries, more) = tree
+            .store
+            .list(directory, after.as_deref(), 7)
+            .expect("a directory");
+        for entry in entries {
+            assert_eq!(
+                entry.attr,
+                tree.stat(&format!("/d/{}", entry.name)).expect("there")
+            );
+            seen.push(entry.name);
+        }
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 100);
+    assert!(seen.is_sorted());
+}
+
+#[test]
 fn mounts_do_not_nest_and_need_an_empty_directory() {
     let mut tree = Tree::new();
     mounted(&mut tree);

@@ -10,6 +10,7 @@ use curvine_protocol::{
 };
 use heed::RoTxn;
 
+use super::listing::list;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
 use super::store::{Counter, Dbs, Store, broken, named_key, u64_at};
@@ -146,25 +147,7 @@ impl NamespaceView for Store {
     }
 
     fn list(&self, directory: InodeId, after: Option<&str>, limit: usize) -> Result<(Vec<DirEntry>, bool)> {
-        let txn = self.read()?;
-        if !self.dbs.inode_or_stale(&txn, directory)?.is_dir() {
-            return Err(Error::new(
-                ErrorKind::NotADirectory,
-                format!("inode {directory} is not a directory"),
-            ));
-        }
-        let mut children = self.dbs.children(&txn, directory, after, limit + 1)?;
-        let more = children.len() > limit;
-        children.truncate(limit);
-        let entries = children.into_iter().map(|(name, inode)| {
-            let record = self.dbs.inode_or_stale(&txn, inode)?;
-            Ok(DirEntry {
-                name,
-                attr: record.attr(inode),
-                target: record.target(),
-            })
-        });
-        Ok((entries.collect::<Result<_>>()?, more))
+        list(&self.dbs, &*self.read()?, directory, after, limit)
     }
 
     fn layout(&self, inode: InodeId) -> Result<FileLayout> {
