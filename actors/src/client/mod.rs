@@ -12,9 +12,9 @@
 //! - [`route`]: masters and workers, retries, sequences.
 //!
 //! # Errors
-//! Every call gives [`Error`](curvine_protocol::Error): decide by its `kind`, show its message. Kinds that may pass (`Unreachable`, `Timeout`,
-//! `NotLeader`, `Overloaded`, `Stopping`, `BlockUnavailable`) are tried again for [`ClientOptions::retry_for`] before they
-//! are the answer; whether the change was made is then not known.
+//! Every call gives [`Error`](curvine_protocol::Error): decide by its `kind`, show its message. Kinds that may pass
+//! (`Unreachable`, `Timeout`, `NotLeader`, `Overloaded`, `Stopping`, `BlockUnavailable`) are tried again for
+//! [`ClientOptions::retry_for`] before they are the answer, which then says who was asked; whether the change was made is then not known.
 //!
 //! # What others see, and when
 //! Names and attributes are the masters': every look-up sees every change that was answered before (unless

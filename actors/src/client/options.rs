@@ -9,7 +9,7 @@ use curvine_protocol::master::IfExists;
 pub struct ClientOptions {
     /// How long an operation is tried again while nobody leads, answers or has room to take it.
     pub retry_for: Duration,
-    /// How long [`Client::connect`] tries.
+    /// How long [`Client::connect`](super::Client::connect) tries.
     pub connect_timeout: Duration,
     /// On behalf of whom: new files belong to them.
     pub uid: u32,

@@ -58,20 +58,23 @@ impl Router {
         // Every address gets its turn, also where the ones before it swallow what they are sent.
         let one_try = options.connect_timeout / (addresses.len() as u32 + 1);
         let deadline_ms = one_try.as_millis().clamp(1, u128::from(CALL_DEADLINE_MS)) as u32;
+        let (session, saying) = (&router.session, "no master answers at");
         let reached = match options.stale_reads {
             false => {
-                let asked = router.ask_for(GetRoutes {}, options.connect_timeout, deadline_ms);
-                asked.await.map(|_| ())
+                let context = CallContext {
+                    deadline_ms,
+                    ..router.context()
+                };
+                let search = session.for_leader(options.connect_timeout).saying(saying);
+                session.ask(GetRoutes {}, context, search).await.map(|_| ())
             }
             true => {
                 let root = Lookup {
                     node: InodeId::ROOT.into(),
                     follow: false,
                 };
-                let asked = router
-                    .session
-                    .attempt_anywhere(root, router.context(), options.connect_timeout);
-                asked.await.map(|_| ())
+                let search = session.for_anybody(options.connect_timeout).saying(saying);
+                session.ask(root, router.context(), search).await.map(|_| ())
             }
         };
         reached.map_err(|mut error| {
@@ -126,18 +129,19 @@ impl Router {
         dyn MasterPort: Endpoint<C>,
     {
         if self.session.options.stale_reads && C::STALE {
-            let retry_for = self.session.options.retry_for;
-            return self
-                .session
-                .attempt_anywhere(call, self.context(), retry_for)
-                .await;
+            let search = self.session.for_anybody(self.session.options.retry_for);
+            return Ok(self.session.ask(call, self.context(), search).await?.reply);
         }
         let deadline_ms = match C::DEADLINE {
             DeadlineClass::Short => CALL_DEADLINE_MS,
             DeadlineClass::Long => LONG_DEADLINE_MS,
         };
-        self.ask_for(call, self.session.options.retry_for, deadline_ms)
-            .await
+        let context = CallContext {
+            deadline_ms,
+            ..self.context()
+        };
+        let retry_for = self.session.options.retry_for;
+        Ok(self.session.attempt(call, context, retry_for).await?.reply)
     }
 
     /// The same, with the bytes that come with the reply.
@@ -149,18 +153,6 @@ impl Router {
         session
             .attempt(call, self.context(), session.options.retry_for)
             .await
-    }
-
-    async fn ask_for<C: Call>(&self, call: C, retry_for: Duration, deadline_ms: u32) -> Result<C::Reply>
-    where
-        dyn MasterPort: Endpoint<C>,
-    {
-        let context = CallContext {
-            deadline_ms,
-            ..self.context()
-        };
-        let answer = self.session.attempt(call, context, retry_for).await?;
-        Ok(answer.reply)
     }
 
     fn context(&self) -> CallContext {

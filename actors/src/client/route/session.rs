@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::master::{Echo, RenewSession, SESSION_RENEW_MS};
+use curvine_protocol::master::{RenewSession, SESSION_RENEW_MS};
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, Result, WorkerId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -73,39 +73,43 @@ impl Session {
         retry_for: Duration,
     ) -> Result<Answer<C>>
     where
-        dyn MasterPort: Endpoint<C> + Endpoint<Echo>,
+        dyn MasterPort: Endpoint<C>,
     {
+        self.ask(call, context, self.for_leader(retry_for)).await
+    }
+
+    /// A call, by a search of [`Session::for_leader`] or [`Session::for_anybody`].
+    pub async fn ask<C: Call>(&self, call: C, context: CallContext, search: Search) -> Result<Answer<C>>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let context = match search.wanted() {
+            Wanted::Leader => context,
+            Wanted::Anybody(_) => CallContext {
+                deadline_ms: STALE_DEADLINE_MS,
+                stale: true,
+                ..context
+            },
+        };
+        self.masters.ask(Ask::new(call, context), search).await
+    }
+
+    pub fn for_leader(&self, retry_for: Duration) -> Search {
         let limit = Limit::Until {
             give_up: self.ports.clock.now() + retry_for,
             // A reply that was lost takes a whole deadline: it is asked for again once at least.
             tries_min: if retry_for.is_zero() { 1 } else { 2 },
         };
-        let search = Search::new(Wanted::Leader, limit, is_passing);
-        self.masters.ask(Ask::new(call, context), search).await
+        Search::new(Wanted::Leader, limit, is_passing)
     }
 
-    /// A read that any master may answer from what it has: spread over all, and the next where one does not answer.
-    pub async fn attempt_anywhere<C: Call>(
-        &self,
-        call: C,
-        context: CallContext,
-        retry_for: Duration,
-    ) -> Result<C::Reply>
-    where
-        dyn MasterPort: Endpoint<C> + Endpoint<Echo>,
-    {
-        let context = CallContext {
-            deadline_ms: STALE_DEADLINE_MS,
-            stale: true,
-            ..context
-        };
+    /// For a read that any master may answer from what it has: spread over all, and the next where one does not answer.
+    pub fn for_anybody(&self, retry_for: Duration) -> Search {
         let limit = Limit::Until {
             give_up: self.ports.clock.now() + retry_for,
             tries_min: self.masters.count() as u32,
         };
-        let search = Search::new(Wanted::Anybody(self.ports.random.next_u64()), limit, is_passing);
-        let answer = self.masters.ask(Ask::new(call, context), search).await?;
-        Ok(answer.reply)
+        Search::new(Wanted::Anybody(self.ports.random.next_u64()), limit, is_passing)
     }
 
     /// The port of a worker: local, or a proxy for its address.

@@ -103,6 +103,8 @@ pub struct Search {
     limit: Limit,
     /// Whether an error leaves hope that another try, or another master, has the answer.
     passes: fn(&Error) -> bool,
+    /// What its last error says before the addresses.
+    saying: &'static str,
     /// Whom the call went to last.
     at: Option<Address>,
     /// Who refused in this round.
@@ -120,6 +122,7 @@ impl Search {
             wanted,
             limit,
             passes,
+            saying: "tried at",
             at: None,
             refused: Vec::new(),
             in_vain: Vec::new(),
@@ -127,6 +130,11 @@ impl Search {
             pauses: 0,
             backoff: Backoff::up_to(PAUSE_MAX),
         }
+    }
+
+    /// The same, whose last error says something else before the addresses than that they were tried.
+    pub fn saying(self, saying: &'static str) -> Search {
+        Search { saying, ..self }
     }
 
     pub fn wanted(&self) -> Wanted {
@@ -237,8 +245,9 @@ impl Search {
         use ErrorKind::*;
         Decision::GiveUp(match error.kind {
             NotLeader | Unreachable | Timeout | Stopping => {
-                error.while_doing(format_args!("no master answers at {}", self.in_vain.join(", ")))
+                error.while_doing(format_args!("{} {}", self.saying, self.in_vain.join(", ")))
             }
+            // Whoever says anything else was asked, and answered.
             _ => error,
         })
     }
@@ -411,7 +420,7 @@ mod tests {
         let round = vec![Event::Ready, not_leader(None), refuse(ErrorKind::Unreachable)];
         told(&mut search, &mut group, now, round);
         let end = search.next(&mut group, refuse(ErrorKind::Timeout), now + FAR, 0);
-        let error = Error::new(ErrorKind::Timeout, "no master answers at m1, m2, m3: refused");
+        let error = Error::new(ErrorKind::Timeout, "tried at m1, m2, m3: refused");
         assert_eq!(end, Decision::GiveUp(error));
     }
 
