@@ -30,7 +30,7 @@ pub use disk::{DataDir, DiskOptions, FsyncPolicy};
 use disk::{Disk, DiskRef, StopDisk};
 use door::WorkerDoor;
 use identity::Identity;
-use membership::{BlocksChanged, Session, Worker};
+use membership::{News, Session, Worker};
 use source::Sources;
 use ufs_reader::{Resolver, StopReader, UfsReader};
 use ufs_writer::UfsWriter;
@@ -45,6 +45,8 @@ pub struct WorkerConfig {
     pub heartbeat: Duration,
     /// How long changes are gathered before the master is told.
     pub report_delay: Duration,
+    /// Blocks of which the master was not told yet. If more have changed, a full report is shorter.
+    pub news_max: usize,
     /// Bytes that fills may have in flight between an under file system and the disks.
     pub fill_budget_bytes: u64,
 }
@@ -64,6 +66,7 @@ impl WorkerConfig {
             },
             heartbeat: Duration::from_secs(1),
             report_delay: Duration::from_millis(100),
+            news_max: 1 << 20,
             fill_budget_bytes: 64 << 20,
         }
     }
@@ -132,16 +135,13 @@ pub async fn start_with(
         .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", first.path.display())))?;
     let identity = Identity::load(&first.path)?;
 
-    // Disks open before there is a Worker to tell: what they say until then is in the full report anyway.
-    let (news, heard) = futures::channel::mpsc::unbounded();
+    let news = News::new(config.news_max);
     let mut arbiters = Vec::new();
     let mut disks = Vec::new();
     for (number, directory) in config.data_dirs.iter().enumerate() {
         let arbiter = actix::Arbiter::new();
         let news = news.clone();
-        let tell = Arc::new(move |change| {
-            let _ = news.unbounded_send(change);
-        });
+        let tell = Arc::new(move |change| news.tell(change));
         let disk = Disk::start(
             directory.clone(),
             config.disk.clone(),
@@ -163,14 +163,12 @@ pub async fn start_with(
         address,
         disks.clone(),
         master.clone(),
+        news,
         &ports,
         &config,
         session_to,
     );
-    let worker = Worker::start_in_arbiter(&control.handle(), move |ctx| {
-        actix::AsyncContext::add_stream(ctx, futures::StreamExt::ready_chunks(heard, 1_024).map_news());
-        worker
-    });
+    let worker = Worker::start_in_arbiter(&control.handle(), |_| worker);
     let resolver = Arc::new(Resolver::new(
         master,
         session.clone(),
@@ -274,15 +272,6 @@ impl Drop for WorkerHandle {
         self.stop_arbiters();
     }
 }
-
-/// Turns chunks of news into one message each.
-trait MapNews: futures::Stream<Item = Vec<disk::BlockNews>> + Sized {
-    fn map_news(self) -> futures::stream::Map<Self, fn(Vec<disk::BlockNews>) -> BlocksChanged> {
-        futures::StreamExt::map(self, BlocksChanged)
-    }
-}
-
-impl<S: futures::Stream<Item = Vec<disk::BlockNews>>> MapNews for S {}
 
 #[cfg(test)]
 mod tests;

@@ -81,6 +81,15 @@ pub enum BlockNews {
     Removed(BlockId),
 }
 
+impl BlockNews {
+    pub fn block(&self) -> BlockId {
+        match self {
+            BlockNews::Stored(replica) => replica.id,
+            BlockNews::Removed(block) => *block,
+        }
+    }
+}
+
 /// Cuts a body at the chunk boundaries of the block it goes to.
 pub fn pieces_of(offset_bytes: u64, body: &[u8]) -> Vec<Piece> {
     let head = (CHUNK_BYTES - offset_bytes % CHUNK_BYTES).min(body.len() as u64) as usize;

@@ -44,6 +44,8 @@ pub struct MasterState {
     pub garbage_gate: Option<Arc<tokio::sync::Semaphore>>,
     pub garbage_reports: u32,
     pub ask_to_register: bool,
+    pub refuses_reports: bool,
+    pub refused_reports: u32,
     pub files: HashMap<InodeId, FileLayout>,
     pub changed: Vec<InodeId>,
     pub describes: u32,
@@ -78,6 +80,10 @@ impl MockMaster {
             return Ok(Box::new(HeartbeatOrders { register }));
         }
         if let Some(report) = call.downcast_ref::<ReportBlocks>() {
+            if state.refuses_reports {
+                state.refused_reports += 1;
+                return Err(Error::new(ErrorKind::Unreachable, "no reports now"));
+            }
             if report.full_start {
                 state.held.clear();
             }
