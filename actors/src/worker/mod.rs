@@ -23,10 +23,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr};
+use curvine_conf::{DataDir, FsyncPolicy};
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use tokio::sync::watch;
 
-pub use disk::{DataDir, DiskOptions, FsyncPolicy};
+pub use disk::DiskOptions;
 use disk::{Disk, DiskRef, StopDisk};
 use door::WorkerDoor;
 use identity::Identity;
@@ -58,7 +59,7 @@ impl WorkerConfig {
             data_dirs,
             disk: DiskOptions {
                 reserve_bytes: None,
-                fsync: FsyncPolicy::default(),
+                fsync: FsyncPolicy::Periodic,
                 open_files_max: 1_024,
                 lanes: 3,
                 tick: Duration::from_secs(1),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use curvine_conf::DataDir;
 use curvine_protocol::worker::{PutBlock, SealBlock, WriteBlock};
 use curvine_protocol::{BlockId, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::scrub::Progress;
 use super::store::{Done, Store, lock};
-use super::{BlockNews, DataDir, DiskOptions, recovery};
+use super::{BlockNews, DiskOptions, recovery};
 use crate::kit::ports::offloaded;
 use crate::kit::{Answer, Ask, Offload, Ports};
 

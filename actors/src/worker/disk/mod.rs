@@ -24,12 +24,12 @@ mod scrub;
 mod space;
 mod store;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
+use curvine_conf::FsyncPolicy;
 use curvine_protocol::BlockId;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
-use curvine_protocol::cluster::{BlockReplica, Tier};
+use curvine_protocol::cluster::BlockReplica;
 
 pub use actor::{Disk, DiskRef, Removal, RemoveBlocks, StopDisk};
 pub use bitmap::Bitmap;
@@ -38,27 +38,6 @@ pub use open_block::Piece;
 pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
 pub use store::{FillStart, Grant, Store, answer_with};
-
-/// One entry of `data_dirs`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataDir {
-    pub tier: Tier,
-    /// Most bytes of block data. None: what the device has, less the reserve.
-    pub capacity_bytes: Option<u64>,
-    pub path: PathBuf,
-}
-
-/// When bytes that nobody asked to sync go to the device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FsyncPolicy {
-    /// When the kernel likes.
-    Never,
-    /// Before the close of a file is acknowledged.
-    OnClose,
-    /// In the background, every second.
-    #[default]
-    Periodic,
-}
 
 /// What the Disk needs to know besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq)]

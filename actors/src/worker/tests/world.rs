@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use curvine_conf::{DataDir, Size};
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::cluster::{BlockReplica, Tier};
 use curvine_protocol::master::*;
@@ -23,7 +24,7 @@ use futures::future::BoxFuture;
 use crate::kit::until::{until, until_some};
 use crate::kit::{Answer, Ask, Endpoint, Ports, WorkerPort};
 use crate::worker::disk::chunks_of;
-use crate::worker::{DataDir, WorkerConfig, WorkerHandle};
+use crate::worker::{WorkerConfig, WorkerHandle};
 
 pub const CLUSTER: ClusterId = ClusterId(0xC1);
 
@@ -183,7 +184,7 @@ impl World {
     pub fn config_of(&self, disks: &[(&str, Tier, u64)]) -> WorkerConfig {
         let data_dirs = disks.iter().map(|&(name, tier, capacity)| DataDir {
             tier,
-            capacity_bytes: Some(capacity),
+            capacity: Some(Size(capacity)),
             path: self.disk(name),
         });
         let mut config = WorkerConfig::new(data_dirs.collect());

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use curvine_conf::{DataDir, FsyncPolicy};
 use curvine_protocol::cluster::DiskStatus;
 use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
@@ -23,7 +24,7 @@ use super::layout;
 use super::open_block::OpenBlock;
 use super::record::BlockRecord;
 use super::space::Space;
-use super::{Bitmap, BlockNews, DataDir, FsyncPolicy};
+use super::{Bitmap, BlockNews};
 use crate::kit::{Answer, Clock, Offload};
 
 pub use self::read::answer_with;

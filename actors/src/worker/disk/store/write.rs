@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use curvine_conf::FsyncPolicy;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::worker::{BlockSealed, BlockWritten, SealBlock, WriteBlock};
@@ -15,7 +16,7 @@ use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use super::super::index::{Change, Update};
 use super::super::open_block::{OpenBlock, Piece};
 use super::super::record::{BlockFlags, BlockRecord, BlockState};
-use super::super::{BlockNews, FsyncPolicy, pieces_of};
+use super::super::{BlockNews, pieces_of};
 use super::put::verify_body;
 use super::{Done, OPEN_BLOCKS_MAX, Store, check_generation, check_not_newer, lock, missing};
 
