@@ -1,6 +1,7 @@
 //! The worker: keeps blocks on its disks, serves them, fills them from under file systems, and tells the master.
 //!
 //! - [`disk`]: one actor per data directory; owns its blocks.
+//! - [`disks`]: all of them together; says which one has a block, and which one gets a new one.
 //! - [`door`]: answers every call of the worker service by routing it to the disk that has the block.
 //! - [`membership`]: the Worker actor: registration, heartbeat, block reports, the master's orders.
 //! - [`ufs_reader`], [`ufs_writer`]: transfers between under file systems and blocks.
@@ -9,12 +10,12 @@
 //! for life: its identity is in `worker.json` of the first data directory.
 
 pub mod disk;
+mod disks;
 pub mod door;
 #[cfg(test)]
 mod golden;
 mod identity;
 pub mod membership;
-pub mod placement;
 pub mod source;
 pub mod ufs_reader;
 pub mod ufs_writer;
@@ -28,7 +29,7 @@ use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use tokio::sync::watch;
 
 pub use disk::DiskOptions;
-use disk::{Disk, DiskRef, StopDisk};
+use disks::Disks;
 use door::WorkerDoor;
 use identity::Identity;
 use membership::{News, Session, Worker};
@@ -79,7 +80,7 @@ pub struct WorkerHandle {
     pub id: WorkerId,
     worker: Addr<Worker>,
     reader: Addr<UfsReader>,
-    disks: Vec<DiskRef>,
+    disks: Disks,
     arbiters: Vec<actix::Arbiter>,
 }
 
@@ -137,24 +138,11 @@ pub async fn start_with(
     let identity = Identity::load(&first.path)?;
 
     let news = News::new(config.news_max);
-    let mut arbiters = Vec::new();
-    let mut disks = Vec::new();
-    for (number, directory) in config.data_dirs.iter().enumerate() {
-        let arbiter = actix::Arbiter::new();
+    let tell = {
         let news = news.clone();
-        let tell = Arc::new(move |change| news.tell(change));
-        let disk = Disk::start(
-            directory.clone(),
-            config.disk.clone(),
-            &ports,
-            number,
-            &arbiter.handle(),
-            tell,
-        )
-        .await?;
-        disks.push(disk);
-        arbiters.push(arbiter);
-    }
+        Arc::new(move |change| news.tell(change))
+    };
+    let (disks, mut arbiters) = Disks::start(&config.data_dirs, &config.disk, &ports, tell).await?;
 
     let control = actix::Arbiter::new();
     let (session_to, session) = watch::channel(None::<Session>);
@@ -250,13 +238,7 @@ impl WorkerHandle {
     pub async fn stop(&mut self) {
         let _ = self.reader.send(StopReader).await;
         let _ = self.worker.send(membership::StopWorker).await;
-        for disk in &self.disks {
-            match disk.actor.send(StopDisk).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!("stopping disk {}: {error}", disk.store.name()),
-                Err(_) => {}
-            }
-        }
+        self.disks.stop().await;
         self.stop_arbiters();
     }
 

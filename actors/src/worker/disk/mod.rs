@@ -5,7 +5,8 @@
 //!   happens to one block happens in order and nothing of it is shared.
 //! - [`Store`]: the same blocks for reading, from any thread: a read of a sealed block is a look into the index and a
 //!   grant on an open file, and waits for nobody.
-//! - pure: [`record`], [`open_block`], [`bitmap`], [`space`].
+//! - pure: [`record`], [`open_block`], [`bitmap`], [`space`]; [`recency`] knows what was used lately, [`victims`] says what
+//!   goes.
 //!
 //! Invariants:
 //! - Nothing is acknowledged before the index transaction that says so is committed; a killed process loses none.
@@ -18,11 +19,13 @@ mod bitmap;
 mod index;
 mod layout;
 mod open_block;
+mod recency;
 mod record;
 mod recovery;
 mod scrub;
 mod space;
 mod store;
+mod victims;
 
 use std::time::Duration;
 
@@ -31,13 +34,14 @@ use curvine_protocol::BlockId;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::BlockReplica;
 
-pub use actor::{Disk, DiskRef, Removal, RemoveBlocks, StopDisk};
+pub use actor::{Disk, DiskRef, RemoveBlocks, StopDisk};
 pub use bitmap::Bitmap;
 pub use open_block::Piece;
 #[cfg(test)]
 pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
 pub use store::{FillStart, Grant, Store, answer_with};
+pub use victims::Removal;
 
 /// What the Disk needs to know besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use super::index::{Change, Index, LastRun};
 use super::record::{BlockFlags, BlockRecord, BlockState, is_content_of};
 use super::space::Space;
 use super::store::Store;
+use super::victims::goes_aside;
 use super::{Bitmap, BlockNews, DiskOptions, layout};
 use crate::kit::Ports;
 
@@ -129,7 +130,7 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
                 }
                 Err(error) => {
                     tracing::error!("block {block} is dropped: {error}");
-                    if !record.flags.from_ufs
+                    if goes_aside(record.flags)
                         && std::fs::rename(
                             layout::block_path(root, block),
                             layout::quarantine_path(root, block, record.generation),

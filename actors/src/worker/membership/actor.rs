@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, StreamHandler, WrapFuture};
-use curvine_protocol::cluster::DiskStatus;
 use curvine_protocol::master::{RegisterWorker, WorkerHeartbeat, WorkerRegistered};
 use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result};
 use futures::StreamExt;
@@ -17,7 +16,7 @@ use super::untold::Untold;
 use super::{News, Session};
 use crate::kit::{Endpoint, MasterRef, Offload, Ports, call};
 use crate::worker::WorkerConfig;
-use crate::worker::disk::DiskRef;
+use crate::worker::disks::Disks;
 use crate::worker::identity::Identity;
 
 const MASTER_DEADLINE: Duration = Duration::from_secs(10);
@@ -27,7 +26,7 @@ pub struct Worker {
     home: PathBuf,
     identity: Identity,
     address: String,
-    disks: Vec<DiskRef>,
+    disks: Disks,
     master: MasterRef,
     blocking: Arc<dyn Offload>,
     heartbeat: Duration,
@@ -53,7 +52,7 @@ impl Worker {
         home: PathBuf,
         identity: Identity,
         address: String,
-        disks: Vec<DiskRef>,
+        disks: Disks,
         master: MasterRef,
         news: Arc<News>,
         ports: &Ports,
@@ -84,10 +83,6 @@ impl Worker {
         *self.session.borrow()
     }
 
-    fn statuses(&self) -> Vec<DiskStatus> {
-        self.disks.iter().map(|disk| disk.store.status()).collect()
-    }
-
     fn register(&mut self, ctx: &mut Context<Self>) {
         if std::mem::replace(&mut self.registering, true) {
             return;
@@ -96,7 +91,7 @@ impl Worker {
             worker: self.identity.worker,
             cluster: self.identity.cluster,
             address: self.address.clone(),
-            disks: self.statuses(),
+            disks: self.disks.statuses(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let asked = ask_master(self.master.clone(), introduction);
@@ -163,7 +158,7 @@ impl Worker {
         let beat = WorkerHeartbeat {
             worker: session.worker,
             token: session.token,
-            disks: self.statuses(),
+            disks: self.disks.statuses(),
         };
         ctx.spawn(
             ask_master(self.master.clone(), beat)

@@ -21,7 +21,6 @@ mod untold;
 
 pub(super) use actor::{GetIdentity, GetRefusal, StopWorker, Worker, ask_master};
 pub(super) use news::News;
-pub(super) use report::remove_blocks;
 
 use curvine_protocol::{ClusterId, WorkerId};
 

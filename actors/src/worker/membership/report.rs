@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::master::ReportBlocks;
-use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use curvine_protocol::{BlockId, Result};
 
 use super::{Session, ask_master};
 use crate::kit::ports::offloaded;
 use crate::kit::{MasterRef, Offload};
-use crate::worker::disk::{BlockNews, DiskRef, Removal, RemoveBlocks};
+use crate::worker::disk::{BlockNews, Removal};
+use crate::worker::disks::Disks;
 
 /// Blocks in one part.
 const REPORT_PART: usize = 8_192;
@@ -19,7 +20,7 @@ const REPORT_PART: usize = 8_192;
 pub struct Report {
     pub session: Session,
     pub master: MasterRef,
-    pub disks: Vec<DiskRef>,
+    pub disks: Disks,
     pub blocking: Arc<dyn Offload>,
 }
 
@@ -30,7 +31,7 @@ impl Report {
     /// Those of the master and of the disks.
     pub async fn everything(&self) -> Result<()> {
         let mut start = true;
-        for disk in &self.disks {
+        for disk in self.disks.all() {
             let mut after = None;
             loop {
                 let store = disk.store.clone();
@@ -99,19 +100,7 @@ impl Report {
             .collect();
         match unwanted.is_empty() {
             true => Ok(()),
-            false => remove_blocks(&self.disks, unwanted).await,
+            false => self.disks.remove(unwanted).await,
         }
     }
-}
-
-/// Removes blocks from whichever disk has them.
-pub async fn remove_blocks(disks: &[DiskRef], blocks: Vec<Removal>) -> Result<()> {
-    let mut outcome = Ok(());
-    for disk in disks {
-        let removed = disk.actor.send(RemoveBlocks(blocks.clone())).await;
-        let removed =
-            removed.unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the disk has stopped")));
-        outcome = outcome.and(removed);
-    }
-    outcome
 }

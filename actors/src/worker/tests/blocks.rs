@@ -281,7 +281,7 @@ async fn a_reader_keeps_what_it_was_granted_when_the_block_goes() {
         len_bytes: CHUNK as u32,
         fill: None,
     };
-    let Grant::Ready(answer) = worker.disks[0].store.grant(&ask).unwrap() else {
+    let Grant::Ready(answer) = worker.disks.all()[0].store.grant(&ask).unwrap() else {
         panic!("a sealed block is granted");
     };
     assert!(matches!(answer.body, Body::File(_)));

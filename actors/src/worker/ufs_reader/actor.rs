@@ -18,7 +18,7 @@ use super::open::{Opened, Origin, open};
 use super::resolve::Resolver;
 use super::transfer::{Budget, Target};
 use crate::kit::{Answer, Ask, Clock};
-use crate::worker::disk::DiskRef;
+use crate::worker::disks::Disks;
 
 /// Blocks of one load that are filled at once.
 const LOAD_TASKS_MAX: usize = 96;
@@ -27,7 +27,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 type Decisions = Vec<Decision<Arc<Place>, Reader, Loader>>;
 
 pub struct UfsReader {
-    disks: Vec<DiskRef>,
+    disks: Disks,
     resolver: Arc<Resolver>,
     /// Where transfers run; the streams' parsing is spread over them.
     transfers: Vec<actix::ArbiterHandle>,
@@ -54,7 +54,7 @@ impl Actor for UfsReader {
 impl UfsReader {
     #[must_use]
     pub fn new(
-        disks: Vec<DiskRef>,
+        disks: Disks,
         resolver: Arc<Resolver>,
         transfers: Vec<actix::ArbiterHandle>,
         budget_bytes: u64,
