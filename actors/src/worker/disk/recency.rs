@@ -1,8 +1,8 @@
 //! Which blocks of a disk were used lately: pure.
 //!
-//! Whatever is remembered of uses belongs here. It is told of each use by whoever serves it, and looks at neither a clock
-//! nor the disk; what goes when there is no room is for [`super::victims`] to say. The index keeps one time of each
-//! block, [`BlockRecord::accessed_ms`](super::BlockRecord::accessed_ms).
+//! Whatever is remembered of uses belongs here. It is told of each use by whoever serves it, and looks at neither a
+//! clock nor the disk; what goes when there is no room is for [`super::victims`] to say. The index keeps one time of
+//! each block, [`BlockRecord::accessed_ms`](super::BlockRecord::accessed_ms).
 //!
 //! Invariants: the memory is bounded, and loses nothing that the index or a file does not have.
 

@@ -6,8 +6,8 @@
 //! Owns the memory of where new blocks were placed.
 //!
 //! Invariants:
-//! - A block is on one disk. It is written where it is, whatever has more room now; between the choice of a disk and the
-//!   commit of its record, the memory of placements says where that is.
+//! - A block is on one disk. It is written where it is, whatever has more room now; between the choice of a disk and
+//!   the commit of its record, the memory of placements says where that is.
 //! - An order to remove a block goes to all disks.
 
 mod placement;

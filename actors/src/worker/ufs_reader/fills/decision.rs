@@ -25,7 +25,8 @@ pub enum Purpose {
 /// What becomes of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked<P, R, L> {
-    /// The block is to be opened; [`Fills::begin`](super::Fills::begin) or [`Fills::end_opening`](super::Fills::end_opening) is told this number then.
+    /// The block is to be opened; [`Fills::begin`](super::Fills::begin) or
+    /// [`Fills::end_opening`](super::Fills::end_opening) is told this number then.
     Opens(u64),
     Decided(Vec<Decision<P, R, L>>),
 }
