@@ -231,8 +231,11 @@ macro_rules! words {
 words! {
     /// When a worker forces block data to its disk without being asked to.
     FsyncPolicy {
+        /// When the kernel likes.
         Never = "never",
+        /// Before the close of a file is acknowledged.
         OnClose = "on_close",
+        /// In the background, every second.
         Periodic = "periodic",
     }
 }

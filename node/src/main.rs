@@ -1,15 +1,15 @@
 //! The `curvine-node` binary: where the actors run.
 //!
 //! - [`args`] and `curvine-conf` say what to run; [`roles`] wires it; [`ready`] says what is served and what to type next.
-//! - [`data_dir`]: one process owns a data directory, which belongs to one cluster and one role.
+//! - [`owned_dir`]: one process owns a data directory, which belongs to one cluster and one role.
 //! - [`web`]: the status page and metrics.
 //!
 //! Invariants: whoever listens is the owner of its data directory; a panic ends the process, never a part of it; a stop
 //! ends in order and within a deadline: mount, web, worker, master.
 
 mod args;
-mod data_dir;
 mod logs;
+mod owned_dir;
 mod ready;
 mod roles;
 mod signals;

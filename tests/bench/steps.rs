@@ -13,7 +13,8 @@ use curvine_actors::master::namespace::actor::FileDefaults;
 use curvine_actors::master::replica::{LogLimits, Members, Proxies};
 use curvine_actors::master::workers::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig};
-use curvine_actors::worker::{self, DataDir, WorkerConfig};
+use curvine_actors::worker::{self, WorkerConfig};
+use curvine_conf::DataDir;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::master::{
@@ -75,7 +76,7 @@ async fn in_process(directory: &Path, files: usize, report: &mut Report) -> Resu
     master.joined().await?;
     let config = WorkerConfig::new(vec![DataDir {
         tier: Tier::Ssd,
-        capacity_bytes: None,
+        capacity: None,
         path: directory.join("worker"),
     }]);
     let mut worker = worker::start(

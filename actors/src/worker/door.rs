@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use curvine_protocol::cluster::DiskStatus;
 use curvine_protocol::worker::{
     DeleteBlocks, Done, ExportFile, GetWorkerStatus, LoadBlocks, PutBlock, READ_BYTES_MAX, ReadBlock,
     SealBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
-use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Result};
+use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
-use super::disk::{DiskRef, Grant, Removal};
-use super::membership::{Session, remove_blocks};
-use super::placement::choose_disk;
+use super::disk::{Grant, Removal};
+use super::disks::Disks;
+use super::membership::Session;
 use super::ufs_reader::{ReadThrough, UfsReader};
 use super::ufs_writer::UfsWriter;
 use crate::kit::metrics::{Measured, timed};
@@ -25,8 +24,6 @@ use crate::kit::{Answer, Ask, Endpoint};
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(3_600);
-/// New blocks whose disk was chosen and whose index record may not be committed yet.
-const PLACED_MAX: usize = 16_384;
 
 #[derive(Clone)]
 pub struct WorkerDoor {
@@ -34,8 +31,7 @@ pub struct WorkerDoor {
 }
 
 struct Inner {
-    disks: Vec<DiskRef>,
-    placed: quick_cache::sync::Cache<BlockId, usize>,
+    disks: Disks,
     session: watch::Receiver<Option<Session>>,
     reader: Addr<UfsReader>,
     writer: Addr<UfsWriter>,
@@ -43,7 +39,7 @@ struct Inner {
 
 impl WorkerDoor {
     pub(super) fn new(
-        disks: Vec<DiskRef>,
+        disks: Disks,
         session: watch::Receiver<Option<Session>>,
         reader: Addr<UfsReader>,
         writer: Addr<UfsWriter>,
@@ -51,7 +47,6 @@ impl WorkerDoor {
         WorkerDoor {
             inner: Arc::new(Inner {
                 disks,
-                placed: quick_cache::sync::Cache::new(PLACED_MAX),
                 session,
                 reader,
                 writer,
@@ -61,61 +56,22 @@ impl WorkerDoor {
 }
 
 impl Inner {
-    fn statuses(&self) -> Vec<DiskStatus> {
-        self.disks.iter().map(|disk| disk.store.status()).collect()
-    }
-
-    /// The disk that has a block.
-    fn holder(&self, block: BlockId) -> Result<Option<&DiskRef>> {
-        if let [only] = &self.disks[..] {
-            return Ok(Some(only));
-        }
-        for disk in &self.disks {
-            if disk.store.holds(block)? {
-                return Ok(Some(disk));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The disk for writing a block: its holder, else one with room.
-    fn disk_for(&self, block: BlockId, need_bytes: u64, hint_bytes: u64) -> Result<&DiskRef> {
-        if let Some(disk) = self.holder(block)? {
-            return Ok(disk);
-        }
-        let number = self.placed.get_or_insert_with(&block, || {
-            choose_disk(&self.statuses(), need_bytes, hint_bytes).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::NoSpace,
-                    format!(
-                        "no disk of this worker has {need_bytes} bytes left for block {block}; free cached data with \
-                         `cv free` or add a data directory"
-                    ),
-                )
-            })
-        })?;
-        Ok(&self.disks[number])
-    }
-
     async fn read(self: Arc<Self>, call: ReadBlock) -> Result<Answer<ReadBlock>> {
-        for disk in &self.disks {
-            match disk.store.grant(&call)? {
-                Grant::Missing => {}
-                Grant::Ready(answer) => return Ok(answer),
-                Grant::Filling => break,
-                Grant::Look => {
-                    let (done, looked) = oneshot::channel();
-                    let look = call.clone();
-                    disk.store.on_lane(call.block, move |store| {
-                        let _ = done.send(store.read(&look));
-                    });
-                    match looked.await {
-                        Ok(Err(error)) if error.kind == ErrorKind::Corrupt && call.fill.is_some() => break,
-                        Ok(outcome) => return outcome,
-                        Err(_) => return Err(Error::internal("a read was given up")),
-                    }
+        match self.disks.grant(&call)? {
+            Some((_, Grant::Ready(answer))) => return Ok(answer),
+            Some((disk, Grant::Look)) => {
+                let (done, looked) = oneshot::channel();
+                let look = call.clone();
+                disk.store.on_lane(call.block, move |store| {
+                    let _ = done.send(store.read(&look));
+                });
+                match looked.await {
+                    Ok(Err(error)) if error.kind == ErrorKind::Corrupt && call.fill.is_some() => {}
+                    Ok(outcome) => return outcome,
+                    Err(_) => return Err(Error::internal("a read was given up")),
                 }
             }
+            Some((_, Grant::Filling | Grant::Missing)) | None => {}
         }
         match call.fill.clone() {
             Some(fill) => self
@@ -202,7 +158,11 @@ impl Endpoint<ReadBlock> for WorkerDoor {
 impl Endpoint<WriteBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<WriteBlock>) -> BoxFuture<'static, Result<Answer<WriteBlock>>> {
         let need = ask.body.len() as u64;
-        match self.inner.disk_for(ask.call.block, need, ask.call.reserve_bytes) {
+        match self
+            .inner
+            .disks
+            .for_written(ask.call.block, need, ask.call.reserve_bytes)
+        {
             Ok(disk) => bounded(&ask.context.clone(), disk.write(ask)),
             Err(error) => at_once(Err(error)),
         }
@@ -212,7 +172,7 @@ impl Endpoint<WriteBlock> for WorkerDoor {
 impl Endpoint<PutBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<PutBlock>) -> BoxFuture<'static, Result<Answer<PutBlock>>> {
         let need = ask.body.len() as u64;
-        match self.inner.disk_for(ask.call.block, need, need) {
+        match self.inner.disks.for_written(ask.call.block, need, need) {
             Ok(disk) => bounded(&ask.context.clone(), disk.put(ask)),
             Err(error) => at_once(Err(error)),
         }
@@ -221,7 +181,7 @@ impl Endpoint<PutBlock> for WorkerDoor {
 
 impl Endpoint<SealBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<SealBlock>) -> BoxFuture<'static, Result<Answer<SealBlock>>> {
-        match self.inner.disk_for(ask.call.block, 0, 0) {
+        match self.inner.disks.for_written(ask.call.block, 0, 0) {
             Ok(disk) => bounded(&ask.context.clone(), disk.seal(ask)),
             Err(error) => at_once(Err(error)),
         }
@@ -236,7 +196,7 @@ impl Endpoint<DeleteBlocks> for WorkerDoor {
         let inner = self.inner.clone();
         bounded(&context, async move {
             let blocks = call.blocks.into_iter().map(Removal::whatever_it_is).collect();
-            remove_blocks(&inner.disks, blocks).await?;
+            inner.disks.remove(blocks).await?;
             Ok(Answer::new(Done {}))
         })
     }
@@ -247,7 +207,7 @@ impl Endpoint<GetWorkerStatus> for WorkerDoor {
         let session = *self.inner.session.borrow();
         let status = WorkerDisks {
             worker: session.map_or_else(Default::default, |session| session.worker),
-            disks: self.inner.statuses(),
+            disks: self.inner.disks.statuses(),
         };
         at_once(Ok(Answer::new(status)))
     }

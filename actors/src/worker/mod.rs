@@ -1,6 +1,7 @@
 //! The worker: keeps blocks on its disks, serves them, fills them from under file systems, and tells the master.
 //!
 //! - [`disk`]: one actor per data directory; owns its blocks.
+//! - [`disks`]: all of them together; says which one has a block, and which one gets a new one.
 //! - [`door`]: answers every call of the worker service by routing it to the disk that has the block.
 //! - [`membership`]: the Worker actor: registration, heartbeat, block reports, the master's orders.
 //! - [`ufs_reader`], [`ufs_writer`]: transfers between under file systems and blocks.
@@ -9,12 +10,12 @@
 //! for life: its identity is in `worker.json` of the first data directory.
 
 pub mod disk;
+mod disks;
 pub mod door;
 #[cfg(test)]
 mod golden;
 mod identity;
 pub mod membership;
-pub mod placement;
 pub mod source;
 pub mod ufs_reader;
 pub mod ufs_writer;
@@ -23,14 +24,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr};
+use curvine_conf::{DataDir, FsyncPolicy};
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use tokio::sync::watch;
 
-pub use disk::{DataDir, DiskOptions, FsyncPolicy};
-use disk::{Disk, DiskRef, StopDisk};
+pub use disk::DiskOptions;
+use disks::Disks;
 use door::WorkerDoor;
 use identity::Identity;
-use membership::{BlocksChanged, Session, Worker};
+use membership::{News, Session, Worker};
 use source::Sources;
 use ufs_reader::{Resolver, StopReader, UfsReader};
 use ufs_writer::UfsWriter;
@@ -45,6 +47,8 @@ pub struct WorkerConfig {
     pub heartbeat: Duration,
     /// How long changes are gathered before the master is told.
     pub report_delay: Duration,
+    /// Blocks of which the master was not told yet. If more have changed, a full report is shorter.
+    pub news_max: usize,
     /// Bytes that fills may have in flight between an under file system and the disks.
     pub fill_budget_bytes: u64,
 }
@@ -56,7 +60,7 @@ impl WorkerConfig {
             data_dirs,
             disk: DiskOptions {
                 reserve_bytes: None,
-                fsync: FsyncPolicy::default(),
+                fsync: FsyncPolicy::Periodic,
                 open_files_max: 1_024,
                 lanes: 3,
                 tick: Duration::from_secs(1),
@@ -64,6 +68,7 @@ impl WorkerConfig {
             },
             heartbeat: Duration::from_secs(1),
             report_delay: Duration::from_millis(100),
+            news_max: 1 << 20,
             fill_budget_bytes: 64 << 20,
         }
     }
@@ -75,7 +80,7 @@ pub struct WorkerHandle {
     pub id: WorkerId,
     worker: Addr<Worker>,
     reader: Addr<UfsReader>,
-    disks: Vec<DiskRef>,
+    disks: Disks,
     arbiters: Vec<actix::Arbiter>,
 }
 
@@ -132,29 +137,12 @@ pub async fn start_with(
         .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", first.path.display())))?;
     let identity = Identity::load(&first.path)?;
 
-    // Disks open before there is a Worker to tell: what they say until then is in the full report anyway.
-    #[expect(clippy::disallowed_methods, reason = "a disk never waits for whom it tells")]
-    let (news, heard) = futures::channel::mpsc::unbounded();
-    let mut arbiters = Vec::new();
-    let mut disks = Vec::new();
-    for (number, directory) in config.data_dirs.iter().enumerate() {
-        let arbiter = actix::Arbiter::new();
+    let news = News::new(config.news_max);
+    let tell = {
         let news = news.clone();
-        let tell = Arc::new(move |change| {
-            let _ = news.unbounded_send(change);
-        });
-        let disk = Disk::start(
-            directory.clone(),
-            config.disk.clone(),
-            &ports,
-            number,
-            &arbiter.handle(),
-            tell,
-        )
-        .await?;
-        disks.push(disk);
-        arbiters.push(arbiter);
-    }
+        Arc::new(move |change| news.tell(change))
+    };
+    let (disks, mut arbiters) = Disks::start(&config.data_dirs, &config.disk, &ports, tell).await?;
 
     let control = actix::Arbiter::new();
     let (session_to, session) = watch::channel(None::<Session>);
@@ -164,14 +152,12 @@ pub async fn start_with(
         address,
         disks.clone(),
         master.clone(),
+        news,
         &ports,
         &config,
         session_to,
     );
-    let worker = Worker::start_in_arbiter(&control.handle(), move |ctx| {
-        actix::AsyncContext::add_stream(ctx, futures::StreamExt::ready_chunks(heard, 1_024).map_news());
-        worker
-    });
+    let worker = Worker::start_in_arbiter(&control.handle(), |_| worker);
     let resolver = Arc::new(Resolver::new(
         master,
         session.clone(),
@@ -252,13 +238,7 @@ impl WorkerHandle {
     pub async fn stop(&mut self) {
         let _ = self.reader.send(StopReader).await;
         let _ = self.worker.send(membership::StopWorker).await;
-        for disk in &self.disks {
-            match disk.actor.send(StopDisk).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!("stopping disk {}: {error}", disk.store.name()),
-                Err(_) => {}
-            }
-        }
+        self.disks.stop().await;
         self.stop_arbiters();
     }
 
@@ -275,15 +255,6 @@ impl Drop for WorkerHandle {
         self.stop_arbiters();
     }
 }
-
-/// Turns chunks of news into one message each.
-trait MapNews: futures::Stream<Item = Vec<disk::BlockNews>> + Sized {
-    fn map_news(self) -> futures::stream::Map<Self, fn(Vec<disk::BlockNews>) -> BlocksChanged> {
-        futures::StreamExt::map(self, BlocksChanged)
-    }
-}
-
-impl<S: futures::Stream<Item = Vec<disk::BlockNews>>> MapNews for S {}
 
 #[cfg(test)]
 mod tests;

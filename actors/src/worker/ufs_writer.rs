@@ -9,7 +9,8 @@ use curvine_protocol::{BlockRef, Error, ErrorKind, Result};
 use futures::StreamExt;
 use tokio::sync::oneshot;
 
-use super::disk::{DiskRef, Grant, Store};
+use super::disk::{Grant, Store};
+use super::disks::Disks;
 use super::source::ByteStream;
 use super::ufs_reader::Resolver;
 use crate::kit::{Answer, Ask};
@@ -21,12 +22,12 @@ const PIECES_AHEAD: usize = 4;
 
 /// Exports what is on this worker. Holds nothing but the ways to the disks and to the under file systems.
 pub struct UfsWriter {
-    disks: Vec<DiskRef>,
+    disks: Disks,
     resolver: Arc<Resolver>,
 }
 
 impl UfsWriter {
-    pub fn new(disks: Vec<DiskRef>, resolver: Arc<Resolver>) -> Self {
+    pub fn new(disks: Disks, resolver: Arc<Resolver>) -> Self {
         UfsWriter { disks, resolver }
     }
 }
@@ -59,7 +60,7 @@ enum Piece {
 }
 
 /// The bytes of a file in order: blocks verified as they are read, zeros where they have holes.
-fn content(disks: Vec<DiskRef>, call: &ExportFile) -> Result<ByteStream> {
+fn content(disks: Disks, call: &ExportFile) -> Result<ByteStream> {
     let block_bytes = call.layout.attr.block_bytes;
     if block_bytes == 0 && call.size_bytes > 0 {
         return Err(Error::invalid(format!(
@@ -95,7 +96,7 @@ fn content(disks: Vec<DiskRef>, call: &ExportFile) -> Result<ByteStream> {
     Ok(read.buffered(PIECES_AHEAD).boxed())
 }
 
-async fn read_piece(disks: &[DiskRef], block: BlockRef, at: u64, len: u32) -> Result<Bytes> {
+async fn read_piece(disks: &Disks, block: BlockRef, at: u64, len: u32) -> Result<Bytes> {
     let call = ReadBlock {
         block: block.id,
         generation: block.generation,
@@ -103,31 +104,25 @@ async fn read_piece(disks: &[DiskRef], block: BlockRef, at: u64, len: u32) -> Re
         len_bytes: len,
         fill: None,
     };
-    for disk in disks {
-        match disk.store.grant(&call)? {
-            Grant::Missing => {}
-            Grant::Filling => break,
-            Grant::Ready(_) | Grant::Look => {
-                let (done, looked) = oneshot::channel();
-                let read = move |store: &Arc<Store>| {
-                    let _ = done.send(store.read(&call).and_then(|answer| answer.body.read()));
-                };
-                disk.store.on_lane(block.id, read);
-                let bytes = looked
-                    .await
-                    .unwrap_or_else(|_| Err(Error::internal("a read was given up")))?;
-                if bytes.len() != len as usize {
-                    return Err(Error::new(
-                        ErrorKind::Stale,
-                        format!(
-                            "block {} is shorter on this worker than in the namespace",
-                            block.id
-                        ),
-                    ));
-                }
-                return Ok(bytes);
-            }
+    if let Some((disk, Grant::Ready(_) | Grant::Look)) = disks.grant(&call)? {
+        let (done, looked) = oneshot::channel();
+        let read = move |store: &Arc<Store>| {
+            let _ = done.send(store.read(&call).and_then(|answer| answer.body.read()));
+        };
+        disk.store.on_lane(block.id, read);
+        let bytes = looked
+            .await
+            .unwrap_or_else(|_| Err(Error::internal("a read was given up")))?;
+        if bytes.len() != len as usize {
+            return Err(Error::new(
+                ErrorKind::Stale,
+                format!(
+                    "block {} is shorter on this worker than in the namespace",
+                    block.id
+                ),
+            ));
         }
+        return Ok(bytes);
     }
     Err(Error::new(
         ErrorKind::BlockUnavailable,

@@ -17,7 +17,7 @@ use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, Result};
 
 use tokio::runtime::Handle;
 
-use crate::data_dir::DataDir;
+use crate::owned_dir::OwnedDir;
 
 /// How long calls in flight may take to end at a stop.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ pub struct MasterRole {
     /// Its own thread: what the listeners and the worker do never delays Raft's timers.
     arbiter: Arbiter,
     /// Holds the lock until everything else has stopped.
-    dir: DataDir,
+    dir: OwnedDir,
 }
 
 impl MasterRole {
@@ -58,7 +58,7 @@ impl MasterRole {
                 "`master.peers` names an id twice: each master has its own",
             ));
         }
-        let mut dir = DataDir::open(
+        let mut dir = OwnedDir::open(
             &Path::new(&config.node.data_dir).join("master"),
             "master",
             super::expected_cluster(config)?,

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use curvine_actors::kit::listener::{Limits, Serving, bind};
 use curvine_actors::kit::{MasterRef, Ports, WorkerRef};
-use curvine_actors::worker::{self, FsyncPolicy, WorkerConfig, WorkerHandle};
-use curvine_conf::{Config, Reserve};
+use curvine_actors::worker::{self, WorkerConfig, WorkerHandle};
+use curvine_conf::{Config, DataDir, Reserve};
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::{ClusterId, Result, WorkerId};
 use tokio::runtime::Handle;
 
-use crate::data_dir::DataDir;
+use crate::owned_dir::OwnedDir;
 
 /// How long calls in flight may take to end at a stop.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ pub struct WorkerRole {
     /// `[TIER:CAPACITY]path` of each directory.
     pub data_dirs: Vec<String>,
     /// Holds the locks until everything else has stopped.
-    dirs: Vec<DataDir>,
+    dirs: Vec<OwnedDir>,
 }
 
 impl WorkerRole {
@@ -39,7 +39,7 @@ impl WorkerRole {
         let section = &config.worker;
         let mut entries = section.data_dirs.clone();
         if entries.is_empty() {
-            entries.push(curvine_conf::DataDir {
+            entries.push(DataDir {
                 tier: Tier::Ssd,
                 capacity: None,
                 path: Path::new(&config.node.data_dir).join("worker"),
@@ -47,7 +47,7 @@ impl WorkerRole {
         }
         let mut dirs = Vec::new();
         for entry in &mut entries {
-            let dir = DataDir::open(&entry.path, "worker", cluster)?;
+            let dir = OwnedDir::open(&entry.path, "worker", cluster)?;
             entry.path = dir.path().to_owned();
             dirs.push(dir);
         }
@@ -56,25 +56,13 @@ impl WorkerRole {
             "" => bound.address(),
             advertised => advertised.to_owned(),
         };
-        let mut worker = WorkerConfig::new(
-            entries
-                .iter()
-                .map(|entry| worker::DataDir {
-                    tier: entry.tier,
-                    capacity_bytes: entry.capacity.map(|capacity| capacity.0),
-                    path: entry.path.clone(),
-                })
-                .collect(),
-        );
+        let data_dirs = entries.iter().map(ToString::to_string).collect();
+        let mut worker = WorkerConfig::new(entries);
         worker.disk.reserve_bytes = match section.reserve {
             Reserve::Auto => None,
             Reserve::Of(size) => Some(size.0),
         };
-        worker.disk.fsync = match section.fsync {
-            curvine_conf::FsyncPolicy::Never => FsyncPolicy::Never,
-            curvine_conf::FsyncPolicy::OnClose => FsyncPolicy::OnClose,
-            curvine_conf::FsyncPolicy::Periodic => FsyncPolicy::Periodic,
-        };
+        worker.disk.fsync = section.fsync;
         // A tick is a second.
         worker.disk.scrub_bytes_per_tick = section.scrub.0;
         worker.heartbeat = section.heartbeat.0;
@@ -85,7 +73,7 @@ impl WorkerRole {
             handle,
             serving,
             address,
-            data_dirs: entries.iter().map(ToString::to_string).collect(),
+            data_dirs,
             dirs,
         })
     }

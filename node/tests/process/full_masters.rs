@@ -95,7 +95,7 @@ fn when_all_masters_are_full_one_stays_leader_and_says_so() {
         let leads = leader(&client).await;
         // Whoever is full looks twice a second whether another has room: the leader hears nothing but that.
         let node = masters.nodes[leads].as_ref().expect("it runs");
-        let looks = || node.metric("curvine_master_calls{call=\"RaftMessage\"}");
+        let looks = || node.metric("curvine_master_call_seconds_count{call=\"RaftMessage\"}");
         let before = looks();
         until("the others have looked a few times", async || {
             assert_eq!(leader(&client).await, leads, "nobody hands over in a circle");

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use curvine_conf::DataDir;
 use curvine_protocol::worker::{PutBlock, SealBlock, WriteBlock};
 use curvine_protocol::{BlockId, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::scrub::Progress;
 use super::store::{Done, Store, lock};
-use super::{BlockNews, DataDir, DiskOptions, recovery};
+use super::{BlockNews, DiskOptions, Removal, recovery};
 use crate::kit::ports::offloaded;
 use crate::kit::{Answer, Ask, Offload, Ports};
 
@@ -158,24 +159,6 @@ impl Actor for Disk {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(self.tick, |_, ctx| ctx.notify(Measure));
-    }
-}
-
-/// A block to remove.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Removal {
-    pub block: BlockId,
-    /// A newer generation stays.
-    pub upto_generation: Option<u32>,
-}
-
-impl Removal {
-    /// For a block that nobody will ever ask for again.
-    pub fn whatever_it_is(block: BlockId) -> Self {
-        Removal {
-            block,
-            upto_generation: None,
-        }
     }
 }
 

@@ -5,7 +5,8 @@
 //!   happens to one block happens in order and nothing of it is shared.
 //! - [`Store`]: the same blocks for reading, from any thread: a read of a sealed block is a look into the index and a
 //!   grant on an open file, and waits for nobody.
-//! - pure: [`record`], [`open_block`], [`bitmap`], [`space`].
+//! - pure: [`record`], [`open_block`], [`bitmap`], [`space`]; [`recency`] knows what was used lately, [`victims`] says what
+//!   goes.
 //!
 //! Invariants:
 //! - Nothing is acknowledged before the index transaction that says so is committed; a killed process loses none.
@@ -18,47 +19,29 @@ mod bitmap;
 mod index;
 mod layout;
 mod open_block;
+mod recency;
 mod record;
 mod recovery;
 mod scrub;
 mod space;
 mod store;
+mod victims;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
+use curvine_conf::FsyncPolicy;
 use curvine_protocol::BlockId;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
-use curvine_protocol::cluster::{BlockReplica, Tier};
+use curvine_protocol::cluster::BlockReplica;
 
-pub use actor::{Disk, DiskRef, Removal, RemoveBlocks, StopDisk};
+pub use actor::{Disk, DiskRef, RemoveBlocks, StopDisk};
 pub use bitmap::Bitmap;
 pub use open_block::Piece;
 #[cfg(test)]
 pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
 pub use store::{FillStart, Grant, Store, answer_with};
-
-/// One entry of `data_dirs`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataDir {
-    pub tier: Tier,
-    /// Most bytes of block data. None: what the device has, less the reserve.
-    pub capacity_bytes: Option<u64>,
-    pub path: PathBuf,
-}
-
-/// When bytes that nobody asked to sync go to the device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FsyncPolicy {
-    /// When the kernel likes.
-    Never,
-    /// Before the close of a file is acknowledged.
-    OnClose,
-    /// In the background, every second.
-    #[default]
-    Periodic,
-}
+pub use victims::Removal;
 
 /// What the Disk needs to know besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +62,15 @@ pub struct DiskOptions {
 pub enum BlockNews {
     Stored(BlockReplica),
     Removed(BlockId),
+}
+
+impl BlockNews {
+    pub fn block(&self) -> BlockId {
+        match self {
+            BlockNews::Stored(replica) => replica.id,
+            BlockNews::Removed(block) => *block,
+        }
+    }
 }
 
 /// Cuts a body at the chunk boundaries of the block it goes to.

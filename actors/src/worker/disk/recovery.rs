@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use curvine_conf::{DataDir, Size};
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::{BlockId, Error, Result};
 
@@ -13,7 +14,8 @@ use super::index::{Change, Index, LastRun};
 use super::record::{BlockFlags, BlockRecord, BlockState, is_content_of};
 use super::space::Space;
 use super::store::Store;
-use super::{Bitmap, BlockNews, DataDir, DiskOptions, layout};
+use super::victims::goes_aside;
+use super::{Bitmap, BlockNews, DiskOptions, layout};
 use crate::kit::Ports;
 
 /// Records looked at in one read transaction.
@@ -56,8 +58,8 @@ pub(super) fn open(
         .reserve_bytes
         .unwrap_or_else(|| (total / 100).max(DEFAULT_RESERVE_BYTES).min(total / 10));
     let capacity = directory
-        .capacity_bytes
-        .unwrap_or_else(|| used_bytes + free.saturating_sub(reserve));
+        .capacity
+        .map_or_else(|| used_bytes + free.saturating_sub(reserve), |Size(bytes)| bytes);
     let lanes = (0..options.lanes.max(1))
         .map(|lane| ports.offload(&format!("{thread_name}-{lane}")))
         .collect();
@@ -128,7 +130,7 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
                 }
                 Err(error) => {
                     tracing::error!("block {block} is dropped: {error}");
-                    if !record.flags.from_ufs
+                    if goes_aside(record.flags)
                         && std::fs::rename(
                             layout::block_path(root, block),
                             layout::quarantine_path(root, block, record.generation),

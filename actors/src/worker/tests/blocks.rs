@@ -8,7 +8,6 @@ use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus};
 use curvine_protocol::{BlockId, CallContext, ErrorKind};
 
 use super::world::*;
-use crate::kit::until::{until, until_some};
 use crate::kit::{Body, call};
 use crate::worker::disk::Grant;
 
@@ -282,7 +281,7 @@ async fn a_reader_keeps_what_it_was_granted_when_the_block_goes() {
         len_bytes: CHUNK as u32,
         fill: None,
     };
-    let Grant::Ready(answer) = worker.disks[0].store.grant(&ask).unwrap() else {
+    let Grant::Ready(answer) = worker.disks.all()[0].store.grant(&ask).unwrap() else {
         panic!("a sealed block is granted");
     };
     assert!(matches!(answer.body, Body::File(_)));
@@ -330,87 +329,6 @@ async fn a_restart_keeps_blocks_and_drops_what_has_no_record_or_no_file() {
         .until("the full report", |master| master.held == expected)
         .await;
     worker.stop().await;
-}
-
-#[actix::test]
-async fn garbage_is_deleted_and_a_forgetful_master_is_told_everything_again() {
-    let world = World::new();
-    world.master.state.lock().unwrap().garbage.insert(BlockId(2));
-    let mut worker = world.start(world.config()).await;
-    put(&*worker.port, 1, 1, bytes_of(1, 10)).await.unwrap();
-    put(&*worker.port, 2, 1, bytes_of(2, 10)).await.unwrap();
-    world
-        .until("1 is reported", |master| master.held.contains_key(&BlockId(1)))
-        .await;
-    until("garbage goes", || !block_file(&world.disk("d0"), 2).exists()).await;
-    let reports = {
-        let mut master = world.master.state.lock().unwrap();
-        master.held.clear();
-        master.ask_to_register = true;
-        master.full_reports
-    };
-    world
-        .until("a new full report", |master| {
-            master.full_reports > reports && master.held.contains_key(&BlockId(1))
-        })
-        .await;
-    worker.stop().await;
-}
-
-#[actix::test]
-async fn a_late_order_to_delete_spares_what_was_written_since_the_report() {
-    let world = World::new();
-    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    {
-        let mut master = world.master.state.lock().unwrap();
-        master.garbage.insert(BlockId(5));
-        master.garbage_gate = Some(gate.clone());
-    }
-    let mut worker = world.start(world.config()).await;
-    put(&*worker.port, 5, 1, bytes_of(1, 1_000)).await.unwrap();
-    world
-        .until("the first generation is reported", |master| {
-            master.garbage_reports == 1
-        })
-        .await;
-    // Its second generation is committed before the master's answer arrives.
-    put(&*worker.port, 5, 2, bytes_of(2, 2_000)).await.unwrap();
-    world.master.state.lock().unwrap().garbage.clear();
-    gate.add_permits(1);
-    world
-        .until("the second generation is reported", |master| {
-            master.held.get(&BlockId(5)) == Some(&(2, 2_000))
-        })
-        .await;
-    assert_eq!(
-        read_all(&*worker.port, 5, 2, None).await.unwrap(),
-        bytes_of(2, 2_000)
-    );
-    worker.stop().await;
-}
-
-#[actix::test]
-async fn a_worker_of_another_cluster_is_refused() {
-    let world = World::new();
-    let mut worker = world.start(world.config()).await;
-    worker.stop().await;
-    let identity = world.disk("d0").join("worker.json");
-    let text = std::fs::read_to_string(&identity).unwrap();
-    std::fs::write(&identity, text.replace("c1\"", "c2\"")).unwrap();
-    drop(worker);
-    let refused = until_some("the index is let go", async || {
-        let refused = crate::worker::start_with(
-            world.config(),
-            crate::kit::Ports::system(),
-            world.master.clone(),
-            "127.0.0.1:1".to_owned(),
-            world.sources.clone(),
-        );
-        let error = refused.await.map(|_| ()).unwrap_err();
-        (!error.message.contains("already open")).then_some(error)
-    })
-    .await;
-    assert_eq!(refused.kind, ErrorKind::WrongCluster);
 }
 
 #[actix::test]

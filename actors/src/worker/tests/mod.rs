@@ -5,5 +5,6 @@
 mod bench;
 mod blocks;
 mod fills;
+mod membership;
 mod objects;
 mod world;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use curvine_conf::{DataDir, Size};
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::cluster::{BlockReplica, Tier};
 use curvine_protocol::master::*;
@@ -23,7 +24,7 @@ use futures::future::BoxFuture;
 use crate::kit::until::{until, until_some};
 use crate::kit::{Answer, Ask, Endpoint, Ports, WorkerPort};
 use crate::worker::disk::chunks_of;
-use crate::worker::{DataDir, WorkerConfig, WorkerHandle};
+use crate::worker::{WorkerConfig, WorkerHandle};
 
 pub const CLUSTER: ClusterId = ClusterId(0xC1);
 
@@ -44,6 +45,8 @@ pub struct MasterState {
     pub garbage_gate: Option<Arc<tokio::sync::Semaphore>>,
     pub garbage_reports: u32,
     pub ask_to_register: bool,
+    pub refuses_reports: bool,
+    pub refused_reports: u32,
     pub files: HashMap<InodeId, FileLayout>,
     pub changed: Vec<InodeId>,
     pub describes: u32,
@@ -78,6 +81,10 @@ impl MockMaster {
             return Ok(Box::new(HeartbeatOrders { register }));
         }
         if let Some(report) = call.downcast_ref::<ReportBlocks>() {
+            if state.refuses_reports {
+                state.refused_reports += 1;
+                return Err(Error::new(ErrorKind::Unreachable, "no reports now"));
+            }
             if report.full_start {
                 state.held.clear();
             }
@@ -177,7 +184,7 @@ impl World {
     pub fn config_of(&self, disks: &[(&str, Tier, u64)]) -> WorkerConfig {
         let data_dirs = disks.iter().map(|&(name, tier, capacity)| DataDir {
             tier,
-            capacity_bytes: Some(capacity),
+            capacity: Some(Size(capacity)),
             path: self.disk(name),
         });
         let mut config = WorkerConfig::new(data_dirs.collect());

@@ -11,8 +11,8 @@ use super::answer::Place;
 use super::fills::{Begun, Purpose};
 use super::resolve::Resolver;
 use super::transfer::{Budget, Target};
-use crate::worker::disk::{DiskRef, FillStart, Store};
-use crate::worker::placement::choose_disk;
+use crate::worker::disk::{FillStart, Store};
+use crate::worker::disks::Disks;
 
 /// Blocks up to this length are fetched in one go and stored in one.
 const SMALL_BYTES: u64 = 1 << 20;
@@ -48,23 +48,21 @@ pub enum Opened {
 /// # Errors
 /// Those of resolving the block, of the source and of the disk; a full disk is no error but [`Opened::NoRoom`].
 pub async fn open(
-    disks: &[DiskRef],
+    disks: &Disks,
     resolver: &Resolver,
     block: BlockId,
     generation: u32,
     origin: Origin,
     budget: &Budget,
 ) -> Result<Opened> {
-    for disk in disks {
-        if disk.store.sealed_generation(block)? == Some(generation) {
-            return Ok(Opened::Whole(disk.store.clone(), 0));
-        }
+    if let Some(store) = disks.sealed(block, generation)? {
+        return Ok(Opened::Whole(store.clone(), 0));
     }
     let target = match &origin {
         Origin::Reader(fill) => resolver.target(block, generation, fill).await?,
         Origin::Master(task) => resolver.load_target(task).await?,
     };
-    let disk = match disk_for(disks, block, target.len_bytes) {
+    let disk = match disks.for_fetched(block, target.len_bytes) {
         Ok(disk) => disk,
         Err(error) => return Ok(Opened::NoRoom(target, error)),
     };
@@ -77,23 +75,6 @@ pub async fn open(
         resolver.failed(&target, error.kind).await;
     }
     opened
-}
-
-fn disk_for(disks: &[DiskRef], block: BlockId, len_bytes: u64) -> Result<&DiskRef> {
-    for disk in disks {
-        if disk.store.holds(block)? {
-            return Ok(disk);
-        }
-    }
-    let statuses: Vec<_> = disks.iter().map(|disk| disk.store.status()).collect();
-    choose_disk(&statuses, len_bytes, len_bytes)
-        .map(|number| &disks[number])
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::NoSpace,
-                format!("no disk of this worker has {len_bytes} bytes left to cache block {block}; free some with `cv free`"),
-            )
-        })
 }
 
 async fn open_small(store: Arc<Store>, target: &Target, budget: &Budget) -> Result<Opened> {

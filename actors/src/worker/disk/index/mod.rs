@@ -4,8 +4,13 @@
 //! the last [`Index::sync`] and no other: see [`anchor`]. Whoever needs more says `sync`.
 //!
 //! The bytes of small blocks are in here too: a file for each would cost more than they do.
+//!
+//! - [`commit`]: changes on their way in. [`anchor`]: where a power cut leads back to.
 
 mod anchor;
+mod commit;
+#[cfg(test)]
+mod tests;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +22,7 @@ use heed::types::Bytes;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls};
 
 use self::anchor::{Anchor, Kept};
-
+pub use self::commit::{Change, Update};
 use super::record::RecordView;
 use crate::kit::Offload;
 use crate::room;
@@ -68,23 +73,6 @@ pub enum LastRun {
     Killed,
     /// The machine or the mount went down: what was not synced is gone.
     PowerCut,
-}
-
-/// Changes that become visible together, and whom to tell.
-pub struct Update {
-    pub changes: Vec<Change>,
-    /// On disk before `done` is told.
-    pub sync: bool,
-    pub done: Box<dyn FnOnce(Result<()>) + Send>,
-}
-
-pub enum Change {
-    Put(BlockId, Vec<u8>),
-    /// The bytes of a small block, in pieces.
-    PutContent(BlockId, Vec<bytes::Bytes>),
-    DeleteContent(BlockId),
-    /// The record and the content.
-    Delete(BlockId),
 }
 
 impl Index {
@@ -232,115 +220,6 @@ impl Index {
         Ok(last)
     }
 
-    /// Hands in changes. They are committed in the order they came, many at once.
-    pub fn submit(self: &Arc<Self>, update: Update) {
-        let first = {
-            let mut waiting = self.waiting.lock().expect("no holder panics");
-            waiting.push(update);
-            waiting.len() == 1
-        };
-        if first {
-            let index = self.clone();
-            self.committer.run(Box::new(move || index.commit_waiting()));
-        }
-    }
-
-    /// [`Self::submit`], waiting for the commit: for blocking threads other than the committer's.
-    ///
-    /// # Errors
-    /// `Io`, `NoSpace`.
-    pub fn submit_and_wait(self: &Arc<Self>, changes: Vec<Change>, sync: bool) -> Result<()> {
-        let (done, result) = std::sync::mpsc::sync_channel(1);
-        self.submit(Update {
-            changes,
-            sync,
-            done: Box::new(move |outcome| {
-                let _ = done.send(outcome);
-            }),
-        });
-        result
-            .recv()
-            .unwrap_or_else(|_| Err(Error::internal("the block index has stopped")))
-    }
-
-    /// [`Self::submit`] by a blocking thread that has nothing else to do: it commits itself, which saves the way to
-    /// the committer and back, unless a commit is under way that this change can join.
-    pub fn submit_here(self: &Arc<Self>, update: Update) {
-        let Ok(committing) = self.committing.try_lock() else {
-            return self.submit(update);
-        };
-        self.waiting.lock().expect("no holder panics").push(update);
-        let told = self.commit_all_waiting();
-        drop(committing);
-        told();
-    }
-
-    fn commit_waiting(&self) {
-        let committing = self.committing.lock().expect("no holder panics");
-        let told = self.commit_all_waiting();
-        drop(committing);
-        told();
-    }
-
-    /// Commits what waits; what it returns tells those who handed it in. For a holder of `committing`.
-    fn commit_all_waiting(&self) -> impl FnOnce() + use<> {
-        let updates = std::mem::take(&mut *self.waiting.lock().expect("no holder panics"));
-        let outcome = self.commit(&updates);
-        move || {
-            for update in updates {
-                (update.done)(outcome.clone());
-            }
-        }
-    }
-
-    fn commit(&self, updates: &[Update]) -> Result<()> {
-        if updates
-            .iter()
-            .all(|update| update.changes.is_empty() && !update.sync)
-        {
-            return Ok(());
-        }
-        let written = || -> heed::Result<()> {
-            let mut transaction = self.env.write_txn()?;
-            for change in updates.iter().flat_map(|update| &update.changes) {
-                match change {
-                    Change::Put(block, record) => {
-                        self.blocks
-                            .put(&mut transaction, &block.0.to_be_bytes(), record)?;
-                    }
-                    Change::PutContent(block, pieces) => {
-                        let len = pieces.iter().map(bytes::Bytes::len).sum();
-                        self.contents.put_reserved(
-                            &mut transaction,
-                            &block.0.to_be_bytes(),
-                            len,
-                            |room| {
-                                pieces
-                                    .iter()
-                                    .try_for_each(|piece| std::io::Write::write_all(room, piece))
-                            },
-                        )?;
-                    }
-                    Change::DeleteContent(block) => {
-                        self.contents.delete(&mut transaction, &block.0.to_be_bytes())?;
-                    }
-                    Change::Delete(block) => {
-                        self.blocks.delete(&mut transaction, &block.0.to_be_bytes())?;
-                        self.contents.delete(&mut transaction, &block.0.to_be_bytes())?;
-                    }
-                }
-            }
-            transaction.commit()
-        };
-        written()
-            .map_err(|e| room::named(failed(e), &self.directory).while_doing("writing the block index"))?;
-        self.unsynced.store(true, Ordering::Release);
-        if updates.iter().any(|update| update.sync) {
-            self.sync()?;
-        }
-        Ok(())
-    }
-
     /// Puts what was committed on disk: a power cut leads back to here. Blocks.
     ///
     /// # Errors
@@ -415,121 +294,5 @@ fn failed(error: heed::Error) -> Error {
     match error {
         heed::Error::Io(io) => io.into(),
         other => Error::new(ErrorKind::Io, other.to_string()),
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-#[expect(clippy::disallowed_methods, reason = "a test waits for a thread")]
-mod tests {
-    use super::super::record::{BlockFlags, BlockRecord};
-    use super::*;
-    use crate::kit::Ports;
-
-    fn open(directory: &Path, run: &str) -> (Arc<Index>, LastRun) {
-        let committer = Ports::system().offload("index");
-        for _ in 0..500 {
-            match Index::open(directory, run.to_owned(), committer.clone()) {
-                // Let go of on another thread, a moment ago.
-                Err(error) if error.message.contains("already open") => {
-                    std::thread::sleep(std::time::Duration::from_millis(10));
-                }
-                opened => return opened.unwrap(),
-            }
-        }
-        panic!("the index is never let go");
-    }
-
-    fn put(index: &Arc<Index>, block: u64, content: &'static [u8], sync: bool) {
-        let block = BlockId(block);
-        let flags = BlockFlags {
-            in_index: true,
-            ..BlockFlags::default()
-        };
-        let record = BlockRecord::sealed(1, content.len() as u64, vec![0], 0, flags);
-        let changes = vec![
-            Change::Put(block, record.encode()),
-            Change::PutContent(block, vec![bytes::Bytes::from_static(content)]),
-        ];
-        index.submit_and_wait(changes, sync).unwrap();
-    }
-
-    fn content(index: &Index, block: u64) -> Option<Vec<u8>> {
-        index
-            .get_with_content(BlockId(block), |_, content| content.map(<[u8]>::to_vec))
-            .unwrap()
-            .flatten()
-    }
-
-    #[test]
-    fn each_end_of_a_run_is_told_from_the_others() {
-        let scratch = tempfile::tempdir().unwrap();
-        let (index, last) = open(scratch.path(), "boot 1");
-        assert_eq!(last, LastRun::None);
-        put(&index, 1, b"one", false);
-        drop(index);
-        let (index, last) = open(scratch.path(), "boot 1");
-        assert_eq!(
-            (last, content(&index, 1)),
-            (LastRun::Killed, Some(b"one".to_vec()))
-        );
-        index.stop().unwrap();
-        drop(index);
-        let (index, last) = open(scratch.path(), "boot 2");
-        assert_eq!(
-            (last, content(&index, 1)),
-            (LastRun::Stopped, Some(b"one".to_vec()))
-        );
-        drop(index);
-        assert_eq!(open(scratch.path(), "boot 3").1, LastRun::PowerCut);
-    }
-
-    #[test]
-    fn a_power_cut_leads_back_to_the_last_sync_whatever_else_reached_the_device() {
-        let scratch = tempfile::tempdir().unwrap();
-        let data = scratch.path().join("data.mdb");
-        for round in 0..20u64 {
-            let (index, _) = open(scratch.path(), &format!("boot {round}"));
-            put(&index, round, b"synced", true);
-            // Enough unsynced transactions that freed pages would be used again, if nothing held them.
-            let before = std::fs::read(&data).unwrap();
-            for number in 0..60 {
-                put(&index, 1_000 + number % 7, b"lost", false);
-                let delete = vec![Change::Delete(BlockId(1_000 + (number + 3) % 7))];
-                index.submit_and_wait(delete, false).unwrap();
-            }
-            drop(index);
-            // The worst of it: the new meta pages reached the device, and every page since the sync did not, but for those
-            // written over: they are gone for good.
-            let mut after = std::fs::read(&data).unwrap();
-            let metas = anchor::metas_bytes();
-            for at in (metas..after.len()).step_by(4_096) {
-                let page = at..at + 4_096;
-                if before.get(page.clone()) != Some(&after[page.clone()]) {
-                    after[page].fill(0xee);
-                }
-            }
-            std::fs::write(&data, after).unwrap();
-        }
-        let (index, last) = open(scratch.path(), "the last boot");
-        assert_eq!(last, LastRun::PowerCut);
-        for round in 0..20 {
-            assert_eq!(content(&index, round), Some(b"synced".to_vec()), "round {round}");
-        }
-    }
-
-    #[test]
-    fn a_record_whose_bytes_are_missing_is_corrupt() {
-        let scratch = tempfile::tempdir().unwrap();
-        let (index, _) = open(scratch.path(), "boot");
-        put(&index, 1, b"one", false);
-        index
-            .submit_and_wait(vec![Change::DeleteContent(BlockId(1))], false)
-            .unwrap();
-        let error = index.get(BlockId(1), |_| ()).unwrap_err();
-        assert_eq!(
-            (error.kind, error.message.as_str()),
-            (ErrorKind::Corrupt, "block 1: the index lacks its bytes")
-        );
     }
 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use curvine_conf::{DataDir, FsyncPolicy};
 use curvine_protocol::cluster::DiskStatus;
 use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
@@ -21,9 +22,10 @@ use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use super::index::Index;
 use super::layout;
 use super::open_block::OpenBlock;
+use super::recency::Recent;
 use super::record::BlockRecord;
 use super::space::Space;
-use super::{Bitmap, BlockNews, DataDir, FsyncPolicy};
+use super::{Bitmap, BlockNews};
 use crate::kit::{Answer, Clock, Offload};
 
 pub use self::read::answer_with;
@@ -45,7 +47,7 @@ pub struct Store {
     pub(super) fsync: FsyncPolicy,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) news: Arc<dyn Fn(BlockNews) + Send + Sync>,
-    files: quick_cache::sync::Cache<BlockId, Arc<File>>,
+    files: Recent<Arc<File>>,
     lanes: Vec<Lane>,
     /// Changes that callers wait for.
     pub(super) in_flight: Arc<AtomicUsize>,
@@ -110,7 +112,7 @@ impl Store {
             fsync,
             clock,
             news,
-            files: quick_cache::sync::Cache::new(open_files_max),
+            files: Recent::new(open_files_max),
             lanes: lanes
                 .into_iter()
                 .map(|offload| Lane {
@@ -194,7 +196,7 @@ impl Store {
     }
 
     fn file(&self, block: BlockId) -> Result<Arc<File>> {
-        if let Some(file) = self.files.get(&block) {
+        if let Some(file) = self.files.get(block) {
             return Ok(file);
         }
         let path = self.path(block);

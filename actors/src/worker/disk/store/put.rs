@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use curvine_conf::FsyncPolicy;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c_combine, crc32c_of_pieces};
 use curvine_protocol::worker::{BlockSealed, PutBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::super::index::Change;
 use super::super::open_block::{OpenBlock, Piece};
+use super::super::pieces_of;
 use super::super::record::{BlockFlags, BlockRecord, BlockState};
-use super::super::{FsyncPolicy, pieces_of};
 use super::{Done, Store, lock, stale};
 
 impl Store {

@@ -7,6 +7,7 @@ use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::super::index::Change;
+use super::super::victims::goes_aside;
 use super::super::{BlockNews, Removal, layout};
 use super::{Store, lock};
 use crate::kit::metrics;
@@ -18,7 +19,7 @@ impl Store {
     /// `Io`.
     pub fn remove_unless_newer(self: &Arc<Self>, removal: Removal) -> Result<()> {
         let block = removal.block;
-        if let Some(upto) = removal.upto_generation {
+        if removal.upto_generation.is_some() {
             let open = lock(&self.lane(block).open)
                 .get(&block)
                 .map(|open| open.generation);
@@ -26,7 +27,7 @@ impl Store {
                 Some(generation) => Some(generation),
                 None => self.index.get(block, |record| record.generation())?,
             };
-            if here.is_some_and(|here| here > upto) {
+            if here.is_some_and(|here| !removal.takes(here)) {
                 return Ok(());
             }
         }
@@ -43,7 +44,7 @@ impl Store {
             // The record of its creation may still wait for its commit.
             self.index.submit_and_wait(Vec::new(), false)?;
         }
-        self.files.remove(&block);
+        self.files.remove(block);
         let Some((len_bytes, writing, in_index)) = self.index.get(block, |record| {
             let writing = !record.is_sealed() && !record.is_filling();
             (record.len_bytes(), writing, record.is_in_index())
@@ -85,10 +86,10 @@ impl Store {
         let Ok(Some(record)) = self.record(block) else {
             return error;
         };
-        self.files.remove(&block);
+        self.files.remove(block);
         let path = self.path(block);
         let aside = layout::quarantine_path(&self.directory.path, block, record.generation);
-        let kept = if record.flags.from_ufs {
+        let kept = if !goes_aside(record.flags) {
             Ok(())
         } else if record.flags.in_index {
             let content = self
@@ -106,7 +107,7 @@ impl Store {
             tracing::error!("block {block} could not be taken out of the index: {failed}");
             return error;
         }
-        if record.flags.from_ufs && !record.flags.in_index {
+        if !goes_aside(record.flags) && !record.flags.in_index {
             let _ = std::fs::remove_file(&path);
         }
         self.blocks.fetch_sub(1, Ordering::Relaxed);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use curvine_conf::FsyncPolicy;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::worker::{BlockSealed, BlockWritten, SealBlock, WriteBlock};
@@ -15,7 +16,8 @@ use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use super::super::index::{Change, Update};
 use super::super::open_block::{OpenBlock, Piece};
 use super::super::record::{BlockFlags, BlockRecord, BlockState};
-use super::super::{BlockNews, FsyncPolicy, pieces_of};
+use super::super::victims::forgotten_for_one_more;
+use super::super::{BlockNews, pieces_of};
 use super::put::verify_body;
 use super::{Done, OPEN_BLOCKS_MAX, Store, check_generation, check_not_newer, lock, missing};
 
@@ -72,7 +74,7 @@ impl Store {
 
     /// Deletes the file of a block that the index does not know, and gives back its space.
     pub(super) fn discard(&self, block: BlockId) {
-        self.files.remove(&block);
+        self.files.remove(block);
         let path = self.path(block);
         let len_bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
         if let Err(error) = std::fs::remove_file(&path) {
@@ -100,9 +102,7 @@ impl Store {
                 (OpenBlock::new(self.create(call.block)?, call.generation), true)
             }
         };
-        if lane.len() >= OPEN_BLOCKS_MAX
-            && let Some(&other) = lane.keys().next()
-        {
+        if let Some(other) = forgotten_for_one_more(lane, OPEN_BLOCKS_MAX) {
             self.forget_open(lane, other, false);
         }
         lane.insert(call.block, open);
@@ -210,7 +210,7 @@ impl Store {
 
     /// Takes back what [`Self::create`] made. What cannot be deleted now goes at the next start.
     pub(super) fn drop_file(&self, block: BlockId) {
-        self.files.remove(&block);
+        self.files.remove(block);
         let _ = std::fs::remove_file(self.path(block));
     }
 

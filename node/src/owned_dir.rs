@@ -19,7 +19,7 @@ const LOCK: &str = "lock";
 
 /// A data directory that this process owns until it drops this.
 #[derive(Debug)]
-pub struct DataDir {
+pub struct OwnedDir {
     path: PathBuf,
     identity: Identity,
     /// Holds the lock; the kernel lets go of it when the process ends.
@@ -34,7 +34,7 @@ struct Identity {
     cluster: Option<ClusterId>,
 }
 
-impl DataDir {
+impl OwnedDir {
     /// Takes the directory for a role, making it if it is missing. `cluster`: the one it must belong to, if that is known.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl DataDir {
         });
         // A master's state holds the credentials of mounts.
         std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(unusable)?;
-        let dir = DataDir {
+        let dir = OwnedDir {
             path: path.clone(),
             identity,
             _lock: lock,
@@ -204,7 +204,7 @@ mod tests {
     fn a_new_directory_is_private_and_says_what_it_is() {
         let root = scratch();
         let path = root.path().join("deep/master");
-        let mut dir = DataDir::open(&path, "master", None).expect("opens");
+        let mut dir = OwnedDir::open(&path, "master", None).expect("opens");
         dir.belongs_to(OURS).expect("is new");
         let mode = |path: &Path| path.metadata().expect("exists").permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
@@ -214,15 +214,15 @@ mod tests {
             std::process::id().to_string()
         );
         drop(dir);
-        let again = DataDir::open(&path, "master", Some(OURS)).expect("opens again");
+        let again = OwnedDir::open(&path, "master", Some(OURS)).expect("opens again");
         assert_eq!(again.identity.cluster, Some(OURS));
     }
 
     #[test]
     fn a_directory_in_use_names_its_owner() {
         let root = scratch();
-        let _held = DataDir::open(root.path(), "worker", None).expect("opens");
-        let error = DataDir::open(root.path(), "worker", None).expect_err("is held");
+        let _held = OwnedDir::open(root.path(), "worker", None).expect("opens");
+        let error = OwnedDir::open(root.path(), "worker", None).expect_err("is held");
         assert_eq!(error.kind, ErrorKind::Busy);
         assert_eq!(
             error.message,
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_directory_of_another_cluster_is_refused_and_unchanged() {
         let root = scratch();
-        let mut dir = DataDir::open(root.path(), "worker", None).expect("opens");
+        let mut dir = OwnedDir::open(root.path(), "worker", None).expect("opens");
         dir.belongs_to(OURS).expect("is new");
         assert_eq!(
             dir.belongs_to(OTHER).expect_err("is ours").kind,
@@ -245,7 +245,7 @@ mod tests {
         );
         drop(dir);
         let before = std::fs::read(root.path().join(IDENTITY)).expect("readable");
-        let error = DataDir::open(root.path(), "worker", Some(OTHER)).expect_err("is ours");
+        let error = OwnedDir::open(root.path(), "worker", Some(OTHER)).expect_err("is ours");
         assert_eq!(error.kind, ErrorKind::WrongCluster);
         assert_eq!(
             std::fs::read(root.path().join(IDENTITY)).expect("readable"),
@@ -261,22 +261,22 @@ mod tests {
   "role": "worker",
   "cluster": "00000000000000000000000000000007"
 }"#;
-        let mut dir = DataDir::open(root.path(), "worker", None).expect("opens");
+        let mut dir = OwnedDir::open(root.path(), "worker", None).expect("opens");
         dir.belongs_to(OURS).expect("is new");
         let file = root.path().join(IDENTITY);
         assert_eq!(std::fs::read_to_string(&file).expect("readable"), golden);
         drop(dir);
         // And what a newer version adds without a new layout is passed over.
         std::fs::write(&file, golden.replace("\n}", ",\n  \"more\": 1\n}")).expect("written");
-        let again = DataDir::open(root.path(), "worker", None).expect("opens");
+        let again = OwnedDir::open(root.path(), "worker", None).expect("opens");
         assert_eq!(again.identity.cluster, Some(OURS));
     }
 
     #[test]
     fn another_role_or_a_newer_layout_is_refused() {
         let root = scratch();
-        drop(DataDir::open(root.path(), "worker", None).expect("opens"));
-        let error = DataDir::open(root.path(), "master", None).expect_err("is a worker's");
+        drop(OwnedDir::open(root.path(), "worker", None).expect("opens"));
+        let error = OwnedDir::open(root.path(), "master", None).expect_err("is a worker's");
         assert_eq!(
             error.message,
             format!(
@@ -289,7 +289,7 @@ mod tests {
             r#"{"layout": 2, "role": "worker", "cluster": null}"#,
         )
         .expect("written");
-        let error = DataDir::open(root.path(), "worker", None).expect_err("is newer");
+        let error = OwnedDir::open(root.path(), "worker", None).expect_err("is newer");
         assert_eq!(
             error.message,
             format!(
@@ -303,7 +303,7 @@ mod tests {
     fn a_path_below_a_file_is_unusable() {
         let root = scratch();
         std::fs::write(root.path().join("file"), "").expect("written");
-        let error = DataDir::open(&root.path().join("file/x"), "master", None).expect_err("not a directory");
+        let error = OwnedDir::open(&root.path().join("file/x"), "master", None).expect_err("not a directory");
         assert!(
             error.message.starts_with("cannot use the data directory ")
                 && error.message.contains("file/x; choose another --data-dir"),

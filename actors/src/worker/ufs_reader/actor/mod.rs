@@ -1,33 +1,38 @@
 //! The UfsReader actor: hands events to the fills and carries out what they decide.
+//!
+//! - [`asks`]: what others ask of it.
+//! - [`outcomes`]: how what it began has gone.
+
+mod asks;
+mod outcomes;
+
+pub use self::asks::{ReadThrough, StopReader};
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
-use curvine_protocol::worker::{BlocksLoaded, Fill, LoadBlocks, LoadTask, ReadBlock};
-use curvine_protocol::{BlockId, Error, ErrorKind, Result};
-use futures::StreamExt;
-use tokio::sync::oneshot;
+use actix::{Actor, AsyncContext, Context};
+use curvine_protocol::worker::ReadBlock;
+use curvine_protocol::{BlockId, Result};
 
+use self::outcomes::{BlockOpened, ChunksStored, FillSaved, PartEnded};
 use super::answer::{
     Loader, Place, Reader, Request, answer_granted, answer_nothing, answer_passed, answer_read, answer_whole,
 };
 use super::fills::{Asked, Decision, Fills, Progress, Purpose, read_end};
-use super::open::{Opened, Origin, open};
+use super::open::{Origin, open};
 use super::resolve::Resolver;
 use super::transfer::{Budget, Target};
-use crate::kit::{Answer, Ask, Clock};
-use crate::worker::disk::DiskRef;
+use crate::kit::Clock;
+use crate::worker::disks::Disks;
 
-/// Blocks of one load that are filled at once.
-const LOAD_TASKS_MAX: usize = 96;
 const SWEEP: Duration = Duration::from_secs(5);
 
 type Decisions = Vec<Decision<Arc<Place>, Reader, Loader>>;
 
 pub struct UfsReader {
-    disks: Vec<DiskRef>,
+    disks: Disks,
     resolver: Arc<Resolver>,
     /// Where transfers run; the streams' parsing is spread over them.
     transfers: Vec<actix::ArbiterHandle>,
@@ -54,7 +59,7 @@ impl Actor for UfsReader {
 impl UfsReader {
     #[must_use]
     pub fn new(
-        disks: Vec<DiskRef>,
+        disks: Disks,
         resolver: Arc<Resolver>,
         transfers: Vec<actix::ArbiterHandle>,
         budget_bytes: u64,
@@ -228,216 +233,4 @@ fn save(progress: Progress<Arc<Place>>, done: impl FnOnce(Result<bool>) + Send +
     place.store.on_lane(block, move |store| {
         store.fill_save(block, generation, len_bytes, present, checksums, Box::new(done));
     });
-}
-
-/// A read of a block that is not, or not wholly, on this worker.
-pub struct ReadThrough {
-    pub call: ReadBlock,
-    pub fill: Fill,
-}
-
-impl Message for ReadThrough {
-    type Result = Result<Answer<ReadBlock>>;
-}
-
-impl Handler<ReadThrough> for UfsReader {
-    type Result = ResponseFuture<Result<Answer<ReadBlock>>>;
-
-    fn handle(&mut self, ReadThrough { call, fill }: ReadThrough, ctx: &mut Self::Context) -> Self::Result {
-        let (reply, answer) = oneshot::channel();
-        let (block, generation) = (call.block, call.generation);
-        self.ask(
-            block,
-            generation,
-            Request::Read(call, reply),
-            Origin::Reader(fill),
-            ctx,
-        );
-        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(given_up(block))) })
-    }
-}
-
-fn given_up(block: BlockId) -> Error {
-    Error::new(
-        ErrorKind::Stopping,
-        format!("filling block {block} was given up; the worker may be stopping"),
-    )
-}
-
-/// Makes one block be here: bytes fetched for it.
-struct Load(LoadTask);
-
-impl Message for Load {
-    type Result = Result<u64>;
-}
-
-impl Handler<Load> for UfsReader {
-    type Result = ResponseFuture<Result<u64>>;
-
-    fn handle(&mut self, Load(task): Load, ctx: &mut Self::Context) -> Self::Result {
-        let (reply, loaded) = oneshot::channel();
-        let (block, generation) = (task.block, task.generation);
-        self.ask(
-            block,
-            generation,
-            Request::Whole(reply),
-            Origin::Master(Box::new(task)),
-            ctx,
-        );
-        Box::pin(async move { loaded.await.unwrap_or_else(|_| Err(given_up(block))) })
-    }
-}
-
-impl Handler<Ask<LoadBlocks>> for UfsReader {
-    type Result = ResponseFuture<Result<Answer<LoadBlocks>>>;
-
-    fn handle(&mut self, Ask { call, .. }: Ask<LoadBlocks>, ctx: &mut Self::Context) -> Self::Result {
-        let reader = ctx.address();
-        Box::pin(async move {
-            let loads = call.tasks.into_iter().map(|task| {
-                let (reader, block) = (reader.clone(), task.block);
-                async move {
-                    reader
-                        .send(Load(task))
-                        .await
-                        .unwrap_or_else(|_| Err(given_up(block)))
-                }
-            });
-            let outcomes = futures::stream::iter(loads)
-                .buffered(LOAD_TASKS_MAX)
-                .collect()
-                .await;
-            Ok(Answer::new(BlocksLoaded { outcomes }))
-        })
-    }
-}
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct BlockOpened {
-    block: BlockId,
-    number: u64,
-    outcome: Result<Opened>,
-}
-
-impl Handler<BlockOpened> for UfsReader {
-    type Result = ();
-
-    fn handle(
-        &mut self,
-        BlockOpened {
-            block,
-            number,
-            outcome,
-        }: BlockOpened,
-        ctx: &mut Self::Context,
-    ) {
-        match outcome {
-            Ok(Opened::Fill(begun)) => {
-                let decisions = self.fills.begin(block, number, begun, self.clock.now());
-                self.act(decisions, ctx);
-            }
-            Ok(Opened::Whole(store, fetched_bytes)) => {
-                for request in self.fills.end_opening(block, number) {
-                    answer_whole(&store, fetched_bytes, request);
-                }
-            }
-            Ok(Opened::Passed(body, error)) => {
-                for request in self.fills.end_opening(block, number) {
-                    match request {
-                        Request::Read(call, reader) => drop(reader.send(Ok(answer_passed(&call, 0, &body)))),
-                        whole => whole.fail(error.clone()),
-                    }
-                }
-            }
-            Ok(Opened::NoRoom(target, error)) => {
-                for request in self.fills.end_opening(block, number) {
-                    match request {
-                        Request::Read(call, reader) => self.pass_through(target.clone(), call, reader),
-                        whole => whole.fail(error.clone()),
-                    }
-                }
-            }
-            Err(error) => {
-                for request in self.fills.end_opening(block, number) {
-                    request.fail(error.clone());
-                }
-            }
-        }
-    }
-}
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct ChunksStored {
-    block: BlockId,
-    number: u64,
-    /// The first.
-    chunk: usize,
-    sums: Vec<u32>,
-}
-
-impl Handler<ChunksStored> for UfsReader {
-    type Result = ();
-
-    fn handle(&mut self, stored: ChunksStored, ctx: &mut Self::Context) {
-        let decisions = self
-            .fills
-            .stored(stored.block, stored.number, stored.chunk, &stored.sums);
-        self.act(decisions, ctx);
-    }
-}
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct PartEnded {
-    block: BlockId,
-    number: u64,
-    chunks: Range<usize>,
-    outcome: Result<()>,
-}
-
-impl Handler<PartEnded> for UfsReader {
-    type Result = ();
-
-    fn handle(&mut self, ended: PartEnded, ctx: &mut Self::Context) {
-        let decisions = self
-            .fills
-            .part_ended(ended.block, ended.number, &ended.chunks, ended.outcome);
-        self.act(decisions, ctx);
-    }
-}
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct FillSaved {
-    block: BlockId,
-    number: u64,
-    /// True if the block is whole and sealed.
-    outcome: Result<bool>,
-}
-
-impl Handler<FillSaved> for UfsReader {
-    type Result = ();
-
-    fn handle(&mut self, saved: FillSaved, ctx: &mut Self::Context) {
-        let decisions = self.fills.saved(saved.block, saved.number, saved.outcome);
-        self.act(decisions, ctx);
-    }
-}
-
-/// Saves how far every fill has come. What is under way is given up.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct StopReader;
-
-impl Handler<StopReader> for UfsReader {
-    type Result = ();
-
-    fn handle(&mut self, _: StopReader, ctx: &mut Self::Context) {
-        for progress in self.fills.stop() {
-            save(progress, |_| {});
-        }
-        actix::ActorContext::stop(ctx);
-    }
 }

@@ -1,0 +1,137 @@
+//! Changes on their way into the index: those of many callers in one transaction, in the order they came.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use curvine_protocol::{BlockId, Error, Result};
+
+use super::{Index, failed};
+use crate::room;
+
+/// Changes that become visible together, and whom to tell.
+pub struct Update {
+    pub changes: Vec<Change>,
+    /// On disk before `done` is told.
+    pub sync: bool,
+    pub done: Box<dyn FnOnce(Result<()>) + Send>,
+}
+
+pub enum Change {
+    Put(BlockId, Vec<u8>),
+    /// The bytes of a small block, in pieces.
+    PutContent(BlockId, Vec<bytes::Bytes>),
+    DeleteContent(BlockId),
+    /// The record and the content.
+    Delete(BlockId),
+}
+
+impl Index {
+    /// Hands in changes. They are committed in the order they came, many at once.
+    pub fn submit(self: &Arc<Self>, update: Update) {
+        let first = {
+            let mut waiting = self.waiting.lock().expect("no holder panics");
+            waiting.push(update);
+            waiting.len() == 1
+        };
+        if first {
+            let index = self.clone();
+            self.committer.run(Box::new(move || index.commit_waiting()));
+        }
+    }
+
+    /// [`Self::submit`], waiting for the commit: for blocking threads other than the committer's.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn submit_and_wait(self: &Arc<Self>, changes: Vec<Change>, sync: bool) -> Result<()> {
+        let (done, result) = std::sync::mpsc::sync_channel(1);
+        self.submit(Update {
+            changes,
+            sync,
+            done: Box::new(move |outcome| {
+                let _ = done.send(outcome);
+            }),
+        });
+        result
+            .recv()
+            .unwrap_or_else(|_| Err(Error::internal("the block index has stopped")))
+    }
+
+    /// [`Self::submit`] by a blocking thread that has nothing else to do: it commits itself, which saves the way to
+    /// the committer and back, unless a commit is under way that this change can join.
+    pub fn submit_here(self: &Arc<Self>, update: Update) {
+        let Ok(committing) = self.committing.try_lock() else {
+            return self.submit(update);
+        };
+        self.waiting.lock().expect("no holder panics").push(update);
+        let told = self.commit_all_waiting();
+        drop(committing);
+        told();
+    }
+
+    fn commit_waiting(&self) {
+        let committing = self.committing.lock().expect("no holder panics");
+        let told = self.commit_all_waiting();
+        drop(committing);
+        told();
+    }
+
+    /// Commits what waits; what it returns tells those who handed it in. For a holder of `committing`.
+    fn commit_all_waiting(&self) -> impl FnOnce() + use<> {
+        let updates = std::mem::take(&mut *self.waiting.lock().expect("no holder panics"));
+        let outcome = self.commit(&updates);
+        move || {
+            for update in updates {
+                (update.done)(outcome.clone());
+            }
+        }
+    }
+
+    fn commit(&self, updates: &[Update]) -> Result<()> {
+        if updates
+            .iter()
+            .all(|update| update.changes.is_empty() && !update.sync)
+        {
+            return Ok(());
+        }
+        let written = || -> heed::Result<()> {
+            let mut transaction = self.env.write_txn()?;
+            for change in updates.iter().flat_map(|update| &update.changes) {
+                match change {
+                    Change::Put(block, record) => {
+                        self.blocks
+                            .put(&mut transaction, &block.0.to_be_bytes(), record)?;
+                    }
+                    Change::PutContent(block, pieces) => {
+                        let len = pieces.iter().map(bytes::Bytes::len).sum();
+                        self.contents.put_reserved(
+                            &mut transaction,
+                            &block.0.to_be_bytes(),
+                            len,
+                            |room| {
+                                pieces
+                                    .iter()
+                                    .try_for_each(|piece| std::io::Write::write_all(room, piece))
+                            },
+                        )?;
+                    }
+                    Change::DeleteContent(block) => {
+                        self.contents.delete(&mut transaction, &block.0.to_be_bytes())?;
+                    }
+                    Change::Delete(block) => {
+                        self.blocks.delete(&mut transaction, &block.0.to_be_bytes())?;
+                        self.contents.delete(&mut transaction, &block.0.to_be_bytes())?;
+                    }
+                }
+            }
+            transaction.commit()
+        };
+        written()
+            .map_err(|e| room::named(failed(e), &self.directory).while_doing("writing the block index"))?;
+        self.unsynced.store(true, Ordering::Release);
+        if updates.iter().any(|update| update.sync) {
+            self.sync()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! The disks of a worker together: which one has a block, which one gets a new one.
+//!
+//! What concerns more than one data directory belongs here; what concerns one is in [`super::disk`], which knows of no
+//! other. Choices are pure, in files of their own: [`placement`] says where a new block goes.
+//!
+//! Owns the memory of where new blocks were placed.
+//!
+//! Invariants:
+//! - A block is on one disk. It is written where it is, whatever has more room now; between the choice of a disk and
+//!   the commit of its record, the memory of placements says where that is.
+//! - An order to remove a block goes to all disks.
+
+mod placement;
+
+use std::sync::Arc;
+
+use curvine_conf::DataDir;
+use curvine_protocol::cluster::DiskStatus;
+use curvine_protocol::worker::ReadBlock;
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+
+use self::placement::choose_disk;
+use super::disk::{BlockNews, Disk, DiskOptions, DiskRef, Grant, Removal, RemoveBlocks, StopDisk, Store};
+use crate::kit::Ports;
+
+/// New blocks whose disk was chosen and whose index record may not be committed yet.
+const PLACED_MAX: usize = 16_384;
+
+/// All disks of a worker. Cheap to clone.
+#[derive(Clone)]
+pub struct Disks {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    disks: Vec<DiskRef>,
+    placed: quick_cache::sync::Cache<BlockId, usize>,
+}
+
+impl Disks {
+    /// Opens each directory and starts its actor on an arbiter of its own.
+    ///
+    /// # Errors
+    /// Those of the file system, naming the directory.
+    pub async fn start(
+        directories: &[DataDir],
+        options: &DiskOptions,
+        ports: &Ports,
+        news: Arc<dyn Fn(BlockNews) + Send + Sync>,
+    ) -> Result<(Self, Vec<actix::Arbiter>)> {
+        let mut arbiters = Vec::new();
+        let mut disks = Vec::new();
+        for (number, directory) in directories.iter().enumerate() {
+            let arbiter = actix::Arbiter::new();
+            let (directory, options) = (directory.clone(), options.clone());
+            let handle = arbiter.handle();
+            disks.push(Disk::start(directory, options, ports, number, &handle, news.clone()).await?);
+            arbiters.push(arbiter);
+        }
+        let placed = quick_cache::sync::Cache::new(PLACED_MAX);
+        let inner = Arc::new(Inner { disks, placed });
+        Ok((Disks { inner }, arbiters))
+    }
+
+    /// Each disk, in the order of the configuration.
+    pub fn all(&self) -> &[DiskRef] {
+        &self.inner.disks
+    }
+
+    pub fn statuses(&self) -> Vec<DiskStatus> {
+        self.all().iter().map(|disk| disk.store.status()).collect()
+    }
+
+    /// What the disk that has the block says to a read. None if no disk has it.
+    ///
+    /// # Errors
+    /// Those of [`Store::grant`].
+    pub fn grant(&self, call: &ReadBlock) -> Result<Option<(&DiskRef, Grant)>> {
+        for disk in self.all() {
+            match disk.store.grant(call)? {
+                Grant::Missing => {}
+                grant => return Ok(Some((disk, grant))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where this generation of a block is whole, if it is.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn sealed(&self, block: BlockId, generation: u32) -> Result<Option<&Arc<Store>>> {
+        for disk in self.all() {
+            if disk.store.sealed_generation(block)? == Some(generation) {
+                return Ok(Some(&disk.store));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The disk that knows a block, in whatever state.
+    fn holder(&self, block: BlockId) -> Result<Option<&DiskRef>> {
+        for disk in self.all() {
+            if disk.store.holds(block)? {
+                return Ok(Some(disk));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The disk for writing a block: its holder, else one with room. Calls for a block that is placed and not committed
+    /// yet get the same.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Corrupt`, `Io`.
+    pub fn for_written(&self, block: BlockId, need_bytes: u64, hint_bytes: u64) -> Result<&DiskRef> {
+        if let [only] = self.all() {
+            return Ok(only);
+        }
+        if let Some(disk) = self.holder(block)? {
+            return Ok(disk);
+        }
+        let number = self.inner.placed.get_or_insert_with(&block, || {
+            choose_disk(&self.statuses(), need_bytes, hint_bytes).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NoSpace,
+                    format!(
+                        "no disk of this worker has {need_bytes} bytes left for block {block}; free cached data with \
+                         `cv free` or add a data directory"
+                    ),
+                )
+            })
+        })?;
+        Ok(&self.all()[number])
+    }
+
+    /// The disk for a block that is fetched from an under file system: its holder, else one with room.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Corrupt`, `Io`.
+    pub fn for_fetched(&self, block: BlockId, len_bytes: u64) -> Result<&DiskRef> {
+        if let Some(disk) = self.holder(block)? {
+            return Ok(disk);
+        }
+        match choose_disk(&self.statuses(), len_bytes, len_bytes) {
+            Some(number) => Ok(&self.all()[number]),
+            None => Err(Error::new(
+                ErrorKind::NoSpace,
+                format!(
+                    "no disk of this worker has {len_bytes} bytes left to cache block {block}; free some with `cv free`"
+                ),
+            )),
+        }
+    }
+
+    /// Removes blocks from whichever disk has them.
+    ///
+    /// # Errors
+    /// `Io`, `Stopping`; the others are removed all the same.
+    pub async fn remove(&self, blocks: Vec<Removal>) -> Result<()> {
+        let mut outcome = Ok(());
+        for disk in self.all() {
+            let removed = disk.actor.send(RemoveBlocks(blocks.clone())).await;
+            let removed =
+                removed.unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the disk has stopped")));
+            outcome = outcome.and(removed);
+        }
+        outcome
+    }
+
+    /// Has every disk finish what it has, sync and note a stop in order.
+    pub async fn stop(&self) {
+        for disk in self.all() {
+            match disk.actor.send(StopDisk).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!("stopping disk {}: {error}", disk.store.name()),
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! One report of blocks to the master, in parts; what its answers do not want is deleted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use curvine_protocol::cluster::BlockReplica;
+use curvine_protocol::master::ReportBlocks;
+use curvine_protocol::{BlockId, Result};
+
+use super::{Session, ask_master};
+use crate::kit::ports::offloaded;
+use crate::kit::{MasterRef, Offload};
+use crate::worker::disk::{BlockNews, Removal};
+use crate::worker::disks::Disks;
+
+/// Blocks in one part.
+const REPORT_PART: usize = 8_192;
+
+/// One report under way.
+pub struct Report {
+    pub session: Session,
+    pub master: MasterRef,
+    pub disks: Disks,
+    pub blocking: Arc<dyn Offload>,
+}
+
+impl Report {
+    /// All that is in the indexes when this comes to them.
+    ///
+    /// # Errors
+    /// Those of the master and of the disks.
+    pub async fn everything(&self) -> Result<()> {
+        let mut start = true;
+        for disk in self.disks.all() {
+            let mut after = None;
+            loop {
+                let store = disk.store.clone();
+                let page = offloaded(&*self.blocking, move || store.replicas(after, REPORT_PART));
+                let (stored, last) = page.await??;
+                let Some(last) = last else { break };
+                after = Some(last);
+                self.part(std::mem::take(&mut start), false, stored, Vec::new())
+                    .await?;
+            }
+        }
+        self.part(start, true, Vec::new(), Vec::new()).await
+    }
+
+    /// What became of these blocks.
+    ///
+    /// # Errors
+    /// Those of the master, and of deleting what it does not want.
+    pub async fn changes(&self, news: &HashMap<BlockId, BlockNews>) -> Result<()> {
+        let mut all: Vec<_> = news.values().copied().collect();
+        while !all.is_empty() {
+            let part = all.split_off(all.len().saturating_sub(REPORT_PART));
+            let (mut stored, mut removed) = (Vec::new(), Vec::new());
+            for news in part {
+                match news {
+                    BlockNews::Stored(replica) => stored.push(replica),
+                    BlockNews::Removed(block) => removed.push(block),
+                }
+            }
+            self.part(false, false, stored, removed).await?;
+        }
+        Ok(())
+    }
+
+    async fn part(
+        &self,
+        full_start: bool,
+        full_end: bool,
+        stored: Vec<BlockReplica>,
+        removed: Vec<BlockId>,
+    ) -> Result<()> {
+        let reported: HashMap<_, _> = stored
+            .iter()
+            .map(|replica| (replica.id, replica.generation))
+            .collect();
+        let report = ReportBlocks {
+            worker: self.session.worker,
+            token: self.session.token,
+            full_start,
+            full_end,
+            stored,
+            removed,
+        };
+        let answer = ask_master(self.master.clone(), report).await?;
+        // What the master does not want is what it was told of: a block that was written again since is another.
+        let unwanted: Vec<_> = answer
+            .delete
+            .into_iter()
+            .filter_map(|block| {
+                let upto_generation = Some(*reported.get(&block)?);
+                Some(Removal {
+                    block,
+                    upto_generation,
+                })
+            })
+            .collect();
+        match unwanted.is_empty() {
+            true => Ok(()),
+            false => self.disks.remove(unwanted).await,
+        }
+    }
+}

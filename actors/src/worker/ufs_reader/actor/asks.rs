@@ -1,0 +1,113 @@
+//! What others ask of the UfsReader: reads, loads, and to stop.
+
+use actix::{AsyncContext, Handler, Message, ResponseFuture};
+use curvine_protocol::worker::{BlocksLoaded, Fill, LoadBlocks, LoadTask, ReadBlock};
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use futures::StreamExt;
+use tokio::sync::oneshot;
+
+use super::{UfsReader, save};
+use crate::kit::{Answer, Ask};
+use crate::worker::ufs_reader::answer::Request;
+use crate::worker::ufs_reader::open::Origin;
+
+/// Blocks of one load that are filled at once.
+const LOAD_TASKS_MAX: usize = 96;
+
+/// A read of a block that is not, or not wholly, on this worker.
+pub struct ReadThrough {
+    pub call: ReadBlock,
+    pub fill: Fill,
+}
+
+impl Message for ReadThrough {
+    type Result = Result<Answer<ReadBlock>>;
+}
+
+impl Handler<ReadThrough> for UfsReader {
+    type Result = ResponseFuture<Result<Answer<ReadBlock>>>;
+
+    fn handle(&mut self, ReadThrough { call, fill }: ReadThrough, ctx: &mut Self::Context) -> Self::Result {
+        let (reply, answer) = oneshot::channel();
+        let (block, generation) = (call.block, call.generation);
+        self.ask(
+            block,
+            generation,
+            Request::Read(call, reply),
+            Origin::Reader(fill),
+            ctx,
+        );
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(given_up(block))) })
+    }
+}
+
+fn given_up(block: BlockId) -> Error {
+    Error::new(
+        ErrorKind::Stopping,
+        format!("filling block {block} was given up; the worker may be stopping"),
+    )
+}
+
+/// Makes one block be here: bytes fetched for it.
+struct Load(LoadTask);
+
+impl Message for Load {
+    type Result = Result<u64>;
+}
+
+impl Handler<Load> for UfsReader {
+    type Result = ResponseFuture<Result<u64>>;
+
+    fn handle(&mut self, Load(task): Load, ctx: &mut Self::Context) -> Self::Result {
+        let (reply, loaded) = oneshot::channel();
+        let (block, generation) = (task.block, task.generation);
+        self.ask(
+            block,
+            generation,
+            Request::Whole(reply),
+            Origin::Master(Box::new(task)),
+            ctx,
+        );
+        Box::pin(async move { loaded.await.unwrap_or_else(|_| Err(given_up(block))) })
+    }
+}
+
+impl Handler<Ask<LoadBlocks>> for UfsReader {
+    type Result = ResponseFuture<Result<Answer<LoadBlocks>>>;
+
+    fn handle(&mut self, Ask { call, .. }: Ask<LoadBlocks>, ctx: &mut Self::Context) -> Self::Result {
+        let reader = ctx.address();
+        Box::pin(async move {
+            let loads = call.tasks.into_iter().map(|task| {
+                let (reader, block) = (reader.clone(), task.block);
+                async move {
+                    reader
+                        .send(Load(task))
+                        .await
+                        .unwrap_or_else(|_| Err(given_up(block)))
+                }
+            });
+            let outcomes = futures::stream::iter(loads)
+                .buffered(LOAD_TASKS_MAX)
+                .collect()
+                .await;
+            Ok(Answer::new(BlocksLoaded { outcomes }))
+        })
+    }
+}
+
+/// Saves how far every fill has come. What is under way is given up.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StopReader;
+
+impl Handler<StopReader> for UfsReader {
+    type Result = ();
+
+    fn handle(&mut self, _: StopReader, ctx: &mut Self::Context) {
+        for progress in self.fills.stop() {
+            save(progress, |_| {});
+        }
+        actix::ActorContext::stop(ctx);
+    }
+}
