@@ -77,7 +77,6 @@ const SHOWN_OPTIONS: &[&str] = &[
     "disable_list_objects_v2",
     "enable_request_payer",
     "enable_versioning",
-    "default_storage_class",
 ];
 
 impl MountRecord {

@@ -31,7 +31,10 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 
 /// Whether the code before its tests keeps a lock in a field, or is an actor.
 fn owns_state(source: &str) -> bool {
-    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let code = source
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
     code.lines().map(str::trim).any(|line| {
         let is_field = !line.starts_with("//") && !line.contains("fn ") && !line.contains("use ");
         let is_lock = ["Mutex<", "RwLock<"].iter().any(|lock| line.contains(lock));
@@ -43,7 +46,10 @@ fn owns_state(source: &str) -> bool {
 fn the_map_names_every_owner_of_state_and_no_other() {
     let root = root();
     let map = text(&root.join("ARCHITECTURE.md"));
-    let section = map.split("### Who owns state").nth(1).expect("the section is there");
+    let section = map
+        .split("### Who owns state")
+        .nth(1)
+        .expect("the section is there");
     let section = section.split("\n## ").next().unwrap_or_default();
     let rows = section.lines().filter(|line| line.starts_with("| `"));
     let named: BTreeSet<String> = rows

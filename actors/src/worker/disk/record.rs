@@ -26,7 +26,7 @@ pub struct BlockRecord {
     pub len_bytes: u64,
     /// CRC32C per chunk. Those of dirty and of missing chunks mean nothing.
     pub checksums: Vec<u32>,
-    /// When it was last read or written, milliseconds since the epoch, as far as the index was told.
+    /// When bytes of it last came, milliseconds since the epoch. Reads do not change it.
     pub accessed_ms: i64,
     pub flags: BlockFlags,
     /// Of a block that was sealed without a sync, and had bytes on the device before: the chunks that were written since.
