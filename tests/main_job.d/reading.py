@@ -165,7 +165,8 @@ def once_for_all(job):
         threads = [threading.Thread(target=drain, args=(index,)) for index in range(len(readers))]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
-        equal([reader.wait() for reader in readers], [0] * 6, "exit codes")
+        ends = [(reader.wait(), reader.stderr.read().decode(errors="replace")) for reader in readers]
+        equal(ends, [(0, "")] * 6, "exit codes and what was said")
         equal(set(digests), {digest}, "digests")
         fetched = relay.sent - before
         holds(size <= fetched <= size * 1.02 + data.MIB, f"{fetched} bytes were fetched for a file of {size}")

@@ -65,7 +65,7 @@ impl Router {
                     deadline_ms,
                     ..router.context()
                 };
-                let search = session.for_leader(options.connect_timeout).saying(saying);
+                let search = session.for_first_contact(options.connect_timeout).saying(saying);
                 session.ask(GetRoutes {}, context, search).await.map(|_| ())
             }
             true => {

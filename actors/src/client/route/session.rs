@@ -95,10 +95,20 @@ impl Session {
     }
 
     pub fn for_leader(&self, retry_for: Duration) -> Search {
+        // A reply that was lost takes a whole deadline: it is asked for again once at least.
+        self.for_leader_at_least(if retry_for.is_zero() { 1 } else { 2 }, retry_for)
+    }
+
+    /// For a session's first call, whose tries are short: whoever leads is asked, also when the time is over before this
+    /// process got to run.
+    pub fn for_first_contact(&self, connect_timeout: Duration) -> Search {
+        self.for_leader_at_least(self.masters.count() as u32 + 1, connect_timeout)
+    }
+
+    fn for_leader_at_least(&self, tries_min: u32, retry_for: Duration) -> Search {
         let limit = Limit::Until {
             give_up: self.ports.clock.now() + retry_for,
-            // A reply that was lost takes a whole deadline: it is asked for again once at least.
-            tries_min: if retry_for.is_zero() { 1 } else { 2 },
+            tries_min,
         };
         Search::new(Wanted::Leader, limit, is_passing)
     }
