@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use curvine_protocol::backup::{BackupHeader, CHECKSUM_BYTES, HEAD_BYTES_MAX};
 use curvine_protocol::checksum::{crc32c, crc32c_combine};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{Error, ErrorKind, Result};
 
 /// Where a master finds what it is to take in, in its own directory.
@@ -60,7 +61,7 @@ impl Backup {
             // A piece may have some of the head in front of it, and some of the checksum behind.
             let from = state.start.saturating_sub(at).min(piece.len() as u64);
             let until = state.end.saturating_sub(at).min(piece.len() as u64);
-            to.write_all(&piece[from as usize..until as usize])
+            to.write_all(&piece[to_usize(from)..to_usize(until)])
         })
     }
 
@@ -82,7 +83,7 @@ impl Backup {
         }
         let (mut at, mut sum, mut piece) = (0, 0, vec![0; PIECE_BYTES]);
         while at < summed_bytes {
-            let want = (summed_bytes - at).min(PIECE_BYTES as u64) as usize;
+            let want = to_usize((summed_bytes - at).min(PIECE_BYTES as u64));
             self.file.read_exact_at(&mut piece[..want], at).map_err(read)?;
             sum = crc32c_combine(sum, crc32c(&piece[..want]), want as u64);
             each(at, &piece[..want]).map_err(read)?;
@@ -204,7 +205,9 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let (path, out) = (scratch.path().join("backup"), scratch.path().join("state"));
         for len in [0, 1, PIECE_BYTES - 60, PIECE_BYTES, 3 * PIECE_BYTES + 7] {
-            let state: Vec<u8> = (0..len).map(|at| (at * 31 + (at >> 8)) as u8).collect();
+            let state: Vec<u8> = (0..len)
+                .map(|at| (at * 31 + (at >> 8)).to_le_bytes()[0])
+                .collect();
             write(&path, &state);
             let backup = Backup::open(&path).expect("a backup");
             let mut to = private_file(&out).expect("room");
@@ -219,7 +222,7 @@ mod tests {
         let (path, data_dir) = (scratch.path().join("backup"), scratch.path().join("data"));
         write(&path, &[7; 10_000]);
         let whole = std::fs::read(&path).expect("written");
-        let head_bytes = Backup::open(&path).expect("a backup").head_bytes as usize;
+        let head_bytes = to_usize(Backup::open(&path).expect("a backup").head_bytes);
         let refused = |bytes: &[u8]| {
             std::fs::write(&path, bytes).expect("room");
             let error = place(&path, &data_dir).expect_err("damaged");

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("curvine-node: {error}");
-            ExitCode::from(error.kind.exit_code() as u8)
+            ExitCode::from(u8::try_from(error.kind.exit_code()).unwrap_or(1))
         }
     }
 }

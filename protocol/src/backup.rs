@@ -10,6 +10,7 @@ use crate::checksum::crc32c;
 use crate::codec::{decode, encode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::ClusterId;
+use crate::number::to_u32;
 
 /// What every backup begins with.
 pub const MAGIC: [u8; 8] = *b"CURVINEB";
@@ -42,7 +43,7 @@ impl BackupHeader {
         let header = encode(self);
         let mut head = MAGIC.to_vec();
         head.extend_from_slice(&FORMAT.to_le_bytes());
-        head.extend_from_slice(&(header.len() as u32).to_le_bytes());
+        head.extend_from_slice(&to_u32(header.len()).to_le_bytes());
         head.extend_from_slice(&header);
         head.extend_from_slice(&crc32c(&head).to_le_bytes());
         head

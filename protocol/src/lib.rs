@@ -23,6 +23,7 @@ pub mod ids;
 pub mod job;
 pub mod master;
 pub mod mount;
+pub mod number;
 pub mod op;
 pub mod path;
 pub mod worker;

@@ -15,6 +15,12 @@ pub fn number(value: &Value, field: &str) -> Result<f64> {
         .with_context(|| format!("no number {field} in {value}"))
 }
 
+pub fn whole(value: &Value, field: &str) -> Result<u64> {
+    value[field]
+        .as_u64()
+        .with_context(|| format!("no whole number {field} in {value}"))
+}
+
 pub fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str> {
     value[field]
         .as_str()

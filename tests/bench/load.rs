@@ -33,7 +33,9 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         let directory = root.join("bucket").join(name.replace(' ', "-"));
         std::fs::create_dir_all(&directory)?;
         for number in 0..bench.count(count).max(1) {
-            let content: Vec<u8> = (0..bytes).map(|at| ((at * 31 + number) % 251) as u8).collect();
+            let content: Vec<u8> = (0..bytes)
+                .map(|at| ((at * 31 + number) % 251).to_le_bytes()[0])
+                .collect();
             std::fs::write(directory.join(format!("{number:05}")), content)?;
         }
     }

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use curvine_protocol::number::to_usize;
 use serde_json::Value;
 
 use crate::Bench;
-use crate::commands::{number, text};
+use crate::commands::{text, whole};
 use crate::masters::Places;
 use crate::million::{FILES_IN_DIRECTORY, FILLERS, files, fill, one_of};
 use crate::node::Node;
@@ -169,19 +170,18 @@ fn leader(bench: &Bench, addresses: &str) -> Result<usize> {
     let leader = masters
         .iter()
         .find(|master| text(master, "role").is_ok_and(|role| role == "leader"));
-    let id = number(leader.context("one of them leads")?, "id")?;
-    Ok(id as usize - 1)
+    let id = whole(leader.context("one of them leads")?, "id")?;
+    Ok(to_usize(id) - 1)
 }
 
 /// The entries that one has applied.
 fn applied(bench: &Bench, addresses: &str, of: usize) -> Result<u64> {
     let masters = masters(bench, addresses)?;
-    let id = |master: &&Value| number(master, "id").is_ok_and(|id| id as usize == of + 1);
-    let applied = number(
+    let id = |master: &&Value| whole(master, "id").is_ok_and(|id| to_usize(id) == of + 1);
+    whole(
         masters.iter().find(id).context("it is of the group")?,
         "applied_index",
-    )?;
-    Ok(applied as u64)
+    )
 }
 
 /// Returns when the one has what the other had a moment ago.

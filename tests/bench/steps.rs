@@ -20,6 +20,7 @@ use curvine_protocol::cluster::Tier;
 use curvine_protocol::master::{
     BlockCommit, CommitFile, CreateFile, Echo, IfExists, Lookup, MakeDir, OpenFile, Unlink,
 };
+use curvine_protocol::number::to_u32;
 use curvine_protocol::worker::{PutBlock, ReadBlock, WorkerEcho};
 use curvine_protocol::{Call, CallContext, ClientId, CurvinePath, NodeId, WorkerId};
 
@@ -252,7 +253,7 @@ impl Steps {
             block: block.id,
             generation: block.generation,
             offset_bytes: 0,
-            len_bytes: content.len() as u32,
+            len_bytes: to_u32(content.len()),
             fill: None,
         };
         let answer = self

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 
 use crate::model::{Access, Errno, FileSystem, Kind, Op, Outcome, RenameHow, Stat, XattrHow};
+use curvine_protocol::number::to_usize;
 
 /// The directory. Nothing in it is removed when this is dropped.
 pub struct Directory<R: FnMut(bool)> {
@@ -54,13 +55,13 @@ fn stat(stat: &fs::Stat) -> Outcome {
     Outcome::Stat(Stat {
         kind,
         mode: stat.st_mode & 0o7777,
-        links: stat.st_nlink as u32,
-        size: (kind != Kind::Directory).then_some(stat.st_size as u64),
+        links: stat.st_nlink.try_into().expect("there are few names"),
+        size: (kind != Kind::Directory).then_some(stat.st_size.unsigned_abs()),
     })
 }
 
 fn read(file: &File, offset: u64, len: u64) -> Result<Outcome, Errno> {
-    let mut bytes = vec![0; len as usize];
+    let mut bytes = vec![0; to_usize(len)];
     let mut got = 0;
     while got < bytes.len() {
         match file

@@ -146,6 +146,8 @@ impl Set {
 
 #[cfg(test)]
 mod tests {
+    use curvine_protocol::number::to_usize;
+
     use super::*;
 
     /// A number that is written and read.
@@ -207,15 +209,15 @@ mod tests {
                 if open.len() < 3 && random.below(2) == 0 {
                     let operation = match random.below(2) {
                         0 => Operation::Read,
-                        _ => Operation::Write(random.below(2) as u8 + 1),
+                        _ => Operation::Write(random.byte_below(2) + 1),
                     };
                     open.push(calls.len());
                     calls.push(call(operation, event, None));
                 } else if !open.is_empty() {
-                    let ends = open.swap_remove(random.below(open.len() as u64) as usize);
+                    let ends = open.swap_remove(to_usize(random.below(open.len() as u64)));
                     let outcome = match calls[ends].operation {
                         Operation::Write(value) => value,
-                        Operation::Read => random.below(3) as u8,
+                        Operation::Read => random.byte_below(3),
                     };
                     calls[ends].ended = Some((event, outcome));
                 }

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::model::{Access, Errno, FileSystem, Kind, Model, Op, Outcome, Pattern, RenameHow, XattrHow};
+use curvine_protocol::number::to_usize;
 
 /// The variable that replays one sequence.
 pub const SEED_VARIABLE: &str = "CURVINE_SEED";
@@ -34,8 +35,13 @@ impl Seeded {
         self.next_u64() % limit
     }
 
+    /// The same for small numbers.
+    pub fn byte_below(&mut self, limit: u8) -> u8 {
+        self.below(limit.into()).to_le_bytes()[0]
+    }
+
     fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize]
+        choices[to_usize(self.below(choices.len() as u64))]
     }
 
     fn chance(&mut self, percent: u64) -> bool {
@@ -76,7 +82,7 @@ fn size(random: &mut Seeded, mix: Mix) -> u64 {
         0 => random.below(mix.file_bytes_max),
         1 => random.below(200),
         2 => near,
-        _ => near.saturating_add_signed(random.below(2_000) as i64 - 1_000),
+        _ => near.saturating_add_signed(random.below(2_000).cast_signed() - 1_000),
     }
     .min(mix.file_bytes_max)
 }
@@ -88,8 +94,8 @@ fn pattern(random: &mut Seeded, mix: Mix) -> Pattern {
         _ => 1 + random.below(9_000),
     };
     Pattern {
-        seed: random.next_u64() as u8,
-        len: len as u32,
+        seed: random.next_u64().to_le_bytes()[0],
+        len: u32::try_from(len).expect("it is small"),
     }
 }
 
@@ -98,7 +104,7 @@ fn mode(random: &mut Seeded) -> u32 {
 }
 
 fn one(random: &mut Seeded, mix: Mix) -> Op {
-    let slot = random.below(SLOTS.into()) as u8;
+    let slot = random.byte_below(SLOTS);
     if mix.restart_every != 0 && random.below(mix.restart_every) == 0 {
         return Op::Restart {
             kill: random.chance(60),
@@ -163,7 +169,7 @@ fn name_op(random: &mut Seeded) -> Op {
     match random.below(100) {
         0..=14 => Op::MakeDir {
             path: if random.chance(3) {
-                format!("/{}", "n".repeat(254 + random.below(3) as usize))
+                format!("/{}", "n".repeat(254 + to_usize(random.below(3))))
             } else {
                 path(random)
             },
@@ -210,7 +216,7 @@ fn xattr_op(random: &mut Seeded) -> Op {
         0..=4 => Op::SetXattr {
             path,
             name,
-            value: vec![random.next_u64() as u8; random.below(40) as usize],
+            value: vec![random.next_u64().to_le_bytes()[0]; to_usize(random.below(40))],
             how: random.one_of(&[XattrHow::Set, XattrHow::Create, XattrHow::Replace]),
         },
         5..=6 => Op::GetXattr { path, name },

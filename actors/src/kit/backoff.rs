@@ -1,5 +1,6 @@
 //! How long to wait before the next try. Pure: chance is an argument.
 
+use curvine_protocol::number::whole_ns;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(20);
@@ -22,7 +23,7 @@ impl Backoff {
         let whole = self.whole.min(self.max);
         self.whole = (whole * 2).min(self.max);
         let half = whole / 2;
-        half + Duration::from_micros(chance % (half.as_micros() as u64 + 1))
+        half + Duration::from_micros(chance % (whole_ns(half) / 1_000 + 1))
     }
 }
 

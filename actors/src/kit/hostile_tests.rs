@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use curvine_protocol::codec::{decode, encode};
 use curvine_protocol::frame::{FRAME_BYTES_MAX, FrameKind, PREFIX_BYTES, Prefix};
+use curvine_protocol::number::to_u32;
 use curvine_protocol::worker::*;
 use curvine_protocol::{BlockId, Call, CallContext, ClusterId, Error, ErrorKind, Result, WorkerId};
 use futures::future::BoxFuture;
@@ -162,8 +163,8 @@ fn framed(kind: FrameKind, code: u16, request_id: u64, header: &[u8], body: &[u8
         kind,
         code,
         request_id,
-        header_bytes: header.len() as u32,
-        body_bytes: body.len() as u32,
+        header_bytes: to_u32(header.len()),
+        body_bytes: to_u32(body.len()),
     };
     [&prefix.encode()[..], header, body].concat()
 }

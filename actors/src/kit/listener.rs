@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use curvine_protocol::codec::decode;
 use curvine_protocol::frame::{FrameKind, Prefix};
+use curvine_protocol::number::to_u32;
 use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result, for_master_calls, for_worker_calls};
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -192,7 +193,7 @@ impl RemoteCall {
         if bytes == 0 {
             return None;
         }
-        let bytes = bytes.min(self.limits.reply_bytes_max) as u32;
+        let bytes = to_u32(bytes.min(self.limits.reply_bytes_max));
         let permit = self.reply_bytes.clone().acquire_many_owned(bytes).await;
         Some(permit.expect("a budget is never closed"))
     }

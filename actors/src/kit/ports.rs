@@ -86,7 +86,7 @@ impl Clock for SystemClock {
     fn wall_ns(&self) -> i64 {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos() as i64)
+            .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use curvine_protocol::codec::encode_into;
 use curvine_protocol::frame::{FRAME_BYTES_MAX, FrameKind, PREFIX_BYTES, Prefix};
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::{Error, ErrorKind, Result};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
@@ -162,7 +163,7 @@ impl FrameReader {
             true => budget.small,
             false => budget.large,
         };
-        let more = timeout_at(self.deadline(), budget.acquire_many_owned((bytes - taken) as u32))
+        let more = timeout_at(self.deadline(), budget.acquire_many_owned(to_u32(bytes - taken)))
             .await
             .map_err(|_| {
                 Error::new(
@@ -367,7 +368,7 @@ async fn send_file_tcp(half: &OwnedWriteHalf, range: FileRange) -> io::Result<()
         let sent = tokio::task::spawn_blocking(move || {
             let mut at = offset;
             while at < end {
-                let left = (end - at) as usize;
+                let left = to_usize(end - at);
                 match rustix::fs::sendfile(&*socket, &*file, Some(&mut at), left) {
                     Ok(0) => {
                         return Err(io::Error::new(
@@ -474,7 +475,7 @@ mod tests {
     async fn a_file_body_follows_its_head_over_tcp() {
         use std::io::Write;
         let mut file = tempfile::tempfile().expect("a scratch file");
-        let content: Vec<u8> = (0..3_000_000u32).map(|i| i as u8).collect();
+        let content: Vec<u8> = (0..3_000_000u32).map(|i| i.to_le_bytes()[0]).collect();
         file.write_all(&content).expect("room for it");
         let range = FileRange {
             file: Arc::new(file),

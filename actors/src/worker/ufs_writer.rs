@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use bytes::Bytes;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{ExportFile, FileExported, ReadBlock};
 use curvine_protocol::{BlockRef, Error, ErrorKind, Result};
 use futures::StreamExt;
@@ -75,11 +76,11 @@ fn content(disks: Disks, call: &ExportFile) -> Result<ByteStream> {
         let covered = block_bytes.min(call.size_bytes - start);
         let block = blocks.next().map(|located| located.block);
         let data = block.map_or(0, |block| block.len_bytes.min(covered));
-        for at in (0..data).step_by(PIECE_BYTES as usize) {
-            let len = PIECE_BYTES.min(data - at) as u32;
+        for at in (0..data).step_by(to_usize(PIECE_BYTES)) {
+            let len = u32::try_from(PIECE_BYTES.min(data - at)).expect("a piece is small");
             pieces.extend(block.map(|block| Piece::Data(block, at, len)));
         }
-        for at in (data..covered).step_by(PIECE_BYTES as usize) {
+        for at in (data..covered).step_by(to_usize(PIECE_BYTES)) {
             pieces.push(Piece::Hole(PIECE_BYTES.min(covered - at)));
         }
         start += covered;
@@ -88,7 +89,7 @@ fn content(disks: Disks, call: &ExportFile) -> Result<ByteStream> {
         let disks = disks.clone();
         async move {
             match piece {
-                Piece::Hole(len) => Ok(Bytes::from(vec![0; len as usize])),
+                Piece::Hole(len) => Ok(Bytes::from(vec![0; to_usize(len)])),
                 Piece::Data(block, at, len) => read_piece(&disks, block, at, len).await,
             }
         }

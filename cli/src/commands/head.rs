@@ -1,3 +1,4 @@
+use curvine_protocol::number::to_usize;
 use curvine_protocol::Result;
 use futures::TryStreamExt;
 
@@ -32,7 +33,7 @@ impl Args {
                         && let Some(piece) = content.try_next().await?
                     {
                         let taken = left.min(piece.len() as u64);
-                        shell.bytes(&piece[..taken as usize]);
+                        shell.bytes(&piece[..to_usize(taken)]);
                         left -= taken;
                     }
                     return Ok(());

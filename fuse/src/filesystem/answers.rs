@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use curvine_actors::kit::metrics::{self, FuseOp, Outcome, Timing};
 use curvine_protocol::master::FsStats;
+use curvine_protocol::number::to_u32;
 use fuser::{
     FileAttr, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
@@ -125,7 +126,7 @@ pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
 /// As `getxattr(2)`: the size alone if that is asked, `ERANGE` if the value does not fit.
 pub(super) fn value(reply: ReplyXattr, value: &[u8], room: u32) {
     match room {
-        0 => reply.size(value.len() as u32),
+        0 => reply.size(to_u32(value.len())),
         _ if value.len() > room as usize => reply.error(fuser::Errno::ERANGE),
         _ => reply.data(value),
     }
@@ -163,7 +164,7 @@ pub(super) fn statfs(reply: ReplyStatfs, stats: FsStats) {
         stats.inodes.saturating_add(1 << 32),
         1 << 32,
         STATFS_BLOCK_BYTES,
-        curvine_protocol::path::NAME_BYTES_MAX as u32,
+        to_u32(curvine_protocol::path::NAME_BYTES_MAX),
         STATFS_BLOCK_BYTES,
     );
 }

@@ -9,6 +9,7 @@ use curvine_actors::kit::{MasterRef, Ports};
 use curvine_conf::Config;
 use curvine_fuse::{MountOptions, Mounted};
 use curvine_protocol::Result;
+use curvine_protocol::number::to_usize;
 
 use super::workers::Workers;
 
@@ -54,7 +55,7 @@ impl FuseRole {
         let options = MountOptions {
             mount_point: section.mount_point.as_str().into(),
             ttl: section.ttl.0,
-            threads: section.threads as usize,
+            threads: to_usize(section.threads),
             allow_other: section.allow_other,
         };
         let mounted = curvine_fuse::mount(client.clone(), options).await?;

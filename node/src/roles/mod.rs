@@ -18,6 +18,7 @@ use curvine_actors::kit::metrics::Of;
 use curvine_actors::kit::threads::Threads;
 use curvine_actors::kit::{MasterRef, Ports};
 use curvine_conf::{Config, Loaded};
+use curvine_protocol::number::whole_ms;
 use curvine_protocol::{ClusterId, Error, ErrorKind, Result};
 
 use crate::args::Role;
@@ -164,7 +165,7 @@ impl Running {
                 .fuse
                 .as_ref()
                 .map(|fuse| fuse.mount_point().display().to_string()),
-            ready_ms: after.as_millis() as u64,
+            ready_ms: whole_ms(after).into(),
         }
     }
 

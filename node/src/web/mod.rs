@@ -17,6 +17,7 @@ use curvine_actors::kit::{MasterRef, call};
 use curvine_conf::WebAddress;
 use curvine_protocol::cluster::ClusterStatus;
 use curvine_protocol::master::GetClusterStatus;
+use curvine_protocol::number::whole_ms;
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -95,7 +96,7 @@ impl Drop for Web {
 
 async fn cluster_status(shown: &Shown) -> Result<ClusterStatus> {
     let context = CallContext {
-        deadline_ms: STATUS_DEADLINE.as_millis() as u32,
+        deadline_ms: whole_ms(STATUS_DEADLINE),
         ..CallContext::default()
     };
     let asked = call(&*shown.master, GetClusterStatus {}, context);

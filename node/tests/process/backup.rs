@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use curvine_actors::backup::place;
 use curvine_actors::client::{Client, CreateOptions};
+use curvine_protocol::number::to_u32;
 use curvine_protocol::{CurvinePath, DirEntry, ErrorKind, FileKind, NodeId};
 use futures::TryStreamExt;
 
@@ -38,7 +39,9 @@ async fn tree(client: &Client) -> Tree {
 }
 
 fn content() -> Bytes {
-    (0..300_000u32).map(|at| (at * 7 + (at >> 8)) as u8).collect()
+    (0..300_000u32)
+        .map(|at| (at * 7 + (at >> 8)).to_le_bytes()[0])
+        .collect()
 }
 
 async fn make_tree(client: &Client) {
@@ -139,7 +142,7 @@ fn a_backup_restores_what_was_there_and_grows_into_a_group_again() {
             .filter(|(path, ..)| path.as_str() != "/")
             .partition(|(_, entry, _)| entry.name.starts_with('d'));
         assert_eq!(rest, quiet[1..], "what nobody changed");
-        let count = dirs.len() as u32;
+        let count = to_u32(dirs.len());
         assert!(
             (before..=after).contains(&count),
             "{before} <= {count} <= {after}"

@@ -16,7 +16,7 @@ fn path(text: &str) -> CurvinePath {
 
 fn content(seed: usize, len: usize) -> Bytes {
     (0..len)
-        .map(|at| (at * 31 + seed * 7 + (at >> 8)) as u8)
+        .map(|at| (at * 31 + seed * 7 + (at >> 8)).to_le_bytes()[0])
         .collect()
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use curvine_actors::client::{Client, ClientOptions};
 use curvine_protocol::cluster::{MasterRole, MasterStatus};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{CurvinePath, NodeId};
 
 use super::support::*;
@@ -115,7 +116,7 @@ pub async fn statuses(client: &Client) -> Vec<MasterStatus> {
 pub async fn leader(client: &Client) -> usize {
     let masters = statuses(client).await;
     let leader = masters.iter().find(|master| master.role == MasterRole::Leader);
-    leader.expect("one leads").id.0 as usize - 1
+    to_usize(leader.expect("one leads").id.0 - 1)
 }
 
 /// Waits until all of them are there, vote, and have applied what the leader had at the beginning.
@@ -145,12 +146,12 @@ pub fn path(name: &str) -> CurvinePath {
 /// Says how long something took, over the rounds of a test.
 pub fn percentiles(what: &str, mut longest: Vec<Duration>) {
     longest.sort();
-    let at = |part: f64| longest[((longest.len() - 1) as f64 * part).round() as usize];
+    let at = |percent: usize| longest[((longest.len() - 1) * percent + 50) / 100];
     eprintln!(
         "{} times {what}: {:?} (median), {:?} (p99), {:?} (worst)",
         longest.len(),
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        at(50),
+        at(99),
+        at(100)
     );
 }

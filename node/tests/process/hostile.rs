@@ -10,6 +10,7 @@ use curvine_protocol::codec::{decode, encode};
 use curvine_protocol::frame::{FrameKind, PREFIX_BYTES, Prefix};
 use curvine_protocol::master::{Echo, MountUfs};
 use curvine_protocol::mount::MountSettings;
+use curvine_protocol::number::to_u32;
 use curvine_protocol::worker::WorkerEcho;
 use curvine_protocol::{Call, CallContext, CurvinePath, Error, ErrorKind};
 
@@ -37,7 +38,7 @@ fn prefix(code: u16, request_id: u64, header_bytes: u32, body_bytes: u32) -> [u8
 
 fn request<C: Call>(request_id: u64, call: &C) -> Vec<u8> {
     let header = encode(&(CallContext::default(), call));
-    [&prefix(C::CODE, request_id, header.len() as u32, 0)[..], &header].concat()
+    [&prefix(C::CODE, request_id, to_u32(header.len()), 0)[..], &header].concat()
 }
 
 /// The next frame: its prefix and header.

@@ -235,7 +235,7 @@ fn files_are_written_and_read_over_the_death_of_a_leader() {
             text(&worker),
         ]);
         let client = masters.client().await;
-        let content = |number: u32| Bytes::from(vec![number as u8 + 1; 100_000]);
+        let content = |number: u32| Bytes::from(vec![number.to_le_bytes()[0] + 1; 100_000]);
         let mut longest = Duration::ZERO;
         for number in 0..60 {
             if number == 20 {

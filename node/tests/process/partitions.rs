@@ -10,6 +10,7 @@ use curvine_actors::kit::peer::Peer;
 use curvine_actors::kit::{Ports, call};
 use curvine_protocol::cluster::MasterRole;
 use curvine_protocol::master::{GetClusterStatus, GetXattr, RenameMode};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{CallContext, CurvinePath, Error, ErrorKind, Node as At, Result};
 use curvine_tests::history::{History, Name, Operation, Outcome};
 use curvine_tests::process::namespaces::Namespaces;
@@ -84,7 +85,7 @@ impl Record {
 
     fn begin(&self, cell: u64, session: u64, operation: Operation) -> u64 {
         let number = self.operations.fetch_add(1, Ordering::Relaxed);
-        self.note(number, Event::Began(cell as usize, session, operation));
+        self.note(number, Event::Began(to_usize(cell), session, operation));
         number
     }
 
@@ -214,7 +215,7 @@ async fn read_from(address: String, record: Arc<Record>) -> u64 {
     let master = Peer::start(&actix_rt::Arbiter::current(), address, &Ports::system());
     let (mut random, session, mut answered) = (Seeded::new(99), record.session(), 0);
     while record.goes_on() {
-        let (cell, name) = (random.below(CELLS), [Name::A, Name::B][random.below(2) as usize]);
+        let (cell, name) = (random.below(CELLS), [Name::A, Name::B][to_usize(random.below(2))]);
         let get = GetXattr {
             node: At::Path(place(cell, name)),
             name: XATTR.to_owned(),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use curvine_actors::client::{Client, CreateOptions};
 use curvine_protocol::CurvinePath;
+use curvine_protocol::number::to_usize;
 
 use super::loop_disk::*;
 use super::support::*;
@@ -20,7 +21,7 @@ enum Made {
 }
 
 /// Bytes under one checksum.
-const CHUNK: usize = curvine_protocol::checksum::CHUNK_BYTES as usize;
+const CHUNK: usize = to_usize(curvine_protocol::checksum::CHUNK_BYTES);
 /// A seed whose content has several chunks.
 const LARGE: usize = 4;
 
@@ -31,7 +32,7 @@ fn path(text: &str) -> CurvinePath {
 fn content(seed: usize) -> Bytes {
     let len = [0, 1, 4_096, 70_000, 300_000][seed % 5];
     (0..len)
-        .map(|at| (at * 31 + seed * 7 + (at >> 8)) as u8)
+        .map(|at| (at * 31 + seed * 7 + (at >> 8)).to_le_bytes()[0])
         .collect()
 }
 

@@ -13,6 +13,7 @@ use curvine_protocol::error::Retry;
 use curvine_protocol::frame::{FrameKind, PREFIX_BYTES, Prefix};
 use curvine_protocol::job::JobState;
 use curvine_protocol::master_or_worker::*;
+use curvine_protocol::number::to_u32;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{
     Call, CallContext, Error, ErrorKind, FileKind, Node, for_master_calls, for_mutations, for_worker_calls,
@@ -257,8 +258,8 @@ fn frame(kind: FrameKind, code: u16, header: &[u8], body: &[u8]) -> Vec<u8> {
         kind,
         code,
         request_id: 0x0102_0304_0506_0708,
-        header_bytes: header.len() as u32,
-        body_bytes: body.len() as u32,
+        header_bytes: to_u32(header.len()),
+        body_bytes: to_u32(body.len()),
     };
     [&prefix.encode()[..], header, body].concat()
 }

@@ -146,6 +146,6 @@ fn from_hex(hex: &str) -> Vec<u8> {
         .collect();
     digits
         .chunks(2)
-        .map(|pair| (pair[0] * 16 + pair[1]) as u8)
+        .map(|pair| (pair[0] * 16 + pair[1]).to_le_bytes()[0])
         .collect()
 }

@@ -11,6 +11,7 @@ mod ops;
 mod rename;
 mod tree;
 
+use curvine_protocol::number::to_usize;
 use std::collections::BTreeMap;
 
 pub use ops::{Access, Kind, Op, Outcome, Pattern, RenameHow, Stat, XattrHow};
@@ -101,7 +102,7 @@ impl FileSystem for Model {
             Op::Truncate { path, size } => {
                 let ino = self.find(path, true)?;
                 match &mut self.inode_mut(ino).body {
-                    Body::File(bytes) => bytes.resize(*size as usize, 0),
+                    Body::File(bytes) => bytes.resize(to_usize(*size), 0),
                     Body::Directory { .. } => return Err(Errno::ISDIR),
                     Body::Symlink(_) => unreachable!("the path was followed"),
                 }
@@ -152,13 +153,13 @@ impl FileSystem for Model {
             }
             Op::Read { slot, offset, len } => {
                 let bytes = self.content(self.handle(*slot)?.ino);
-                let start = (*offset).min(bytes.len() as u64) as usize;
-                let end = (offset + len).min(bytes.len() as u64) as usize;
+                let start = to_usize((*offset).min(bytes.len() as u64));
+                let end = to_usize((offset + len).min(bytes.len() as u64));
                 Ok(Outcome::Bytes(bytes[start..end].to_vec()))
             }
             Op::Write { slot, offset, bytes } => {
                 let ino = self.writable(*slot, Errno::BADF)?;
-                self.write(ino, *offset as usize, &bytes.make());
+                self.write(ino, to_usize(*offset), &bytes.make());
                 Ok(Outcome::Done)
             }
             Op::Append { slot, bytes } => {
@@ -169,7 +170,7 @@ impl FileSystem for Model {
             }
             Op::TruncateHandle { slot, size } => {
                 let ino = self.writable(*slot, Errno::INVAL)?;
-                self.content_mut(ino).resize(*size as usize, 0);
+                self.content_mut(ino).resize(to_usize(*size), 0);
                 Ok(Outcome::Done)
             }
             Op::StatHandle { slot } => Ok(Outcome::Stat(self.stat(self.handle(*slot)?.ino))),

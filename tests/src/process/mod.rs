@@ -25,6 +25,7 @@ pub use self::mounted::Mounted;
 pub use self::node::{Node, Starting, refused};
 pub use crate::wait::DEADLINE;
 use crate::wait::within;
+use curvine_protocol::number::to_usize;
 
 /// So much of the end of a log is printed with a test that failed.
 const LOG_SHOWN_BYTES: u64 = 16 << 10;
@@ -81,7 +82,7 @@ impl Process {
     pub fn log(&self) -> String {
         let len = self.log.metadata().map_or(0, |log| log.len());
         let from = len.saturating_sub(LOG_SHOWN_BYTES);
-        let mut bytes = vec![0; (len - from) as usize];
+        let mut bytes = vec![0; to_usize(len - from)];
         // By its offset: the process writes at the one that we share with it.
         let read = self.log.read_at(&mut bytes, from).unwrap_or(0);
         String::from_utf8_lossy(&bytes[..read]).into_owned()

@@ -19,6 +19,7 @@ use actix::ArbiterHandle;
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{DeadlineClass, EndSession, GetRoutes, Lookup, MasterCall};
+use curvine_protocol::number::{to_u32, whole_ms};
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, InodeId, Mutation, Result, WorkerId};
 
 use self::host::Proxies;
@@ -56,8 +57,8 @@ impl Router {
         let session = Session::new(masters?, no_workers, options.clone(), ports, proxies.clone())?;
         let router = Self::new(session);
         // Every address gets its turn, also where the ones before it swallow what they are sent.
-        let one_try = options.connect_timeout / (addresses.len() as u32 + 1);
-        let deadline_ms = one_try.as_millis().clamp(1, u128::from(CALL_DEADLINE_MS)) as u32;
+        let one_try = options.connect_timeout / to_u32(addresses.len() + 1);
+        let deadline_ms = whole_ms(one_try).clamp(1, CALL_DEADLINE_MS);
         let (session, saying) = (&router.session, "no master answers at");
         let reached = match options.stale_reads {
             false => {

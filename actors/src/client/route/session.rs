@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{RenewSession, SESSION_RENEW_MS};
+use curvine_protocol::number::to_u32;
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, Result, WorkerId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -102,7 +103,7 @@ impl Session {
     /// For a session's first call, whose tries are short: whoever leads is asked, also when the time is over before this
     /// process got to run.
     pub fn for_first_contact(&self, connect_timeout: Duration) -> Search {
-        self.for_leader_at_least(self.masters.count() as u32 + 1, connect_timeout)
+        self.for_leader_at_least(to_u32(self.masters.count() + 1), connect_timeout)
     }
 
     fn for_leader_at_least(&self, tries_min: u32, retry_for: Duration) -> Search {
@@ -117,7 +118,7 @@ impl Session {
     pub fn for_anybody(&self, retry_for: Duration) -> Search {
         let limit = Limit::Until {
             give_up: self.ports.clock.now() + retry_for,
-            tries_min: self.masters.count() as u32,
+            tries_min: to_u32(self.masters.count()),
         };
         Search::new(Wanted::Anybody(self.ports.random.next_u64()), limit, is_passing)
     }

@@ -29,7 +29,7 @@ fn refuse(kind: ErrorKind) -> Fate {
 
 /// Neither zero nor the same everywhere.
 fn content(len: usize) -> Bytes {
-    (0..len).map(|i| 1 + (i % 251) as u8).collect()
+    (0..len).map(|i| 1 + (i % 251).to_le_bytes()[0]).collect()
 }
 
 async fn create(client: &Client, replicas: u8) -> OpenFile {
@@ -345,7 +345,7 @@ fn later_bytes_win_wherever_they_overlap() {
             .into_iter()
             .enumerate()
         {
-            let bytes = Bytes::from(vec![i as u8 + 1; 1_000_000]);
+            let bytes = Bytes::from(vec![i.to_le_bytes()[0] + 1; 1_000_000]);
             expected[start..start + 1_000_000].copy_from_slice(&bytes);
             file.write_at(start as u64, bytes).await.expect("taken");
         }

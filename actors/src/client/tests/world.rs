@@ -10,6 +10,7 @@ use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::master::*;
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::*;
 use curvine_protocol::*;
 use futures::future::BoxFuture;
@@ -166,9 +167,9 @@ impl World {
         let mut content = Vec::new();
         for block in &file.blocks {
             let (_, bytes) = &state.blocks[&(1, block.id)];
-            content.extend_from_slice(&bytes[..block.len_bytes as usize]);
+            content.extend_from_slice(&bytes[..to_usize(block.len_bytes)]);
         }
-        content.resize(file.size_bytes as usize, 0);
+        content.resize(to_usize(file.size_bytes), 0);
         content
     }
 }
@@ -284,11 +285,11 @@ impl State {
             }
             if call.generation > *generation {
                 *generation = call.generation;
-                bytes.truncate(call.base_len_bytes as usize);
+                bytes.truncate(to_usize(call.base_len_bytes));
             }
-            let end = call.offset_bytes as usize + body.len();
+            let end = to_usize(call.offset_bytes) + body.len();
             bytes.resize(bytes.len().max(end), 0);
-            bytes[call.offset_bytes as usize..end].copy_from_slice(body);
+            bytes[to_usize(call.offset_bytes)..end].copy_from_slice(body);
             let len_bytes = bytes.len() as u64;
             return plain(BlockWritten { len_bytes });
         }
@@ -349,7 +350,7 @@ impl State {
         }
         if let Some(call) = call.downcast_ref::<AllocateBlocks>() {
             self.leased()?;
-            while (self.file()?.blocks.len() as u32) < call.until_index {
+            while to_u32(self.file()?.blocks.len()) < call.until_index {
                 self.add_block();
             }
             return Ok(Stored::Layout(self.layout(call.from_index as usize)?));
@@ -366,7 +367,7 @@ impl State {
             }
             file.size_bytes = call.size_bytes;
             file.blocks
-                .truncate(call.size_bytes.div_ceil(BLOCK_BYTES) as usize);
+                .truncate(to_usize(call.size_bytes.div_ceil(BLOCK_BYTES)));
             file.leased = !call.close;
             let attr = self.attr()?;
             return Ok(Stored::Entry(Entry { attr, target: None }));
@@ -426,7 +427,7 @@ impl State {
         if *generation < call.generation {
             return Err(Error::new(ErrorKind::Stale, "an older generation"));
         }
-        let start = (call.offset_bytes as usize).min(bytes.len());
+        let start = to_usize(call.offset_bytes).min(bytes.len());
         let end = (start + call.len_bytes as usize).min(bytes.len());
         let mut body = bytes[start..end].to_vec();
         if matches!(fate, Some(Fate::TooMany)) {
@@ -435,7 +436,7 @@ impl State {
         let mut checksums = Vec::new();
         let mut at = 0;
         while at < body.len() {
-            let take = (CHUNK_BYTES as usize - (start + at) % CHUNK_BYTES as usize).min(body.len() - at);
+            let take = (to_usize(CHUNK_BYTES) - (start + at) % to_usize(CHUNK_BYTES)).min(body.len() - at);
             checksums.push(crc32c(&body[at..at + take]));
             at += take;
         }

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{Error, ErrorKind};
 use tokio::time::Instant;
 
@@ -170,7 +171,7 @@ impl Search {
     fn begin_round(&mut self, group: &Group) -> Decision {
         let first = match (self.wanted, &self.at) {
             (Wanted::Leader, _) => &group.guess,
-            (Wanted::Anybody(number), None) => &group.known[number as usize % group.known.len()],
+            (Wanted::Anybody(number), None) => &group.known[to_usize(number) % group.known.len()],
             (Wanted::Anybody(_), Some(last)) => group.in_turn_after(last).next().unwrap_or(&group.guess),
         };
         self.ask(first.clone())

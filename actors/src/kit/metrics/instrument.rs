@@ -1,5 +1,6 @@
 //! Counters and histograms: atomic numbers in arrays, and what their row says of them.
 
+use curvine_protocol::number::whole_ns;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -200,7 +201,7 @@ impl Histogram {
 
     /// Of a histogram of seconds: how long something took, in the series with this place.
     pub fn observe(&self, series: usize, took: Duration) {
-        self.put(series, took.as_nanos() as u64);
+        self.put(series, whole_ns(took));
     }
 
     /// Of a histogram without labels: how many there were.

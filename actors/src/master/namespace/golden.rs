@@ -224,7 +224,7 @@ fn state() -> (Store, tempfile::TempDir) {
             acked_below: 0,
             uid: 7,
             gid: 8,
-            time_ns: 1_000 + number as i64,
+            time_ns: 1_000 + i64::try_from(number).expect("it is small"),
             op,
         };
         store

@@ -1,5 +1,6 @@
 //! The record of one inode on disk: MessagePack, compact form. Golden bytes in `testdata/namespace.txt`.
 
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::{Attr, BlockId, BlockRef, ClientId, FileKind, InodeId, MountId, UfsVersion};
 use serde::{Deserialize, Serialize};
 
@@ -66,8 +67,8 @@ impl FileBody {
     /// Blocks that a file of this size has.
     pub fn block_count(&self) -> u32 {
         match &self.blocks {
-            BlockList::Each(blocks) => blocks.len() as u32,
-            BlockList::Run(_) => self.size_bytes.div_ceil(self.block_bytes.max(1)) as u32,
+            BlockList::Each(blocks) => to_u32(blocks.len()),
+            BlockList::Run(_) => to_u32(to_usize(self.size_bytes.div_ceil(self.block_bytes.max(1)))),
         }
     }
 

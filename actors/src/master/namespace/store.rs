@@ -206,6 +206,14 @@ pub struct BlockRun {
     pub count: u32,
 }
 
+impl BlockRun {
+    /// The place in its file of a block of this run, which begins with `first`.
+    pub fn index_of(&self, block: BlockId, first: BlockId) -> u32 {
+        let behind = u32::try_from(block.0 - first.0).expect("a run is no longer than its count");
+        self.first_index + behind
+    }
+}
+
 impl Dbs {
     fn with(mut database: impl FnMut(&str) -> Result<Raw>) -> Result<Dbs> {
         Ok(Dbs {
@@ -361,7 +369,7 @@ impl Dbs {
         let run = BlockRun {
             inode: InodeId(u64_at(value, 0)),
             first_index: (counts >> 32) as u32,
-            count: counts as u32,
+            count: (counts & 0xFFFF_FFFF) as u32,
         };
         let first = BlockId(u64_at(key, 0));
         Ok((block.0 - first.0 < u64::from(run.count)).then_some((first, run)))

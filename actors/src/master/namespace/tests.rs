@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountSettings;
+use curvine_protocol::number::to_u32;
 use curvine_protocol::op::{Command, Op, OpReply, SyncDir, UfsObject};
 use curvine_protocol::*;
 
@@ -91,7 +92,7 @@ impl Tree {
     fn write(&mut self, at: &str, size_bytes: u64) -> Attr {
         let layout = self.create(at);
         let inode = layout.attr.inode;
-        let blocks = size_bytes.div_ceil(64 << 10) as u32;
+        let blocks = u32::try_from(size_bytes.div_ceil(64 << 10)).expect("it is small");
         let layout = self.done(AllocateBlocks {
             inode,
             from_index: 0,
@@ -102,7 +103,7 @@ impl Tree {
             .iter()
             .enumerate()
             .map(|(index, located)| BlockCommit {
-                index: index as u32,
+                index: to_u32(index),
                 id: located.block.id,
                 len_bytes: (size_bytes - (index as u64) * (64 << 10)).min(64 << 10),
                 generation: 0,
@@ -181,7 +182,7 @@ impl Tree {
                         .block_owner(block.id)
                         .expect("readable")
                         .expect("known");
-                    assert_eq!((owner.0, owner.1), (inode, index as u32));
+                    assert_eq!((owner.0, owner.1), (inode, to_u32(index)));
                 }
             }
         }
@@ -797,9 +798,9 @@ mod random {
                 },
             }
             .into_op()),
-            (place(), place(), 0..3).prop_map(|(from, to, mode)| {
+            (place(), place(), 0..3_usize).prop_map(|(from, to, mode)| {
                 let modes = [RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange];
-                rename(&from, &to, modes[mode as usize]).into_op()
+                rename(&from, &to, modes[mode]).into_op()
             }),
             (place(), any::<bool>()).prop_map(|(at, keep)| Unlink {
                 node: path(&at),

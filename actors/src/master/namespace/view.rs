@@ -171,7 +171,7 @@ impl NamespaceView for Store {
         let InodeBody::File(file) = &record.body else {
             return Ok(None);
         };
-        let index = run.first_index + (block.0 - first.0) as u32;
+        let index = run.index_of(block, first);
         Ok(file
             .block(index)
             .filter(|found| found.id == block)

@@ -14,6 +14,7 @@ use curvine_protocol::checksum::crc32c;
 use curvine_protocol::master::{
     BACKUP_KEPT_MS, BACKUP_PART_BYTES, BackupOpened, BackupPart, OpenBackup, ReadBackup,
 };
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
@@ -149,7 +150,7 @@ impl ReplicaPort {
 
 fn read_part(file: &File, offset_bytes: u64) -> std::io::Result<Vec<u8>> {
     let left_bytes = file.metadata()?.len().saturating_sub(offset_bytes);
-    let mut part = vec![0; left_bytes.min(BACKUP_PART_BYTES as u64) as usize];
+    let mut part = vec![0; to_usize(left_bytes.min(BACKUP_PART_BYTES as u64))];
     file.read_exact_at(&mut part, offset_bytes)?;
     Ok(part)
 }

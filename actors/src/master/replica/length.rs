@@ -135,7 +135,7 @@ fn surplus(size_bytes: u64, span: Span, limits: &LogLimits) -> Option<u64> {
 }
 
 fn scaled(whole: u64, part: u64, of: u64) -> u64 {
-    (u128::from(whole) * u128::from(part) / u128::from(of.max(1))) as u64
+    u64::try_from(u128::from(whole) * u128::from(part) / u128::from(of.max(1))).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

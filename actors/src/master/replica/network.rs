@@ -16,6 +16,7 @@ use bytes::Bytes;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::codec::{decode, encode};
 use curvine_protocol::master::{RaftMessage, RaftMessageKind};
+use curvine_protocol::number::whole_ms;
 use curvine_protocol::{CallContext, Error, ErrorKind, NodeId, Result as Asked};
 use futures::future::join_all;
 use openraft::error::{
@@ -182,7 +183,7 @@ impl Way {
             restored_ns: origin.map_or(0, |origin| origin.restored_ns),
         };
         let context = CallContext {
-            deadline_ms: deadline.as_millis().max(1) as u32,
+            deadline_ms: whole_ms(deadline).max(1),
             ..CallContext::default()
         };
         let Answer { body, .. } = Endpoint::ask(&**proxy, Ask::new(message, context).with_body(body)).await?;

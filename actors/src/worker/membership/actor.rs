@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::fut::ActorFutureExt;
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, StreamHandler, WrapFuture};
 use curvine_protocol::master::{RegisterWorker, WorkerHeartbeat, WorkerRegistered};
+use curvine_protocol::number::whole_ms;
 use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result};
 use futures::StreamExt;
 use tokio::sync::watch;
@@ -249,7 +250,7 @@ where
     dyn crate::kit::MasterPort: Endpoint<C>,
 {
     let context = CallContext {
-        deadline_ms: MASTER_DEADLINE.as_millis() as u32,
+        deadline_ms: whole_ms(MASTER_DEADLINE),
         ..CallContext::default()
     };
     match tokio::time::timeout(MASTER_DEADLINE, call(&*master, ask, context)).await {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::cluster::Tier;
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus};
 use curvine_protocol::{BlockId, CallContext, ErrorKind};
 
@@ -11,7 +12,7 @@ use super::world::*;
 use crate::kit::{Body, call};
 use crate::worker::disk::Grant;
 
-const CHUNK: usize = CHUNK_BYTES as usize;
+const CHUNK: usize = to_usize(CHUNK_BYTES);
 
 #[actix::test]
 async fn a_put_block_is_read_back_and_reported() {
@@ -179,7 +180,7 @@ async fn a_flipped_byte_is_never_served_and_the_replica_is_kept_aside() {
         .await;
     flip(&world.disk("d0"), 5, CHUNK + 3);
     assert_eq!(
-        read(&*worker.port, 5, 1, 0, CHUNK as u32, None).await.unwrap(),
+        read(&*worker.port, 5, 1, 0, to_u32(CHUNK), None).await.unwrap(),
         bytes_of(1, 2 * CHUNK)[..CHUNK]
     );
     let granted = read(&*worker.port, 5, 1, 0, 1 << 20, None).await;
@@ -278,7 +279,7 @@ async fn a_reader_keeps_what_it_was_granted_when_the_block_goes() {
         block: BlockId(1),
         generation: 1,
         offset_bytes: 0,
-        len_bytes: CHUNK as u32,
+        len_bytes: to_u32(CHUNK),
         fill: None,
     };
     let Grant::Ready(answer) = worker.disks.all()[0].store.grant(&ask).unwrap() else {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use curvine_protocol::attr::UfsSource;
 use curvine_protocol::cluster::Tier;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{DeleteBlocks, ExportFile, LoadBlocks, LoadTask};
 use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, InodeId, MountId, UfsVersion};
 
@@ -137,7 +138,7 @@ async fn a_later_block_of_a_file_comes_from_its_place_in_the_object() {
     assert_eq!(objects.bytes_read(), 5 << 20);
     for index in 0..3u64 {
         let block = read_all(&*worker.port, 100 + index, 1, None).await.unwrap();
-        let start = (index as usize) << 21;
+        let start = to_usize(index) << 21;
         assert!(block == content[start..(start + (2 << 20)).min(5 << 20)]);
     }
     worker.stop().await;
@@ -321,11 +322,11 @@ async fn an_exported_file_has_its_blocks_in_order_and_zeros_in_its_holes() {
     let mut worker = world.start(world.config()).await;
     let block_bytes = 2 << 20;
     let size_bytes: u64 = 5 << 20;
-    let mut expected = vec![0; size_bytes as usize];
+    let mut expected = vec![0; to_usize(size_bytes)];
     for (index, len) in [(0, 2 * MIB), (1, 100_000)] {
         let body = bytes_of(index, len);
         put(&*worker.port, 200 + index, 1, body.clone()).await.unwrap();
-        let start = (index as usize) << 21;
+        let start = to_usize(index) << 21;
         expected[start..start + len].copy_from_slice(&body);
     }
     let version = UfsVersion {

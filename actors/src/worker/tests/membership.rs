@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::DeleteBlocks;
 use curvine_protocol::{BlockId, CallContext, ErrorKind};
 
@@ -23,7 +24,7 @@ async fn delete(worker: &crate::worker::WorkerHandle, blocks: impl IntoIterator<
 async fn news_that_find_no_room_are_told_in_a_full_report() {
     let world = World::new();
     let mut config = world.config();
-    config.news_max = NEWS_MAX as usize;
+    config.news_max = to_usize(NEWS_MAX);
     let mut worker = world.start(config).await;
     for block in 0..NEWS_MAX {
         put(&*worker.port, block, 1, bytes_of(block, 10)).await.unwrap();

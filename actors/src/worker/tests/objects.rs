@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use curvine_protocol::attr::UfsSource;
 use curvine_protocol::mount::MountRecord;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::Fill;
 use curvine_protocol::{
     Attr, BlockId, BlockRef, Error, ErrorKind, FileKind, FileLayout, InodeId, LocatedBlock, MountId, Result,
@@ -88,8 +89,8 @@ impl ObjectSource for Bucket {
         let short_by = state.short_by;
         match state.objects.get(key) {
             Some((content, is)) if is == version => {
-                let end = (range.end as usize).saturating_sub(short_by);
-                let part = content.slice(range.start as usize..end);
+                let end = to_usize(range.end).saturating_sub(short_by);
+                let part = content.slice(to_usize(range.start)..end);
                 // Pieces of a length that fits no chunk.
                 let pieces: Vec<_> = (0..part.len())
                     .step_by(10_007)

@@ -225,7 +225,7 @@ pub fn kill(handle: WorkerHandle) {
 
 pub fn bytes_of(seed: u64, len: usize) -> Bytes {
     (0..len)
-        .map(|i| ((i as u64).wrapping_mul(0x9E37_79B9).wrapping_add(seed * 77) >> 5) as u8)
+        .map(|i| ((i as u64).wrapping_mul(0x9E37_79B9).wrapping_add(seed * 77) >> 5).to_le_bytes()[0])
         .collect::<Vec<_>>()
         .into()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::checksum::CHUNK_BYTES;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{BlockData, ReadBlock};
 use curvine_protocol::{Error, Result};
 use tokio::sync::oneshot;
@@ -93,7 +94,7 @@ pub fn answer_passed(call: &ReadBlock, start: u64, body: &[Bytes]) -> Answer<Rea
     for piece in body {
         let from = call.offset_bytes.clamp(at, at + piece.len() as u64) - at;
         let to = end.clamp(at, at + piece.len() as u64) - at;
-        bytes.extend_from_slice(&piece[from as usize..to as usize]);
+        bytes.extend_from_slice(&piece[to_usize(from)..to_usize(to)]);
         at += piece.len() as u64;
     }
     answer_with(call.offset_bytes, bytes.freeze())

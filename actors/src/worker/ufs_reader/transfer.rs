@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_protocol::checksum::CHUNK_BYTES;
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::{BlockId, Error, ErrorKind, InodeId, MountId, Result, UfsVersion};
 use futures::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
@@ -48,12 +49,13 @@ pub struct Budget(Arc<Semaphore>, u32);
 
 impl Budget {
     pub fn new(bytes: u64) -> Self {
-        let permits = (bytes / PERMIT_BYTES).max(PART_MEMORY_BYTES / PERMIT_BYTES);
-        Budget(Arc::new(Semaphore::new(permits as usize)), permits as u32)
+        let permits = to_usize((bytes / PERMIT_BYTES).max(PART_MEMORY_BYTES / PERMIT_BYTES));
+        Budget(Arc::new(Semaphore::new(permits)), to_u32(permits))
     }
 
     async fn take(&self, len_bytes: u64) -> SemaphorePermit<'_> {
-        let permits = (len_bytes.min(PART_MEMORY_BYTES).div_ceil(PERMIT_BYTES) as u32).clamp(1, self.1);
+        let permits =
+            to_u32(to_usize(len_bytes.min(PART_MEMORY_BYTES).div_ceil(PERMIT_BYTES))).clamp(1, self.1);
         self.0
             .acquire_many(permits)
             .await
@@ -194,7 +196,7 @@ impl Gathered {
 
     /// All but the beginning of a chunk that has not arrived wholly.
     fn take_chunks(&mut self) -> Vec<Bytes> {
-        let mut rest = self.len % CHUNK_BYTES as usize;
+        let mut rest = self.len % to_usize(CHUNK_BYTES);
         let mut kept = VecDeque::new();
         self.len = rest;
         while rest > 0 {
@@ -216,7 +218,10 @@ mod tests {
 
     #[test]
     fn gathered_bytes_are_cut_at_a_chunk_and_keep_their_order() {
-        let bytes: Bytes = (0..200_000u32).map(|i| i as u8).collect::<Vec<_>>().into();
+        let bytes: Bytes = (0..200_000u32)
+            .map(|i| i.to_le_bytes()[0])
+            .collect::<Vec<_>>()
+            .into();
         let mut gathered = Gathered::default();
         for start in (0..bytes.len()).step_by(999) {
             gathered.push(Some(bytes.slice(start..(start + 999).min(bytes.len()))));

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{Error, Result};
 use rustix::fs::{Advice, fadvise};
 
@@ -51,7 +52,7 @@ pub fn big_file(directory: &Path, bytes: u64, reads: usize, piece: &[u8], afresh
             Ok(())
         };
         forget(&file)?;
-        let mut buffer = vec![0; PIECE_BYTES as usize];
+        let mut buffer = vec![0; to_usize(PIECE_BYTES)];
         let watch = Stopwatch::start();
         for _ in 0..pieces {
             file.read_exact(&mut buffer)?;
@@ -105,7 +106,7 @@ pub fn small_files(directory: &Path, files: usize, bytes: usize, threads: usize)
 }
 
 fn small_files_of(thread: usize, directory: &Path, each: usize, bytes: usize, write: bool) -> io::Result<()> {
-    let content = vec![thread as u8; bytes];
+    let content = vec![thread.to_le_bytes()[0]; bytes];
     let directory = directory.join(thread.to_string());
     for file in 0..each {
         let path = directory.join(file.to_string());

@@ -62,7 +62,7 @@ async fn through_clients(sessions: &Sessions, directory: &CurvinePath, load: Loa
         let running = (0..load.clients).map(|number| {
             let (client, directory) = (sessions.of(number).clone(), directory.clone());
             tokio::spawn(async move {
-                let content = Bytes::from(vec![number as u8; load.bytes]);
+                let content = Bytes::from(vec![number.to_le_bytes()[0]; load.bytes]);
                 for file in 0..each {
                     let path = directory.join(&format!("{number}-{file}"))?;
                     if write {

@@ -185,7 +185,8 @@ impl<P: Clone, R, L> Filling<P, R, L> {
         decisions.push(match of_whole_chunks {
             true => Decision::Grant {
                 place,
-                len_bytes: (end - call.offset_bytes) as u32,
+                len_bytes: u32::try_from(end - call.offset_bytes)
+                    .expect("it is no longer than what was asked for"),
                 call,
                 reader,
                 checksums,

@@ -26,7 +26,7 @@ fn call(chunks: Range<u64>) -> ReadBlock {
         block: BLOCK,
         generation: GENERATION,
         offset_bytes: chunks.start * CHUNK_BYTES,
-        len_bytes: ((chunks.end - chunks.start) * CHUNK_BYTES) as u32,
+        len_bytes: u32::try_from((chunks.end - chunks.start) * CHUNK_BYTES).expect("it is small"),
         fill: None,
     }
 }
@@ -91,7 +91,7 @@ fn readers_that_wait_for_an_opening_share_what_is_fetched() {
         place: (),
         call: call(0..1),
         reader,
-        len_bytes: CHUNK_BYTES as u32,
+        len_bytes: u32::try_from(CHUNK_BYTES).expect("it is small"),
         checksums: vec![11],
     };
     assert_eq!(
