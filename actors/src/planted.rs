@@ -28,12 +28,18 @@ pub enum Bug {
     LeaseTooLong,
     /// A vote is not written down.
     ForgetsItsVote,
+    /// A command below its session's floor is carried out.
+    ForgetsTheFloor,
+    /// A command of a session that has ended begins it anew.
+    EndedSessionRuns,
+    /// Renewing a session that has ended begins it anew.
+    RenewalRevives,
 }
 
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 15] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -46,6 +52,9 @@ impl Bug {
         SnapshotLacksItsEnd,
         LeaseTooLong,
         ForgetsItsVote,
+        ForgetsTheFloor,
+        EndedSessionRuns,
+        RenewalRevives,
     ];
 
     /// The failpoint's.
@@ -63,6 +72,9 @@ impl Bug {
             SnapshotLacksItsEnd => "snapshot-lacks-its-end",
             LeaseTooLong => "lease-too-long",
             ForgetsItsVote => "forgets-its-vote",
+            ForgetsTheFloor => "forgets-the-floor",
+            EndedSessionRuns => "ended-session-runs",
+            RenewalRevives => "renewal-revives",
         }
     }
 }

@@ -178,6 +178,7 @@ pub enum OpReply {
         removed: u64,
     },
     MountRemoved(MountId),
+    SessionOpened(SessionOpened),
     /// Read back from a record of a reply that was an error.
     Failed(Error),
 }

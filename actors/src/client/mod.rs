@@ -28,6 +28,9 @@
 //! keeps its leases and nameless files until the masters have not heard of it for 60 s (and look every 5 s; after a start
 //! of the masters the 60 s begin again). Then a file is what its last flush made it.
 //!
+//! A client that was stopped, or cut off, for longer finds that its session has ended: what it had not flushed is lost,
+//! and files that had something fail with `SessionEnded`. All else goes on, in a new session.
+//!
 //! Invariants: a mutation keeps its sequence over all its retries; bytes that fail their checksum are never returned;
 //! every operation ends within [`ClientOptions::retry_for`] plus one call's deadline.
 
@@ -120,9 +123,12 @@ impl Client {
         self.router.change(call).await
     }
 
-    /// This client's session, as the masters know it.
-    pub fn id(&self) -> ClientId {
-        self.router.id()
+    /// This client's session, as the masters know it. Begins one if there is none.
+    ///
+    /// # Errors
+    /// Whatever kept the masters from answering.
+    pub async fn session(&self) -> Result<ClientId> {
+        self.router.session().await
     }
 
     /// Ends the session of a client that is known to be dead, without waiting for it to expire: its leases and nameless

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BlockId, InodeId, WorkerId};
+use crate::ids::{BlockId, ClientId, InodeId, WorkerId};
 use crate::path::Node;
 
 /// Opens a file for reading: attributes and where the data is.
@@ -104,8 +104,22 @@ pub struct ReleaseInode {
     pub inode: InodeId,
 }
 
+/// Begins a session: the masters give it an id that no session had before. It lasts until [`EndSession`], or until it
+/// expires; the id is never known again, so nothing that was sent under it and comes later can have an effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {}
+
+/// The session's id: the `client` of all calls that are made in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOpened {
+    pub client: ClientId,
+}
+
 /// Keeps the calling client's leases and nameless inodes for another lease time. Clients send it every
 /// [`SESSION_RENEW_MS`]; after [`SESSION_EXPIRE_MS`] without one the master ends the session.
+///
+/// # Errors
+/// `SessionEnded`: it is never revived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewSession {}
 

@@ -82,6 +82,7 @@ macro_rules! for_master_calls {
             135 => ReleaseInode -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             136 => RenewSession -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             137 => EndSession -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
+            138 => OpenSession -> SessionOpened { by: namespace, deadline: Short, op: SessionOpened, nodes: [] };
 
             150 => MountUfs -> MountInfo { by: mounts, deadline: Long };
             151 => UnmountUfs -> Done { by: mounts, deadline: Long };

@@ -138,7 +138,8 @@ macro_rules! variants_of_op {
 for_mutations!(variants_of_op);
 
 variants! {
-    OpReply: Done, Entry, Layout, Renamed, Deleted, Worker, Mount, Job, Synced, MountRemoved, Failed;
+    OpReply: Done, Entry, Layout, Renamed, Deleted, Worker, Mount, Job, Synced, MountRemoved, SessionOpened,
+        Failed;
     Node: Inode, Child, Path;
     FileKind: File, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice;
     IfExists: Fail, Open, Truncate;

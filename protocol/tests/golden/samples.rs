@@ -265,6 +265,7 @@ samples! {
     ReleaseInode => ReleaseInode { inode: InodeId(12) };
     RenewSession => RenewSession {};
     EndSession => EndSession {};
+    OpenSession => OpenSession {};
     MountUfs => MountUfs { path: path("/m"), uri: "s3://b/p".to_owned(), options: options(), settings: settings() };
     UnmountUfs => UnmountUfs { path: path("/m") };
     SubmitLoad => SubmitLoad { paths: vec![path("/m/a"), path("/m/b")] };
@@ -312,6 +313,7 @@ samples! {
     BackupOpened => BackupOpened { id: 0xBA, header: backup_header() };
     BackupPart => BackupPart { checksum: 0xC5C5_0003 };
     Done => Done {};
+    SessionOpened => SessionOpened { client: ClientId(1 << 63 | 6) };
     Entry => entry(), Entry { attr: attr(), target: None };
     Listing => Listing {
         directory: Attr { kind: FileKind::Directory, ufs: None, ..attr() }, parent: InodeId(1),
@@ -400,6 +402,7 @@ samples! {
         OpReply::Renamed(Renamed { attr: attr(), replaced: None }),
         OpReply::Deleted(Deleted { files: 1, directories: 2 }), OpReply::Worker(WorkerId(2)), OpReply::Mount(mount()),
         OpReply::Job(job()), OpReply::Synced { added: 1, changed: 2, removed: 3 }, OpReply::MountRemoved(MountId(3)),
+        OpReply::SessionOpened(SessionOpened::samples().remove(0)),
         OpReply::Failed(Error::not_found("/a"));
 }
 

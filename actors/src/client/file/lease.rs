@@ -24,7 +24,9 @@ impl Shared {
         dyn MasterPort: Endpoint<C>,
     {
         match self.router.change(call.clone()).await {
-            Err(error) if error.kind == ErrorKind::Stale && !state.lease_lost => {
+            Err(error)
+                if matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded) && !state.lease_lost =>
+            {
                 match self.open_for_write().await {
                     Ok(layout) if layout.attr.content_version == state.attr.content_version => {
                         self.router.change(call).await
@@ -37,6 +39,28 @@ impl Shared {
             }
             reply => reply,
         }
+    }
+
+    /// The session that got the lease has ended, and with it the lease. Without anything to lose, it is as if nobody had
+    /// written here for a while.
+    ///
+    /// # Errors
+    /// `SessionEnded`, if something was not flushed. The file is failed.
+    pub(super) fn lease_ended(&self, state: &mut State) -> Result<()> {
+        state.writable = false;
+        if !state.is_dirty() {
+            return Ok(());
+        }
+        state.lease_lost = true;
+        state.fail(Error::new(
+            ErrorKind::SessionEnded,
+            format!(
+                "inode {}: the masters did not hear of this client for too long and ended its session; what was not flushed \
+                 is lost",
+                self.inode
+            ),
+        ));
+        state.check()
     }
 
     /// The masters gave the lease, which was thought to be held, for another content than the one that is known here:

@@ -2,7 +2,7 @@
 //!
 //! - [`Router`]: the calls of one user of a session.
 //! - `session`: the session itself: masters, workers, renewal.
-//! - `sequences`: the numbers of its changes.
+//! - `sequences`: who it is to the masters, the numbers of its changes.
 //! - `host`: the thread of its proxies.
 //!
 //! Invariant: a change keeps its sequence over all its tries.
@@ -12,7 +12,6 @@ mod sequences;
 mod session;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::ArbiterHandle;
@@ -157,7 +156,7 @@ impl Router {
 
     fn context(&self) -> CallContext {
         CallContext {
-            client: self.session.id,
+            client: self.session.sequences.session().unwrap_or_default(),
             sequence: 0,
             acked_below: 0,
             deadline_ms: CALL_DEADLINE_MS,
@@ -173,15 +172,17 @@ impl Router {
         dyn MasterPort: Endpoint<C>,
     {
         let session = &self.session;
-        session.known.store(true, Ordering::Relaxed);
-        let turn = session.sequences.begin();
+        let turn = session.turn().await?;
+        let asked = session.ports.clock.now();
         let context = CallContext {
+            client: turn.client,
             sequence: turn.sequence,
             acked_below: turn.acked_below,
             ..self.context()
         };
-        let answer = session.attempt(call, context, session.options.retry_for).await?;
-        Ok(answer.reply)
+        let answer = session.attempt(call, context, session.options.retry_for).await;
+        session.learn(turn.client, asked, answer.as_ref().err());
+        Ok(answer?.reply)
     }
 
     /// The port of a worker: local, or a proxy for its address.
@@ -204,8 +205,14 @@ impl Router {
         &self.session.ports
     }
 
-    pub fn id(&self) -> ClientId {
-        self.session.id
+    /// The session in which changes are made now. Asks the masters if there is none, or they did not hear of it for long.
+    pub async fn session(&self) -> Result<ClientId> {
+        self.session.confirmed().await
+    }
+
+    /// The session, as far as it is known here; none before the first change.
+    pub fn session_now(&self) -> Option<ClientId> {
+        self.session.sequences.session()
     }
 
     pub(super) async fn end_session_of(&self, client: ClientId) -> Result<()> {
@@ -222,8 +229,9 @@ impl Router {
 
     pub(super) async fn end(&self) {
         self.session.ended.cancel();
-        if self.session.known.load(Ordering::Relaxed) {
+        if let Some(client) = self.session.sequences.session() {
             let context = CallContext {
+                client,
                 deadline_ms: 2_000,
                 ..self.context()
             };

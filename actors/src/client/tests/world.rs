@@ -55,7 +55,8 @@ pub struct State {
     pub fates: HashMap<(&'static str, u32), VecDeque<Fate>>,
     pub file: Option<File>,
     pub directories_made: u32,
-    replies: HashMap<u64, Result<Stored>>,
+    replies: HashMap<(ClientId, u64), Result<Stored>>,
+    sessions: u64,
     pub blocks: HashMap<(u32, BlockId), (u32, Vec<u8>)>,
     next_block: u64,
     pub in_flight: usize,
@@ -317,11 +318,18 @@ impl State {
             let attr = self.attr()?;
             return plain(Entry { attr, target: None });
         }
-        let stored = match self.replies.get(&context.sequence) {
+        if call.is::<OpenSession>() {
+            self.sessions += 1;
+            return plain(SessionOpened {
+                client: ClientId(self.sessions),
+            });
+        }
+        let stored = match self.replies.get(&(context.client, context.sequence)) {
             Some(stored) if context.sequence != 0 => stored.clone(),
             _ => self.change(call),
         };
-        self.replies.insert(context.sequence, stored.clone());
+        self.replies
+            .insert((context.client, context.sequence), stored.clone());
         match stored? {
             Stored::Entry(entry) => plain(entry),
             Stored::Layout(layout) => plain(layout),

@@ -296,7 +296,13 @@ fn every_database_of_the_namespace_has_its_golden_bytes() {
     );
     raw(&mut golden, &store, "leases", "nothing", leases);
     raw(&mut golden, &store, "orphans", "nothing", orphans);
-    raw(&mut golden, &store, "sessions", "last heard of, ns", sessions);
+    raw(
+        &mut golden,
+        &store,
+        "sessions",
+        "last heard of (ns), floor, whether it has ended",
+        sessions,
+    );
     values::<Result<OpReply>>(&mut golden, &store, "replies", replies);
     values::<MountRecord>(&mut golden, &store, "mounts", mounts);
     values::<JobRecord>(&mut golden, &store, "jobs", jobs);

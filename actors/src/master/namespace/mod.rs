@@ -3,6 +3,7 @@
 //! - [`records`]: what one inode looks like on disk.
 //! - [`store`]: the heed environment and its databases.
 //! - [`resolve`]: from a path or name to an inode, following links.
+//! - [`sessions`]: whether a command of a session is carried out.
 //! - [`apply`]: one command against the state; pure but for the transaction it is given.
 //! - [`view`]: consistent reads; [`listing`]: of a directory, a page at a time.
 //! - [`actor`]: the thin shell that clients ask.
@@ -21,6 +22,7 @@ mod golden;
 mod listing;
 pub mod records;
 pub mod resolve;
+pub mod sessions;
 pub mod store;
 #[cfg(test)]
 mod tests;

@@ -37,11 +37,20 @@ impl Tree {
     }
 
     fn apply_for(&mut self, client: u64, sequence: u64, op: Op) -> Result<OpReply> {
+        self.apply_numbered(client, (sequence, 0), op)
+    }
+
+    fn apply_numbered(
+        &mut self,
+        client: u64,
+        (sequence, acked_below): (u64, u64),
+        op: Op,
+    ) -> Result<OpReply> {
         self.now_ns += 1;
         let command = Command {
             client: ClientId(client),
             sequence,
-            acked_below: 0,
+            acked_below,
             uid: 7,
             gid: 8,
             time_ns: self.now_ns,
@@ -461,6 +470,55 @@ fn a_writer_that_vanished_leaves_another_content_version() {
     tree.apply_for(5, 2, EndSession {}.into_op()).expect("ended");
     // The next writer's generation comes from it, and must not be the one that the lost bytes were written under.
     assert_eq!(tree.stat("/f").expect("there").content_version, before + 1);
+}
+
+#[test]
+fn a_change_that_comes_again_after_its_answer_was_acknowledged_is_not_made_again() {
+    let mut tree = Tree::new();
+    let mkdir = || {
+        MakeDir {
+            node: path("/d"),
+            mode: 0o755,
+            parents: false,
+        }
+        .into_op()
+    };
+    tree.apply_numbered(5, (1, 1), mkdir()).expect("made");
+    let rmdir = RemoveDir { node: path("/d") };
+    tree.apply_numbered(5, (2, 2), rmdir.into_op()).expect("removed");
+    let late = tree.apply_numbered(5, (1, 1), mkdir());
+    assert_eq!(late.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::Stale));
+    assert_eq!(tree.names("/"), [""; 0]);
+}
+
+#[test]
+fn nothing_of_a_session_that_has_ended_is_done_whoever_chose_its_id() {
+    let mut tree = Tree::new();
+    let given = tree.done(OpenSession {}).client.0;
+    for client in [5, given] {
+        let mkdir = || {
+            MakeDir {
+                node: path("/d"),
+                mode: 0o755,
+                parents: false,
+            }
+            .into_op()
+        };
+        tree.apply_numbered(client, (1, 1), mkdir()).expect("made");
+        tree.done(RemoveDir { node: path("/d") });
+        tree.apply_for(client, 0, RenewSession {}.into_op())
+            .expect("it lasts");
+        tree.apply_for(client, 0, EndSession {}.into_op()).expect("ended");
+        tree.apply_for(client, 0, EndSession {}.into_op())
+            .expect("ended twice is ended");
+        for late in [mkdir(), RenewSession {}.into_op()] {
+            let sequence = u64::from(matches!(late, Op::MakeDir(_)));
+            let late = tree.apply_numbered(client, (sequence, sequence), late);
+            assert_eq!(late.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::SessionEnded));
+        }
+        assert_eq!(tree.names("/"), [""; 0]);
+    }
+    assert_ne!(tree.done(OpenSession {}).client.0, given, "no id is given twice");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use heed::RoTxn;
 use super::listing::list;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
-use super::store::{Counter, Dbs, Store, broken, named_key, u64_at};
+use super::store::{Counter, Dbs, Store, broken, named_key};
 use crate::master::contract::NamespaceView;
 
 impl Store {
@@ -206,17 +206,15 @@ impl NamespaceView for Store {
     }
 
     fn session_count(&self) -> Result<u64> {
-        self.dbs.sessions.len(&*self.read()?).map_err(broken)
+        let all = self.dbs.all_sessions(&*self.read()?)?;
+        Ok(all.iter().filter(|(_, session)| !session.is_ended).count() as u64)
     }
 
     fn has_session_before(&self, before_ns: i64) -> Result<bool> {
-        let txn = self.read()?;
-        for entry in self.dbs.sessions.iter(&txn).map_err(broken)? {
-            if (u64_at(entry.map_err(broken)?.1, 0) as i64) < before_ns {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let all = self.dbs.all_sessions(&*self.read()?)?;
+        Ok(all
+            .iter()
+            .any(|(_, session)| session.heard_ns < before_ns && !session.is_ended))
     }
 
     fn inode_count(&self) -> Result<u64> {

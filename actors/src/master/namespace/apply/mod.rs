@@ -26,6 +26,7 @@ use curvine_protocol::{
 use heed::RwTxn;
 
 use super::records::{InodeBody, InodeRecord};
+use super::sessions::{Admission, admit};
 use super::store::{Counter, Dbs, Store, broken, pair_key};
 use crate::planted::{Bug, is_planted};
 
@@ -65,19 +66,24 @@ impl Store {
 
     fn apply_one(&self, txn: &mut RwTxn, command: Command, effects: &mut Effects) -> Result<OpReply> {
         let dbs = self.dbs;
-        let remembered = command.sequence != 0;
+        let client = command.client;
+        // Ending a session twice changes nothing more, so its end needs no memory, and leaves none.
+        let remembered = command.sequence != 0 && !matches!(command.op, Op::EndSession(_));
         if remembered {
-            if let Some(reply) = dbs.session_reply(txn, command.client, command.sequence)?
+            let known = dbs.session(txn, client)?;
+            let numbers = (command.sequence, command.acked_below);
+            let session = match admit(client, known, numbers, command.time_ns) {
+                Admission::Admitted(session) => session,
+                Admission::Refused(error) => return Ok(OpReply::Failed(error)),
+            };
+            if let Some(reply) = dbs.session_reply(txn, client, command.sequence)?
                 && !is_planted(Bug::NoDeduplication)
             {
                 return Ok(reply.unwrap_or_else(OpReply::Failed));
             }
-            let client = command.client.0;
-            let (from, until) = (pair_key(client, 0), pair_key(client, command.acked_below));
+            let (from, until) = (pair_key(client.0, 0), pair_key(client.0, session.floor));
             Store::delete_range(&dbs.replies, txn, &from, &until)?;
-            dbs.sessions
-                .put(txn, &client.to_be_bytes(), &command.time_ns.to_be_bytes())
-                .map_err(broken)?;
+            dbs.put_session(txn, client, session)?;
         }
         let mut apply = Apply {
             dbs,
