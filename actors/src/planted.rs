@@ -34,12 +34,16 @@ pub enum Bug {
     EndedSessionRuns,
     /// Renewing a session that has ended begins it anew.
     RenewalRevives,
+    /// A leader counts the time in which it was stopped as silence of its clients.
+    SilenceWhileStopped,
+    /// A session ends that was heard of since the leader looked.
+    RenewedSessionEnds,
 }
 
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 15] = [
+    pub const ALL: [Bug; 17] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -55,6 +59,8 @@ impl Bug {
         ForgetsTheFloor,
         EndedSessionRuns,
         RenewalRevives,
+        SilenceWhileStopped,
+        RenewedSessionEnds,
     ];
 
     /// The failpoint's.
@@ -75,6 +81,8 @@ impl Bug {
             ForgetsTheFloor => "forgets-the-floor",
             EndedSessionRuns => "ended-session-runs",
             RenewalRevives => "renewal-revives",
+            SilenceWhileStopped => "silence-while-stopped",
+            RenewedSessionEnds => "renewed-session-ends",
         }
     }
 }

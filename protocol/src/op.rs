@@ -84,9 +84,13 @@ macro_rules! ops {
                 progress: JobProgress,
                 failures: Vec<crate::job::FileFailure>,
             },
-            /// Ends the sessions of clients that were not heard of since this time.
+            /// Of older versions: ends the sessions of clients that were not heard of since this time.
             ExpireSessions {
                 before_ns: i64,
+            },
+            /// Ends the sessions of clients that were not heard of, unless they were meanwhile.
+            EndSessions {
+                sessions: Vec<SilentSession>,
             },
         }
 
@@ -104,7 +108,8 @@ macro_rules! ops {
                     | Op::SetUfsVersion { .. }
                     | Op::AddJob { .. }
                     | Op::UpdateJob { .. }
-                    | Op::ExpireSessions { .. } => Vec::new(),
+                    | Op::ExpireSessions { .. }
+                    | Op::EndSessions { .. } => Vec::new(),
                 }
             }
         }
@@ -147,6 +152,14 @@ pub struct SyncDir {
     /// The range is this name alone; `after` and `until` are none.
     #[serde(default)]
     pub only: Option<String>,
+}
+
+/// A session that is to end, if its client is as silent as the leader knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SilentSession {
+    pub client: ClientId,
+    /// When it was heard of last, as it is recorded.
+    pub heard_ns: i64,
 }
 
 /// An entry of a listing of an under file system.

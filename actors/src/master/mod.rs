@@ -40,7 +40,7 @@ use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
 use self::duties::deletions::{Deletions, Orders};
 use self::duties::loads::Loads;
-use self::duties::sessions::Sessions;
+use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
@@ -134,12 +134,14 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         clock: ports.clock.clone(),
     });
     let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports.clock.clone()));
+    let hearing = Arc::new(Hearing::default());
     let namespace = NamespacePort::new(namespace::actor::Parts {
         store: store.clone(),
         consensus: consensus.clone(),
         ufs: mirror.clone(),
         placement: blocks.clone(),
         clock: ports.clock.clone(),
+        hearing: hearing.clone(),
         defaults: config.defaults,
     });
     let workers = Workers::new(blocks.clone(), config.workers);
@@ -150,8 +152,15 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         mirror.clone(),
         workers.clone(),
     );
+    let sessions = Sessions::new(
+        view.clone(),
+        propose.clone(),
+        consensus.clone(),
+        ports.clock.clone(),
+        hearing,
+    );
     let duties = Arc::new(Duties::new(vec![
-        Arc::new(Sessions::new(view.clone(), propose.clone(), ports.clock.clone())) as Arc<dyn Duty>,
+        Arc::new(sessions) as Arc<dyn Duty>,
         Arc::new(Deletions::new(orders, workers.clone())),
         Arc::new(loads.clone()),
     ]));

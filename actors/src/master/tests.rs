@@ -90,6 +90,7 @@ async fn start(directory: &Path) -> Master {
         ufs: Arc::new(NoUfs),
         placement: Arc::new(NoWorkers),
         clock: ports.clock.clone(),
+        hearing: Arc::default(),
         defaults: FileDefaults {
             block_bytes: 128 << 20,
             replicas: 1,

@@ -8,7 +8,7 @@ use curvine_protocol::cluster::*;
 use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::master_or_worker::*;
 use curvine_protocol::mount::{MountInfo, MountRecord, MountSettings};
-use curvine_protocol::op::{Command, Op, OpReply, SyncDir, UfsObject};
+use curvine_protocol::op::{Command, Op, OpReply, SilentSession, SyncDir, UfsObject};
 use curvine_protocol::*;
 
 /// Values to show. The first has everything that may be there, more of them what may be missing.
@@ -449,6 +449,12 @@ impl Sample for Op {
                 failures: failures(),
             },
             Op::ExpireSessions { before_ns: -1 },
+            Op::EndSessions {
+                sessions: vec![SilentSession {
+                    client: ClientId(0xC11E),
+                    heard_ns: -2,
+                }],
+            },
         ]);
         ops
     }

@@ -28,6 +28,7 @@ use super::view::{layout_of, lookup};
 use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Clock, Endpoint};
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp, UfsView};
+use crate::master::duties::sessions::Hearing;
 use crate::master::replica::own_command;
 
 /// What new files get when nobody says otherwise.
@@ -44,6 +45,7 @@ pub struct Parts {
     pub ufs: Arc<dyn UfsView>,
     pub placement: Arc<dyn Placement>,
     pub clock: Arc<dyn Clock>,
+    pub hearing: Arc<Hearing>,
     pub defaults: FileDefaults,
 }
 
@@ -344,9 +346,13 @@ impl Parts {
             time_ns: self.clock.wall_ns(),
             op,
         };
-        match self.consensus.propose(command).await? {
-            OpReply::Failed(error) => Err(error),
-            reply => Ok(reply),
+        match self.consensus.propose(command).await {
+            Ok(OpReply::Failed(error)) => Err(error),
+            Ok(reply) => Ok(reply),
+            Err(error) => {
+                self.hearing.refused();
+                Err(error)
+            }
         }
     }
 

@@ -151,6 +151,10 @@ impl Dbs {
             };
             return self.put_session(txn, client, session);
         }
+        self.forget_session(txn, client)
+    }
+
+    pub fn forget_session(&self, txn: &mut RwTxn, client: ClientId) -> Result<()> {
         self.sessions
             .delete(txn, &client.0.to_be_bytes())
             .map_err(broken)?;

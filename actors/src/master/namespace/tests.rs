@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountSettings;
-use curvine_protocol::op::{Command, Op, OpReply, SyncDir, UfsObject};
+use curvine_protocol::op::{Command, Op, OpReply, SilentSession, SyncDir, UfsObject};
 use curvine_protocol::*;
 
 use super::apply::Effects;
@@ -447,10 +447,21 @@ fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
         truncate: false,
     };
     assert_eq!(tree.refused(open.clone()), ErrorKind::LeaseConflict);
-    tree.apply(Op::ExpireSessions {
-        before_ns: tree.now_ns + 1,
-    })
-    .expect("expired");
+    let sessions = tree.store.sessions().expect("readable");
+    let heard_ns = sessions[0].1.heard_ns;
+    let silent = |heard_ns| Op::EndSessions {
+        sessions: vec![SilentSession {
+            client: ClientId(5),
+            heard_ns,
+        }],
+    };
+    tree.apply(silent(heard_ns - 1)).expect("looked at");
+    assert_eq!(
+        tree.refused(open.clone()),
+        ErrorKind::LeaseConflict,
+        "it was heard of since"
+    );
+    tree.apply(silent(heard_ns)).expect("ended");
     assert_eq!(tree.store.attr(gone).map_err(|e| e.kind), Err(ErrorKind::Stale));
     tree.done(open);
     tree.check();

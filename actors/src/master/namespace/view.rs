@@ -5,14 +5,15 @@ use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::Entry;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::{
-    Attr, BlockId, BlockRef, ClusterId, CurvinePath, DirEntry, Error, ErrorKind, FileLayout, InodeId, JobId,
-    LocatedBlock, MountId, Node, Result,
+    Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, Error, ErrorKind, FileLayout,
+    InodeId, JobId, LocatedBlock, MountId, Node, Result,
 };
 use heed::RoTxn;
 
 use super::listing::list;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
+use super::sessions::SessionRecord;
 use super::store::{Counter, Dbs, Store, broken, named_key};
 use crate::master::contract::NamespaceView;
 
@@ -205,16 +206,8 @@ impl NamespaceView for Store {
         self.dbs.job_records(&*self.read()?)
     }
 
-    fn session_count(&self) -> Result<u64> {
-        let all = self.dbs.all_sessions(&*self.read()?)?;
-        Ok(all.iter().filter(|(_, session)| !session.is_ended).count() as u64)
-    }
-
-    fn has_session_before(&self, before_ns: i64) -> Result<bool> {
-        let all = self.dbs.all_sessions(&*self.read()?)?;
-        Ok(all
-            .iter()
-            .any(|(_, session)| session.heard_ns < before_ns && !session.is_ended))
+    fn sessions(&self) -> Result<Vec<(ClientId, SessionRecord)>> {
+        self.dbs.all_sessions(&*self.read()?)
     }
 
     fn inode_count(&self) -> Result<u64> {

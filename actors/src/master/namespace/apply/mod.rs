@@ -137,6 +137,7 @@ macro_rules! ops {
                         self.update_job(id, state, progress, failures).map(OpReply::Job)
                     }
                     Op::ExpireSessions { before_ns } => self.expire_sessions(before_ns).map(OpReply::Done),
+                    Op::EndSessions { sessions } => self.end_sessions(sessions).map(OpReply::Done),
                 }
             }
         }

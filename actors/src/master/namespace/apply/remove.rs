@@ -4,6 +4,7 @@ use curvine_protocol::master::{
     Delete, Deleted, EndSession, Entry, OpenSession, ReleaseInode, RemoveDir, RenewSession, SessionOpened,
     Unlink,
 };
+use curvine_protocol::op::SilentSession;
 use curvine_protocol::worker::Done;
 use curvine_protocol::{ClientId, Error, ErrorKind, InodeId, Node, Result};
 
@@ -293,6 +294,20 @@ impl Apply<'_, '_> {
             self.release_for(client, inode)?;
         }
         self.dbs.close_session(self.txn, client, self.now_ns)?;
+        self.done()
+    }
+
+    /// Whoever was heard of since the leader looked goes on.
+    pub(super) fn end_sessions(&mut self, silent: Vec<SilentSession>) -> Result<Done> {
+        for SilentSession { client, heard_ns } in silent {
+            match self.dbs.session(self.txn, client)? {
+                Some(session) if session.heard_ns != heard_ns && !is_planted(Bug::RenewedSessionEnds) => {}
+                // Its end has been remembered for long enough.
+                Some(session) if session.is_ended => self.dbs.forget_session(self.txn, client)?,
+                Some(_) => drop(self.end_session(client)?),
+                None => {}
+            }
+        }
         self.done()
     }
 
