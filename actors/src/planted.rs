@@ -38,12 +38,16 @@ pub enum Bug {
     SilenceWhileStopped,
     /// A session ends that was heard of since the leader looked.
     RenewedSessionEnds,
+    /// A lease that ended without its holder's word is given on while workers still take the holder's bytes.
+    LeaseGivenUnfenced,
+    /// A lease is taken from a holder that lives.
+    LiveLeaseBroken,
 }
 
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 19] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -61,6 +65,8 @@ impl Bug {
         RenewalRevives,
         SilenceWhileStopped,
         RenewedSessionEnds,
+        LeaseGivenUnfenced,
+        LiveLeaseBroken,
     ];
 
     /// The failpoint's.
@@ -83,6 +89,8 @@ impl Bug {
             RenewalRevives => "renewal-revives",
             SilenceWhileStopped => "silence-while-stopped",
             RenewedSessionEnds => "renewed-session-ends",
+            LeaseGivenUnfenced => "lease-given-unfenced",
+            LiveLeaseBroken => "live-lease-broken",
         }
     }
 }

@@ -27,6 +27,9 @@ pub struct Command {
     /// The leader's wall clock when it took the command, nanoseconds since the Unix epoch.
     pub time_ns: i64,
     pub op: Op,
+    /// The leader proposes it again if a lease is in its way: that refusal is not remembered.
+    #[serde(default)]
+    pub waits: bool,
 }
 
 /// A call that changes the namespace: it becomes an [`Op`] in the replicated log.
@@ -92,6 +95,17 @@ macro_rules! ops {
             EndSessions {
                 sessions: Vec<SilentSession>,
             },
+            /// Takes a lease from a holder that is silent, unless it has committed meanwhile.
+            BreakLease {
+                inode: InodeId,
+                holder: ClientId,
+                content_version: u64,
+            },
+            /// No worker that lives takes anything any more of who wrote this version of a file and lost the lease.
+            LeaseFenced {
+                inode: InodeId,
+                content_version: u64,
+            },
         }
 
         impl Op {
@@ -109,7 +123,9 @@ macro_rules! ops {
                     | Op::AddJob { .. }
                     | Op::UpdateJob { .. }
                     | Op::ExpireSessions { .. }
-                    | Op::EndSessions { .. } => Vec::new(),
+                    | Op::EndSessions { .. }
+                    | Op::BreakLease { .. }
+                    | Op::LeaseFenced { .. } => Vec::new(),
                 }
             }
         }

@@ -21,7 +21,9 @@
 //! [`ClientOptions::stale_reads`] is set). Content is
 //! *close-to-open*: who opens a file sees what was flushed before; within one client, handles on one file see each other's
 //! writes at once. One client at a time writes a file: it has the *lease* from the first write or open for writing
-//! until its last writing handle is closed or dropped, or its session ends.
+//! until its last writing handle is closed or dropped, its session ends, or another client wants the file: then it is
+//! flushed and the lease given up, and the next write here gets it again. So clients that write one file take turns, and
+//! each append is at the end that the cluster knows.
 //!
 //! # Sessions
 //! A client that has changed something renews its session every 10 s. [`Client::close`] ends it. One that dies without it
@@ -41,6 +43,7 @@ mod content;
 pub mod file;
 mod mounts;
 mod names;
+mod news;
 mod options;
 pub mod route;
 #[cfg(test)]
@@ -77,10 +80,15 @@ impl Client {
         options: ClientOptions,
     ) -> Result<Client> {
         let masters = masters.into_iter().map(Into::into).collect();
-        Ok(Client {
-            router: Router::connect(masters, options, Ports::system()).await?,
-            files: Arc::default(),
-        })
+        let router = Router::connect(masters, options, Ports::system()).await?;
+        let arbiter = router.arbiter()?;
+        Ok(Client::of(router, &arbiter))
+    }
+
+    fn of(router: Arc<Router>, arbiter: &ArbiterHandle) -> Client {
+        let files = Arc::<Files>::default();
+        arbiter.spawn(news::follow(router.news_route(), Arc::downgrade(&files)));
+        Client { router, files }
     }
 
     /// Uses a master and workers of the same process, without a socket. The session is renewed in `arbiter`.
@@ -93,10 +101,7 @@ impl Client {
     ) -> Client {
         let masters = vec![("local".to_owned(), master)];
         let router = Router::in_process(arbiter, masters, workers, options, ports);
-        Client {
-            router: router.expect("there is a master"),
-            files: Arc::default(),
-        }
+        Client::of(router.expect("there is a master"), arbiter)
     }
 
     /// The same connection on behalf of another user.

@@ -109,3 +109,14 @@ pub trait Placement: Send + Sync {
     /// How many of these blocks' bytes some live worker holds.
     fn cached_bytes(&self, blocks: &[BlockRef]) -> u64;
 }
+
+/// Keeps writers that lost their lease from the blocks of their file.
+#[async_trait]
+pub trait Fences: Send + Sync {
+    /// Has every worker that lives and holds one of these blocks refuse what is written to it under a generation lower
+    /// than this one, from now on.
+    ///
+    /// # Errors
+    /// Of a worker that lives and did not say that it does: nobody gets the file then.
+    async fn fence(&self, inode: InodeId, blocks: &[BlockId], generation: u32) -> Result<()>;
+}

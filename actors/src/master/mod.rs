@@ -7,6 +7,7 @@
 //! - [`duties`]: what a leader does of its own accord.
 //! - [`answers`]: calls about the cluster, workers, mounts, jobs.
 //! - [`door`]: routes the calls of the master service to these.
+//! - [`recalls`]: whose lease is wanted by others, who waits for it; [`fence`]: keeping who lost one from the blocks.
 //! - [`contract`]: what they ask of each other.
 
 pub mod answers;
@@ -14,8 +15,10 @@ pub mod blocks;
 pub mod contract;
 pub mod door;
 pub mod duties;
+pub mod fence;
 pub mod mirror;
 pub mod namespace;
+pub mod recalls;
 pub mod replica;
 #[cfg(test)]
 mod tests;
@@ -34,6 +37,7 @@ use self::answers::Family;
 use self::answers::cluster::ClusterAnswers;
 use self::answers::jobs::JobAnswers;
 use self::answers::mounts::MountAnswers;
+use self::answers::news::NewsAnswers;
 use self::answers::workers::WorkerAnswers;
 use self::blocks::BlockMap;
 use self::contract::{NamespaceView, Placement};
@@ -42,8 +46,11 @@ use self::duties::deletions::{Deletions, Orders};
 use self::duties::loads::Loads;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
+use self::fence::ByGeneration;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
+use self::namespace::leases::Leases;
+use self::recalls::Recalls;
 use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
 use self::workers::{WorkerConnector, Workers};
 use crate::kit::{MasterRef, Ports};
@@ -107,12 +114,14 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     let blocks = Arc::new(BlockMap::new(ports.clock.clone(), orders.clone()));
     // Who does not lead hears no workers, and keeps nothing about them.
     let leads = Arc::new(AtomicBool::new(false));
+    let recalls = Arc::new(Recalls::default());
     let effects = {
-        let (blocks, leads) = (blocks.clone(), leads.clone());
+        let (blocks, leads, recalls) = (blocks.clone(), leads.clone(), recalls.clone());
         Arc::new(move |effects: namespace::apply::Effects| {
             if leads.load(Ordering::Acquire) {
                 blocks.committed(&effects.committed);
                 blocks.released(&effects.released);
+                recalls.given_back(&effects.unleased);
             }
         })
     };
@@ -141,7 +150,12 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         ufs: mirror.clone(),
         placement: blocks.clone(),
         clock: ports.clock.clone(),
-        hearing: hearing.clone(),
+        leases: Leases {
+            recalls: recalls.clone(),
+            hearing: hearing.clone(),
+            fences: Arc::new(ByGeneration),
+            own: propose.clone(),
+        },
         defaults: config.defaults,
     });
     let workers = Workers::new(blocks.clone(), config.workers);
@@ -166,9 +180,11 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     ]));
     let following = {
         let (duties, blocks, leadership) = (duties.clone(), blocks.clone(), replica.leadership());
+        let recalls = recalls.clone();
         async move {
             let on_change = |term: Option<u64>| {
                 leads.store(term.is_some(), Ordering::Release);
+                recalls.look_again();
                 // What it knew of workers when it led before is of no use.
                 if term.is_none() {
                     blocks.forget_everything();
@@ -199,6 +215,11 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         blocks: blocks.clone(),
         workers,
     };
+    let news = NewsAnswers {
+        consensus: consensus.clone(),
+        recalls,
+        clock: ports.clock.clone(),
+    };
     let jobs = JobAnswers {
         view: view.clone(),
         propose: propose.clone(),
@@ -219,6 +240,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         cluster: Family::new(cluster),
         mounts: Family::new(mounts),
         jobs: Family::new(jobs),
+        news: Family::new(news),
         workers: Family::new(worker_calls),
         replica: replica.clone(),
     };

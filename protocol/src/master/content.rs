@@ -49,7 +49,7 @@ pub enum IfExists {
 /// generation `content_version + 1`, which no writer before it can have used.
 ///
 /// # Errors
-/// `LeaseConflict` while another client holds the lease, `ReadOnly`, `IsADirectory`.
+/// `LeaseConflict` if another client holds the lease and does not give it back within 25 s, `ReadOnly`, `IsADirectory`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenForWrite {
     pub node: Node,
@@ -96,6 +96,25 @@ pub struct BlockCommit {
     pub generation: u32,
     /// Who has it. Known to the master before their own report arrives.
     pub workers: Vec<WorkerId>,
+}
+
+/// Gives a lease back under which nothing was written, or all of it committed. Without a lease it changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseLease {
+    pub inode: InodeId,
+}
+
+/// Waits until there are news for the calling client, up to 10 s. A client that holds leases asks for news all the time:
+/// one that neither does nor is heard of otherwise for 15 s may lose them to who wants them. Of one client, the last call
+/// waits; the one before it is answered without news.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitNews {}
+
+/// What a client should do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// Others want these files: flush them, and give their leases back.
+    pub recalls: Vec<InodeId>,
 }
 
 /// The last handle of a nameless inode was closed (see `Unlink::keep_open`).

@@ -266,6 +266,8 @@ samples! {
     RenewSession => RenewSession {};
     EndSession => EndSession {};
     OpenSession => OpenSession {};
+    ReleaseLease => ReleaseLease { inode: InodeId(12) };
+    AwaitNews => AwaitNews {};
     MountUfs => MountUfs { path: path("/m"), uri: "s3://b/p".to_owned(), options: options(), settings: settings() };
     UnmountUfs => UnmountUfs { path: path("/m") };
     SubmitLoad => SubmitLoad { paths: vec![path("/m/a"), path("/m/b")] };
@@ -313,6 +315,7 @@ samples! {
     BackupOpened => BackupOpened { id: 0xBA, header: backup_header() };
     BackupPart => BackupPart { checksum: 0xC5C5_0003 };
     Done => Done {};
+    News => News { recalls: vec![InodeId(12)] };
     SessionOpened => SessionOpened { client: ClientId(1 << 63 | 6) };
     Entry => entry(), Entry { attr: attr(), target: None };
     Listing => Listing {
@@ -396,7 +399,7 @@ samples! {
 samples! {
     Command => Command {
         client: ClientId(0xC11E), sequence: 9, acked_below: 8, uid: 1000, gid: 100, time_ns: 1_700_000_000_000_000_000,
-        op: Op::RemoveDir(RemoveDir { node: at("/a") }),
+        op: Op::RemoveDir(RemoveDir { node: at("/a") }), waits: true,
     };
     OpReply => OpReply::Done(Done {}), OpReply::Entry(entry()), OpReply::Layout(layout()),
         OpReply::Renamed(Renamed { attr: attr(), replaced: None }),
@@ -454,6 +457,15 @@ impl Sample for Op {
                     client: ClientId(0xC11E),
                     heard_ns: -2,
                 }],
+            },
+            Op::BreakLease {
+                inode: InodeId(12),
+                holder: ClientId(0xC11E),
+                content_version: 6,
+            },
+            Op::LeaseFenced {
+                inode: InodeId(12),
+                content_version: 7,
             },
         ]);
         ops

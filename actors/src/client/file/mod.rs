@@ -190,7 +190,7 @@ impl OpenFile {
     /// time. If the caller drops the future, the write may be done in part.
     ///
     /// # Errors
-    /// `LeaseConflict` while another client writes the file; `FileTooLarge`; the error of an earlier write (see
+    /// `LeaseConflict` if another client that writes the file does not give it back; `FileTooLarge`; the error of an earlier write (see
     /// [`OpenFile`]), such as `NoSpace`.
     pub async fn write_at(&self, offset_bytes: u64, bytes: Bytes) -> Result<()> {
         let mut state = self.handle.shared.state.lock().await;
@@ -213,7 +213,7 @@ impl OpenFile {
     /// Cuts the file, or extends it with zeros. Flushes what was written before.
     ///
     /// # Errors
-    /// As [`OpenFile::flush`]; `LeaseConflict` while another client writes the file.
+    /// As [`OpenFile::flush`]; `LeaseConflict` if another client that writes the file does not give it back.
     pub async fn truncate(&self, size_bytes: u64) -> Result<Attr> {
         self.handle.shared.truncate(size_bytes).await
     }

@@ -11,13 +11,13 @@ mod host;
 mod sequences;
 mod session;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::ArbiterHandle;
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::master::{DeadlineClass, EndSession, GetRoutes, Lookup, MasterCall};
+use curvine_protocol::master::{AwaitNews, DeadlineClass, EndSession, GetRoutes, Lookup, MasterCall};
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, InodeId, Mutation, Result, WorkerId};
 
 use self::host::Proxies;
@@ -30,6 +30,8 @@ pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>
 
 /// One try of a call that does not say otherwise.
 const CALL_DEADLINE_MS: u32 = 30_000;
+/// For news, which the leader holds back for 10 s while there are none.
+const NEWS_DEADLINE_MS: u32 = 15_000;
 /// Calls that take as long as a service far away: checks of mounts, walks of big trees, exports.
 const LONG_DEADLINE_MS: u32 = 3_600_000;
 
@@ -215,6 +217,15 @@ impl Router {
         self.session.sequences.session()
     }
 
+    pub(super) fn news_route(&self) -> NewsRoute {
+        NewsRoute(Arc::downgrade(&self.session))
+    }
+
+    /// Where this client's own tasks run.
+    pub(super) fn arbiter(&self) -> Result<ArbiterHandle> {
+        self.session.arbiter()
+    }
+
     pub(super) async fn end_session_of(&self, client: ClientId) -> Result<()> {
         let context = CallContext {
             client,
@@ -239,6 +250,42 @@ impl Router {
                 tracing::debug!(%error, "the session was not ended; the masters will let it expire");
             }
         }
+    }
+}
+
+/// What a client needs to hear news for as long as it lives, and to act on them. Keeps nothing alive.
+#[derive(Clone)]
+pub struct NewsRoute(Weak<Session>);
+
+impl NewsRoute {
+    /// The files that others want. None if the client is gone, or closed.
+    pub(super) async fn news(&self) -> Option<Result<Vec<InodeId>>> {
+        let session = self.0.upgrade()?;
+        let context = CallContext {
+            client: session.sequences.session().unwrap_or_default(),
+            deadline_ms: NEWS_DEADLINE_MS,
+            ..CallContext::default()
+        };
+        let asking = session.attempt(AwaitNews {}, context, Duration::ZERO);
+        tokio::select! {
+            () = session.ended.cancelled() => None,
+            news = asking => Some(news.map(|answer| answer.reply.recalls)),
+        }
+    }
+
+    pub(super) async fn change<C: Mutation>(&self, call: C) -> Result<()>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let Some(session) = self.0.upgrade() else {
+            return Ok(());
+        };
+        let router = Router {
+            session,
+            uid: 0,
+            gid: 0,
+        };
+        router.change(call).await.map(|_| ())
     }
 }
 

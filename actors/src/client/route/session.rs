@@ -200,6 +200,11 @@ impl Session {
         Search::new(Wanted::Anybody(self.ports.random.next_u64()), limit, is_passing)
     }
 
+    /// Where this session's proxies are.
+    pub fn arbiter(&self) -> Result<actix::ArbiterHandle> {
+        self.proxies.arbiter().cloned()
+    }
+
     /// The port of a worker: local, or a proxy for its address.
     pub fn worker(&self, id: WorkerId, addresses: &[WorkerAddress]) -> Result<WorkerRef> {
         if let Some(local) = (self.local_workers)(id) {

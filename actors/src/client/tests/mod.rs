@@ -435,6 +435,38 @@ fn a_lease_that_was_lost_is_taken_again_only_if_nobody_wrote_meanwhile() {
     }
 }
 
+#[test]
+fn a_lease_that_another_client_wants_is_given_back_with_what_was_written_and_got_again_to_write_on() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        world.state().wanted = true;
+        until("the lease is given back", || {
+            !world.state().file.as_ref().expect("there").leased
+        })
+        .await;
+        assert_eq!(world.committed(), content(10));
+        assert_eq!(file.append(content(5)).await.expect("taken"), 10);
+        file.flush().await.expect("flushed");
+        assert!(world.state().file.as_ref().expect("there").leased);
+        world.fate("CommitFile", [refuse(ErrorKind::Io), Fate::Pass]);
+        file.append(content(5)).await.expect("taken");
+        world.state().wanted = true;
+        until("the lease is given back all the same", || {
+            !world.state().file.as_ref().expect("there").leased
+        })
+        .await;
+        let error = file.append(content(1)).await.expect_err("something was lost");
+        assert_eq!(error.kind, ErrorKind::Io);
+        assert_eq!(
+            file.close().await.map(drop).map_err(|e| e.kind),
+            Err(ErrorKind::Io)
+        );
+        assert_eq!(world.committed().len(), 15);
+    });
+}
+
 // ------------------------------------------------------------------------------------------------------ sessions
 
 #[test]

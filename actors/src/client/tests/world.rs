@@ -57,6 +57,8 @@ pub struct State {
     pub directories_made: u32,
     replies: HashMap<(ClientId, u64), Result<Stored>>,
     sessions: u64,
+    /// Whether another client wants the file.
+    pub wanted: bool,
     pub blocks: HashMap<(u32, BlockId), (u32, Vec<u8>)>,
     next_block: u64,
     pub in_flight: usize,
@@ -150,10 +152,7 @@ impl World {
             ClientOptions::default(),
             Ports::system(),
         );
-        Client {
-            router: router.expect("there is a master"),
-            files: Arc::default(),
-        }
+        Client::of(router.expect("there is a master"), &Arbiter::current())
     }
 
     pub fn client(&self) -> Client {
@@ -199,6 +198,17 @@ impl<C: Call> Endpoint<C> for Node {
     fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
         let deadline = Duration::from_millis(ask.context.deadline_ms.into());
         let (state, mut open) = (self.state.clone(), self.open.clone());
+        if (&ask.call as &dyn Any).is::<AwaitNews>() {
+            return Box::pin(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let wanted = std::mem::take(&mut state.lock().expect("short").wanted);
+                let recalls: Box<dyn Any> = Box::new(News {
+                    recalls: wanted.then_some(FILE).into_iter().collect(),
+                });
+                let reply = recalls.downcast::<C::Reply>().expect("the reply of its call");
+                Ok(Answer::with_body(*reply, Body::Bytes(Bytes::new())))
+            });
+        }
         let (address, worker) = (self.address, self.worker);
         let answering = async move {
             let fate = {

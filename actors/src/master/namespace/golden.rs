@@ -51,6 +51,7 @@ fn body(blocks: BlockList) -> FileBody {
             etag: Some("e7ag".to_owned()),
         }),
         needs_export: true,
+        unfenced: true,
     }
 }
 
@@ -226,6 +227,7 @@ fn state() -> (Store, tempfile::TempDir) {
             gid: 8,
             time_ns: 1_000 + number as i64,
             op,
+            waits: false,
         };
         store
             .apply(&mut txn, vec![command], &mut Effects::default())

@@ -17,6 +17,7 @@ struct Tree {
     _scratch: tempfile::TempDir,
     now_ns: i64,
     released: Vec<BlockId>,
+    waits: bool,
 }
 
 impl Tree {
@@ -28,6 +29,7 @@ impl Tree {
             _scratch: scratch,
             now_ns: 1_000,
             released: Vec::new(),
+            waits: false,
         };
         tree.apply(Op::Format {
             cluster: ClusterId(9),
@@ -55,6 +57,7 @@ impl Tree {
             gid: 8,
             time_ns: self.now_ns,
             op,
+            waits: self.waits,
         };
         let mut effects = Effects::default();
         let mut txn = self.store.write().expect("one writer");
@@ -481,6 +484,76 @@ fn a_writer_that_vanished_leaves_another_content_version() {
     tree.apply_for(5, 2, EndSession {}.into_op()).expect("ended");
     // The next writer's generation comes from it, and must not be the one that the lost bytes were written under.
     assert_eq!(tree.stat("/f").expect("there").content_version, before + 1);
+}
+
+#[test]
+fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
+    let mut tree = Tree::new();
+    let attr = tree.write("/f", 100);
+    let (inode, content_version) = (attr.inode, attr.content_version);
+    let open = || OpenForWrite {
+        node: path("/f"),
+        follow: true,
+        truncate: false,
+    };
+    tree.apply_for(5, 1, open().into_op()).expect("opened");
+    let take = |holder, content_version| Op::BreakLease {
+        inode,
+        holder: ClientId(holder),
+        content_version,
+    };
+    for (holder, version) in [(6, content_version), (5, content_version + 1)] {
+        tree.apply(take(holder, version)).expect("looked at");
+        tree.apply_for(5, 0, open().into_op()).expect("it has it still");
+    }
+    tree.apply(take(5, content_version)).expect("broken");
+    assert_eq!(tree.refused(open()), ErrorKind::LeaseConflict);
+    let commit = CommitFile {
+        inode,
+        size_bytes: 7,
+        blocks: Vec::new(),
+        mtime_ns: None,
+        close: true,
+    };
+    let late = tree.apply_for(5, 2, commit.into_op());
+    assert_eq!(late.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::Stale));
+    let fenced = |content_version| Op::LeaseFenced {
+        inode,
+        content_version,
+    };
+    tree.apply(fenced(content_version)).expect("of another end");
+    assert_eq!(tree.refused(open()), ErrorKind::LeaseConflict);
+    tree.apply(fenced(content_version + 1)).expect("fenced");
+    assert_eq!(tree.done(open()).attr.content_version, content_version + 1);
+    tree.check();
+}
+
+#[test]
+fn a_refusal_that_the_leader_waits_on_is_not_remembered_and_the_last_one_is() {
+    let mut tree = Tree::new();
+    tree.create("/f");
+    let open = || {
+        OpenForWrite {
+            node: path("/f"),
+            follow: true,
+            truncate: false,
+        }
+        .into_op()
+    };
+    let kind = |reply: Result<OpReply>| reply.map(|_| ()).map_err(|e| e.kind);
+    tree.waits = true;
+    assert_eq!(kind(tree.apply_for(5, 1, open())), Err(ErrorKind::LeaseConflict));
+    tree.waits = false;
+    assert_eq!(kind(tree.apply_for(5, 1, open())), Err(ErrorKind::LeaseConflict));
+    let inode = tree.stat("/f").expect("there").inode;
+    tree.done(ReleaseLease { inode });
+    tree.waits = true;
+    assert_eq!(
+        kind(tree.apply_for(5, 1, open())),
+        Err(ErrorKind::LeaseConflict),
+        "that was the answer"
+    );
+    assert_eq!(kind(tree.apply_for(5, 2, open())), Ok(()));
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct Effects {
     /// Blocks that no file refers to any more.
     pub released: Vec<BlockId>,
     pub committed: Vec<BlockCommit>,
+    /// Files that may be had for writing now.
+    pub unleased: Vec<InodeId>,
 }
 
 /// One command being applied.
@@ -103,7 +105,9 @@ impl Store {
         {
             return Err(error.clone());
         }
-        if remembered {
+        let asked_again =
+            command.waits && matches!(&result, Err(error) if error.kind == ErrorKind::LeaseConflict);
+        if remembered && !asked_again {
             let key = pair_key(command.client.0, command.sequence);
             dbs.replies.put(txn, &key, &encode(&result)).map_err(broken)?;
         }
@@ -137,6 +141,12 @@ macro_rules! ops {
                         self.update_job(id, state, progress, failures).map(OpReply::Job)
                     }
                     Op::ExpireSessions { before_ns } => self.expire_sessions(before_ns).map(OpReply::Done),
+                    Op::BreakLease { inode, holder, content_version } => {
+                        self.break_lease(inode, holder, content_version).map(OpReply::Done)
+                    }
+                    Op::LeaseFenced { inode, content_version } => {
+                        self.lease_fenced(inode, content_version).map(OpReply::Done)
+                    }
                     Op::EndSessions { sessions } => self.end_sessions(sessions).map(OpReply::Done),
                 }
             }

@@ -66,6 +66,7 @@ impl Apply<'_, '_> {
     pub(super) fn free_inode(&mut self, inode: InodeId, record: &InodeRecord) -> Result<()> {
         if let InodeBody::File(file) = &record.body {
             self.release_blocks(inode, 0, &file.block_refs())?;
+            self.effects.unleased.push(inode);
             if let Some(holder) = file.lease {
                 self.dbs
                     .leases
@@ -278,10 +279,7 @@ impl Apply<'_, '_> {
                 if let InodeBody::File(file) = &mut record.body
                     && file.lease == Some(client)
                 {
-                    file.lease = None;
-                    // Workers may hold bytes that it wrote and did not commit, under the generation that follows this
-                    // version: the next writer must get another one.
-                    file.content_version += 1;
+                    self.revoke(inode, file);
                 }
                 self.dbs.put_inode(self.txn, inode, &record)?;
             }
@@ -304,7 +302,9 @@ impl Apply<'_, '_> {
                 Some(session) if session.heard_ns != heard_ns && !is_planted(Bug::RenewedSessionEnds) => {}
                 // Its end has been remembered for long enough.
                 Some(session) if session.is_ended => self.dbs.forget_session(self.txn, client)?,
-                Some(_) => drop(self.end_session(client)?),
+                Some(_) => {
+                    self.end_session(client)?;
+                }
                 None => {}
             }
         }
