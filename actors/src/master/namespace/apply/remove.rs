@@ -61,7 +61,7 @@ impl Apply<'_, '_> {
     /// Forgets an inode that no name and no handle leads to.
     pub(super) fn free_inode(&mut self, inode: InodeId, record: &InodeRecord) -> Result<()> {
         if let InodeBody::File(file) = &record.body {
-            self.release_blocks(inode, 0, &file.block_refs())?;
+            self.release_blocks(inode, &file.placed_blocks())?;
             if let Some(holder) = file.lease {
                 self.dbs
                     .leases
