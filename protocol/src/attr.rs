@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BlockId, InodeId, MountId, WorkerId};
+use crate::number::to_usize;
 
 /// What an inode is. The numbers are its codes on the wire and on disk, and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,7 +65,14 @@ pub struct Attr {
     pub content_version: u64,
     /// For a file whose authority is an under file system: which version of the object this is.
     pub ufs: Option<UfsVersion>,
+    /// Of a file: how many of its bytes are in no block. They read as zeros.
+    #[serde(default)]
+    pub hole_bytes: u64,
 }
+
+/// Most bytes that a file may have: 128 TiB. Then the blocks of every file can be counted with 31 bits, however small
+/// they are.
+pub const FILE_BYTES_MAX: u64 = 1 << 47;
 
 impl Attr {
     pub fn is_dir(&self) -> bool {
@@ -95,7 +103,7 @@ pub struct DirEntry {
     pub target: Option<String>,
 }
 
-/// One block of a file. Block `i` covers the bytes from `i * block_bytes` on; bytes of that range beyond
+/// One block of a file. That with index `i` covers the bytes from `i * block_bytes` on; bytes of that range beyond
 /// `len_bytes` but below the file's size are a hole and read as zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockRef {
@@ -124,13 +132,37 @@ pub struct WorkerAddress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileLayout {
     pub attr: Attr,
-    /// One for each block index, in order. For a file of an under file system, every block is listed; one that no
-    /// worker holds is read through any of its `workers`, which are then where it should be cached.
+    /// In the order of the file; see [`FileLayout::placed`] for where each is. For a file of an under file system, every
+    /// block is listed; one that no worker holds is read through any of its `workers`, which are then where it should be
+    /// cached.
     pub blocks: Vec<LocatedBlock>,
     /// The address of every worker named in `blocks`, each once.
     pub workers: Vec<WorkerAddress>,
     /// Set where missing blocks are fetched from an under file system instead of being an error.
     pub source: Option<UfsSource>,
+    /// The index of each of `blocks` in the file. Empty if they follow each other, from the first that was asked for.
+    #[serde(default)]
+    pub indexes: Vec<u32>,
+}
+
+impl FileLayout {
+    /// Each block and its index in the file; `from` is the first index that was asked for, 0 where that cannot be said.
+    /// An index that is not there is a hole.
+    pub fn placed(&self, from: u32) -> impl Iterator<Item = (u32, &LocatedBlock)> {
+        let following = (from..).skip(self.indexes.len());
+        self.indexes.iter().copied().chain(following).zip(&self.blocks)
+    }
+
+    /// The block at an index of the whole file.
+    pub fn block_at(&self, index: u32) -> Option<&LocatedBlock> {
+        match self.indexes.is_empty() {
+            true => self.blocks.get(to_usize(index.into())),
+            false => {
+                let at = self.indexes.binary_search(&index).ok()?;
+                self.blocks.get(at)
+            }
+        }
+    }
 }
 
 /// The object behind a file.

@@ -158,6 +158,15 @@ impl Error {
         Error::new(ErrorKind::NotFound, format!("{what}: no such file or directory"))
     }
 
+    /// `FileTooLarge`: a file would have more bytes than any may have.
+    pub fn too_large() -> Self {
+        let tebibytes = crate::attr::FILE_BYTES_MAX >> 40;
+        Error::new(
+            ErrorKind::FileTooLarge,
+            format!("a file has at most {tebibytes} TiB"),
+        )
+    }
+
     /// `InvalidArgument`.
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::InvalidArgument, message)

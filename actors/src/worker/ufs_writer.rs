@@ -71,10 +71,11 @@ fn content(disks: Disks, call: &ExportFile) -> Result<ByteStream> {
     }
     let mut pieces = Vec::new();
     let mut start = 0;
-    let mut blocks = call.layout.blocks.iter();
+    let mut blocks = call.layout.placed(0).peekable();
     while start < call.size_bytes {
         let covered = block_bytes.min(call.size_bytes - start);
-        let block = blocks.next().map(|located| located.block);
+        let placed = blocks.next_if(|(index, _)| u64::from(*index) * block_bytes == start);
+        let block = placed.map(|(_, located)| located.block);
         let data = block.map_or(0, |block| block.len_bytes.min(covered));
         for at in (0..data).step_by(to_usize(PIECE_BYTES)) {
             let len = u32::try_from(PIECE_BYTES.min(data - at)).expect("a piece is small");

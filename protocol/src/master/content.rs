@@ -61,7 +61,7 @@ pub struct OpenForWrite {
 /// `from_index` on.
 ///
 /// # Errors
-/// `Stale` if the calling client has no lease on the file (any more), `FileTooLarge` for more than 4096 new blocks at
+/// `Stale` if the calling client has no lease on the file (any more), `InvalidArgument` for more than 4096 blocks at
 /// once; `BlockUnavailable` if no worker lives, `NoSpace` if none has room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllocateBlocks {
@@ -115,6 +115,21 @@ pub struct AwaitNews {}
 pub struct News {
     /// Others want these files: flush them, and give their leases back.
     pub recalls: Vec<InodeId>,
+}
+
+/// Makes a range of a file read as zeros without storing any; the file stays as long as it is. Blocks that lie wholly in
+/// the range go, and one whose end lies in it is cut. What is left of the range in one more block, the one in which the
+/// range ends, stays as it is: the caller writes zeros there.
+///
+/// The content becomes another version. Answers with the file's blocks as they are then.
+///
+/// # Errors
+/// `Stale` if the calling client has no lease on the file (any more).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PunchHole {
+    pub inode: InodeId,
+    pub offset_bytes: u64,
+    pub len_bytes: u64,
 }
 
 /// The last handle of a nameless inode was closed (see `Unlink::keep_open`).

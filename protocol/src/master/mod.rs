@@ -82,6 +82,7 @@ macro_rules! for_master_calls {
             134 => RemoveXattr -> Done { by: namespace, deadline: Short, op: Done, nodes: [node] };
             135 => ReleaseInode -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             136 => RenewSession -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
+            141 => PunchHole -> FileLayout { by: namespace, deadline: Short, op: Layout, nodes: [] };
             137 => EndSession -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             138 => OpenSession -> SessionOpened { by: namespace, deadline: Short, op: SessionOpened, nodes: [] };
             139 => ReleaseLease -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };

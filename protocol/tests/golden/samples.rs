@@ -80,6 +80,7 @@ fn attr() -> Attr {
         replicas: 3,
         content_version: 6,
         ufs: Some(version()),
+        hole_bytes: 0,
     }
 }
 
@@ -110,6 +111,7 @@ fn layout() -> FileLayout {
             address: "h:1".to_owned(),
         }],
         source: Some(source()),
+        indexes: Vec::new(),
     }
 }
 
@@ -236,6 +238,7 @@ samples! {
     };
     MakeNode => MakeNode { node: at("/a/p"), kind: FileKind::Fifo, mode: 0o600, rdev: 7 };
     OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false };
+    PunchHole => PunchHole { inode: InodeId(12), offset_bytes: 70_000, len_bytes: 1 << 30 };
     AllocateBlocks => AllocateBlocks { inode: InodeId(12), from_index: 1, until_index: 3 };
     CommitFile => CommitFile {
         inode: InodeId(12), size_bytes: 70_000,

@@ -140,6 +140,7 @@ impl Shared {
             blocks: state.blocks.drain(..).map(Block::into_committed).collect(),
             workers: std::mem::take(&mut state.workers),
             source: None,
+            indexes: Vec::new(),
         };
         let (in_mount, fillable) = (state.in_mount, state.fillable);
         *state = State::new(layout, false);

@@ -435,6 +435,7 @@ impl State {
             blocks: blocks.collect(),
             workers: addresses(),
             source: None,
+            indexes: Vec::new(),
         })
     }
 
@@ -509,5 +510,6 @@ fn attr(file: &File, kind: FileKind) -> Attr {
         replicas: file.replicas,
         content_version: file.content_version,
         ufs: None,
+        hole_bytes: 0,
     }
 }

@@ -264,6 +264,7 @@ mod tests {
             replicas,
             content_version: 0,
             ufs: None,
+            hole_bytes: 0,
         };
         let located = |&id: &u64| LocatedBlock {
             block: BlockRef {
@@ -278,6 +279,7 @@ mod tests {
             blocks: blocks.iter().map(located).collect(),
             workers: Vec::new(),
             source: None,
+            indexes: Vec::new(),
         }
     }
 

@@ -380,7 +380,7 @@ async fn load_once(parts: &Parts, running: &Running, attr: &Attr) -> Result<u64>
     };
     parts.blocks.locate(&mut layout);
     let mut tasks: BTreeMap<WorkerId, Vec<LoadTask>> = BTreeMap::new();
-    for (index, located) in layout.blocks.iter().enumerate() {
+    for (index, located) in layout.placed(0) {
         let now = parts.blocks.now();
         if parts.blocks.cluster().is_cached(located.block.id, now) {
             continue;
@@ -395,7 +395,7 @@ async fn load_once(parts: &Parts, running: &Running, attr: &Attr) -> Result<u64>
             block: located.block.id,
             generation: located.block.generation,
             len_bytes: located.block.len_bytes,
-            object_offset_bytes: index as u64 * layout.attr.block_bytes,
+            object_offset_bytes: u64::from(index) * layout.attr.block_bytes,
             source: source.clone(),
         });
     }

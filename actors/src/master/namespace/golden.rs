@@ -63,6 +63,13 @@ fn each() -> BlockList {
     }])
 }
 
+fn holes() -> BlockList {
+    let BlockList::Each(blocks) = each() else {
+        unreachable!("it is made of single blocks")
+    };
+    BlockList::Sparse((7..).zip(blocks).collect())
+}
+
 #[test]
 fn every_form_of_an_inode_has_its_golden_bytes() {
     let mut golden = Golden::new("Inodes: the values of the database `inodes`.");
@@ -71,6 +78,7 @@ fn every_form_of_an_inode_has_its_golden_bytes() {
         InodeBody::File(FileBody::default()),
         InodeBody::File(body(each())),
         InodeBody::File(body(BlockList::Run(BlockId(77)))),
+        InodeBody::File(body(holes())),
         InodeBody::Symlink("../to".to_owned()),
         InodeBody::Special(0x0103),
     ] {
@@ -80,6 +88,7 @@ fn every_form_of_an_inode_has_its_golden_bytes() {
                 BlockList::Each(blocks) if blocks.is_empty() => "empty file",
                 BlockList::Each(_) => "file of single blocks",
                 BlockList::Run(_) => "file of a run of blocks",
+                BlockList::Sparse(_) => "file with holes",
             },
             InodeBody::Symlink(_) => "symbolic link",
             InodeBody::Special(_) => "device",

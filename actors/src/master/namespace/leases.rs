@@ -219,7 +219,7 @@ impl Store {
             }),
             None if file.unfenced => Ok(Way::Unfenced {
                 content_version: file.content_version,
-                blocks: file.block_refs().into_iter().map(|block| block.id).collect(),
+                blocks: file.placed_blocks().iter().map(|(_, block)| block.id).collect(),
             }),
             _ => Ok(Way::Free),
         }

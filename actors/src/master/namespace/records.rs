@@ -58,6 +58,8 @@ pub enum BlockList {
     Each(Vec<BlockRef>),
     /// The blocks of an object: consecutive ids from this one, lengths from the file's size.
     Run(BlockId),
+    /// As `Each`, with holes where there is no block: each with its index in the file, in order.
+    Sparse(Vec<(u32, BlockRef)>),
 }
 
 impl Default for BlockList {
@@ -67,29 +69,58 @@ impl Default for BlockList {
 }
 
 impl FileBody {
-    /// Blocks that a file of this size has.
-    pub fn block_count(&self) -> u32 {
-        match &self.blocks {
-            BlockList::Each(blocks) => to_u32(blocks.len()),
-            BlockList::Run(_) => to_u32(to_usize(self.size_bytes.div_ceil(self.block_bytes.max(1)))),
-        }
+    /// Blocks that an object of this size is cut into.
+    pub fn object_blocks(&self) -> u32 {
+        to_u32(to_usize(self.size_bytes.div_ceil(self.block_bytes.max(1))))
     }
 
+    /// None for a hole.
     pub fn block(&self, index: u32) -> Option<BlockRef> {
         match &self.blocks {
-            BlockList::Each(blocks) => blocks.get(index as usize).copied(),
-            BlockList::Run(first) => (index < self.block_count()).then(|| BlockRef {
+            BlockList::Each(blocks) => blocks.get(to_usize(index.into())).copied(),
+            BlockList::Run(first) => (index < self.object_blocks()).then(|| BlockRef {
                 id: BlockId(first.0 + u64::from(index)),
                 len_bytes: (self.size_bytes - u64::from(index) * self.block_bytes).min(self.block_bytes),
                 generation: 0,
             }),
+            BlockList::Sparse(blocks) => {
+                let at = blocks.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+                Some(blocks[at].1)
+            }
         }
     }
 
-    pub fn block_refs(&self) -> Vec<BlockRef> {
-        (0..self.block_count())
-            .filter_map(|index| self.block(index))
-            .collect()
+    /// Every block with its index in the file, in order.
+    pub fn placed_blocks(&self) -> Vec<(u32, BlockRef)> {
+        match &self.blocks {
+            BlockList::Each(blocks) => (0..).zip(blocks.iter().copied()).collect(),
+            BlockList::Run(_) => (0..self.object_blocks())
+                .filter_map(|index| Some((index, self.block(index)?)))
+                .collect(),
+            BlockList::Sparse(blocks) => blocks.clone(),
+        }
+    }
+
+    /// Takes blocks with their indexes, in order.
+    pub fn set_blocks(&mut self, blocks: Vec<(u32, BlockRef)>) {
+        debug_assert!(blocks.is_sorted_by(|(one, _), (next, _)| one < next));
+        let is_dense = (0..).zip(&blocks).all(|(at, (index, _))| at == *index);
+        self.blocks = match is_dense {
+            true => BlockList::Each(blocks.into_iter().map(|(_, block)| block).collect()),
+            false => BlockList::Sparse(blocks),
+        };
+    }
+
+    /// Bytes of the file that are in no block.
+    fn hole_bytes(&self) -> u64 {
+        let held =
+            |blocks: &mut dyn Iterator<Item = &BlockRef>| blocks.map(|block| block.len_bytes).sum::<u64>();
+        let held_bytes = match &self.blocks {
+            BlockList::Each(blocks) => held(&mut blocks.iter()),
+            BlockList::Run(_) => return 0,
+            BlockList::Sparse(blocks) => held(&mut blocks.iter().map(|(_, block)| block)),
+        };
+        self.size_bytes.saturating_sub(held_bytes)
     }
 }
 
@@ -124,6 +155,7 @@ impl InodeRecord {
             replicas: file.map_or(0, |file| file.replicas),
             content_version: file.map_or(0, |file| file.content_version),
             ufs: file.and_then(|file| file.ufs.clone()),
+            hole_bytes: file.map_or(0, FileBody::hole_bytes),
         }
     }
 
@@ -171,11 +203,35 @@ mod tests {
             blocks: BlockList::Run(BlockId(7)),
             ..FileBody::default()
         };
-        let refs = file.block_refs();
+        let refs = file.placed_blocks();
         assert_eq!(
-            refs.iter().map(|b| (b.id.0, b.len_bytes)).collect::<Vec<_>>(),
-            [(7, 10), (8, 10), (9, 5)]
+            refs.iter()
+                .map(|(at, b)| (*at, b.id.0, b.len_bytes))
+                .collect::<Vec<_>>(),
+            [(0, 7, 10), (1, 8, 10), (2, 9, 5)]
         );
         assert_eq!(file.block(3), None);
+    }
+
+    #[test]
+    fn blocks_with_holes_between_them_keep_their_places() {
+        let block = |id| BlockRef {
+            id: BlockId(id),
+            len_bytes: 10,
+            generation: 1,
+        };
+        let mut file = FileBody {
+            size_bytes: 1_000_000,
+            block_bytes: 10,
+            ..FileBody::default()
+        };
+        file.set_blocks(vec![(0, block(1)), (1, block(2))]);
+        assert_eq!(file.blocks, BlockList::Each(vec![block(1), block(2)]));
+        file.set_blocks(vec![(1, block(2)), (99_999, block(3))]);
+        assert_eq!(
+            [file.block(0), file.block(1), file.block(99_999)],
+            [None, Some(block(2)), Some(block(3))]
+        );
+        assert_eq!(file.hole_bytes(), 999_980);
     }
 }

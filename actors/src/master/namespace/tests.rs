@@ -182,7 +182,7 @@ impl Tree {
                 assert_eq!(record.nlink, held, "links of {inode}");
             }
             if let InodeBody::File(file) = &record.body {
-                for (index, block) in file.block_refs().iter().enumerate() {
+                for (index, block) in file.placed_blocks() {
                     assert_eq!(
                         blocks.insert(block.id.0, inode.0),
                         None,
@@ -194,7 +194,7 @@ impl Tree {
                         .block_owner(block.id)
                         .expect("readable")
                         .expect("known");
-                    assert_eq!((owner.0, owner.1), (inode, to_u32(index)));
+                    assert_eq!((owner.0, owner.1), (inode, index));
                 }
             }
         }
@@ -625,6 +625,100 @@ fn a_retry_has_one_effect_and_errors_are_remembered_too() {
 }
 
 #[test]
+fn a_file_has_the_blocks_that_hold_something_and_no_others() {
+    const BLOCK: u64 = 64 << 10;
+    let mut tree = Tree::new();
+    let inode = tree.create("/f").attr.inode;
+    let far = 600 << 14;
+    let layout = tree.done(AllocateBlocks {
+        inode,
+        from_index: far,
+        until_index: far + 2,
+    });
+    let indexes = |layout: &FileLayout| layout.placed(far).map(|(index, _)| index).collect::<Vec<_>>();
+    assert_eq!(indexes(&layout), [far, far + 1]);
+    let end_bytes = (u64::from(far) + 1) * BLOCK;
+    let commit = |index, id, len_bytes| BlockCommit {
+        index,
+        id,
+        len_bytes,
+        generation: 1,
+        workers: Vec::new(),
+    };
+    let first = tree.done(AllocateBlocks {
+        inode,
+        from_index: 0,
+        until_index: 1,
+    });
+    let first = first.blocks[0].block.id;
+    let entry = tree.done(CommitFile {
+        inode,
+        size_bytes: end_bytes,
+        blocks: vec![
+            commit(0, first, 10),
+            commit(far, layout.blocks[0].block.id, BLOCK),
+        ],
+        mtime_ns: None,
+        close: false,
+    });
+    assert_eq!(entry.attr.hole_bytes, end_bytes - BLOCK - 10);
+    let layout = tree.store.layout(inode).expect("there");
+    assert_eq!(layout.indexes, [0, far], "what was assigned ahead is gone");
+    assert_eq!(layout.block_at(far), layout.blocks.last());
+    tree.check();
+    let layout = tree.done(PunchHole {
+        inode,
+        offset_bytes: 4,
+        len_bytes: end_bytes - BLOCK,
+    });
+    let lengths: Vec<u64> = layout
+        .blocks
+        .iter()
+        .map(|located| located.block.len_bytes)
+        .collect();
+    assert_eq!(lengths, [4, BLOCK], "the block that it ends in is the caller's");
+    let layout = tree.done(PunchHole {
+        inode,
+        offset_bytes: 0,
+        len_bytes: u64::MAX,
+    });
+    assert_eq!((layout.blocks.len(), layout.attr.size_bytes), (0, end_bytes));
+    tree.check();
+}
+
+#[test]
+fn no_file_becomes_longer_than_files_may_be() {
+    let mut tree = Tree::new();
+    let inode = tree.create("/f").attr.inode;
+    let refused = |tree: &mut Tree, op: Op| tree.apply(op).expect_err("too large").kind;
+    let blocks = u32::try_from(FILE_BYTES_MAX >> 16).expect("a file's blocks are counted with 32 bits");
+    let allocate = AllocateBlocks {
+        inode,
+        from_index: blocks,
+        until_index: blocks + 2,
+    };
+    assert_eq!(refused(&mut tree, allocate.into_op()), ErrorKind::FileTooLarge);
+    let commit = CommitFile {
+        inode,
+        size_bytes: FILE_BYTES_MAX + 1,
+        blocks: Vec::new(),
+        mtime_ns: None,
+        close: false,
+    };
+    assert_eq!(refused(&mut tree, commit.into_op()), ErrorKind::FileTooLarge);
+    let truncate = SetAttr {
+        node: Node::Inode(inode),
+        follow: false,
+        change: AttrChange {
+            size_bytes: Some(1 << 62),
+            ..AttrChange::default()
+        },
+    };
+    assert_eq!(refused(&mut tree, truncate.into_op()), ErrorKind::FileTooLarge);
+    assert_eq!(tree.stat("/f").expect("there").size_bytes, 0);
+}
+
+#[test]
 fn truncation_cuts_blocks_and_extension_makes_a_hole() {
     let mut tree = Tree::new();
     let inode = tree.write("/f", 150_000).inode;
@@ -965,10 +1059,16 @@ mod random {
                 target: to
             }
             .into_op()),
-            (2u64..20, 0u32..5).prop_map(|(inode, blocks)| AllocateBlocks {
+            (2u64..20, 0u32..12, 0u32..5).prop_map(|(inode, from_index, blocks)| AllocateBlocks {
                 inode: InodeId(inode),
-                from_index: 0,
-                until_index: blocks,
+                from_index,
+                until_index: from_index + blocks,
+            }
+            .into_op()),
+            (2u64..20, 0u64..12, 0u64..12).prop_map(|(inode, from, blocks)| PunchHole {
+                inode: InodeId(inode),
+                offset_bytes: from << 16,
+                len_bytes: blocks << 16,
             }
             .into_op()),
             Just(EndSession {}.into_op()),

@@ -103,20 +103,31 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
         }
         _ => None,
     };
-    let blocks = file
-        .block_refs()
-        .into_iter()
-        .map(|block| LocatedBlock {
-            block,
-            workers: Vec::new(),
-        })
-        .collect();
     Ok(FileLayout {
-        attr: record.attr(inode),
-        blocks,
-        workers: Vec::new(),
         source,
+        ..layout_with(record.attr(inode), &file.placed_blocks(), 0)
     })
+}
+
+/// Blocks of a file with their indexes, from the first index that was asked for on. Nobody has them yet.
+pub fn layout_with(attr: Attr, placed: &[(u32, BlockRef)], from_index: u32) -> FileLayout {
+    let follow_each_other = (from_index..).zip(placed).all(|(at, (index, _))| at == *index);
+    FileLayout {
+        attr,
+        blocks: placed
+            .iter()
+            .map(|(_, block)| LocatedBlock {
+                block: *block,
+                workers: Vec::new(),
+            })
+            .collect(),
+        workers: Vec::new(),
+        source: None,
+        indexes: match follow_each_other {
+            true => Vec::new(),
+            false => placed.iter().map(|(index, _)| *index).collect(),
+        },
+    }
 }
 
 /// The mount of an inode and the key of its object relative to the mount's root.

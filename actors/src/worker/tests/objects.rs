@@ -138,6 +138,7 @@ pub fn layout(inode: u64, key: &str, version: &UfsVersion, block_bytes: u64, fir
             replicas: 1,
             content_version: 1,
             ufs: Some(version.clone()),
+            hole_bytes: 0,
         },
         blocks: blocks.collect(),
         workers: vec![],
@@ -146,6 +147,7 @@ pub fn layout(inode: u64, key: &str, version: &UfsVersion, block_bytes: u64, fir
             key: key.to_owned(),
             version: version.clone(),
         }),
+        indexes: Vec::new(),
     }
 }
 

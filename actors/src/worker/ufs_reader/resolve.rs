@@ -55,10 +55,8 @@ impl Resolver {
     pub async fn target(&self, block: BlockId, generation: u32, fill: &Fill) -> Result<Target> {
         for fresh in [false, true] {
             let layout = self.layout(fill.inode, fresh).await?;
-            let index = fill.block_index as usize;
             let Some(located) = layout
-                .blocks
-                .get(index)
+                .block_at(fill.block_index)
                 .filter(|located| located.block.id == block && located.block.generation == generation)
             else {
                 continue;
@@ -76,7 +74,7 @@ impl Resolver {
                 block,
                 generation,
                 len_bytes: located.block.len_bytes,
-                object_offset_bytes: index as u64 * layout.attr.block_bytes,
+                object_offset_bytes: u64::from(fill.block_index) * layout.attr.block_bytes,
                 inode: Some(fill.inode),
                 mount: object.mount,
                 key: object.key.clone(),

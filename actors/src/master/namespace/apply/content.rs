@@ -1,9 +1,13 @@
 //! The content of files: writing, leases, blocks, sizes.
 
-use curvine_protocol::master::{AllocateBlocks, CommitFile, Entry, OpenForWrite, ReleaseLease};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use curvine_protocol::master::{AllocateBlocks, CommitFile, Entry, OpenForWrite, PunchHole, ReleaseLease};
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
-    BlockId, BlockRef, ClientId, Error, ErrorKind, FileLayout, InodeId, LocatedBlock, Node, Result,
+    BlockId, BlockRef, ClientId, Error, ErrorKind, FILE_BYTES_MAX, FileLayout, InodeId, Node, Result,
     UfsVersion,
 };
 
@@ -11,7 +15,7 @@ use super::{Applies, Apply};
 use crate::master::namespace::leases::not_fenced;
 use crate::master::namespace::records::{BlockList, FileBody, InodeBody, InodeRecord};
 use crate::master::namespace::store::{BlockRun, Counter, broken, pair_key};
-use crate::master::namespace::view::layout;
+use crate::master::namespace::view::{layout, layout_with};
 use crate::planted::{Bug, is_planted};
 
 /// Blocks added by one command at most.
@@ -91,7 +95,7 @@ impl Apply<'_, '_> {
     pub(super) fn revoke(&mut self, inode: InodeId, file: &mut FileBody) {
         file.lease = None;
         file.content_version += 1;
-        file.unfenced = file.block_count() > 0;
+        file.unfenced = !file.placed_blocks().is_empty();
         self.effects.unleased.push(inode);
     }
 
@@ -160,68 +164,72 @@ impl Applies<AllocateBlocks> for Apply<'_, '_> {
         let InodeBody::File(file) = &record.body else {
             unreachable!("leased returns files")
         };
-        let missing = call.until_index.saturating_sub(file.block_count());
-        if missing > BLOCKS_PER_COMMAND_MAX {
-            return Err(Error::new(
-                ErrorKind::FileTooLarge,
-                format!(
-                    "inode {}: {missing} new blocks at once; at most {BLOCKS_PER_COMMAND_MAX} are allowed",
-                    call.inode
-                ),
-            ));
+        let wanted = call.from_index..call.until_index;
+        if u64::from(wanted.end).saturating_mul(file.block_bytes) > FILE_BYTES_MAX + file.block_bytes {
+            return Err(Error::too_large());
         }
-        let mut layout = self.add_blocks(call.inode, record, missing)?;
-        layout.blocks = layout
-            .blocks
-            .split_off((call.from_index as usize).min(layout.blocks.len()));
-        Ok(layout)
+        if to_u32(wanted.len()) > BLOCKS_PER_COMMAND_MAX {
+            return Err(Error::invalid(format!(
+                "inode {}: {} blocks at once; at most {BLOCKS_PER_COMMAND_MAX} are allowed",
+                call.inode,
+                wanted.len()
+            )));
+        }
+        self.add_blocks(call.inode, record, wanted)
     }
 }
 
 impl Apply<'_, '_> {
-    /// Appends blocks of no length yet.
+    /// Fills holes with blocks of no length yet. Answers with the blocks at these indexes.
     pub(super) fn add_blocks(
         &mut self,
         inode: InodeId,
         mut record: InodeRecord,
-        count: u32,
+        indexes: Range<u32>,
     ) -> Result<FileLayout> {
         let InodeBody::File(file) = &mut record.body else {
             unreachable!("only files get blocks")
         };
-        if count > 0 {
-            let mut blocks = file.block_refs();
+        let mut blocks: BTreeMap<u32, BlockRef> = file.placed_blocks().into_iter().collect();
+        let mut at = indexes.start;
+        let mut is_changed = false;
+        while at < indexes.end {
+            if blocks.contains_key(&at) {
+                at += 1;
+                continue;
+            }
+            let end = blocks
+                .range(at..indexes.end)
+                .next()
+                .map_or(indexes.end, |(next, _)| *next);
+            let count = end - at;
             let first = BlockId(self.dbs.take(self.txn, Counter::Block, count.into())?);
             let run = BlockRun {
                 inode,
-                first_index: blocks.len() as u32,
+                first_index: at,
                 count,
             };
-            blocks.extend((0..u64::from(count)).map(|i| BlockRef {
-                id: BlockId(first.0 + i),
-                len_bytes: 0,
-                generation: 0,
-            }));
-            file.blocks = BlockList::Each(blocks);
             self.dbs.put_block_run(self.txn, first, run)?;
+            blocks.extend((at..end).zip(first.0..).map(|(index, id)| {
+                let block = BlockRef {
+                    id: BlockId(id),
+                    len_bytes: 0,
+                    generation: 0,
+                };
+                (index, block)
+            }));
+            at = end;
+            is_changed = true;
+        }
+        let asked: Vec<_> = blocks
+            .range(indexes.clone())
+            .map(|(index, block)| (*index, *block))
+            .collect();
+        if is_changed {
+            file.set_blocks(blocks.into_iter().collect());
             self.dbs.put_inode(self.txn, inode, &record)?;
         }
-        let InodeBody::File(file) = &record.body else {
-            unreachable!("only files get blocks")
-        };
-        let blocks = file.block_refs().into_iter();
-        let blocks = blocks
-            .map(|block| LocatedBlock {
-                block,
-                workers: Vec::new(),
-            })
-            .collect();
-        Ok(FileLayout {
-            attr: record.attr(inode),
-            blocks,
-            workers: Vec::new(),
-            source: None,
-        })
+        Ok(layout_with(record.attr(inode), &asked, indexes.start))
     }
 }
 
@@ -233,9 +241,12 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         let InodeBody::File(file) = &mut record.body else {
             unreachable!("leased returns files")
         };
-        let mut blocks = file.block_refs();
+        if call.size_bytes > FILE_BYTES_MAX {
+            return Err(Error::too_large());
+        }
+        let mut blocks: BTreeMap<u32, BlockRef> = file.placed_blocks().into_iter().collect();
         for commit in &call.blocks {
-            match blocks.get_mut(commit.index as usize) {
+            match blocks.get_mut(&commit.index) {
                 Some(block) if block.id == commit.id => {
                     block.len_bytes = commit.len_bytes.min(file.block_bytes);
                     block.generation = commit.generation;
@@ -253,7 +264,7 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         }
         let changed = !call.blocks.is_empty() || call.size_bytes != file.size_bytes;
         if changed {
-            file.blocks = BlockList::Each(blocks);
+            file.set_blocks(blocks.into_iter().collect());
             file.content_version += 1;
             file.needs_export = in_mount;
         }
@@ -282,59 +293,110 @@ impl Applies<CommitFile> for Apply<'_, '_> {
     }
 }
 
+impl Applies<PunchHole> for Apply<'_, '_> {
+    fn apply(&mut self, call: PunchHole) -> Result<FileLayout> {
+        let now_ns = self.now_ns;
+        let mut record = self.leased(call.inode)?;
+        let in_mount = record.mount.0 != 0;
+        let InodeBody::File(file) = &mut record.body else {
+            unreachable!("leased returns files")
+        };
+        let end = call
+            .offset_bytes
+            .saturating_add(call.len_bytes)
+            .min(file.size_bytes);
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
+        for (index, mut block) in file.placed_blocks() {
+            let start = u64::from(index) * file.block_bytes;
+            let is_covered_from = call.offset_bytes.max(start);
+            // Bytes that the block has behind the range are not for this.
+            if is_covered_from < start + block.len_bytes && end >= start + block.len_bytes {
+                block.len_bytes = is_covered_from - start;
+            }
+            match block.len_bytes {
+                0 => gone.push((index, block)),
+                _ => kept.push((index, block)),
+            }
+        }
+        file.set_blocks(kept);
+        file.content_version += 1;
+        file.needs_export |= in_mount;
+        record.set_mtime(now_ns);
+        record.ctime_ns = now_ns;
+        record.clear_suid_sgid();
+        self.release_blocks(call.inode, &gone)?;
+        self.dbs.put_inode(self.txn, call.inode, &record)?;
+        layout(&self.dbs, self.txn, call.inode, &record)
+    }
+}
+
 impl Apply<'_, '_> {
     /// Makes a file's size exactly this. Blocks beyond it are released; the last one is cut.
     pub(super) fn cut(&mut self, file: &mut FileBody, inode: InodeId, size_bytes: u64) -> Result<()> {
+        if size_bytes > FILE_BYTES_MAX {
+            return Err(Error::too_large());
+        }
         let keep = size_bytes.div_ceil(file.block_bytes.max(1));
-        let mut blocks = file.block_refs();
-        let shorter = size_bytes < file.size_bytes;
+        let mut blocks = file.placed_blocks();
+        let kept = blocks.partition_point(|(index, _)| u64::from(*index) < keep);
+        let dropped = blocks.split_off(kept);
+        if size_bytes == file.size_bytes && dropped.is_empty() {
+            return Ok(());
+        }
+        self.release_blocks(inode, &dropped)?;
         if size_bytes != file.size_bytes {
             file.content_version += 1;
-            file.size_bytes = size_bytes;
-            file.blocks = BlockList::Each(blocks.clone());
-        }
-        if (blocks.len() as u64) > keep {
-            let dropped = blocks.split_off(keep as usize);
-            self.release_blocks(inode, keep as u32, &dropped)?;
-            file.blocks = BlockList::Each(blocks.clone());
         }
         // Beyond its last block, a file that was extended has a hole.
-        if shorter
-            && blocks.len() as u64 == keep
-            && let Some(last) = blocks.last_mut()
+        if size_bytes < file.size_bytes
+            && let Some((index, last)) = blocks.last_mut()
+            && u64::from(*index) + 1 == keep
         {
             last.len_bytes = last.len_bytes.min(size_bytes - (keep - 1) * file.block_bytes);
-            file.blocks = BlockList::Each(blocks);
         }
+        file.size_bytes = size_bytes;
+        file.set_blocks(blocks);
         Ok(())
     }
 
-    /// Forgets blocks from an index to the file's end: their runs are shortened or removed.
-    pub(super) fn release_blocks(
-        &mut self,
-        inode: InodeId,
-        from_index: u32,
-        blocks: &[BlockRef],
-    ) -> Result<()> {
+    /// Forgets some of a file's blocks, given in order: their runs are removed, shortened or cut in two.
+    pub(super) fn release_blocks(&mut self, inode: InodeId, blocks: &[(u32, BlockRef)]) -> Result<()> {
         let mut at = 0;
-        while let Some(block) = blocks.get(at) {
+        while let Some((index, block)) = blocks.get(at) {
             let Some((first, run)) = self.dbs.block_run(self.txn, block.id)? else {
                 return Err(Error::internal(format!(
                     "block {} of inode {inode} is in no run",
                     block.id
                 )));
             };
-            let keep = (block.id.0 - first.0) as u32;
-            debug_assert_eq!(run.first_index + keep, from_index + at as u32);
-            match keep {
+            debug_assert_eq!(run.index_of(block.id, first), *index);
+            let before = *index - run.first_index;
+            let gone = (*index..run.first_index + run.count)
+                .zip(&blocks[at..])
+                .take_while(|(expected, (index, _))| expected == index);
+            let gone = to_u32(gone.count());
+            match before {
                 0 => self.dbs.delete_block_run(self.txn, first)?,
-                _ => self
-                    .dbs
-                    .put_block_run(self.txn, first, BlockRun { count: keep, ..run })?,
+                _ => {
+                    let head = BlockRun { count: before, ..run };
+                    self.dbs.put_block_run(self.txn, first, head)?;
+                }
             }
-            at += (run.count - keep) as usize;
+            let behind = run.count - before - gone;
+            if behind > 0 {
+                let tail = BlockRun {
+                    first_index: index + gone,
+                    count: behind,
+                    ..run
+                };
+                self.dbs
+                    .put_block_run(self.txn, BlockId(block.id.0 + u64::from(gone)), tail)?;
+            }
+            at += to_usize(gone.into());
         }
-        self.effects.released.extend(blocks.iter().map(|block| block.id));
+        self.effects
+            .released
+            .extend(blocks.iter().map(|(_, block)| block.id));
         Ok(())
     }
 
@@ -345,15 +407,15 @@ impl Apply<'_, '_> {
         inode: InodeId,
         version: UfsVersion,
     ) -> Result<()> {
-        let old = file.block_refs();
-        self.release_blocks(inode, 0, &old)?;
+        let old = file.placed_blocks();
+        self.release_blocks(inode, &old)?;
         file.size_bytes = version.size_bytes;
         file.block_bytes = object_block_bytes(version.size_bytes);
         file.content_version += 1;
         file.needs_export = false;
         file.ufs = Some(version);
         file.blocks = BlockList::Run(BlockId(0));
-        let count = file.block_count();
+        let count = file.object_blocks();
         file.blocks = match count {
             0 => BlockList::Each(Vec::new()),
             _ => {

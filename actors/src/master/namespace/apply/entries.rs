@@ -115,7 +115,7 @@ impl Applies<CreateFile> for Apply<'_, '_> {
         let inode = self.insert(parent, above, &name, &record)?;
         self.put_lease(inode)?;
         if call.first_block {
-            return self.add_blocks(inode, record, 1);
+            return self.add_blocks(inode, record, 0..1);
         }
         layout(&self.dbs, self.txn, inode, &record)
     }

@@ -65,7 +65,7 @@ impl Apply<'_, '_> {
     /// Forgets an inode that no name and no handle leads to.
     pub(super) fn free_inode(&mut self, inode: InodeId, record: &InodeRecord) -> Result<()> {
         if let InodeBody::File(file) = &record.body {
-            self.release_blocks(inode, 0, &file.block_refs())?;
+            self.release_blocks(inode, &file.placed_blocks())?;
             self.effects.unleased.push(inode);
             if let Some(holder) = file.lease {
                 self.dbs
