@@ -816,6 +816,51 @@ fn links_are_followed_in_the_middle_and_loops_are_noticed() {
 }
 
 #[test]
+fn a_path_of_as_many_names_as_one_may_have_is_made_and_deleted() {
+    let mut tree = Tree::new();
+    let deep = "/d".repeat(2_047);
+    let make = |parents| MakeDir {
+        node: path(&deep),
+        mode: 0o755,
+        parents,
+    };
+    let error = tree.apply(make(false).into_op()).expect_err("nothing is there");
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    tree.done(make(true));
+    assert!(tree.stat(&deep).expect("there").is_dir());
+    tree.check();
+    let deleted = tree.done(Delete {
+        node: path("/d"),
+        recursive: true,
+    });
+    assert_eq!(deleted.directories, 2_047);
+    tree.check();
+}
+
+#[test]
+fn directories_above_a_name_are_made_behind_a_link_and_not_below_a_file() {
+    let mut tree = Tree::new();
+    let make = |at: &str| MakeDir {
+        node: path(at),
+        mode: 0o755,
+        parents: true,
+    };
+    tree.done(make("/real"));
+    tree.done(MakeSymlink {
+        node: path("/link"),
+        target: "real".to_owned(),
+    });
+    tree.done(make("/link/a/b"));
+    assert!(tree.stat("/real/a/b").expect("there").is_dir());
+    tree.write("/file", 10);
+    let error = tree
+        .apply(make("/file/a/b").into_op())
+        .expect_err("a file is above");
+    assert_eq!(error.kind, ErrorKind::NotADirectory);
+    tree.check();
+}
+
+#[test]
 fn a_recursive_delete_frees_everything_below() {
     let mut tree = Tree::new();
     for directory in ["/t", "/t/a", "/t/a/b", "/t/c"] {

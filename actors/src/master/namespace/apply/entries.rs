@@ -2,7 +2,7 @@
 
 use curvine_protocol::master::{CreateFile, Entry, IfExists, MakeDir, MakeLink, MakeNode, MakeSymlink};
 use curvine_protocol::path::PATH_BYTES_MAX;
-use curvine_protocol::{Error, ErrorKind, FileKind, FileLayout, InodeId, Node, Result};
+use curvine_protocol::{CurvinePath, Error, ErrorKind, FileKind, FileLayout, InodeId, Node, Result};
 
 use super::{Applies, Apply, already_exists};
 use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
@@ -46,17 +46,38 @@ impl Apply<'_, '_> {
         match self.place(node, follow) {
             Err(error) if parents && error.kind == ErrorKind::NotFound => {
                 let Node::Path(path) = node else { return Err(error) };
-                if let Some(parent) = path.parent() {
-                    self.apply(MakeDir {
-                        node: parent.into(),
-                        mode: PARENT_MODE,
-                        parents: true,
-                    })?;
-                }
+                self.make_parents(path)?;
                 self.place(node, follow)
             }
             place => place,
         }
+    }
+
+    /// Makes the directories above a name that are not there, up to the first that cannot be one. In a loop, since a path
+    /// may have thousands.
+    fn make_parents(&mut self, path: &CurvinePath) -> Result<()> {
+        let names: Vec<&str> = path.names().collect();
+        let mut at = InodeId::ROOT;
+        for (depth, name) in names.iter().enumerate().take(names.len().saturating_sub(1)) {
+            let node = Node::child(at, *name);
+            at = match self.place(&node, false)?.found {
+                None => {
+                    let made = self.apply(MakeDir {
+                        node,
+                        mode: PARENT_MODE,
+                        parents: false,
+                    })?;
+                    made.attr.inode
+                }
+                Some((inode, record)) if record.is_dir() => inode,
+                Some((_, record)) if record.target().is_some() => {
+                    let above = CurvinePath::parse(&format!("/{}", names[..=depth].join("/")))?;
+                    self.existing(&above.into(), true)?.0
+                }
+                Some(_) => return Ok(()),
+            };
+        }
+        Ok(())
     }
 }
 
