@@ -56,6 +56,7 @@ impl FuseRole {
             ttl: section.ttl.0,
             threads: section.threads as usize,
             allow_other: section.allow_other,
+            locks: section.locks,
         };
         let mounted = curvine_fuse::mount(client.clone(), options).await?;
         Ok(FuseRole { mounted, client })
