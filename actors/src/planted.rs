@@ -42,12 +42,14 @@ pub enum Bug {
     LeaseGivenUnfenced,
     /// A lease is taken from a holder that lives.
     LiveLeaseBroken,
+    /// A lock is given while another one excludes it.
+    LockForAll,
 }
 
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 20] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -67,6 +69,7 @@ impl Bug {
         RenewedSessionEnds,
         LeaseGivenUnfenced,
         LiveLeaseBroken,
+        LockForAll,
     ];
 
     /// The failpoint's.
@@ -91,6 +94,7 @@ impl Bug {
             RenewedSessionEnds => "renewed-session-ends",
             LeaseGivenUnfenced => "lease-given-unfenced",
             LiveLeaseBroken => "live-lease-broken",
+            LockForAll => "lock-for-all",
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct MountOptions {
     pub threads: usize,
     /// Let users other than the one who mounts in.
     pub allow_other: bool,
+    /// Have locks of programs (`flock`, `fcntl`) hold in all mounts of the cluster.
+    pub locks: bool,
 }
 
 /// A file system that is mounted.
@@ -68,7 +70,7 @@ pub async fn mount(client: Client, options: MountOptions) -> Result<Mounted> {
         .map_err(|e| Error::from(e).while_doing("starting the mount's threads"))?;
     let core = Arc::new(Core::new(client.clone(), options.ttl));
     let runner = Runner::new(runtime.handle().clone(), Arc::new(SystemClock));
-    let filesystem = CurvineFs::new(core.clone(), runner);
+    let filesystem = CurvineFs::new(core.clone(), runner, options.locks);
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(format!("{SOURCE_PREFIX}{:016x}", session_of(&client).await.0)),

@@ -95,6 +95,23 @@ fn entry() -> Entry {
     }
 }
 
+fn lock() -> Lock {
+    Lock {
+        owner: 1 << 63 | 5,
+        pid: 4711,
+        exclusive: true,
+        start: 4,
+        end: 9,
+    }
+}
+
+fn held_lock() -> HeldLock {
+    HeldLock {
+        client: ClientId(1 << 63 | 6),
+        lock: lock(),
+    }
+}
+
 fn layout() -> FileLayout {
     FileLayout {
         attr: attr(),
@@ -271,6 +288,11 @@ samples! {
     OpenSession => OpenSession {};
     ReleaseLease => ReleaseLease { inode: InodeId(12) };
     AwaitNews => AwaitNews {};
+    TestLock => TestLock { inode: InodeId(12), lock: lock() };
+    AwaitLock => AwaitLock { inode: InodeId(12), lock: lock() };
+    ListLocks => ListLocks { path: Some(path("/a")) }, ListLocks { path: None };
+    SetLock => SetLock { inode: InodeId(12), lock: lock() };
+    Unlock => Unlock { inode: InodeId(12), owner: 1 << 63 | 5, start: 4, end: 9 };
     MountUfs => MountUfs { path: path("/m"), uri: "s3://b/p".to_owned(), options: options(), settings: settings() };
     UnmountUfs => UnmountUfs { path: path("/m") };
     SubmitLoad => SubmitLoad { paths: vec![path("/m/a"), path("/m/b")] };
@@ -319,6 +341,10 @@ samples! {
     BackupPart => BackupPart { checksum: 0xC5C5_0003 };
     Done => Done {};
     News => News { recalls: vec![InodeId(12)] };
+    LockFound => LockFound { held: Some(held_lock()) }, LockFound { held: None };
+    Locks => Locks {
+        files: vec![LockedFile { inode: InodeId(12), path: Some(path("/a")), locks: vec![held_lock()] }],
+    };
     SessionOpened => SessionOpened { client: ClientId(1 << 63 | 6) };
     Entry => entry(), Entry { attr: attr(), target: None };
     Listing => Listing {

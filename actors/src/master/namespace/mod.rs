@@ -4,6 +4,7 @@
 //! - [`store`]: the heed environment and its databases.
 //! - [`resolve`]: from a path or name to an inode, following links.
 //! - [`sessions`]: whether a command of a session is carried out.
+//! - [`locks`]: which locks of programs go together.
 //! - [`apply`]: one command against the state; pure but for the transaction it is given.
 //! - [`view`]: consistent reads; [`listing`]: of a directory, a page at a time.
 //! - [`actor`]: the thin shell that clients ask; [`leases`]: what it does where a lease is in the way.
@@ -21,6 +22,7 @@ pub mod apply;
 mod golden;
 pub mod leases;
 mod listing;
+pub mod locks;
 pub mod records;
 pub mod resolve;
 pub mod sessions;

@@ -530,6 +530,55 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
 }
 
 #[test]
+fn locks_go_with_their_session_and_with_their_file() {
+    let mut tree = Tree::new();
+    let inode = tree.write("/f", 1).inode;
+    let lock = |owner, exclusive| Lock {
+        owner,
+        pid: 0,
+        exclusive,
+        start: 0,
+        end: 9,
+    };
+    let set = |owner, exclusive| {
+        SetLock {
+            inode,
+            lock: lock(owner, exclusive),
+        }
+        .into_op()
+    };
+    tree.apply_for(5, 1, set(1, false)).expect("locked");
+    tree.apply_for(7, 1, set(1, false)).expect("shared");
+    let refused = tree.apply_for(7, 2, set(1, true));
+    assert_eq!(refused.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::Locked));
+    tree.apply_for(5, 0, EndSession {}.into_op()).expect("ended");
+    let again = tree.apply_for(7, 2, set(1, true));
+    assert_eq!(
+        again.map(|_| ()).map_err(|e| e.kind),
+        Err(ErrorKind::Locked),
+        "that was the answer"
+    );
+    tree.apply_for(7, 3, set(1, true)).expect("nobody else has one");
+    let files = |tree: &Tree| {
+        let txn = tree.store.read().expect("readable");
+        tree.store.dbs.locked_files(&txn, 10).expect("readable")
+    };
+    let listed = files(&tree);
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].path.as_ref().map(CurvinePath::as_str), Some("/f"));
+    assert_eq!(
+        listed[0].locks,
+        [HeldLock {
+            client: ClientId(7),
+            lock: lock(1, true)
+        }]
+    );
+    tree.done(unlink("/f"));
+    assert_eq!(files(&tree), []);
+    tree.apply_for(7, 0, EndSession {}.into_op()).expect("ended");
+}
+
+#[test]
 fn a_refusal_that_the_leader_waits_on_is_not_remembered_and_the_last_one_is() {
     let mut tree = Tree::new();
     tree.create("/f");

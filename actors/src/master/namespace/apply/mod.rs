@@ -3,7 +3,7 @@
 //! Each op checks everything before it changes anything, so that a failed command leaves the state as it was.
 //!
 //! - Users': [`entries`] are looked up and made, [`attributes`] set, [`content`] committed, names gone ([`remove`]) or
-//!   moved ([`rename`]).
+//!   moved ([`rename`]); files are locked ([`locks`]).
 //! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`jobs`].
 
 mod attributes;
@@ -11,6 +11,7 @@ mod cluster;
 mod content;
 mod entries;
 mod jobs;
+mod locks;
 mod mounts;
 mod remove;
 mod rename;
@@ -38,6 +39,8 @@ pub struct Effects {
     pub committed: Vec<BlockCommit>,
     /// Files that may be had for writing now.
     pub unleased: Vec<InodeId>,
+    /// Files on which somebody has fewer locks.
+    pub unlocked: Vec<InodeId>,
 }
 
 /// One command being applied.

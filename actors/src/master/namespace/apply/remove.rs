@@ -74,6 +74,7 @@ impl Apply<'_, '_> {
                     .map_err(broken)?;
             }
         }
+        self.forget_locks(inode)?;
         let (from, until) = (inode.0.to_be_bytes(), (inode.0 + 1).to_be_bytes());
         Store::delete_range(&self.dbs.xattrs, self.txn, &from, &until)?;
         self.dbs.inodes.delete(self.txn, &from).map_err(broken)?;
@@ -288,6 +289,7 @@ impl Apply<'_, '_> {
                 .delete(self.txn, &pair_key(client.0, inode.0))
                 .map_err(broken)?;
         }
+        self.unlock_all_of(client)?;
         for inode in inodes_of(&self.dbs.orphans, self.txn)? {
             self.release_for(client, inode)?;
         }
