@@ -101,6 +101,10 @@ macro_rules! ops {
                 holder: ClientId,
                 content_version: u64,
             },
+            /// Removes some of a tree that was cut off, from its leaves upward.
+            Reclaim {
+                inode: InodeId,
+            },
             /// No worker that lives takes anything any more of who wrote this version of a file and lost the lease.
             LeaseFenced {
                 inode: InodeId,
@@ -125,6 +129,7 @@ macro_rules! ops {
                     | Op::ExpireSessions { .. }
                     | Op::EndSessions { .. }
                     | Op::BreakLease { .. }
+                    | Op::Reclaim { .. }
                     | Op::LeaseFenced { .. } => Vec::new(),
                 }
             }

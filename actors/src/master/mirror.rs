@@ -13,7 +13,8 @@ use curvine_protocol::master::{Delete, RenameMode};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, SyncDir, UfsObject};
 use curvine_protocol::{CurvinePath, DirEntry, Error, ErrorKind, FileKind, InodeId, MountId, Node, Result};
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use crate::kit::Clock;
 use crate::master::contract::{NamespaceView, ProposeOp, UfsView};
@@ -21,6 +22,8 @@ use crate::ufs::Ufs;
 
 /// Names in one command.
 const NAMES_PER_COMMAND: usize = 1_000;
+/// For opening an under file system, which connects to nothing.
+const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 /// Remembered checks; when there are more, all are forgotten and asked again.
 const CHECKS_MAX: usize = 1 << 20;
 
@@ -35,7 +38,12 @@ pub struct Mirror {
     /// Who asks for a directory now, so that others wait for the answer instead of asking too.
     asking: Mutex<HashMap<InodeId, Arc<tokio::sync::Mutex<()>>>>,
     opened: Mutex<HashMap<MountId, Ufs>>,
+    /// Under file systems that are being opened, each by one thread however often it is asked for.
+    opening: Mutex<HashMap<MountId, Opening>>,
 }
+
+/// Says what came of it, when that is known.
+type Opening = watch::Receiver<Option<Result<Ufs>>>;
 
 /// A place in a mount.
 struct Spot {
@@ -48,6 +56,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no thread panics while it holds this")
 }
 
+/// Opening asks the system about local directories, which may be on something that does not answer: not on a thread that
+/// serves others.
+fn begin_to_open(mount: MountRecord) -> Opening {
+    let (done, opening) = watch::channel(None);
+    tokio::task::spawn_blocking(move || done.send_replace(Some(Ufs::open(&mount))));
+    opening
+}
+
 impl Mirror {
     pub fn new(view: Arc<dyn NamespaceView>, propose: Arc<dyn ProposeOp>, clock: Arc<dyn Clock>) -> Self {
         Mirror {
@@ -57,14 +73,36 @@ impl Mirror {
             checks: Mutex::default(),
             asking: Mutex::default(),
             opened: Mutex::default(),
+            opening: Mutex::default(),
         }
     }
 
-    fn ufs(&self, mount: &MountRecord) -> Result<Ufs> {
+    async fn ufs(&self, mount: &MountRecord) -> Result<Ufs> {
         if let Some(ufs) = locked(&self.opened).get(&mount.id) {
             return Ok(ufs.clone());
         }
-        let ufs = Ufs::open(mount)?;
+        let mut opening = locked(&self.opening)
+            .entry(mount.id)
+            .or_insert_with(|| begin_to_open(mount.clone()))
+            .clone();
+        let outcome = match timeout(OPEN_DEADLINE, opening.wait_for(Option::is_some)).await {
+            Ok(Ok(outcome)) => outcome.clone(),
+            Ok(Err(_)) => None,
+            // Its thread hangs. Whoever comes waits for the same one.
+            Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::Ufs,
+                    format!(
+                        "{}: no answer within {} s; is the file system behind it stuck?",
+                        mount.uri,
+                        OPEN_DEADLINE.as_secs()
+                    ),
+                ));
+            }
+        };
+        locked(&self.opening).remove(&mount.id);
+        let ufs =
+            outcome.unwrap_or_else(|| Err(Error::new(ErrorKind::Stopping, "the master is stopping")))?;
         locked(&self.opened).insert(mount.id, ufs.clone());
         Ok(ufs)
     }
@@ -76,23 +114,23 @@ impl Mirror {
     }
 
     /// The place of an inode; none outside mounts.
-    fn spot(&self, inode: InodeId) -> Result<Option<Spot>> {
+    async fn spot(&self, inode: InodeId) -> Result<Option<Spot>> {
         let Some((id, key)) = self.view.mounted(inode)? else {
             return Ok(None);
         };
         let Some(mount) = self.view.mount(id)? else {
             return Ok(None);
         };
-        let ufs = self.ufs(&mount)?;
+        let ufs = self.ufs(&mount).await?;
         Ok(Some(Spot { mount, ufs, key }))
     }
 
     /// The place that a node names, whether it exists or not.
-    fn spot_of(&self, node: &Node) -> Result<Option<Spot>> {
+    async fn spot_of(&self, node: &Node) -> Result<Option<Spot>> {
         match node {
-            Node::Inode(inode) => self.spot(*inode),
+            Node::Inode(inode) => self.spot(*inode).await,
             Node::Child { parent, name } => {
-                let spot = self.spot(*parent)?;
+                let spot = self.spot(*parent).await?;
                 Ok(spot.map(|spot| Spot {
                     key: joined(&spot.key, name),
                     ..spot
@@ -103,7 +141,7 @@ impl Mirror {
                     return Ok(None);
                 };
                 let key = mount.path.relative(path).unwrap_or_default().to_owned();
-                let ufs = self.ufs(&mount)?;
+                let ufs = self.ufs(&mount).await?;
                 Ok(Some(Spot { mount, ufs, key }))
             }
         }
@@ -137,7 +175,7 @@ impl Mirror {
 
     /// As [`UfsView::refresh_dir`], for any directory.
     pub async fn fresh_dir(&self, directory: InodeId) -> Result<()> {
-        let Some(spot) = self.spot(directory)? else {
+        let Some(spot) = self.spot(directory).await? else {
             return Ok(());
         };
         let all = (directory, None);
@@ -208,7 +246,7 @@ impl Mirror {
     }
 
     async fn fresh_child(&self, directory: InodeId, name: &str) -> Result<()> {
-        let Some(spot) = self.spot(directory)? else {
+        let Some(spot) = self.spot(directory).await? else {
             return Ok(());
         };
         let one = (directory, Some(name.to_owned()));
@@ -316,7 +354,7 @@ impl Mirror {
         let Some(&node) = nodes.first() else { return Ok(()) };
         let mut spots = Vec::new();
         for node in &nodes {
-            let spot = self.spot_of(node)?;
+            let spot = self.spot_of(node).await?;
             if let Some(spot) = spot.as_ref().filter(|spot| !spot.mount.settings.writable) {
                 return Err(Error::new(
                     ErrorKind::ReadOnly,

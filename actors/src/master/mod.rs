@@ -46,6 +46,7 @@ use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
 use self::duties::deletions::{Deletions, Orders};
 use self::duties::loads::Loads;
+use self::duties::reclaim::Reclaim;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
 use self::fence::ByGeneration;
@@ -184,6 +185,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         Arc::new(sessions) as Arc<dyn Duty>,
         Arc::new(Deletions::new(orders, workers.clone())),
         Arc::new(loads.clone()),
+        Arc::new(Reclaim::new(view.clone(), propose.clone())),
     ]));
     let following = {
         let (duties, blocks, leadership) = (duties.clone(), blocks.clone(), replica.leadership());

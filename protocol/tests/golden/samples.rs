@@ -385,7 +385,7 @@ samples! {
     Jobs => Jobs { jobs: vec![JobRecord { failures: vec![], ..job() }] };
     Renamed => Renamed { attr: attr(), replaced: Some(Attr { inode: InodeId(13), ufs: None, ..attr() }) },
         Renamed { attr: attr(), replaced: None };
-    Deleted => Deleted { files: 1, directories: 2 };
+    Deleted => Deleted { files: 1, directories: 2, in_background: true };
     Freed => Freed { files: 1, bytes: 2, kept: 3 };
     WorkerRegistered => WorkerRegistered { worker: WorkerId(2), cluster: cluster(), token: 3 };
     HeartbeatOrders => HeartbeatOrders { register: true };
@@ -432,7 +432,7 @@ samples! {
     };
     OpReply => OpReply::Done(Done {}), OpReply::Entry(entry()), OpReply::Layout(layout()),
         OpReply::Renamed(Renamed { attr: attr(), replaced: None }),
-        OpReply::Deleted(Deleted { files: 1, directories: 2 }), OpReply::Worker(WorkerId(2)), OpReply::Mount(mount()),
+        OpReply::Deleted(Deleted { files: 1, directories: 2, in_background: true }), OpReply::Worker(WorkerId(2)), OpReply::Mount(mount()),
         OpReply::Job(job()), OpReply::Synced { added: 1, changed: 2, removed: 3 }, OpReply::MountRemoved(MountId(3)),
         OpReply::SessionOpened(SessionOpened::samples().remove(0)),
         OpReply::Failed(Error::not_found("/a"));
@@ -492,6 +492,7 @@ impl Sample for Op {
                 holder: ClientId(0xC11E),
                 content_version: 6,
             },
+            Op::Reclaim { inode: InodeId(12) },
             Op::LeaseFenced {
                 inode: InodeId(12),
                 content_version: 7,

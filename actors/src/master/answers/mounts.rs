@@ -35,19 +35,24 @@ impl Answers<MountUfs> for MountAnswers {
     async fn answer(self: Arc<Self>, call: MountUfs, _context: CallContext) -> Result<MountInfo> {
         self.consensus.read_barrier().await?;
         self.check_place(&call)?;
-        let ufs = Ufs::open_parts(&call.uri, &call.options)?;
-        timeout(CHECK_DEADLINE, ufs.check(call.settings.writable))
-            .await
-            .map_err(|_| {
-                Error::new(
-                    ErrorKind::Ufs,
-                    format!(
-                        "{}: no answer within {} s; check the endpoint",
-                        call.uri,
-                        CHECK_DEADLINE.as_secs()
-                    ),
-                )
-            })??;
+        let (uri, options) = (call.uri.clone(), call.options.clone());
+        // A local directory may be on something that does not answer.
+        let opening = tokio::task::spawn_blocking(move || Ufs::open_parts(&uri, &options));
+        let checked = async {
+            let opened = opening.await;
+            let ufs = opened.map_err(|_| Error::new(ErrorKind::Stopping, "the master is stopping"))??;
+            ufs.check(call.settings.writable).await
+        };
+        timeout(CHECK_DEADLINE, checked).await.map_err(|_| {
+            Error::new(
+                ErrorKind::Ufs,
+                format!(
+                    "{}: no answer within {} s; check the endpoint",
+                    call.uri,
+                    CHECK_DEADLINE.as_secs()
+                ),
+            )
+        })??;
         let MountUfs {
             path,
             uri,

@@ -9,6 +9,7 @@
 
 pub mod deletions;
 pub mod loads;
+pub mod reclaim;
 pub mod sessions;
 
 use std::sync::{Arc, Mutex, MutexGuard};

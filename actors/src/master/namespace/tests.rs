@@ -177,7 +177,8 @@ impl Tree {
             if record.is_dir() {
                 let below = subdirectories.get(&inode.0).copied().unwrap_or(0);
                 assert_eq!(record.nlink, 2 + below, "links of directory {inode}");
-                assert_eq!(held, u32::from(inode != InodeId::ROOT));
+                let hangs = inode != InodeId::ROOT && !dbs.is_detached(&txn, inode).expect("readable");
+                assert_eq!(held, u32::from(hangs));
             } else {
                 assert_eq!(record.nlink, held, "links of {inode}");
             }
@@ -527,6 +528,57 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
     tree.apply(fenced(content_version + 1)).expect("fenced");
     assert_eq!(tree.done(open()).attr.content_version, content_version + 1);
     tree.check();
+}
+
+#[test]
+fn a_big_tree_is_out_of_reach_at_once_and_goes_in_steps() {
+    let mut tree = Tree::new();
+    tree.mkdir("/top");
+    let deep = tree.mkdir("/top/deep").inode;
+    for number in 0..700 {
+        tree.write(&format!("/top/deep/{number}"), 1);
+        tree.mkdir(&format!("/top/d{number}"));
+    }
+    let deleted = tree.done(Delete {
+        node: path("/top"),
+        recursive: true,
+    });
+    assert!(deleted.in_background);
+    assert_eq!(tree.names("/"), [""; 0]);
+    let at_once = deleted.files + deleted.directories - 1;
+    assert_eq!(at_once, super::detached::STEP);
+    let in_it = |name: &str| MakeDir {
+        node: Node::child(deep, name),
+        mode: 0o755,
+        parents: false,
+    };
+    assert_eq!(tree.refused(in_it("more")), ErrorKind::Stale);
+    tree.mkdir("/top");
+    tree.check();
+    let mut steps = 0;
+    while let Some(inode) = tree.store.detached().expect("readable").first().copied() {
+        tree.apply(Op::Reclaim { inode }).expect("some more");
+        tree.check();
+        steps += 1;
+    }
+    assert_eq!(steps, (1_402 - at_once).div_ceil(super::detached::STEP));
+    assert_eq!(tree.store.inode_count(), Ok(2));
+    assert_eq!(tree.released.len(), 700);
+}
+
+#[test]
+fn a_directory_has_any_number_of_subdirectories() {
+    let mut tree = Tree::new();
+    let mut root = tree.store.entry(&path("/"), false).expect("there").1;
+    root.nlink = 70_000;
+    let mut txn = tree.store.write().expect("one writer");
+    tree.store
+        .dbs
+        .put_inode(&mut txn, InodeId::ROOT, &root)
+        .expect("room");
+    txn.commit().expect("room");
+    tree.mkdir("/one-more");
+    assert_eq!(tree.stat("/").expect("there").nlink, 70_001);
 }
 
 #[test]

@@ -147,6 +147,7 @@ macro_rules! ops {
                     Op::BreakLease { inode, holder, content_version } => {
                         self.break_lease(inode, holder, content_version).map(OpReply::Done)
                     }
+                    Op::Reclaim { inode } => self.reclaim(inode).map(OpReply::Done),
                     Op::LeaseFenced { inode, content_version } => {
                         self.lease_fenced(inode, content_version).map(OpReply::Done)
                     }

@@ -9,10 +9,14 @@ use curvine_protocol::worker::Done;
 use curvine_protocol::{ClientId, Error, ErrorKind, InodeId, Node, Result};
 
 use super::{Applies, Apply};
+use crate::master::namespace::detached::STEP;
 use crate::master::namespace::records::{InodeBody, InodeRecord};
 use crate::master::namespace::sessions::{SessionRecord, ended};
 use crate::master::namespace::store::{Store, broken, pair_key, u64_at};
 use crate::planted::{Bug, is_planted};
+
+/// So many blocks of a file take as long to forget as an inode.
+const BLOCKS_AS_AN_INODE: u64 = 64;
 
 impl Applies<Unlink> for Apply<'_, '_> {
     fn apply(&mut self, call: Unlink) -> Result<Entry> {
@@ -150,7 +154,7 @@ impl Applies<Delete> for Apply<'_, '_> {
             })?;
             return Ok(Deleted {
                 files: 1,
-                directories: 0,
+                ..NOTHING_YET
             });
         }
         self.refuse_mount_point(parent, &record, &call.node)?;
@@ -159,14 +163,20 @@ impl Applies<Delete> for Apply<'_, '_> {
         }
         self.refuse_mounts_below(inode, &call.node)?;
         let mut deleted = Deleted {
-            files: 0,
             directories: 1,
+            ..NOTHING_YET
         };
-        self.empty_dir(inode, &mut deleted)?;
-        self.remove_empty_dir(parent, &name, inode)?;
+        self.remove_tree(parent, &name, inode, &mut deleted)?;
         Ok(deleted)
     }
 }
+
+/// Nothing is deleted yet.
+pub(super) const NOTHING_YET: Deleted = Deleted {
+    files: 0,
+    directories: 0,
+    in_background: false,
+};
 
 impl Apply<'_, '_> {
     /// Mounts are recorded by their paths, which must stay.
@@ -191,15 +201,50 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Removes everything in a directory, depth first, without recursion: trees may be deeper than the stack.
-    pub(super) fn empty_dir(&mut self, top: InodeId, deleted: &mut Deleted) -> Result<()> {
+    /// Removes a directory and everything in it. What of a big one does not go at once is cut off, and goes later.
+    pub(super) fn remove_tree(
+        &mut self,
+        parent: InodeId,
+        name: &str,
+        top: InodeId,
+        deleted: &mut Deleted,
+    ) -> Result<()> {
+        if self.empty_dir(top, deleted)? {
+            return self.remove_empty_dir(parent, name, top);
+        }
+        self.dbs.delete_dentry(self.txn, parent, name)?;
+        self.dbs.detach(self.txn, top)?;
+        let mut above = self.dbs.inode_or_stale(self.txn, parent)?;
+        above.nlink -= 1;
+        self.touch_directory(parent, above)
+    }
+
+    /// Removes some more of a tree that was cut off.
+    pub(super) fn reclaim(&mut self, top: InodeId) -> Result<Done> {
+        if self.dbs.is_detached(self.txn, top)? && self.empty_dir(top, &mut NOTHING_YET.clone())? {
+            let record = self.dbs.inode_or_stale(self.txn, top)?;
+            self.free_inode(top, &record)?;
+            self.dbs.reclaimed(self.txn, top)?;
+        }
+        self.done()
+    }
+
+    /// Removes what is in a directory, depth first, without recursion: trees may be deeper than the stack. False if it was
+    /// too much for one command, and something is left.
+    pub(super) fn empty_dir(&mut self, top: InodeId, deleted: &mut Deleted) -> Result<bool> {
         let mut path = vec![(top, String::new())];
+        let mut room = STEP;
         while let Some((directory, _)) = path.last().cloned() {
+            if room == 0 {
+                deleted.in_background = true;
+                return Ok(false);
+            }
             let Some((name, child)) = self.dbs.children(self.txn, directory, None, 1)?.pop() else {
                 let (done, name) = path.pop().expect("the loop looked at it");
                 if let Some((above, _)) = path.last() {
                     self.remove_empty_dir(*above, &name, done)?;
                     deleted.directories += 1;
+                    room -= 1;
                 }
                 continue;
             };
@@ -208,11 +253,16 @@ impl Apply<'_, '_> {
                 path.push((child, name));
             } else {
                 self.dbs.delete_dentry(self.txn, directory, &name)?;
+                let blocks = match &record.body {
+                    InodeBody::File(file) => u64::from(file.block_count()),
+                    _ => 0,
+                };
                 self.drop_link(child, record, false)?;
                 deleted.files += 1;
+                room = room.saturating_sub(1 + blocks / BLOCKS_AS_AN_INODE);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
