@@ -74,6 +74,15 @@ impl FileBody {
         to_u32(to_usize(self.size_bytes.div_ceil(self.block_bytes.max(1))))
     }
 
+    /// How many blocks there are.
+    pub fn block_count(&self) -> usize {
+        match &self.blocks {
+            BlockList::Each(blocks) => blocks.len(),
+            BlockList::Run(_) => to_usize(self.object_blocks().into()),
+            BlockList::Sparse(blocks) => blocks.len(),
+        }
+    }
+
     /// None for a hole.
     pub fn block(&self, index: u32) -> Option<BlockRef> {
         match &self.blocks {

@@ -95,7 +95,7 @@ impl Apply<'_, '_> {
     pub(super) fn revoke(&mut self, inode: InodeId, file: &mut FileBody) {
         file.lease = None;
         file.content_version += 1;
-        file.unfenced = !file.placed_blocks().is_empty();
+        file.unfenced = file.block_count() > 0;
         self.effects.unleased.push(inode);
     }
 

@@ -254,7 +254,7 @@ impl Apply<'_, '_> {
             } else {
                 self.dbs.delete_dentry(self.txn, directory, &name)?;
                 let blocks = match &record.body {
-                    InodeBody::File(file) => u64::from(file.block_count()),
+                    InodeBody::File(file) => file.block_count() as u64,
                     _ => 0,
                 };
                 self.drop_link(child, record, false)?;
