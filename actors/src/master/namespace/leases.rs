@@ -103,9 +103,17 @@ impl Parts {
             0 => WAIT,
             ms => WAIT.min(Duration::from_millis(ms.into()).saturating_sub(WAY_BACK)),
         };
-        if let Some(inode) = self.store.file_at(&node, follow)?
-            && let Ok(reply) = timeout(patience, self.wait_and_commit(inode, &command)).await
-        {
+        let waiting = async {
+            while let Some(inode) = self.store.file_at(&node, follow)? {
+                match self.wait_and_commit(inode, (&node, follow), &command).await {
+                    // Its name leads to another file by now.
+                    Err(error) if error.kind == ErrorKind::LeaseConflict => {}
+                    reply => return reply,
+                }
+            }
+            self.commit(command.clone()).await
+        };
+        if let Ok(reply) = timeout(patience, waiting).await {
             return reply;
         }
         // The answer, whatever it is, counts.
@@ -113,14 +121,23 @@ impl Parts {
         self.commit(command).await
     }
 
-    async fn wait_and_commit(&self, inode: InodeId, command: &Command) -> Result<OpReply> {
+    /// # Errors
+    /// The change's own; `LeaseConflict` if it is about another file than the one that was waited for.
+    async fn wait_and_commit(
+        &self,
+        inode: InodeId,
+        (node, follow): (&Node, bool),
+        command: &Command,
+    ) -> Result<OpReply> {
         let mut waiter = self.leases.recalls.wait_for(inode)?;
         let _turn = waiter.turn().await;
         loop {
             waiter.look();
             match self.store.way_to(inode, command.client)? {
                 Way::Free => match self.commit(command.clone()).await {
-                    Err(error) if error.kind == ErrorKind::LeaseConflict => {}
+                    Err(error)
+                        if error.kind == ErrorKind::LeaseConflict
+                            && self.store.file_at(node, follow)? == Some(inode) => {}
                     reply => return reply,
                 },
                 Way::Held {
