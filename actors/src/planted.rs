@@ -28,12 +28,26 @@ pub enum Bug {
     LeaseTooLong,
     /// A vote is not written down.
     ForgetsItsVote,
+    /// A command below its session's floor is carried out.
+    ForgetsTheFloor,
+    /// A command of a session that has ended begins it anew.
+    EndedSessionRuns,
+    /// Renewing a session that has ended begins it anew.
+    RenewalRevives,
+    /// A leader counts the time in which it was stopped as silence of its clients.
+    SilenceWhileStopped,
+    /// A session ends that was heard of since the leader looked.
+    RenewedSessionEnds,
+    /// A lease that ended without its holder's word is given on while workers still take the holder's bytes.
+    LeaseGivenUnfenced,
+    /// A lease is taken from a holder that lives.
+    LiveLeaseBroken,
 }
 
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 19] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -46,6 +60,13 @@ impl Bug {
         SnapshotLacksItsEnd,
         LeaseTooLong,
         ForgetsItsVote,
+        ForgetsTheFloor,
+        EndedSessionRuns,
+        RenewalRevives,
+        SilenceWhileStopped,
+        RenewedSessionEnds,
+        LeaseGivenUnfenced,
+        LiveLeaseBroken,
     ];
 
     /// The failpoint's.
@@ -63,6 +84,13 @@ impl Bug {
             SnapshotLacksItsEnd => "snapshot-lacks-its-end",
             LeaseTooLong => "lease-too-long",
             ForgetsItsVote => "forgets-its-vote",
+            ForgetsTheFloor => "forgets-the-floor",
+            EndedSessionRuns => "ended-session-runs",
+            RenewalRevives => "renewal-revives",
+            SilenceWhileStopped => "silence-while-stopped",
+            RenewedSessionEnds => "renewed-session-ends",
+            LeaseGivenUnfenced => "lease-given-unfenced",
+            LiveLeaseBroken => "live-lease-broken",
         }
     }
 }

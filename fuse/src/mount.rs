@@ -71,7 +71,7 @@ pub async fn mount(client: Client, options: MountOptions) -> Result<Mounted> {
     let filesystem = CurvineFs::new(core.clone(), runner);
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::FSName(format!("{SOURCE_PREFIX}{:016x}", client.id().0)),
+        MountOption::FSName(format!("{SOURCE_PREFIX}{:016x}", session_of(&client).await.0)),
         MountOption::Subtype("curvine".to_owned()),
         MountOption::DefaultPermissions,
         MountOption::NoAtime,
@@ -179,7 +179,7 @@ async fn prepare(client: &Client, mount_point: &Path) -> Result<PathBuf> {
     })
     .await
     .map_err(|_| Error::internal("interrupted"))??;
-    if let Some(session) = predecessor {
+    if let Some(session) = predecessor.filter(|session| *session != ClientId(0)) {
         tracing::info!(
             "{} was left mounted by a process that is gone: unmounted, and its open files closed",
             mount_point.display()
@@ -229,6 +229,14 @@ fn clear_stale(mount_point: &Path) -> Result<Option<ClientId>> {
     unmount(&absolute, UnmountFlags::DETACH)
         .map_err(|e| Error::from(io::Error::from(e)).while_doing("unmounting what a killed process left"))?;
     Ok(session)
+}
+
+/// The session that the mount's source names; 0 if there is none because no master leads.
+async fn session_of(client: &Client) -> ClientId {
+    client.session().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the mount begins without a session");
+        ClientId(0)
+    })
 }
 
 /// The session whose mount is at a path, from the text of `/proc/self/mountinfo` (proc(5)).

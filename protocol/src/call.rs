@@ -27,7 +27,8 @@ pub struct Done {}
 /// Who calls, and which of its calls this is. Travels in every frame's header.
 ///
 /// Every mutation of a client has its own `sequence`, from 1 upward, kept over retries: the master remembers the
-/// replies of a client's sequences that are not below `acked_below`, and answers a retry from memory.
+/// replies of a client's sequences that are not below `acked_below`, and answers a retry from memory. What comes below
+/// that, or after the session has ended, is refused.
 /// `sequence` 0 means: not a mutation, or one that needs no de-duplication.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallContext {

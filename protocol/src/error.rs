@@ -114,6 +114,8 @@ error_kinds! {
     Config = 35, EINVAL, "java.lang.IllegalArgumentException", 2, Never;
     /// Shutting down.
     Stopping = 36, EAGAIN, "java.io.IOException", 3, Elsewhere;
+    /// The masters have ended the caller's session. This try changed nothing; whether an earlier one did is not known.
+    SessionEnded = 37, EIO, "java.io.IOException", 3, Never;
 }
 
 /// An error: its kind for programs, its message for people.

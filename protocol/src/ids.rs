@@ -32,7 +32,8 @@ ids! {
     BlockId(u64);
     /// A worker, assigned by the master at its first registration and kept in the worker's data directory.
     WorkerId(u32);
-    /// One client session (a mount, a `cv` process, a JVM): random, chosen by the client.
+    /// One client session (a mount, a `cv` process, a JVM): given by the masters, once ever. Clients of older versions
+    /// choose a random one.
     ClientId(u64);
     /// A mounted under file system.
     MountId(u32);

@@ -27,6 +27,9 @@ pub struct Command {
     /// The leader's wall clock when it took the command, nanoseconds since the Unix epoch.
     pub time_ns: i64,
     pub op: Op,
+    /// The leader proposes it again if a lease is in its way: that refusal is not remembered.
+    #[serde(default)]
+    pub waits: bool,
 }
 
 /// A call that changes the namespace: it becomes an [`Op`] in the replicated log.
@@ -84,9 +87,24 @@ macro_rules! ops {
                 progress: JobProgress,
                 failures: Vec<crate::job::FileFailure>,
             },
-            /// Ends the sessions of clients that were not heard of since this time.
+            /// Of older versions: ends the sessions of clients that were not heard of since this time.
             ExpireSessions {
                 before_ns: i64,
+            },
+            /// Ends the sessions of clients that were not heard of, unless they were meanwhile.
+            EndSessions {
+                sessions: Vec<SilentSession>,
+            },
+            /// Takes a lease from a holder that is silent, unless it has committed meanwhile.
+            BreakLease {
+                inode: InodeId,
+                holder: ClientId,
+                content_version: u64,
+            },
+            /// No worker that lives takes anything any more of who wrote this version of a file and lost the lease.
+            LeaseFenced {
+                inode: InodeId,
+                content_version: u64,
             },
         }
 
@@ -104,7 +122,10 @@ macro_rules! ops {
                     | Op::SetUfsVersion { .. }
                     | Op::AddJob { .. }
                     | Op::UpdateJob { .. }
-                    | Op::ExpireSessions { .. } => Vec::new(),
+                    | Op::ExpireSessions { .. }
+                    | Op::EndSessions { .. }
+                    | Op::BreakLease { .. }
+                    | Op::LeaseFenced { .. } => Vec::new(),
                 }
             }
         }
@@ -149,6 +170,14 @@ pub struct SyncDir {
     pub only: Option<String>,
 }
 
+/// A session that is to end, if its client is as silent as the leader knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SilentSession {
+    pub client: ClientId,
+    /// When it was heard of last, as it is recorded.
+    pub heard_ns: i64,
+}
+
 /// An entry of a listing of an under file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UfsObject {
@@ -178,6 +207,7 @@ pub enum OpReply {
         removed: u64,
     },
     MountRemoved(MountId),
+    SessionOpened(SessionOpened),
     /// Read back from a record of a reply that was an error.
     Failed(Error),
 }

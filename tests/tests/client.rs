@@ -5,7 +5,7 @@
 mod tour;
 
 use curvine_actors::client::{Client, ClientOptions, CreateOptions, OpenFile};
-use curvine_protocol::master::IfExists;
+use curvine_protocol::master::{AttrChange, IfExists};
 use curvine_protocol::{CurvinePath, ErrorKind, Result};
 use curvine_tests::process::Node;
 use tempfile::TempDir;
@@ -59,33 +59,84 @@ async fn the_tour_of_the_documentation_runs() {
 }
 
 #[tokio::test]
-async fn a_second_writer_is_refused_until_the_first_one_closes_or_ends() {
+async fn a_second_writer_gets_the_file_with_what_the_first_has_written_and_both_go_on() {
     let cluster = Cluster::start();
     let (first, second) = (cluster.client().await, cluster.client().await);
     let file = create(&first, "/f").await;
     file.append("mine".into()).await.expect("taken");
-    let refused = second
+    let other = second
         .open_for_write(path("/f"), false)
         .await
-        .err()
-        .expect("it is being written");
-    assert_eq!(refused.kind, ErrorKind::LeaseConflict);
-    assert!(
-        refused.message.starts_with("/f: another client (")
-            && refused
-                .message
-                .ends_with(") has it open for writing; try again when it is closed"),
-        "{refused}"
-    );
+        .expect("it is asked back");
+    assert_eq!(other.append(" and yours".into()).await.expect("taken"), 4);
+    assert_eq!(file.append(" and mine".into()).await.expect("taken"), 14);
+    second.set_len(path("/f"), 4).await;
+    assert_eq!(file.append("!".into()).await.expect("taken"), 4);
     file.close().await.expect("closed");
+    other.close().await.expect("closed");
+    assert_eq!(&second.read(path("/f")).await.expect("read")[..], b"mine!");
     let file = second.open_for_write(path("/f"), false).await.expect("free");
-    file.append(" and mine".into()).await.expect("taken");
-    file.flush().await.expect("flushed");
-    assert_eq!(&first.read(path("/f")).await.expect("read")[..], b"mine and mine");
     file.append(" never told".into()).await.expect("taken");
     second.close().await;
     let file = first.open_for_write(path("/f"), false).await.expect("free again");
-    assert_eq!(file.size_now(), 13);
+    assert_eq!(file.size_now(), 5);
+}
+
+/// What a truncation by path does.
+trait SetLen {
+    async fn set_len(&self, at: CurvinePath, size_bytes: u64);
+}
+
+impl SetLen for Client {
+    async fn set_len(&self, at: CurvinePath, size_bytes: u64) {
+        let change = AttrChange {
+            size_bytes: Some(size_bytes),
+            ..AttrChange::default()
+        };
+        self.set_attr(at, true, change).await.expect("cut");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_of_two_clients_are_all_there_each_at_the_end_that_the_cluster_knows() {
+    const APPENDS: usize = 40;
+    let cluster = Cluster::start();
+    create(&cluster.client().await, "/log")
+        .await
+        .close()
+        .await
+        .expect("an empty file");
+    let appending = ["a", "b"].map(|name| {
+        let client = Client::connect([cluster.node.master().to_owned()], ClientOptions::default());
+        tokio::spawn(async move {
+            let client = client.await.expect("the node is ready");
+            let file = client.open(path("/log")).await.expect("open");
+            let mut written = Vec::new();
+            for number in 0..APPENDS {
+                let line = format!("{name}{number:03}\n");
+                let at = file.append(line.clone().into()).await.expect("taken");
+                file.flush().await.expect("flushed, or given back before");
+                written.push((at, line));
+            }
+            file.close().await.expect("closed");
+            written
+        })
+    });
+    let mut written = Vec::new();
+    for appends in appending {
+        written.extend(appends.await.expect("no panic"));
+    }
+    written.sort();
+    let expected: String = written.iter().map(|(_, line)| line.as_str()).collect();
+    let seen = cluster.client().await.read(path("/log")).await.expect("read");
+    assert_eq!(String::from_utf8_lossy(&seen), expected);
+    assert!(
+        written
+            .iter()
+            .enumerate()
+            .all(|(index, (at, _))| *at == index as u64 * 5),
+        "each is where its writer was told"
+    );
 }
 
 #[tokio::test]

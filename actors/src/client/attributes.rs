@@ -10,7 +10,7 @@ impl Client {
     /// everything that this client wrote to it before.
     ///
     /// # Errors
-    /// `NotFound`; for a size `IsADirectory`, and `LeaseConflict` while another client writes the file.
+    /// `NotFound`; for a size `IsADirectory`, and `LeaseConflict` if another client that writes the file does not give it back.
     pub async fn set_attr(&self, node: impl Into<Node>, follow: bool, change: AttrChange) -> Result<Attr> {
         let (mut node, mut change) = (node.into(), change);
         if let Some(size_bytes) = change.size_bytes

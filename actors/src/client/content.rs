@@ -20,7 +20,7 @@ impl Client {
     /// Creates a file and opens it for writing and reading.
     ///
     /// # Errors
-    /// `AlreadyExists` unless the options say otherwise; then `LeaseConflict` while another client writes the file, and
+    /// `AlreadyExists` unless the options say otherwise; then `LeaseConflict` if another client that writes the file does not give it back, and
     /// `IsADirectory`. `NotFound` for a missing parent, unless `parents` is set.
     pub async fn create(&self, node: impl Into<Node>, options: CreateOptions) -> Result<OpenFile> {
         let call = CreateFile {
@@ -43,8 +43,8 @@ impl Client {
     /// Opens an existing file for writing and reading; with `truncate`, its content is dropped.
     ///
     /// # Errors
-    /// `NotFound`, `IsADirectory`; `LeaseConflict` while another client writes the file: until it closes it, or for up to
-    /// a minute after it died; `ReadOnly`, `Unsupported` in mounts.
+    /// `NotFound`, `IsADirectory`; `LeaseConflict` if another client that writes the file does not give it back within
+    /// 25 s, as it is asked to (one that died loses it after 15 s); `ReadOnly`, `Unsupported` in mounts.
     pub async fn open_for_write(&self, node: impl Into<Node>, truncate: bool) -> Result<OpenFile> {
         let layout = self
             .change(OpenForWrite {

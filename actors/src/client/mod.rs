@@ -21,12 +21,17 @@
 //! [`ClientOptions::stale_reads`] is set). Content is
 //! *close-to-open*: who opens a file sees what was flushed before; within one client, handles on one file see each other's
 //! writes at once. One client at a time writes a file: it has the *lease* from the first write or open for writing
-//! until its last writing handle is closed or dropped, or its session ends.
+//! until its last writing handle is closed or dropped, its session ends, or another client wants the file: then it is
+//! flushed and the lease given up, and the next write here gets it again. So clients that write one file take turns, and
+//! each append is at the end that the cluster knows.
 //!
 //! # Sessions
 //! A client that has changed something renews its session every 10 s. [`Client::close`] ends it. One that dies without it
 //! keeps its leases and nameless files until the masters have not heard of it for 60 s (and look every 5 s; after a start
 //! of the masters the 60 s begin again). Then a file is what its last flush made it.
+//!
+//! A client that was stopped, or cut off, for longer finds that its session has ended: what it had not flushed is lost,
+//! and files that had something fail with `SessionEnded`. All else goes on, in a new session.
 //!
 //! Invariants: a mutation keeps its sequence over all its retries; bytes that fail their checksum are never returned;
 //! every operation ends within [`ClientOptions::retry_for`] plus one call's deadline.
@@ -38,6 +43,7 @@ mod content;
 pub mod file;
 mod mounts;
 mod names;
+mod news;
 mod options;
 pub mod route;
 #[cfg(test)]
@@ -74,10 +80,15 @@ impl Client {
         options: ClientOptions,
     ) -> Result<Client> {
         let masters = masters.into_iter().map(Into::into).collect();
-        Ok(Client {
-            router: Router::connect(masters, options, Ports::system()).await?,
-            files: Arc::default(),
-        })
+        let router = Router::connect(masters, options, Ports::system()).await?;
+        let arbiter = router.arbiter()?;
+        Ok(Client::of(router, &arbiter))
+    }
+
+    fn of(router: Arc<Router>, arbiter: &ArbiterHandle) -> Client {
+        let files = Arc::<Files>::default();
+        arbiter.spawn(news::follow(router.news_route(), Arc::downgrade(&files)));
+        Client { router, files }
     }
 
     /// Uses a master and workers of the same process, without a socket. The session is renewed in `arbiter`.
@@ -90,10 +101,7 @@ impl Client {
     ) -> Client {
         let masters = vec![("local".to_owned(), master)];
         let router = Router::in_process(arbiter, masters, workers, options, ports);
-        Client {
-            router: router.expect("there is a master"),
-            files: Arc::default(),
-        }
+        Client::of(router.expect("there is a master"), arbiter)
     }
 
     /// The same connection on behalf of another user.
@@ -120,9 +128,12 @@ impl Client {
         self.router.change(call).await
     }
 
-    /// This client's session, as the masters know it.
-    pub fn id(&self) -> ClientId {
-        self.router.id()
+    /// This client's session, as the masters know it. Begins one if there is none.
+    ///
+    /// # Errors
+    /// Whatever kept the masters from answering.
+    pub async fn session(&self) -> Result<ClientId> {
+        self.router.session().await
     }
 
     /// Ends the session of a client that is known to be dead, without waiting for it to expire: its leases and nameless

@@ -8,9 +8,11 @@ use curvine_protocol::master::{BlockCommit, Entry, FsStats};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{
-    Attr, BlockId, BlockRef, ClusterId, CurvinePath, DirEntry, Error, FileLayout, InodeId, JobId, MountId,
-    Node, Result,
+    Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, Error, FileLayout, InodeId, JobId,
+    MountId, Node, Result,
 };
+
+use super::namespace::sessions::SessionRecord;
 
 /// The Replica's port: makes commands durable on a majority, applies them, answers.
 #[async_trait]
@@ -57,10 +59,8 @@ pub trait NamespaceView: Send + Sync {
     fn needs_export(&self, inode: InodeId) -> Result<bool>;
     fn job(&self, id: JobId) -> Result<Option<JobRecord>>;
     fn jobs(&self) -> Result<Vec<JobRecord>>;
-    /// Sessions of clients that are not ended.
-    fn session_count(&self) -> Result<u64>;
-    /// Whether some session was last heard of before this, in nanoseconds since the Unix epoch.
-    fn has_session_before(&self, before_ns: i64) -> Result<bool>;
+    /// The sessions, and those whose end is remembered.
+    fn sessions(&self) -> Result<Vec<(ClientId, SessionRecord)>>;
     fn inode_count(&self) -> Result<u64>;
     /// None before the first command of a new cluster is applied.
     fn cluster(&self) -> Result<Option<ClusterId>>;
@@ -108,4 +108,15 @@ pub trait Placement: Send + Sync {
     fn stats(&self) -> FsStats;
     /// How many of these blocks' bytes some live worker holds.
     fn cached_bytes(&self, blocks: &[BlockRef]) -> u64;
+}
+
+/// Keeps writers that lost their lease from the blocks of their file.
+#[async_trait]
+pub trait Fences: Send + Sync {
+    /// Has every worker that lives and holds one of these blocks refuse what is written to it under a generation lower
+    /// than this one, from now on.
+    ///
+    /// # Errors
+    /// Of a worker that lives and did not say that it does: nobody gets the file then.
+    async fn fence(&self, inode: InodeId, blocks: &[BlockId], generation: u32) -> Result<()>;
 }

@@ -8,6 +8,7 @@ use super::answers::Family;
 use super::answers::cluster::ClusterAnswers;
 use super::answers::jobs::JobAnswers;
 use super::answers::mounts::MountAnswers;
+use super::answers::news::NewsAnswers;
 use super::answers::workers::WorkerAnswers;
 use super::namespace::actor::NamespacePort;
 use super::replica::ReplicaPort;
@@ -20,6 +21,7 @@ pub struct MasterDoor {
     pub cluster: Family<ClusterAnswers>,
     pub mounts: Family<MountAnswers>,
     pub jobs: Family<JobAnswers>,
+    pub news: Family<NewsAnswers>,
     pub workers: Family<WorkerAnswers>,
     pub replica: ReplicaPort,
 }

@@ -7,6 +7,7 @@
 //! - [`duties`]: what a leader does of its own accord.
 //! - [`answers`]: calls about the cluster, workers, mounts, jobs.
 //! - [`door`]: routes the calls of the master service to these.
+//! - [`recalls`]: whose lease is wanted by others, who waits for it; [`fence`]: keeping who lost one from the blocks.
 //! - [`contract`]: what they ask of each other.
 
 pub mod answers;
@@ -14,8 +15,10 @@ pub mod blocks;
 pub mod contract;
 pub mod door;
 pub mod duties;
+pub mod fence;
 pub mod mirror;
 pub mod namespace;
+pub mod recalls;
 pub mod replica;
 #[cfg(test)]
 mod tests;
@@ -34,16 +37,20 @@ use self::answers::Family;
 use self::answers::cluster::ClusterAnswers;
 use self::answers::jobs::JobAnswers;
 use self::answers::mounts::MountAnswers;
+use self::answers::news::NewsAnswers;
 use self::answers::workers::WorkerAnswers;
 use self::blocks::BlockMap;
 use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
 use self::duties::deletions::{Deletions, Orders};
 use self::duties::loads::Loads;
-use self::duties::sessions::Sessions;
+use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
+use self::fence::ByGeneration;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
+use self::namespace::leases::Leases;
+use self::recalls::Recalls;
 use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
 use self::workers::{WorkerConnector, Workers};
 use crate::kit::{MasterRef, Ports};
@@ -107,12 +114,14 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     let blocks = Arc::new(BlockMap::new(ports.clock.clone(), orders.clone()));
     // Who does not lead hears no workers, and keeps nothing about them.
     let leads = Arc::new(AtomicBool::new(false));
+    let recalls = Arc::new(Recalls::default());
     let effects = {
-        let (blocks, leads) = (blocks.clone(), leads.clone());
+        let (blocks, leads, recalls) = (blocks.clone(), leads.clone(), recalls.clone());
         Arc::new(move |effects: namespace::apply::Effects| {
             if leads.load(Ordering::Acquire) {
                 blocks.committed(&effects.committed);
                 blocks.released(&effects.released);
+                recalls.given_back(&effects.unleased);
             }
         })
     };
@@ -134,12 +143,19 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         clock: ports.clock.clone(),
     });
     let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports.clock.clone()));
+    let hearing = Arc::new(Hearing::default());
     let namespace = NamespacePort::new(namespace::actor::Parts {
         store: store.clone(),
         consensus: consensus.clone(),
         ufs: mirror.clone(),
         placement: blocks.clone(),
         clock: ports.clock.clone(),
+        leases: Leases {
+            recalls: recalls.clone(),
+            hearing: hearing.clone(),
+            fences: Arc::new(ByGeneration),
+            own: propose.clone(),
+        },
         defaults: config.defaults,
     });
     let workers = Workers::new(blocks.clone(), config.workers);
@@ -150,16 +166,25 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         mirror.clone(),
         workers.clone(),
     );
+    let sessions = Sessions::new(
+        view.clone(),
+        propose.clone(),
+        consensus.clone(),
+        ports.clock.clone(),
+        hearing,
+    );
     let duties = Arc::new(Duties::new(vec![
-        Arc::new(Sessions::new(view.clone(), propose.clone(), ports.clock.clone())) as Arc<dyn Duty>,
+        Arc::new(sessions) as Arc<dyn Duty>,
         Arc::new(Deletions::new(orders, workers.clone())),
         Arc::new(loads.clone()),
     ]));
     let following = {
         let (duties, blocks, leadership) = (duties.clone(), blocks.clone(), replica.leadership());
+        let recalls = recalls.clone();
         async move {
             let on_change = |term: Option<u64>| {
                 leads.store(term.is_some(), Ordering::Release);
+                recalls.look_again();
                 // What it knew of workers when it led before is of no use.
                 if term.is_none() {
                     blocks.forget_everything();
@@ -190,6 +215,11 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         blocks: blocks.clone(),
         workers,
     };
+    let news = NewsAnswers {
+        consensus: consensus.clone(),
+        recalls,
+        clock: ports.clock.clone(),
+    };
     let jobs = JobAnswers {
         view: view.clone(),
         propose: propose.clone(),
@@ -210,6 +240,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         cluster: Family::new(cluster),
         mounts: Family::new(mounts),
         jobs: Family::new(jobs),
+        news: Family::new(news),
         workers: Family::new(worker_calls),
         replica: replica.clone(),
     };

@@ -15,7 +15,9 @@ use curvine_protocol::op::Op;
 use curvine_protocol::*;
 
 use super::contract::{Placement, UfsView};
-use super::namespace::actor::{FileDefaults, NamespacePort, Parts};
+use super::fence::ByGeneration;
+use super::namespace::actor::{FileDefaults, NamespacePort, OwnCommands, Parts};
+use super::namespace::leases::Leases;
 use super::replica::{LogLimits, Members, OpenState, Proxies, ReplicaConfig, ReplicaPort};
 use crate::kit::{Ports, call};
 
@@ -90,6 +92,15 @@ async fn start(directory: &Path) -> Master {
         ufs: Arc::new(NoUfs),
         placement: Arc::new(NoWorkers),
         clock: ports.clock.clone(),
+        leases: Leases {
+            recalls: Arc::default(),
+            hearing: Arc::default(),
+            fences: Arc::new(ByGeneration),
+            own: Arc::new(OwnCommands {
+                consensus: Arc::new(replica.clone()),
+                clock: ports.clock.clone(),
+            }),
+        },
         defaults: FileDefaults {
             block_bytes: 128 << 20,
             replicas: 1,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BlockId, InodeId, WorkerId};
+use crate::ids::{BlockId, ClientId, InodeId, WorkerId};
 use crate::path::Node;
 
 /// Opens a file for reading: attributes and where the data is.
@@ -49,7 +49,7 @@ pub enum IfExists {
 /// generation `content_version + 1`, which no writer before it can have used.
 ///
 /// # Errors
-/// `LeaseConflict` while another client holds the lease, `ReadOnly`, `IsADirectory`.
+/// `LeaseConflict` if another client holds the lease and does not give it back within 25 s, `ReadOnly`, `IsADirectory`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenForWrite {
     pub node: Node,
@@ -98,14 +98,47 @@ pub struct BlockCommit {
     pub workers: Vec<WorkerId>,
 }
 
+/// Gives a lease back under which nothing was written, or all of it committed. Without a lease it changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseLease {
+    pub inode: InodeId,
+}
+
+/// Waits until there are news for the calling client, up to 10 s. A client that holds leases asks for news all the time:
+/// one that neither does nor is heard of otherwise for 15 s may lose them to who wants them. Of one client, the last call
+/// waits; the one before it is answered without news.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitNews {}
+
+/// What a client should do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// Others want these files: flush them, and give their leases back.
+    pub recalls: Vec<InodeId>,
+}
+
 /// The last handle of a nameless inode was closed (see `Unlink::keep_open`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseInode {
     pub inode: InodeId,
 }
 
+/// Begins a session: the masters give it an id that no session had before. It lasts until [`EndSession`], or until it
+/// expires; the id is never known again, so nothing that was sent under it and comes later can have an effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {}
+
+/// The session's id: the `client` of all calls that are made in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOpened {
+    pub client: ClientId,
+}
+
 /// Keeps the calling client's leases and nameless inodes for another lease time. Clients send it every
 /// [`SESSION_RENEW_MS`]; after [`SESSION_EXPIRE_MS`] without one the master ends the session.
+///
+/// # Errors
+/// `SessionEnded`: it is never revived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewSession {}
 

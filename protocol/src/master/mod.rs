@@ -63,6 +63,7 @@ macro_rules! for_master_calls {
             111 => ListMounts -> Mounts { by: mounts, deadline: Short };
             112 => GetJob -> JobRecord { by: jobs, deadline: Short };
             113 => ListJobs -> Jobs { by: jobs, deadline: Short };
+            114 => AwaitNews -> News { by: news, deadline: Short };
 
             120 => MakeDir -> Entry { by: namespace, deadline: Short, op: Entry, nodes: [node] };
             121 => CreateFile -> FileLayout { by: namespace, deadline: Short, op: Layout, nodes: [node] };
@@ -82,6 +83,8 @@ macro_rules! for_master_calls {
             135 => ReleaseInode -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             136 => RenewSession -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             137 => EndSession -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
+            138 => OpenSession -> SessionOpened { by: namespace, deadline: Short, op: SessionOpened, nodes: [] };
+            139 => ReleaseLease -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
 
             150 => MountUfs -> MountInfo { by: mounts, deadline: Long };
             151 => UnmountUfs -> Done { by: mounts, deadline: Long };

@@ -132,14 +132,15 @@ macro_rules! variants_of_op {
     (; $($call:ident -> $variant:ident $nodes:tt;)*) => {
         variants! {
             Op: $($call,)* Format, AddWorker, AddMount, RemoveMount, SyncDir, SetUfsVersion, AddJob, UpdateJob,
-                ExpireSessions;
+                ExpireSessions, EndSessions, BreakLease, LeaseFenced;
         }
     };
 }
 for_mutations!(variants_of_op);
 
 variants! {
-    OpReply: Done, Entry, Layout, Renamed, Deleted, Worker, Mount, Job, Synced, MountRemoved, Failed;
+    OpReply: Done, Entry, Layout, Renamed, Deleted, Worker, Mount, Job, Synced, MountRemoved, SessionOpened,
+        Failed;
     Node: Inode, Child, Path;
     FileKind: File, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice;
     IfExists: Fail, Open, Truncate;

@@ -8,7 +8,7 @@ use curvine_protocol::cluster::*;
 use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::master_or_worker::*;
 use curvine_protocol::mount::{MountInfo, MountRecord, MountSettings};
-use curvine_protocol::op::{Command, Op, OpReply, SyncDir, UfsObject};
+use curvine_protocol::op::{Command, Op, OpReply, SilentSession, SyncDir, UfsObject};
 use curvine_protocol::*;
 
 /// Values to show. The first has everything that may be there, more of them what may be missing.
@@ -265,6 +265,9 @@ samples! {
     ReleaseInode => ReleaseInode { inode: InodeId(12) };
     RenewSession => RenewSession {};
     EndSession => EndSession {};
+    OpenSession => OpenSession {};
+    ReleaseLease => ReleaseLease { inode: InodeId(12) };
+    AwaitNews => AwaitNews {};
     MountUfs => MountUfs { path: path("/m"), uri: "s3://b/p".to_owned(), options: options(), settings: settings() };
     UnmountUfs => UnmountUfs { path: path("/m") };
     SubmitLoad => SubmitLoad { paths: vec![path("/m/a"), path("/m/b")] };
@@ -312,6 +315,8 @@ samples! {
     BackupOpened => BackupOpened { id: 0xBA, header: backup_header() };
     BackupPart => BackupPart { checksum: 0xC5C5_0003 };
     Done => Done {};
+    News => News { recalls: vec![InodeId(12)] };
+    SessionOpened => SessionOpened { client: ClientId(1 << 63 | 6) };
     Entry => entry(), Entry { attr: attr(), target: None };
     Listing => Listing {
         directory: Attr { kind: FileKind::Directory, ufs: None, ..attr() }, parent: InodeId(1),
@@ -394,12 +399,13 @@ samples! {
 samples! {
     Command => Command {
         client: ClientId(0xC11E), sequence: 9, acked_below: 8, uid: 1000, gid: 100, time_ns: 1_700_000_000_000_000_000,
-        op: Op::RemoveDir(RemoveDir { node: at("/a") }),
+        op: Op::RemoveDir(RemoveDir { node: at("/a") }), waits: true,
     };
     OpReply => OpReply::Done(Done {}), OpReply::Entry(entry()), OpReply::Layout(layout()),
         OpReply::Renamed(Renamed { attr: attr(), replaced: None }),
         OpReply::Deleted(Deleted { files: 1, directories: 2 }), OpReply::Worker(WorkerId(2)), OpReply::Mount(mount()),
         OpReply::Job(job()), OpReply::Synced { added: 1, changed: 2, removed: 3 }, OpReply::MountRemoved(MountId(3)),
+        OpReply::SessionOpened(SessionOpened::samples().remove(0)),
         OpReply::Failed(Error::not_found("/a"));
 }
 
@@ -446,6 +452,21 @@ impl Sample for Op {
                 failures: failures(),
             },
             Op::ExpireSessions { before_ns: -1 },
+            Op::EndSessions {
+                sessions: vec![SilentSession {
+                    client: ClientId(0xC11E),
+                    heard_ns: -2,
+                }],
+            },
+            Op::BreakLease {
+                inode: InodeId(12),
+                holder: ClientId(0xC11E),
+                content_version: 6,
+            },
+            Op::LeaseFenced {
+                inode: InodeId(12),
+                content_version: 7,
+            },
         ]);
         ops
     }

@@ -1,13 +1,15 @@
 //! The write lease of a file: who has it may change the file, and nobody else.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use curvine_protocol::master::{BlockCommit, CommitFile, OpenForWrite};
+use curvine_protocol::master::{BlockCommit, CommitFile, OpenForWrite, ReleaseLease};
 use curvine_protocol::{Error, ErrorKind, FileLayout, Mutation, Node, Result};
 
 use super::Shared;
 use super::commit::commits;
 use super::state::{Block, State};
+use crate::client::route::is_passing;
 use crate::kit::{Endpoint, MasterPort};
 
 impl Shared {
@@ -15,7 +17,36 @@ impl Shared {
     pub(super) async fn reopen(&self, state: &mut State) -> Result<()> {
         let layout = self.open_for_write().await?;
         self.adopt(state, layout, true);
+        if let Some(files) = self.files.upgrade() {
+            files.got_lease();
+        }
         Ok(())
+    }
+
+    pub(super) fn may_be_leased(&self) -> bool {
+        self.state.try_lock().map_or(true, |state| state.writable)
+    }
+
+    /// Another client wants the file: what is written here is flushed, and the lease given back. The next write gets it
+    /// again. A write under way comes first.
+    ///
+    /// # Errors
+    /// Of the flush. If it may pass, the lease stays here, and is asked for again; else the file is failed.
+    pub(in crate::client) async fn recall(self: &Arc<Self>) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if !state.writable {
+            let release = ReleaseLease { inode: self.inode };
+            return self.router.change(release).await.map(|_| ());
+        }
+        let outcome = self.commit(&mut state, false, true).await;
+        if let Err(error) = &outcome
+            && !is_passing(error)
+        {
+            self.abandon(&mut state).await;
+            // Whoever wrote here must hear of it.
+            state.fail(error.clone());
+        }
+        outcome
     }
 
     /// Makes a change that needs the lease. Where the lease has gone, gets it again if nobody else has had it.
@@ -24,7 +55,9 @@ impl Shared {
         dyn MasterPort: Endpoint<C>,
     {
         match self.router.change(call.clone()).await {
-            Err(error) if error.kind == ErrorKind::Stale && !state.lease_lost => {
+            Err(error)
+                if matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded) && !state.lease_lost =>
+            {
                 match self.open_for_write().await {
                     Ok(layout) if layout.attr.content_version == state.attr.content_version => {
                         self.router.change(call).await
@@ -37,6 +70,28 @@ impl Shared {
             }
             reply => reply,
         }
+    }
+
+    /// The session that got the lease has ended, and with it the lease. Without anything to lose, it is as if nobody had
+    /// written here for a while.
+    ///
+    /// # Errors
+    /// `SessionEnded`, if something was not flushed. The file is failed.
+    pub(super) fn lease_ended(&self, state: &mut State) -> Result<()> {
+        state.writable = false;
+        if !state.is_dirty() {
+            return Ok(());
+        }
+        state.lease_lost = true;
+        state.fail(Error::new(
+            ErrorKind::SessionEnded,
+            format!(
+                "inode {}: the masters did not hear of this client for too long and ended its session; what was not flushed \
+                 is lost",
+                self.inode
+            ),
+        ));
+        state.check()
     }
 
     /// The masters gave the lease, which was thought to be held, for another content than the one that is known here:

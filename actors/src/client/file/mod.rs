@@ -190,7 +190,7 @@ impl OpenFile {
     /// time. If the caller drops the future, the write may be done in part.
     ///
     /// # Errors
-    /// `LeaseConflict` while another client writes the file; `FileTooLarge`; the error of an earlier write (see
+    /// `LeaseConflict` if another client that writes the file does not give it back; `FileTooLarge`; the error of an earlier write (see
     /// [`OpenFile`]), such as `NoSpace`.
     pub async fn write_at(&self, offset_bytes: u64, bytes: Bytes) -> Result<()> {
         let mut state = self.handle.shared.state.lock().await;
@@ -213,7 +213,7 @@ impl OpenFile {
     /// Cuts the file, or extends it with zeros. Flushes what was written before.
     ///
     /// # Errors
-    /// As [`OpenFile::flush`]; `LeaseConflict` while another client writes the file.
+    /// As [`OpenFile::flush`]; `LeaseConflict` if another client that writes the file does not give it back.
     pub async fn truncate(&self, size_bytes: u64) -> Result<Attr> {
         self.handle.shared.truncate(size_bytes).await
     }
@@ -280,6 +280,10 @@ impl Handle {
 
     async fn ready_to_write(&self, state: &mut State) -> Result<()> {
         state.check()?;
+        let session = self.shared.router.session().await?;
+        if state.writable && state.session != Some(session) {
+            self.shared.lease_ended(state)?;
+        }
         if !state.writable {
             self.shared.reopen(state).await?;
         }
@@ -300,12 +304,14 @@ impl Drop for Shared {
 
 impl Shared {
     fn new(router: Arc<Router>, layout: FileLayout, writable: bool, files: Weak<Files>) -> Self {
+        let mut state = State::new(layout, writable);
+        state.session = router.session_now();
         Shared {
             router,
-            inode: layout.attr.inode,
-            size_bytes: AtomicU64::new(layout.attr.size_bytes),
+            inode: state.attr.inode,
+            size_bytes: AtomicU64::new(state.attr.size_bytes),
             written_ns: AtomicI64::new(0),
-            state: Mutex::new(State::new(layout, writable)),
+            state: Mutex::new(state),
             files,
         }
     }
@@ -321,6 +327,7 @@ impl Shared {
         let writers = state.writers;
         *state = State::new(layout, writable);
         state.writers = writers;
+        state.session = self.router.session_now();
     }
 
     /// Asks for the layout as the masters have it.

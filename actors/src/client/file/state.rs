@@ -5,13 +5,15 @@ use std::ops::Range;
 use bytes::BytesMut;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::worker::READ_BYTES_MAX;
-use curvine_protocol::{Attr, Error, FileLayout, LocatedBlock, Result};
+use curvine_protocol::{Attr, ClientId, Error, FileLayout, LocatedBlock, Result};
 use tokio::task::JoinSet;
 
 pub(super) struct State {
     pub attr: Attr,
     /// This client has the lease.
     pub writable: bool,
+    /// The session that got it.
+    pub session: Option<ClientId>,
     /// Handles that wrote, or may.
     pub writers: u32,
     pub in_mount: bool,
@@ -107,6 +109,7 @@ impl State {
             generation: generation_after(&layout.attr),
             attr: layout.attr,
             writable,
+            session: None,
             writers: 0,
             in_mount: layout.source.is_some(),
             fillable: layout.source.is_some_and(|source| source.version.size_bytes > 0),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use curvine_protocol::{FileLayout, InodeId};
+use tokio::sync::Notify;
 
 use super::{Handle, OpenFile, Router, Shared};
 
@@ -20,11 +21,34 @@ pub enum Opened {
 #[derive(Default)]
 pub struct Files {
     open: Mutex<HashMap<InodeId, Weak<Shared>>>,
+    /// Told whenever a file gets its lease, and at the end.
+    leased: Arc<Notify>,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        self.leased.notify_one();
+    }
 }
 
 impl Files {
     fn open(&self) -> MutexGuard<'_, HashMap<InodeId, Weak<Shared>>> {
         self.open.lock().expect("nobody panics while holding this")
+    }
+
+    /// Told when there is a lease.
+    pub fn leased(&self) -> Arc<Notify> {
+        self.leased.clone()
+    }
+
+    /// Whether this client may hold a lease.
+    pub fn any_leased(&self) -> bool {
+        let all: Vec<_> = self.open().values().filter_map(Weak::upgrade).collect();
+        all.iter().any(|shared| shared.may_be_leased())
+    }
+
+    pub(super) fn got_lease(&self) {
+        self.leased.notify_one();
     }
 
     pub fn any(&self) -> bool {
@@ -79,6 +103,9 @@ impl Files {
                 _ => {}
             }
             state.writers += u32::from(writes);
+        }
+        if writes {
+            self.got_lease();
         }
         Handle::open(shared, writes)
     }

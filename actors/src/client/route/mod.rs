@@ -2,7 +2,7 @@
 //!
 //! - [`Router`]: the calls of one user of a session.
 //! - `session`: the session itself: masters, workers, renewal.
-//! - `sequences`: the numbers of its changes.
+//! - `sequences`: who it is to the masters, the numbers of its changes.
 //! - `host`: the thread of its proxies.
 //!
 //! Invariant: a change keeps its sequence over all its tries.
@@ -11,14 +11,13 @@ mod host;
 mod sequences;
 mod session;
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::ArbiterHandle;
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::master::{DeadlineClass, EndSession, GetRoutes, Lookup, MasterCall};
+use curvine_protocol::master::{AwaitNews, DeadlineClass, EndSession, GetRoutes, Lookup, MasterCall};
 use curvine_protocol::number::{to_u32, whole_ms};
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, InodeId, Mutation, Result, WorkerId};
 
@@ -32,6 +31,8 @@ pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>
 
 /// One try of a call that does not say otherwise.
 const CALL_DEADLINE_MS: u32 = 30_000;
+/// For news, which the leader holds back for 10 s while there are none.
+const NEWS_DEADLINE_MS: u32 = 15_000;
 /// Calls that take as long as a service far away: checks of mounts, walks of big trees, exports.
 const LONG_DEADLINE_MS: u32 = 3_600_000;
 
@@ -158,7 +159,7 @@ impl Router {
 
     fn context(&self) -> CallContext {
         CallContext {
-            client: self.session.id,
+            client: self.session.sequences.session().unwrap_or_default(),
             sequence: 0,
             acked_below: 0,
             deadline_ms: CALL_DEADLINE_MS,
@@ -174,15 +175,17 @@ impl Router {
         dyn MasterPort: Endpoint<C>,
     {
         let session = &self.session;
-        session.known.store(true, Ordering::Relaxed);
-        let turn = session.sequences.begin();
+        let turn = session.turn().await?;
+        let asked = session.ports.clock.now();
         let context = CallContext {
+            client: turn.client,
             sequence: turn.sequence,
             acked_below: turn.acked_below,
             ..self.context()
         };
-        let answer = session.attempt(call, context, session.options.retry_for).await?;
-        Ok(answer.reply)
+        let answer = session.attempt(call, context, session.options.retry_for).await;
+        session.learn(turn.client, asked, answer.as_ref().err());
+        Ok(answer?.reply)
     }
 
     /// The port of a worker: local, or a proxy for its address.
@@ -205,8 +208,23 @@ impl Router {
         &self.session.ports
     }
 
-    pub fn id(&self) -> ClientId {
-        self.session.id
+    /// The session in which changes are made now. Asks the masters if there is none, or they did not hear of it for long.
+    pub async fn session(&self) -> Result<ClientId> {
+        self.session.confirmed().await
+    }
+
+    /// The session, as far as it is known here; none before the first change.
+    pub fn session_now(&self) -> Option<ClientId> {
+        self.session.sequences.session()
+    }
+
+    pub(super) fn news_route(&self) -> NewsRoute {
+        NewsRoute(Arc::downgrade(&self.session))
+    }
+
+    /// Where this client's own tasks run.
+    pub(super) fn arbiter(&self) -> Result<ArbiterHandle> {
+        self.session.arbiter()
     }
 
     pub(super) async fn end_session_of(&self, client: ClientId) -> Result<()> {
@@ -223,8 +241,9 @@ impl Router {
 
     pub(super) async fn end(&self) {
         self.session.ended.cancel();
-        if self.session.known.load(Ordering::Relaxed) {
+        if let Some(client) = self.session.sequences.session() {
             let context = CallContext {
+                client,
                 deadline_ms: 2_000,
                 ..self.context()
             };
@@ -232,6 +251,42 @@ impl Router {
                 tracing::debug!(%error, "the session was not ended; the masters will let it expire");
             }
         }
+    }
+}
+
+/// What a client needs to hear news for as long as it lives, and to act on them. Keeps nothing alive.
+#[derive(Clone)]
+pub struct NewsRoute(Weak<Session>);
+
+impl NewsRoute {
+    /// The files that others want. None if the client is gone, or closed.
+    pub(super) async fn news(&self) -> Option<Result<Vec<InodeId>>> {
+        let session = self.0.upgrade()?;
+        let context = CallContext {
+            client: session.sequences.session().unwrap_or_default(),
+            deadline_ms: NEWS_DEADLINE_MS,
+            ..CallContext::default()
+        };
+        let asking = session.attempt(AwaitNews {}, context, Duration::ZERO);
+        tokio::select! {
+            () = session.ended.cancelled() => None,
+            news = asking => Some(news.map(|answer| answer.reply.recalls)),
+        }
+    }
+
+    pub(super) async fn change<C: Mutation>(&self, call: C) -> Result<()>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let Some(session) = self.0.upgrade() else {
+            return Ok(());
+        };
+        let router = Router {
+            session,
+            uid: 0,
+            gid: 0,
+        };
+        router.change(call).await.map(|_| ())
     }
 }
 

@@ -1,66 +1,166 @@
-//! The numbers of a session's changes. A number stays the same however often its change is tried, so that it has one
-//! effect; the masters forget the replies below the first that is still in flight.
+//! Who a client is to the masters: its session, and the numbers of the session's changes.
+//!
+//! A number stays the same however often its change is tried, so that it has one effect; the masters forget the replies
+//! below the first that is still in flight. A session that has ended is never taken up again: the next one has other
+//! numbers.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
 
-#[derive(Default)]
-pub(super) struct Sequences {
-    numbers: Mutex<Numbers>,
-}
+use curvine_protocol::ClientId;
+use tokio::time::Instant;
 
 #[derive(Default)]
-struct Numbers {
+pub(super) struct Sequences {
+    open: Mutex<Option<Open>>,
+}
+
+/// A session that the masters know.
+struct Open {
+    client: ClientId,
     last: u64,
     in_flight: BTreeSet<u64>,
+    /// When this client began to ask what was answered last: the masters heard it no earlier.
+    heard: Instant,
 }
 
 /// A sequence while its change is in flight.
 pub(super) struct Turn<'a> {
     sequences: &'a Sequences,
+    pub client: ClientId,
     pub sequence: u64,
     pub acked_below: u64,
 }
 
 impl Sequences {
-    pub fn begin(&self) -> Turn<'_> {
-        let mut numbers = self.numbers();
-        numbers.last += 1;
-        let sequence = numbers.last;
-        numbers.in_flight.insert(sequence);
-        Turn {
+    /// A change of the session, if there is one that was heard since.
+    pub fn begin(&self, heard_since: Option<Instant>) -> Option<Turn<'_>> {
+        let mut open = self.open();
+        let open = open.as_mut()?;
+        if heard_since.is_some_and(|since| open.heard < since) {
+            return None;
+        }
+        open.last += 1;
+        let sequence = open.last;
+        open.in_flight.insert(sequence);
+        Some(Turn {
             sequences: self,
+            client: open.client,
             sequence,
-            acked_below: numbers.in_flight.first().copied().unwrap_or(sequence),
+            acked_below: open.in_flight.first().copied().unwrap_or(sequence),
+        })
+    }
+
+    pub fn session(&self) -> Option<ClientId> {
+        self.open().as_ref().map(|open| open.client)
+    }
+
+    /// The session, if it was heard since.
+    pub fn session_heard_since(&self, since: Instant) -> Option<ClientId> {
+        self.open()
+            .as_ref()
+            .filter(|open| open.heard >= since)
+            .map(|open| open.client)
+    }
+
+    /// The masters have begun a session, and were asked at this time.
+    pub fn opened(&self, client: ClientId, asked: Instant) {
+        *self.open() = Some(Open {
+            client,
+            last: 0,
+            in_flight: BTreeSet::new(),
+            heard: asked,
+        });
+    }
+
+    /// The masters heard of the session when they were asked at this time.
+    pub fn heard(&self, client: ClientId, asked: Instant) {
+        if let Some(open) = self.open().as_mut()
+            && open.client == client
+        {
+            open.heard = open.heard.max(asked);
         }
     }
 
-    fn numbers(&self) -> MutexGuard<'_, Numbers> {
-        self.numbers.lock().expect("nobody panics while holding this")
+    /// The masters say that this session has ended.
+    pub fn ended(&self, client: ClientId) {
+        let mut open = self.open();
+        if open.as_ref().is_some_and(|open| open.client == client) {
+            *open = None;
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().expect("nobody panics while holding this")
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.sequences.numbers().in_flight.remove(&self.sequence);
+        if let Some(open) = self.sequences.open().as_mut()
+            && open.client == self.client
+        {
+            open.in_flight.remove(&self.sequence);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// A time to count from.
+    #[expect(clippy::disallowed_methods, reason = "any time will do")]
+    fn some_time() -> Instant {
+        Instant::now()
+    }
 
     #[test]
     fn what_is_acknowledged_is_below_everything_in_flight() {
         let sequences = Sequences::default();
-        let (first, second) = (sequences.begin(), sequences.begin());
+        assert!(sequences.begin(None).is_none(), "there is no session yet");
+        sequences.opened(ClientId(1), some_time());
+        let begin = || sequences.begin(None).expect("a session");
+        let (first, second) = (begin(), begin());
         assert_eq!((first.sequence, second.sequence, second.acked_below), (1, 2, 1));
         drop(first);
-        let third = sequences.begin();
+        let third = begin();
         assert_eq!((third.sequence, third.acked_below), (3, 2));
         drop(second);
         drop(third);
-        let fourth = sequences.begin();
+        let fourth = begin();
         assert_eq!((fourth.sequence, fourth.acked_below), (4, 4));
+    }
+
+    #[test]
+    fn a_new_session_has_numbers_of_its_own() {
+        let sequences = Sequences::default();
+        let now = some_time();
+        sequences.opened(ClientId(1), now);
+        let old = sequences.begin(None).expect("a session");
+        sequences.ended(ClientId(1));
+        assert!(sequences.begin(None).is_none());
+        sequences.opened(ClientId(2), now);
+        // Late news of the old one.
+        sequences.ended(ClientId(1));
+        drop(old);
+        let first = sequences.begin(None).expect("a session");
+        assert_eq!(
+            (first.client, first.sequence, first.acked_below),
+            (ClientId(2), 1, 1)
+        );
+    }
+
+    #[test]
+    fn a_session_of_which_was_not_heard_for_long_makes_no_change_before_it_was_asked_for() {
+        let sequences = Sequences::default();
+        let (begun, later) = (some_time(), some_time() + Duration::from_secs(40));
+        sequences.opened(ClientId(1), begun);
+        assert!(sequences.begin(Some(later)).is_none());
+        sequences.heard(ClientId(1), later);
+        assert!(sequences.begin(Some(later)).is_some());
+        assert_eq!(sequences.session_heard_since(later), Some(ClientId(1)));
     }
 }

@@ -1,19 +1,22 @@
-//! One session with the masters: who the client is to them, whom it asks, and its renewal.
+//! A client's session with the masters: how it begins, whom it asks, its renewal, and what follows when it has ended.
+//!
+//! A session begins with the first change. One that ends is followed by another at the next change: only what it held is
+//! lost. A client that was stopped or cut off for a while asks whether its session lasts before it makes a change in it,
+//! so the answer to a change says `SessionEnded` only if the two met.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::master::{RenewSession, SESSION_RENEW_MS};
+use curvine_protocol::master::{OpenSession, RenewSession, SESSION_EXPIRE_MS, SESSION_RENEW_MS};
 use curvine_protocol::number::to_u32;
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, Result, WorkerId};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::host::Proxies;
-use super::sequences::Sequences;
+use super::sequences::{Sequences, Turn};
 use super::{CALL_DEADLINE_MS, LocalWorkers, is_passing};
 use crate::client::ClientOptions;
 use crate::kit::leader::Masters;
@@ -22,16 +25,17 @@ use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerRef}
 
 /// One try of a read that any master may answer, from memory.
 const STALE_DEADLINE_MS: u32 = 1_000;
+/// A session that the masters did not hear of for so long may have ended.
+const IN_DOUBT_AFTER: Duration = Duration::from_millis(SESSION_EXPIRE_MS / 2);
 
 pub(super) struct Session {
-    pub id: ClientId,
     masters: Masters<dyn MasterPort>,
     local_workers: LocalWorkers,
     /// Proxies by address; bulk data has connections of its own, apart from the masters'.
     workers: Mutex<HashMap<String, WorkerRef>>,
     pub sequences: Sequences,
-    /// Whether the masters know the session: it has changed something.
-    pub known: AtomicBool,
+    /// Whoever finds no session, or one in doubt, asks the masters; the others wait for the answer.
+    asking: tokio::sync::Mutex<()>,
     pub options: ClientOptions,
     pub ports: Ports,
     proxies: Arc<Proxies>,
@@ -53,17 +57,91 @@ impl Session {
             Box::new(move |address: &str| Ok(Arc::new(proxies.peer(address)?) as MasterRef))
         };
         Ok(Session {
-            id: ClientId(ports.random.next_u64() | 1),
             masters: Masters::new(masters, connect, ports.clone())?,
             local_workers,
             workers: Mutex::default(),
             sequences: Sequences::default(),
-            known: AtomicBool::new(false),
+            asking: tokio::sync::Mutex::default(),
             options,
             ports,
             proxies,
             ended: CancellationToken::new(),
         })
+    }
+
+    /// The next change of a session that lasts, as far as can be known.
+    ///
+    /// # Errors
+    /// As [`Session::confirmed`].
+    pub async fn turn(&self) -> Result<Turn<'_>> {
+        loop {
+            if let Some(turn) = self.sequences.begin(Some(self.doubtful_before())) {
+                return Ok(turn);
+            }
+            self.confirmed().await?;
+        }
+    }
+
+    /// The session, of which the masters heard not long ago. Begins one if there is none, or it has ended.
+    ///
+    /// # Errors
+    /// Whatever kept the masters from answering.
+    pub async fn confirmed(&self) -> Result<ClientId> {
+        if let Some(client) = self.sequences.session_heard_since(self.doubtful_before()) {
+            return Ok(client);
+        }
+        let _asking = self.asking.lock().await;
+        loop {
+            if let Some(client) = self.sequences.session_heard_since(self.doubtful_before()) {
+                return Ok(client);
+            }
+            let retry_for = self.options.retry_for;
+            match self.sequences.session() {
+                Some(client) => match self.renew(client, retry_for).await {
+                    Err(error) if error.kind == ErrorKind::SessionEnded => {}
+                    renewed => renewed?,
+                },
+                None => {
+                    let asked = self.ports.clock.now();
+                    let context = CallContext {
+                        deadline_ms: CALL_DEADLINE_MS,
+                        ..CallContext::default()
+                    };
+                    let opened = self.attempt(OpenSession {}, context, retry_for).await?.reply;
+                    self.sequences.opened(opened.client, asked);
+                    return Ok(opened.client);
+                }
+            }
+        }
+    }
+
+    fn doubtful_before(&self) -> Instant {
+        let now = self.ports.clock.now();
+        now.checked_sub(IN_DOUBT_AFTER).unwrap_or(now)
+    }
+
+    async fn renew(&self, client: ClientId, retry_for: Duration) -> Result<()> {
+        let asked = self.ports.clock.now();
+        let context = CallContext {
+            client,
+            deadline_ms: CALL_DEADLINE_MS,
+            ..CallContext::default()
+        };
+        let renewed = self.attempt(RenewSession {}, context, retry_for).await;
+        self.learn(client, asked, renewed.as_ref().err());
+        renewed.map(|_| ())
+    }
+
+    /// What the outcome of a call says of the session in which it was made.
+    pub fn learn(&self, client: ClientId, asked: Instant, error: Option<&Error>) {
+        match error {
+            None => self.sequences.heard(client, asked),
+            Some(error) if error.kind == ErrorKind::SessionEnded => {
+                tracing::warn!("{error}");
+                self.sequences.ended(client);
+            }
+            Some(_) => {}
+        }
     }
 
     /// A call that the leader answers.
@@ -123,6 +201,11 @@ impl Session {
         Search::new(Wanted::Anybody(self.ports.random.next_u64()), limit, is_passing)
     }
 
+    /// Where this session's proxies are.
+    pub fn arbiter(&self) -> Result<actix::ArbiterHandle> {
+        self.proxies.arbiter().cloned()
+    }
+
     /// The port of a worker: local, or a proxy for its address.
     pub fn worker(&self, id: WorkerId, addresses: &[WorkerAddress]) -> Result<WorkerRef> {
         if let Some(local) = (self.local_workers)(id) {
@@ -155,15 +238,10 @@ pub(super) async fn renew(session: Weak<Session>) {
         if session.ended.is_cancelled() {
             return;
         }
-        if session.known.load(Ordering::Relaxed) {
-            let context = CallContext {
-                client: session.id,
-                deadline_ms: CALL_DEADLINE_MS,
-                ..CallContext::default()
-            };
-            if let Err(error) = session.attempt(RenewSession {}, context, Duration::ZERO).await {
-                tracing::debug!(%error, "the session was not renewed; trying again");
-            }
+        if let Some(client) = session.sequences.session()
+            && let Err(error) = session.renew(client, Duration::ZERO).await
+        {
+            tracing::debug!(%error, "the session was not renewed");
         }
     }
 }

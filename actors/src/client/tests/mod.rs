@@ -434,3 +434,100 @@ fn a_lease_that_was_lost_is_taken_again_only_if_nobody_wrote_meanwhile() {
         });
     }
 }
+
+#[test]
+fn a_lease_that_another_client_wants_is_given_back_with_what_was_written_and_got_again_to_write_on() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        world.state().wanted = true;
+        until("the lease is given back", || {
+            !world.state().file.as_ref().expect("there").leased
+        })
+        .await;
+        assert_eq!(world.committed(), content(10));
+        assert_eq!(file.append(content(5)).await.expect("taken"), 10);
+        file.flush().await.expect("flushed");
+        assert!(world.state().file.as_ref().expect("there").leased);
+        world.fate("CommitFile", [refuse(ErrorKind::Io), Fate::Pass]);
+        file.append(content(5)).await.expect("taken");
+        world.state().wanted = true;
+        until("the lease is given back all the same", || {
+            !world.state().file.as_ref().expect("there").leased
+        })
+        .await;
+        let error = file.append(content(1)).await.expect_err("something was lost");
+        assert_eq!(error.kind, ErrorKind::Io);
+        assert_eq!(
+            file.close().await.map(drop).map_err(|e| e.kind),
+            Err(ErrorKind::Io)
+        );
+        assert_eq!(world.committed().len(), 15);
+    });
+}
+
+// ------------------------------------------------------------------------------------------------------ sessions
+
+#[test]
+fn a_session_that_ended_is_followed_by_another_and_only_what_was_not_flushed_is_lost() {
+    for is_dirty in [false, true] {
+        run(|world| async move {
+            let client = world.client();
+            let file = create(&client, 1).await;
+            file.append(content(10)).await.expect("taken");
+            file.flush().await.expect("flushed");
+            if is_dirty {
+                file.append(content(5)).await.expect("taken");
+            }
+            let first = client.session().await.expect("there is one");
+            world.fate("RenewSession", [refuse(ErrorKind::SessionEnded), Fate::Pass]);
+            {
+                let mut state = world.state();
+                let file = state.file.as_mut().expect("there");
+                (file.leased, file.content_version) = (false, file.content_version + 1);
+            }
+            tokio::time::sleep(Duration::from_secs(40)).await;
+            client.make_dir(path("/d"), 0o755, false).await.expect("made");
+            assert_ne!(client.session().await.expect("another"), first);
+            let numbers: Vec<u64> = world.seen("MakeDir").iter().map(|seen| seen.sequence).collect();
+            assert_eq!(numbers, [1], "a new session begins anew");
+            let appended = file.append(content(3)).await;
+            match is_dirty {
+                false => assert_eq!(appended.expect("the lease is got again"), 10),
+                true => assert_eq!(appended.expect_err("loud").kind, ErrorKind::SessionEnded),
+            }
+            let closed = file.close().await.map(|attr| attr.size_bytes);
+            match is_dirty {
+                false => assert_eq!(closed, Ok(13)),
+                true => assert_eq!(closed.expect_err("loud again").kind, ErrorKind::SessionEnded),
+            }
+            file.append(content(1)).await.expect("a new start");
+            file.close().await.expect("closed");
+            assert_eq!(world.committed()[..10], content(10));
+        });
+    }
+}
+
+#[test]
+fn a_client_that_was_away_asks_whether_its_session_lasts_before_it_changes_something() {
+    run(|world| async move {
+        let client = world.client();
+        client.make_dir(path("/d"), 0o755, false).await.expect("made");
+        // It hears nothing for a while: as a process that is stopped.
+        world.fate(
+            "RenewSession",
+            [
+                refuse(ErrorKind::Io),
+                refuse(ErrorKind::Io),
+                refuse(ErrorKind::Io),
+                Fate::Pass,
+            ],
+        );
+        tokio::time::sleep(Duration::from_secs(35)).await;
+        let asked = world.seen("RenewSession").len();
+        client.make_dir(path("/e"), 0o755, false).await.expect("made");
+        assert_eq!(world.seen("RenewSession").len(), asked + 1);
+        assert_eq!(world.seen("OpenSession").len(), 1, "it lasted");
+    });
+}

@@ -56,7 +56,10 @@ pub struct State {
     pub fates: HashMap<(&'static str, u32), VecDeque<Fate>>,
     pub file: Option<File>,
     pub directories_made: u32,
-    replies: HashMap<u64, Result<Stored>>,
+    replies: HashMap<(ClientId, u64), Result<Stored>>,
+    sessions: u64,
+    /// Whether another client wants the file.
+    pub wanted: bool,
     pub blocks: HashMap<(u32, BlockId), (u32, Vec<u8>)>,
     next_block: u64,
     pub in_flight: usize,
@@ -150,10 +153,7 @@ impl World {
             ClientOptions::default(),
             Ports::system(),
         );
-        Client {
-            router: router.expect("there is a master"),
-            files: Arc::default(),
-        }
+        Client::of(router.expect("there is a master"), &Arbiter::current())
     }
 
     pub fn client(&self) -> Client {
@@ -199,6 +199,17 @@ impl<C: Call> Endpoint<C> for Node {
     fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
         let deadline = Duration::from_millis(ask.context.deadline_ms.into());
         let (state, mut open) = (self.state.clone(), self.open.clone());
+        if (&ask.call as &dyn Any).is::<AwaitNews>() {
+            return Box::pin(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let wanted = std::mem::take(&mut state.lock().expect("short").wanted);
+                let recalls: Box<dyn Any> = Box::new(News {
+                    recalls: wanted.then_some(FILE).into_iter().collect(),
+                });
+                let reply = recalls.downcast::<C::Reply>().expect("the reply of its call");
+                Ok(Answer::with_body(*reply, Body::Bytes(Bytes::new())))
+            });
+        }
         let (address, worker) = (self.address, self.worker);
         let answering = async move {
             let fate = {
@@ -318,11 +329,18 @@ impl State {
             let attr = self.attr()?;
             return plain(Entry { attr, target: None });
         }
-        let stored = match self.replies.get(&context.sequence) {
+        if call.is::<OpenSession>() {
+            self.sessions += 1;
+            return plain(SessionOpened {
+                client: ClientId(self.sessions),
+            });
+        }
+        let stored = match self.replies.get(&(context.client, context.sequence)) {
             Some(stored) if context.sequence != 0 => stored.clone(),
             _ => self.change(call),
         };
-        self.replies.insert(context.sequence, stored.clone());
+        self.replies
+            .insert((context.client, context.sequence), stored.clone());
         match stored? {
             Stored::Entry(entry) => plain(entry),
             Stored::Layout(layout) => plain(layout),

@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod jobs;
 pub mod mounts;
+pub mod news;
 #[cfg(test)]
 mod tests;
 pub mod workers;

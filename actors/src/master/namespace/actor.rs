@@ -13,7 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use curvine_protocol::attr::{UfsSource, UfsVersion};
 use curvine_protocol::master::*;
-use curvine_protocol::op::{Command, Op, OpReply};
+use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
     CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result, for_mutations,
@@ -21,6 +21,7 @@ use curvine_protocol::{
 use futures::future::BoxFuture;
 use heed::RoTxn;
 
+use super::leases::Leases;
 use super::records::InodeRecord;
 use super::resolve::path_of;
 use super::store::{Dbs, Store, broken};
@@ -44,6 +45,7 @@ pub struct Parts {
     pub ufs: Arc<dyn UfsView>,
     pub placement: Arc<dyn Placement>,
     pub clock: Arc<dyn Clock>,
+    pub leases: Leases,
     pub defaults: FileDefaults,
 }
 
@@ -332,22 +334,6 @@ impl Parts {
             }
         }
         self.propose(op, context).await
-    }
-
-    async fn propose(&self, op: Op, context: CallContext) -> Result<OpReply> {
-        let command = Command {
-            client: context.client,
-            sequence: context.sequence,
-            acked_below: context.acked_below,
-            uid: context.uid,
-            gid: context.gid,
-            time_ns: self.clock.wall_ns(),
-            op,
-        };
-        match self.consensus.propose(command).await? {
-            OpReply::Failed(error) => Err(error),
-            reply => Ok(reply),
-        }
     }
 
     /// Tells the writer of a file in a mount which object it is writing: it then asks for it to be persisted.

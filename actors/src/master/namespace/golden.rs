@@ -51,6 +51,7 @@ fn body(blocks: BlockList) -> FileBody {
             etag: Some("e7ag".to_owned()),
         }),
         needs_export: true,
+        unfenced: true,
     }
 }
 
@@ -226,6 +227,7 @@ fn state() -> (Store, tempfile::TempDir) {
             gid: 8,
             time_ns: 1_000 + i64::try_from(number).expect("it is small"),
             op,
+            waits: false,
         };
         store
             .apply(&mut txn, vec![command], &mut Effects::default())
@@ -296,7 +298,13 @@ fn every_database_of_the_namespace_has_its_golden_bytes() {
     );
     raw(&mut golden, &store, "leases", "nothing", leases);
     raw(&mut golden, &store, "orphans", "nothing", orphans);
-    raw(&mut golden, &store, "sessions", "last heard of, ns", sessions);
+    raw(
+        &mut golden,
+        &store,
+        "sessions",
+        "last heard of (ns), floor, whether it has ended",
+        sessions,
+    );
     values::<Result<OpReply>>(&mut golden, &store, "replies", replies);
     values::<MountRecord>(&mut golden, &store, "mounts", mounts);
     values::<JobRecord>(&mut golden, &store, "jobs", jobs);

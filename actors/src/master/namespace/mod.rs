@@ -3,9 +3,10 @@
 //! - [`records`]: what one inode looks like on disk.
 //! - [`store`]: the heed environment and its databases.
 //! - [`resolve`]: from a path or name to an inode, following links.
+//! - [`sessions`]: whether a command of a session is carried out.
 //! - [`apply`]: one command against the state; pure but for the transaction it is given.
 //! - [`view`]: consistent reads; [`listing`]: of a directory, a page at a time.
-//! - [`actor`]: the thin shell that clients ask.
+//! - [`actor`]: the thin shell that clients ask; [`leases`]: what it does where a lease is in the way.
 //!
 //! Invariants:
 //! - Every inode but the root and the orphans has exactly `nlink` dentries (a directory has one dentry, and `nlink` is
@@ -18,9 +19,11 @@ pub mod actor;
 pub mod apply;
 #[cfg(test)]
 mod golden;
+pub mod leases;
 mod listing;
 pub mod records;
 pub mod resolve;
+pub mod sessions;
 pub mod store;
 #[cfg(test)]
 mod tests;

@@ -47,6 +47,9 @@ pub struct FileBody {
     pub ufs: Option<UfsVersion>,
     /// In a mount: written here and not exported yet.
     pub needs_export: bool,
+    /// The last writer lost its lease without a word: nobody gets the next before workers refuse what it may still send.
+    #[serde(default)]
+    pub unfenced: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@
 //! | blocks | first block id of a run | inode, index of the first block, count |
 //! | leases | client, inode | |
 //! | orphans | client, inode | |
-//! | sessions | client | when last heard of, ns |
+//! | sessions | client | [`SessionRecord`](super::sessions::SessionRecord) |
 //! | replies | client, sequence | `Result<OpReply, Error>` |
 //! | mounts | mount id | `MountRecord` |
 //! | jobs | job id | `JobRecord` |
@@ -456,6 +456,7 @@ pub enum Counter {
     Worker,
     Mount,
     Job,
+    Client,
     /// Not given out: how many inodes there are.
     InodeCount,
 }
@@ -468,6 +469,7 @@ impl Counter {
             Counter::Worker => b"next_worker",
             Counter::Mount => b"next_mount",
             Counter::Job => b"next_job",
+            Counter::Client => b"next_client",
             Counter::InodeCount => b"inode_count",
         }
     }
@@ -482,11 +484,12 @@ impl Counter {
     }
 
     /// Those that are given out.
-    pub const GIVEN_OUT: [Counter; 5] = [
+    pub const GIVEN_OUT: [Counter; 6] = [
         Counter::Inode,
         Counter::Block,
         Counter::Worker,
         Counter::Mount,
         Counter::Job,
+        Counter::Client,
     ];
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountSettings;
 use curvine_protocol::number::to_u32;
-use curvine_protocol::op::{Command, Op, OpReply, SyncDir, UfsObject};
+use curvine_protocol::op::{Command, Op, OpReply, SilentSession, SyncDir, UfsObject};
 use curvine_protocol::*;
 
 use super::apply::Effects;
@@ -18,6 +18,7 @@ struct Tree {
     _scratch: tempfile::TempDir,
     now_ns: i64,
     released: Vec<BlockId>,
+    waits: bool,
 }
 
 impl Tree {
@@ -29,6 +30,7 @@ impl Tree {
             _scratch: scratch,
             now_ns: 1_000,
             released: Vec::new(),
+            waits: false,
         };
         tree.apply(Op::Format {
             cluster: ClusterId(9),
@@ -38,15 +40,25 @@ impl Tree {
     }
 
     fn apply_for(&mut self, client: u64, sequence: u64, op: Op) -> Result<OpReply> {
+        self.apply_numbered(client, (sequence, 0), op)
+    }
+
+    fn apply_numbered(
+        &mut self,
+        client: u64,
+        (sequence, acked_below): (u64, u64),
+        op: Op,
+    ) -> Result<OpReply> {
         self.now_ns += 1;
         let command = Command {
             client: ClientId(client),
             sequence,
-            acked_below: 0,
+            acked_below,
             uid: 7,
             gid: 8,
             time_ns: self.now_ns,
             op,
+            waits: self.waits,
         };
         let mut effects = Effects::default();
         let mut txn = self.store.write().expect("one writer");
@@ -439,10 +451,21 @@ fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
         truncate: false,
     };
     assert_eq!(tree.refused(open.clone()), ErrorKind::LeaseConflict);
-    tree.apply(Op::ExpireSessions {
-        before_ns: tree.now_ns + 1,
-    })
-    .expect("expired");
+    let sessions = tree.store.sessions().expect("readable");
+    let heard_ns = sessions[0].1.heard_ns;
+    let silent = |heard_ns| Op::EndSessions {
+        sessions: vec![SilentSession {
+            client: ClientId(5),
+            heard_ns,
+        }],
+    };
+    tree.apply(silent(heard_ns - 1)).expect("looked at");
+    assert_eq!(
+        tree.refused(open.clone()),
+        ErrorKind::LeaseConflict,
+        "it was heard of since"
+    );
+    tree.apply(silent(heard_ns)).expect("ended");
     assert_eq!(tree.store.attr(gone).map_err(|e| e.kind), Err(ErrorKind::Stale));
     tree.done(open);
     tree.check();
@@ -462,6 +485,125 @@ fn a_writer_that_vanished_leaves_another_content_version() {
     tree.apply_for(5, 2, EndSession {}.into_op()).expect("ended");
     // The next writer's generation comes from it, and must not be the one that the lost bytes were written under.
     assert_eq!(tree.stat("/f").expect("there").content_version, before + 1);
+}
+
+#[test]
+fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
+    let mut tree = Tree::new();
+    let attr = tree.write("/f", 100);
+    let (inode, content_version) = (attr.inode, attr.content_version);
+    let open = || OpenForWrite {
+        node: path("/f"),
+        follow: true,
+        truncate: false,
+    };
+    tree.apply_for(5, 1, open().into_op()).expect("opened");
+    let take = |holder, content_version| Op::BreakLease {
+        inode,
+        holder: ClientId(holder),
+        content_version,
+    };
+    for (holder, version) in [(6, content_version), (5, content_version + 1)] {
+        tree.apply(take(holder, version)).expect("looked at");
+        tree.apply_for(5, 0, open().into_op()).expect("it has it still");
+    }
+    tree.apply(take(5, content_version)).expect("broken");
+    assert_eq!(tree.refused(open()), ErrorKind::LeaseConflict);
+    let commit = CommitFile {
+        inode,
+        size_bytes: 7,
+        blocks: Vec::new(),
+        mtime_ns: None,
+        close: true,
+    };
+    let late = tree.apply_for(5, 2, commit.into_op());
+    assert_eq!(late.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::Stale));
+    let fenced = |content_version| Op::LeaseFenced {
+        inode,
+        content_version,
+    };
+    tree.apply(fenced(content_version)).expect("of another end");
+    assert_eq!(tree.refused(open()), ErrorKind::LeaseConflict);
+    tree.apply(fenced(content_version + 1)).expect("fenced");
+    assert_eq!(tree.done(open()).attr.content_version, content_version + 1);
+    tree.check();
+}
+
+#[test]
+fn a_refusal_that_the_leader_waits_on_is_not_remembered_and_the_last_one_is() {
+    let mut tree = Tree::new();
+    tree.create("/f");
+    let open = || {
+        OpenForWrite {
+            node: path("/f"),
+            follow: true,
+            truncate: false,
+        }
+        .into_op()
+    };
+    let kind = |reply: Result<OpReply>| reply.map(|_| ()).map_err(|e| e.kind);
+    tree.waits = true;
+    assert_eq!(kind(tree.apply_for(5, 1, open())), Err(ErrorKind::LeaseConflict));
+    tree.waits = false;
+    assert_eq!(kind(tree.apply_for(5, 1, open())), Err(ErrorKind::LeaseConflict));
+    let inode = tree.stat("/f").expect("there").inode;
+    tree.done(ReleaseLease { inode });
+    tree.waits = true;
+    assert_eq!(
+        kind(tree.apply_for(5, 1, open())),
+        Err(ErrorKind::LeaseConflict),
+        "that was the answer"
+    );
+    assert_eq!(kind(tree.apply_for(5, 2, open())), Ok(()));
+}
+
+#[test]
+fn a_change_that_comes_again_after_its_answer_was_acknowledged_is_not_made_again() {
+    let mut tree = Tree::new();
+    let mkdir = || {
+        MakeDir {
+            node: path("/d"),
+            mode: 0o755,
+            parents: false,
+        }
+        .into_op()
+    };
+    tree.apply_numbered(5, (1, 1), mkdir()).expect("made");
+    let rmdir = RemoveDir { node: path("/d") };
+    tree.apply_numbered(5, (2, 2), rmdir.into_op()).expect("removed");
+    let late = tree.apply_numbered(5, (1, 1), mkdir());
+    assert_eq!(late.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::Stale));
+    assert_eq!(tree.names("/"), [""; 0]);
+}
+
+#[test]
+fn nothing_of_a_session_that_has_ended_is_done_whoever_chose_its_id() {
+    let mut tree = Tree::new();
+    let given = tree.done(OpenSession {}).client.0;
+    for client in [5, given] {
+        let mkdir = || {
+            MakeDir {
+                node: path("/d"),
+                mode: 0o755,
+                parents: false,
+            }
+            .into_op()
+        };
+        tree.apply_numbered(client, (1, 1), mkdir()).expect("made");
+        tree.done(RemoveDir { node: path("/d") });
+        tree.apply_for(client, 0, RenewSession {}.into_op())
+            .expect("it lasts");
+        tree.apply_for(client, 0, EndSession {}.into_op()).expect("ended");
+        tree.apply_for(client, 0, EndSession {}.into_op())
+            .expect("ended twice is ended");
+        for late in [mkdir(), RenewSession {}.into_op()] {
+            let sequence = u64::from(matches!(late, Op::MakeDir(_)));
+            let late = tree.apply_numbered(client, (sequence, sequence), late);
+            assert_eq!(late.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::SessionEnded));
+        }
+        assert_eq!(tree.names("/"), [""; 0]);
+    }
+    assert_ne!(tree.done(OpenSession {}).client.0, given, "no id is given twice");
 }
 
 #[test]

@@ -5,15 +5,16 @@ use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::Entry;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::{
-    Attr, BlockId, BlockRef, ClusterId, CurvinePath, DirEntry, Error, ErrorKind, FileLayout, InodeId, JobId,
-    LocatedBlock, MountId, Node, Result,
+    Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, Error, ErrorKind, FileLayout,
+    InodeId, JobId, LocatedBlock, MountId, Node, Result,
 };
 use heed::RoTxn;
 
 use super::listing::list;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
-use super::store::{Counter, Dbs, Store, broken, named_key, u64_at};
+use super::sessions::SessionRecord;
+use super::store::{Counter, Dbs, Store, broken, named_key};
 use crate::master::contract::NamespaceView;
 
 impl Store {
@@ -205,18 +206,8 @@ impl NamespaceView for Store {
         self.dbs.job_records(&*self.read()?)
     }
 
-    fn session_count(&self) -> Result<u64> {
-        self.dbs.sessions.len(&*self.read()?).map_err(broken)
-    }
-
-    fn has_session_before(&self, before_ns: i64) -> Result<bool> {
-        let txn = self.read()?;
-        for entry in self.dbs.sessions.iter(&txn).map_err(broken)? {
-            if (u64_at(entry.map_err(broken)?.1, 0) as i64) < before_ns {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    fn sessions(&self) -> Result<Vec<(ClientId, SessionRecord)>> {
+        self.dbs.all_sessions(&*self.read()?)
     }
 
     fn inode_count(&self) -> Result<u64> {

@@ -34,6 +34,7 @@ fn every_record_of_the_log_and_of_snapshots_has_its_golden_bytes() {
         uid: 1000,
         gid: 100,
         time_ns: 1_700_000_000_000_000_000,
+        waits: false,
         op: Op::Format {
             cluster: ClusterId(0xC1),
         },

@@ -102,6 +102,7 @@ pub fn own_command(op: Op, clock: &dyn Clock) -> Command {
         gid: 0,
         time_ns: clock.wall_ns(),
         op,
+        waits: false,
     }
 }
 

@@ -202,6 +202,7 @@ fn make_dir(name: &str) -> Command {
         uid: 0,
         gid: 0,
         time_ns: 1,
+        waits: false,
         op: Op::MakeDir(MakeDir {
             node: node(name),
             mode: 0o755,

@@ -1,15 +1,18 @@
 //! The content of files: writing, leases, blocks, sizes.
 
-use curvine_protocol::master::{AllocateBlocks, CommitFile, Entry, OpenForWrite};
+use curvine_protocol::master::{AllocateBlocks, CommitFile, Entry, OpenForWrite, ReleaseLease};
+use curvine_protocol::worker::Done;
 use curvine_protocol::{
     BlockId, BlockRef, ClientId, Error, ErrorKind, FileLayout, InodeId, LocatedBlock, Node, Result,
     UfsVersion,
 };
 
 use super::{Applies, Apply};
+use crate::master::namespace::leases::not_fenced;
 use crate::master::namespace::records::{BlockList, FileBody, InodeBody, InodeRecord};
 use crate::master::namespace::store::{BlockRun, Counter, broken, pair_key};
 use crate::master::namespace::view::layout;
+use crate::planted::{Bug, is_planted};
 
 /// Blocks added by one command at most.
 const BLOCKS_PER_COMMAND_MAX: u32 = 4_096;
@@ -62,6 +65,7 @@ impl Apply<'_, '_> {
                     "{node}: another client ({holder:?}) has it open for writing; try again when it is closed"
                 ),
             )),
+            None if file.unfenced && !is_planted(Bug::LeaseGivenUnfenced) => Err(not_fenced(node)),
             _ => Ok(()),
         }
     }
@@ -74,11 +78,52 @@ impl Apply<'_, '_> {
     }
 
     fn drop_lease(&mut self, client: ClientId, inode: InodeId) -> Result<()> {
+        self.effects.unleased.push(inode);
         self.dbs
             .leases
             .delete(self.txn, &pair_key(client.0, inode.0))
             .map_err(broken)?;
         Ok(())
+    }
+
+    /// The end of a lease without its holder's word. Workers may hold bytes that it wrote and did not commit, under the
+    /// generation that follows this version, and more may be on their way: the next writer must get another one.
+    pub(super) fn revoke(&mut self, inode: InodeId, file: &mut FileBody) {
+        file.lease = None;
+        file.content_version += 1;
+        file.unfenced = file.block_count() > 0;
+        self.effects.unleased.push(inode);
+    }
+
+    pub(super) fn break_lease(
+        &mut self,
+        inode: InodeId,
+        holder: ClientId,
+        content_version: u64,
+    ) -> Result<Done> {
+        if let Some(mut record) = self.dbs.inode(self.txn, inode)?
+            && let InodeBody::File(file) = &mut record.body
+            && file.lease == Some(holder)
+            && file.content_version == content_version
+        {
+            self.revoke(inode, file);
+            self.dbs.put_inode(self.txn, inode, &record)?;
+            self.drop_lease(holder, inode)?;
+        }
+        self.done()
+    }
+
+    pub(super) fn lease_fenced(&mut self, inode: InodeId, content_version: u64) -> Result<Done> {
+        if let Some(mut record) = self.dbs.inode(self.txn, inode)?
+            && let InodeBody::File(file) = &mut record.body
+            && file.unfenced
+            && file.content_version == content_version
+        {
+            file.unfenced = false;
+            self.effects.unleased.push(inode);
+            self.dbs.put_inode(self.txn, inode, &record)?;
+        }
+        self.done()
     }
 
     /// The file, if the calling client may write it now.
@@ -92,6 +137,20 @@ impl Apply<'_, '_> {
             )),
             _ => Err(Error::invalid(format!("inode {inode} is not a file"))),
         }
+    }
+}
+
+impl Applies<ReleaseLease> for Apply<'_, '_> {
+    fn apply(&mut self, call: ReleaseLease) -> Result<Done> {
+        if let Some(mut record) = self.dbs.inode(self.txn, call.inode)?
+            && let InodeBody::File(file) = &mut record.body
+            && file.lease == Some(self.client)
+        {
+            file.lease = None;
+            self.dbs.put_inode(self.txn, call.inode, &record)?;
+            self.drop_lease(self.client, call.inode)?;
+        }
+        self.done()
     }
 }
 

@@ -26,6 +26,7 @@ use curvine_protocol::{
 use heed::RwTxn;
 
 use super::records::{InodeBody, InodeRecord};
+use super::sessions::{Admission, admit};
 use super::store::{Counter, Dbs, Store, broken, pair_key};
 use crate::planted::{Bug, is_planted};
 
@@ -35,6 +36,8 @@ pub struct Effects {
     /// Blocks that no file refers to any more.
     pub released: Vec<BlockId>,
     pub committed: Vec<BlockCommit>,
+    /// Files that may be had for writing now.
+    pub unleased: Vec<InodeId>,
 }
 
 /// One command being applied.
@@ -65,19 +68,24 @@ impl Store {
 
     fn apply_one(&self, txn: &mut RwTxn, command: Command, effects: &mut Effects) -> Result<OpReply> {
         let dbs = self.dbs;
-        let remembered = command.sequence != 0;
+        let client = command.client;
+        // Ending a session twice changes nothing more, so its end needs no memory, and leaves none.
+        let remembered = command.sequence != 0 && !matches!(command.op, Op::EndSession(_));
         if remembered {
-            if let Some(reply) = dbs.session_reply(txn, command.client, command.sequence)?
+            let known = dbs.session(txn, client)?;
+            let numbers = (command.sequence, command.acked_below);
+            let session = match admit(client, known, numbers, command.time_ns) {
+                Admission::Admitted(session) => session,
+                Admission::Refused(error) => return Ok(OpReply::Failed(error)),
+            };
+            if let Some(reply) = dbs.session_reply(txn, client, command.sequence)?
                 && !is_planted(Bug::NoDeduplication)
             {
                 return Ok(reply.unwrap_or_else(OpReply::Failed));
             }
-            let client = command.client.0;
-            let (from, until) = (pair_key(client, 0), pair_key(client, command.acked_below));
+            let (from, until) = (pair_key(client.0, 0), pair_key(client.0, session.floor));
             Store::delete_range(&dbs.replies, txn, &from, &until)?;
-            dbs.sessions
-                .put(txn, &client.to_be_bytes(), &command.time_ns.to_be_bytes())
-                .map_err(broken)?;
+            dbs.put_session(txn, client, session)?;
         }
         let mut apply = Apply {
             dbs,
@@ -97,7 +105,9 @@ impl Store {
         {
             return Err(error.clone());
         }
-        if remembered {
+        let asked_again =
+            command.waits && matches!(&result, Err(error) if error.kind == ErrorKind::LeaseConflict);
+        if remembered && !asked_again {
             let key = pair_key(command.client.0, command.sequence);
             dbs.replies.put(txn, &key, &encode(&result)).map_err(broken)?;
         }
@@ -131,6 +141,13 @@ macro_rules! ops {
                         self.update_job(id, state, progress, failures).map(OpReply::Job)
                     }
                     Op::ExpireSessions { before_ns } => self.expire_sessions(before_ns).map(OpReply::Done),
+                    Op::BreakLease { inode, holder, content_version } => {
+                        self.break_lease(inode, holder, content_version).map(OpReply::Done)
+                    }
+                    Op::LeaseFenced { inode, content_version } => {
+                        self.lease_fenced(inode, content_version).map(OpReply::Done)
+                    }
+                    Op::EndSessions { sessions } => self.end_sessions(sessions).map(OpReply::Done),
                 }
             }
         }

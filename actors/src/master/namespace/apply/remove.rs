@@ -1,14 +1,18 @@
 //! Entries that go: unlink, rmdir, recursive delete, and what becomes of nameless inodes.
 
 use curvine_protocol::master::{
-    Delete, Deleted, EndSession, Entry, ReleaseInode, RemoveDir, RenewSession, Unlink,
+    Delete, Deleted, EndSession, Entry, OpenSession, ReleaseInode, RemoveDir, RenewSession, SessionOpened,
+    Unlink,
 };
+use curvine_protocol::op::SilentSession;
 use curvine_protocol::worker::Done;
 use curvine_protocol::{ClientId, Error, ErrorKind, InodeId, Node, Result};
 
 use super::{Applies, Apply};
 use crate::master::namespace::records::{InodeBody, InodeRecord};
+use crate::master::namespace::sessions::{SessionRecord, ended};
 use crate::master::namespace::store::{Store, broken, pair_key, u64_at};
+use crate::planted::{Bug, is_planted};
 
 impl Applies<Unlink> for Apply<'_, '_> {
     fn apply(&mut self, call: Unlink) -> Result<Entry> {
@@ -62,6 +66,7 @@ impl Apply<'_, '_> {
     pub(super) fn free_inode(&mut self, inode: InodeId, record: &InodeRecord) -> Result<()> {
         if let InodeBody::File(file) = &record.body {
             self.release_blocks(inode, 0, &file.block_refs())?;
+            self.effects.unleased.push(inode);
             if let Some(holder) = file.lease {
                 self.dbs
                     .leases
@@ -219,12 +224,24 @@ impl Applies<ReleaseInode> for Apply<'_, '_> {
 
 impl Applies<RenewSession> for Apply<'_, '_> {
     fn apply(&mut self, _call: RenewSession) -> Result<Done> {
-        let now = self.now_ns.to_be_bytes();
-        self.dbs
-            .sessions
-            .put(self.txn, &self.client.0.to_be_bytes(), &now)
-            .map_err(broken)?;
+        let session = match self.dbs.session(self.txn, self.client)? {
+            Some(session) if !session.is_ended => session,
+            None if is_planted(Bug::RenewalRevives) => SessionRecord::default(),
+            _ => return Err(ended(self.client)),
+        };
+        let heard = SessionRecord {
+            heard_ns: self.now_ns,
+            ..session
+        };
+        self.dbs.put_session(self.txn, self.client, heard)?;
         self.done()
+    }
+}
+
+impl Applies<OpenSession> for Apply<'_, '_> {
+    fn apply(&mut self, _call: OpenSession) -> Result<SessionOpened> {
+        let client = self.dbs.begin_session(self.txn, self.now_ns)?;
+        Ok(SessionOpened { client })
     }
 }
 
@@ -262,10 +279,7 @@ impl Apply<'_, '_> {
                 if let InodeBody::File(file) = &mut record.body
                     && file.lease == Some(client)
                 {
-                    file.lease = None;
-                    // Workers may hold bytes that it wrote and did not commit, under the generation that follows this
-                    // version: the next writer must get another one.
-                    file.content_version += 1;
+                    self.revoke(inode, file);
                 }
                 self.dbs.put_inode(self.txn, inode, &record)?;
             }
@@ -277,22 +291,31 @@ impl Apply<'_, '_> {
         for inode in inodes_of(&self.dbs.orphans, self.txn)? {
             self.release_for(client, inode)?;
         }
-        let (from, until) = (pair_key(client.0, 0), pair_key(client.0, u64::MAX));
-        Store::delete_range(&self.dbs.replies, self.txn, &from, &until)?;
-        self.dbs.sessions.delete(self.txn, &prefix).map_err(broken)?;
+        self.dbs.close_session(self.txn, client, self.now_ns)?;
+        self.done()
+    }
+
+    /// Whoever was heard of since the leader looked goes on.
+    pub(super) fn end_sessions(&mut self, silent: Vec<SilentSession>) -> Result<Done> {
+        for SilentSession { client, heard_ns } in silent {
+            match self.dbs.session(self.txn, client)? {
+                Some(session) if session.heard_ns != heard_ns && !is_planted(Bug::RenewedSessionEnds) => {}
+                // Its end has been remembered for long enough.
+                Some(session) if session.is_ended => self.dbs.forget_session(self.txn, client)?,
+                Some(_) => {
+                    self.end_session(client)?;
+                }
+                None => {}
+            }
+        }
         self.done()
     }
 
     pub(super) fn expire_sessions(&mut self, before_ns: i64) -> Result<Done> {
-        let mut expired = Vec::new();
-        for entry in self.dbs.sessions.iter(self.txn).map_err(broken)? {
-            let (key, value) = entry.map_err(broken)?;
-            if (u64_at(value, 0) as i64) < before_ns {
-                expired.push(ClientId(u64_at(key, 0)));
+        for (client, session) in self.dbs.all_sessions(self.txn)? {
+            if session.heard_ns < before_ns && !session.is_ended {
+                self.end_session(client)?;
             }
-        }
-        for client in expired {
-            self.end_session(client)?;
         }
         self.done()
     }

@@ -1,0 +1,70 @@
+//! A client that holds leases hears from the masters when others want them, and gives them back.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use curvine_protocol::InodeId;
+use curvine_protocol::master::ReleaseLease;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::file::table::Files;
+use super::route::NewsRoute;
+
+/// After news that could not be got.
+const REST: Duration = Duration::from_millis(500);
+/// A lease may be wanted before the answer that gives it has arrived here.
+const ON_ITS_WAY: Duration = Duration::from_millis(200);
+const LOOKS: u32 = 3;
+/// Files given back at the same time.
+const AT_ONCE: usize = 256;
+
+/// Gives leases back as they are wanted, for as long as the client lives.
+pub(super) async fn follow(route: NewsRoute, files: Weak<Files>) {
+    let mut giving = JoinSet::new();
+    loop {
+        let Some(leased) = files.upgrade().map(|files| files.leased()) else {
+            return;
+        };
+        leased.notified().await;
+        loop {
+            let Some(files) = files.upgrade() else { return };
+            if !files.any_leased() {
+                break;
+            }
+            let recalls = match route.news().await {
+                None => return,
+                Some(Ok(recalls)) => recalls,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "no news of leases");
+                    sleep(REST).await;
+                    continue;
+                }
+            };
+            while giving.try_join_next().is_some() {}
+            for inode in recalls {
+                if giving.len() >= AT_ONCE {
+                    giving.join_next().await;
+                }
+                let (files, route) = (files.clone(), route.clone());
+                giving.spawn(async move { give_back(&files, &route, inode).await });
+            }
+        }
+    }
+}
+
+async fn give_back(files: &Arc<Files>, route: &NewsRoute, inode: InodeId) {
+    for _ in 0..LOOKS {
+        if let Some(shared) = files.find(inode) {
+            if let Err(error) = shared.recall().await {
+                tracing::warn!(%error, "another client wants inode {inode}, which could not be given back");
+            }
+            return;
+        }
+        sleep(ON_ITS_WAY).await;
+    }
+    // Nobody here has it open: its lease came too late for who asked.
+    if let Err(error) = route.change(ReleaseLease { inode }).await {
+        tracing::debug!(%error, "the lease on inode {inode} was not given back");
+    }
+}

@@ -1,0 +1,236 @@
+//! How a change gets a file that another client is writing: the lease is asked back, or broken.
+//!
+//! The holder is told, flushes what it has, and gives the lease back: then the change is proposed again. A holder that
+//! neither waits for news nor was heard of for [`LEASE`] loses it: the lease is *broken*, which gives the file another
+//! generation. Wherever a lease ended without its holder's word, the workers that hold the file's blocks must refuse what
+//! that holder may still send before anybody else gets the file: the file is marked in the state until they do, so a
+//! leader that takes over goes on with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curvine_protocol::op::{Command, Op, OpReply};
+use curvine_protocol::{
+    BlockId, CallContext, ClientId, Error, ErrorKind, InodeId, Node, Result, master::IfExists,
+};
+use tokio::time::{sleep, timeout};
+
+use super::actor::Parts;
+use super::records::InodeBody;
+use super::resolve::resolve;
+use super::store::Store;
+use crate::master::contract::{Fences, ProposeOp};
+use crate::master::duties::sessions::Hearing;
+use crate::master::recalls::Recalls;
+use crate::planted::{Bug, is_planted};
+
+/// A holder that is silent for so long may lose its lease to whoever wants the file. Clients renew every 10 s.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// How long a change waits for a lease, less than its caller waits for the change.
+const WAIT: Duration = Duration::from_secs(25);
+/// Of a caller's patience, what is left for the way back.
+const WAY_BACK: Duration = Duration::from_secs(2);
+/// How often a waiter looks whether the holder lives.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What waiting for leases needs.
+pub struct Leases {
+    pub recalls: Arc<Recalls>,
+    pub hearing: Arc<Hearing>,
+    pub fences: Arc<dyn Fences>,
+    pub own: Arc<dyn ProposeOp>,
+}
+
+/// What is between a client and the lease of a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    Free,
+    Held {
+        holder: ClientId,
+        heard_ns: i64,
+        content_version: u64,
+    },
+    Unfenced {
+        content_version: u64,
+        blocks: Vec<BlockId>,
+    },
+}
+
+/// The file that a change writes, if it is one that needs that nobody else does.
+fn wanted(op: &Op) -> Option<(&Node, bool)> {
+    match op {
+        Op::OpenForWrite(call) => Some((&call.node, call.follow)),
+        Op::CreateFile(call) if call.if_exists != IfExists::Fail => Some((&call.node, true)),
+        Op::SetAttr(call) if call.change.size_bytes.is_some() => Some((&call.node, call.follow)),
+        _ => None,
+    }
+}
+
+impl Parts {
+    /// Proposes a client's change, when no other client's lease is in its way any more.
+    pub(super) async fn propose(&self, op: Op, context: CallContext) -> Result<OpReply> {
+        let wanted = wanted(&op).map(|(node, follow)| (node.clone(), follow));
+        let mut command = Command {
+            client: context.client,
+            sequence: context.sequence,
+            acked_below: context.acked_below,
+            uid: context.uid,
+            gid: context.gid,
+            time_ns: self.clock.wall_ns(),
+            op,
+            waits: wanted.is_some(),
+        };
+        let Some((node, follow)) = wanted else {
+            return self.commit(command).await;
+        };
+        // Whoever comes to a file that others wait for waits behind them.
+        let queued = !self.leases.recalls.is_idle()
+            && self
+                .store
+                .file_at(&node, follow)?
+                .is_some_and(|inode| self.leases.recalls.is_wanted(inode));
+        if !queued {
+            match self.commit(command.clone()).await {
+                Err(error) if error.kind == ErrorKind::LeaseConflict => {}
+                reply => return reply,
+            }
+        }
+        let patience = match context.deadline_ms {
+            0 => WAIT,
+            ms => WAIT.min(Duration::from_millis(ms.into()).saturating_sub(WAY_BACK)),
+        };
+        if let Some(inode) = self.store.file_at(&node, follow)?
+            && let Ok(reply) = timeout(patience, self.wait_and_commit(inode, &command)).await
+        {
+            return reply;
+        }
+        // The answer, whatever it is, counts.
+        command.waits = false;
+        self.commit(command).await
+    }
+
+    async fn wait_and_commit(&self, inode: InodeId, command: &Command) -> Result<OpReply> {
+        let mut waiter = self.leases.recalls.wait_for(inode)?;
+        let _turn = waiter.turn().await;
+        loop {
+            waiter.look();
+            match self.store.way_to(inode, command.client)? {
+                Way::Free => match self.commit(command.clone()).await {
+                    Err(error) if error.kind == ErrorKind::LeaseConflict => {}
+                    reply => return reply,
+                },
+                Way::Held {
+                    holder,
+                    heard_ns,
+                    content_version,
+                } => {
+                    waiter.ask(holder);
+                    if self.is_gone(holder, heard_ns) {
+                        tracing::info!(
+                            "session {:016x} is silent: its lease on inode {inode} is broken",
+                            holder.0
+                        );
+                        let broken = Op::BreakLease {
+                            inode,
+                            holder,
+                            content_version,
+                        };
+                        self.leases.own.propose_op(broken).await?;
+                        continue;
+                    }
+                    tokio::select! {
+                        () = waiter.given_back() => {}
+                        () = sleep(LOOK) => {}
+                    }
+                }
+                Way::Unfenced {
+                    content_version,
+                    blocks,
+                } => {
+                    let generation = u32::try_from(content_version + 1).unwrap_or(u32::MAX);
+                    self.leases
+                        .fences
+                        .fence(inode, &blocks, generation)
+                        .await
+                        .map_err(|e| {
+                            e.while_doing(format_args!(
+                                "keeping the last writer of inode {inode} from its blocks"
+                            ))
+                        })?;
+                    let fenced = Op::LeaseFenced {
+                        inode,
+                        content_version,
+                    };
+                    self.leases.own.propose_op(fenced).await?;
+                }
+            }
+        }
+    }
+
+    fn is_gone(&self, holder: ClientId, heard_ns: i64) -> bool {
+        if is_planted(Bug::LiveLeaseBroken) {
+            return true;
+        }
+        !self.leases.recalls.is_listening(holder) && self.leases.hearing.silent_for(holder, heard_ns) >= LEASE
+    }
+
+    async fn commit(&self, command: Command) -> Result<OpReply> {
+        match self.consensus.propose(command).await {
+            Ok(OpReply::Failed(error)) => Err(error),
+            Ok(reply) => Ok(reply),
+            Err(error) => {
+                self.leases.hearing.refused();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Store {
+    /// The inode of a node, if it is a file.
+    fn file_at(&self, node: &Node, follow: bool) -> Result<Option<InodeId>> {
+        let txn = self.read()?;
+        let found = match resolve(&self.dbs, &txn, node, follow) {
+            Ok(place) => place.found,
+            // It is the change's own to say so.
+            Err(_) => None,
+        };
+        Ok(found
+            .filter(|(_, record)| matches!(record.body, InodeBody::File(_)))
+            .map(|(inode, _)| inode))
+    }
+
+    fn way_to(&self, inode: InodeId, client: ClientId) -> Result<Way> {
+        let txn = self.read()?;
+        let Some(record) = self.dbs.inode(&txn, inode)? else {
+            return Ok(Way::Free);
+        };
+        let InodeBody::File(file) = &record.body else {
+            return Ok(Way::Free);
+        };
+        match file.lease {
+            Some(holder) if holder != client => Ok(Way::Held {
+                holder,
+                heard_ns: self
+                    .dbs
+                    .session(&txn, holder)?
+                    .map_or(0, |session| session.heard_ns),
+                content_version: file.content_version,
+            }),
+            None if file.unfenced => Ok(Way::Unfenced {
+                content_version: file.content_version,
+                blocks: file.block_refs().into_iter().map(|block| block.id).collect(),
+            }),
+            _ => Ok(Way::Free),
+        }
+    }
+}
+
+/// # Errors
+/// `LeaseConflict`: the change is to wait until the leader has seen to it.
+pub(super) fn not_fenced(node: &Node) -> Error {
+    Error::new(
+        ErrorKind::LeaseConflict,
+        format!("{node}: its last writer vanished, and not every worker refuses its bytes yet; try again"),
+    )
+}
