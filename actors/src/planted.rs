@@ -28,6 +28,20 @@ pub enum Bug {
     LeaseTooLong,
     /// A vote is not written down.
     ForgetsItsVote,
+    /// A file goes with its last name though another client has it open.
+    ForgetsOtherHolders,
+    /// A file is opened while it is being removed.
+    OpensBesideRemovals,
+    /// A file that is open is read as it was, though a newer version was named.
+    ReadsOldLayouts,
+    /// A mount keeps its pages of a file though others wrote between what it wrote.
+    PagesOutliveTheLease,
+    /// A mount opens what others made meanwhile without a look at its mode.
+    OpensWhatItDidNotMake,
+    /// A mount keeps pages that were read beside a write past them.
+    DirectWritesLeavePages,
+    /// A sync through a descriptor that only reads does nothing.
+    ReadersSyncNothing,
     /// A command below its session's floor is carried out.
     ForgetsTheFloor,
     /// A command of a session that has ended begins it anew.
@@ -47,7 +61,7 @@ pub enum Bug {
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 26] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -60,6 +74,13 @@ impl Bug {
         SnapshotLacksItsEnd,
         LeaseTooLong,
         ForgetsItsVote,
+        ForgetsOtherHolders,
+        OpensBesideRemovals,
+        ReadsOldLayouts,
+        PagesOutliveTheLease,
+        OpensWhatItDidNotMake,
+        DirectWritesLeavePages,
+        ReadersSyncNothing,
         ForgetsTheFloor,
         EndedSessionRuns,
         RenewalRevives,
@@ -84,6 +105,13 @@ impl Bug {
             SnapshotLacksItsEnd => "snapshot-lacks-its-end",
             LeaseTooLong => "lease-too-long",
             ForgetsItsVote => "forgets-its-vote",
+            ForgetsOtherHolders => "forgets-other-holders",
+            OpensBesideRemovals => "opens-beside-removals",
+            ReadsOldLayouts => "reads-old-layouts",
+            PagesOutliveTheLease => "pages-outlive-the-lease",
+            OpensWhatItDidNotMake => "opens-what-it-did-not-make",
+            DirectWritesLeavePages => "direct-writes-leave-pages",
+            ReadersSyncNothing => "readers-sync-nothing",
             ForgetsTheFloor => "forgets-the-floor",
             EndedSessionRuns => "ended-session-runs",
             RenewalRevives => "renewal-revives",

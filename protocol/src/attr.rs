@@ -64,6 +64,10 @@ pub struct Attr {
     pub content_version: u64,
     /// For a file whose authority is an under file system: which version of the object this is.
     pub ufs: Option<UfsVersion>,
+    /// It has no extended attribute, as look-ups and listings say; false where that was not looked for. Left out then, as
+    /// long as it is the last field.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bare: bool,
 }
 
 impl Attr {

@@ -91,6 +91,10 @@ macro_rules! ops {
             ExpireSessions {
                 before_ns: i64,
             },
+            /// The command's client has these open, as it told a new leader: those that are nameless stay for it.
+            HoldInodes {
+                inodes: Vec<InodeId>,
+            },
             /// Ends the sessions of clients that were not heard of, unless they were meanwhile.
             EndSessions {
                 sessions: Vec<SilentSession>,
@@ -123,6 +127,7 @@ macro_rules! ops {
                     | Op::AddJob { .. }
                     | Op::UpdateJob { .. }
                     | Op::ExpireSessions { .. }
+                    | Op::HoldInodes { .. }
                     | Op::EndSessions { .. }
                     | Op::BreakLease { .. }
                     | Op::LeaseFenced { .. } => Vec::new(),

@@ -44,12 +44,14 @@ use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
 use self::duties::deletions::{Deletions, Orders};
 use self::duties::loads::Loads;
+use self::duties::open_files::OpenFiles;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
 use self::fence::ByGeneration;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
 use self::namespace::leases::Leases;
+use self::namespace::opens::Opens;
 use self::recalls::Recalls;
 use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
 use self::workers::{WorkerConnector, Workers};
@@ -143,6 +145,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         clock: ports.clock.clone(),
     });
     let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports.clock.clone()));
+    let opens = Arc::new(Opens::default());
     let hearing = Arc::new(Hearing::default());
     let namespace = NamespacePort::new(namespace::actor::Parts {
         store: store.clone(),
@@ -157,6 +160,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             own: propose.clone(),
         },
         defaults: config.defaults,
+        opens: opens.clone(),
     });
     let workers = Workers::new(blocks.clone(), config.workers);
     let loads = Loads::new(
@@ -175,6 +179,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     );
     let duties = Arc::new(Duties::new(vec![
         Arc::new(sessions) as Arc<dyn Duty>,
+        Arc::new(OpenFiles::new(view.clone(), opens, ports.clock.clone())),
         Arc::new(Deletions::new(orders, workers.clone())),
         Arc::new(loads.clone()),
     ]));

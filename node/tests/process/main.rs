@@ -13,6 +13,7 @@ mod hostile;
 mod loop_disk;
 mod masters;
 mod metrics;
+mod mounts;
 mod partitions;
 mod power;
 mod power_masters;

@@ -64,6 +64,7 @@ macro_rules! for_master_calls {
             112 => GetJob -> JobRecord { by: jobs, deadline: Short };
             113 => ListJobs -> Jobs { by: jobs, deadline: Short };
             114 => AwaitNews -> News { by: news, deadline: Short };
+            118 => TellOpen -> OpenTold { by: namespace, deadline: Short };
 
             120 => MakeDir -> Entry { by: namespace, deadline: Short, op: Entry, nodes: [node] };
             121 => CreateFile -> FileLayout { by: namespace, deadline: Short, op: Layout, nodes: [node] };

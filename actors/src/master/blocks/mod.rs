@@ -264,6 +264,7 @@ mod tests {
             replicas,
             content_version: 0,
             ufs: None,
+            bare: false,
         };
         let located = |&id: &u64| LocatedBlock {
             block: BlockRef {

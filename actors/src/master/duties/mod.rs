@@ -9,6 +9,7 @@
 
 pub mod deletions;
 pub mod loads;
+pub mod open_files;
 pub mod sessions;
 
 use std::sync::{Arc, Mutex, MutexGuard};

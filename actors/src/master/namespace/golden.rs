@@ -34,6 +34,7 @@ fn record(body: InodeBody) -> InodeRecord {
         atime_minus_mtime_ns: -2,
         btime_minus_mtime_ns: -300,
         body,
+        holders: 0,
     }
 }
 
@@ -106,6 +107,8 @@ struct NewerRecord {
     btime_minus_mtime_ns: i64,
     body: InodeBody,
     #[serde(default)]
+    holders: u32,
+    #[serde(default)]
     quota: Option<u64>,
 }
 
@@ -125,6 +128,7 @@ fn newer(quota: Option<u64>) -> NewerRecord {
         atime_minus_mtime_ns: now.atime_minus_mtime_ns,
         btime_minus_mtime_ns: now.btime_minus_mtime_ns,
         body: now.body,
+        holders: now.holders,
         quota,
     }
 }
@@ -152,6 +156,7 @@ fn state() -> (Store, tempfile::TempDir) {
         block_bytes: 1 << 20,
         replicas: 1,
         first_block: true,
+        open: 0,
     };
     let mount = CurvinePath::parse("/m").expect("a valid path");
     let object = UfsObject {
@@ -181,11 +186,14 @@ fn state() -> (Store, tempfile::TempDir) {
         Op::CreateFile(CreateFile {
             node: at("/gone"),
             first_block: false,
+            open: 0,
             ..create
         }),
         Op::Unlink(Unlink {
             node: at("/gone"),
             keep_open: true,
+            closed: Vec::new(),
+            holders: None,
         }),
         Op::RemoveDir(RemoveDir { node: at("/f") }),
         Op::AddMount {

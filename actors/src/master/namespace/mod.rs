@@ -6,6 +6,7 @@
 //! - [`sessions`]: whether a command of a session is carried out.
 //! - [`apply`]: one command against the state; pure but for the transaction it is given.
 //! - [`view`]: consistent reads; [`listing`]: of a directory, a page at a time.
+//! - [`opens`]: which client has which file open, so that what loses its last name stays for those.
 //! - [`actor`]: the thin shell that clients ask; [`leases`]: what it does where a lease is in the way.
 //!
 //! Invariants:
@@ -21,6 +22,7 @@ pub mod apply;
 mod golden;
 pub mod leases;
 mod listing;
+pub mod opens;
 pub mod records;
 pub mod resolve;
 pub mod sessions;

@@ -65,7 +65,10 @@ impl Store {
 pub fn lookup(dbs: &Dbs, txn: &RoTxn, node: &Node, follow: bool) -> Result<Entry> {
     let (inode, record) = resolve(dbs, txn, node, follow)?.existing(node)?;
     Ok(Entry {
-        attr: record.attr(inode),
+        attr: Attr {
+            bare: dbs.is_bare(txn, inode)?,
+            ..record.attr(inode)
+        },
         target: record.target(),
     })
 }
@@ -112,7 +115,10 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
         })
         .collect();
     Ok(FileLayout {
-        attr: record.attr(inode),
+        attr: Attr {
+            bare: dbs.is_bare(txn, inode)?,
+            ..record.attr(inode)
+        },
         blocks,
         workers: Vec::new(),
         source,

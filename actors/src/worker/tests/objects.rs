@@ -138,6 +138,7 @@ pub fn layout(inode: u64, key: &str, version: &UfsVersion, block_bytes: u64, fir
             replicas: 1,
             content_version: 1,
             ufs: Some(version.clone()),
+            bare: false,
         },
         blocks: blocks.collect(),
         workers: vec![],

@@ -48,7 +48,10 @@ impl Apply<'_, '_> {
         file.lease = Some(client);
         if truncate && file.size_bytes > 0 {
             self.cut(file, inode, 0)?;
-            record.clear_suid_sgid();
+            // As Linux does: whoever may set them keeps them.
+            if self.uid != 0 {
+                record.clear_suid_sgid();
+            }
             record.set_mtime(now_ns);
             record.ctime_ns = now_ns;
         }
@@ -217,7 +220,10 @@ impl Apply<'_, '_> {
             })
             .collect();
         Ok(FileLayout {
-            attr: record.attr(inode),
+            attr: curvine_protocol::Attr {
+                bare: self.dbs.is_bare(self.txn, inode)?,
+                ..record.attr(inode)
+            },
             blocks,
             workers: Vec::new(),
             source: None,
@@ -273,7 +279,9 @@ impl Applies<CommitFile> for Apply<'_, '_> {
             let written_ns = call.mtime_ns.unwrap_or(now_ns);
             record.ctime_ns = record.ctime_ns.max(written_ns);
             record.set_mtime(written_ns);
-            record.clear_suid_sgid();
+            if !call.keep_privileges {
+                record.clear_suid_sgid();
+            }
         } else if let Some(mtime_ns) = call.mtime_ns {
             record.set_mtime(mtime_ns);
         }

@@ -141,6 +141,7 @@ macro_rules! ops {
                         self.update_job(id, state, progress, failures).map(OpReply::Job)
                     }
                     Op::ExpireSessions { before_ns } => self.expire_sessions(before_ns).map(OpReply::Done),
+                    Op::HoldInodes { inodes } => self.hold_inodes(inodes).map(OpReply::Done),
                     Op::BreakLease { inode, holder, content_version } => {
                         self.break_lease(inode, holder, content_version).map(OpReply::Done)
                     }
@@ -194,6 +195,7 @@ impl Apply<'_, '_> {
             atime_minus_mtime_ns: 0,
             btime_minus_mtime_ns: 0,
             body,
+            holders: 0,
         }
     }
 
@@ -234,7 +236,10 @@ impl Apply<'_, '_> {
 
     fn entry(&self, inode: InodeId, record: &InodeRecord) -> Entry {
         Entry {
-            attr: record.attr(inode),
+            attr: curvine_protocol::Attr {
+                bare: self.dbs.is_bare(self.txn, inode).unwrap_or(false),
+                ..record.attr(inode)
+            },
             target: record.target(),
         }
     }

@@ -6,6 +6,7 @@ use curvine_protocol::master::{Deleted, MakeDir};
 use curvine_protocol::mount::{MountRecord, MountSettings};
 use curvine_protocol::{CurvinePath, Error, ErrorKind, InodeId, MountId, Node, Result};
 
+use super::remove::Keep;
 use super::{Applies, Apply};
 use crate::master::namespace::store::{Counter, broken, put};
 
@@ -78,6 +79,7 @@ impl Apply<'_, '_> {
         let (inode, _) = self.existing(&Node::Path(path), false)?;
         self.empty_dir(
             inode,
+            &Keep::default(),
             &mut Deleted {
                 files: 0,
                 directories: 0,

@@ -8,6 +8,7 @@ use curvine_protocol::worker::Done;
 use curvine_protocol::{Error, ErrorKind, FileKind, InodeId, MountId, Result, UfsVersion};
 
 use super::Apply;
+use super::remove::Keep;
 use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
 
 impl Apply<'_, '_> {
@@ -94,11 +95,11 @@ impl Apply<'_, '_> {
             directories: 0,
         };
         if record.is_dir() {
-            self.empty_dir(inode, &mut deleted)?;
+            self.empty_dir(inode, &Keep::default(), &mut deleted)?;
             self.remove_empty_dir(parent, name, inode)?;
         } else {
             self.dbs.delete_dentry(self.txn, parent, name)?;
-            self.drop_link(inode, record, false)?;
+            self.drop_link(inode, record, &Keep::default())?;
         }
         Ok(deleted.files + deleted.directories + 1)
     }
