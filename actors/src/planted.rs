@@ -1,7 +1,7 @@
 //! Bugs that are known, for the exam: tests are worth what they find. Each is switched on by name, as a failpoint, and in
 //! nothing but a build with the feature `planted-bugs`; everywhere else [`is_planted`] is `false` when it is compiled.
 
-/// What a master could do wrong.
+/// What a master, a client or a mount could do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// The Raft log is written and not synced.
@@ -61,7 +61,7 @@ pub enum Bug {
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 26] = [
+    pub const ALL: [Bug; 22] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -77,10 +77,6 @@ impl Bug {
         ForgetsOtherHolders,
         OpensBesideRemovals,
         ReadsOldLayouts,
-        PagesOutliveTheLease,
-        OpensWhatItDidNotMake,
-        DirectWritesLeavePages,
-        ReadersSyncNothing,
         ForgetsTheFloor,
         EndedSessionRuns,
         RenewalRevives,
@@ -88,6 +84,14 @@ impl Bug {
         RenewedSessionEnds,
         LeaseGivenUnfenced,
         LiveLeaseBroken,
+    ];
+
+    /// What a mount could do wrong that only a kernel shows: for the tests of two mounts, not for the simulation.
+    pub const OF_A_MOUNT: [Bug; 4] = [
+        PagesOutliveTheLease,
+        OpensWhatItDidNotMake,
+        DirectWritesLeavePages,
+        ReadersSyncNothing,
     ];
 
     /// The failpoint's.
