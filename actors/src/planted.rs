@@ -56,12 +56,14 @@ pub enum Bug {
     LeaseGivenUnfenced,
     /// A lease is taken from a holder that lives.
     LiveLeaseBroken,
+    /// A lock is given while another one excludes it.
+    LockForAll,
 }
 
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 23] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -84,6 +86,7 @@ impl Bug {
         RenewedSessionEnds,
         LeaseGivenUnfenced,
         LiveLeaseBroken,
+        LockForAll,
     ];
 
     /// What a mount could do wrong that only a kernel shows: for the tests of two mounts, not for the simulation.
@@ -123,6 +126,7 @@ impl Bug {
             RenewedSessionEnds => "renewed-session-ends",
             LeaseGivenUnfenced => "lease-given-unfenced",
             LiveLeaseBroken => "live-lease-broken",
+            LockForAll => "lock-for-all",
         }
     }
 }

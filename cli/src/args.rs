@@ -12,7 +12,7 @@ cv - the command line of Curvine, a distributed cache file system
 
 Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
 
-  Look      ls  stat  cat  head  tail  du  df  count  blocks
+  Look      ls  stat  cat  head  tail  du  df  count  blocks  locks
   Change    mkdir  touch  mv  rm  chmod  chown
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  load  load-status  load-cancel  free
@@ -87,6 +87,7 @@ commands! {
     Mount mount "mount";
     Umount umount "umount";
     Mounts mounts "mounts";
+    Locks locks "locks";
     Load load "load";
     LoadStatus load_status "load-status";
     LoadCancel load_cancel "load-cancel";

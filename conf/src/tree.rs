@@ -123,6 +123,8 @@ section! {
         threads: u64 = 8;
         /// Let users other than the one who mounts in.
         allow_other: bool = false;
+        /// Locks of programs (flock, fcntl) hold in all mounts of the cluster. If false, each mount has its own.
+        locks: bool = true;
     }
 }
 

@@ -42,6 +42,8 @@ pub struct MountOptions {
     pub threads: usize,
     /// Let users other than the one who mounts in.
     pub allow_other: bool,
+    /// Have locks of programs (`flock`, `fcntl`) hold in all mounts of the cluster.
+    pub locks: bool,
 }
 
 /// A file system that is mounted.
@@ -96,7 +98,7 @@ pub async fn mount(client: Client, options: MountOptions) -> Result<Mounted> {
     let core = Arc::new(Core::new(client.clone(), options.ttl, Arc::new(SystemClock)));
     let runner = Runner::new(runtime.handle().clone(), Arc::new(SystemClock));
     let (end, ended) = watch::channel(false);
-    let filesystem = CurvineFs::new(core.clone(), runner, end);
+    let filesystem = CurvineFs::new(core.clone(), runner, options.locks, end);
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(format!("{SOURCE_PREFIX}{:016x}", session_of(&client).await.0)),

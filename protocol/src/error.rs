@@ -116,6 +116,10 @@ error_kinds! {
     Stopping = 36, EAGAIN, "java.io.IOException", 3, Elsewhere;
     /// The masters have ended the caller's session. This try changed nothing; whether an earlier one did is not known.
     SessionEnded = 37, EIO, "java.io.IOException", 3, Never;
+    /// Another process has a lock on the file that excludes this one.
+    Locked = 38, EAGAIN, "java.io.IOException", 1, Never;
+    /// Processes would wait for each other's locks.
+    Deadlock = 39, EDEADLK, "java.io.IOException", 1, Never;
 }
 
 /// An error: its kind for programs, its message for people.

@@ -105,6 +105,13 @@ macro_rules! ops {
                 holder: ClientId,
                 content_version: u64,
             },
+            /// Removes some of a tree that was cut off, from its leaves upward.
+            Reclaim {
+                inode: InodeId,
+                /// Who has files open that may be in it.
+                #[serde(default)]
+                holders: Option<Holders>,
+            },
             /// No worker that lives takes anything any more of who wrote this version of a file and lost the lease.
             LeaseFenced {
                 inode: InodeId,
@@ -130,6 +137,7 @@ macro_rules! ops {
                     | Op::HoldInodes { .. }
                     | Op::EndSessions { .. }
                     | Op::BreakLease { .. }
+                    | Op::Reclaim { .. }
                     | Op::LeaseFenced { .. } => Vec::new(),
                 }
             }

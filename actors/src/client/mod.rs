@@ -41,6 +41,7 @@ mod backup;
 mod cluster;
 mod content;
 pub mod file;
+mod locks;
 mod mounts;
 mod names;
 mod news;

@@ -61,6 +61,8 @@ pub trait NamespaceView: Send + Sync {
     fn jobs(&self) -> Result<Vec<JobRecord>>;
     /// The sessions, and those whose end is remembered.
     fn sessions(&self) -> Result<Vec<(ClientId, SessionRecord)>>;
+    /// The tops of trees that were cut off and are to be removed, the first few.
+    fn detached(&self) -> Result<Vec<InodeId>>;
     fn inode_count(&self) -> Result<u64>;
     /// None before the first command of a new cluster is applied.
     fn cluster(&self) -> Result<Option<ClusterId>>;

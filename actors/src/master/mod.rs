@@ -8,6 +8,7 @@
 //! - [`answers`]: calls about the cluster, workers, mounts, jobs.
 //! - [`door`]: routes the calls of the master service to these.
 //! - [`recalls`]: whose lease is wanted by others, who waits for it; [`fence`]: keeping who lost one from the blocks.
+//! - [`locking`]: who waits for locks.
 //! - [`contract`]: what they ask of each other.
 
 pub mod answers;
@@ -16,6 +17,7 @@ pub mod contract;
 pub mod door;
 pub mod duties;
 pub mod fence;
+pub mod locking;
 pub mod mirror;
 pub mod namespace;
 pub mod recalls;
@@ -45,9 +47,11 @@ use self::door::MasterDoor;
 use self::duties::deletions::{Deletions, Orders};
 use self::duties::loads::Loads;
 use self::duties::open_files::OpenFiles;
+use self::duties::reclaim::Reclaim;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
 use self::fence::ByGeneration;
+use self::locking::Locking;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
 use self::namespace::leases::Leases;
@@ -117,13 +121,16 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     // Who does not lead hears no workers, and keeps nothing about them.
     let leads = Arc::new(AtomicBool::new(false));
     let recalls = Arc::new(Recalls::default());
+    let locking = Arc::new(Locking::default());
     let effects = {
         let (blocks, leads, recalls) = (blocks.clone(), leads.clone(), recalls.clone());
+        let locking = locking.clone();
         Arc::new(move |effects: namespace::apply::Effects| {
             if leads.load(Ordering::Acquire) {
                 blocks.committed(&effects.committed);
                 blocks.released(&effects.released);
                 recalls.given_back(&effects.unleased);
+                locking.unlocked(&effects.unlocked);
             }
         })
     };
@@ -158,6 +165,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             hearing: hearing.clone(),
             fences: Arc::new(ByGeneration),
             own: propose.clone(),
+            locking: locking.clone(),
         },
         defaults: config.defaults,
         opens: opens.clone(),
@@ -179,9 +187,15 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     );
     let duties = Arc::new(Duties::new(vec![
         Arc::new(sessions) as Arc<dyn Duty>,
-        Arc::new(OpenFiles::new(view.clone(), opens, ports.clock.clone())),
+        Arc::new(OpenFiles::new(view.clone(), opens.clone(), ports.clock.clone())),
         Arc::new(Deletions::new(orders, workers.clone())),
         Arc::new(loads.clone()),
+        Arc::new(Reclaim::new(
+            view.clone(),
+            propose.clone(),
+            opens,
+            ports.clock.clone(),
+        )),
     ]));
     let following = {
         let (duties, blocks, leadership) = (duties.clone(), blocks.clone(), replica.leadership());
@@ -190,6 +204,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             let on_change = |term: Option<u64>| {
                 leads.store(term.is_some(), Ordering::Release);
                 recalls.look_again();
+                locking.look_again();
                 // What it knew of workers when it led before is of no use.
                 if term.is_none() {
                     blocks.forget_everything();

@@ -100,6 +100,7 @@ async fn start(directory: &Path) -> Master {
                 consensus: Arc::new(replica.clone()),
                 clock: ports.clock.clone(),
             }),
+            locking: Arc::default(),
         },
         defaults: FileDefaults {
             block_bytes: 128 << 20,

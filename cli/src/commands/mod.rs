@@ -5,7 +5,7 @@ macro_rules! modules {
 }
 
 modules! {
-    bench blocks cat chmod chown completions count df du free get head load load_cancel load_status ls master mkdir mount
+    bench blocks cat chmod chown completions count df du free get head load load_cancel load_status locks ls master mkdir mount
     mounts mv node put report rm stat tail touch umount version
 }
 
@@ -51,6 +51,7 @@ pub async fn run(cv: Cv) -> Result<i32> {
         Command::Mount(args) => args.run(&shell).await,
         Command::Umount(args) => args.run(&shell).await,
         Command::Mounts(args) => args.run(&shell).await,
+        Command::Locks(args) => args.run(&shell).await,
         Command::Load(args) => args.run(&shell).await,
         Command::LoadStatus(args) => args.run(&shell).await,
         Command::LoadCancel(args) => args.run(&shell).await,

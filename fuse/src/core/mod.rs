@@ -139,6 +139,13 @@ impl Core {
         }
     }
 
+    /// What the kernel has of a file is to be no older than now.
+    pub async fn look_again(&self, inode: InodeId) {
+        if self.getattr(inode).await.is_ok() {
+            self.drop_attributes(inode);
+        }
+    }
+
     /// What a name in a directory that is gone is answered with: first that it is stale, for the kernel to walk the path
     /// again; then, to whoever has the directory itself, that there is nothing.
     fn in_directory<T>(&self, parent: InodeId, outcome: curvine_protocol::Result<T>) -> Result<T> {

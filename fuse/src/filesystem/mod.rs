@@ -2,11 +2,13 @@
 //!
 //! - this file: each request of the kernel, one method each.
 //! - `answers`: how a request's work is run, and how what came of it is put into the kernel's words.
+//! - `locks`: `flock(2)` and `fcntl(2)`.
 //! - `negotiation`: what is agreed with the kernel when it mounts.
 //!
 //! Invariant: every request is answered once, whatever becomes of its work.
 
 mod answers;
+mod locks;
 mod negotiation;
 
 use std::ffi::OsStr;
@@ -21,13 +23,14 @@ use curvine_protocol::master::AttrChange;
 use fuser::{
     BsdFileFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use tokio::sync::watch;
 
 use self::answers::GENERATION;
+use self::locks::{Asked, SharedHolders, closed_by, released};
 use crate::convert::{self, inode, name};
 use crate::core::{Allocate, Core, User, WriteHow};
 use crate::runner::Runner;
@@ -35,13 +38,22 @@ use crate::runner::Runner;
 pub struct CurvineFs {
     core: Arc<Core>,
     runner: Runner,
+    /// Whether locks hold in all mounts, not just in this one.
+    locks: bool,
+    holders: SharedHolders,
     /// Told when the kernel asks no more.
     end: watch::Sender<bool>,
 }
 
 impl CurvineFs {
-    pub fn new(core: Arc<Core>, runner: Runner, end: watch::Sender<bool>) -> Self {
-        CurvineFs { core, runner, end }
+    pub fn new(core: Arc<Core>, runner: Runner, locks: bool, end: watch::Sender<bool>) -> Self {
+        CurvineFs {
+            core,
+            runner,
+            locks,
+            holders: SharedHolders::default(),
+            end,
+        }
     }
 }
 
@@ -55,7 +67,7 @@ fn user(request: &Request) -> User {
 
 impl Filesystem for CurvineFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiation::agree(config);
+        negotiation::agree(config, self.locks);
         Ok(())
     }
 
@@ -311,27 +323,84 @@ impl Filesystem for CurvineFs {
     fn flush(
         &self,
         _request: &Request,
-        _inode: INodeNo,
+        number: INodeNo,
         handle: FileHandle,
-        _lock_owner: LockOwner,
+        owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let core = self.core.clone();
-        self.serve_done(FuseOp::Flush, reply, async move { core.flush(handle).await });
+        let (core, holders) = (self.core.clone(), self.holders.clone());
+        self.serve_done(FuseOp::Flush, reply, async move {
+            let flushed = core.flush(handle).await;
+            closed_by(&core, &holders, number, owner).await;
+            flushed
+        });
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let asked = Asked {
+            inode,
+            handle,
+            owner,
+            range: (start, end),
+            kind,
+            pid,
+            waits: sleep.then(|| request.pid()),
+        };
+        self.set_lock(asked, reply);
+    }
+
+    fn getlk(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let asked = Asked {
+            inode,
+            handle,
+            owner,
+            range: (start, end),
+            kind,
+            pid,
+            waits: None,
+        };
+        self.get_lock(asked, reply);
     }
 
     fn release(
         &self,
         _request: &Request,
-        _inode: INodeNo,
+        number: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let core = self.core.clone();
-        self.serve_done(FuseOp::Release, reply, async move { core.release(handle).await });
+        let (core, holders) = (self.core.clone(), self.holders.clone());
+        self.serve_done(FuseOp::Release, reply, async move {
+            let closed = core.release(handle).await;
+            released(&core, &holders, number, handle).await;
+            closed
+        });
     }
 
     fn fsync(

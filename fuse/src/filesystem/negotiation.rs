@@ -8,7 +8,10 @@ const REQUEST_BYTES_MAX: u32 = 1 << 20;
 const BACKGROUND_MAX: u16 = 64;
 
 /// Asks for what helps; a kernel that lacks something is served without it.
-pub(super) fn agree(config: &mut KernelConfig) {
+///
+/// Without `locks`, the kernel keeps locks of programs by itself, for this mount alone.
+pub(super) fn agree(config: &mut KernelConfig, locks: bool) {
+    let of_locks = [InitFlags::FUSE_POSIX_LOCKS, InitFlags::FUSE_FLOCK_LOCKS];
     let wanted = [
         InitFlags::FUSE_ASYNC_READ,
         InitFlags::FUSE_ATOMIC_O_TRUNC,
@@ -21,7 +24,7 @@ pub(super) fn agree(config: &mut KernelConfig) {
         // Without it, the kernel asks for `security.capability` before every write.
         InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     ];
-    for flag in wanted {
+    for flag in wanted.into_iter().chain(of_locks.into_iter().filter(|_| locks)) {
         if config.add_capabilities(flag).is_err() {
             tracing::debug!("the kernel has no {flag:?}");
         }

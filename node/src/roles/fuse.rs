@@ -57,6 +57,7 @@ impl FuseRole {
             ttl: section.ttl.0,
             threads: to_usize(section.threads),
             allow_other: section.allow_other,
+            locks: section.locks,
         };
         let mounted = curvine_fuse::mount(client.clone(), options).await?;
         Ok(FuseRole { mounted, client })

@@ -10,6 +10,7 @@ mod disks;
 mod full_masters;
 mod group;
 mod hostile;
+mod locks;
 mod loop_disk;
 mod masters;
 mod metrics;

@@ -507,3 +507,30 @@ fn a_listing_with_attributes_does_not_ask_the_masters_for_those_that_are_absent(
         rustix::fs::getxattr(mounts.here.join("f0"), "user.a", &mut [0_u8; 16]) == Ok(1)
     });
 }
+
+#[test]
+fn a_counter_under_a_lock_misses_no_step_of_another_mount() {
+    use rustix::fs::{FlockOperation, flock};
+    const STEPS: u32 = 15;
+    let Some(mounts) = Mounts::start() else { return };
+    fs::write(mounts.here.join("n"), b"00000").expect("made");
+    std::thread::scope(|scope| {
+        for mount in [&mounts.here, &mounts.there] {
+            scope.spawn(|| {
+                // One descriptor for all steps: what it read before must not count.
+                let open = OpenOptions::new().read(true).write(true).open(mount.join("n"));
+                let file = open.expect("opened");
+                for _ in 0..STEPS {
+                    flock(&file, FlockOperation::LockExclusive).expect("locked");
+                    let text = String::from_utf8(content(&file)).expect("digits");
+                    let number: u32 = text.parse().expect("a number");
+                    let next = format!("{:05}", number + 1);
+                    file.write_all_at(next.as_bytes(), 0).expect("written");
+                    flock(&file, FlockOperation::Unlock).expect("unlocked");
+                }
+            });
+        }
+    });
+    let text = fs::read_to_string(mounts.here.join("n")).expect("readable");
+    assert_eq!(text.parse(), Ok(2 * STEPS));
+}

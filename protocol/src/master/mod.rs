@@ -13,6 +13,7 @@
 mod content;
 mod group;
 mod jobs;
+mod locks;
 mod mounts;
 mod names;
 mod workers;
@@ -20,6 +21,7 @@ mod workers;
 pub use content::*;
 pub use group::*;
 pub use jobs::*;
+pub use locks::*;
 pub use mounts::*;
 pub use names::*;
 pub use workers::*;
@@ -64,6 +66,9 @@ macro_rules! for_master_calls {
             112 => GetJob -> JobRecord { by: jobs, deadline: Short };
             113 => ListJobs -> Jobs { by: jobs, deadline: Short };
             114 => AwaitNews -> News { by: news, deadline: Short };
+            115 => TestLock -> LockFound { by: namespace, deadline: Short };
+            116 => AwaitLock -> Done { by: namespace, deadline: Short };
+            117 => ListLocks -> Locks { by: namespace, deadline: Short };
             118 => TellOpen -> OpenTold { by: namespace, deadline: Short };
 
             120 => MakeDir -> Entry { by: namespace, deadline: Short, op: Entry, nodes: [node] };
@@ -86,6 +91,8 @@ macro_rules! for_master_calls {
             137 => EndSession -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             138 => OpenSession -> SessionOpened { by: namespace, deadline: Short, op: SessionOpened, nodes: [] };
             139 => ReleaseLease -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
+            140 => SetLock -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
+            141 => Unlock -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
 
             150 => MountUfs -> MountInfo { by: mounts, deadline: Long };
             151 => UnmountUfs -> Done { by: mounts, deadline: Long };

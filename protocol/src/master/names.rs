@@ -249,6 +249,9 @@ pub struct Delete {
 pub struct Deleted {
     pub files: u64,
     pub directories: u64,
+    /// All of it is out of reach, and more of it than was counted goes in the background.
+    #[serde(default)]
+    pub in_background: bool,
 }
 
 /// Makes a symbolic link. Its target need not be there.

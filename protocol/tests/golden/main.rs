@@ -132,7 +132,7 @@ macro_rules! variants_of_op {
     (; $($call:ident -> $variant:ident $nodes:tt;)*) => {
         variants! {
             Op: $($call,)* Format, AddWorker, AddMount, RemoveMount, SyncDir, SetUfsVersion, AddJob, UpdateJob,
-                ExpireSessions, EndSessions, BreakLease, LeaseFenced, HoldInodes;
+                ExpireSessions, EndSessions, BreakLease, Reclaim, LeaseFenced, HoldInodes;
         }
     };
 }
@@ -221,7 +221,7 @@ fn the_documentation_has_every_kind_of_error() {
         ($($name:ident)*) => { [$((stringify!($name), libc::$name)),*] };
     }
     let errnos = named! {
-        EACCES EAGAIN EBUSY ECANCELED EEXIST EFBIG EHOSTUNREACH EINVAL
+        EACCES EAGAIN EBUSY ECANCELED EDEADLK EEXIST EFBIG EHOSTUNREACH EINVAL
         EIO EISDIR ELOOP EMLINK ENAMETOOLONG ENODATA ENOENT ENOSPC
         ENOTDIR ENOTEMPTY EOPNOTSUPP EPERM EPROTO EROFS ESTALE ETIMEDOUT
         EXDEV

@@ -113,6 +113,23 @@ fn holders() -> Holders {
     }
 }
 
+fn lock() -> Lock {
+    Lock {
+        owner: 1 << 63 | 5,
+        pid: 4711,
+        exclusive: true,
+        start: 4,
+        end: 9,
+    }
+}
+
+fn held_lock() -> HeldLock {
+    HeldLock {
+        client: ClientId(1 << 63 | 6),
+        lock: lock(),
+    }
+}
+
 fn layout() -> FileLayout {
     FileLayout {
         attr: attr(),
@@ -294,6 +311,11 @@ samples! {
         term: 5, closed: vec![closed()],
         all: Some(AllOpen { files: vec![HeldFile { inode: InodeId(13), open: 8 }], until: 9 }),
     }, TellOpen { term: 5, closed: Vec::new(), all: None };
+    TestLock => TestLock { inode: InodeId(12), lock: lock() };
+    AwaitLock => AwaitLock { inode: InodeId(12), lock: lock() };
+    ListLocks => ListLocks { path: Some(path("/a")) }, ListLocks { path: None };
+    SetLock => SetLock { inode: InodeId(12), lock: lock() };
+    Unlock => Unlock { inode: InodeId(12), owner: 1 << 63 | 5, start: 4, end: 9 };
     MountUfs => MountUfs { path: path("/m"), uri: "s3://b/p".to_owned(), options: options(), settings: settings() };
     UnmountUfs => UnmountUfs { path: path("/m") };
     SubmitLoad => SubmitLoad { paths: vec![path("/m/a"), path("/m/b")] };
@@ -343,6 +365,10 @@ samples! {
     Done => Done {};
     OpenTold => OpenTold { term: 5, changed: vec![ChangedFile { inode: InodeId(12), content_version: 6 }] };
     News => News { recalls: vec![InodeId(12)] };
+    LockFound => LockFound { held: Some(held_lock()) }, LockFound { held: None };
+    Locks => Locks {
+        files: vec![LockedFile { inode: InodeId(12), path: Some(path("/a")), locks: vec![held_lock()] }],
+    };
     SessionOpened => SessionOpened { client: ClientId(1 << 63 | 6) };
     Entry => entry(), Entry { attr: attr(), target: None };
     Listing => Listing {
@@ -383,7 +409,7 @@ samples! {
     Jobs => Jobs { jobs: vec![JobRecord { failures: vec![], ..job() }] };
     Renamed => Renamed { attr: attr(), replaced: Some(Attr { inode: InodeId(13), ufs: None, ..attr() }) },
         Renamed { attr: attr(), replaced: None };
-    Deleted => Deleted { files: 1, directories: 2 };
+    Deleted => Deleted { files: 1, directories: 2, in_background: true };
     Freed => Freed { files: 1, bytes: 2, kept: 3 };
     WorkerRegistered => WorkerRegistered { worker: WorkerId(2), cluster: cluster(), token: 3 };
     HeartbeatOrders => HeartbeatOrders { register: true };
@@ -430,7 +456,7 @@ samples! {
     };
     OpReply => OpReply::Done(Done {}), OpReply::Entry(entry()), OpReply::Layout(layout()),
         OpReply::Renamed(Renamed { attr: attr(), replaced: None }),
-        OpReply::Deleted(Deleted { files: 1, directories: 2 }), OpReply::Worker(WorkerId(2)), OpReply::Mount(mount()),
+        OpReply::Deleted(Deleted { files: 1, directories: 2, in_background: true }), OpReply::Worker(WorkerId(2)), OpReply::Mount(mount()),
         OpReply::Job(job()), OpReply::Synced { added: 1, changed: 2, removed: 3 }, OpReply::MountRemoved(MountId(3)),
         OpReply::SessionOpened(SessionOpened::samples().remove(0)),
         OpReply::Failed(Error::not_found("/a"));
@@ -492,6 +518,10 @@ impl Sample for Op {
                 inode: InodeId(12),
                 holder: ClientId(0xC11E),
                 content_version: 6,
+            },
+            Op::Reclaim {
+                inode: InodeId(12),
+                holders: Some(holders()),
             },
             Op::LeaseFenced {
                 inode: InodeId(12),

@@ -77,6 +77,8 @@ label! {
         ListXattrs = "listxattr",
         RemoveXattr = "removexattr",
         Allocate = "fallocate",
+        SetLock = "setlk",
+        GetLock = "getlk",
     }
 }
 

@@ -325,10 +325,13 @@ mod tests {
         assert_eq!(world.placed(7, 1), Ok(vec![1]), "its writer asks again");
         assert_eq!(world.holders(7), [0u32; 0], "nobody can read it yet");
         world.blocks.released(&[BlockId(7)]);
-        let order = world.deletions.take();
+        let order = world.deletions.take(&Default::default());
         assert_eq!(order, Some((WorkerId(1), vec![BlockId(7)])));
         world.blocks.released(&[BlockId(7)]);
-        assert!(world.deletions.take().is_none(), "once is enough");
+        assert!(
+            world.deletions.take(&Default::default()).is_none(),
+            "once is enough"
+        );
     }
 
     #[test]
@@ -338,9 +341,9 @@ mod tests {
         assert_eq!(world.placed(7, 1), Ok(vec![1]));
         assert_eq!(world.report(1, &[7]), []);
         world.blocks.released(&[BlockId(7)]);
-        let order = world.deletions.take();
+        let order = world.deletions.take(&Default::default());
         assert_eq!(order, Some((WorkerId(1), vec![BlockId(7)])));
-        assert!(world.deletions.take().is_none());
+        assert!(world.deletions.take(&Default::default()).is_none());
     }
 
     #[test]
@@ -404,7 +407,7 @@ mod tests {
         world.report(3, &[8]);
         world.blocks.released(&[BlockId(7), BlockId(8), BlockId(9)]);
         let mut orders = Vec::new();
-        while let Some((worker, blocks)) = world.deletions.take() {
+        while let Some((worker, blocks)) = world.deletions.take(&Default::default()) {
             orders.push((worker.0, blocks));
         }
         assert_eq!(orders, [(1, vec![BlockId(7), BlockId(8)]), (3, vec![BlockId(8)])]);

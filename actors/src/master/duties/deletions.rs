@@ -4,12 +4,13 @@
 //! full report then names what it holds, and the answer what of it is to go. What a worker does not hear for another reason,
 //! it is told when it reports the block.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use curvine_protocol::worker::DeleteBlocks;
 use curvine_protocol::{BlockId, CallContext, Result, WorkerId};
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 
 use super::Duty;
@@ -44,15 +45,15 @@ impl Orders {
         true
     }
 
-    /// Some blocks for one worker, those that came last first.
-    pub fn take(&self) -> Option<(WorkerId, Vec<BlockId>)> {
+    /// Some blocks for one worker that is not busy, those that came last first.
+    pub fn take(&self, busy: &BTreeSet<WorkerId>) -> Option<(WorkerId, Vec<BlockId>)> {
         let mut waiting = self.waiting();
-        let mut entry = waiting.first_entry()?;
-        let worker = *entry.key();
-        let keep = entry.get().len().saturating_sub(BLOCKS_PER_CALL);
-        let blocks = entry.get_mut().split_off(keep);
+        let worker = *waiting.keys().find(|worker| !busy.contains(worker))?;
+        let queue = waiting.get_mut(&worker)?;
+        let keep = queue.len().saturating_sub(BLOCKS_PER_CALL);
+        let blocks = queue.split_off(keep);
         if keep == 0 {
-            entry.remove();
+            waiting.remove(&worker);
         }
         Some((worker, blocks))
     }
@@ -66,6 +67,15 @@ pub struct Deletions {
 impl Deletions {
     pub fn new(orders: Arc<Orders>, workers: Workers) -> Self {
         Deletions { orders, workers }
+    }
+
+    async fn tell(&self, worker: WorkerId, blocks: Vec<BlockId>) {
+        let Some(port) = self.workers.port(worker) else {
+            return;
+        };
+        if let Err(error) = call(&*port, DeleteBlocks { blocks }, CallContext::default()).await {
+            tracing::debug!(%worker, %error, "a worker did not take a deletion; its next report brings it up");
+        }
     }
 }
 
@@ -83,16 +93,25 @@ impl Duty for Deletions {
         self.orders.came.notified().await;
     }
 
+    /// One call at a time to each worker: one that is stopped holds up nobody else.
     async fn tick(&self) -> Result<()> {
-        while let Some((worker, blocks)) = self.orders.take() {
-            let Some(port) = self.workers.port(worker) else {
-                continue;
-            };
-            if let Err(error) = call(&*port, DeleteBlocks { blocks }, CallContext::default()).await {
-                tracing::debug!(%worker, %error, "a worker did not take a deletion; its next report brings it up");
+        let (mut busy, mut telling) = (BTreeSet::new(), FuturesUnordered::new());
+        loop {
+            while let Some((worker, blocks)) = self.orders.take(&busy) {
+                busy.insert(worker);
+                telling.push(async move {
+                    self.tell(worker, blocks).await;
+                    worker
+                });
+            }
+            if telling.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(worker) = telling.next() => drop(busy.remove(&worker)),
+                () = self.orders.came.notified() => {}
             }
         }
-        Ok(())
     }
 
     fn end(&self) {
@@ -111,7 +130,76 @@ impl Duty for Deletions {
 
 #[cfg(test)]
 mod tests {
+    use std::any::Any;
+
+    use curvine_protocol::Call;
+    use curvine_protocol::worker::Done;
+    use futures::future::BoxFuture;
+
     use super::*;
+    use crate::kit::{Answer, Ask, Clock, Endpoint, Ports, WorkerRef};
+    use crate::master::blocks::BlockMap;
+    use crate::master::blocks::roster::WorkerEntry;
+    use crate::master::workers::WorkerConnector;
+
+    /// Worker 1 never answers; others note what they are told.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<BlockId>>>);
+
+    struct Port(WorkerId, Told);
+
+    impl<C: Call> Endpoint<C> for Port {
+        fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
+            if self.0 == WorkerId(1) {
+                return Box::pin(std::future::pending());
+            }
+            let call: &dyn Any = &ask.call;
+            let call = call.downcast_ref::<DeleteBlocks>().expect("only deletions");
+            self.1.0.lock().expect("no panic").extend(&call.blocks);
+            let done: Box<dyn Any> = Box::new(Done {});
+            let reply = *done.downcast::<C::Reply>().expect("its reply");
+            Box::pin(std::future::ready(Ok(Answer::new(reply))))
+        }
+    }
+
+    impl WorkerConnector for Told {
+        fn connect(&self, id: WorkerId, _address: &str) -> WorkerRef {
+            Arc::new(Port(id, self.clone()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_does_not_answer_holds_up_no_other() {
+        let (orders, told) = (Arc::new(Orders::default()), Told::default());
+        let clock: Arc<dyn Clock> = Ports::system().clock;
+        let blocks = Arc::new(BlockMap::new(clock.clone(), orders.clone()));
+        for worker in [1, 2] {
+            let entry = WorkerEntry {
+                address: format!("w:{worker}"),
+                token: 1,
+                disks: Vec::new(),
+                version: String::new(),
+                last_heartbeat: clock.now(),
+                reported: true,
+                report_again: false,
+            };
+            blocks.cluster().roster.register(WorkerId(worker), entry);
+        }
+        let workers = Workers::new(blocks, Arc::new(told.clone()));
+        let deletions = Deletions::new(orders.clone(), workers);
+        assert!(orders.add(WorkerId(1), vec![BlockId(1)]));
+        assert!(orders.add(WorkerId(2), vec![BlockId(2)]));
+        let ticking = deletions.tick();
+        tokio::pin!(ticking);
+        assert!(futures::poll!(&mut ticking).is_pending());
+        assert!(
+            orders.add(WorkerId(1), vec![BlockId(3)]),
+            "it waits behind the first"
+        );
+        assert!(orders.add(WorkerId(2), vec![BlockId(4)]));
+        assert!(futures::poll!(&mut ticking).is_pending());
+        assert_eq!(*told.0.lock().expect("no panic"), [BlockId(2), BlockId(4)]);
+    }
 
     #[test]
     fn orders_for_a_worker_are_bounded_and_given_in_calls_of_a_bounded_size() {
@@ -121,7 +209,7 @@ mod tests {
         assert!(!orders.add(WorkerId(1), ids(0..1)), "its queue is full");
         assert!(orders.add(WorkerId(2), ids(0..1)), "the other's is not");
         let mut told = 0;
-        while let Some((worker, blocks)) = orders.take() {
+        while let Some((worker, blocks)) = orders.take(&BTreeSet::new()) {
             assert!(blocks.len() <= BLOCKS_PER_CALL);
             if worker == WorkerId(1) {
                 told += blocks.len();
@@ -129,5 +217,6 @@ mod tests {
         }
         assert_eq!(told, QUEUED_MAX);
         assert!(orders.add(WorkerId(1), ids(0..1)), "there is room again");
+        assert_eq!(orders.take(&BTreeSet::from([WorkerId(1)])), None, "it is busy");
     }
 }

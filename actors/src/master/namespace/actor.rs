@@ -16,8 +16,8 @@ use curvine_protocol::master::*;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
-    CallContext, ClientId, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result,
-    for_mutations,
+    CallContext, ClientId, CurvinePath, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node,
+    Result, for_mutations,
 };
 use futures::future::BoxFuture;
 use heed::RoTxn;
@@ -216,6 +216,41 @@ impl NamespaceCall for GetPath {
         Ok(PathOf {
             path: path_of(&parts.store.dbs, &*parts.store.read()?, call.inode)?,
         })
+    }
+}
+
+impl NamespaceCall for TestLock {
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<LockFound> {
+        parts.consensus.read_barrier().await?;
+        let txn = parts.store.read()?;
+        let held = parts
+            .store
+            .dbs
+            .excluded(&txn, call.inode, context.client, &call.lock)?;
+        Ok(LockFound { held })
+    }
+}
+
+impl NamespaceCall for AwaitLock {
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Done> {
+        parts.consensus.read_barrier().await?;
+        parts.await_lock(context.client, call.inode, call.lock).await?;
+        Ok(Done {})
+    }
+}
+
+impl NamespaceCall for ListLocks {
+    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<Locks> {
+        parts.consensus.read_barrier().await?;
+        let txn = parts.store.read()?;
+        let mut files = parts.store.dbs.locked_files(&txn, LOCKED_FILES_MAX)?;
+        if let Some(top) = &call.path {
+            resolve(&parts.store.dbs, &txn, &Node::Path(top.clone()), true)?
+                .existing(&Node::Path(top.clone()))?;
+            let is_below = |path: &CurvinePath| top.contains(path);
+            files.retain(|file| file.path.as_ref().is_some_and(is_below));
+        }
+        Ok(Locks { files })
     }
 }
 

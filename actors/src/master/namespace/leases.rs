@@ -9,11 +9,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use curvine_protocol::master::{IfExists, Lock, SetLock};
 use curvine_protocol::op::{Command, Op, OpReply};
-use curvine_protocol::{
-    BlockId, CallContext, ClientId, Error, ErrorKind, InodeId, Node, Result, master::IfExists,
-};
-use tokio::time::{sleep, timeout};
+use curvine_protocol::{BlockId, CallContext, ClientId, Error, ErrorKind, InodeId, Node, Result};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::actor::Parts;
 use super::records::InodeBody;
@@ -21,6 +20,7 @@ use super::resolve::resolve;
 use super::store::Store;
 use crate::master::contract::{Fences, ProposeOp};
 use crate::master::duties::sessions::Hearing;
+use crate::master::locking::Locking;
 use crate::master::recalls::Recalls;
 use crate::planted::{Bug, is_planted};
 
@@ -39,6 +39,7 @@ pub struct Leases {
     pub hearing: Arc<Hearing>,
     pub fences: Arc<dyn Fences>,
     pub own: Arc<dyn ProposeOp>,
+    pub locking: Arc<Locking>,
 }
 
 /// What is between a client and the lease of a file.
@@ -80,6 +81,9 @@ impl Parts {
             op,
             waits: wanted.is_some(),
         };
+        if let Op::SetLock(SetLock { inode, lock }) = &command.op {
+            return self.commit_lock(*inode, *lock, command).await;
+        }
         let Some((node, follow)) = wanted else {
             return self.commit(command).await;
         };
@@ -165,6 +169,39 @@ impl Parts {
                 }
             }
         }
+    }
+
+    /// Whoever waited for a lock, and was told that it may be had, tries before others.
+    async fn commit_lock(&self, inode: InodeId, lock: Lock, command: Command) -> Result<OpReply> {
+        let (client, locking) = (command.client, &self.leases.locking);
+        while let Some(until) = locking.kept(inode, client, &lock, self.clock.now()) {
+            sleep_until(until).await;
+        }
+        let outcome = self.commit(command).await;
+        locking.tried(inode, client, lock.owner);
+        outcome
+    }
+
+    /// Returns when a lock may be had, or after [`WAIT`].
+    pub(super) async fn await_lock(&self, client: ClientId, inode: InodeId, lock: Lock) -> Result<()> {
+        let mut waiter = self.leases.locking.wait(inode, client, lock)?;
+        let waiting = async {
+            loop {
+                waiter.look();
+                let holder = self
+                    .store
+                    .dbs
+                    .excluded(&*self.store.read()?, inode, client, &lock)?;
+                if !self.consensus.is_leader() {
+                    return Err(Error::not_leader(None));
+                }
+                if waiter.may_try(holder, self.clock.now())? {
+                    return Ok(());
+                }
+                waiter.change().await;
+            }
+        };
+        timeout(WAIT, waiting).await.unwrap_or(Ok(()))
     }
 
     fn is_gone(&self, holder: ClientId, heard_ns: i64) -> bool {

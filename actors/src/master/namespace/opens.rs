@@ -13,13 +13,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use curvine_protocol::master::{AllOpen, ChangedFile, ClosedFile, FileHolders, SESSION_EXPIRE_MS};
+use curvine_protocol::master::{AllOpen, ChangedFile, ClosedFile, FileHolders, Holders, SESSION_EXPIRE_MS};
 use curvine_protocol::{ClientId, InodeId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Open files known at most; about 100 bytes each.
 const OPENS_MAX: usize = 1 << 20;
+/// Files that one command names at most.
+const NAMED_MAX: usize = 4_096;
 /// A client that says nothing for so long has nothing open: its session has ended.
 const SILENCE_MAX: Duration = Duration::from_millis(SESSION_EXPIRE_MS);
 
@@ -258,6 +260,26 @@ impl Opens {
         let mut files: Vec<FileHolders> = open.into_iter().filter(|file| is_in_it(file.inode)).collect();
         files.sort_unstable_by_key(|file| file.inode.0);
         (removal, files, unsure)
+    }
+
+    /// Everything that is open, for a tree that goes in the background: nothing in it is opened any more. Beyond
+    /// [`NAMED_MAX`] files, the leader says that it is not sure.
+    pub fn everything(&self, now: Instant) -> Holders {
+        let table = self.table();
+        let many = table.holders.len() > NAMED_MAX;
+        let named = table.holders.iter().take(NAMED_MAX);
+        let mut files: Vec<FileHolders> = named
+            .map(|(&inode, clients)| FileHolders {
+                inode,
+                clients: clients.clone(),
+            })
+            .collect();
+        files.sort_unstable_by_key(|file| file.inode.0);
+        Holders {
+            of: InodeId(0),
+            files,
+            unsure: many || table.unsure(now),
+        }
     }
 
     /// Waits until no removal of this file is under way.

@@ -32,15 +32,23 @@ impl Place {
 /// `NotFound` or `NotADirectory` for what is above it, `TooManySymlinks`, `Stale` for an unknown inode.
 pub fn resolve(dbs: &Dbs, txn: &RoTxn, node: &Node, follow: bool) -> Result<Place> {
     match node {
-        Node::Inode(inode) => Ok(Place {
-            entry: None,
-            found: Some((*inode, dbs.inode_or_stale(txn, *inode)?)),
-        }),
+        Node::Inode(inode) => {
+            let record = dbs.inode_or_stale(txn, *inode)?;
+            // A file may have names elsewhere.
+            if record.is_dir() {
+                dbs.refuse_detached(txn, *inode)?;
+            }
+            Ok(Place {
+                entry: None,
+                found: Some((*inode, record)),
+            })
+        }
         Node::Child { parent, name } => {
             let directory = dbs.inode_or_stale(txn, *parent)?;
             if !directory.is_dir() {
                 return Err(not_a_directory(node));
             }
+            dbs.refuse_detached(txn, *parent)?;
             if name == ".." {
                 return Ok(Place {
                     entry: None,

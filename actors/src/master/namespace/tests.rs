@@ -178,7 +178,8 @@ impl Tree {
             if record.is_dir() {
                 let below = subdirectories.get(&inode.0).copied().unwrap_or(0);
                 assert_eq!(record.nlink, 2 + below, "links of directory {inode}");
-                assert_eq!(held, u32::from(inode != InodeId::ROOT));
+                let hangs = inode != InodeId::ROOT && !dbs.is_detached(&txn, inode).expect("readable");
+                assert_eq!(held, u32::from(hangs));
             } else {
                 assert_eq!(record.nlink, held, "links of {inode}");
             }
@@ -600,6 +601,108 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
     tree.apply(fenced(content_version + 1)).expect("fenced");
     assert_eq!(tree.done(open()).attr.content_version, content_version + 1);
     tree.check();
+}
+
+#[test]
+fn a_big_tree_is_out_of_reach_at_once_and_goes_in_steps() {
+    let mut tree = Tree::new();
+    tree.mkdir("/top");
+    let deep = tree.mkdir("/top/deep").inode;
+    for number in 0..700 {
+        tree.write(&format!("/top/deep/{number}"), 1);
+        tree.mkdir(&format!("/top/d{number}"));
+    }
+    let deleted = tree.done(Delete {
+        node: path("/top"),
+        recursive: true,
+        holders: None,
+    });
+    assert!(deleted.in_background);
+    assert_eq!(tree.names("/"), [""; 0]);
+    let at_once = deleted.files + deleted.directories - 1;
+    assert_eq!(at_once, super::detached::STEP);
+    let in_it = |name: &str| MakeDir {
+        node: Node::child(deep, name),
+        mode: 0o755,
+        parents: false,
+    };
+    assert_eq!(tree.refused(in_it("more")), ErrorKind::Stale);
+    tree.mkdir("/top");
+    tree.check();
+    let mut steps = 0;
+    while let Some(inode) = tree.store.detached().expect("readable").first().copied() {
+        tree.apply(Op::Reclaim { inode, holders: None })
+            .expect("some more");
+        tree.check();
+        steps += 1;
+    }
+    assert_eq!(steps, (1_402 - at_once).div_ceil(super::detached::STEP));
+    assert_eq!(tree.store.inode_count(), Ok(2));
+    assert_eq!(tree.released.len(), 700);
+}
+
+#[test]
+fn a_directory_has_any_number_of_subdirectories() {
+    let mut tree = Tree::new();
+    let mut root = tree.store.entry(&path("/"), false).expect("there").1;
+    root.nlink = 70_000;
+    let mut txn = tree.store.write().expect("one writer");
+    tree.store
+        .dbs
+        .put_inode(&mut txn, InodeId::ROOT, &root)
+        .expect("room");
+    txn.commit().expect("room");
+    tree.mkdir("/one-more");
+    assert_eq!(tree.stat("/").expect("there").nlink, 70_001);
+}
+
+#[test]
+fn locks_go_with_their_session_and_with_their_file() {
+    let mut tree = Tree::new();
+    let inode = tree.write("/f", 1).inode;
+    let lock = |owner, exclusive| Lock {
+        owner,
+        pid: 0,
+        exclusive,
+        start: 0,
+        end: 9,
+    };
+    let set = |owner, exclusive| {
+        SetLock {
+            inode,
+            lock: lock(owner, exclusive),
+        }
+        .into_op()
+    };
+    tree.apply_for(5, 1, set(1, false)).expect("locked");
+    tree.apply_for(7, 1, set(1, false)).expect("shared");
+    let refused = tree.apply_for(7, 2, set(1, true));
+    assert_eq!(refused.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::Locked));
+    tree.apply_for(5, 0, EndSession {}.into_op()).expect("ended");
+    let again = tree.apply_for(7, 2, set(1, true));
+    assert_eq!(
+        again.map(|_| ()).map_err(|e| e.kind),
+        Err(ErrorKind::Locked),
+        "that was the answer"
+    );
+    tree.apply_for(7, 3, set(1, true)).expect("nobody else has one");
+    let files = |tree: &Tree| {
+        let txn = tree.store.read().expect("readable");
+        tree.store.dbs.locked_files(&txn, 10).expect("readable")
+    };
+    let listed = files(&tree);
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].path.as_ref().map(CurvinePath::as_str), Some("/f"));
+    assert_eq!(
+        listed[0].locks,
+        [HeldLock {
+            client: ClientId(7),
+            lock: lock(1, true)
+        }]
+    );
+    tree.done(unlink("/f"));
+    assert_eq!(files(&tree), []);
+    tree.apply_for(7, 0, EndSession {}.into_op()).expect("ended");
 }
 
 #[test]

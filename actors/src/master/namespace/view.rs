@@ -17,6 +17,9 @@ use super::sessions::SessionRecord;
 use super::store::{Counter, Dbs, Store, broken, named_key};
 use crate::master::contract::NamespaceView;
 
+/// Of trees that are to be removed, so many are looked at.
+const DETACHED_SEEN: usize = 1_000;
+
 impl Store {
     pub fn entry(&self, node: &Node, follow: bool) -> Result<(InodeId, InodeRecord)> {
         let txn = self.read()?;
@@ -214,6 +217,10 @@ impl NamespaceView for Store {
 
     fn sessions(&self) -> Result<Vec<(ClientId, SessionRecord)>> {
         self.dbs.all_sessions(&*self.read()?)
+    }
+
+    fn detached(&self) -> Result<Vec<InodeId>> {
+        self.dbs.detached(&*self.read()?, DETACHED_SEEN)
     }
 
     fn inode_count(&self) -> Result<u64> {

@@ -11,6 +11,7 @@ use crate::master::namespace::view::layout;
 
 /// Mode of directories that are made because something below them is.
 const PARENT_MODE: u32 = 0o755;
+/// Names of a file. A directory may have any number of subdirectories.
 const LINKS_MAX: u32 = 65_000;
 
 /// A free name in a directory.
@@ -70,9 +71,6 @@ impl Applies<MakeDir> for Apply<'_, '_> {
             return already_exists(&call.node);
         }
         let Free { parent, above, name } = self.free(&call.node, place.entry)?;
-        if above.nlink >= LINKS_MAX {
-            return Err(too_many_links(&call.node));
-        }
         let record = self.new_record(
             parent,
             &above,

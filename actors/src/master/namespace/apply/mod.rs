@@ -3,7 +3,7 @@
 //! Each op checks everything before it changes anything, so that a failed command leaves the state as it was.
 //!
 //! - Users': [`entries`] are looked up and made, [`attributes`] set, [`content`] committed, names gone ([`remove`]) or
-//!   moved ([`rename`]).
+//!   moved ([`rename`]); files are locked ([`locks`]).
 //! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`jobs`].
 
 mod attributes;
@@ -11,6 +11,7 @@ mod cluster;
 mod content;
 mod entries;
 mod jobs;
+mod locks;
 mod mounts;
 mod remove;
 mod rename;
@@ -38,6 +39,8 @@ pub struct Effects {
     pub committed: Vec<BlockCommit>,
     /// Files that may be had for writing now.
     pub unleased: Vec<InodeId>,
+    /// Files on which somebody has fewer locks.
+    pub unlocked: Vec<InodeId>,
 }
 
 /// One command being applied.
@@ -145,6 +148,7 @@ macro_rules! ops {
                     Op::BreakLease { inode, holder, content_version } => {
                         self.break_lease(inode, holder, content_version).map(OpReply::Done)
                     }
+                    Op::Reclaim { inode, holders } => self.reclaim(inode, holders.as_ref()).map(OpReply::Done),
                     Op::LeaseFenced { inode, content_version } => {
                         self.lease_fenced(inode, content_version).map(OpReply::Done)
                     }

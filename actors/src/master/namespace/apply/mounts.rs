@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use curvine_protocol::master::{Deleted, MakeDir};
+use curvine_protocol::master::MakeDir;
 use curvine_protocol::mount::{MountRecord, MountSettings};
 use curvine_protocol::{CurvinePath, Error, ErrorKind, InodeId, MountId, Node, Result};
 
-use super::remove::Keep;
+use super::remove::{Keep, NOTHING_YET};
 use super::{Applies, Apply};
 use crate::master::namespace::store::{Counter, broken, put};
 
@@ -76,16 +76,19 @@ impl Apply<'_, '_> {
                 format!("{path}: nothing is mounted there; `cv mounts` lists the mounts"),
             ));
         };
-        let (inode, _) = self.existing(&Node::Path(path), false)?;
-        self.empty_dir(
-            inode,
-            &Keep::default(),
-            &mut Deleted {
-                files: 0,
-                directories: 0,
-            },
-        )?;
+        let place = self.place(&Node::Path(path.clone()), false)?;
+        let entry = place.entry.clone();
+        let (mut inode, _) = place.existing(&Node::Path(path))?;
+        let is_empty = self.empty_dir(inode, &Keep::default(), &mut NOTHING_YET.clone())?;
         let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
+        if !is_empty && let Some((parent, name)) = entry {
+            // An empty directory takes its place.
+            self.dbs.detach(self.txn, inode)?;
+            inode = InodeId(self.dbs.take(self.txn, Counter::Inode, 1)?);
+            self.dbs.put_dentry(self.txn, parent, &name, inode)?;
+            self.count_inodes(1)?;
+            record.nlink = 2;
+        }
         record.mount = MountId(0);
         record.name = String::new();
         self.dbs.put_inode(self.txn, inode, &record)?;

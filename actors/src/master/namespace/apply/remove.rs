@@ -11,6 +11,7 @@ use curvine_protocol::worker::Done;
 use curvine_protocol::{ClientId, Error, ErrorKind, InodeId, Node, Result};
 
 use super::{Applies, Apply};
+use crate::master::namespace::detached::STEP;
 use crate::master::namespace::records::{InodeBody, InodeRecord};
 use crate::master::namespace::sessions::{SessionRecord, ended, is_given};
 use crate::master::namespace::store::{Store, broken, pair_key, u64_at};
@@ -44,6 +45,9 @@ impl Keep<'_> {
         clients
     }
 }
+
+/// So many blocks of a file take as long to forget as an inode.
+const BLOCKS_AS_AN_INODE: u64 = 64;
 
 impl Applies<Unlink> for Apply<'_, '_> {
     fn apply(&mut self, call: Unlink) -> Result<Entry> {
@@ -154,6 +158,7 @@ impl Apply<'_, '_> {
                     .map_err(broken)?;
             }
         }
+        self.forget_locks(inode)?;
         let (from, until) = (inode.0.to_be_bytes(), (inode.0 + 1).to_be_bytes());
         Store::delete_range(&self.dbs.xattrs, self.txn, &from, &until)?;
         self.dbs.inodes.delete(self.txn, &from).map_err(broken)?;
@@ -231,7 +236,7 @@ impl Applies<Delete> for Apply<'_, '_> {
             })?;
             return Ok(Deleted {
                 files: 1,
-                directories: 0,
+                ..NOTHING_YET
             });
         }
         self.refuse_mount_point(parent, &record, &call.node)?;
@@ -240,18 +245,24 @@ impl Applies<Delete> for Apply<'_, '_> {
         }
         self.refuse_mounts_below(inode, &call.node)?;
         let mut deleted = Deleted {
-            files: 0,
             directories: 1,
+            ..NOTHING_YET
         };
         let keep = Keep {
             caller: false,
             holders: call.holders.as_ref(),
         };
-        self.empty_dir(inode, &keep, &mut deleted)?;
-        self.remove_empty_dir(parent, &name, inode)?;
+        self.remove_tree(parent, &name, inode, &keep, &mut deleted)?;
         Ok(deleted)
     }
 }
+
+/// Nothing is deleted yet.
+pub(super) const NOTHING_YET: Deleted = Deleted {
+    files: 0,
+    directories: 0,
+    in_background: false,
+};
 
 impl Apply<'_, '_> {
     /// Mounts are recorded by their paths, which must stay.
@@ -276,15 +287,55 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Removes everything in a directory, depth first, without recursion: trees may be deeper than the stack.
-    pub(super) fn empty_dir(&mut self, top: InodeId, keep: &Keep, deleted: &mut Deleted) -> Result<()> {
+    /// Removes a directory and everything in it. What of a big one does not go at once is cut off, and goes later.
+    pub(super) fn remove_tree(
+        &mut self,
+        parent: InodeId,
+        name: &str,
+        top: InodeId,
+        keep: &Keep,
+        deleted: &mut Deleted,
+    ) -> Result<()> {
+        if self.empty_dir(top, keep, deleted)? {
+            return self.remove_empty_dir(parent, name, top);
+        }
+        self.dbs.delete_dentry(self.txn, parent, name)?;
+        self.dbs.detach(self.txn, top)?;
+        let mut above = self.dbs.inode_or_stale(self.txn, parent)?;
+        above.nlink -= 1;
+        self.touch_directory(parent, above)
+    }
+
+    /// Removes some more of a tree that was cut off.
+    pub(super) fn reclaim(&mut self, top: InodeId, holders: Option<&Holders>) -> Result<Done> {
+        let keep = Keep {
+            caller: false,
+            holders,
+        };
+        if self.dbs.is_detached(self.txn, top)? && self.empty_dir(top, &keep, &mut NOTHING_YET.clone())? {
+            let record = self.dbs.inode_or_stale(self.txn, top)?;
+            self.free_inode(top, &record)?;
+            self.dbs.reclaimed(self.txn, top)?;
+        }
+        self.done()
+    }
+
+    /// Removes what is in a directory, depth first, without recursion: trees may be deeper than the stack. False if it was
+    /// too much for one command, and something is left.
+    pub(super) fn empty_dir(&mut self, top: InodeId, keep: &Keep, deleted: &mut Deleted) -> Result<bool> {
         let mut path = vec![(top, String::new())];
+        let mut room = STEP;
         while let Some((directory, _)) = path.last().cloned() {
+            if room == 0 {
+                deleted.in_background = true;
+                return Ok(false);
+            }
             let Some((name, child)) = self.dbs.children(self.txn, directory, None, 1)?.pop() else {
                 let (done, name) = path.pop().expect("the loop looked at it");
                 if let Some((above, _)) = path.last() {
                     self.remove_empty_dir(*above, &name, done)?;
                     deleted.directories += 1;
+                    room -= 1;
                 }
                 continue;
             };
@@ -293,11 +344,16 @@ impl Apply<'_, '_> {
                 path.push((child, name));
             } else {
                 self.dbs.delete_dentry(self.txn, directory, &name)?;
+                let blocks = match &record.body {
+                    InodeBody::File(file) => u64::from(file.block_count()),
+                    _ => 0,
+                };
                 self.drop_link(child, record, keep)?;
                 deleted.files += 1;
+                room = room.saturating_sub(1 + blocks / BLOCKS_AS_AN_INODE);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -380,6 +436,7 @@ impl Apply<'_, '_> {
                 .delete(self.txn, &pair_key(client.0, inode.0))
                 .map_err(broken)?;
         }
+        self.unlock_all_of(client)?;
         for inode in inodes_of(&self.dbs.orphans, self.txn)? {
             self.release_for(client, inode)?;
         }

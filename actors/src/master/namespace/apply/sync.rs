@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use curvine_protocol::master::Deleted;
 use curvine_protocol::op::{OpReply, SyncDir, UfsObject};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{Error, ErrorKind, FileKind, InodeId, MountId, Result, UfsVersion};
 
 use super::Apply;
-use super::remove::Keep;
+use super::remove::{Keep, NOTHING_YET};
 use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
 
 impl Apply<'_, '_> {
@@ -90,13 +89,9 @@ impl Apply<'_, '_> {
         inode: InodeId,
         record: InodeRecord,
     ) -> Result<u64> {
-        let mut deleted = Deleted {
-            files: 0,
-            directories: 0,
-        };
+        let mut deleted = NOTHING_YET;
         if record.is_dir() {
-            self.empty_dir(inode, &Keep::default(), &mut deleted)?;
-            self.remove_empty_dir(parent, name, inode)?;
+            self.remove_tree(parent, name, inode, &Keep::default(), &mut deleted)?;
         } else {
             self.dbs.delete_dentry(self.txn, parent, name)?;
             self.drop_link(inode, record, &Keep::default())?;
