@@ -150,8 +150,14 @@ impl NamespaceCall for OpenFile {
             if !is_planted(Bug::OpensBesideRemovals) {
                 parts.opens.while_removed(inode).await;
                 if parts.opens.removals() != removals {
-                    let txn = parts.store.read()?;
-                    layout = layout_of(&parts.store.dbs, &txn, &Node::Inode(inode), false)?;
+                    let looked = parts
+                        .store
+                        .read()
+                        .and_then(|txn| layout_of(&parts.store.dbs, &txn, &Node::Inode(inode), false));
+                    if looked.is_err() {
+                        parts.opens.failed(context.client, inode, open, parts.clock.now());
+                    }
+                    layout = looked?;
                 }
             }
         }
@@ -275,6 +281,17 @@ fn changed_file(reply: &OpReply) -> Option<(InodeId, u64)> {
     Some((attr.inode, attr.content_version))
 }
 
+/// The file that an op opens for writing by its number.
+fn written_by_number(op: &Op) -> Option<InodeId> {
+    match op {
+        Op::OpenForWrite(OpenForWrite {
+            node: Node::Inode(inode),
+            ..
+        }) => Some(*inode),
+        _ => None,
+    }
+}
+
 /// The number of the open that an op is, if it is one.
 fn number_of_open(op: &Op) -> Option<u64> {
     let open = match op {
@@ -304,9 +321,19 @@ macro_rules! mutations {
                 let closed = closed_with(&mut op);
                 parts.closed(&context, &closed).await?;
                 let client = context.client;
+                let early = written_by_number(&op).filter(|_| client != ClientId::default());
+                if let (Some(open), Some(inode)) = (open, early) {
+                    // It may be a nameless one, of which the client has just closed another handle.
+                    parts.opens.opened(client, inode, open, parts.clock.now());
+                    parts.opens.while_removed(inode).await;
+                }
                 let ends = matches!(op, Op::EndSession(_));
                 let changes = changes_content(&op);
-                let reply = parts.change(op, context).await?;
+                let reply = parts.change(op, context).await;
+                if let (Err(_), Some(inode), Some(open)) = (&reply, early, open) {
+                    parts.opens.failed(client, inode, open, parts.clock.now());
+                }
+                let reply = reply?;
                 if let Some((inode, content_version)) = changed_file(&reply).filter(|_| changes) {
                     parts.opens.changed(client, inode, content_version);
                 }
@@ -540,6 +567,11 @@ impl Parts {
             nameless
         };
         for inode in nameless {
+            // Whoever opens it by its number meanwhile waits, or was here first.
+            let (_removal, _, _) = self.opens.remove(inode, self.clock.now());
+            if self.opens.has(context.client, inode) {
+                continue;
+            }
             let release = Op::ReleaseInode(ReleaseInode { inode });
             self.propose(release, self.own(context)).await?;
         }

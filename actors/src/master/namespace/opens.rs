@@ -122,6 +122,11 @@ impl Opens {
         self.table().opened(client, inode, open, now);
     }
 
+    /// An open that was noted came to nothing.
+    pub fn failed(&self, client: ClientId, inode: InodeId, open: u64, now: Instant) {
+        self.closed(client, &[ClosedFile { inode, until: open }], now);
+    }
+
     /// A client has closed these.
     pub fn closed(&self, client: ClientId, closed: &[ClosedFile], now: Instant) {
         let mut table = self.table();
