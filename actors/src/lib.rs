@@ -14,7 +14,6 @@ mod golden;
 pub mod kit;
 #[cfg(feature = "server")]
 pub mod master;
-#[cfg(feature = "server")]
 pub mod planted;
 #[cfg(feature = "server")]
 mod room;

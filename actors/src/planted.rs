@@ -1,7 +1,7 @@
 //! Bugs that are known, for the exam: tests are worth what they find. Each is switched on by name, as a failpoint, and in
 //! nothing but a build with the feature `planted-bugs`; everywhere else [`is_planted`] is `false` when it is compiled.
 
-/// What a master could do wrong.
+/// What a master, a client or a mount could do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// The Raft log is written and not synced.
@@ -28,6 +28,20 @@ pub enum Bug {
     LeaseTooLong,
     /// A vote is not written down.
     ForgetsItsVote,
+    /// A file goes with its last name though another client has it open.
+    ForgetsOtherHolders,
+    /// A file is opened while it is being removed.
+    OpensBesideRemovals,
+    /// A file that is open is read as it was, though a newer version was named.
+    ReadsOldLayouts,
+    /// A mount keeps its pages of a file though others wrote between what it wrote.
+    PagesOutliveTheLease,
+    /// A mount opens what others made meanwhile without a look at its mode.
+    OpensWhatItDidNotMake,
+    /// A mount keeps pages that were read beside a write past them.
+    DirectWritesLeavePages,
+    /// A sync through a descriptor that only reads does nothing.
+    ReadersSyncNothing,
     /// A command below its session's floor is carried out.
     ForgetsTheFloor,
     /// A command of a session that has ended begins it anew.
@@ -49,7 +63,7 @@ pub enum Bug {
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 20] = [
+    pub const ALL: [Bug; 23] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -62,6 +76,9 @@ impl Bug {
         SnapshotLacksItsEnd,
         LeaseTooLong,
         ForgetsItsVote,
+        ForgetsOtherHolders,
+        OpensBesideRemovals,
+        ReadsOldLayouts,
         ForgetsTheFloor,
         EndedSessionRuns,
         RenewalRevives,
@@ -70,6 +87,14 @@ impl Bug {
         LeaseGivenUnfenced,
         LiveLeaseBroken,
         LockForAll,
+    ];
+
+    /// What a mount could do wrong that only a kernel shows: for the tests of two mounts, not for the simulation.
+    pub const OF_A_MOUNT: [Bug; 4] = [
+        PagesOutliveTheLease,
+        OpensWhatItDidNotMake,
+        DirectWritesLeavePages,
+        ReadersSyncNothing,
     ];
 
     /// The failpoint's.
@@ -87,6 +112,13 @@ impl Bug {
             SnapshotLacksItsEnd => "snapshot-lacks-its-end",
             LeaseTooLong => "lease-too-long",
             ForgetsItsVote => "forgets-its-vote",
+            ForgetsOtherHolders => "forgets-other-holders",
+            OpensBesideRemovals => "opens-beside-removals",
+            ReadsOldLayouts => "reads-old-layouts",
+            PagesOutliveTheLease => "pages-outlive-the-lease",
+            OpensWhatItDidNotMake => "opens-what-it-did-not-make",
+            DirectWritesLeavePages => "direct-writes-leave-pages",
+            ReadersSyncNothing => "readers-sync-nothing",
             ForgetsTheFloor => "forgets-the-floor",
             EndedSessionRuns => "ended-session-runs",
             RenewalRevives => "renewal-revives",

@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use curvine_protocol::master::{IfExists, RenameMode, SetTime};
+use curvine_protocol::master::{RenameMode, SetTime};
 use curvine_protocol::path::{NAME_BYTES_MAX, PATH_BYTES_MAX};
 use curvine_protocol::{Attr, Error, ErrorKind, FileKind, InodeId};
 use fuser::{Errno, FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, RenameFlags, TimeOrNow};
 
+use crate::core::How;
 use crate::files::Access;
 
 /// What `stat` recommends for reads and writes: programs that use it send fewer, larger requests.
@@ -72,21 +73,22 @@ pub fn rename_mode(flags: RenameFlags) -> Result<RenameMode> {
     }
 }
 
-/// Of `open(2)`, and whether the content is to be dropped.
-pub fn access(flags: OpenFlags) -> (Access, bool) {
-    let truncate = flags.0 & libc::O_TRUNC != 0;
-    match flags.acc_mode() {
-        OpenAccMode::O_RDONLY if !truncate => (Access::Read, truncate),
-        _ => (Access::Write, truncate),
-    }
-}
-
-/// Of `open(2)` with `O_CREAT`.
-pub fn if_exists(flags: i32) -> IfExists {
-    match flags {
-        _ if flags & libc::O_EXCL != 0 => IfExists::Fail,
-        _ if flags & libc::O_TRUNC != 0 => IfExists::Truncate,
-        _ => IfExists::Open,
+/// Of `open(2)`.
+pub fn how(flags: i32) -> How {
+    let truncate = flags & libc::O_TRUNC != 0;
+    let mode = OpenFlags(flags).acc_mode();
+    let access = match mode {
+        OpenAccMode::O_RDONLY if !truncate => Access::Read,
+        OpenAccMode::O_RDWR | OpenAccMode::O_WRONLY if flags & libc::O_APPEND != 0 => Access::Append {
+            direct: mode == OpenAccMode::O_WRONLY,
+        },
+        _ => Access::Write,
+    };
+    How {
+        access,
+        reads: mode != OpenAccMode::O_WRONLY,
+        truncate,
+        exclusive: flags & libc::O_EXCL != 0,
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! The mount is one client to the masters, so its handles share one lease, one write buffer and one view of the file.
 //!
-//! Invariants: an inode has a slot exactly while it has handles or one is being opened; while a slot has writers, its
-//! file holds the lease and nobody else changes the content; a nameless inode is released by its last handle.
+//! Invariants: an inode has a slot exactly while it has handles or one is being opened; the client has a file open for
+//! exactly as long, so that the masters keep one that loses its last name.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use curvine_actors::client::{Client, OpenFile};
+use curvine_actors::client::OpenFile;
 use curvine_protocol::{Attr, InodeId};
 use fuser::FileHandle;
 
@@ -20,6 +20,16 @@ use crate::convert::{Refusal, Result};
 pub enum Access {
     Read,
     Write,
+    /// Writes go to the end of the file, wherever the kernel thinks that is; past its pages, unless it also reads.
+    Append {
+        direct: bool,
+    },
+}
+
+impl Access {
+    pub fn writes(self) -> bool {
+        self != Access::Read
+    }
 }
 
 /// An inode with handles.
@@ -29,6 +39,10 @@ pub struct Slot {
     file: RwLock<Option<OpenFile>>,
     /// How many handles may write. Held while a handle is opened or closed, which so happens one at a time.
     pub writers: tokio::sync::Mutex<u32>,
+    /// The kernel may have pages of it: some request went through them.
+    pub paged: AtomicBool,
+    /// The lineage of the file that was seen last.
+    pub lineage: AtomicU64,
     /// Changed under the table's lock only.
     shared: Mutex<Shared>,
 }
@@ -39,8 +53,6 @@ struct Shared {
     handles: u32,
     /// Writers as of the last open or close, to be read without waiting.
     writers: u32,
-    /// Its last name is gone; the masters keep it for us.
-    nameless: bool,
 }
 
 /// A handle that the kernel has.
@@ -89,14 +101,6 @@ impl Slot {
     }
 }
 
-/// What is left to do when a handle has gone.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Left {
-    Nothing,
-    /// It was the last handle of a nameless inode.
-    Release(InodeId),
-}
-
 impl Files {
     pub fn new() -> Self {
         Files {
@@ -113,6 +117,8 @@ impl Files {
                 inode,
                 file: RwLock::new(None),
                 writers: tokio::sync::Mutex::new(0),
+                paged: AtomicBool::new(false),
+                lineage: AtomicU64::new(0),
                 shared: Mutex::default(),
             })
         });
@@ -129,8 +135,8 @@ impl Files {
     }
 
     /// The opening failed.
-    pub fn abandon(&self, slot: &Arc<Slot>) -> Left {
-        self.leave(&mut locked(&self.tables), slot)
+    pub fn abandon(&self, slot: &Arc<Slot>) {
+        self.leave(&mut locked(&self.tables), slot);
     }
 
     /// # Errors
@@ -145,47 +151,23 @@ impl Files {
     }
 
     /// The kernel has closed a handle, and its file has been told.
-    pub fn closed(&self, handle: FileHandle) -> Left {
+    pub fn closed(&self, handle: FileHandle) {
         let mut tables = locked(&self.tables);
-        match tables.handles.remove(&handle.0) {
-            Some(handle) => self.leave(&mut tables, &handle.slot),
-            None => Left::Nothing,
+        if let Some(handle) = tables.handles.remove(&handle.0) {
+            self.leave(&mut tables, &handle.slot);
         }
     }
 
-    fn leave(&self, tables: &mut Tables, slot: &Arc<Slot>) -> Left {
+    fn leave(&self, tables: &mut Tables, slot: &Arc<Slot>) {
         let mut shared = locked(&slot.shared);
         shared.handles -= 1;
-        if shared.handles > 0 {
-            return Left::Nothing;
-        }
-        tables.slots.remove(&slot.inode);
-        match shared.nameless {
-            true => Left::Release(slot.inode),
-            false => Left::Nothing,
+        if shared.handles == 0 {
+            tables.slots.remove(&slot.inode);
         }
     }
 
     pub fn slot(&self, inode: InodeId) -> Option<Arc<Slot>> {
         locked(&self.tables).slots.get(&inode).cloned()
-    }
-
-    /// Whether any inode has handles.
-    pub fn any(&self) -> bool {
-        !locked(&self.tables).slots.is_empty()
-    }
-
-    /// An inode lost its last name and the masters keep it for us. False if nobody here has it open: it must be
-    /// released at once.
-    pub fn keep_nameless(&self, inode: InodeId) -> bool {
-        let tables = locked(&self.tables);
-        match tables.slots.get(&inode) {
-            Some(slot) => {
-                locked(&slot.shared).nameless = true;
-                true
-            }
-            None => false,
-        }
     }
 
     /// Attributes from the masters as this mount must show them: with what is written here and not flushed yet.
@@ -207,15 +189,6 @@ impl Files {
     }
 }
 
-/// Gives a nameless inode back to the masters. If that fails, the end of the session does it.
-pub async fn release(client: &Client, left: Left) {
-    if let Left::Release(inode) = left
-        && let Err(error) = client.release_inode(inode).await
-    {
-        tracing::warn!(%error, "inode {inode} was not released; it goes with this mount's session");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,10 +205,10 @@ mod tests {
             &files.handle(first).expect("open").slot,
             &files.handle(second).expect("open").slot
         ));
-        assert_eq!(files.closed(first), Left::Nothing);
-        assert!(files.any());
-        assert_eq!(files.closed(second), Left::Nothing);
-        assert!(!files.any());
+        files.closed(first);
+        assert!(files.slot(FILE).is_some());
+        files.closed(second);
+        assert!(files.slot(FILE).is_none());
         assert_eq!(
             files.handle(second).err().map(|refusal| refusal.errno),
             Some(libc::EBADF)
@@ -243,22 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn a_nameless_inode_is_released_by_its_last_handle() {
-        let files = Files::new();
-        let first = files.opened(files.enter(FILE), Access::Read);
-        let second = files.opened(files.enter(FILE), Access::Read);
-        assert!(files.keep_nameless(FILE));
-        assert_eq!(files.closed(first), Left::Nothing);
-        assert_eq!(files.closed(second), Left::Release(FILE));
-        assert!(!files.keep_nameless(FILE), "nobody has it open any more");
-    }
-
-    #[test]
     fn an_opening_that_fails_leaves_nothing() {
         let files = Files::new();
         let slot = files.enter(FILE);
-        assert!(files.any(), "it counts while it is being opened");
-        assert_eq!(files.abandon(&slot), Left::Nothing);
-        assert!(!files.any());
+        assert!(files.slot(FILE).is_some(), "it counts while it is being opened");
+        files.abandon(&slot);
+        assert!(files.slot(FILE).is_none());
     }
 }

@@ -3,20 +3,20 @@
 //! - [`mount`](mod@mount): mounting, mounting over what a killed process left, unmounting.
 //! - `filesystem`: the thin shell that takes a request apart and puts the reply together.
 //! - `core`: what an operation does; one file per family (`names`, `content`, `directories`).
-//! - `files`: the open files, one per inode whatever the number of handles; nameless inodes.
-//! - `known`: which version of a file the kernel was told of, so that its caches are dropped when they must be.
+//! - `files`: the open files, one per inode whatever the number of handles.
+//! - `inodes`: what the kernel has of each inode, so that its caches are dropped when they must be.
 //! - `runner`: where a request's work runs.
 //!
 //! Inode numbers are the namespace's: the kernel's `forget` has nothing to forget here.
 //!
 //! Invariants: a file that is opened after its writer closed it is seen as it was closed, whatever the kernel caches;
-//! every request ends within the client's deadlines; what was unlinked while it is open here stays until its last close.
+//! every request ends within the client's deadlines; what is open here stays readable whoever removes it.
 
 mod convert;
 mod core;
 mod files;
 mod filesystem;
-mod known;
+mod inodes;
 pub mod mount;
 mod runner;
 

@@ -1,7 +1,9 @@
 //! Mounting and unmounting.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +13,9 @@ use curvine_actors::client::Client;
 use curvine_actors::kit::ports::SystemClock;
 use curvine_protocol::{ClientId, Error, ErrorKind, Result};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use crate::core::Core;
 use crate::filesystem::CurvineFs;
@@ -46,10 +49,34 @@ pub struct MountOptions {
 /// A file system that is mounted.
 pub struct Mounted {
     mount_point: PathBuf,
+    /// Which of all mounts it is; none if the kernel does not say.
+    identity: Option<Identity>,
     core: Arc<Core>,
     session: BackgroundSession,
     runtime: Runtime,
+    ended: watch::Receiver<bool>,
 }
+
+/// What tells one mount from every other, also from one at the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity(u64);
+
+impl Identity {
+    /// Of whatever is mounted at a path, on top; asks the kernel alone.
+    fn at(path: &Path) -> Option<Identity> {
+        use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+        /// The number is never used again (`STATX_MNT_ID_UNIQUE`, Linux 6.8).
+        const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+        let flags = AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+        let found = statx(CWD, path, flags, StatxFlags::MNT_ID | UNIQUE).ok()?;
+        let said = StatxFlags::from_bits_retain(found.stx_mask);
+        said.intersects(StatxFlags::MNT_ID | UNIQUE)
+            .then_some(Identity(found.stx_mnt_id))
+    }
+}
+
+/// How a mount is made known to the kernel.
+const FS_TYPE: &str = "fuse.curvine";
 
 /// Mounts the namespace that the client reaches. A mount that a killed process left at the mount point is replaced,
 /// and the leases of its session are given back.
@@ -68,9 +95,10 @@ pub async fn mount(client: Client, options: MountOptions) -> Result<Mounted> {
         .enable_all()
         .build()
         .map_err(|e| Error::from(e).while_doing("starting the mount's threads"))?;
-    let core = Arc::new(Core::new(client.clone(), options.ttl));
+    let core = Arc::new(Core::new(client.clone(), options.ttl, Arc::new(SystemClock)));
     let runner = Runner::new(runtime.handle().clone(), Arc::new(SystemClock));
-    let filesystem = CurvineFs::new(core.clone(), runner, options.locks);
+    let (end, ended) = watch::channel(false);
+    let filesystem = CurvineFs::new(core.clone(), runner, options.locks, end);
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(format!("{SOURCE_PREFIX}{:016x}", session_of(&client).await.0)),
@@ -88,23 +116,70 @@ pub async fn mount(client: Client, options: MountOptions) -> Result<Mounted> {
     config.n_threads = Some(options.threads.max(1));
     config.clone_fd = true;
     let point = mount_point.clone();
-    let session = tokio::task::spawn_blocking(move || Session::new(filesystem, &point, &config)?.spawn())
-        .await
-        .map_err(|_| Error::internal("the mount was interrupted"))?
-        .map_err(|e| refused(&at, &e))?;
+    let (session, identity) = tokio::task::spawn_blocking(move || {
+        let session = attach(filesystem, &point, config)?.spawn()?;
+        Ok((session, Identity::at(&point)))
+    })
+    .await
+    .map_err(|_| Error::internal("the mount was interrupted"))?
+    .map_err(|e| refused(&at, &e))?;
+    let (changing, work) = (Arc::downgrade(&core), runtime.handle().clone());
+    client.on_change(move |inode, content_version| {
+        if let Some(core) = changing.upgrade() {
+            work.spawn(async move { core.changed(inode, content_version).await });
+        }
+    });
     // Set once, here.
     let _ = core.notifier.set(session.notifier());
     let mounted = Mounted {
         mount_point: mount_point.clone(),
+        identity,
         core,
         session,
         runtime,
+        ended,
     };
     let raised = tokio::task::spawn_blocking(move || raise_read_ahead(&mount_point)).await;
     if let Ok(Err(error)) = raised {
         tracing::warn!(%error, "cannot raise the read-ahead of {at}; large reads are slower");
     }
     Ok(mounted)
+}
+
+/// Mounts, and answers the kernel's first request. What this process mounts itself, nobody but [`Mounted`] unmounts.
+fn attach(filesystem: CurvineFs, point: &Path, config: Config) -> io::Result<Session<CurvineFs>> {
+    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
+    let mode = fs::metadata(point)?.mode();
+    let mut options = format!(
+        "fd={},rootmode={mode:o},user_id={},group_id={},default_permissions",
+        device.as_raw_fd(),
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw()
+    );
+    if config.acl == SessionACL::All {
+        options.push_str(",allow_other");
+    }
+    let options = CString::new(options).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let source = config.mount_options.iter().find_map(|option| match option {
+        MountOption::FSName(name) => Some(name.as_str()),
+        _ => None,
+    });
+    // As a local file system that root mounts: with device nodes, and set-user-id programs.
+    match rustix::mount::mount(
+        source.unwrap_or_default(),
+        point,
+        FS_TYPE,
+        MountFlags::NOATIME,
+        options.as_c_str(),
+    ) {
+        Ok(()) => Session::from_fd(filesystem, device.into(), config.acl, config),
+        // Through `fusermount3`, which may do it for others than root.
+        Err(rustix::io::Errno::PERM) => {
+            drop(device);
+            Session::new(filesystem, point, &config)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn refused(at: &str, error: &io::Error) -> Error {
@@ -127,48 +202,96 @@ impl Mounted {
         &self.mount_point
     }
 
-    /// Makes what was written visible, then unmounts. Programs that still use the mount get errors afterwards.
+    /// Resolves when it is mounted no longer: somebody else has unmounted it, and the last program has left it.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut ended = self.ended.clone();
+        async move {
+            // Whoever tells so is gone if it cannot be told any more.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+    }
+
+    /// Makes what was written visible, then unmounts; nothing but this mount, whatever is at its place by now. Programs
+    /// that still use it get errors afterwards.
     pub async fn unmount(self) {
         let Mounted {
             mount_point,
+            identity,
             core,
             session,
             runtime,
+            ended,
         } = self;
         let at = mount_point.display().to_string();
-        let point = mount_point.clone();
-        // Without new requests first; if it is in use, from the tree only.
-        let busy = tokio::task::spawn_blocking(move || match unmount(&point, UnmountFlags::empty()) {
-            Ok(()) => Ok(false),
-            Err(rustix::io::Errno::BUSY) => unmount(&point, UnmountFlags::DETACH).map(|()| true),
-            Err(error) => Err(error),
-        })
-        .await;
-        let busy = match busy {
-            Ok(Ok(busy)) => busy,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "{at} was unmounted by somebody else");
-                false
-            }
-            Err(_) => true,
+        let left = match *ended.borrow() {
+            true => Left::Gone,
+            // Without new requests first; if it is in use, from the tree only.
+            false => tokio::task::spawn_blocking(move || leave(&mount_point, identity))
+                .await
+                .unwrap_or(Left::InUse),
         };
-        if busy {
-            tracing::warn!(
+        match left {
+            Left::InUse => tracing::warn!(
                 "{at} is in use; what programs wrote to it is kept, what they do from now on fails"
-            );
+            ),
+            Left::Elsewhere => tracing::warn!("{at} is another file system by now, which is left alone"),
+            Left::Unmounted | Left::Gone => {}
         }
         let closing = core.clone();
         // The files' tasks live in the mount's runtime.
         let closed = runtime.spawn(async move { closing.close_all().await });
         let _ = closed.await;
-        if !busy {
-            let stopped = tokio::task::spawn_blocking(move || session.umount_and_join());
+        if matches!(left, Left::Unmounted | Left::Gone) {
+            let stopped = tokio::task::spawn_blocking(move || session.join());
             if tokio::time::timeout(STOP_PATIENCE, stopped).await.is_err() {
                 tracing::debug!("the kernel's threads go with the process");
             }
+        } else {
+            // Dropped, it would unmount by its path.
+            std::mem::forget(session);
         }
         runtime.shutdown_background();
     }
+}
+
+/// How a mount was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Unmounted,
+    /// Out of the tree, with programs in it.
+    InUse,
+    /// Somebody else had unmounted it.
+    Gone,
+    /// Something else is at its place.
+    Elsewhere,
+}
+
+/// Unmounts this mount, if it is what is at its place.
+fn leave(mount_point: &Path, identity: Option<Identity>) -> Left {
+    if identity.is_none() || Identity::at(mount_point) != identity {
+        return Left::Elsewhere;
+    }
+    match unmount(mount_point, UnmountFlags::empty()) {
+        Ok(()) => Left::Unmounted,
+        Err(rustix::io::Errno::BUSY) => match unmount(mount_point, UnmountFlags::DETACH) {
+            Ok(()) => Left::InUse,
+            Err(_) => Left::Gone,
+        },
+        Err(rustix::io::Errno::PERM) => match unmount_by_helper(mount_point) {
+            true => Left::Unmounted,
+            false => Left::InUse,
+        },
+        Err(_) => Left::Gone,
+    }
+}
+
+/// For others than root, who had it mounted by the same program.
+fn unmount_by_helper(mount_point: &Path) -> bool {
+    let helper = std::process::Command::new("fusermount3")
+        .arg("-uzq")
+        .arg(mount_point)
+        .status();
+    helper.is_ok_and(|status| status.success())
 }
 
 /// Makes the mount point ready: there, empty, with nothing mounted on it. Its absolute path.
@@ -270,6 +393,16 @@ fn raise_read_ahead(mount_point: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_mount_is_told_from_another_and_only_the_own_one_is_unmounted() {
+        let root = Identity::at(Path::new("/")).expect("Linux 5.8 or later");
+        assert_eq!(Identity::at(Path::new("/")), Some(root));
+        assert_ne!(Identity::at(Path::new("/proc")), Some(root));
+        assert_eq!(leave(Path::new("/proc"), Some(root)), Left::Elsewhere);
+        assert_eq!(leave(Path::new("/proc"), None), Left::Elsewhere);
+        assert!(Path::new("/proc/self").exists());
+    }
 
     #[test]
     fn the_mount_table_names_the_session_of_a_mount() {

@@ -71,7 +71,7 @@ fn run(args: &Args) -> Result<ExitCode> {
 /// Starts, serves until told to stop, stops.
 async fn serve(args: &Args, loaded: &Loaded, ports: &Ports, begun: Instant) -> Result<ExitCode> {
     let mut signals = StopSignals::listen()?;
-    let running = tokio::select! {
+    let mut running = tokio::select! {
         running = Running::start(args.role, loaded, ports) => running?,
         signal = signals.next() => {
             tracing::info!("{signal} while starting");
@@ -81,8 +81,16 @@ async fn serve(args: &Args, loaded: &Loaded, ports: &Ports, begun: Instant) -> R
     let after = ports.clock.now().duration_since(begun);
     running.ready(after).say(loaded.config.log.format);
 
-    let signal = signals.next().await;
-    tracing::info!("{signal}: stopping; once more aborts");
+    let why = loop {
+        tokio::select! {
+            signal = signals.next() => break signal,
+            // A mount alone ends with it.
+            () = running.unmounted() => if !running.forget_mount().await {
+                break "nothing is mounted any more";
+            },
+        }
+    };
+    tracing::info!("{why}: stopping; a signal aborts");
     tokio::select! {
         () = running.stop() => {
             tracing::info!("stopped");

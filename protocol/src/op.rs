@@ -91,6 +91,10 @@ macro_rules! ops {
             ExpireSessions {
                 before_ns: i64,
             },
+            /// The command's client has these open, as it told a new leader: those that are nameless stay for it.
+            HoldInodes {
+                inodes: Vec<InodeId>,
+            },
             /// Ends the sessions of clients that were not heard of, unless they were meanwhile.
             EndSessions {
                 sessions: Vec<SilentSession>,
@@ -104,6 +108,9 @@ macro_rules! ops {
             /// Removes some of a tree that was cut off, from its leaves upward.
             Reclaim {
                 inode: InodeId,
+                /// Who has files open that may be in it.
+                #[serde(default)]
+                holders: Option<Holders>,
             },
             /// No worker that lives takes anything any more of who wrote this version of a file and lost the lease.
             LeaseFenced {
@@ -127,6 +134,7 @@ macro_rules! ops {
                     | Op::AddJob { .. }
                     | Op::UpdateJob { .. }
                     | Op::ExpireSessions { .. }
+                    | Op::HoldInodes { .. }
                     | Op::EndSessions { .. }
                     | Op::BreakLease { .. }
                     | Op::Reclaim { .. }

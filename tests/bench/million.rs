@@ -169,6 +169,7 @@ async fn fill_directory(client: &Client, directory: usize, files: usize) -> curv
                 block_bytes: 0,
                 replicas: 0,
                 first_block: true,
+                open: 0,
             })
             .await?;
         let blocks = layout.blocks.iter().map(|located| BlockCommit {
@@ -185,6 +186,7 @@ async fn fill_directory(client: &Client, directory: usize, files: usize) -> curv
                 blocks: blocks.collect(),
                 mtime_ns: None,
                 close: true,
+                keep_privileges: false,
             })
             .await?;
     }

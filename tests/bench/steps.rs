@@ -212,6 +212,7 @@ impl Steps {
             block_bytes: 0,
             replicas: 0,
             first_block: true,
+            open: 0,
         };
         let layout = self.ask_master("create", create, true).await?;
         let located = layout.blocks.first().context("the file has its first block")?;
@@ -236,6 +237,7 @@ impl Steps {
             }],
             mtime_ns: None,
             close: true,
+            keep_privileges: false,
         };
         self.ask_master("commit and close", commit, true).await?;
         let lookup = Lookup {
@@ -246,6 +248,7 @@ impl Steps {
         let open = OpenFile {
             node: path.into(),
             follow: true,
+            open: 0,
         };
         let layout = self.ask_master("open", open, false).await?;
         ensure!(layout.attr.size_bytes == content.len() as u64, "committed");
@@ -263,6 +266,8 @@ impl Steps {
         let unlink = Unlink {
             node: path.into(),
             keep_open: false,
+            closed: Vec::new(),
+            holders: None,
         };
         self.ask_master("delete", unlink, true).await?;
         Ok(())

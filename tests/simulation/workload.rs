@@ -273,6 +273,8 @@ impl Client {
                     to: node(to),
                     mode: RenameMode::Replace,
                     keep_replaced: false,
+                    closed: Vec::new(),
+                    holders: None,
                 };
                 done(self.change(rename).await?)
             }

@@ -23,8 +23,8 @@ impl Client {
             };
             node = Node::Inode(inode);
             if let Some(file) = self.files.find(inode) {
-                let attr = file.truncate(size_bytes).await?;
-                change.size_bytes = None;
+                let attr = file.truncate(size_bytes, change.keep_privileges).await?;
+                (change.size_bytes, change.keep_privileges) = (None, false);
                 if change == AttrChange::default() {
                     return Ok(attr);
                 }

@@ -13,8 +13,17 @@ impl Client {
     /// # Errors
     /// `NotFound`, `IsADirectory`, `TooManySymlinks`; `Ufs...` where an under file system must be asked.
     pub async fn open(&self, node: impl Into<Node>) -> Result<OpenFile> {
-        let layout = self.locate(node).await?;
-        Ok(self.files.enter(&self.router, layout, Opened::ForReading).await)
+        let opening = self.router.opens().begin();
+        let call = master::OpenFile {
+            node: node.into(),
+            follow: true,
+            open: opening.number,
+        };
+        let (layout, open) = opening.ended(self.call(call).await)?;
+        Ok(self
+            .files
+            .enter(&self.router, layout, Opened::ForReading, open)
+            .await)
     }
 
     /// Creates a file and opens it for writing and reading.
@@ -23,6 +32,7 @@ impl Client {
     /// `AlreadyExists` unless the options say otherwise; then `LeaseConflict` if another client that writes the file does not give it back, and
     /// `IsADirectory`. `NotFound` for a missing parent, unless `parents` is set.
     pub async fn create(&self, node: impl Into<Node>, options: CreateOptions) -> Result<OpenFile> {
+        let opening = self.router.opens().begin();
         let call = CreateFile {
             node: node.into(),
             mode: options.mode,
@@ -31,13 +41,14 @@ impl Client {
             block_bytes: options.block_bytes,
             replicas: options.replicas,
             first_block: true,
+            open: opening.number,
         };
-        let layout = self.change(call).await?;
+        let (layout, open) = opening.ended(self.change(call).await)?;
         let opened = match options.if_exists {
             IfExists::Truncate => Opened::Truncated,
             IfExists::Fail | IfExists::Open => Opened::ForWriting,
         };
-        Ok(self.files.enter(&self.router, layout, opened).await)
+        Ok(self.files.enter(&self.router, layout, opened, open).await)
     }
 
     /// Opens an existing file for writing and reading; with `truncate`, its content is dropped.
@@ -46,18 +57,19 @@ impl Client {
     /// `NotFound`, `IsADirectory`; `LeaseConflict` if another client that writes the file does not give it back within
     /// 25 s, as it is asked to (one that died loses it after 15 s); `ReadOnly`, `Unsupported` in mounts.
     pub async fn open_for_write(&self, node: impl Into<Node>, truncate: bool) -> Result<OpenFile> {
-        let layout = self
-            .change(OpenForWrite {
-                node: node.into(),
-                follow: true,
-                truncate,
-            })
-            .await?;
+        let opening = self.router.opens().begin();
+        let call = OpenForWrite {
+            node: node.into(),
+            follow: true,
+            truncate,
+            open: opening.number,
+        };
+        let (layout, open) = opening.ended(self.change(call).await)?;
         let opened = match truncate {
             true => Opened::Truncated,
             false => Opened::ForWriting,
         };
-        Ok(self.files.enter(&self.router, layout, opened).await)
+        Ok(self.files.enter(&self.router, layout, opened, open).await)
     }
 
     /// The whole content of a file, in memory. For large ones see [`OpenFile::stream`].
@@ -88,6 +100,7 @@ impl Client {
         self.call(master::OpenFile {
             node: node.into(),
             follow: true,
+            open: 0,
         })
         .await
     }

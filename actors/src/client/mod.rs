@@ -54,7 +54,7 @@ use std::sync::Arc;
 
 use actix::ArbiterHandle;
 use curvine_protocol::master::MasterCall;
-use curvine_protocol::{ClientId, Mutation, Result};
+use curvine_protocol::{ClientId, InodeId, Mutation, Result};
 
 pub use file::OpenFile;
 pub use options::{ClientOptions, CreateOptions};
@@ -141,6 +141,12 @@ impl Client {
     /// files are given back.
     pub async fn end_session_of(&self, client: ClientId) -> Result<()> {
         self.router.end_session_of(client).await
+    }
+
+    /// Calls this whenever another client has changed a file that is open here, within about a second: with the file, and
+    /// the version of its content now. For whoever caches contents; it must not block.
+    pub fn on_change(&self, listener: impl Fn(InodeId, u64) + Send + Sync + 'static) {
+        self.router.opens().on_change(Arc::new(listener));
     }
 
     /// Gives back what this client holds and ends its session. Other clones can no longer be used.

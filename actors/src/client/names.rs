@@ -8,6 +8,7 @@ use curvine_protocol::{Attr, CurvinePath, DirEntry, Error, ErrorKind, FileKind, 
 use futures::stream::{self, Stream, TryStreamExt};
 
 use super::Client;
+use super::route::is_passing;
 
 impl Client {
     /// Attributes, and where a symbolic link points; `follow` follows one in the last name of a path.
@@ -178,13 +179,17 @@ impl Client {
         mode: RenameMode,
         keep_replaced: bool,
     ) -> Result<Renamed> {
-        self.change(Rename {
+        let call = Rename {
             from: from.into(),
             to: to.into(),
             mode,
             keep_replaced,
-        })
-        .await
+            closed: self.router.opens().take_closed(),
+            holders: None,
+        };
+        let renamed = self.change(call).await;
+        self.told_closed(&renamed);
+        renamed
     }
 
     /// Removes a name of something that is not a directory. With `keep_open`, what lost its last name stays, for handles of
@@ -193,13 +198,22 @@ impl Client {
     /// # Errors
     /// `NotFound`, `IsADirectory`.
     pub async fn unlink(&self, node: impl Into<Node>, keep_open: bool) -> Result<Attr> {
-        Ok(self
-            .change(Unlink {
-                node: node.into(),
-                keep_open,
-            })
-            .await?
-            .attr)
+        let call = Unlink {
+            node: node.into(),
+            keep_open,
+            closed: self.router.opens().take_closed(),
+            holders: None,
+        };
+        let removed = self.change(call).await;
+        self.told_closed(&removed);
+        Ok(removed?.attr)
+    }
+
+    /// What was closed travelled with a change.
+    fn told_closed<T>(&self, outcome: &Result<T>) {
+        if outcome.as_ref().is_err_and(is_passing) {
+            self.router.opens().lost();
+        }
     }
 
     /// Gives up what [`Client::unlink`] or [`Client::rename`] kept.
@@ -223,6 +237,7 @@ impl Client {
         self.change(Delete {
             node: node.into(),
             recursive,
+            holders: None,
         })
         .await
     }

@@ -46,6 +46,7 @@ use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
 use self::duties::deletions::{Deletions, Orders};
 use self::duties::loads::Loads;
+use self::duties::open_files::OpenFiles;
 use self::duties::reclaim::Reclaim;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
@@ -54,6 +55,7 @@ use self::locking::Locking;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
 use self::namespace::leases::Leases;
+use self::namespace::opens::Opens;
 use self::recalls::Recalls;
 use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
 use self::workers::{WorkerConnector, Workers};
@@ -150,6 +152,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         clock: ports.clock.clone(),
     });
     let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports.clock.clone()));
+    let opens = Arc::new(Opens::default());
     let hearing = Arc::new(Hearing::default());
     let namespace = NamespacePort::new(namespace::actor::Parts {
         store: store.clone(),
@@ -165,6 +168,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             locking: locking.clone(),
         },
         defaults: config.defaults,
+        opens: opens.clone(),
     });
     let workers = Workers::new(blocks.clone(), config.workers);
     let loads = Loads::new(
@@ -183,9 +187,15 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     );
     let duties = Arc::new(Duties::new(vec![
         Arc::new(sessions) as Arc<dyn Duty>,
+        Arc::new(OpenFiles::new(view.clone(), opens.clone(), ports.clock.clone())),
         Arc::new(Deletions::new(orders, workers.clone())),
         Arc::new(loads.clone()),
-        Arc::new(Reclaim::new(view.clone(), propose.clone())),
+        Arc::new(Reclaim::new(
+            view.clone(),
+            propose.clone(),
+            opens,
+            ports.clock.clone(),
+        )),
     ]));
     let following = {
         let (duties, blocks, leadership) = (duties.clone(), blocks.clone(), replica.leadership());

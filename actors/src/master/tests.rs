@@ -106,6 +106,7 @@ async fn start(directory: &Path) -> Master {
             block_bytes: 128 << 20,
             replicas: 1,
         },
+        opens: Arc::default(),
     };
     Master {
         replica,
@@ -134,6 +135,7 @@ fn create(node: Node) -> CreateFile {
         block_bytes: 0,
         replicas: 0,
         first_block: false,
+        open: 0,
     }
 }
 

@@ -1,17 +1,22 @@
 //! Open files: reading, writing, making it visible, making it durable.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use curvine_actors::client::{CreateOptions, OpenFile};
+use curvine_actors::planted::{Bug, is_planted};
 use curvine_protocol::master::IfExists;
-use curvine_protocol::{InodeId, Node};
+use curvine_protocol::number::to_u32;
+use curvine_protocol::{Attr, ErrorKind, InodeId, Node};
 use fuser::{FileAttr, FileHandle};
 
 use super::{Core, User};
 use crate::convert::{Refusal, Result};
-use crate::files::{Access, Handle, Slot, release};
+use crate::files::{Access, Handle, Slot};
 
+/// A name may come and go while a file of that name is being made: so often it is looked at again.
+const CREATE_TRIES: u32 = 8;
 /// Zeros are written in pieces of this.
 const ZERO_BYTES: u64 = 1 << 20;
 
@@ -22,6 +27,73 @@ pub struct Opened {
     pub keep_pages: bool,
     /// Closing it needs no flush.
     pub no_flush: bool,
+    /// What goes through it passes by the kernel's pages.
+    pub direct: bool,
+}
+
+/// How `open(2)` is to open a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct How {
+    pub access: Access,
+    /// It may read, which a handle that writes may not always.
+    pub reads: bool,
+    pub truncate: bool,
+    /// Only if it makes the file.
+    pub exclusive: bool,
+}
+
+impl How {
+    /// The bits of `access(2)` that it takes.
+    fn permissions(self) -> u32 {
+        let writes = self.access.writes() || self.truncate;
+        u32::from(self.reads) * READ_BIT + u32::from(writes) * WRITE_BIT
+    }
+}
+
+const READ_BIT: u32 = 4;
+const WRITE_BIT: u32 = 2;
+
+/// How a request writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteHow {
+    /// Past the kernel's pages.
+    pub direct: bool,
+    /// Whoever writes may not leave the set-user-id and set-group-id bits.
+    pub clears_privileges: bool,
+}
+
+impl User {
+    /// Whether the mode of a file allows this to a user, whose other groups the system knows.
+    fn may(&self, wanted: u32, mode: u32, owner: u32, group: u32) -> bool {
+        let shift = match self.uid {
+            0 => return true,
+            uid if uid == owner => 6,
+            _ if self.gid == group || self.groups().contains(&group) => 3,
+            _ => 0,
+        };
+        (mode >> shift) & wanted == wanted
+    }
+
+    /// The other groups of the process that asks; none if it is gone.
+    fn groups(&self) -> Vec<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        groups_in(&status)
+    }
+}
+
+/// From the text of `/proc/PID/status` (proc(5)).
+fn groups_in(status: &str) -> Vec<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    let groups = line.unwrap_or_default().split_whitespace();
+    groups.filter_map(|group| group.parse().ok()).collect()
+}
+
+/// Cuts a file, or extends it, on behalf of a user.
+pub(super) async fn cut(file: &OpenFile, size_bytes: u64, user: User) -> Result<Attr> {
+    Ok(match user.uid {
+        0 => file.truncate_keeping_privileges(size_bytes).await?,
+        _ => file.truncate(size_bytes).await?,
+    })
 }
 
 /// What `fallocate(2)` is asked for.
@@ -52,16 +124,16 @@ impl Allocate {
 }
 
 impl Core {
-    pub async fn open(&self, user: User, inode: InodeId, access: Access, truncate: bool) -> Result<Opened> {
+    pub async fn open(&self, user: User, inode: InodeId, how: How) -> Result<Opened> {
         let slot = self.files.enter(inode);
-        let opened = match access {
-            Access::Read => self.open_for_read(&slot).await,
-            Access::Write => self.open_for_write(user, &slot, truncate).await,
+        let opened = match how.access.writes() {
+            false => self.open_for_read(&slot).await,
+            true => self.open_for_write(user, &slot, how.truncate).await,
         };
         match opened {
-            Ok(file) => Ok(self.opened(slot, &file, access).await),
+            Ok(file) => Ok(self.opened(slot, &file, how.access).await),
             Err(refusal) => {
-                release(&self.client, self.files.abandon(&slot)).await;
+                self.files.abandon(&slot);
                 Err(refusal)
             }
         }
@@ -71,10 +143,21 @@ impl Core {
     async fn open_for_read(&self, slot: &Slot) -> Result<OpenFile> {
         let writers = slot.writers.lock().await;
         if *writers > 0 {
-            return slot.file();
+            return self.refreshed(slot).await;
         }
         let file = self.client.open(slot.inode).await?;
+        file.keep_privileges();
         slot.use_file(file.clone());
+        Ok(file)
+    }
+
+    /// What the writers share. While another client has the lease, it is what the masters say.
+    async fn refreshed(&self, slot: &Slot) -> Result<OpenFile> {
+        let file = slot.file()?;
+        if !file.holds_lease() {
+            // All handles of this client see what one of them is told.
+            self.client.open(slot.inode).await?;
+        }
         Ok(file)
     }
 
@@ -83,13 +166,14 @@ impl Core {
         let file = match *writers {
             0 => {
                 let file = self.client_of(user).open_for_write(slot.inode, truncate).await?;
+                file.keep_privileges();
                 slot.use_file(file.clone());
                 file
             }
             _ => {
-                let file = slot.file()?;
+                let file = self.refreshed(slot).await?;
                 if truncate {
-                    file.truncate(0).await?;
+                    cut(&file, 0, user).await?;
                 }
                 file
             }
@@ -101,14 +185,23 @@ impl Core {
 
     async fn opened(&self, slot: Arc<Slot>, file: &OpenFile, access: Access) -> Opened {
         let inode = slot.inode;
-        let fresh = self.known.opened(inode, file.attr().await.content_version);
+        let lineage = file.lineage();
+        slot.lineage.store(lineage, Ordering::Release);
+        let fresh = self
+            .inodes
+            .opened(inode, file.attr().await.content_version, lineage);
+        if fresh.keep_pages {
+            slot.paged.store(true, Ordering::Release);
+        }
         if fresh.drop_attributes {
             self.drop_attributes(inode);
         }
         Opened {
             handle: self.files.opened(slot, access),
             keep_pages: fresh.keep_pages,
-            no_flush: access == Access::Read,
+            no_flush: !access.writes(),
+            // The kernel's own end of the file may be an old one: what is appended must not go through its pages.
+            direct: access == Access::Append { direct: true },
         }
     }
 
@@ -118,50 +211,129 @@ impl Core {
         parent: InodeId,
         name: String,
         mode: u32,
-        if_exists: IfExists,
+        how: How,
     ) -> Result<(FileAttr, Opened)> {
-        let options = CreateOptions {
-            mode: mode & 0o7777,
-            if_exists,
-            ..CreateOptions::default()
+        for _ in 0..CREATE_TRIES {
+            let options = CreateOptions {
+                mode: mode & 0o7777,
+                if_exists: IfExists::Fail,
+                ..CreateOptions::default()
+            };
+            let node = Node::child(parent, name.clone());
+            match self.client_of(user).create(node.clone(), options).await {
+                Ok(file) => return Ok(self.created(file, how).await),
+                Err(error) if error.kind == ErrorKind::AlreadyExists && !how.exclusive => {}
+                outcome => {
+                    self.in_directory(parent, outcome)?;
+                }
+            }
+            // Somebody else has made it since the kernel looked, which will not ask whether this user may open it.
+            let attr = match self.client.lookup(node, false).await {
+                Ok(found) => found.attr,
+                Err(error) if error.kind == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if !attr.is_file() {
+                // The kernel looks again, and knows what to do with it.
+                return Err(Refusal::of(libc::ESTALE));
+            }
+            let wanted = how.permissions();
+            if !is_planted(Bug::OpensWhatItDidNotMake) && !user.may(wanted, attr.mode, attr.uid, attr.gid) {
+                return Err(Refusal::of(libc::EACCES));
+            }
+            match self.open(user, attr.inode, how).await {
+                Ok(opened) => return Ok((self.shown(attr).await, opened)),
+                // Gone again meanwhile.
+                Err(refusal) if refusal.errno == libc::ESTALE => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Err(Refusal::of(libc::ESTALE))
+    }
+
+    /// A file that was made for a handle.
+    async fn created(&self, file: OpenFile, how: How) -> (FileAttr, Opened) {
+        let slot = self.files.enter(file.inode());
+        let access = match how.access {
+            // It has the lease, which a handle that writes gives back.
+            Access::Read => Access::Write,
+            access => access,
         };
-        let client = self.client_of(user);
-        let file = client.create(Node::child(parent, name), options).await?;
-        let inode = file.inode();
-        let slot = self.files.enter(inode);
         let file = {
             let mut writers = slot.writers.lock().await;
-            // Another handle may have been opened since, or before by another name: it has the bytes that count.
+            // Another handle may have been opened since: it has the bytes that count.
             let file = match slot.file_if_open() {
                 Some(shared) if *writers > 0 => shared,
                 _ => file,
             };
+            file.keep_privileges();
             slot.use_file(file.clone());
             *writers += 1;
             slot.note_writers(*writers);
             file
         };
-        let attr = self.shown(file.attr().await);
-        Ok((attr, self.opened(slot, &file, Access::Write).await))
+        let attr = self.shown(file.attr().await).await;
+        (attr, self.opened(slot, &file, access).await)
     }
 
-    pub async fn read(&self, handle: FileHandle, offset_bytes: u64, len_bytes: u32) -> Result<Bytes> {
+    /// The bytes, and whether the kernel's pages are to go once it has them.
+    pub async fn read(
+        &self,
+        handle: FileHandle,
+        offset_bytes: u64,
+        len_bytes: u32,
+        direct: bool,
+    ) -> Result<(Bytes, Option<InodeId>)> {
         let slot = self.files.handle(handle)?.slot;
-        Ok(slot.file()?.read_at(offset_bytes, len_bytes.into()).await?)
+        let file = slot.file()?;
+        if !direct {
+            slot.paged.store(true, Ordering::Release);
+        }
+        let bytes = file.read_at(offset_bytes, len_bytes.into()).await?;
+        Ok((bytes, self.moved(&slot, &file).then_some(slot.inode)))
     }
 
-    pub async fn write(&self, handle: FileHandle, offset_bytes: u64, bytes: Bytes) -> Result<u32> {
-        let written = bytes.len() as u32;
-        self.writable(handle)?.write_at(offset_bytes, bytes).await?;
-        Ok(written)
+    /// How much was written, and whether the kernel's pages are to go once it knows.
+    pub async fn write(
+        &self,
+        handle: FileHandle,
+        offset_bytes: u64,
+        bytes: Bytes,
+        how: WriteHow,
+    ) -> Result<(u32, Option<InodeId>)> {
+        let Handle { slot, access } = self.files.handle(handle)?;
+        let file = self.writable(handle)?;
+        let written = to_u32(bytes.len());
+        if how.clears_privileges {
+            file.clear_privileges();
+            self.drop_attributes(slot.inode);
+        }
+        let at = match access {
+            Access::Append { .. } => file.append(bytes).await?,
+            _ => {
+                file.write_at(offset_bytes, bytes).await?;
+                offset_bytes
+            }
+        };
+        let direct = how.direct || access == Access::Append { direct: true };
+        if !direct {
+            slot.paged.store(true, Ordering::Release);
+        } else if slot.paged.load(Ordering::Acquire) && !is_planted(Bug::DirectWritesLeavePages) {
+            // It has no page locked; what was read beside it may be from before.
+            self.drop_pages(slot.inode, at, written.into()).await;
+        }
+        // The kernel has put it elsewhere, and its end of the file is another one.
+        let elsewhere = at != offset_bytes;
+        if elsewhere {
+            self.drop_attributes(slot.inode);
+        }
+        let moved = self.moved(&slot, &file) || elsewhere && !direct;
+        Ok((written, moved.then_some(slot.inode)))
     }
 
     fn writable(&self, handle: FileHandle) -> Result<OpenFile> {
         match self.files.handle(handle)? {
-            Handle {
-                slot,
-                access: Access::Write,
-            } => slot.file(),
+            Handle { slot, access } if access.writes() => slot.file(),
             _ => Err(Refusal::of(libc::EBADF)),
         }
     }
@@ -169,7 +341,7 @@ impl Core {
     /// A descriptor of the handle is being closed: what it wrote is visible to whoever opens the file afterwards.
     pub async fn flush(&self, handle: FileHandle) -> Result<()> {
         let Handle { slot, access } = self.files.handle(handle)?;
-        if access == Access::Read {
+        if !access.writes() {
             return Ok(());
         }
         let writers = slot.writers.lock().await;
@@ -179,41 +351,53 @@ impl Core {
             1 => file.close().await?,
             _ => file.flush().await?,
         };
-        self.known.written(slot.inode, attr.content_version);
+        self.committed(&slot, &file, &attr).await;
         Ok(())
+    }
+
+    /// The masters have what was written here.
+    pub(super) async fn committed(&self, slot: &Slot, file: &OpenFile, attr: &Attr) {
+        let pages = self
+            .inodes
+            .moved(slot.inode, attr.content_version, file.lineage());
+        self.drop_if(pages, slot).await;
     }
 
     /// The kernel closes the handle.
     pub async fn release(&self, handle: FileHandle) -> Result<()> {
         let Handle { slot, access } = self.files.handle(handle)?;
-        let closed = match access {
-            Access::Read => Ok(()),
-            Access::Write => self.writer_left(&slot).await,
+        let closed = match access.writes() {
+            false => Ok(()),
+            true => self.writer_left(&slot).await,
         };
-        release(&self.client, self.files.closed(handle)).await;
+        self.files.closed(handle);
         closed
     }
 
     async fn writer_left(&self, slot: &Slot) -> Result<()> {
         let mut writers = slot.writers.lock().await;
         *writers -= 1;
-        let closed = match (*writers, slot.file_if_open()) {
+        let file = slot.file_if_open();
+        let closed = match (*writers, &file) {
             (0, Some(file)) => file.close().await.map(Some),
             _ => Ok(None),
         };
         slot.note_writers(*writers);
-        if let Some(attr) = closed? {
-            self.known.written(slot.inode, attr.content_version);
+        if let (Some(attr), Some(file)) = (closed?, file) {
+            self.committed(slot, &file, &attr).await;
         }
         Ok(())
     }
 
+    /// Whoever asks, and whoever wrote: the file is on disk as it is.
     pub async fn fsync(&self, handle: FileHandle) -> Result<()> {
         let Handle { slot, access } = self.files.handle(handle)?;
-        if access == Access::Write || slot.has_writers() {
-            let attr = slot.file()?.sync().await?;
-            self.known.written(slot.inode, attr.content_version);
+        if !access.writes() && !slot.has_writers() && is_planted(Bug::ReadersSyncNothing) {
+            return Ok(());
         }
+        let file = slot.file()?;
+        let attr = file.sync().await?;
+        self.committed(&slot, &file, &attr).await;
         Ok(())
     }
 
@@ -223,8 +407,15 @@ impl Core {
         offset_bytes: u64,
         len_bytes: u64,
         what: Allocate,
+        user: User,
     ) -> Result<()> {
         let file = self.writable(handle)?;
+        let slot = self.files.handle(handle)?.slot;
+        self.refreshed(&slot).await?;
+        if user.uid != 0 {
+            file.clear_privileges();
+            self.drop_attributes(file.inode());
+        }
         let size_bytes = file.size_now();
         let end = offset_bytes
             .checked_add(len_bytes)
@@ -261,6 +452,19 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_somebody_else_made_is_opened_as_its_mode_allows() {
+        let may = |uid, gid, wanted, mode| User { uid, gid, pid: 0 }.may(wanted, mode, 1, 2);
+        let both = READ_BIT | WRITE_BIT;
+        assert!(!may(2000, 2000, READ_BIT, 0o600));
+        assert!(may(1, 2000, both, 0o600));
+        assert!(!may(1, 2, READ_BIT, 0o060), "the owner's bits alone count");
+        assert!(may(2000, 2, READ_BIT, 0o040));
+        assert!(!may(2000, 2, WRITE_BIT, 0o646), "so do the group's");
+        assert!(may(0, 0, both, 0));
+        assert_eq!(groups_in("Uid:\t1\nGroups:\t4 24 1000 \nX:\t9\n"), [4, 24, 1000]);
+    }
 
     #[test]
     fn what_fallocate_cannot_do_is_said_to_be_unsupported() {

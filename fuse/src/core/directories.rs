@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use curvine_protocol::{DirEntry, InodeId};
+use curvine_protocol::{DirEntry, ErrorKind, InodeId};
 use fuser::{FileAttr, FileHandle};
 
 use super::Core;
@@ -131,10 +131,13 @@ impl Core {
                 (true, None) => break,
                 (false, _) => cursor.nearest(position),
             };
-            let page = self
-                .client
-                .list_page(cursor.inode, after.as_deref(), PAGE)
-                .await?;
+            let page = match self.client.list_page(cursor.inode, after.as_deref(), PAGE).await {
+                // A directory that was removed while it was open has nothing in it.
+                Err(error) if error.kind == ErrorKind::Stale && self.inodes.gone(cursor.inode).is_some() => {
+                    return Ok(Vec::new());
+                }
+                page => page?,
+            };
             cursor.itself = Some(attributes(&page.directory));
             cursor.parent = page.parent;
             cursor.turn(start, page.entries, page.more);
@@ -164,7 +167,7 @@ impl Core {
         for (index, entry) in cursor.page.iter().enumerate().skip(from) {
             listed.push(Listed {
                 name: entry.name.clone(),
-                attr: self.shown(entry.attr.clone()),
+                attr: self.shown(entry.attr.clone()).await,
                 next: cursor.start + index as u64 + 1 + DOTS,
             });
         }

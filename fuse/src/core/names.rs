@@ -1,40 +1,58 @@
 //! Names and attributes.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use curvine_protocol::master::{AttrChange, FsStats, RenameMode};
 use curvine_protocol::{Attr, Error, ErrorKind, FileKind, InodeId, Node};
 use fuser::FileAttr;
 
+use super::content::cut;
 use super::{Core, User};
-use crate::convert::{Refusal, Result};
-use crate::files::{Left, release};
+use crate::convert::{Refusal, Result, attributes};
 
-/// `df` must not hang while nobody leads.
-const STATFS_DEADLINE: Duration = Duration::from_secs(5);
+/// `df` of everybody asks for each mount's root and its space, and must not hang while nobody leads: after this it is
+/// told what it was told last.
+const DF_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The prefixes of attributes that are kept. The kernel asks for others (`system.posix_acl_access`) by itself.
 const XATTR_SPACES: [&str; 3] = ["user.", "trusted.", "security."];
 
 impl Core {
     pub async fn lookup(&self, parent: InodeId, name: String) -> Result<FileAttr> {
-        let entry = self.client.lookup(Node::child(parent, name), false).await?;
-        Ok(self.shown(entry.attr))
+        let found = self.client.lookup(Node::child(parent, name), false).await;
+        Ok(self.shown(self.in_directory(parent, found)?.attr).await)
     }
 
     pub async fn getattr(&self, inode: InodeId) -> Result<FileAttr> {
-        let entry = self.client.lookup(inode, false).await?;
-        Ok(self.shown(entry.attr))
+        let asking = self.client.lookup(inode, false);
+        let found = match self.inodes.shown(inode).filter(|_| inode == InodeId::ROOT) {
+            None => asking.await,
+            Some(last) => match tokio::time::timeout(DF_DEADLINE, asking).await {
+                Ok(found) => found,
+                Err(_) => return Ok(attributes(&last)),
+            },
+        };
+        match found {
+            Ok(entry) => Ok(self.shown(entry.attr).await),
+            // Who still asks for it has it: as a descriptor, or as the directory that it is in.
+            Err(error) if error.kind == ErrorKind::Stale => match self.inodes.gone(inode) {
+                Some(attr) => Ok(attributes(&attr)),
+                None => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub async fn setattr(&self, user: User, inode: InodeId, mut change: AttrChange) -> Result<FileAttr> {
+        change.keep_privileges = user.uid == 0;
         let mut attr = None;
         if let Some(slot) = self.files.slot(inode)
             && let Some(file) = slot.file_if_open()
         {
             if let Some(size_bytes) = change.size_bytes.take() {
-                let cut = file.truncate(size_bytes).await?;
-                self.known.written(inode, cut.content_version);
+                let cut = cut(&file, size_bytes, user).await?;
+                self.committed(&slot, &file, &cut).await;
                 attr = Some(cut);
             } else if slot.has_writers() {
                 // What was written before comes before: a later flush must not undo these times and modes.
@@ -42,10 +60,18 @@ impl Core {
             }
         }
         let attr = match attr {
-            Some(attr) if change == AttrChange::default() => attr,
-            _ => self.client_of(user).set_attr(inode, false, change).await?,
+            Some(attr) if !changes_more(&change) => attr,
+            _ => match self.client_of(user).set_attr(inode, false, change.clone()).await {
+                Err(error) if error.kind == ErrorKind::Stale => {
+                    // Known here alone, to whoever still has it.
+                    self.inodes.gone(inode);
+                    let changed = self.inodes.changed(inode, &change, self.clock.wall_ns());
+                    return changed.map(|attr| attributes(&attr)).ok_or(error.into());
+                }
+                changed => changed?,
+            },
         };
-        Ok(self.shown(attr))
+        Ok(self.shown(attr).await)
     }
 
     pub async fn readlink(&self, inode: InodeId) -> Result<String> {
@@ -63,18 +89,18 @@ impl Core {
         rdev: u32,
     ) -> Result<FileAttr> {
         let client = self.client_of(user);
-        let attr = client
+        let made = client
             .make_node(Node::child(parent, name), kind, mode & 0o7777, rdev)
-            .await?;
-        Ok(self.shown(attr))
+            .await;
+        Ok(self.shown(self.in_directory(parent, made)?).await)
     }
 
     pub async fn mkdir(&self, user: User, parent: InodeId, name: String, mode: u32) -> Result<FileAttr> {
         let client = self.client_of(user);
-        let attr = client
+        let made = client
             .make_dir(Node::child(parent, name), mode & 0o7777, false)
-            .await?;
-        Ok(self.shown(attr))
+            .await;
+        Ok(self.shown(self.in_directory(parent, made)?).await)
     }
 
     pub async fn symlink(
@@ -85,21 +111,22 @@ impl Core {
         target: String,
     ) -> Result<FileAttr> {
         let client = self.client_of(user);
-        Ok(self.shown(client.symlink(Node::child(parent, name), &target).await?))
+        let made = client.symlink(Node::child(parent, name), &target).await;
+        Ok(self.shown(self.in_directory(parent, made)?).await)
     }
 
     pub async fn link(&self, user: User, inode: InodeId, parent: InodeId, name: String) -> Result<FileAttr> {
         let client = self.client_of(user);
-        Ok(self.shown(client.link(inode, Node::child(parent, name)).await?))
+        Ok(self
+            .shown(client.link(inode, Node::child(parent, name)).await?)
+            .await)
     }
 
+    /// The masters know what is open here, and keep it.
     pub async fn unlink(&self, user: User, parent: InodeId, name: String) -> Result<()> {
-        let keep = self.files.any();
-        let gone = self
-            .client_of(user)
-            .unlink(Node::child(parent, name), keep)
-            .await?;
-        self.lost_a_name(&gone, keep).await;
+        let client = self.client_of(user);
+        let gone = client.unlink(Node::child(parent, name), false).await?;
+        self.lost_a_name(gone).await;
         Ok(())
     }
 
@@ -115,26 +142,28 @@ impl Core {
         to: (InodeId, String),
         mode: RenameMode,
     ) -> Result<()> {
-        let keep = self.files.any();
         let client = self.client_of(user);
         let (from, to) = (Node::child(from.0, from.1), Node::child(to.0, to.1));
-        let renamed = client.rename(from, to, mode, keep).await?;
+        let renamed = client.rename(from, to, mode, false).await?;
         if let Some(gone) = renamed.replaced {
-            self.lost_a_name(&gone, keep).await;
+            self.lost_a_name(gone).await;
         }
         Ok(())
     }
 
-    /// A file lost a name. If it was the last, the masters kept the inode if we asked them to: for open handles, if
-    /// there are any on this one.
-    async fn lost_a_name(&self, attr: &Attr, kept: bool) {
-        if attr.nlink == 0 && !attr.is_dir() && kept && !self.files.keep_nameless(attr.inode) {
-            release(&self.client, Left::Release(attr.inode)).await;
+    /// Whoever has it open is shown one name less.
+    async fn lost_a_name(&self, attr: Attr) {
+        if self.files.slot(attr.inode).is_some() {
+            self.shown(attr).await;
         }
     }
 
     pub async fn getxattr(&self, inode: InodeId, name: String) -> Result<Vec<u8>> {
         known_space(&name, libc::EOPNOTSUPP)?;
+        // `ls -l` asks for each entry that it was just told of.
+        if self.inodes.is_bare(inode, self.clock.now()) {
+            return Err(Refusal::of(libc::ENODATA));
+        }
         Ok(self.client.xattr(inode, &name).await?)
     }
 
@@ -149,6 +178,7 @@ impl Core {
         known_space(&name, libc::EOPNOTSUPP)?;
         let (create, replace) = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
         let client = self.client_of(user);
+        self.inodes.dressed(inode);
         Ok(client.set_xattr(inode, &name, &value, create, replace).await?)
     }
 
@@ -169,15 +199,28 @@ impl Core {
     }
 
     pub async fn statfs(&self) -> Result<FsStats> {
-        match tokio::time::timeout(STATFS_DEADLINE, self.client.statfs()).await {
-            Ok(stats) => Ok(stats?),
+        let stats = match tokio::time::timeout(DF_DEADLINE, self.client.statfs()).await {
+            Ok(stats) => stats,
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
-                format!("no master answered within {} s", STATFS_DEADLINE.as_secs()),
-            )
-            .into()),
+                format!("no master answered within {} s", DF_DEADLINE.as_secs()),
+            )),
+        };
+        let mut last = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        match stats {
+            Ok(stats) => Ok(last.insert(stats).clone()),
+            Err(error) => last.clone().ok_or(error.into()),
         }
     }
+}
+
+/// Beyond a size that was set already.
+fn changes_more(change: &AttrChange) -> bool {
+    let nothing = AttrChange {
+        keep_privileges: change.keep_privileges,
+        ..AttrChange::default()
+    };
+    *change != nothing
 }
 
 fn known_space(name: &str, errno: i32) -> Result<()> {

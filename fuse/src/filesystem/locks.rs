@@ -134,6 +134,8 @@ async fn lock(core: &Core, holders: &Holders, asked: &Asked) -> Result<()> {
         let refusal = match core.client.lock(inode, lock).await {
             Ok(()) => {
                 holders.add(inode, asked.owner, asked.handle);
+                // What the one before wrote under the lock is read under it, by a descriptor that was open all the time too.
+                core.look_again(inode).await;
                 return Ok(());
             }
             Err(error) if error.kind == ErrorKind::Locked => error,

@@ -27,10 +27,12 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use tokio::sync::watch;
+
 use self::answers::GENERATION;
 use self::locks::{Asked, SharedHolders, closed_by, released};
 use crate::convert::{self, inode, name};
-use crate::core::{Allocate, Core, User};
+use crate::core::{Allocate, Core, User, WriteHow};
 use crate::runner::Runner;
 
 pub struct CurvineFs {
@@ -39,15 +41,18 @@ pub struct CurvineFs {
     /// Whether locks hold in all mounts, not just in this one.
     locks: bool,
     holders: SharedHolders,
+    /// Told when the kernel asks no more.
+    end: watch::Sender<bool>,
 }
 
 impl CurvineFs {
-    pub fn new(core: Arc<Core>, runner: Runner, locks: bool) -> Self {
+    pub fn new(core: Arc<Core>, runner: Runner, locks: bool, end: watch::Sender<bool>) -> Self {
         CurvineFs {
             core,
             runner,
             locks,
             holders: SharedHolders::default(),
+            end,
         }
     }
 }
@@ -56,6 +61,7 @@ fn user(request: &Request) -> User {
     User {
         uid: request.uid(),
         gid: request.gid(),
+        pid: request.pid(),
     }
 }
 
@@ -63,6 +69,10 @@ impl Filesystem for CurvineFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         negotiation::agree(config, self.locks);
         Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.end.send_replace(true);
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
@@ -109,6 +119,7 @@ impl Filesystem for CurvineFs {
             size_bytes: size,
             atime: atime.map(convert::set_time),
             mtime: mtime.map(convert::set_time),
+            ..AttrChange::default()
         };
         let (core, ttl, user) = (self.core.clone(), self.core.ttl, user(request));
         self.serve(
@@ -218,11 +229,11 @@ impl Filesystem for CurvineFs {
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (core, user) = (self.core.clone(), user(request));
-        let (access, truncate) = convert::access(flags);
+        let how = convert::how(flags.0);
         self.serve(
             FuseOp::Open,
             reply,
-            async move { core.open(user, inode(number), access, truncate).await },
+            async move { core.open(user, inode(number), how).await },
             |reply, opened| reply.opened(opened.handle, answers::open_flags(&opened)),
         );
     }
@@ -239,11 +250,11 @@ impl Filesystem for CurvineFs {
     ) {
         let (core, ttl) = (self.core.clone(), self.core.ttl);
         let (child, user) = (name(child), user(request));
-        let if_exists = convert::if_exists(flags);
+        let how = convert::how(flags);
         self.serve(
             FuseOp::Create,
             reply,
-            async move { core.create(user, inode(parent), child?, mode, if_exists).await },
+            async move { core.create(user, inode(parent), child?, mode, how).await },
             move |reply, (attr, opened)| {
                 reply.created(
                     &ttl,
@@ -263,16 +274,20 @@ impl Filesystem for CurvineFs {
         handle: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let core = self.core.clone();
+        let (core, after) = (self.core.clone(), self.core.clone());
+        let direct = flags.0 & libc::O_DIRECT != 0;
         self.serve(
             FuseOp::Read,
             reply,
-            async move { core.read(handle, offset, size).await },
-            |reply, bytes| reply.data(&bytes),
+            async move { core.read(handle, offset, size, direct).await },
+            move |reply, (bytes, old)| {
+                reply.data(&bytes);
+                after.drop_pages_later(old);
+            },
         );
     }
 
@@ -283,17 +298,25 @@ impl Filesystem for CurvineFs {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let (core, data) = (self.core.clone(), Bytes::copy_from_slice(data));
+        let after = self.core.clone();
+        let how = WriteHow {
+            direct: flags.0 & libc::O_DIRECT != 0,
+            clears_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        };
         self.serve(
             FuseOp::Write,
             reply,
-            async move { core.write(handle, offset, data).await },
-            |reply, written| reply.written(written),
+            async move { core.write(handle, offset, data, how).await },
+            move |reply, (written, old)| {
+                reply.written(written);
+                after.drop_pages_later(old);
+            },
         );
     }
 
@@ -510,7 +533,7 @@ impl Filesystem for CurvineFs {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _inode: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -518,9 +541,9 @@ impl Filesystem for CurvineFs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let core = self.core.clone();
+        let (core, user) = (self.core.clone(), user(request));
         self.serve_done(FuseOp::Allocate, reply, async move {
-            core.fallocate(handle, offset, length, Allocate::of_mode(mode)?)
+            core.fallocate(handle, offset, length, Allocate::of_mode(mode)?, user)
                 .await
         });
     }

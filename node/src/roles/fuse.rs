@@ -63,6 +63,11 @@ impl FuseRole {
         Ok(FuseRole { mounted, client })
     }
 
+    /// Resolves when somebody else has unmounted it.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        self.mounted.ended()
+    }
+
     pub fn mount_point(&self) -> &Path {
         self.mounted.mount_point()
     }

@@ -169,6 +169,23 @@ impl Running {
         }
     }
 
+    /// Resolves when somebody else has unmounted what this process mounted. Never, if it has no mount.
+    pub async fn unmounted(&self) {
+        match &self.fuse {
+            Some(fuse) => fuse.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends a mount that was unmounted; whether this process serves anything else.
+    pub async fn forget_mount(&mut self) -> bool {
+        if let Some(fuse) = self.fuse.take() {
+            tracing::info!("{} was unmounted", fuse.mount_point().display());
+            fuse.stop().await;
+        }
+        self.role != Role::Fuse
+    }
+
     /// Stops in order: nobody is asked after they have stopped.
     pub async fn stop(self) {
         drop(self.web);

@@ -14,6 +14,7 @@ mod locks;
 mod loop_disk;
 mod masters;
 mod metrics;
+mod mounts;
 mod partitions;
 mod power;
 mod power_masters;

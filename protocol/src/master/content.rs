@@ -11,6 +11,77 @@ pub struct OpenFile {
     pub node: Node,
     /// Follow a symbolic link in the last name of a path.
     pub follow: bool,
+    /// The number of this open among those of the calling client, from 1 upward: the leader then notes that the client
+    /// has the file open, until it is told otherwise by [`TellOpen`]. 0 = a look that opens nothing.
+    #[serde(default)]
+    pub open: u64,
+}
+
+/// A file that the calling client has open no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedFile {
+    pub inode: InodeId,
+    /// Every open of it up to this number is over; a later one may be on its way.
+    pub until: u64,
+}
+
+/// A file that the calling client has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldFile {
+    pub inode: InodeId,
+    /// The number of its last open.
+    pub open: u64,
+}
+
+/// Tells the leader what the calling client has open and has closed, so that what loses its last name stays for exactly
+/// those who read it. Soft state: a leader that was just elected knows nothing, and is told everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TellOpen {
+    /// The term of the leader that was told everything; 0 if none was.
+    pub term: u64,
+    pub closed: Vec<ClosedFile>,
+    /// Everything that is open, if all is told.
+    pub all: Option<AllOpen>,
+}
+
+/// Everything that a client has open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllOpen {
+    pub files: Vec<HeldFile>,
+    /// Opens up to this number that are not among the files are over.
+    pub until: u64,
+}
+
+/// In which term the leader that answers leads. If it is another one than the client's, the client tells everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenTold {
+    pub term: u64,
+    /// What others have changed of it since the client asked last.
+    pub changed: Vec<ChangedFile>,
+}
+
+/// A file that another client has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedFile {
+    pub inode: InodeId,
+    pub content_version: u64,
+}
+
+/// What the leader knows of who has open what a change may take the last name from. It fills this in itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holders {
+    /// The inode that it looked at; 0 for a whole tree.
+    pub of: InodeId,
+    pub files: Vec<FileHolders>,
+    /// It was elected a moment ago, and some client has not told it yet.
+    pub unsure: bool,
+}
+
+/// Who has a file open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileHolders {
+    pub inode: InodeId,
+    pub clients: Vec<ClientId>,
 }
 
 /// Creates a file and opens it for writing by the calling client.
@@ -32,6 +103,9 @@ pub struct CreateFile {
     pub replicas: u8,
     /// Assign the first block at once, which saves a round trip.
     pub first_block: bool,
+    /// As [`OpenFile::open`].
+    #[serde(default)]
+    pub open: u64,
 }
 
 /// What [`CreateFile`] does where the name is taken.
@@ -55,6 +129,9 @@ pub struct OpenForWrite {
     pub node: Node,
     pub follow: bool,
     pub truncate: bool,
+    /// As [`OpenFile::open`].
+    #[serde(default)]
+    pub open: u64,
 }
 
 /// Assigns blocks so that block indexes below `until_index` all have one, and says where to write those from
@@ -84,6 +161,9 @@ pub struct CommitFile {
     /// None = the time of the command, if blocks were written.
     pub mtime_ns: Option<i64>,
     pub close: bool,
+    /// Whoever wrote may leave the set-user-id and set-group-id bits as they are.
+    #[serde(default)]
+    pub keep_privileges: bool,
 }
 
 /// What was written to one block.

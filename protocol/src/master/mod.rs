@@ -69,6 +69,7 @@ macro_rules! for_master_calls {
             115 => TestLock -> LockFound { by: namespace, deadline: Short };
             116 => AwaitLock -> Done { by: namespace, deadline: Short };
             117 => ListLocks -> Locks { by: namespace, deadline: Short };
+            118 => TellOpen -> OpenTold { by: namespace, deadline: Short };
 
             120 => MakeDir -> Entry { by: namespace, deadline: Short, op: Entry, nodes: [node] };
             121 => CreateFile -> FileLayout { by: namespace, deadline: Short, op: Layout, nodes: [node] };

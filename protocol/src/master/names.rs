@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{ClosedFile, Holders};
 use crate::attr::{Attr, DirEntry, FileKind};
 use crate::ids::InodeId;
 use crate::path::{CurvinePath, Node};
@@ -139,6 +140,9 @@ pub struct AttrChange {
     pub size_bytes: Option<u64>,
     pub atime: Option<SetTime>,
     pub mtime: Option<SetTime>,
+    /// A new size leaves the set-user-id and set-group-id bits as they are.
+    #[serde(default)]
+    pub keep_privileges: bool,
 }
 
 /// To what a time is set.
@@ -175,6 +179,12 @@ pub struct Rename {
     pub mode: RenameMode,
     /// The caller has the replaced file open: keep it, nameless, until `ReleaseInode`.
     pub keep_replaced: bool,
+    /// As [`Unlink::closed`].
+    #[serde(default)]
+    pub closed: Vec<ClosedFile>,
+    /// As [`Unlink::holders`].
+    #[serde(default)]
+    pub holders: Option<Holders>,
 }
 
 /// The flags of `renameat2(2)`.
@@ -204,6 +214,12 @@ pub struct Unlink {
     /// The caller has the file open: if this was the last name, keep the inode until `ReleaseInode` or until the
     /// caller's session ends.
     pub keep_open: bool,
+    /// What the caller has closed and did not tell the leader yet.
+    #[serde(default)]
+    pub closed: Vec<ClosedFile>,
+    /// Filled in by the leader: they keep the inode as well.
+    #[serde(default)]
+    pub holders: Option<Holders>,
 }
 
 /// Removes an empty directory.
@@ -223,6 +239,9 @@ pub struct RemoveDir {
 pub struct Delete {
     pub node: Node,
     pub recursive: bool,
+    /// As [`Unlink::holders`].
+    #[serde(default)]
+    pub holders: Option<Holders>,
 }
 
 /// How much is gone.

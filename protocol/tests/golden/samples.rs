@@ -81,6 +81,7 @@ fn attr() -> Attr {
         content_version: 6,
         ufs: Some(version()),
         hole_bytes: 0,
+        bare: true,
     }
 }
 
@@ -92,6 +93,24 @@ fn entry() -> Entry {
             ..attr()
         },
         target: Some("../to".to_owned()),
+    }
+}
+
+fn closed() -> ClosedFile {
+    ClosedFile {
+        inode: InodeId(12),
+        until: 7,
+    }
+}
+
+fn holders() -> Holders {
+    Holders {
+        of: InodeId(12),
+        files: vec![FileHolders {
+            inode: InodeId(12),
+            clients: vec![ClientId(0xC11E)],
+        }],
+        unsure: true,
     }
 }
 
@@ -237,7 +256,7 @@ samples! {
     Lookup => Lookup { node: at("/a/b"), follow: true };
     ListDir => ListDir { node: Node::Inode(InodeId(12)), after: Some("n".to_owned()), limit: 1000 },
         ListDir { node: at("/"), after: None, limit: 0 };
-    OpenFile => OpenFile { node: Node::Inode(InodeId(12)), follow: false };
+    OpenFile => OpenFile { node: Node::Inode(InodeId(12)), follow: false, open: 7 };
     GetXattr => GetXattr { node: at("/a"), name: "user.x".to_owned() };
     ListXattrs => ListXattrs { node: at("/a") };
     GetPath => GetPath { inode: InodeId(12) };
@@ -251,10 +270,10 @@ samples! {
     MakeDir => MakeDir { node: Node::child(InodeId(1), "d"), mode: 0o755, parents: true };
     CreateFile => CreateFile {
         node: at("/a/f"), mode: 0o644, if_exists: IfExists::Truncate, parents: false, block_bytes: 1 << 27,
-        replicas: 2, first_block: true,
+        replicas: 2, first_block: true, open: 7,
     };
     MakeNode => MakeNode { node: at("/a/p"), kind: FileKind::Fifo, mode: 0o600, rdev: 7 };
-    OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false };
+    OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false, open: 7 };
     PunchHole => PunchHole { inode: InodeId(12), offset_bytes: 70_000, len_bytes: 1 << 30 };
     AllocateBlocks => AllocateBlocks { inode: InodeId(12), from_index: 1, until_index: 3 };
     CommitFile => CommitFile {
@@ -262,19 +281,22 @@ samples! {
         blocks: vec![BlockCommit {
             index: 1, id: BlockId(77), len_bytes: 70_001, generation: 4, workers: vec![WorkerId(2)],
         }],
-        mtime_ns: Some(3), close: true,
+        mtime_ns: Some(3), close: true, keep_privileges: true,
     };
     SetAttr => SetAttr {
         node: at("/a"), follow: true,
         change: AttrChange {
             mode: Some(0o600), uid: Some(1), gid: Some(2), size_bytes: Some(3), atime: Some(SetTime::Now),
-            mtime: Some(SetTime::At(4)),
+            mtime: Some(SetTime::At(4)), keep_privileges: true,
         },
     }, SetAttr { node: at("/a"), follow: false, change: AttrChange::default() };
-    Rename => Rename { from: at("/a"), to: Node::child(InodeId(1), "b"), mode: RenameMode::NoReplace, keep_replaced: true };
-    Unlink => Unlink { node: at("/a"), keep_open: true };
+    Rename => Rename {
+        from: at("/a"), to: Node::child(InodeId(1), "b"), mode: RenameMode::NoReplace, keep_replaced: true,
+        closed: vec![closed()], holders: Some(holders()),
+    };
+    Unlink => Unlink { node: at("/a"), keep_open: true, closed: vec![closed()], holders: Some(holders()) };
     RemoveDir => RemoveDir { node: at("/a") };
-    Delete => Delete { node: at("/a"), recursive: true };
+    Delete => Delete { node: at("/a"), recursive: true, holders: Some(holders()) };
     MakeSymlink => MakeSymlink { node: at("/l"), target: "../to".to_owned() };
     MakeLink => MakeLink { source: at("/a"), node: at("/b") };
     SetXattr => SetXattr {
@@ -288,6 +310,10 @@ samples! {
     OpenSession => OpenSession {};
     ReleaseLease => ReleaseLease { inode: InodeId(12) };
     AwaitNews => AwaitNews {};
+    TellOpen => TellOpen {
+        term: 5, closed: vec![closed()],
+        all: Some(AllOpen { files: vec![HeldFile { inode: InodeId(13), open: 8 }], until: 9 }),
+    }, TellOpen { term: 5, closed: Vec::new(), all: None };
     TestLock => TestLock { inode: InodeId(12), lock: lock() };
     AwaitLock => AwaitLock { inode: InodeId(12), lock: lock() };
     ListLocks => ListLocks { path: Some(path("/a")) }, ListLocks { path: None };
@@ -340,6 +366,7 @@ samples! {
     BackupOpened => BackupOpened { id: 0xBA, header: backup_header() };
     BackupPart => BackupPart { checksum: 0xC5C5_0003 };
     Done => Done {};
+    OpenTold => OpenTold { term: 5, changed: vec![ChangedFile { inode: InodeId(12), content_version: 6 }] };
     News => News { recalls: vec![InodeId(12)] };
     LockFound => LockFound { held: Some(held_lock()) }, LockFound { held: None };
     Locks => Locks {
@@ -487,12 +514,18 @@ impl Sample for Op {
                     heard_ns: -2,
                 }],
             },
+            Op::HoldInodes {
+                inodes: vec![InodeId(12), InodeId(13)],
+            },
             Op::BreakLease {
                 inode: InodeId(12),
                 holder: ClientId(0xC11E),
                 content_version: 6,
             },
-            Op::Reclaim { inode: InodeId(12) },
+            Op::Reclaim {
+                inode: InodeId(12),
+                holders: Some(holders()),
+            },
             Op::LeaseFenced {
                 inode: InodeId(12),
                 content_version: 7,

@@ -207,6 +207,11 @@ impl Node {
         assert_eq!(self.process.end(), None, "a signal ends it");
     }
 
+    /// Waits until it ends of its own accord; its exit code.
+    pub fn wait_for_end(&mut self) -> Option<i32> {
+        self.process.end()
+    }
+
     /// Starts it again, after [`Node::stop`] or [`Node::kill`], where it listened before.
     pub fn start_again(&mut self) {
         // What the old one left mounted is the new one's to find.

@@ -10,8 +10,8 @@ use curvine_protocol::worker::SealBlock;
 use curvine_protocol::{ErrorKind, Result};
 use futures::stream::{self, StreamExt};
 
-use super::Shared;
 use super::state::{Block, State};
+use super::{KEPT, Shared};
 use crate::client::route::is_passing;
 
 /// Blocks sealed at the same time.
@@ -38,9 +38,13 @@ impl Shared {
             blocks: commits(&state.blocks, |block| block.uncommitted, |block| block.len_bytes),
             mtime_ns: (written_ns != 0).then_some(written_ns),
             close,
+            keep_privileges: self.privileges.load(Ordering::Acquire) == KEPT,
         };
         match self.under_lease(state, call).await {
-            Ok(entry) => state.attr = entry.attr,
+            Ok(entry) => {
+                self.version.store(entry.attr.content_version, Ordering::Release);
+                state.attr = entry.attr;
+            }
             Err(error) => {
                 if !is_passing(&error) {
                     state.fail(error.clone());
@@ -49,7 +53,9 @@ impl Shared {
             }
         }
         self.written_ns.store(0, Ordering::Release);
+        self.privileges_cleared();
         state.committed(close);
+        self.leased.store(state.writable, Ordering::Release);
         Ok(())
     }
 

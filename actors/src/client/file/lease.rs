@@ -79,6 +79,7 @@ impl Shared {
     /// `SessionEnded`, if something was not flushed. The file is failed.
     pub(super) fn lease_ended(&self, state: &mut State) -> Result<()> {
         state.writable = false;
+        self.leased.store(false, Ordering::Release);
         if !state.is_dirty() {
             return Ok(());
         }
@@ -134,6 +135,7 @@ impl Shared {
         }
         self.size_bytes.store(size_bytes, Ordering::Release);
         self.written_ns.store(0, Ordering::Release);
+        self.lineage.fetch_add(1, Ordering::AcqRel);
         let writers = state.writers;
         let layout = FileLayout {
             attr: state.attr.clone(),
@@ -144,6 +146,7 @@ impl Shared {
         };
         let (in_mount, fillable) = (state.in_mount, state.fillable);
         *state = State::new(layout, false);
+        self.leased.store(false, Ordering::Release);
         (state.in_mount, state.fillable, state.writers) = (in_mount, fillable, writers);
     }
 
@@ -155,6 +158,7 @@ impl Shared {
             blocks,
             mtime_ns: None,
             close: true,
+            keep_privileges: true,
         };
         if let Err(error) = self.router.change(call).await {
             tracing::debug!(%error, "the lease on inode {} was not given back; it ends with the session", self.inode);
@@ -166,6 +170,7 @@ impl Shared {
             node: Node::Inode(self.inode),
             follow: false,
             truncate: false,
+            open: 0,
         };
         self.router.change(call).await
     }

@@ -21,17 +21,18 @@ mod write;
 #[cfg(test)]
 pub(super) use write::{PIECE_BYTES, WINDOW};
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::master::{AttrChange, PersistFile, SetAttr};
 use curvine_protocol::worker::READ_BYTES_MAX;
-use curvine_protocol::{Attr, Error, FileLayout, InodeId, Node, Result};
+use curvine_protocol::{Attr, Error, ErrorKind, FileLayout, InodeId, Node, Result};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use tokio::sync::Mutex;
 
 use super::route::{Router, is_passing};
+use crate::planted::{Bug, is_planted};
 use state::State;
 use table::Files;
 
@@ -72,9 +73,29 @@ pub(super) struct Shared {
     size_bytes: AtomicU64,
     /// When something was last written that the masters do not know of; 0 if they know all.
     written_ns: AtomicI64,
+    /// The number of its last open, as the masters know it.
+    open: AtomicU64,
+    /// How often the content of others was taken over, so far.
+    lineage: AtomicU64,
+    /// This client has the lease, as the state says.
+    leased: AtomicBool,
+    /// Of the content as the masters have it.
+    version: AtomicU64,
+    /// The newest version that any answer named, and the newest that was looked at since.
+    named: AtomicU64,
+    looked_at: AtomicU64,
+    /// One of [`CLEARED`], [`KEPT`], [`TO_CLEAR`].
+    privileges: AtomicU8,
     state: Mutex<State>,
     files: Weak<Files>,
 }
+
+/// What a commit does with the set-user-id and set-group-id bits: every one clears them.
+const CLEARED: u8 = 0;
+/// They stay.
+const KEPT: u8 = 1;
+/// The next one clears them, then they stay.
+const TO_CLEAR: u8 = 2;
 
 impl Drop for Handle {
     fn drop(&mut self) {
@@ -120,6 +141,10 @@ impl OpenFile {
     /// Attributes from the masters, with what was written here and they do not know of yet. The next flush makes the file
     /// have exactly these.
     pub fn with_what_is_written(&self, mut attr: Attr) -> Attr {
+        if !self.holds_lease() {
+            // Nothing is written here that they do not know, and others may have written.
+            return attr;
+        }
         attr.size_bytes = self.size_now();
         match self.handle.shared.written_ns.load(Ordering::Acquire) {
             0 => {}
@@ -128,7 +153,56 @@ impl OpenFile {
                 attr.ctime_ns = attr.ctime_ns.max(written_ns);
             }
         }
+        if self.handle.shared.privileges.load(Ordering::Acquire) == TO_CLEAR {
+            attr.mode = without_privileges(attr.mode);
+        }
         attr
+    }
+
+    /// Whether this client has the lease, and so knows the file better than the masters do.
+    pub fn holds_lease(&self) -> bool {
+        self.handle.shared.leased.load(Ordering::Acquire)
+    }
+
+    /// How often the content of others was taken over here. While it stays the same, what was read before is what was
+    /// read and what was written here since.
+    pub fn lineage(&self) -> u64 {
+        self.handle.shared.lineage.load(Ordering::Acquire)
+    }
+
+    /// The version of the content that this is, without what is not committed yet.
+    pub fn content_version(&self) -> u64 {
+        self.handle.shared.version.load(Ordering::Acquire)
+    }
+
+    /// Some answer of the masters named this version of the content: what is read from now on is not older.
+    pub fn named(&self, content_version: u64) {
+        self.handle
+            .shared
+            .named
+            .fetch_max(content_version, Ordering::AcqRel);
+    }
+
+    /// Asks for the layout again where a newer version was named than was looked at.
+    ///
+    /// # Errors
+    /// `Stale` if the file is gone; as [`Client::open`](super::Client::open).
+    pub async fn catch_up(&self) -> Result<()> {
+        self.handle.shared.catch_up().await
+    }
+
+    /// From now on commits leave the set-user-id and set-group-id bits alone, as whoever writes through a kernel is
+    /// told by it when they must go: see [`OpenFile::clear_privileges`].
+    pub fn keep_privileges(&self) {
+        let privileges = &self.handle.shared.privileges;
+        // One that is to clear them does so first.
+        let _ = privileges.compare_exchange(CLEARED, KEPT, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// The next commit clears the set-user-id and set-group-id bits.
+    pub fn clear_privileges(&self) {
+        let privileges = &self.handle.shared.privileges;
+        let _ = privileges.compare_exchange(KEPT, TO_CLEAR, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// `len_bytes` from `offset_bytes` on; fewer only at the end of the file. Holes are zeros.
@@ -143,6 +217,7 @@ impl OpenFile {
     pub async fn read_at(&self, offset_bytes: u64, len_bytes: u64) -> Result<Bytes> {
         const STEP: u64 = READ_BYTES_MAX as u64;
         let shared = &self.handle.shared;
+        shared.catch_up().await?;
         let end = offset_bytes.saturating_add(len_bytes).min(shared.size());
         if end.saturating_sub(offset_bytes) <= STEP {
             return shared.read_range(offset_bytes, end).await;
@@ -215,7 +290,15 @@ impl OpenFile {
     /// # Errors
     /// As [`OpenFile::flush`]; `LeaseConflict` if another client that writes the file does not give it back.
     pub async fn truncate(&self, size_bytes: u64) -> Result<Attr> {
-        self.handle.shared.truncate(size_bytes).await
+        self.handle.shared.truncate(size_bytes, false).await
+    }
+
+    /// As [`OpenFile::truncate`]; the set-user-id and set-group-id bits stay.
+    ///
+    /// # Errors
+    /// As [`OpenFile::truncate`].
+    pub async fn truncate_keeping_privileges(&self, size_bytes: u64) -> Result<Attr> {
+        self.handle.shared.truncate(size_bytes, true).await
     }
 
     /// Makes what was written visible to readers that open the file from now on. It survives a killed process; for power
@@ -236,6 +319,10 @@ impl OpenFile {
     /// As [`OpenFile::flush`].
     pub async fn sync(&self) -> Result<Attr> {
         let mut state = self.handle.shared.state.lock().await;
+        if !state.writable && !state.fillable {
+            // What others have flushed is meant too.
+            self.handle.shared.reload(&mut state).await?;
+        }
         self.handle.shared.commit(&mut state, true, false).await?;
         Ok(state.attr.clone())
     }
@@ -294,11 +381,20 @@ impl Handle {
     }
 }
 
+/// As after a write by somebody who may not set them: set-user-id goes, and set-group-id of what the group may execute.
+fn without_privileges(mode: u32) -> u32 {
+    match mode & 0o010 {
+        0 => mode & !0o4000,
+        _ => mode & !0o6000,
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(files) = self.files.upgrade() {
             files.forget(self.inode);
         }
+        self.router.opens().closed(self.inode, *self.open.get_mut());
     }
 }
 
@@ -311,6 +407,13 @@ impl Shared {
             inode: state.attr.inode,
             size_bytes: AtomicU64::new(state.attr.size_bytes),
             written_ns: AtomicI64::new(0),
+            open: AtomicU64::new(0),
+            lineage: AtomicU64::new(0),
+            leased: AtomicBool::new(state.writable),
+            version: AtomicU64::new(state.attr.content_version),
+            named: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
+            privileges: AtomicU8::new(CLEARED),
             state: Mutex::new(state),
             files,
         }
@@ -324,22 +427,61 @@ impl Shared {
     fn adopt(&self, state: &mut State, layout: FileLayout, writable: bool) {
         self.size_bytes.store(layout.attr.size_bytes, Ordering::Release);
         self.written_ns.store(0, Ordering::Release);
+        self.version.store(layout.attr.content_version, Ordering::Release);
+        if layout.attr.content_version != state.attr.content_version {
+            self.lineage.fetch_add(1, Ordering::AcqRel);
+        }
         let writers = state.writers;
         *state = State::new(layout, writable);
         state.writers = writers;
         state.session = self.router.session_now();
+        self.leased.store(writable, Ordering::Release);
+    }
+
+    /// Asks for the layout again where a newer version was named than was looked at. Whoever writes knows best.
+    async fn catch_up(&self) -> Result<()> {
+        let named = self.named.load(Ordering::Acquire);
+        if named <= self.looked_at.load(Ordering::Acquire) || is_planted(Bug::ReadsOldLayouts) {
+            return Ok(());
+        }
+        let mut state = self.state.lock().await;
+        if !state.writable && named > state.attr.content_version {
+            if state.fillable {
+                return Err(Error::new(
+                    ErrorKind::UfsChanged,
+                    format!(
+                        "inode {}: the object behind the file changed while it was open; open it again",
+                        self.inode
+                    ),
+                ));
+            }
+            self.reload(&mut state).await?;
+        }
+        self.looked_at.fetch_max(named, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// A commit has cleared what it had to.
+    fn privileges_cleared(&self) {
+        let _ = self
+            .privileges
+            .compare_exchange(TO_CLEAR, KEPT, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Asks for the layout as the masters have it.
     async fn reload(&self, state: &mut State) -> Result<()> {
         let node = Node::Inode(self.inode);
-        let call = curvine_protocol::master::OpenFile { node, follow: false };
+        let call = curvine_protocol::master::OpenFile {
+            node,
+            follow: false,
+            open: 0,
+        };
         let layout = self.router.ask_master(call).await?;
         self.adopt(state, layout, false);
         Ok(())
     }
 
-    pub(super) async fn truncate(self: &Arc<Self>, size_bytes: u64) -> Result<Attr> {
+    pub(super) async fn truncate(self: &Arc<Self>, size_bytes: u64, keep_privileges: bool) -> Result<Attr> {
         let mut state = self.state.lock().await;
         self.commit(&mut state, false, false).await?;
         let call = SetAttr {
@@ -347,12 +489,14 @@ impl Shared {
             follow: false,
             change: AttrChange {
                 size_bytes: Some(size_bytes),
+                keep_privileges,
                 ..AttrChange::default()
             },
         };
         match self.router.change(call).await {
             Ok(entry) if state.writable => {
                 self.size_bytes.store(size_bytes, Ordering::Release);
+                self.version.store(entry.attr.content_version, Ordering::Release);
                 state.cut(entry.attr);
             }
             Ok(_) => self.reload(&mut state).await?,

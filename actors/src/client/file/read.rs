@@ -72,7 +72,11 @@ impl Shared {
     /// `UfsChanged` if an object changed: one reader never sees two versions.
     async fn look_again(&self, version: u64) -> Result<bool> {
         let node = Node::Inode(self.inode);
-        let call = curvine_protocol::master::OpenFile { node, follow: false };
+        let call = curvine_protocol::master::OpenFile {
+            node,
+            follow: false,
+            open: 0,
+        };
         let layout = self.router.ask_master(call).await?;
         let mut state = self.state.lock().await;
         for worker in &layout.workers {

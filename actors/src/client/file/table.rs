@@ -1,6 +1,7 @@
 //! The files that a client has open, by inode.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use curvine_protocol::{FileLayout, InodeId};
@@ -73,6 +74,7 @@ impl Files {
         router: &Arc<Router>,
         layout: FileLayout,
         opened: Opened,
+        open: u64,
     ) -> OpenFile {
         let writes = opened != Opened::ForReading;
         let (shared, layout) = {
@@ -87,6 +89,7 @@ impl Files {
                 }
             }
         };
+        shared.open.fetch_max(open, Ordering::AcqRel);
         if writes || layout.is_some() {
             let mut state = shared.state.lock().await;
             match layout {

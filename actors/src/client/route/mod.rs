@@ -3,11 +3,13 @@
 //! - [`Router`]: the calls of one user of a session.
 //! - `session`: the session itself: masters, workers, renewal.
 //! - `sequences`: who it is to the masters, the numbers of its changes.
+//! - `opens`: what it has open, and what of that the leader was told.
 //! - `host`: the thread of its proxies.
 //!
 //! Invariant: a change keeps its sequence over all its tries.
 
 mod host;
+pub(super) mod opens;
 mod sequences;
 mod session;
 
@@ -22,6 +24,7 @@ use curvine_protocol::number::{to_u32, whole_ms};
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, InodeId, Mutation, Result, WorkerId};
 
 use self::host::Proxies;
+use self::opens::Opens;
 use self::session::{Session, renew};
 use super::ClientOptions;
 use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
@@ -91,6 +94,9 @@ impl Router {
             error
         })?;
         proxies.arbiter()?.spawn(renew(Arc::downgrade(&router.session)));
+        proxies
+            .arbiter()?
+            .spawn(opens::tell(Arc::downgrade(&router.session)));
         Ok(router)
     }
 
@@ -105,6 +111,7 @@ impl Router {
         let proxies = Arc::new(Proxies::new(ports.clone()));
         let router = Self::new(Session::new(masters, workers, options, ports, proxies)?);
         arbiter.spawn(renew(Arc::downgrade(&router.session)));
+        arbiter.spawn(opens::tell(Arc::downgrade(&router.session)));
         Ok(router)
     }
 
@@ -186,6 +193,10 @@ impl Router {
         let answer = session.attempt(call, context, session.options.retry_for).await;
         session.learn(turn.client, asked, answer.as_ref().err());
         Ok(answer?.reply)
+    }
+
+    pub(super) fn opens(&self) -> &Opens {
+        &self.session.opens
     }
 
     /// The port of a worker: local, or a proxy for its address.

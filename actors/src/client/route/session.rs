@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::host::Proxies;
+use super::opens::Opens;
 use super::sequences::{Sequences, Turn};
 use super::{CALL_DEADLINE_MS, LocalWorkers, is_passing};
 use crate::client::ClientOptions;
@@ -34,6 +35,7 @@ pub(super) struct Session {
     /// Proxies by address; bulk data has connections of its own, apart from the masters'.
     workers: Mutex<HashMap<String, WorkerRef>>,
     pub sequences: Sequences,
+    pub opens: Opens,
     /// Whoever finds no session, or one in doubt, asks the masters; the others wait for the answer.
     asking: tokio::sync::Mutex<()>,
     pub options: ClientOptions,
@@ -61,6 +63,7 @@ impl Session {
             local_workers,
             workers: Mutex::default(),
             sequences: Sequences::default(),
+            opens: Opens::default(),
             asking: tokio::sync::Mutex::default(),
             options,
             ports,

@@ -210,6 +210,15 @@ impl<C: Call> Endpoint<C> for Node {
                 Ok(Answer::with_body(*reply, Body::Bytes(Bytes::new())))
             });
         }
+        if (&ask.call as &dyn Any).is::<TellOpen>() {
+            let told: Box<dyn Any> = Box::new(OpenTold {
+                term: 1,
+                ..OpenTold::default()
+            });
+            let reply = told.downcast::<C::Reply>().expect("the reply of its call");
+            let answer = Answer::with_body(*reply, Body::Bytes(Bytes::new()));
+            return Box::pin(std::future::ready(Ok(answer)));
+        }
         let (address, worker) = (self.address, self.worker);
         let answering = async move {
             let fate = {
@@ -511,5 +520,6 @@ fn attr(file: &File, kind: FileKind) -> Attr {
         content_version: file.content_version,
         ufs: None,
         hole_bytes: 0,
+        bare: false,
     }
 }

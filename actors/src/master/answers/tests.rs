@@ -377,6 +377,7 @@ async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
         block_bytes: 0,
         replicas: 1,
         first_block: true,
+        open: 0,
     };
     let layout = world.ask(create).await.expect("created");
     let block = layout.blocks[0].block.id.0;
@@ -399,6 +400,7 @@ async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
         }],
         mtime_ns: None,
         close: false,
+        keep_privileges: false,
     };
     world.ask(commit(1)).await.expect("committed");
     // Being overwritten: the worker is ahead of what is committed.
@@ -410,6 +412,8 @@ async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
     let unlink = Unlink {
         node: Node::Path(path("/f")),
         keep_open: false,
+        closed: Vec::new(),
+        holders: None,
     };
     world.ask(unlink).await.expect("deleted");
     assert_eq!(world.report(true, &[(block, 2)]).await, garbage(&[block]));

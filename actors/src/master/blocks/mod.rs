@@ -265,6 +265,7 @@ mod tests {
             content_version: 0,
             ufs: None,
             hole_bytes: 0,
+            bare: false,
         };
         let located = |&id: &u64| LocatedBlock {
             block: BlockRef {

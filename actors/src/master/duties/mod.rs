@@ -9,6 +9,7 @@
 
 pub mod deletions;
 pub mod loads;
+pub mod open_files;
 pub mod reclaim;
 pub mod sessions;
 

@@ -8,7 +8,9 @@ use curvine_protocol::Result;
 use curvine_protocol::op::Op;
 
 use super::Duty;
+use crate::kit::Clock;
 use crate::master::contract::{NamespaceView, ProposeOp};
+use crate::master::namespace::opens::Opens;
 
 /// How often it is looked for such trees.
 const EVERY: Duration = Duration::from_millis(500);
@@ -16,11 +18,23 @@ const EVERY: Duration = Duration::from_millis(500);
 pub struct Reclaim {
     view: Arc<dyn NamespaceView>,
     propose: Arc<dyn ProposeOp>,
+    opens: Arc<Opens>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Reclaim {
-    pub fn new(view: Arc<dyn NamespaceView>, propose: Arc<dyn ProposeOp>) -> Self {
-        Reclaim { view, propose }
+    pub fn new(
+        view: Arc<dyn NamespaceView>,
+        propose: Arc<dyn ProposeOp>,
+        opens: Arc<Opens>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Reclaim {
+            view,
+            propose,
+            opens,
+            clock,
+        }
     }
 }
 
@@ -40,7 +54,9 @@ impl Duty for Reclaim {
 
     async fn tick(&self) -> Result<()> {
         while let Some(inode) = self.view.detached()?.first().copied() {
-            self.propose.propose_op(Op::Reclaim { inode }).await?;
+            // Whoever has a file of it open keeps that.
+            let holders = Some(self.opens.everything(self.clock.now()));
+            self.propose.propose_op(Op::Reclaim { inode, holders }).await?;
         }
         Ok(())
     }

@@ -16,21 +16,23 @@ use curvine_protocol::master::*;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
-    CallContext, CurvinePath, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result,
-    for_mutations,
+    CallContext, ClientId, CurvinePath, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node,
+    Result, for_mutations,
 };
 use futures::future::BoxFuture;
 use heed::RoTxn;
 
 use super::leases::Leases;
+use super::opens::{Opens, Removal};
 use super::records::InodeRecord;
-use super::resolve::{path_of, resolve};
-use super::store::{Dbs, Store, broken};
+use super::resolve::{is_within, path_of, resolve};
+use super::store::{Dbs, Store, broken, pair_key};
 use super::view::{layout_of, lookup};
 use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Clock, Endpoint};
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp, UfsView};
 use crate::master::replica::own_command;
+use crate::planted::{Bug, is_planted};
 
 /// What new files get when nobody says otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +50,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub leases: Leases,
     pub defaults: FileDefaults,
+    pub opens: Arc<Opens>,
 }
 
 /// Answers the namespace's calls, from any thread. Cheap to clone.
@@ -133,13 +136,62 @@ fn not_a_directory(node: &Node) -> Error {
 }
 
 impl NamespaceCall for OpenFile {
-    async fn answer(parts: Arc<Parts>, call: Self, _context: CallContext) -> Result<FileLayout> {
-        let OpenFile { node, follow } = call;
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<FileLayout> {
+        let OpenFile { node, follow, open } = call;
+        let removals = parts.opens.removals();
         let mut layout = parts
             .fresh_look(&node, |dbs, txn| layout_of(dbs, txn, &node, follow))
             .await?;
+        // Without a session there is nobody to keep it for.
+        if open > 0 && context.client != ClientId::default() {
+            let inode = layout.attr.inode;
+            // Who removes it from now on knows of this client.
+            parts.opens.opened(context.client, inode, open, parts.clock.now());
+            if !is_planted(Bug::OpensBesideRemovals) {
+                parts.opens.while_removed(inode).await;
+                if parts.opens.removals() != removals {
+                    let looked = parts
+                        .store
+                        .read()
+                        .and_then(|txn| layout_of(&parts.store.dbs, &txn, &Node::Inode(inode), false));
+                    if looked.is_err() {
+                        parts.opens.failed(context.client, inode, open, parts.clock.now());
+                    }
+                    layout = looked?;
+                }
+            }
+        }
         parts.placement.locate(&mut layout);
         Ok(layout)
+    }
+}
+
+impl NamespaceCall for TellOpen {
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<OpenTold> {
+        parts.consensus.read_barrier().await?;
+        let (client, now) = (context.client, parts.clock.now());
+        parts.closed(&context, &call.closed).await?;
+        if let Some(all) = &call.all {
+            parts.opens.told_all(client, all, now);
+            let nameless = {
+                let txn = parts.store.read()?;
+                let mut nameless = Vec::new();
+                for file in &all.files {
+                    let record = parts.store.dbs.inode(&txn, file.inode)?;
+                    nameless.extend(record.filter(|record| record.nlink == 0).map(|_| file.inode));
+                }
+                nameless
+            };
+            if !nameless.is_empty() {
+                parts
+                    .propose(Op::HoldInodes { inodes: nameless }, parts.own(&context))
+                    .await?;
+            }
+        }
+        Ok(OpenTold {
+            term: parts.opens.term(),
+            changed: parts.opens.take_changed(client),
+        })
     }
 }
 
@@ -208,13 +260,92 @@ impl NamespaceCall for ListLocks {
     }
 }
 
+/// Whether an op may change what a file holds.
+fn changes_content(op: &Op) -> bool {
+    match op {
+        Op::CommitFile(_) => true,
+        Op::SetAttr(call) => call.change.size_bytes.is_some(),
+        Op::OpenForWrite(call) => call.truncate,
+        Op::CreateFile(call) => call.if_exists == IfExists::Truncate,
+        _ => false,
+    }
+}
+
+/// The file that a reply is about, and the version of its content.
+fn changed_file(reply: &OpReply) -> Option<(InodeId, u64)> {
+    let attr = match reply {
+        OpReply::Entry(entry) => &entry.attr,
+        OpReply::Layout(layout) => &layout.attr,
+        _ => return None,
+    };
+    Some((attr.inode, attr.content_version))
+}
+
+/// The file that an op opens for writing by its number.
+fn written_by_number(op: &Op) -> Option<InodeId> {
+    match op {
+        Op::OpenForWrite(OpenForWrite {
+            node: Node::Inode(inode),
+            ..
+        }) => Some(*inode),
+        _ => None,
+    }
+}
+
+/// The number of the open that an op is, if it is one.
+fn number_of_open(op: &Op) -> Option<u64> {
+    let open = match op {
+        Op::CreateFile(call) => call.open,
+        Op::OpenForWrite(call) => call.open,
+        _ => 0,
+    };
+    (open > 0).then_some(open)
+}
+
+/// Takes out of an op what its client has closed, which is for the leader alone.
+fn closed_with(op: &mut Op) -> Vec<ClosedFile> {
+    match op {
+        Op::Unlink(call) => std::mem::take(&mut call.closed),
+        Op::Rename(call) => std::mem::take(&mut call.closed),
+        _ => Vec::new(),
+    }
+}
+
 /// Every mutation is answered by its op.
 macro_rules! mutations {
     (; $($call:ident -> $variant:ident $nodes:tt;)*) => {$(
         impl NamespaceCall for $call {
             async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Self::Reply> {
-                let op = parts.completed(call.into_op())?;
-                let reply = parts.change(op, context).await?;
+                let mut op = parts.completed(call.into_op())?;
+                let open = number_of_open(&op);
+                let closed = closed_with(&mut op);
+                parts.closed(&context, &closed).await?;
+                let client = context.client;
+                let early = written_by_number(&op).filter(|_| client != ClientId::default());
+                if let (Some(open), Some(inode)) = (open, early) {
+                    // It may be a nameless one, of which the client has just closed another handle.
+                    parts.opens.opened(client, inode, open, parts.clock.now());
+                    parts.opens.while_removed(inode).await;
+                }
+                let ends = matches!(op, Op::EndSession(_));
+                let changes = changes_content(&op);
+                let reply = parts.change(op, context).await;
+                if let (Err(_), Some(inode), Some(open)) = (&reply, early, open) {
+                    parts.opens.failed(client, inode, open, parts.clock.now());
+                }
+                let reply = reply?;
+                if let Some((inode, content_version)) = changed_file(&reply).filter(|_| changes) {
+                    parts.opens.changed(client, inode, content_version);
+                }
+                if ends {
+                    parts.opens.ended(client);
+                }
+                if let (OpReply::Layout(layout), Some(open)) = (&reply, open)
+                    && client != ClientId::default()
+                {
+                    // The lease, which it has got, keeps the file for it until it is noted here.
+                    parts.opens.opened(client, layout.attr.inode, open, parts.clock.now());
+                }
                 <$call>::reply_from(parts.placed(reply)?)
             }
         }
@@ -350,7 +481,7 @@ impl Parts {
     }
 
     /// Proposes a client's change, after the under file system has agreed to it.
-    async fn change(self: &Arc<Self>, op: Op, context: CallContext) -> Result<OpReply> {
+    async fn change(self: &Arc<Self>, mut op: Op, context: CallContext) -> Result<OpReply> {
         if self.has_mounts()? {
             let mut mounted = false;
             for node in op.nodes() {
@@ -361,6 +492,7 @@ impl Parts {
                 // A task of its own: a caller that gives up must not leave the objects half changed.
                 let parts = self.clone();
                 let changing = tokio::spawn(async move {
+                    let _removal = parts.note_holders(&mut op)?;
                     parts.ufs.before_change(&op).await?;
                     parts.propose(op, context).await
                 });
@@ -369,7 +501,90 @@ impl Parts {
                     .unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the master is stopping")));
             }
         }
+        let _removal = self.note_holders(&mut op)?;
         self.propose(op, context).await
+    }
+
+    /// Writes into an op that takes names away who has open what may lose its last one. Until the guard is dropped,
+    /// nobody opens it.
+    fn note_holders(&self, op: &mut Op) -> Result<Option<Removal<'_>>> {
+        let (node, holders) = match op {
+            Op::Unlink(Unlink { node, holders, .. }) | Op::Delete(Delete { node, holders, .. }) => {
+                (&*node, holders)
+            }
+            Op::Rename(Rename {
+                to, mode, holders, ..
+            }) if *mode == RenameMode::Replace => (&*to, holders),
+            _ => return Ok(None),
+        };
+        *holders = None;
+        let now = self.clock.now();
+        let txn = self.store.read()?;
+        let dbs = &self.store.dbs;
+        // What is wrong with the name, the op itself will say.
+        let Ok(place) = resolve(dbs, &txn, node, false) else {
+            return Ok(None);
+        };
+        let Some((inode, record)) = place.found else {
+            return Ok(None);
+        };
+        let (removal, files, unsure, of) = match record.is_dir() {
+            false => {
+                let (removal, files, unsure) = self.opens.remove(inode, now);
+                (removal, files, unsure, inode)
+            }
+            true => {
+                let is_in_it = |file: InodeId| {
+                    let above = dbs.inode(&txn, file).ok().flatten();
+                    above.is_some_and(|file| is_within(dbs, &txn, file.parent, inode).unwrap_or(true))
+                };
+                let (removal, files, unsure) = self.opens.remove_tree(is_in_it, now);
+                (removal, files, unsure, InodeId(0))
+            }
+        };
+        if !is_planted(Bug::ForgetsOtherHolders) {
+            *holders = Some(Holders { of, files, unsure });
+        }
+        Ok(Some(removal))
+    }
+
+    /// Notes what a client has closed. What was kept for it alone goes.
+    async fn closed(&self, context: &CallContext, closed: &[ClosedFile]) -> Result<()> {
+        if closed.is_empty() {
+            return Ok(());
+        }
+        self.opens.closed(context.client, closed, self.clock.now());
+        let nameless = {
+            let txn = self.store.read()?;
+            let mut nameless = Vec::new();
+            for file in closed {
+                let key = pair_key(context.client.0, file.inode.0);
+                let kept = self.store.dbs.orphans.get(&txn, &key).map_err(broken)?.is_some();
+                if kept && !self.opens.has(context.client, file.inode) {
+                    nameless.push(file.inode);
+                }
+            }
+            nameless
+        };
+        for inode in nameless {
+            // Whoever opens it by its number meanwhile waits, or was here first.
+            let (_removal, _, _) = self.opens.remove(inode, self.clock.now());
+            if self.opens.has(context.client, inode) {
+                continue;
+            }
+            let release = Op::ReleaseInode(ReleaseInode { inode });
+            self.propose(release, self.own(context)).await?;
+        }
+        Ok(())
+    }
+
+    /// On behalf of a client, without a sequence of its own: for what may be done twice.
+    fn own(&self, context: &CallContext) -> CallContext {
+        CallContext {
+            sequence: 0,
+            acked_below: 0,
+            ..context.clone()
+        }
     }
 
     /// Tells the writer of a file in a mount which object it is writing: it then asks for it to be persisted.

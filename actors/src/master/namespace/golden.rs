@@ -34,6 +34,7 @@ fn record(body: InodeBody) -> InodeRecord {
         atime_minus_mtime_ns: -2,
         btime_minus_mtime_ns: -300,
         body,
+        holders: 0,
     }
 }
 
@@ -115,6 +116,8 @@ struct NewerRecord {
     btime_minus_mtime_ns: i64,
     body: InodeBody,
     #[serde(default)]
+    holders: u32,
+    #[serde(default)]
     quota: Option<u64>,
 }
 
@@ -134,6 +137,7 @@ fn newer(quota: Option<u64>) -> NewerRecord {
         atime_minus_mtime_ns: now.atime_minus_mtime_ns,
         btime_minus_mtime_ns: now.btime_minus_mtime_ns,
         body: now.body,
+        holders: now.holders,
         quota,
     }
 }
@@ -161,6 +165,7 @@ fn state() -> (Store, tempfile::TempDir) {
         block_bytes: 1 << 20,
         replicas: 1,
         first_block: true,
+        open: 0,
     };
     let mount = CurvinePath::parse("/m").expect("a valid path");
     let object = UfsObject {
@@ -190,11 +195,14 @@ fn state() -> (Store, tempfile::TempDir) {
         Op::CreateFile(CreateFile {
             node: at("/gone"),
             first_block: false,
+            open: 0,
             ..create
         }),
         Op::Unlink(Unlink {
             node: at("/gone"),
             keep_open: true,
+            closed: Vec::new(),
+            holders: None,
         }),
         Op::RemoveDir(RemoveDir { node: at("/f") }),
         Op::AddMount {

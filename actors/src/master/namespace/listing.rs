@@ -1,7 +1,7 @@
 //! A page of a directory: its names with the attributes behind them.
 
 use curvine_protocol::codec::decode;
-use curvine_protocol::{DirEntry, Error, ErrorKind, InodeId, Result};
+use curvine_protocol::{Attr, DirEntry, Error, ErrorKind, InodeId, Result};
 use heed::RoTxn;
 use heed::types::Bytes;
 
@@ -37,7 +37,10 @@ pub fn list(
         let record = records.get(inode)?;
         entries.push(DirEntry {
             name,
-            attr: record.attr(inode),
+            attr: Attr {
+                bare: dbs.is_bare(txn, inode)?,
+                ..record.attr(inode)
+            },
             target: record.target(),
         });
     }

@@ -8,6 +8,7 @@
 //! - [`detached`]: trees that were cut off and go in the background.
 //! - [`apply`]: one command against the state; pure but for the transaction it is given.
 //! - [`view`]: consistent reads; [`listing`]: of a directory, a page at a time.
+//! - [`opens`]: which client has which file open, so that what loses its last name stays for those.
 //! - [`actor`]: the thin shell that clients ask; [`leases`]: what it does where a lease is in the way.
 //!
 //! Invariants:
@@ -25,6 +26,7 @@ mod golden;
 pub mod leases;
 mod listing;
 pub mod locks;
+pub mod opens;
 pub mod records;
 pub mod resolve;
 pub mod sessions;

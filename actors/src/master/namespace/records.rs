@@ -23,6 +23,14 @@ pub struct InodeRecord {
     pub atime_minus_mtime_ns: i64,
     pub btime_minus_mtime_ns: i64,
     pub body: InodeBody,
+    /// Of a nameless inode: the clients that it is kept for. One that a version before made nameless has 0 and one.
+    /// Left out where it is 0, as long as it is the last field.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub holders: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +173,7 @@ impl InodeRecord {
             content_version: file.map_or(0, |file| file.content_version),
             ufs: file.and_then(|file| file.ufs.clone()),
             hole_bytes: file.map_or(0, FileBody::hole_bytes),
+            bare: false,
         }
     }
 

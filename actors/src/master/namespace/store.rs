@@ -337,6 +337,19 @@ impl Dbs {
         Ok(entries.next().transpose().map_err(broken)?.is_none())
     }
 
+    /// Whether an inode has no extended attribute.
+    pub fn is_bare(&self, txn: &RoTxn, inode: InodeId) -> Result<bool> {
+        // Most clusters have none at all.
+        if self.xattrs.is_empty(txn).map_err(broken)? {
+            return Ok(true);
+        }
+        let mut names = self
+            .xattrs
+            .prefix_iter(txn, &inode.0.to_be_bytes())
+            .map_err(broken)?;
+        Ok(names.next().transpose().map_err(broken)?.is_none())
+    }
+
     /// Names after `after`, in order, with their inodes; at most `limit`.
     pub fn children(
         &self,

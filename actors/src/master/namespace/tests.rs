@@ -128,6 +128,7 @@ impl Tree {
             blocks,
             mtime_ns: None,
             close: true,
+            keep_privileges: false,
         })
         .attr
     }
@@ -233,6 +234,7 @@ fn create(at: &str) -> CreateFile {
         block_bytes: 64 << 10,
         replicas: 1,
         first_block: false,
+        open: 0,
     }
 }
 
@@ -242,6 +244,8 @@ fn rename(from: &str, to: &str, mode: RenameMode) -> Rename {
         to: path(to),
         mode,
         keep_replaced: false,
+        closed: Vec::new(),
+        holders: None,
     }
 }
 
@@ -249,6 +253,8 @@ fn unlink(at: &str) -> Unlink {
     Unlink {
         node: path(at),
         keep_open: false,
+        closed: Vec::new(),
+        holders: None,
     }
 }
 
@@ -413,7 +419,9 @@ fn an_open_file_outlives_its_last_name_until_it_is_released() {
     assert_eq!(
         tree.done(Unlink {
             node: path("/f"),
-            keep_open: true
+            keep_open: true,
+            closed: Vec::new(),
+            holders: None,
         })
         .attr
         .nlink,
@@ -442,6 +450,8 @@ fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
         Unlink {
             node: path("/gone"),
             keep_open: true,
+            closed: Vec::new(),
+            holders: None,
         }
         .into_op(),
     )
@@ -450,6 +460,7 @@ fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
         node: path("/kept"),
         follow: true,
         truncate: false,
+        open: 0,
     };
     assert_eq!(tree.refused(open.clone()), ErrorKind::LeaseConflict);
     let sessions = tree.store.sessions().expect("readable");
@@ -472,6 +483,65 @@ fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
     tree.check();
 }
 
+/// Unlinks a file of which the leader knows this.
+fn unlink_held(at: &str, of: InodeId, clients: &[u64], unsure: bool) -> Unlink {
+    let clients = clients.iter().map(|&client| ClientId(client)).collect();
+    Unlink {
+        holders: Some(Holders {
+            of,
+            files: vec![FileHolders { inode: of, clients }],
+            unsure,
+        }),
+        ..unlink(at)
+    }
+}
+
+#[test]
+fn an_open_file_outlives_its_last_name_until_the_last_client_that_has_it_open_lets_go() {
+    let mut tree = Tree::new();
+    let inode = tree.write("/f", 100).inode;
+    let gone = tree.done(unlink_held("/f", inode, &[5, 7], false));
+    assert_eq!(gone.attr.nlink, 0);
+    for (client, there) in [(9, true), (5, true), (5, true), (7, false)] {
+        tree.apply_for(client, 0, ReleaseInode { inode }.into_op())
+            .expect("released");
+        assert_eq!(tree.store.attr(inode).is_ok(), there, "after {client}");
+    }
+    tree.check();
+}
+
+#[test]
+fn what_a_new_leader_is_not_sure_of_stays_for_a_session_and_for_who_says_so() {
+    let mut tree = Tree::new();
+    let (unsure, other) = (tree.write("/unsure", 100).inode, tree.write("/other", 100).inode);
+    tree.done(unlink_held("/unsure", unsure, &[], true));
+    // The name led elsewhere when the leader looked.
+    tree.done(unlink_held("/other", InodeId(1_000), &[], false));
+    let hold = Op::HoldInodes {
+        inodes: vec![unsure, InodeId(1_001)],
+    };
+    tree.apply_for(5, 0, hold).expect("held");
+    let sessions = tree.store.sessions().expect("readable");
+    let (client, session) = sessions
+        .iter()
+        .find(|(client, _)| *client == ClientId(0))
+        .expect("one");
+    let silent = SilentSession {
+        client: *client,
+        heard_ns: session.heard_ns,
+    };
+    tree.apply(Op::EndSessions {
+        sessions: vec![silent],
+    })
+    .expect("ended");
+    assert!(tree.store.attr(unsure).is_ok(), "a client has it");
+    assert!(tree.store.attr(other).is_err());
+    tree.apply_for(5, 0, ReleaseInode { inode: unsure }.into_op())
+        .expect("released");
+    assert!(tree.store.attr(unsure).is_err());
+    tree.check();
+}
+
 #[test]
 fn a_writer_that_vanished_leaves_another_content_version() {
     let mut tree = Tree::new();
@@ -480,6 +550,7 @@ fn a_writer_that_vanished_leaves_another_content_version() {
         node: path("/f"),
         follow: true,
         truncate: false,
+        open: 0,
     };
     tree.apply_for(5, 1, open.into_op()).expect("opened");
     assert_eq!(tree.stat("/f").expect("there").content_version, before);
@@ -497,6 +568,7 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
         node: path("/f"),
         follow: true,
         truncate: false,
+        open: 0,
     };
     tree.apply_for(5, 1, open().into_op()).expect("opened");
     let take = |holder, content_version| Op::BreakLease {
@@ -516,6 +588,7 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
         blocks: Vec::new(),
         mtime_ns: None,
         close: true,
+        keep_privileges: false,
     };
     let late = tree.apply_for(5, 2, commit.into_op());
     assert_eq!(late.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::Stale));
@@ -542,6 +615,7 @@ fn a_big_tree_is_out_of_reach_at_once_and_goes_in_steps() {
     let deleted = tree.done(Delete {
         node: path("/top"),
         recursive: true,
+        holders: None,
     });
     assert!(deleted.in_background);
     assert_eq!(tree.names("/"), [""; 0]);
@@ -557,7 +631,8 @@ fn a_big_tree_is_out_of_reach_at_once_and_goes_in_steps() {
     tree.check();
     let mut steps = 0;
     while let Some(inode) = tree.store.detached().expect("readable").first().copied() {
-        tree.apply(Op::Reclaim { inode }).expect("some more");
+        tree.apply(Op::Reclaim { inode, holders: None })
+            .expect("some more");
         tree.check();
         steps += 1;
     }
@@ -639,6 +714,7 @@ fn a_refusal_that_the_leader_waits_on_is_not_remembered_and_the_last_one_is() {
             node: path("/f"),
             follow: true,
             truncate: false,
+            open: 0,
         }
         .into_op()
     };
@@ -761,6 +837,7 @@ fn a_file_has_the_blocks_that_hold_something_and_no_others() {
         ],
         mtime_ns: None,
         close: false,
+        keep_privileges: false,
     });
     assert_eq!(entry.attr.hole_bytes, end_bytes - BLOCK - 10);
     let layout = tree.store.layout(inode).expect("there");
@@ -805,6 +882,7 @@ fn no_file_becomes_longer_than_files_may_be() {
         blocks: Vec::new(),
         mtime_ns: None,
         close: false,
+        keep_privileges: false,
     };
     assert_eq!(refused(&mut tree, commit.into_op()), ErrorKind::FileTooLarge);
     let truncate = SetAttr {
@@ -870,6 +948,7 @@ fn only_the_lease_holder_writes() {
         blocks: Vec::new(),
         mtime_ns: None,
         close: true,
+        keep_privileges: false,
     };
     assert_eq!(
         tree.apply_for(2, 0, commit.clone().into_op())
@@ -933,6 +1012,7 @@ fn a_path_of_as_many_names_as_one_may_have_is_made_and_deleted() {
     tree.done(Delete {
         node: path("/d"),
         recursive: true,
+        holders: Vec::new(),
     });
     assert_eq!(tree.stat("/d").expect_err("gone").kind, ErrorKind::NotFound);
     tree.check();
@@ -973,13 +1053,15 @@ fn a_recursive_delete_frees_everything_below() {
     assert_eq!(
         tree.refused(Delete {
             node: path("/t"),
-            recursive: false
+            recursive: false,
+            holders: None,
         }),
         ErrorKind::DirectoryNotEmpty
     );
     let deleted = tree.done(Delete {
         node: path("/t"),
         recursive: true,
+        holders: None,
     });
     assert_eq!((deleted.files, deleted.directories), (3, 4));
     assert_eq!(tree.store.inode_count().expect("readable"), 1);
@@ -1144,7 +1226,8 @@ fn mounts_do_not_nest_and_need_an_empty_directory() {
     assert_eq!(
         tree.refused(Delete {
             node: path("/m"),
-            recursive: true
+            recursive: true,
+            holders: None,
         }),
         ErrorKind::Busy
     );
@@ -1186,13 +1269,16 @@ mod random {
             }),
             (place(), any::<bool>()).prop_map(|(at, keep)| Unlink {
                 node: path(&at),
-                keep_open: keep
+                keep_open: keep,
+                closed: Vec::new(),
+                holders: None,
             }
             .into_op()),
             place().prop_map(|at| RemoveDir { node: path(&at) }.into_op()),
             (place(), any::<bool>()).prop_map(|(at, recursive)| Delete {
                 node: path(&at),
-                recursive
+                recursive,
+                holders: None,
             }
             .into_op()),
             (place(), place()).prop_map(|(from, to)| MakeLink {

@@ -68,7 +68,10 @@ impl Store {
 pub fn lookup(dbs: &Dbs, txn: &RoTxn, node: &Node, follow: bool) -> Result<Entry> {
     let (inode, record) = resolve(dbs, txn, node, follow)?.existing(node)?;
     Ok(Entry {
-        attr: record.attr(inode),
+        attr: Attr {
+            bare: dbs.is_bare(txn, inode)?,
+            ..record.attr(inode)
+        },
         target: record.target(),
     })
 }
@@ -106,9 +109,13 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
         }
         _ => None,
     };
+    let attr = Attr {
+        bare: dbs.is_bare(txn, inode)?,
+        ..record.attr(inode)
+    };
     Ok(FileLayout {
         source,
-        ..layout_with(record.attr(inode), &file.placed_blocks(), 0)
+        ..layout_with(attr, &file.placed_blocks(), 0)
     })
 }
 

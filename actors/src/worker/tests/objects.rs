@@ -139,6 +139,7 @@ pub fn layout(inode: u64, key: &str, version: &UfsVersion, block_bytes: u64, fir
             content_version: 1,
             ufs: Some(version.clone()),
             hole_bytes: 0,
+            bare: false,
         },
         blocks: blocks.collect(),
         workers: vec![],

@@ -137,6 +137,7 @@ async fn once(
                     block_bytes: 0,
                     replicas: 0,
                     first_block: false,
+                    open: 0,
                 })
                 .await?,
         ),

@@ -42,7 +42,9 @@ impl Applies<SetAttr> for Apply<'_, '_> {
                 file.needs_export = record.mount.0 != 0;
             }
             record.set_mtime(now_ns);
-            record.clear_suid_sgid();
+            if !change.keep_privileges {
+                record.clear_suid_sgid();
+            }
         }
         if change.uid.is_some() || change.gid.is_some() {
             record.uid = change.uid.unwrap_or(record.uid);

@@ -25,6 +25,7 @@ impl Apply<'_, '_> {
                 atime_minus_mtime_ns: 0,
                 btime_minus_mtime_ns: 0,
                 body: InodeBody::Directory,
+                holders: 0,
             };
             self.dbs.put_inode(self.txn, InodeId::ROOT, &root)?;
             self.count_inodes(1)?;

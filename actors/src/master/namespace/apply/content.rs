@@ -7,7 +7,7 @@ use curvine_protocol::master::{AllocateBlocks, CommitFile, Entry, OpenForWrite, 
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
-    BlockId, BlockRef, ClientId, Error, ErrorKind, FILE_BYTES_MAX, FileLayout, InodeId, Node, Result,
+    Attr, BlockId, BlockRef, ClientId, Error, ErrorKind, FILE_BYTES_MAX, FileLayout, InodeId, Node, Result,
     UfsVersion,
 };
 
@@ -52,7 +52,10 @@ impl Apply<'_, '_> {
         file.lease = Some(client);
         if truncate && file.size_bytes > 0 {
             self.cut(file, inode, 0)?;
-            record.clear_suid_sgid();
+            // As Linux does: whoever may set them keeps them.
+            if self.uid != 0 {
+                record.clear_suid_sgid();
+            }
             record.set_mtime(now_ns);
             record.ctime_ns = now_ns;
         }
@@ -229,7 +232,11 @@ impl Apply<'_, '_> {
             file.set_blocks(blocks.into_iter().collect());
             self.dbs.put_inode(self.txn, inode, &record)?;
         }
-        Ok(layout_with(record.attr(inode), &asked, indexes.start))
+        let attr = Attr {
+            bare: self.dbs.is_bare(self.txn, inode)?,
+            ..record.attr(inode)
+        };
+        Ok(layout_with(attr, &asked, indexes.start))
     }
 }
 
@@ -284,7 +291,9 @@ impl Applies<CommitFile> for Apply<'_, '_> {
             let written_ns = call.mtime_ns.unwrap_or(now_ns);
             record.ctime_ns = record.ctime_ns.max(written_ns);
             record.set_mtime(written_ns);
-            record.clear_suid_sgid();
+            if !call.keep_privileges {
+                record.clear_suid_sgid();
+            }
         } else if let Some(mtime_ns) = call.mtime_ns {
             record.set_mtime(mtime_ns);
         }

@@ -144,10 +144,11 @@ macro_rules! ops {
                         self.update_job(id, state, progress, failures).map(OpReply::Job)
                     }
                     Op::ExpireSessions { before_ns } => self.expire_sessions(before_ns).map(OpReply::Done),
+                    Op::HoldInodes { inodes } => self.hold_inodes(inodes).map(OpReply::Done),
                     Op::BreakLease { inode, holder, content_version } => {
                         self.break_lease(inode, holder, content_version).map(OpReply::Done)
                     }
-                    Op::Reclaim { inode } => self.reclaim(inode).map(OpReply::Done),
+                    Op::Reclaim { inode, holders } => self.reclaim(inode, holders.as_ref()).map(OpReply::Done),
                     Op::LeaseFenced { inode, content_version } => {
                         self.lease_fenced(inode, content_version).map(OpReply::Done)
                     }
@@ -198,6 +199,7 @@ impl Apply<'_, '_> {
             atime_minus_mtime_ns: 0,
             btime_minus_mtime_ns: 0,
             body,
+            holders: 0,
         }
     }
 
@@ -238,7 +240,10 @@ impl Apply<'_, '_> {
 
     fn entry(&self, inode: InodeId, record: &InodeRecord) -> Entry {
         Entry {
-            attr: record.attr(inode),
+            attr: curvine_protocol::Attr {
+                bare: self.dbs.is_bare(self.txn, inode).unwrap_or(false),
+                ..record.attr(inode)
+            },
             target: record.target(),
         }
     }

@@ -6,7 +6,7 @@ use curvine_protocol::master::MakeDir;
 use curvine_protocol::mount::{MountRecord, MountSettings};
 use curvine_protocol::{CurvinePath, Error, ErrorKind, InodeId, MountId, Node, Result};
 
-use super::remove::NOTHING_YET;
+use super::remove::{Keep, NOTHING_YET};
 use super::{Applies, Apply};
 use crate::master::namespace::store::{Counter, broken, put};
 
@@ -79,7 +79,7 @@ impl Apply<'_, '_> {
         let place = self.place(&Node::Path(path.clone()), false)?;
         let entry = place.entry.clone();
         let (mut inode, _) = place.existing(&Node::Path(path))?;
-        let is_empty = self.empty_dir(inode, &mut NOTHING_YET.clone())?;
+        let is_empty = self.empty_dir(inode, &Keep::default(), &mut NOTHING_YET.clone())?;
         let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
         if !is_empty && let Some((parent, name)) = entry {
             // An empty directory takes its place.

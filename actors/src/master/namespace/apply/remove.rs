@@ -1,8 +1,10 @@
 //! Entries that go: unlink, rmdir, recursive delete, and what becomes of nameless inodes.
 
+use std::collections::BTreeSet;
+
 use curvine_protocol::master::{
-    Delete, Deleted, EndSession, Entry, OpenSession, ReleaseInode, RemoveDir, RenewSession, SessionOpened,
-    Unlink,
+    Delete, Deleted, EndSession, Entry, Holders, OpenSession, ReleaseInode, RemoveDir, RenewSession,
+    SessionOpened, Unlink,
 };
 use curvine_protocol::op::SilentSession;
 use curvine_protocol::worker::Done;
@@ -11,9 +13,38 @@ use curvine_protocol::{ClientId, Error, ErrorKind, InodeId, Node, Result};
 use super::{Applies, Apply};
 use crate::master::namespace::detached::STEP;
 use crate::master::namespace::records::{InodeBody, InodeRecord};
-use crate::master::namespace::sessions::{SessionRecord, ended};
+use crate::master::namespace::sessions::{SessionRecord, ended, is_given};
 use crate::master::namespace::store::{Store, broken, pair_key, u64_at};
 use crate::planted::{Bug, is_planted};
+
+/// Whom a file is kept for that loses its last name.
+#[derive(Default)]
+pub(super) struct Keep<'a> {
+    /// The calling client.
+    pub caller: bool,
+    /// Those who have it open, as the leader knows; none if nobody asked it.
+    pub holders: Option<&'a Holders>,
+}
+
+/// Keeps what some client may have open of whom the leader has not heard yet. It has no session that is renewed, so
+/// that it lasts as long as one.
+const SOMEBODY: ClientId = ClientId(0);
+
+impl Keep<'_> {
+    fn clients(&self, inode: InodeId, caller: ClientId, writer: Option<ClientId>) -> BTreeSet<ClientId> {
+        let mut clients = BTreeSet::new();
+        clients.extend(self.caller.then_some(caller));
+        if let Some(known) = self.holders {
+            // A lease is an open file of another client that no leader forgets.
+            clients.extend(writer.filter(|writer| *writer != caller));
+            let file = known.files.iter().find(|file| file.inode == inode);
+            clients.extend(file.into_iter().flat_map(|file| &file.clients));
+            let looked_elsewhere = known.of != InodeId(0) && known.of != inode;
+            clients.extend((known.unsure || looked_elsewhere).then_some(SOMEBODY));
+        }
+        clients
+    }
+}
 
 /// So many blocks of a file take as long to forget as an inode.
 const BLOCKS_AS_AN_INODE: u64 = 64;
@@ -37,33 +68,82 @@ impl Applies<Unlink> for Apply<'_, '_> {
         self.dbs.delete_dentry(self.txn, parent, &name)?;
         let above = self.dbs.inode_or_stale(self.txn, parent)?;
         self.touch_directory(parent, above)?;
-        let record = self.drop_link(inode, record, call.keep_open)?;
+        let keep = Keep {
+            caller: call.keep_open,
+            holders: call.holders.as_ref(),
+        };
+        let record = self.drop_link(inode, record, &keep)?;
         Ok(self.entry(inode, &record))
     }
 }
 
 impl Apply<'_, '_> {
-    /// One name less. The last one frees the inode, unless it is kept for the calling client.
+    /// One name less. The last one frees the inode, unless it is kept for somebody.
     pub(super) fn drop_link(
         &mut self,
         inode: InodeId,
         mut record: InodeRecord,
-        keep_open: bool,
+        keep: &Keep,
     ) -> Result<InodeRecord> {
         record.nlink -= 1;
         record.ctime_ns = self.now_ns;
         if record.nlink > 0 {
             self.dbs.put_inode(self.txn, inode, &record)?;
-        } else if keep_open {
-            self.dbs.put_inode(self.txn, inode, &record)?;
-            self.dbs
-                .orphans
-                .put(self.txn, &pair_key(self.client.0, inode.0), &[])
-                .map_err(broken)?;
-        } else {
-            self.free_inode(inode, &record)?;
+            return Ok(record);
+        }
+        let writer = match &record.body {
+            InodeBody::File(file) => file.lease,
+            _ => None,
+        };
+        for client in keep.clients(inode, self.client, writer) {
+            self.hold(client, inode, &mut record)?;
+        }
+        match record.holders {
+            0 => self.free_inode(inode, &record)?,
+            _ => self.dbs.put_inode(self.txn, inode, &record)?,
         }
         Ok(record)
+    }
+
+    /// Keeps a nameless inode for a client, whose session must last for that. The caller stores the record.
+    fn hold(&mut self, client: ClientId, inode: InodeId, record: &mut InodeRecord) -> Result<()> {
+        let session = self
+            .dbs
+            .session(self.txn, client)?
+            .filter(|session| !session.is_ended);
+        if is_given(client) && session.is_none() {
+            // It has ended meanwhile.
+            return Ok(());
+        }
+        let key = pair_key(client.0, inode.0);
+        if self.dbs.orphans.get(self.txn, &key).map_err(broken)?.is_some() {
+            return Ok(());
+        }
+        self.dbs.orphans.put(self.txn, &key, &[]).map_err(broken)?;
+        record.holders += 1;
+        // Somebody's begins anew with each inode, so that each is kept for as long as a session lasts.
+        if client == SOMEBODY {
+            let heard = SessionRecord {
+                heard_ns: self.now_ns,
+                ..SessionRecord::default()
+            };
+            self.dbs.put_session(self.txn, client, heard)?;
+        }
+        Ok(())
+    }
+
+    /// What the calling client has open and lost its names meanwhile stays for it.
+    pub(super) fn hold_inodes(&mut self, inodes: Vec<InodeId>) -> Result<Done> {
+        for inode in inodes {
+            let Some(mut record) = self.dbs.inode(self.txn, inode)? else {
+                continue;
+            };
+            if record.nlink == 0 && !record.is_dir() {
+                self.hold(self.client, inode, &mut record)?;
+                self.dbs.put_inode(self.txn, inode, &record)?;
+            }
+        }
+        self.done()
     }
 
     /// Forgets an inode that no name and no handle leads to.
@@ -151,6 +231,8 @@ impl Applies<Delete> for Apply<'_, '_> {
             self.apply(Unlink {
                 node: Node::child(parent, name),
                 keep_open: false,
+                closed: Vec::new(),
+                holders: call.holders,
             })?;
             return Ok(Deleted {
                 files: 1,
@@ -166,7 +248,11 @@ impl Applies<Delete> for Apply<'_, '_> {
             directories: 1,
             ..NOTHING_YET
         };
-        self.remove_tree(parent, &name, inode, &mut deleted)?;
+        let keep = Keep {
+            caller: false,
+            holders: call.holders.as_ref(),
+        };
+        self.remove_tree(parent, &name, inode, &keep, &mut deleted)?;
         Ok(deleted)
     }
 }
@@ -207,9 +293,10 @@ impl Apply<'_, '_> {
         parent: InodeId,
         name: &str,
         top: InodeId,
+        keep: &Keep,
         deleted: &mut Deleted,
     ) -> Result<()> {
-        if self.empty_dir(top, deleted)? {
+        if self.empty_dir(top, keep, deleted)? {
             return self.remove_empty_dir(parent, name, top);
         }
         self.dbs.delete_dentry(self.txn, parent, name)?;
@@ -220,8 +307,12 @@ impl Apply<'_, '_> {
     }
 
     /// Removes some more of a tree that was cut off.
-    pub(super) fn reclaim(&mut self, top: InodeId) -> Result<Done> {
-        if self.dbs.is_detached(self.txn, top)? && self.empty_dir(top, &mut NOTHING_YET.clone())? {
+    pub(super) fn reclaim(&mut self, top: InodeId, holders: Option<&Holders>) -> Result<Done> {
+        let keep = Keep {
+            caller: false,
+            holders,
+        };
+        if self.dbs.is_detached(self.txn, top)? && self.empty_dir(top, &keep, &mut NOTHING_YET.clone())? {
             let record = self.dbs.inode_or_stale(self.txn, top)?;
             self.free_inode(top, &record)?;
             self.dbs.reclaimed(self.txn, top)?;
@@ -231,7 +322,7 @@ impl Apply<'_, '_> {
 
     /// Removes what is in a directory, depth first, without recursion: trees may be deeper than the stack. False if it was
     /// too much for one command, and something is left.
-    pub(super) fn empty_dir(&mut self, top: InodeId, deleted: &mut Deleted) -> Result<bool> {
+    pub(super) fn empty_dir(&mut self, top: InodeId, keep: &Keep, deleted: &mut Deleted) -> Result<bool> {
         let mut path = vec![(top, String::new())];
         let mut room = STEP;
         while let Some((directory, _)) = path.last().cloned() {
@@ -257,7 +348,7 @@ impl Apply<'_, '_> {
                     InodeBody::File(file) => file.block_count() as u64,
                     _ => 0,
                 };
-                self.drop_link(child, record, false)?;
+                self.drop_link(child, record, keep)?;
                 deleted.files += 1;
                 room = room.saturating_sub(1 + blocks / BLOCKS_AS_AN_INODE);
             }
@@ -311,7 +402,13 @@ impl Apply<'_, '_> {
             .delete(self.txn, &pair_key(client.0, inode.0))
             .map_err(broken)?;
         match self.dbs.inode(self.txn, inode)? {
-            Some(record) if was && record.nlink == 0 => self.free_inode(inode, &record),
+            Some(mut record) if was && record.nlink == 0 => {
+                record.holders = record.holders.saturating_sub(1);
+                match record.holders {
+                    0 => self.free_inode(inode, &record),
+                    _ => self.dbs.put_inode(self.txn, inode, &record),
+                }
+            }
             _ => Ok(()),
         }
     }

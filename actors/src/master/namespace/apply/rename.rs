@@ -3,7 +3,7 @@
 use curvine_protocol::master::{Rename, RenameMode, Renamed};
 use curvine_protocol::{Error, ErrorKind, InodeId, MountId, Result};
 
-use super::remove::not_empty;
+use super::remove::{Keep, not_empty};
 use super::{Applies, Apply, already_exists};
 use crate::master::namespace::records::InodeRecord;
 use crate::master::namespace::resolve::is_within;
@@ -42,7 +42,11 @@ impl Applies<Rename> for Apply<'_, '_> {
                 self.remove_empty_dir(to_dir, &to_name, old)?;
             } else {
                 self.dbs.delete_dentry(self.txn, to_dir, &to_name)?;
-                replaced = Some(self.drop_link(old, old_record, call.keep_replaced)?.attr(old));
+                let keep = Keep {
+                    caller: call.keep_replaced,
+                    holders: call.holders.as_ref(),
+                };
+                replaced = Some(self.drop_link(old, old_record, &keep)?.attr(old));
             }
         }
         self.dbs.delete_dentry(self.txn, from_dir, &from_name)?;

@@ -7,7 +7,7 @@ use curvine_protocol::worker::Done;
 use curvine_protocol::{Error, ErrorKind, FileKind, InodeId, MountId, Result, UfsVersion};
 
 use super::Apply;
-use super::remove::NOTHING_YET;
+use super::remove::{Keep, NOTHING_YET};
 use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
 
 impl Apply<'_, '_> {
@@ -91,10 +91,10 @@ impl Apply<'_, '_> {
     ) -> Result<u64> {
         let mut deleted = NOTHING_YET;
         if record.is_dir() {
-            self.remove_tree(parent, name, inode, &mut deleted)?;
+            self.remove_tree(parent, name, inode, &Keep::default(), &mut deleted)?;
         } else {
             self.dbs.delete_dentry(self.txn, parent, name)?;
-            self.drop_link(inode, record, false)?;
+            self.drop_link(inode, record, &Keep::default())?;
         }
         Ok(deleted.files + deleted.directories + 1)
     }
