@@ -227,6 +227,7 @@ mod tests {
             replicas: 1,
             content_version,
             ufs: None,
+            hole_bytes: 0,
             bare: true,
         }
     }

@@ -1012,7 +1012,7 @@ fn a_path_of_as_many_names_as_one_may_have_is_made_and_deleted() {
     tree.done(Delete {
         node: path("/d"),
         recursive: true,
-        holders: Vec::new(),
+        holders: None,
     });
     assert_eq!(tree.stat("/d").expect_err("gone").kind, ErrorKind::NotFound);
     tree.check();
