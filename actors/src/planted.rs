@@ -1,7 +1,7 @@
 //! Bugs that are known, for the exam: tests are worth what they find. Each is switched on by name, as a failpoint, and in
 //! nothing but a build with the feature `planted-bugs`; everywhere else [`is_planted`] is `false` when it is compiled.
 
-/// What a master could do wrong.
+/// What a master, a worker or a client could do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// The Raft log is written and not synced.
@@ -28,12 +28,30 @@ pub enum Bug {
     LeaseTooLong,
     /// A vote is not written down.
     ForgetsItsVote,
+    /// A writer that gives up commits the blocks that it was about to write.
+    CommitsWhatNobodyHas,
+    /// A replica is deleted because a client says that another worker has a newer one.
+    DeletesOnAClientsWord,
+    /// A writer of a block whose holders have not reported is sent to another worker.
+    WriterIsSentElsewhere,
+    /// What workers have of a write that failed is not committed.
+    FailedWriteKeepsNothing,
+    /// A worker takes writes of a generation that it was told to refuse.
+    WorkerIgnoresFences,
+    /// A worker takes writes however long it has not heard from the masters.
+    WorkerNeverFencesItself,
+    /// A lease that its holder did not give back is given on without a word to the workers.
+    LeaseGivenOnUnfenced,
+    /// A reader that finds rotten bytes keeps it to itself.
+    RotIsNotReported,
+    /// After a power cut, what a fill had fetched is believed.
+    FillsBelievedAfterPowerCut,
 }
 
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 21] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -46,6 +64,15 @@ impl Bug {
         SnapshotLacksItsEnd,
         LeaseTooLong,
         ForgetsItsVote,
+        CommitsWhatNobodyHas,
+        DeletesOnAClientsWord,
+        WriterIsSentElsewhere,
+        FailedWriteKeepsNothing,
+        WorkerIgnoresFences,
+        WorkerNeverFencesItself,
+        LeaseGivenOnUnfenced,
+        RotIsNotReported,
+        FillsBelievedAfterPowerCut,
     ];
 
     /// The failpoint's.
@@ -63,6 +90,15 @@ impl Bug {
             SnapshotLacksItsEnd => "snapshot-lacks-its-end",
             LeaseTooLong => "lease-too-long",
             ForgetsItsVote => "forgets-its-vote",
+            CommitsWhatNobodyHas => "commits-what-nobody-has",
+            DeletesOnAClientsWord => "deletes-on-a-clients-word",
+            WriterIsSentElsewhere => "writer-is-sent-elsewhere",
+            FailedWriteKeepsNothing => "failed-write-keeps-nothing",
+            WorkerIgnoresFences => "worker-ignores-fences",
+            WorkerNeverFencesItself => "worker-never-fences-itself",
+            LeaseGivenOnUnfenced => "lease-given-on-unfenced",
+            RotIsNotReported => "rot-is-not-reported",
+            FillsBelievedAfterPowerCut => "fills-believed-after-power-cut",
         }
     }
 }

@@ -118,6 +118,11 @@ pub struct WorkerAddress {
     pub id: WorkerId,
     /// `host:port` of its data service.
     pub address: String,
+    /// Changes when the worker was out of touch with the masters, who may have ended leases meanwhile without its
+    /// knowledge: a writer names it with every write, and learns a new one only by a call that its lease must allow.
+    /// 0 = not known.
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// Where the data of a file is.

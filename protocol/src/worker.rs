@@ -78,6 +78,9 @@ pub struct WriteBlock {
     pub base_len_bytes: u64,
     /// Space to set aside, a hint: how long the block may become.
     pub reserve_bytes: u64,
+    /// The worker's epoch as the writer knows it; see [`WorkerAddress`](crate::attr::WorkerAddress).
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// The bytes are in the block; readers do not see them before [`SealBlock`].
@@ -91,12 +94,19 @@ pub struct BlockWritten {
 /// again afterwards (same generation).
 ///
 /// # Errors
-/// `NotFound` if the block is not here; `Stale` if it has another generation; `Busy` if it is being filled.
+/// `NotFound` if the block is not here; `Stale` if it has another generation; `Busy` if it is being filled. Else as
+/// [`WriteBlock`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealBlock {
     pub block: BlockId,
     pub generation: u32,
     pub sync: bool,
+    /// See [`WriteBlock::epoch`].
+    #[serde(default)]
+    pub epoch: u64,
+    /// A newer generation will do: the caller did not write the block, and wants what is there to be on disk.
+    #[serde(default)]
+    pub or_newer: bool,
 }
 
 /// The block is checksummed up to its end.
@@ -116,6 +126,9 @@ pub struct PutBlock {
     /// CRC32C of the body.
     pub checksum: u32,
     pub sync: bool,
+    /// See [`WriteBlock::epoch`].
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// From the master: deletes blocks. Those that are not there are not an error.

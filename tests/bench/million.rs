@@ -185,6 +185,7 @@ async fn fill_directory(client: &Client, directory: usize, files: usize) -> curv
                 blocks: blocks.collect(),
                 mtime_ns: None,
                 close: true,
+                abandoned: false,
             })
             .await?;
     }

@@ -15,6 +15,14 @@ use crate::kit::{Endpoint, Ports, WorkerPort};
 /// The longest pause between two tries of a worker.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// How long a worker is asked that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    Usual,
+    /// Once.
+    None,
+}
+
 impl Shared {
     /// Makes a call of a worker, again while it does not answer: what is sent to a worker may be sent twice.
     pub(super) async fn deliver<C: Call>(
@@ -23,6 +31,7 @@ impl Shared {
         mut addresses: Vec<WorkerAddress>,
         call: C,
         body: Bytes,
+        patience: Patience,
     ) -> Result<C::Reply>
     where
         dyn WorkerPort: Endpoint<C>,
@@ -42,7 +51,7 @@ impl Shared {
                 ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Overloaded | ErrorKind::Stopping
             );
             // A reply that was lost took a whole deadline: it is asked for again once at least.
-            if !passes || tried && clock.now() >= give_up {
+            if !passes || patience == Patience::None || tried && clock.now() >= give_up {
                 return Err(error);
             }
             tried = true;

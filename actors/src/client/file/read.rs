@@ -75,10 +75,7 @@ impl Shared {
         let call = curvine_protocol::master::OpenFile { node, follow: false };
         let layout = self.router.ask_master(call).await?;
         let mut state = self.state.lock().await;
-        for worker in &layout.workers {
-            state.workers.retain(|known| known.id != worker.id);
-            state.workers.push(worker.clone());
-        }
+        state.learn(layout.workers.clone());
         if state.writable {
             // Nobody else changes it, and what was not committed is known here alone.
             return Ok(false);

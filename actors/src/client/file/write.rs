@@ -10,11 +10,16 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::master::AllocateBlocks;
+use curvine_protocol::number::to_u32;
 use curvine_protocol::worker::{PutBlock, WriteBlock};
 use curvine_protocol::{Error, ErrorKind, Result};
+use tokio::time::sleep;
 
 use super::Shared;
+use super::deliver::{BACKOFF_MAX, Patience};
 use super::state::{Block, Gathered, State};
+use crate::kit::Ports;
+use crate::kit::backoff::Backoff;
 
 /// Bytes gathered before they are sent; no piece is larger.
 pub const PIECE_BYTES: usize = 1 << 20;
@@ -123,13 +128,16 @@ impl Shared {
             checksum: crc32c(&bytes),
             base_len_bytes: block.base_len_bytes,
             reserve_bytes: 0,
+            epoch: 0,
         };
         for worker in block.located.workers.clone() {
             let (shared, workers) = (self.clone(), state.workers.clone());
             let (call, bytes, range) = (call.clone(), bytes.clone(), range.clone());
             state.on_the_way.push(range.clone());
             state.sending.spawn(async move {
-                let written = shared.deliver(worker, workers, call, bytes).await;
+                let written = shared
+                    .deliver(worker, workers, call, bytes, Patience::Usual)
+                    .await;
                 let written = written.map(|_| ());
                 (
                     range,
@@ -144,9 +152,13 @@ impl Shared {
         while state.sending.len() > left {
             match state.sending.join_next().await {
                 Some(Ok((range, written))) => {
-                    arrived(&mut state.on_the_way, &range);
-                    if let Err(error) = written {
-                        state.fail(error);
+                    ended(&mut state.on_the_way, &range);
+                    match written {
+                        Ok(()) => state.arrived(&range),
+                        Err(error) => {
+                            state.lost.push(range);
+                            state.fail(error);
+                        }
                     }
                 }
                 Some(Err(_)) => state.fail(Error::new(ErrorKind::Cancelled, "a write was cancelled")),
@@ -158,31 +170,62 @@ impl Shared {
 
     /// Makes sure that a block index has a block with somewhere to write it.
     async fn ensure_block(&self, state: &mut State, index: u32) -> Result<()> {
-        let have = state.blocks.len() as u32;
-        if index < have {
-            return Ok(());
-        }
-        let ahead = if have == 0 { 0 } else { BLOCKS_AHEAD };
-        let call = AllocateBlocks {
-            inode: self.inode,
-            from_index: have,
-            until_index: index + 1 + ahead,
-        };
-        let layout = match self.under_lease(state, call).await {
-            Ok(layout) => layout,
-            Err(error) => {
-                state.fail(error.clone());
-                return Err(error);
+        let have = to_u32(state.blocks.len());
+        let outcome = match state.blocks.get(index as usize) {
+            Some(block) if !block.located.workers.is_empty() => return Ok(()),
+            Some(_) => self.find_holders(state, index).await,
+            None => {
+                let ahead = if have == 0 { 0 } else { BLOCKS_AHEAD };
+                let call = AllocateBlocks {
+                    inode: self.inode,
+                    from_index: have,
+                    until_index: index + 1 + ahead,
+                };
+                self.under_lease(state, call).await.map(|layout| {
+                    let blocks = layout.blocks.into_iter();
+                    state
+                        .blocks
+                        .extend(blocks.map(|located| Block::new(located, true)));
+                    state.learn(layout.workers);
+                })
             }
         };
-        state
-            .blocks
-            .extend(layout.blocks.into_iter().map(|located| Block::new(located, true)));
-        for worker in layout.workers {
-            state.workers.retain(|known| known.id != worker.id);
-            state.workers.push(worker);
+        outcome.inspect_err(|error| state.fail(error.clone()))
+    }
+
+    /// Asks where a block is that has bytes, until its holders are there. Nobody else may be given a write to it.
+    async fn find_holders(&self, state: &mut State, index: u32) -> Result<()> {
+        let Ports { clock, random, .. } = self.router.ports();
+        let give_up = clock.now() + self.router.retry_for();
+        let mut backoff = Backoff::up_to(BACKOFF_MAX);
+        loop {
+            let call = AllocateBlocks {
+                inode: self.inode,
+                from_index: index,
+                until_index: index + 1,
+            };
+            let layout = self.under_lease(state, call).await?;
+            let found = layout.blocks.into_iter().next();
+            state.learn(layout.workers);
+            let block = &mut state.blocks[index as usize];
+            let id = block.located.block.id;
+            match found {
+                Some(found) if found.block.id == id && !found.workers.is_empty() => {
+                    block.located.workers = found.workers;
+                    return Ok(());
+                }
+                _ if clock.now() >= give_up => {
+                    return Err(Error::new(
+                        ErrorKind::BlockUnavailable,
+                        format!(
+                            "no live worker holds block {id} of inode {}; see `cv report`",
+                            self.inode
+                        ),
+                    ));
+                }
+                _ => sleep(backoff.next(random.next_u64())).await,
+            }
         }
-        Ok(())
     }
 
     /// A small file that is all gathered goes out in one round trip, sealed. Whether it did.
@@ -207,6 +250,7 @@ impl Shared {
             "a write was given up before it was done",
         ));
         let bytes = gathered.bytes.freeze();
+        state.lost.push(0..bytes.len() as u64);
         begin(&mut state.blocks[0], state.generation);
         let block = state.blocks[0].located.clone();
         for worker in block.workers {
@@ -215,9 +259,16 @@ impl Shared {
                 generation: block.block.generation,
                 checksum: crc32c(&bytes),
                 sync,
+                epoch: 0,
             };
             let put = self
-                .deliver(worker, state.workers.clone(), call, bytes.clone())
+                .deliver(
+                    worker,
+                    state.workers.clone(),
+                    call,
+                    bytes.clone(),
+                    Patience::Usual,
+                )
                 .await;
             if let Err(error) = put {
                 let error = error.while_doing(format_args!("writing to worker {worker}"));
@@ -227,10 +278,12 @@ impl Shared {
             }
         }
         state.unfail();
+        state.lost.clear();
         let block = &mut state.blocks[0];
         block.uncommitted = true;
         block.synced = sync;
         block.len_bytes = bytes.len() as u64;
+        block.arrived_bytes = block.len_bytes;
         Ok(true)
     }
 }
@@ -243,7 +296,7 @@ fn begin(block: &mut Block, generation: u32) {
     }
 }
 
-fn arrived(on_the_way: &mut Vec<Range<u64>>, range: &Range<u64>) {
+fn ended(on_the_way: &mut Vec<Range<u64>>, range: &Range<u64>) {
     if let Some(found) = on_the_way.iter().position(|other| other == range) {
         on_the_way.swap_remove(found);
     }

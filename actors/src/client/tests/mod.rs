@@ -258,7 +258,10 @@ fn a_worker_that_stays_away_fails_the_file_until_it_is_closed_and_nothing_is_com
         world.fate_at(1, "WriteBlock", [refuse(ErrorKind::Unreachable)]);
         file.append(content(500)).await.expect("taken");
         let first = file.flush().await.expect_err("the worker is away");
-        assert_eq!(first.message, "writing to worker 1: Unreachable for the test");
+        assert_eq!(
+            first.message,
+            "writing to worker 1: Unreachable for the test; the file has 1000 bytes now"
+        );
         world.state().fates.clear();
         for again in [
             file.append(content(1)).await.map(drop),
@@ -299,6 +302,145 @@ fn a_small_file_that_a_full_worker_refuses_is_an_error_and_not_empty_by_surprise
         assert_eq!(error.kind, ErrorKind::NoSpace);
         assert_eq!(world.seen("PutBlock").len(), 1, "a full disk is not asked again");
         assert_eq!(world.committed(), b"");
+    });
+}
+
+#[test]
+fn a_write_that_fails_leaves_what_was_committed_before_readable() {
+    for (worker, call) in [
+        (1, "WriteBlock"),
+        (1, "SealBlock"),
+        (2, "WriteBlock"),
+        (2, "SealBlock"),
+    ] {
+        run(|world| async move {
+            let (client, reader) = (world.client(), world.client());
+            written(&client, 2, content(1_000)).await;
+            let file = client.open_for_write(FILE, false).await.expect("open");
+            world.fate_at(worker, call, [refuse(ErrorKind::NoSpace)]);
+            file.append(content(500)).await.expect("taken");
+            let error = file.close().await.expect_err("no room");
+            assert_eq!(error.kind, ErrorKind::NoSpace);
+            assert!(
+                error.message.ends_with("; the file has 1000 bytes now"),
+                "{error}"
+            );
+            world.state().fates.clear();
+            assert_eq!(reader.read(FILE).await.expect("readable"), content(1_000));
+            assert_eq!(client.read(FILE).await.expect("readable"), content(1_000));
+            // What workers have of it never shows, not even in a hole.
+            let file = client.open_for_write(FILE, false).await.expect("open");
+            file.write_at(2_000, content(10)).await.expect("taken");
+            file.close().await.expect("closed");
+            let expected = [&content(1_000)[..], &[0; 1_000], &content(10)].concat();
+            assert_eq!(reader.read(FILE).await.expect("readable"), expected);
+        });
+    }
+}
+
+#[test]
+fn what_every_worker_has_of_a_write_that_fails_is_kept_up_to_the_first_byte_that_is_not_there() {
+    let mib = |count: usize| count * PIECE_BYTES;
+    // Which pieces of 20 are refused, and how much is kept. Blocks have 16.
+    for (worker, refused, kept) in [
+        (1, 3, mib(3)),
+        (2, 3, mib(3)),
+        (2, 0, 0),
+        (1, 15, mib(15)),
+        (1, 16, mib(16)),
+        (2, 18, mib(18)),
+    ] {
+        run(|world| async move {
+            let client = world.client();
+            let file = create(&client, 2).await;
+            let fates = (0..20).map(|piece| match piece == refused {
+                true => refuse(ErrorKind::NoSpace),
+                false => Fate::Pass,
+            });
+            world.fate_at(worker, "WriteBlock", fates.chain([Fate::Pass]));
+            let bytes = content(mib(20));
+            let _ = file.append(bytes.clone()).await;
+            let error = file.sync().await.expect_err("no room");
+            assert_eq!(error.kind, ErrorKind::NoSpace);
+            let says = format!("; the file has {kept} bytes now");
+            assert!(error.message.ends_with(&says), "{error}");
+            assert_eq!(
+                world.committed(),
+                bytes[..kept],
+                "piece {refused} of worker {worker}"
+            );
+            assert_eq!(file.size_now(), kept as u64);
+            assert_eq!(file.close().await.map(drop), Err(error));
+            world.state().fates.clear();
+            // It goes on where it ended.
+            file.append(content(7)).await.expect("a new lease");
+            file.close().await.expect("closed");
+            assert_eq!(world.committed(), [&bytes[..kept], &content(7)].concat());
+        });
+    }
+}
+
+#[test]
+fn a_worker_that_has_less_than_it_acknowledged_makes_a_flush_fail() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(3 << 20)).await.expect("taken");
+        // Reading sends it.
+        file.read_at(0, 1).await.expect("read");
+        let lost_some = |state: &mut world::State| {
+            for (_, bytes) in state.blocks.values_mut() {
+                bytes.truncate(1_000);
+            }
+        };
+        lost_some(&mut world.state());
+        let error = file.sync().await.expect_err("it is not there");
+        assert_eq!(error.kind, ErrorKind::Corrupt);
+        assert_eq!(world.committed(), b"");
+    });
+}
+
+#[test]
+fn a_sync_of_bytes_that_nobody_has_is_an_error() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(1_000)).await;
+        let reader = world.client().open(FILE).await.expect("open");
+        reader.sync().await.expect("it is there");
+        let reader = world.client().open(FILE).await.expect("open");
+        world.state().nobody_has_it = true;
+        assert_eq!(
+            reader.sync().await.map(drop).map_err(|e| e.kind),
+            Ok(()),
+            "the holder that was known has it still"
+        );
+        let reader = world.client().open(FILE).await.expect("open");
+        let error = reader.sync().await.expect_err("nobody is known to have it");
+        assert_eq!(error.kind, ErrorKind::BlockUnavailable);
+    });
+}
+
+#[test]
+fn a_writer_of_a_block_whose_holders_are_away_waits_for_them() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(1_000)).await;
+        world.state().nobody_has_it = true;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(500)).await.expect("taken");
+        let coming_back = async {
+            until("it was asked for again", || {
+                world.seen("AllocateBlocks").len() >= 3
+            })
+            .await;
+            world.state().nobody_has_it = false;
+        };
+        let (closed, ()) = tokio::join!(file.close(), coming_back);
+        closed.expect("closed");
+        assert_eq!(
+            world.committed(),
+            [&content(1_000)[..], &content(500)[..]].concat()
+        );
     });
 }
 

@@ -56,6 +56,8 @@ pub struct State {
     pub fates: HashMap<(&'static str, u32), VecDeque<Fate>>,
     pub file: Option<File>,
     pub directories_made: u32,
+    /// No worker that has blocks is known to the masters.
+    pub nobody_has_it: bool,
     replies: HashMap<u64, Result<Stored>>,
     pub blocks: HashMap<(u32, BlockId), (u32, Vec<u8>)>,
     next_block: u64,
@@ -300,8 +302,16 @@ impl State {
                 len_bytes: body.len() as u64,
             });
         }
-        if call.is::<SealBlock>() {
-            return plain(BlockSealed { len_bytes: 0 });
+        if let Some(call) = call.downcast_ref::<SealBlock>() {
+            return match self.blocks.get(&(worker, call.block)) {
+                Some((generation, bytes)) if *generation == call.generation || call.or_newer => {
+                    plain(BlockSealed {
+                        len_bytes: bytes.len() as u64,
+                    })
+                }
+                Some(_) => Err(Error::new(ErrorKind::Stale, "another generation")),
+                None => Err(Error::new(ErrorKind::NotFound, "not on this worker")),
+            };
         }
         if call.is::<GetRoutes>() {
             return plain(Routes {
@@ -362,7 +372,7 @@ impl State {
                 assert_eq!(block.id, commit.id);
                 (block.len_bytes, block.generation) = (commit.len_bytes, commit.generation);
             }
-            if !call.blocks.is_empty() || call.size_bytes != file.size_bytes {
+            if !call.blocks.is_empty() || call.size_bytes != file.size_bytes || call.abandoned {
                 file.content_version += 1;
             }
             file.size_bytes = call.size_bytes;
@@ -406,11 +416,15 @@ impl State {
 
     fn layout(&mut self, from: usize) -> Result<FileLayout> {
         let attr = self.attr()?;
+        let nobody_has_it = self.nobody_has_it;
         let file = self.file()?;
         let workers = (1..=u32::from(file.replicas)).map(WorkerId);
         let blocks = file.blocks[from..].iter().map(|block| LocatedBlock {
             block: *block,
-            workers: workers.clone().collect(),
+            workers: match nobody_has_it {
+                true => Vec::new(),
+                false => workers.clone().collect(),
+            },
         });
         Ok(FileLayout {
             attr,
@@ -469,6 +483,7 @@ fn addresses() -> Vec<WorkerAddress> {
     let address = |id| WorkerAddress {
         id: WorkerId(id),
         address: format!("worker {id}"),
+        epoch: 0,
     };
     vec![address(1), address(2)]
 }

@@ -153,6 +153,7 @@ impl World {
                 failure: None,
             }],
             version: "1".to_owned(),
+            epoch: 0,
         };
         let registered = call(&*master.port, register, NO_ONE).await.expect("registered");
         let world = World {
@@ -399,13 +400,14 @@ async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
         }],
         mtime_ns: None,
         close: false,
+        abandoned: false,
     };
     world.ask(commit(1)).await.expect("committed");
     // Being overwritten: the worker is ahead of what is committed.
     assert_eq!(world.report(false, &[(block, 2)]).await, garbage(&[]));
     world.ask(commit(2)).await.expect("committed");
-    // A replica that missed it.
-    assert_eq!(world.report(false, &[(block, 1)]).await, garbage(&[block]));
+    // A replica that missed it, and nobody else has said that it has better bytes.
+    assert_eq!(world.report(false, &[(block, 1)]).await, garbage(&[]));
     assert_eq!(world.report(false, &[(block, 2)]).await, garbage(&[]));
     let unlink = Unlink {
         node: Node::Path(path("/f")),

@@ -141,7 +141,11 @@ impl Roster {
     pub fn addresses_of(&self, ids: impl IntoIterator<Item = WorkerId>) -> Vec<WorkerAddress> {
         let known = |id| {
             let address = self.address(id)?;
-            Some(WorkerAddress { id, address })
+            Some(WorkerAddress {
+                id,
+                address,
+                epoch: 0,
+            })
         };
         ids.into_iter().filter_map(known).collect()
     }

@@ -116,6 +116,7 @@ impl Tree {
             blocks,
             mtime_ns: None,
             close: true,
+            abandoned: false,
         })
         .attr
     }
@@ -533,6 +534,7 @@ fn only_the_lease_holder_writes() {
         blocks: Vec::new(),
         mtime_ns: None,
         close: true,
+        abandoned: false,
     };
     assert_eq!(
         tree.apply_for(2, 0, commit.clone().into_op())

@@ -94,6 +94,7 @@ impl Worker {
             address: self.address.clone(),
             disks: self.disks.statuses(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: 0,
         };
         let asked = ask_master(self.master.clone(), introduction);
         ctx.spawn(asked.into_actor(self).map(|outcome, worker, ctx| {

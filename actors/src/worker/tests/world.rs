@@ -236,6 +236,7 @@ pub async fn put(port: &dyn WorkerPort, block: u64, generation: u32, body: Bytes
         generation,
         checksum: crc32c(&body),
         sync: false,
+        epoch: 0,
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Ok(Endpoint::<PutBlock>::ask(port, ask).await?.reply)
@@ -256,6 +257,7 @@ pub async fn write(
         checksum: crc32c(&body),
         base_len_bytes,
         reserve_bytes: 0,
+        epoch: 0,
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Ok(Endpoint::<WriteBlock>::ask(port, ask).await?.reply)
@@ -266,6 +268,8 @@ pub async fn seal(port: &dyn WorkerPort, block: u64, generation: u32, sync: bool
         block: BlockId(block),
         generation,
         sync,
+        epoch: 0,
+        or_newer: false,
     };
     Ok(
         Endpoint::<SealBlock>::ask(port, Ask::new(call, CallContext::default()))

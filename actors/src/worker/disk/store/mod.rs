@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use curvine_conf::{DataDir, FsyncPolicy};
 use curvine_protocol::cluster::DiskStatus;
-use curvine_protocol::worker::{ReadBlock, WriteBlock};
+use curvine_protocol::worker::{ReadBlock, SealBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::index::Index;
@@ -287,11 +287,10 @@ impl Store {
     }
 }
 
-fn check_generation(block: BlockId, asked: u32, here: u32) -> Result<()> {
-    if asked == here {
-        Ok(())
-    } else {
-        Err(stale(block, asked, here))
+fn check_sealed(call: &SealBlock, here: u32) -> Result<()> {
+    match call.generation == here || (call.or_newer && call.generation < here) {
+        true => Ok(()),
+        false => Err(stale(call.block, call.generation, here)),
     }
 }
 

@@ -19,7 +19,7 @@ use super::super::record::{BlockFlags, BlockRecord, BlockState};
 use super::super::victims::forgotten_for_one_more;
 use super::super::{BlockNews, pieces_of};
 use super::put::verify_body;
-use super::{Done, OPEN_BLOCKS_MAX, Store, check_generation, check_not_newer, lock, missing};
+use super::{Done, OPEN_BLOCKS_MAX, Store, check_not_newer, check_sealed, lock, missing};
 
 impl Store {
     /// Writes at an offset. `done` is told once the index knows the block.
@@ -280,7 +280,7 @@ impl Store {
             Some(open) => open,
             None => {
                 let record = self.record(call.block)?.ok_or_else(|| missing(call.block))?;
-                check_generation(call.block, call.generation, record.generation)?;
+                check_sealed(call, record.generation)?;
                 if record.state == BlockState::Sealed && (record.flags.synced || !sync) {
                     return Ok((record, false));
                 }
@@ -318,7 +318,7 @@ impl Store {
                 }
             }
         };
-        if let Err(error) = check_generation(call.block, call.generation, open.generation) {
+        if let Err(error) = check_sealed(call, open.generation) {
             lane.insert(call.block, open);
             return Err(error);
         }
