@@ -67,6 +67,11 @@ pub struct Attr {
 }
 
 impl Attr {
+    /// What a writer that opens the file now gives the blocks that it writes: no writer before can have used it.
+    pub fn next_generation(&self) -> u32 {
+        u32::try_from(self.content_version + 1).unwrap_or(u32::MAX)
+    }
+
     pub fn is_dir(&self) -> bool {
         self.kind == FileKind::Directory
     }

@@ -41,6 +41,10 @@ pub struct ReadBlock {
     pub fill: Option<Fill>,
 }
 
+/// How long a worker takes writes after it asked the leader something that was answered. Then it takes none until it has
+/// registered again, in another epoch: the masters may have given leases on.
+pub const WRITES_UNHEARD_MS: u64 = 20_000;
+
 /// Most bytes that one [`ReadBlock`] answers with.
 pub const READ_BYTES_MAX: u32 = 4 << 20;
 
@@ -65,7 +69,9 @@ pub struct BlockData {
 /// Writes the request's body at an offset of a block that is being written, creating it if it is not there.
 ///
 /// # Errors
-/// `NoSpace`, `Io`; `Stale` if the worker has a newer generation; `Corrupt` if the body fails its checksum.
+/// `NoSpace`, `Io`; `Stale` if the worker has a newer generation, or was told to take none as old as this
+/// ([`FenceBlocks`]); `Unreachable` if it has not heard from the masters for [`WRITES_UNHEARD_MS`], or has another epoch;
+/// `Corrupt` if the body fails its checksum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteBlock {
     pub block: BlockId,
@@ -104,7 +110,8 @@ pub struct SealBlock {
     /// See [`WriteBlock::epoch`].
     #[serde(default)]
     pub epoch: u64,
-    /// A newer generation will do: the caller did not write the block, and wants what is there to be on disk.
+    /// A newer generation will do: the caller did not write the block, and wants what is there to be on disk. No fence
+    /// and no epoch hold this up.
     #[serde(default)]
     pub or_newer: bool,
 }
@@ -129,6 +136,18 @@ pub struct PutBlock {
     /// See [`WriteBlock::epoch`].
     #[serde(default)]
     pub epoch: u64,
+}
+
+/// From the master, before a lease is given on that its last holder did not give back: from now on the worker takes no
+/// write, seal or put of these blocks that is of a lower generation, also after a restart.
+///
+/// Blocks that are not here need no fence. Whatever an old writer may still make of them is of its generation, which the
+/// namespace does not name, and which the first write of the next generation cuts away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceBlocks {
+    pub blocks: Vec<BlockId>,
+    /// Of the next writer.
+    pub generation: u32,
 }
 
 /// From the master: deletes blocks. Those that are not there are not an error.
@@ -209,6 +228,7 @@ macro_rules! for_worker_calls {
             206 => LoadBlocks -> BlocksLoaded {};
             207 => ExportFile -> FileExported {};
             208 => GetWorkerStatus -> WorkerDisks {};
+            209 => FenceBlocks -> Done {};
         }
     };
 }

@@ -75,6 +75,7 @@ refuse!(
     ReadBlock,
     WriteBlock,
     PutBlock,
+    FenceBlocks,
     DeleteBlocks,
     LoadBlocks,
     ExportFile,

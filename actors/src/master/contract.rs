@@ -8,8 +8,8 @@ use curvine_protocol::master::{BlockCommit, Entry, FsStats};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{
-    Attr, BlockId, BlockRef, ClusterId, CurvinePath, DirEntry, Error, FileLayout, InodeId, JobId, MountId,
-    Node, Result,
+    Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, Error, FileLayout, InodeId, JobId,
+    MountId, Node, Result, WorkerId,
 };
 
 /// The Replica's port: makes commands durable on a majority, applies them, answers.
@@ -57,6 +57,12 @@ pub trait NamespaceView: Send + Sync {
     fn needs_export(&self, inode: InodeId) -> Result<bool>;
     fn job(&self, id: JobId) -> Result<Option<JobRecord>>;
     fn jobs(&self) -> Result<Vec<JobRecord>>;
+    /// The last writer of a file lost its lease without having given it back, and nobody has written the file since.
+    fn is_unfenced(&self, inode: InodeId) -> Result<bool>;
+    /// The client that has the lease on a file.
+    fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>>;
+    /// The greatest id that was given to a worker; 0 if there was none.
+    fn last_worker(&self) -> Result<WorkerId>;
     /// Sessions of clients that are not ended.
     fn session_count(&self) -> Result<u64>;
     /// Whether some session was last heard of before this, in nanoseconds since the Unix epoch.
@@ -89,6 +95,17 @@ pub trait UfsView: Send + Sync {
     /// Makes the change in the under file system that must precede the namespace's (delete, rename, mkdir), and
     /// refuses what a mount does not allow (`ReadOnly`, `CrossMount`).
     async fn before_change(&self, op: &Op) -> Result<()>;
+}
+
+/// Keeps writers that have lost their leases away from blocks.
+#[async_trait]
+pub trait Fences: Send + Sync {
+    /// Returns when no worker takes a write of these blocks any more that is of a lower generation, or from a writer that
+    /// does not know the worker's newest epoch. `generation` is that of the next writer.
+    ///
+    /// # Errors
+    /// `BlockUnavailable` if a worker neither answers nor falls silent.
+    async fn fence(&self, inode: InodeId, blocks: &[BlockRef], generation: u32) -> Result<()>;
 }
 
 /// Which worker holds which block: soft state, from reports and commits.

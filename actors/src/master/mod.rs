@@ -14,6 +14,7 @@ pub mod blocks;
 pub mod contract;
 pub mod door;
 pub mod duties;
+mod fencing;
 pub mod mirror;
 pub mod namespace;
 pub mod replica;
@@ -42,6 +43,7 @@ use self::duties::deletions::{Deletions, Orders};
 use self::duties::loads::Loads;
 use self::duties::sessions::Sessions;
 use self::duties::{Duties, Duty};
+use self::fencing::Fencing;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
 use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
@@ -134,15 +136,21 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         clock: ports.clock.clone(),
     });
     let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports.clock.clone()));
+    let workers = Workers::new(blocks.clone(), config.workers);
     let namespace = NamespacePort::new(namespace::actor::Parts {
         store: store.clone(),
         consensus: consensus.clone(),
         ufs: mirror.clone(),
         placement: blocks.clone(),
+        fences: Arc::new(Fencing::new(
+            view.clone(),
+            blocks.clone(),
+            workers.clone(),
+            ports.clock.clone(),
+        )),
         clock: ports.clock.clone(),
         defaults: config.defaults,
     });
-    let workers = Workers::new(blocks.clone(), config.workers);
     let loads = Loads::new(
         view.clone(),
         propose.clone(),
@@ -161,8 +169,9 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             let on_change = |term: Option<u64>| {
                 leads.store(term.is_some(), Ordering::Release);
                 // What it knew of workers when it led before is of no use.
-                if term.is_none() {
-                    blocks.forget_everything();
+                match term {
+                    Some(_) => blocks.lead(),
+                    None => blocks.forget_everything(),
                 }
             };
             duties.follow(leadership, on_change).await;

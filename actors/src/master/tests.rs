@@ -14,7 +14,7 @@ use curvine_protocol::master::*;
 use curvine_protocol::op::Op;
 use curvine_protocol::*;
 
-use super::contract::{Placement, UfsView};
+use super::contract::{Fences, Placement, UfsView};
 use super::namespace::actor::{FileDefaults, NamespacePort, Parts};
 use super::replica::{LogLimits, Members, OpenState, Proxies, ReplicaConfig, ReplicaPort};
 use crate::kit::{Ports, call};
@@ -44,6 +44,14 @@ impl UfsView for NoUfs {
 /// No workers.
 struct NoWorkers;
 
+#[async_trait]
+impl Fences for NoWorkers {
+    async fn fence(&self, _: InodeId, _: &[BlockRef], _: u32) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl Placement for NoWorkers {
     fn locate(&self, _layout: &mut FileLayout) {}
     fn place(&self, _layout: &mut FileLayout) -> Result<()> {
@@ -89,6 +97,7 @@ async fn start(directory: &Path) -> Master {
         consensus: Arc::new(replica.clone()),
         ufs: Arc::new(NoUfs),
         placement: Arc::new(NoWorkers),
+        fences: Arc::new(NoWorkers),
         clock: ports.clock.clone(),
         defaults: FileDefaults {
             block_bytes: 128 << 20,

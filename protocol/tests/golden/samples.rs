@@ -378,6 +378,7 @@ samples! {
     SealBlock => SealBlock { block: BlockId(77), generation: 4, sync: true, epoch: 0xE1, or_newer: true };
     BlockSealed => BlockSealed { len_bytes: 70_000 };
     PutBlock => PutBlock { block: BlockId(77), generation: 4, checksum: 0xE306_9283, sync: true, epoch: 0xE1 };
+    FenceBlocks => FenceBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)], generation: 5 };
     DeleteBlocks => DeleteBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)] };
     LoadBlocks => LoadBlocks {
         tasks: vec![LoadTask {

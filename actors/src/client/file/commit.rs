@@ -128,10 +128,9 @@ impl Shared {
         let begun = state.blocks.iter().enumerate();
         let begun = begun.filter(|(_, block)| block.uncommitted && block.unsealed);
         let sealing = begun.map(|(index, block)| async move {
-            let sealed = self
-                .seal_block(block, &state.workers, false, Patience::None)
-                .await;
-            sealed.is_err().then_some(index)
+            let mut workers = state.workers.clone();
+            let sealed = self.seal_block(block, &mut workers, false, Patience::None);
+            sealed.await.is_err().then_some(index)
         });
         let unsealed = stream::iter(sealing.collect::<Vec<_>>()).buffered(SEALS);
         unsealed.filter_map(std::future::ready).collect().await
@@ -151,17 +150,20 @@ impl Shared {
                 block.unsealed || (sync && unsynced && (block.begun || !state.fillable))
             })
             .collect();
-        let sealed: Vec<Result<()>> = {
+        let sealed: Vec<(Result<()>, Vec<WorkerAddress>)> = {
             let state = &*state;
-            let sealing = todo.iter().map(|&index| {
+            let sealing = todo.iter().map(|&index| async move {
+                let mut workers = state.workers.clone();
                 let block = &state.blocks[index];
-                self.seal_block(block, &state.workers, sync, Patience::Usual)
+                let sealed = self.seal_block(block, &mut workers, sync, Patience::Usual);
+                (sealed.await, workers)
             });
             let sealing = stream::iter(sealing.collect::<Vec<_>>());
             sealing.buffered(SEALS).collect().await
         };
         let mut outcome = Ok(());
-        for (index, sealed) in todo.into_iter().zip(sealed) {
+        for (index, (sealed, workers)) in todo.into_iter().zip(sealed) {
+            state.learn(workers);
             match sealed {
                 Ok(()) => {
                     state.blocks[index].unsealed = false;
@@ -200,7 +202,7 @@ impl Shared {
     async fn seal_block(
         &self,
         block: &Block,
-        workers: &[WorkerAddress],
+        workers: &mut Vec<WorkerAddress>,
         sync: bool,
         patience: Patience,
     ) -> Result<()> {
@@ -217,7 +219,7 @@ impl Shared {
         ));
         let mut done = 0;
         for &worker in &block.located.workers {
-            let sealed = self.deliver(worker, workers.to_vec(), call.clone(), Bytes::new(), patience);
+            let sealed = self.deliver(worker, workers, call.clone(), Bytes::new(), patience);
             let sealed = sealed.await.and_then(|sealed| match block.len_bytes {
                 len_bytes if sealed.len_bytes >= len_bytes => Ok(()),
                 len_bytes => Err(Error::new(

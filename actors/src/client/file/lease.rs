@@ -19,7 +19,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes a change that needs the lease. Where the lease has gone, gets it again if nobody else has had it.
+    /// Makes a change that needs the lease. Where the lease has gone, gets it again if nobody else has written since: then
+    /// the version is what it was, or one more for the end of the lease.
     pub(super) async fn under_lease<C: Mutation>(&self, state: &mut State, call: C) -> Result<C::Reply>
     where
         dyn MasterPort: Endpoint<C>,
@@ -27,7 +28,8 @@ impl Shared {
         match self.router.change(call.clone()).await {
             Err(error) if error.kind == ErrorKind::Stale && !state.lease_lost => {
                 match self.open_for_write().await {
-                    Ok(layout) if layout.attr.content_version == state.attr.content_version => {
+                    Ok(layout) if layout.attr.content_version <= state.attr.content_version + 1 => {
+                        state.regained(&layout.attr);
                         self.router.change(call).await
                     }
                     _ => {

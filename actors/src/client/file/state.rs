@@ -23,8 +23,8 @@ pub(super) struct State {
     /// committed or not, so that workers can tell its leftovers from ours.
     pub generation: u32,
     pub gathered: Option<Gathered>,
-    /// One task for each worker and piece; ends with the piece's range of the file.
-    pub sending: JoinSet<(Range<u64>, Result<()>)>,
+    /// One task for each worker and piece.
+    pub sending: JoinSet<Sent>,
     /// The ranges of `sending`.
     pub on_the_way: Vec<Range<u64>>,
     /// Ranges that were taken from a caller and that not every worker has acknowledged that was to have them.
@@ -32,6 +32,8 @@ pub(super) struct State {
     failed: Option<Error>,
     /// What workers have of a write that failed is committed.
     pub kept: bool,
+    /// The lease was gone and is back: workers refuse what it wrote under before, once that is committed.
+    regained: bool,
     /// Another client has had the lease: nothing that is known here counts any more.
     pub lease_lost: bool,
     /// The master does not know the size or a block's length yet.
@@ -58,6 +60,15 @@ pub(super) struct Block {
     /// Known to be on disk as it is.
     pub synced: bool,
     pub uncommitted: bool,
+}
+
+/// How sending a piece to a worker has ended.
+pub(super) struct Sent {
+    /// The piece's range of the file.
+    pub range: Range<u64>,
+    pub outcome: Result<()>,
+    /// Where workers are, as it was learnt on the way.
+    pub workers: Vec<WorkerAddress>,
 }
 
 /// Consecutive bytes not sent yet.
@@ -129,7 +140,7 @@ impl State {
         // Without a byte in it, the file has no block but those that were assigned with this answer.
         let fresh = layout.attr.size_bytes == 0;
         State {
-            generation: generation_after(&layout.attr),
+            generation: layout.attr.next_generation(),
             attr: layout.attr,
             writable,
             writers: 0,
@@ -147,6 +158,7 @@ impl State {
             lost: Vec::new(),
             failed: None,
             kept: false,
+            regained: false,
             lease_lost: false,
             uncommitted: false,
         }
@@ -196,6 +208,15 @@ impl State {
         pieces
     }
 
+    /// The lease was gone, and is back without anybody having written in between.
+    pub fn regained(&mut self, attr: &Attr) {
+        self.generation = attr.next_generation();
+        self.regained = true;
+        for block in self.blocks.iter_mut().filter(|block| !block.uncommitted) {
+            (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
+        }
+    }
+
     /// The error of an earlier write, for as long as the lease lasts.
     pub fn check(&self) -> Result<()> {
         match &self.failed {
@@ -234,8 +255,7 @@ impl State {
     /// Where workers are now.
     pub fn learn(&mut self, workers: Vec<WorkerAddress>) {
         for worker in workers {
-            self.workers.retain(|known| known.id != worker.id);
-            self.workers.push(worker);
+            learn(&mut self.workers, worker);
         }
     }
 
@@ -281,9 +301,10 @@ impl State {
         self.writable = !close;
         let kept = self.attr.size_bytes.div_ceil(self.block_bytes()) as usize;
         self.blocks.truncate(kept);
+        let anew = std::mem::take(&mut self.regained) || close;
         for block in &mut self.blocks {
             block.committed();
-            if close {
+            if anew {
                 (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
             }
         }
@@ -303,11 +324,18 @@ impl State {
             block.committed();
             (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
         }
-        self.generation = generation_after(&attr);
+        self.generation = attr.next_generation();
         self.attr = attr;
     }
 }
 
-fn generation_after(attr: &Attr) -> u32 {
-    u32::try_from(attr.content_version + 1).unwrap_or(u32::MAX)
+/// Where a worker is now. What readers are told has no epochs.
+pub(super) fn learn(workers: &mut Vec<WorkerAddress>, mut now: WorkerAddress) {
+    if let Some(at) = workers.iter().position(|known| known.id == now.id) {
+        let before = workers.swap_remove(at);
+        if now.epoch == 0 {
+            now.epoch = before.epoch;
+        }
+    }
+    workers.push(now);
 }

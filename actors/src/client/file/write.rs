@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use super::Shared;
 use super::deliver::{BACKOFF_MAX, Patience};
-use super::state::{Block, Gathered, State};
+use super::state::{Block, Gathered, Sent, State};
 use crate::kit::Ports;
 use crate::kit::backoff::Backoff;
 
@@ -131,18 +131,20 @@ impl Shared {
             epoch: 0,
         };
         for worker in block.located.workers.clone() {
-            let (shared, workers) = (self.clone(), state.workers.clone());
+            let (shared, mut workers) = (self.clone(), state.workers.clone());
             let (call, bytes, range) = (call.clone(), bytes.clone(), range.clone());
             state.on_the_way.push(range.clone());
             state.sending.spawn(async move {
                 let written = shared
-                    .deliver(worker, workers, call, bytes, Patience::Usual)
+                    .deliver(worker, &mut workers, call, bytes, Patience::Usual)
                     .await;
-                let written = written.map(|_| ());
-                (
+                Sent {
                     range,
-                    written.map_err(|e| e.while_doing(format_args!("writing to worker {worker}"))),
-                )
+                    outcome: written
+                        .map(drop)
+                        .map_err(|e| e.while_doing(format_args!("writing to worker {worker}"))),
+                    workers,
+                }
             });
         }
     }
@@ -151,9 +153,14 @@ impl Shared {
     pub(super) async fn settle(&self, state: &mut State, left: usize) -> Result<()> {
         while state.sending.len() > left {
             match state.sending.join_next().await {
-                Some(Ok((range, written))) => {
+                Some(Ok(Sent {
+                    range,
+                    outcome,
+                    workers,
+                })) => {
                     ended(&mut state.on_the_way, &range);
-                    match written {
+                    state.learn(workers);
+                    match outcome {
                         Ok(()) => state.arrived(&range),
                         Err(error) => {
                             state.lost.push(range);
@@ -262,13 +269,7 @@ impl Shared {
                 epoch: 0,
             };
             let put = self
-                .deliver(
-                    worker,
-                    state.workers.clone(),
-                    call,
-                    bytes.clone(),
-                    Patience::Usual,
-                )
+                .deliver(worker, &mut state.workers, call, bytes.clone(), Patience::Usual)
                 .await;
             if let Err(error) = put {
                 let error = error.while_doing(format_args!("writing to worker {worker}"));

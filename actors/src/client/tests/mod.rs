@@ -445,6 +445,40 @@ fn a_writer_of_a_block_whose_holders_are_away_waits_for_them() {
 }
 
 #[test]
+fn a_writer_follows_a_worker_into_another_epoch_only_with_its_lease() {
+    for has_lease in [true, false] {
+        run(|world| async move {
+            let client = world.client();
+            let file = create(&client, 1).await;
+            file.append(content(3 << 20)).await.expect("taken");
+            file.flush().await.expect("flushed");
+            world.state().epoch = 2;
+            file.append(content(3 << 20)).await.expect("taken");
+            if !has_lease {
+                let mut state = world.state();
+                let file = state.file.as_mut().expect("there");
+                file.leased = false;
+                file.content_version += 1;
+            }
+            let outcome = file.close().await.map(drop);
+            match has_lease {
+                true => {
+                    assert_eq!(outcome, Ok(()));
+                    let questions = world.seen("GetRoutes").len();
+                    assert!(
+                        (1..=6).contains(&questions),
+                        "once for each piece on its way at most"
+                    );
+                }
+                false => assert_eq!(outcome.expect_err("lost").kind, ErrorKind::Stale),
+            }
+            let written = if has_lease { 2 } else { 1 };
+            assert_eq!(world.committed(), content(3 << 20).repeat(written));
+        });
+    }
+}
+
+#[test]
 fn a_flush_that_its_caller_gave_up_is_not_followed_by_a_commit_without_the_bytes() {
     run(|world| async move {
         let client = world.client();
@@ -552,7 +586,8 @@ fn a_handle_dropped_without_a_close_gives_its_lease_back_and_commits_nothing() {
 
 #[test]
 fn a_lease_that_was_lost_is_taken_again_only_if_nobody_wrote_meanwhile() {
-    for another_wrote in [false, true] {
+    // The end of the lease is a version of its own, and so is what another client writes.
+    for (versions, another_wrote) in [(0, false), (1, false), (2, true)] {
         run(|world| async move {
             let client = world.client();
             written(&client, 1, content(10)).await;
@@ -562,11 +597,17 @@ fn a_lease_that_was_lost_is_taken_again_only_if_nobody_wrote_meanwhile() {
                 let mut state = world.state();
                 let file = state.file.as_mut().expect("there");
                 file.leased = false;
-                file.content_version += u64::from(another_wrote);
+                file.content_version += versions;
             }
             let closed = file.close().await;
             match another_wrote {
-                false => assert_eq!(closed.expect("nobody was hurt").size_bytes, 15),
+                false => {
+                    assert_eq!(closed.expect("nobody was hurt").size_bytes, 15);
+                    file.append(content(5)).await.expect("taken");
+                    file.close().await.expect("closed");
+                    let expected = [content(10), content(5), content(5)].concat();
+                    assert_eq!(world.committed(), expected);
+                }
                 true => {
                     assert_eq!(closed.expect_err("lost").kind, ErrorKind::Stale);
                     assert_eq!(world.committed(), content(10));

@@ -56,6 +56,8 @@ pub struct State {
     pub fates: HashMap<(&'static str, u32), VecDeque<Fate>>,
     pub file: Option<File>,
     pub directories_made: u32,
+    /// Of the workers. Those that write in another one are refused.
+    pub epoch: u64,
     /// No worker that has blocks is known to the masters.
     pub nobody_has_it: bool,
     replies: HashMap<u64, Result<Stored>>,
@@ -281,6 +283,7 @@ impl State {
         }
         if let Some(call) = call.downcast_ref::<WriteBlock>() {
             assert_eq!(crc32c(body), call.checksum);
+            self.check_epoch(call.epoch)?;
             let (generation, bytes) = self.blocks.entry((worker, call.block)).or_default();
             if call.generation < *generation {
                 return Err(Error::new(ErrorKind::Stale, "an older generation"));
@@ -296,6 +299,7 @@ impl State {
             return plain(BlockWritten { len_bytes });
         }
         if let Some(call) = call.downcast_ref::<PutBlock>() {
+            self.check_epoch(call.epoch)?;
             self.blocks
                 .insert((worker, call.block), (call.generation, body.to_vec()));
             return plain(BlockSealed {
@@ -303,6 +307,9 @@ impl State {
             });
         }
         if let Some(call) = call.downcast_ref::<SealBlock>() {
+            if !call.or_newer {
+                self.check_epoch(call.epoch)?;
+            }
             return match self.blocks.get(&(worker, call.block)) {
                 Some((generation, bytes)) if *generation == call.generation || call.or_newer => {
                     plain(BlockSealed {
@@ -318,7 +325,7 @@ impl State {
                 cluster: ClusterId(1),
                 leader: NodeId(1),
                 masters: Vec::new(),
-                workers: addresses(),
+                workers: addresses(self.epoch),
             });
         }
         if call.is::<curvine_protocol::master::OpenFile>() {
@@ -363,7 +370,8 @@ impl State {
             while to_u32(self.file()?.blocks.len()) < call.until_index {
                 self.add_block();
             }
-            return Ok(Stored::Layout(self.layout(call.from_index as usize)?));
+            let from = self.file()?.blocks.len().min(call.from_index as usize);
+            return Ok(Stored::Layout(self.layout(from)?));
         }
         if let Some(call) = call.downcast_ref::<CommitFile>() {
             let file = self.leased()?;
@@ -386,6 +394,13 @@ impl State {
             return Ok(Stored::Done);
         }
         unreachable!("no test makes this call")
+    }
+
+    fn check_epoch(&self, epoch: u64) -> Result<()> {
+        match epoch == self.epoch {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Unreachable, "another epoch")),
+        }
     }
 
     fn file(&mut self) -> Result<&mut File> {
@@ -416,7 +431,7 @@ impl State {
 
     fn layout(&mut self, from: usize) -> Result<FileLayout> {
         let attr = self.attr()?;
-        let nobody_has_it = self.nobody_has_it;
+        let (nobody_has_it, epoch) = (self.nobody_has_it, self.epoch);
         let file = self.file()?;
         let workers = (1..=u32::from(file.replicas)).map(WorkerId);
         let blocks = file.blocks[from..].iter().map(|block| LocatedBlock {
@@ -429,7 +444,7 @@ impl State {
         Ok(FileLayout {
             attr,
             blocks: blocks.collect(),
-            workers: addresses(),
+            workers: addresses(epoch),
             source: None,
         })
     }
@@ -479,11 +494,11 @@ impl File {
     }
 }
 
-fn addresses() -> Vec<WorkerAddress> {
+fn addresses(epoch: u64) -> Vec<WorkerAddress> {
     let address = |id| WorkerAddress {
         id: WorkerId(id),
         address: format!("worker {id}"),
-        epoch: 0,
+        epoch,
     };
     vec![address(1), address(2)]
 }

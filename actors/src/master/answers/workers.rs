@@ -73,6 +73,7 @@ impl Answers<RegisterWorker> for WorkerAnswers {
             token,
             disks: call.disks,
             version: call.version,
+            epoch: call.epoch,
             last_heartbeat: self.blocks.now(),
             reported: false,
             report_again: false,

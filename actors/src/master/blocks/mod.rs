@@ -11,9 +11,11 @@
 //!
 //! - [`roster`]: the workers, and which of them live.
 //! - [`holders`]: who holds which block.
+//! - [`fence`]: who may still write blocks for a writer that has lost its lease.
 //! - `placement`: where to read and where to write.
 //! - [`wanted`]: what of that is to stay.
 
+pub mod fence;
 pub mod holders;
 mod placement;
 pub mod roster;
@@ -39,6 +41,8 @@ use wanted::{Wanted, wanted};
 pub struct Cluster {
     pub roster: Roster,
     pub holders: Holders,
+    /// Since when this master leads.
+    leads_since: Option<Instant>,
 }
 
 /// The owner of the soft state.
@@ -65,6 +69,14 @@ impl BlockMap {
     /// As before the first worker registered.
     pub fn forget_everything(&self) {
         *self.cluster() = Cluster::default();
+    }
+
+    /// This master leads from now on, and has heard of no worker yet.
+    pub fn lead(&self) {
+        *self.cluster() = Cluster {
+            leads_since: Some(self.now()),
+            ..Cluster::default()
+        };
     }
 
     pub fn now(&self) -> Instant {
@@ -242,6 +254,7 @@ mod tests {
                 token,
                 disks: vec![disk(available_bytes)],
                 version: String::new(),
+                epoch: 0,
                 last_heartbeat: self.blocks.now(),
                 reported: false,
                 report_again: false,

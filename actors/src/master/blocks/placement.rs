@@ -33,6 +33,8 @@ impl Cluster {
             }
         }
         self.add_addresses(layout);
+        // Epochs are for writers, who must show their leases for them.
+        layout.workers.iter_mut().for_each(|worker| worker.epoch = 0);
     }
 
     /// Where each block is to be written: its holders, or the workers with most room if it has no bytes yet. Of a block

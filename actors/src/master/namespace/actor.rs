@@ -16,7 +16,8 @@ use curvine_protocol::master::*;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
-    CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result, for_mutations,
+    CallContext, ClientId, Error, ErrorKind, FileLayout, InodeId, MountId, Mutation, Node, Result,
+    for_mutations,
 };
 use futures::future::BoxFuture;
 use heed::RoTxn;
@@ -27,7 +28,7 @@ use super::store::{Dbs, Store, broken};
 use super::view::{layout_of, lookup};
 use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Clock, Endpoint};
-use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp, UfsView};
+use crate::master::contract::{Consensus, Fences, NamespaceView, Placement, ProposeOp, UfsView};
 use crate::master::replica::own_command;
 
 /// What new files get when nobody says otherwise.
@@ -43,6 +44,7 @@ pub struct Parts {
     pub consensus: Arc<dyn Consensus>,
     pub ufs: Arc<dyn UfsView>,
     pub placement: Arc<dyn Placement>,
+    pub fences: Arc<dyn Fences>,
     pub clock: Arc<dyn Clock>,
     pub defaults: FileDefaults,
 }
@@ -176,8 +178,9 @@ macro_rules! mutations {
         impl NamespaceCall for $call {
             async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Self::Reply> {
                 let op = parts.completed(call.into_op())?;
+                let client = context.client;
                 let reply = parts.change(op, context).await?;
-                <$call>::reply_from(parts.placed(reply)?)
+                <$call>::reply_from(parts.placed(reply, client).await?)
             }
         }
     )*};
@@ -300,15 +303,31 @@ impl Parts {
         Ok(op)
     }
 
-    /// Adds to the layout of a file that is written where to write it.
-    fn placed(&self, mut reply: OpReply) -> Result<OpReply> {
+    /// Adds to the layout of a file that is written where to write it, when nobody else can write it any more.
+    async fn placed(&self, mut reply: OpReply, client: ClientId) -> Result<OpReply> {
         if let OpReply::Layout(layout) = &mut reply {
             if !layout.blocks.is_empty() {
+                self.fenced(layout).await?;
                 self.placement.place(layout)?;
+                // The reply may be a remembered one: whoever has lost its lease since must not learn new epochs.
+                if self.store.lease_holder(layout.attr.inode)? != Some(client) {
+                    layout.workers.iter_mut().for_each(|worker| worker.epoch = 0);
+                }
             }
             self.name_object(layout)?;
         }
         Ok(reply)
+    }
+
+    /// The lease is in the state already, but its holder does not know yet.
+    async fn fenced(&self, layout: &FileLayout) -> Result<()> {
+        let inode = layout.attr.inode;
+        if !self.store.is_unfenced(inode)? {
+            return Ok(());
+        }
+        let blocks: Vec<_> = layout.blocks.iter().map(|located| located.block).collect();
+        let generation = layout.attr.next_generation();
+        self.fences.fence(inode, &blocks, generation).await
     }
 
     /// Proposes a client's change, after the under file system has agreed to it.

@@ -51,6 +51,7 @@ fn body(blocks: BlockList) -> FileBody {
             etag: Some("e7ag".to_owned()),
         }),
         needs_export: true,
+        unfenced: true,
     }
 }
 

@@ -47,6 +47,20 @@ pub struct FileBody {
     pub ufs: Option<UfsVersion>,
     /// In a mount: written here and not exported yet.
     pub needs_export: bool,
+    /// A lease on it ended without its holder's word: before somebody else writes it, workers are told to refuse whatever
+    /// the old holder still sends.
+    #[serde(default)]
+    pub unfenced: bool,
+}
+
+impl FileBody {
+    /// Its lease ends without its holder's word. Workers may hold bytes that it wrote and did not commit, under the
+    /// generation that follows this version: the next writer gets another one.
+    pub fn break_lease(&mut self) {
+        self.lease = None;
+        self.content_version += 1;
+        self.unfenced = true;
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

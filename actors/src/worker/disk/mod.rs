@@ -34,7 +34,7 @@ use curvine_protocol::BlockId;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::BlockReplica;
 
-pub use actor::{Disk, DiskRef, RemoveBlocks, StopDisk};
+pub use actor::{Disk, DiskRef, Permit, RemoveBlocks, StopDisk};
 pub use bitmap::Bitmap;
 pub use open_block::Piece;
 #[cfg(test)]

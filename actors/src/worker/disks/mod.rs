@@ -153,6 +153,17 @@ impl Disks {
         }
     }
 
+    /// Has every disk keep writers of lower generations away from blocks; those that are nowhere need it not.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub async fn fence(&self, blocks: &[BlockId], generation: u32) -> Result<()> {
+        for disk in self.all() {
+            disk.store.fence(blocks, generation).await?;
+        }
+        Ok(())
+    }
+
     /// Removes blocks from whichever disk has them.
     ///
     /// # Errors

@@ -174,6 +174,8 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         let InodeBody::File(file) = &mut record.body else {
             unreachable!("leased returns files")
         };
+        // Whoever commits was told of its lease, and that is done when everybody before is fenced off.
+        file.unfenced = false;
         let mut blocks = file.block_refs();
         for commit in &call.blocks {
             match blocks.get_mut(commit.index as usize) {

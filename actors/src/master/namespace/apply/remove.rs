@@ -262,10 +262,7 @@ impl Apply<'_, '_> {
                 if let InodeBody::File(file) = &mut record.body
                     && file.lease == Some(client)
                 {
-                    file.lease = None;
-                    // Workers may hold bytes that it wrote and did not commit, under the generation that follows this
-                    // version: the next writer must get another one.
-                    file.content_version += 1;
+                    file.break_lease();
                 }
                 self.dbs.put_inode(self.txn, inode, &record)?;
             }

@@ -1,6 +1,7 @@
 //! The blocks of one disk. Methods block on the disk unless they say otherwise; the Disk actor runs them on lanes.
 
 mod background;
+mod fence;
 mod fill;
 mod put;
 mod read;
@@ -27,6 +28,7 @@ use super::record::BlockRecord;
 use super::space::Space;
 use super::{Bitmap, BlockNews};
 use crate::kit::{Answer, Clock, Offload};
+use crate::planted::{Bug, is_planted};
 
 pub use self::read::answer_with;
 
@@ -165,7 +167,11 @@ impl Store {
     }
 
     fn lane(&self, block: BlockId) -> &Lane {
-        &self.lanes[block.0 as usize % self.lanes.len()]
+        &self.lanes[self.lane_number(block)]
+    }
+
+    fn lane_number(&self, block: BlockId) -> usize {
+        block.0 as usize % self.lanes.len()
     }
 
     fn space(&self) -> MutexGuard<'_, Space> {
@@ -300,6 +306,19 @@ fn check_not_older(block: BlockId, asked: u32, here: u32) -> Result<()> {
         Ok(())
     } else {
         Err(stale(block, asked, here))
+    }
+}
+
+/// A writer whose lease was given on comes too late.
+fn check_fence(block: BlockId, asked: u32, fence: u32) -> Result<()> {
+    match asked >= fence || is_planted(Bug::WorkerIgnoresFences) {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::Stale,
+            format!(
+                "block {block}: generation {asked} may not write it any more; whoever did has lost the lease on its file"
+            ),
+        )),
     }
 }
 
