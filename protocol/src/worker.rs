@@ -150,6 +150,22 @@ pub struct FenceBlocks {
     pub generation: u32,
 }
 
+/// From a reader that got bytes with a wrong checksum: the worker is to look at its own. What it finds wrong goes out of
+/// use: it can be fetched again, or the master hears that the replica is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspectBlock {
+    pub block: BlockId,
+    pub offset_bytes: u64,
+    pub len_bytes: u32,
+}
+
+/// What the worker found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockVerified {
+    /// The bytes are here, with the checksums that they were written with. False: they are here no more.
+    pub is_right: bool,
+}
+
 /// From the master: deletes blocks. Those that are not there are not an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteBlocks {
@@ -229,6 +245,7 @@ macro_rules! for_worker_calls {
             207 => ExportFile -> FileExported {};
             208 => GetWorkerStatus -> WorkerDisks {};
             209 => FenceBlocks -> Done {};
+            210 => SuspectBlock -> BlockVerified {};
         }
     };
 }

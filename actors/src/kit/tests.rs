@@ -76,6 +76,7 @@ refuse!(
     WriteBlock,
     PutBlock,
     FenceBlocks,
+    SuspectBlock,
     DeleteBlocks,
     LoadBlocks,
     ExportFile,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    DeleteBlocks, Done, ExportFile, FenceBlocks, GetWorkerStatus, LoadBlocks, PutBlock, READ_BYTES_MAX,
-    ReadBlock, SealBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
+    BlockVerified, DeleteBlocks, Done, ExportFile, FenceBlocks, GetWorkerStatus, LoadBlocks, PutBlock,
+    READ_BYTES_MAX, ReadBlock, SealBlock, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use super::disk::{Grant, Permit, Removal};
 use super::disks::Disks;
 use super::membership::{Session, Standing};
-use super::ufs_reader::{ReadThrough, UfsReader};
+use super::ufs_reader::{ReadThrough, Suspect, UfsReader};
 use super::ufs_writer::UfsWriter;
 use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Endpoint};
@@ -217,6 +217,22 @@ impl Endpoint<FenceBlocks> for WorkerDoor {
         bounded(&context, async move {
             inner.disks.fence(&call.blocks, call.generation).await?;
             Ok(Answer::new(Done {}))
+        })
+    }
+}
+
+impl Endpoint<SuspectBlock> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<SuspectBlock>,
+    ) -> BoxFuture<'static, Result<Answer<SuspectBlock>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            // Whoever fills the block knows what is there of it.
+            let looked = inner.reader.send(Suspect(call)).await;
+            let stopping = |_| Err(Error::new(ErrorKind::Stopping, "the worker is stopping"));
+            let is_right = looked.unwrap_or_else(stopping)?;
+            Ok(Answer::new(BlockVerified { is_right }))
         })
     }
 }

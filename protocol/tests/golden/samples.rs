@@ -379,6 +379,8 @@ samples! {
     BlockSealed => BlockSealed { len_bytes: 70_000 };
     PutBlock => PutBlock { block: BlockId(77), generation: 4, checksum: 0xE306_9283, sync: true, epoch: 0xE1 };
     FenceBlocks => FenceBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)], generation: 5 };
+    SuspectBlock => SuspectBlock { block: BlockId(77), offset_bytes: 65_536, len_bytes: 4_096 };
+    BlockVerified => BlockVerified { is_right: true };
     DeleteBlocks => DeleteBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)] };
     LoadBlocks => LoadBlocks {
         tasks: vec![LoadTask {

@@ -144,6 +144,26 @@ fn bytes_that_cannot_be_trusted_are_taken_from_another_replica() {
 }
 
 #[test]
+fn a_worker_whose_bytes_are_wrong_is_told_and_asked_again_when_nobody_else_has_them() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(200_000)).await;
+        world.fate_at(1, "ReadBlock", [Fate::Damage, Fate::Pass]);
+        assert_eq!(client.read(FILE).await.expect("read"), content(200_000));
+        let asked = world
+            .state()
+            .seen
+            .iter()
+            .map(|seen| seen.call)
+            .collect::<Vec<_>>();
+        assert!(
+            asked.ends_with(&["ReadBlock", "SuspectBlock", "ReadBlock"]),
+            "{asked:?}"
+        );
+    });
+}
+
+#[test]
 fn bytes_that_every_replica_has_wrong_are_an_error_and_nothing_else() {
     run(|world| async move {
         let client = world.client();

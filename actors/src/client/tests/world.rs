@@ -320,6 +320,9 @@ impl State {
                 None => Err(Error::new(ErrorKind::NotFound, "not on this worker")),
             };
         }
+        if call.is::<SuspectBlock>() {
+            return plain(BlockVerified { is_right: true });
+        }
         if call.is::<GetRoutes>() {
             return plain(Routes {
                 cluster: ClusterId(1),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use curvine_conf::DataDir;
-use curvine_protocol::worker::{PutBlock, SealBlock, WriteBlock};
+use curvine_protocol::worker::{PutBlock, SealBlock, SuspectBlock, WriteBlock};
 use curvine_protocol::{BlockId, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -110,6 +110,19 @@ impl DiskRef {
         self.change("a put", block, permit, move |store, done| {
             store.put(&call, &body, done)
         })
+    }
+
+    /// Looks at bytes that somebody has found wrong; see [`Store::verify`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn verify(&self, call: SuspectBlock) -> Result<bool> {
+        let (done, verified) = oneshot::channel();
+        self.store.on_lane(call.block, move |store| {
+            let _ = done.send(store.verify(&call));
+        });
+        let given_up = |_| Err(Error::internal("a look at a block was given up"));
+        verified.await.unwrap_or_else(given_up)
     }
 
     /// Hands a change to the lane of its block, which owns it, and waits for what it is told, within the deadline. Not

@@ -40,7 +40,7 @@ pub use open_block::Piece;
 #[cfg(test)]
 pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
-pub use store::{FillStart, Grant, Store, answer_with};
+pub use store::{Chunks, FillStart, Grant, Store, answer_with};
 pub use victims::Removal;
 
 /// What the Disk needs to know besides its directory.

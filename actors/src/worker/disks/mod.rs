@@ -99,7 +99,10 @@ impl Disks {
     }
 
     /// The disk that knows a block, in whatever state.
-    fn holder(&self, block: BlockId) -> Result<Option<&DiskRef>> {
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn holder(&self, block: BlockId) -> Result<Option<&DiskRef>> {
         for disk in self.all() {
             if disk.store.holds(block)? {
                 return Ok(Some(disk));

@@ -7,6 +7,7 @@ mod put;
 mod read;
 mod remove;
 mod small;
+mod verify;
 mod write;
 
 use std::collections::{HashMap, HashSet};
@@ -31,6 +32,7 @@ use crate::kit::{Answer, Clock, Offload};
 use crate::planted::{Bug, is_planted};
 
 pub use self::read::answer_with;
+pub use self::verify::Chunks;
 
 /// After this many failed system calls in a row the disk takes no more data.
 const FAILURES_MAX: u32 = 3;
