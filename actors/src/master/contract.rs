@@ -105,7 +105,7 @@ pub trait Fences: Send + Sync {
     ///
     /// # Errors
     /// `BlockUnavailable` if a worker neither answers nor falls silent.
-    async fn fence(&self, inode: InodeId, blocks: &[BlockRef], generation: u32) -> Result<()>;
+    async fn fence(&self, inode: InodeId, blocks: &[BlockId], generation: u32) -> Result<()>;
 }
 
 /// Which worker holds which block: soft state, from reports and commits.

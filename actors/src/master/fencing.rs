@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use curvine_protocol::worker::FenceBlocks;
-use curvine_protocol::{BlockId, BlockRef, CallContext, Error, ErrorKind, InodeId, Result, WorkerId};
+use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, InodeId, Result, WorkerId};
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
@@ -56,15 +56,19 @@ impl Fencing {
     /// take a write.
     async fn round(
         &self,
-        blocks: &[BlockRef],
+        blocks: &[BlockId],
         generation: u32,
         have: &mut BTreeSet<WorkerId>,
     ) -> Result<Vec<Open>> {
         let last_worker = self.view.last_worker()?;
+        let mut known = Vec::new();
+        for &block in blocks {
+            known.extend(self.view.block_owner(block)?.map(|(_, _, known)| known));
+        }
         let writers = self
             .blocks
             .cluster()
-            .writers(blocks, last_worker, self.clock.now());
+            .writers(&known, last_worker, self.clock.now());
         let asking = writers.known.into_iter().filter(|(id, _)| !have.contains(id));
         let asking = asking
             .map(|(worker, blocks)| async move { (worker, self.ask(worker, blocks, generation).await) });
@@ -107,7 +111,7 @@ impl Fencing {
 
 #[async_trait]
 impl Fences for Fencing {
-    async fn fence(&self, inode: InodeId, blocks: &[BlockRef], generation: u32) -> Result<()> {
+    async fn fence(&self, inode: InodeId, blocks: &[BlockId], generation: u32) -> Result<()> {
         if is_planted(Bug::LeaseGivenOnUnfenced) {
             return Ok(());
         }

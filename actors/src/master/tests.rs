@@ -46,7 +46,7 @@ struct NoWorkers;
 
 #[async_trait]
 impl Fences for NoWorkers {
-    async fn fence(&self, _: InodeId, _: &[BlockRef], _: u32) -> Result<()> {
+    async fn fence(&self, _: InodeId, _: &[BlockId], _: u32) -> Result<()> {
         Ok(())
     }
 }

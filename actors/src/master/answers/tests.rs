@@ -472,7 +472,7 @@ async fn a_lease_that_was_not_given_back_is_given_on_when_workers_refuse_its_las
         blocks: vec![block],
         generation: next.attr.next_generation(),
     };
-    assert_eq!(fences(), [fence.clone()]);
+    assert_eq!(fences(), std::slice::from_ref(&fence));
     // Its reply was lost.
     call(port, open(), by(2, 1)).await.expect("opened");
     assert_eq!(fences(), [fence], "twice does no harm");

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::Cluster;
 
-/// After this long without a word a worker takes no writes, by any clock that runs at most a tenth too slow.
-const SILENT_LONG_ENOUGH: Duration = Duration::from_millis(WRITES_UNHEARD_MS + WRITES_UNHEARD_MS / 10);
+/// After this long without a word a worker takes no writes, by clocks that are at most a twentieth too slow or too fast.
+const SILENT_LONG_ENOUGH: Duration = Duration::from_millis(WRITES_UNHEARD_MS + WRITES_UNHEARD_MS / 8);
 
 /// What is known of the workers that could write some blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -31,6 +31,9 @@ use crate::kit::{Answer, Ask, Clock, Endpoint};
 use crate::master::contract::{Consensus, Fences, NamespaceView, Placement, ProposeOp, UfsView};
 use crate::master::replica::own_command;
 
+/// The epoch of no worker: what is written in it is refused, and its writer has to show its lease.
+const NO_EPOCH: u64 = u64::MAX;
+
 /// What new files get when nobody says otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct FileDefaults {
@@ -309,9 +312,12 @@ impl Parts {
             if !layout.blocks.is_empty() {
                 self.fenced(layout).await?;
                 self.placement.place(layout)?;
-                // The reply may be a remembered one: whoever has lost its lease since must not learn new epochs.
+                // The reply may be a remembered one: whoever has lost its lease since is told of epochs that none has.
                 if self.store.lease_holder(layout.attr.inode)? != Some(client) {
-                    layout.workers.iter_mut().for_each(|worker| worker.epoch = 0);
+                    layout
+                        .workers
+                        .iter_mut()
+                        .for_each(|worker| worker.epoch = NO_EPOCH);
                 }
             }
             self.name_object(layout)?;
@@ -325,7 +331,7 @@ impl Parts {
         if !self.store.is_unfenced(inode)? {
             return Ok(());
         }
-        let blocks: Vec<_> = layout.blocks.iter().map(|located| located.block).collect();
+        let blocks: Vec<_> = layout.blocks.iter().map(|located| located.block.id).collect();
         let generation = layout.attr.next_generation();
         self.fences.fence(inode, &blocks, generation).await
     }
