@@ -1,7 +1,7 @@
 //! Bugs that are known, for the exam: tests are worth what they find. Each is switched on by name, as a failpoint, and in
 //! nothing but a build with the feature `planted-bugs`; everywhere else [`is_planted`] is `false` when it is compiled.
 
-/// What a master, a client or a mount could do wrong.
+/// What a master, a worker, a client or a mount could do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// The Raft log is written and not synced.
@@ -58,12 +58,28 @@ pub enum Bug {
     LiveLeaseBroken,
     /// A lock is given while another one excludes it.
     LockForAll,
+    /// A writer that gives up commits the blocks that it was about to write.
+    CommitsWhatNobodyHas,
+    /// A replica is deleted because a client says that another worker has a newer one.
+    DeletesOnAClientsWord,
+    /// A writer of a block whose holders have not reported is sent to another worker.
+    WriterIsSentElsewhere,
+    /// What workers have of a write that failed is not committed.
+    FailedWriteKeepsNothing,
+    /// A worker takes writes of a generation that it was told to refuse.
+    WorkerIgnoresFences,
+    /// A worker takes writes however long it has not heard from the masters.
+    WorkerNeverFencesItself,
+    /// A reader that finds rotten bytes keeps it to itself.
+    RotIsNotReported,
+    /// After a power cut, what a fill had fetched is believed.
+    FillsBelievedAfterPowerCut,
 }
 
 use Bug::*;
 
 impl Bug {
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 31] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -87,6 +103,14 @@ impl Bug {
         LeaseGivenUnfenced,
         LiveLeaseBroken,
         LockForAll,
+        CommitsWhatNobodyHas,
+        DeletesOnAClientsWord,
+        WriterIsSentElsewhere,
+        FailedWriteKeepsNothing,
+        WorkerIgnoresFences,
+        WorkerNeverFencesItself,
+        RotIsNotReported,
+        FillsBelievedAfterPowerCut,
     ];
 
     /// What a mount could do wrong that only a kernel shows: for the tests of two mounts, not for the simulation.
@@ -127,6 +151,14 @@ impl Bug {
             LeaseGivenUnfenced => "lease-given-unfenced",
             LiveLeaseBroken => "live-lease-broken",
             LockForAll => "lock-for-all",
+            CommitsWhatNobodyHas => "commits-what-nobody-has",
+            DeletesOnAClientsWord => "deletes-on-a-clients-word",
+            WriterIsSentElsewhere => "writer-is-sent-elsewhere",
+            FailedWriteKeepsNothing => "failed-write-keeps-nothing",
+            WorkerIgnoresFences => "worker-ignores-fences",
+            WorkerNeverFencesItself => "worker-never-fences-itself",
+            RotIsNotReported => "rot-is-not-reported",
+            FillsBelievedAfterPowerCut => "fills-believed-after-power-cut",
         }
     }
 }

@@ -79,6 +79,11 @@ pub struct Attr {
 pub const FILE_BYTES_MAX: u64 = 1 << 47;
 
 impl Attr {
+    /// What a writer that opens the file now gives the blocks that it writes: no writer before can have used it.
+    pub fn next_generation(&self) -> u32 {
+        u32::try_from(self.content_version + 1).unwrap_or(u32::MAX)
+    }
+
     pub fn is_dir(&self) -> bool {
         self.kind == FileKind::Directory
     }
@@ -130,6 +135,11 @@ pub struct WorkerAddress {
     pub id: WorkerId,
     /// `host:port` of its data service.
     pub address: String,
+    /// Changes when the worker was out of touch with the masters, who may have ended leases meanwhile without its
+    /// knowledge: a writer names it with every write, and learns a new one only by a call that its lease must allow.
+    /// 0 = not known.
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// Where the data of a file is.

@@ -41,6 +41,10 @@ pub struct ReadBlock {
     pub fill: Option<Fill>,
 }
 
+/// How long a worker takes writes after it asked the leader something that was answered. Then it takes none until it has
+/// registered again, in another epoch: the masters may have given leases on.
+pub const WRITES_UNHEARD_MS: u64 = 20_000;
+
 /// Most bytes that one [`ReadBlock`] answers with.
 pub const READ_BYTES_MAX: u32 = 4 << 20;
 
@@ -65,7 +69,9 @@ pub struct BlockData {
 /// Writes the request's body at an offset of a block that is being written, creating it if it is not there.
 ///
 /// # Errors
-/// `NoSpace`, `Io`; `Stale` if the worker has a newer generation; `Corrupt` if the body fails its checksum.
+/// `NoSpace`, `Io`; `Stale` if the worker has a newer generation, or was told to take none as old as this
+/// ([`FenceBlocks`]); `Unreachable` if it has not heard from the masters for [`WRITES_UNHEARD_MS`], or has another epoch;
+/// `Corrupt` if the body fails its checksum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteBlock {
     pub block: BlockId,
@@ -78,6 +84,9 @@ pub struct WriteBlock {
     pub base_len_bytes: u64,
     /// Space to set aside, a hint: how long the block may become.
     pub reserve_bytes: u64,
+    /// The worker's epoch as the writer knows it; see [`WorkerAddress`](crate::attr::WorkerAddress).
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// The bytes are in the block; readers do not see them before [`SealBlock`].
@@ -91,12 +100,20 @@ pub struct BlockWritten {
 /// again afterwards (same generation).
 ///
 /// # Errors
-/// `NotFound` if the block is not here; `Stale` if it has another generation; `Busy` if it is being filled.
+/// `NotFound` if the block is not here; `Stale` if it has another generation; `Busy` if it is being filled. Else as
+/// [`WriteBlock`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealBlock {
     pub block: BlockId,
     pub generation: u32,
     pub sync: bool,
+    /// See [`WriteBlock::epoch`].
+    #[serde(default)]
+    pub epoch: u64,
+    /// A newer generation will do: the caller did not write the block, and wants what is there to be on disk. No fence
+    /// and no epoch hold this up.
+    #[serde(default)]
+    pub or_newer: bool,
 }
 
 /// The block is checksummed up to its end.
@@ -116,6 +133,37 @@ pub struct PutBlock {
     /// CRC32C of the body.
     pub checksum: u32,
     pub sync: bool,
+    /// See [`WriteBlock::epoch`].
+    #[serde(default)]
+    pub epoch: u64,
+}
+
+/// From the master, before a lease is given on that its last holder did not give back: from now on the worker takes no
+/// write, seal or put of these blocks that is of a lower generation, also after a restart.
+///
+/// Blocks that are not here need no fence. Whatever an old writer may still make of them is of its generation, which the
+/// namespace does not name, and which the first write of the next generation cuts away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceBlocks {
+    pub blocks: Vec<BlockId>,
+    /// Of the next writer.
+    pub generation: u32,
+}
+
+/// From a reader that got bytes with a wrong checksum: the worker is to look at its own. What it finds wrong goes out of
+/// use: it can be fetched again, or the master hears that the replica is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspectBlock {
+    pub block: BlockId,
+    pub offset_bytes: u64,
+    pub len_bytes: u32,
+}
+
+/// What the worker found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockVerified {
+    /// The bytes are here, with the checksums that they were written with. False: they are here no more.
+    pub is_right: bool,
 }
 
 /// From the master: deletes blocks. Those that are not there are not an error.
@@ -196,6 +244,8 @@ macro_rules! for_worker_calls {
             206 => LoadBlocks -> BlocksLoaded {};
             207 => ExportFile -> FileExported {};
             208 => GetWorkerStatus -> WorkerDisks {};
+            209 => FenceBlocks -> Done {};
+            210 => SuspectBlock -> BlockVerified {};
         }
     };
 }

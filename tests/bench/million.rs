@@ -187,6 +187,7 @@ async fn fill_directory(client: &Client, directory: usize, files: usize) -> curv
                 mtime_ns: None,
                 close: true,
                 keep_privileges: false,
+                abandoned: false,
             })
             .await?;
     }

@@ -222,6 +222,7 @@ impl Steps {
             generation: block.generation,
             checksum: crc32c(content),
             sync: false,
+            epoch: 0,
         };
         self.ask_worker("put a block of 4 KiB", put, content.clone())
             .await?;
@@ -238,6 +239,7 @@ impl Steps {
             mtime_ns: None,
             close: true,
             keep_privileges: false,
+            abandoned: false,
         };
         self.ask_master("commit and close", commit, true).await?;
         let lookup = Lookup {

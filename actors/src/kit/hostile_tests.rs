@@ -188,6 +188,8 @@ fn seal() -> SealBlock {
         block: BlockId(1),
         generation: 0,
         sync: false,
+        epoch: 0,
+        or_newer: false,
     }
 }
 

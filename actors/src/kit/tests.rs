@@ -75,6 +75,8 @@ refuse!(
     ReadBlock,
     WriteBlock,
     PutBlock,
+    FenceBlocks,
+    SuspectBlock,
     DeleteBlocks,
     LoadBlocks,
     ExportFile,
@@ -141,6 +143,8 @@ async fn a_silent_node_is_a_timeout_and_others_are_not_delayed() {
         block: BlockId(1),
         generation: 0,
         sync: false,
+        epoch: 0,
+        or_newer: false,
     };
     let context = CallContext {
         deadline_ms: 300,

@@ -9,7 +9,7 @@ use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{
     Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, Error, FileLayout, InodeId, JobId,
-    MountId, Node, Result,
+    MountId, Node, Result, WorkerId,
 };
 
 use super::namespace::sessions::SessionRecord;
@@ -63,6 +63,12 @@ pub trait NamespaceView: Send + Sync {
     fn sessions(&self) -> Result<Vec<(ClientId, SessionRecord)>>;
     /// The tops of trees that were cut off and are to be removed, the first few.
     fn detached(&self) -> Result<Vec<InodeId>>;
+    /// The last writer of a file lost its lease without having given it back, and nobody has written the file since.
+    fn is_unfenced(&self, inode: InodeId) -> Result<bool>;
+    /// The client that has the lease on a file.
+    fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>>;
+    /// The greatest id that was given to a worker; 0 if there was none.
+    fn last_worker(&self) -> Result<WorkerId>;
     fn inode_count(&self) -> Result<u64>;
     /// None before the first command of a new cluster is applied.
     fn cluster(&self) -> Result<Option<ClusterId>>;
@@ -93,6 +99,17 @@ pub trait UfsView: Send + Sync {
     async fn before_change(&self, op: &Op) -> Result<()>;
 }
 
+/// Keeps writers that have lost their leases away from blocks.
+#[async_trait]
+pub trait Fences: Send + Sync {
+    /// Returns when no worker takes a write of these blocks any more that is of a lower generation, or from a writer that
+    /// does not know the worker's newest epoch. `generation` is that of the next writer.
+    ///
+    /// # Errors
+    /// `BlockUnavailable` if a worker neither answers nor falls silent.
+    async fn fence(&self, inode: InodeId, blocks: &[BlockId], generation: u32) -> Result<()>;
+}
+
 /// Which worker holds which block: soft state, from reports and commits.
 #[async_trait]
 pub trait Placement: Send + Sync {
@@ -110,15 +127,4 @@ pub trait Placement: Send + Sync {
     fn stats(&self) -> FsStats;
     /// How many of these blocks' bytes some live worker holds.
     fn cached_bytes(&self, blocks: &[BlockRef]) -> u64;
-}
-
-/// Keeps writers that lost their lease from the blocks of their file.
-#[async_trait]
-pub trait Fences: Send + Sync {
-    /// Has every worker that lives and holds one of these blocks refuse what is written to it under a generation lower
-    /// than this one, from now on.
-    ///
-    /// # Errors
-    /// Of a worker that lives and did not say that it does: nobody gets the file then.
-    async fn fence(&self, inode: InodeId, blocks: &[BlockId], generation: u32) -> Result<()>;
 }

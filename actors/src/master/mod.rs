@@ -16,7 +16,7 @@ pub mod blocks;
 pub mod contract;
 pub mod door;
 pub mod duties;
-pub mod fence;
+mod fencing;
 pub mod locking;
 pub mod mirror;
 pub mod namespace;
@@ -50,7 +50,7 @@ use self::duties::open_files::OpenFiles;
 use self::duties::reclaim::Reclaim;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
-use self::fence::ByGeneration;
+use self::fencing::Fencing;
 use self::locking::Locking;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
@@ -154,6 +154,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports.clock.clone()));
     let opens = Arc::new(Opens::default());
     let hearing = Arc::new(Hearing::default());
+    let workers = Workers::new(blocks.clone(), config.workers);
     let namespace = NamespacePort::new(namespace::actor::Parts {
         store: store.clone(),
         consensus: consensus.clone(),
@@ -163,14 +164,18 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         leases: Leases {
             recalls: recalls.clone(),
             hearing: hearing.clone(),
-            fences: Arc::new(ByGeneration),
+            fences: Arc::new(Fencing::new(
+                view.clone(),
+                blocks.clone(),
+                workers.clone(),
+                ports.clock.clone(),
+            )),
             own: propose.clone(),
             locking: locking.clone(),
         },
         defaults: config.defaults,
         opens: opens.clone(),
     });
-    let workers = Workers::new(blocks.clone(), config.workers);
     let loads = Loads::new(
         view.clone(),
         propose.clone(),
@@ -206,8 +211,9 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
                 recalls.look_again();
                 locking.look_again();
                 // What it knew of workers when it led before is of no use.
-                if term.is_none() {
-                    blocks.forget_everything();
+                match term {
+                    Some(_) => blocks.lead(),
+                    None => blocks.forget_everything(),
                 }
             };
             duties.follow(leadership, on_change).await;

@@ -14,8 +14,7 @@ use curvine_protocol::master::*;
 use curvine_protocol::op::Op;
 use curvine_protocol::*;
 
-use super::contract::{Placement, UfsView};
-use super::fence::ByGeneration;
+use super::contract::{Fences, Placement, UfsView};
 use super::namespace::actor::{FileDefaults, NamespacePort, OwnCommands, Parts};
 use super::namespace::leases::Leases;
 use super::replica::{LogLimits, Members, OpenState, Proxies, ReplicaConfig, ReplicaPort};
@@ -46,6 +45,14 @@ impl UfsView for NoUfs {
 /// No workers.
 struct NoWorkers;
 
+#[async_trait]
+impl Fences for NoWorkers {
+    async fn fence(&self, _: InodeId, _: &[BlockId], _: u32) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl Placement for NoWorkers {
     fn locate(&self, _layout: &mut FileLayout) {}
     fn place(&self, _layout: &mut FileLayout) -> Result<()> {
@@ -95,7 +102,7 @@ async fn start(directory: &Path) -> Master {
         leases: Leases {
             recalls: Arc::default(),
             hearing: Arc::default(),
-            fences: Arc::new(ByGeneration),
+            fences: Arc::new(NoWorkers),
             own: Arc::new(OwnCommands {
                 consensus: Arc::new(replica.clone()),
                 clock: ports.clock.clone(),

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    DeleteBlocks, Done, ExportFile, GetWorkerStatus, LoadBlocks, PutBlock, READ_BYTES_MAX, ReadBlock,
-    SealBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
+    BlockVerified, DeleteBlocks, Done, ExportFile, FenceBlocks, GetWorkerStatus, LoadBlocks, PutBlock,
+    READ_BYTES_MAX, ReadBlock, SealBlock, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
-use super::disk::{Grant, Removal};
+use super::disk::{Grant, Permit, Removal};
 use super::disks::Disks;
-use super::membership::Session;
-use super::ufs_reader::{ReadThrough, UfsReader};
+use super::membership::{Session, Standing};
+use super::ufs_reader::{ReadThrough, Suspect, UfsReader};
 use super::ufs_writer::UfsWriter;
 use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Endpoint};
@@ -33,6 +33,7 @@ pub struct WorkerDoor {
 struct Inner {
     disks: Disks,
     session: watch::Receiver<Option<Session>>,
+    standing: Arc<Standing>,
     reader: Addr<UfsReader>,
     writer: Addr<UfsWriter>,
 }
@@ -41,6 +42,7 @@ impl WorkerDoor {
     pub(super) fn new(
         disks: Disks,
         session: watch::Receiver<Option<Session>>,
+        standing: Arc<Standing>,
         reader: Addr<UfsReader>,
         writer: Addr<UfsWriter>,
     ) -> Self {
@@ -48,6 +50,7 @@ impl WorkerDoor {
             inner: Arc::new(Inner {
                 disks,
                 session,
+                standing,
                 reader,
                 writer,
             }),
@@ -56,6 +59,11 @@ impl WorkerDoor {
 }
 
 impl Inner {
+    fn permit(&self, epoch: u64) -> Permit {
+        let standing = self.standing.clone();
+        Box::new(move || standing.check(epoch))
+    }
+
     async fn read(self: Arc<Self>, call: ReadBlock) -> Result<Answer<ReadBlock>> {
         match self.disks.grant(&call)? {
             Some((_, Grant::Ready(answer))) => return Ok(answer),
@@ -163,7 +171,10 @@ impl Endpoint<WriteBlock> for WorkerDoor {
             .disks
             .for_written(ask.call.block, need, ask.call.reserve_bytes)
         {
-            Ok(disk) => bounded(&ask.context.clone(), disk.write(ask)),
+            Ok(disk) => {
+                let permit = self.inner.permit(ask.call.epoch);
+                bounded(&ask.context.clone(), disk.write(ask, permit))
+            }
             Err(error) => at_once(Err(error)),
         }
     }
@@ -173,7 +184,10 @@ impl Endpoint<PutBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<PutBlock>) -> BoxFuture<'static, Result<Answer<PutBlock>>> {
         let need = ask.body.len() as u64;
         match self.inner.disks.for_written(ask.call.block, need, need) {
-            Ok(disk) => bounded(&ask.context.clone(), disk.put(ask)),
+            Ok(disk) => {
+                let permit = self.inner.permit(ask.call.epoch);
+                bounded(&ask.context.clone(), disk.put(ask, permit))
+            }
             Err(error) => at_once(Err(error)),
         }
     }
@@ -182,9 +196,44 @@ impl Endpoint<PutBlock> for WorkerDoor {
 impl Endpoint<SealBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<SealBlock>) -> BoxFuture<'static, Result<Answer<SealBlock>>> {
         match self.inner.disks.for_written(ask.call.block, 0, 0) {
-            Ok(disk) => bounded(&ask.context.clone(), disk.seal(ask)),
+            Ok(disk) => {
+                let permit: Permit = match ask.call.or_newer {
+                    true => Box::new(|| Ok(())),
+                    false => self.inner.permit(ask.call.epoch),
+                };
+                bounded(&ask.context.clone(), disk.seal(ask, permit))
+            }
             Err(error) => at_once(Err(error)),
         }
+    }
+}
+
+impl Endpoint<FenceBlocks> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<FenceBlocks>,
+    ) -> BoxFuture<'static, Result<Answer<FenceBlocks>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            inner.disks.fence(&call.blocks, call.generation).await?;
+            Ok(Answer::new(Done {}))
+        })
+    }
+}
+
+impl Endpoint<SuspectBlock> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<SuspectBlock>,
+    ) -> BoxFuture<'static, Result<Answer<SuspectBlock>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            // Whoever fills the block knows what is there of it.
+            let looked = inner.reader.send(Suspect(call)).await;
+            let stopping = |_| Err(Error::new(ErrorKind::Stopping, "the worker is stopping"));
+            let is_right = looked.unwrap_or_else(stopping)?;
+            Ok(Answer::new(BlockVerified { is_right }))
+        })
     }
 }
 

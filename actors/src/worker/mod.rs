@@ -32,7 +32,7 @@ pub use disk::DiskOptions;
 use disks::Disks;
 use door::WorkerDoor;
 use identity::Identity;
-use membership::{News, Session, Worker};
+use membership::{News, Session, Standing, Worker};
 use source::Sources;
 use ufs_reader::{Resolver, StopReader, UfsReader};
 use ufs_writer::UfsWriter;
@@ -145,6 +145,7 @@ pub async fn start_with(
     let (disks, mut arbiters) = Disks::start(&config.data_dirs, &config.disk, &ports, tell).await?;
 
     let control = actix::Arbiter::new();
+    let standing = Standing::new(ports.clock.clone(), ports.random.clone());
     let (session_to, session) = watch::channel(None::<Session>);
     let worker = Worker::new(
         first.path.clone(),
@@ -153,6 +154,7 @@ pub async fn start_with(
         disks.clone(),
         master.clone(),
         news,
+        standing.clone(),
         &ports,
         &config,
         session_to,
@@ -175,7 +177,7 @@ pub async fn start_with(
     let reader = UfsReader::start_in_arbiter(&control.handle(), |_| reader);
     let writer = UfsWriter::new(disks.clone(), resolver);
     let writer = UfsWriter::start_in_arbiter(&transfers[0].handle(), |_| writer);
-    let door = WorkerDoor::new(disks.clone(), session.clone(), reader.clone(), writer);
+    let door = WorkerDoor::new(disks.clone(), session.clone(), standing, reader.clone(), writer);
     arbiters.push(control);
     arbiters.extend(transfers);
     let mut handle = WorkerHandle {

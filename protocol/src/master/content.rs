@@ -150,9 +150,12 @@ pub struct AllocateBlocks {
 /// Records what was written: lengths of blocks, the size, the modification time. With `close`, gives the lease back.
 /// The size becomes exactly `size_bytes`. Blocks beyond it are dropped.
 ///
+/// It names only what workers have acknowledged: the blocks that they have sealed, in this generation and at least this
+/// long.
+///
 /// # Errors
-/// `Stale` if the calling client has no lease on the file (any more), or a block is another one now. Nothing is
-/// recorded then.
+/// `Stale` if the calling client has no lease on the file (any more), or a block is another one now, or of a newer
+/// generation. Nothing is recorded then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitFile {
     pub inode: InodeId,
@@ -164,6 +167,9 @@ pub struct CommitFile {
     /// Whoever wrote may leave the set-user-id and set-group-id bits as they are.
     #[serde(default)]
     pub keep_privileges: bool,
+    /// Workers may hold bytes of this generation that are not part of this commit: the next writer gets another one.
+    #[serde(default)]
+    pub abandoned: bool,
 }
 
 /// What was written to one block.

@@ -43,6 +43,9 @@ pub struct RegisterWorker {
     pub address: String,
     pub disks: Vec<DiskStatus>,
     pub version: String,
+    /// See [`WorkerAddress`](crate::attr::WorkerAddress).
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// What the master knows the worker by from now on.

@@ -145,6 +145,7 @@ fn layout() -> FileLayout {
         workers: vec![WorkerAddress {
             id: WorkerId(1),
             address: "h:1".to_owned(),
+            epoch: 0xE1,
         }],
         source: Some(source()),
         indexes: Vec::new(),
@@ -281,7 +282,7 @@ samples! {
         blocks: vec![BlockCommit {
             index: 1, id: BlockId(77), len_bytes: 70_001, generation: 4, workers: vec![WorkerId(2)],
         }],
-        mtime_ns: Some(3), close: true, keep_privileges: true,
+        mtime_ns: Some(3), close: true, keep_privileges: true, abandoned: true,
     };
     SetAttr => SetAttr {
         node: at("/a"), follow: true,
@@ -327,9 +328,10 @@ samples! {
     PersistFile => PersistFile { inode: InodeId(12) };
     RegisterWorker => RegisterWorker {
         worker: Some(WorkerId(2)), cluster: Some(cluster()), address: "h:2".to_owned(), disks: vec![disk()],
-        version: "0.1.0".to_owned(),
+        version: "0.1.0".to_owned(), epoch: 0xE1,
     }, RegisterWorker {
         worker: None, cluster: None, address: "h:2".to_owned(), disks: vec![], version: "0.1.0".to_owned(),
+        epoch: 0,
     };
     WorkerHeartbeat => WorkerHeartbeat { worker: WorkerId(2), token: 1 << 63, disks: vec![disk()] };
     ReportBlocks => ReportBlocks {
@@ -391,7 +393,7 @@ samples! {
     };
     Routes => Routes {
         cluster: cluster(), leader: NodeId(1), masters: vec!["h:1".to_owned()],
-        workers: vec![WorkerAddress { id: WorkerId(2), address: "h:2".to_owned() }],
+        workers: vec![WorkerAddress { id: WorkerId(2), address: "h:2".to_owned(), epoch: 0xE2 }],
     };
     ClusterStatus => ClusterStatus {
         cluster: cluster(), version: "0.1.0".to_owned(),
@@ -431,11 +433,15 @@ samples! {
     BlockData => BlockData { offset_bytes: 65_536, checksums: vec![0xE306_9283, 1] };
     WriteBlock => WriteBlock {
         block: BlockId(77), generation: 4, offset_bytes: 5, checksum: 0xE306_9283, base_len_bytes: 6, reserve_bytes: 7,
+        epoch: 0xE1,
     };
     BlockWritten => BlockWritten { len_bytes: 70_000 };
-    SealBlock => SealBlock { block: BlockId(77), generation: 4, sync: true };
+    SealBlock => SealBlock { block: BlockId(77), generation: 4, sync: true, epoch: 0xE1, or_newer: true };
     BlockSealed => BlockSealed { len_bytes: 70_000 };
-    PutBlock => PutBlock { block: BlockId(77), generation: 4, checksum: 0xE306_9283, sync: true };
+    PutBlock => PutBlock { block: BlockId(77), generation: 4, checksum: 0xE306_9283, sync: true, epoch: 0xE1 };
+    FenceBlocks => FenceBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)], generation: 5 };
+    SuspectBlock => SuspectBlock { block: BlockId(77), offset_bytes: 65_536, len_bytes: 4_096 };
+    BlockVerified => BlockVerified { is_right: true };
     DeleteBlocks => DeleteBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)] };
     LoadBlocks => LoadBlocks {
         tasks: vec![LoadTask {

@@ -5,14 +5,16 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::master::{BlockCommit, CommitFile};
+use curvine_protocol::master::{BlockCommit, CommitFile, OpenFile};
 use curvine_protocol::worker::SealBlock;
-use curvine_protocol::{ErrorKind, Result};
+use curvine_protocol::{Error, ErrorKind, Node, Result};
 use futures::stream::{self, StreamExt};
 
+use super::deliver::Patience;
 use super::state::{Block, State};
 use super::{KEPT, Shared};
 use crate::client::route::is_passing;
+use crate::planted::{Bug, is_planted};
 
 /// Blocks sealed at the same time.
 const SEALS: usize = 8;
@@ -20,8 +22,16 @@ const SEALS: usize = 8;
 impl Shared {
     /// Seals what was written and records it with the masters; with `close`, gives the lease back.
     ///
-    /// An error of masters or workers that may pass leaves everything as it is for another try.
+    /// An error of masters or workers that may pass leaves everything as it is for another try. After one that does not,
+    /// what workers have is recorded, and the error says how long the file is.
     pub(super) async fn commit(self: &Arc<Self>, state: &mut State, sync: bool, close: bool) -> Result<()> {
+        match self.commit_all(state, sync, close).await {
+            Err(error) if state.check().is_err() => Err(self.keep(state, error).await),
+            outcome => outcome,
+        }
+    }
+
+    async fn commit_all(self: &Arc<Self>, state: &mut State, sync: bool, close: bool) -> Result<()> {
         state.check()?;
         if !self.put_small(state, sync).await? {
             self.send_gathered(state).await?;
@@ -39,6 +49,7 @@ impl Shared {
             mtime_ns: (written_ns != 0).then_some(written_ns),
             close,
             keep_privileges: self.privileges.load(Ordering::Acquire) == KEPT,
+            abandoned: false,
         };
         match self.under_lease(state, call).await {
             Ok(entry) => {
@@ -59,9 +70,85 @@ impl Shared {
         Ok(())
     }
 
+    /// Commits what workers have of what was written, when not all of it can be: an error has been met. Says what is to be
+    /// said of it.
+    pub(super) async fn keep(self: &Arc<Self>, state: &mut State, error: Error) -> Error {
+        if state.kept || !state.writable || !state.is_dirty() || is_planted(Bug::FailedWriteKeepsNothing) {
+            return error;
+        }
+        state.fail(error);
+        // Each says what became of it; the error is known already.
+        let _ = self.settle(state, 0).await;
+        state.lose_gathered();
+        let cancelled = std::mem::take(&mut state.on_the_way);
+        state.lost.extend(cancelled);
+        if !state.lease_lost {
+            self.commit_kept(state).await;
+        }
+        match state.check() {
+            Err(error) => error,
+            Ok(()) => unreachable!("it has failed above"),
+        }
+    }
+
+    async fn commit_kept(&self, state: &mut State) {
+        state.cut_to_keepable();
+        // What no worker seals is as good as lost: its length and its generation are not recorded.
+        let unsealed = self.seal_begun(state).await;
+        for index in unsealed {
+            let block = &mut state.blocks[index];
+            let start = index as u64 * state.attr.block_bytes.max(1);
+            let committed_bytes = block.located.block.len_bytes;
+            if committed_bytes < block.arrived_bytes {
+                state
+                    .lost
+                    .push(start + committed_bytes..start + block.arrived_bytes);
+            }
+            block.uncommitted = false;
+        }
+        let size_bytes = state.cut_to_keepable();
+        let written_ns = self.written_ns.load(Ordering::Acquire);
+        let call = CommitFile {
+            inode: self.inode,
+            size_bytes,
+            blocks: commits(&state.blocks, |block| block.uncommitted, |block| block.len_bytes),
+            mtime_ns: (written_ns != 0).then_some(written_ns),
+            close: false,
+            keep_privileges: self.privileges.load(Ordering::Acquire) == KEPT,
+            abandoned: true,
+        };
+        match self.under_lease(state, call).await {
+            Ok(entry) => {
+                state.attr = entry.attr;
+                state.kept = true;
+                self.size_bytes.store(size_bytes, Ordering::Release);
+                self.written_ns.store(0, Ordering::Release);
+                state.committed(false);
+                state.failed_at(size_bytes);
+            }
+            Err(error) => tracing::debug!(%error, "inode {}: what was written was not committed", self.inode),
+        }
+    }
+
+    /// Seals what was written under this lease, once: those that no worker answers for, or one of several.
+    async fn seal_begun(&self, state: &State) -> Vec<usize> {
+        let begun = state.blocks.iter().enumerate();
+        let begun = begun.filter(|(_, block)| block.uncommitted && block.unsealed);
+        let sealing = begun.map(|(index, block)| async move {
+            let mut workers = state.workers.clone();
+            let sealed = self.seal_block(block, &mut workers, false, Patience::None);
+            sealed.await.is_err().then_some(index)
+        });
+        let unsealed = stream::iter(sealing.collect::<Vec<_>>()).buffered(SEALS);
+        unsealed.filter_map(std::future::ready).collect().await
+    }
+
     /// Makes what was written checksummed on its workers; with `sync`, the whole file is on their disks, whoever
     /// wrote it.
     async fn seal(&self, state: &mut State, sync: bool) -> Result<()> {
+        if sync {
+            self.find_missing_holders(state).await?;
+        }
         let todo: Vec<usize> = (0..state.blocks.len())
             .filter(|&index| {
                 let block = &state.blocks[index];
@@ -70,16 +157,20 @@ impl Shared {
                 block.unsealed || (sync && unsynced && (block.begun || !state.fillable))
             })
             .collect();
-        let sealing = todo.iter().map(|&index| {
-            let block = &state.blocks[index];
-            self.seal_block(block.clone(), state.workers.clone(), sync)
-        });
-        let sealed: Vec<Result<()>> = stream::iter(sealing.collect::<Vec<_>>())
-            .buffered(SEALS)
-            .collect()
-            .await;
+        let sealed: Vec<(Result<()>, Vec<WorkerAddress>)> = {
+            let state = &*state;
+            let sealing = todo.iter().map(|&index| async move {
+                let mut workers = state.workers.clone();
+                let block = &state.blocks[index];
+                let sealed = self.seal_block(block, &mut workers, sync, Patience::Usual);
+                (sealed.await, workers)
+            });
+            let sealing = stream::iter(sealing.collect::<Vec<_>>());
+            sealing.buffered(SEALS).collect().await
+        };
         let mut outcome = Ok(());
-        for (index, sealed) in todo.into_iter().zip(sealed) {
+        for (index, (sealed, workers)) in todo.into_iter().zip(sealed) {
+            state.learn(workers);
             match sealed {
                 Ok(()) => {
                     state.blocks[index].unsealed = false;
@@ -96,30 +187,75 @@ impl Shared {
         outcome
     }
 
-    /// Seals one block on every worker that this client wrote it to. Of a block that others wrote, one replica on disk
-    /// is enough.
-    async fn seal_block(&self, block: Block, workers: Vec<WorkerAddress>, sync: bool) -> Result<()> {
+    /// Looks for the holders of blocks that others wrote and that nobody had when the file was opened.
+    async fn find_missing_holders(&self, state: &mut State) -> Result<()> {
+        let is_missing = |block: &Block| block.len_bytes > 0 && block.located.workers.is_empty();
+        if state.fillable || !state.blocks.iter().any(is_missing) {
+            return Ok(());
+        }
+        let node = Node::Inode(self.inode);
+        let layout = self
+            .router
+            .ask_master(OpenFile {
+                node,
+                follow: false,
+                open: 0,
+            })
+            .await?;
+        for (block, now) in state.blocks.iter_mut().zip(layout.blocks) {
+            if is_missing(block) && block.located.block.id == now.block.id {
+                block.located.workers = now.workers;
+            }
+        }
+        state.learn(layout.workers);
+        Ok(())
+    }
+
+    /// Seals one block on every worker that this client wrote it to: each has all that it acknowledged. Of a block that
+    /// others wrote, one replica on disk is enough, and what somebody else is writing over it may be there too.
+    async fn seal_block(
+        &self,
+        block: &Block,
+        workers: &mut Vec<WorkerAddress>,
+        sync: bool,
+        patience: Patience,
+    ) -> Result<()> {
         let call = SealBlock {
             block: block.located.block.id,
             generation: block.located.block.generation,
             sync,
+            epoch: 0,
+            or_newer: !block.begun,
         };
-        let mut outcome = Ok(());
+        let mut outcome = Err(Error::new(
+            ErrorKind::BlockUnavailable,
+            format!("no live worker holds block {}; see `cv report`", call.block),
+        ));
         let mut done = 0;
         for &worker in &block.located.workers {
-            match self
-                .deliver(worker, workers.clone(), call.clone(), Bytes::new())
-                .await
-            {
-                Ok(_) => done += 1,
-                // Somebody writes it again: that is theirs to sync.
-                Err(error) if !block.begun && error.kind == ErrorKind::Stale => done += 1,
+            let sealed = self.deliver(worker, workers, call.clone(), Bytes::new(), patience);
+            let sealed = sealed.await.and_then(|sealed| match block.len_bytes {
+                len_bytes if sealed.len_bytes >= len_bytes => Ok(()),
+                len_bytes => Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!(
+                        "block {} has {} bytes there and should have {len_bytes}",
+                        call.block, sealed.len_bytes
+                    ),
+                )),
+            });
+            match sealed {
+                Ok(()) => done += 1,
                 Err(error) => {
                     outcome = Err(error.while_doing(format_args!("sealing on worker {worker}")));
                 }
             }
         }
-        match !block.begun && done > 0 {
+        let needed = match block.begun {
+            true => block.located.workers.len().max(1),
+            false => 1,
+        };
+        match done >= needed {
             true => Ok(()),
             false => outcome,
         }

@@ -4,25 +4,71 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::master::GetRoutes;
+use curvine_protocol::master::{AllocateBlocks, GetRoutes};
+use curvine_protocol::worker::{PutBlock, SealBlock, WriteBlock};
 use curvine_protocol::{Call, ErrorKind, Result, WorkerId};
 use tokio::time::sleep;
 
-use super::{Router, Shared};
+use super::Shared;
+use super::state::learn;
+use crate::client::route::is_passing;
 use crate::kit::backoff::Backoff;
 use crate::kit::{Endpoint, Ports, WorkerPort};
 
 /// The longest pause between two tries of a worker.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// How long a worker is asked that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    Usual,
+    /// Once.
+    None,
+}
+
+/// What is sent to the holders of a file's blocks.
+pub(super) trait ToHolder: Call {
+    /// The call to a worker of this epoch.
+    fn of_epoch(self, epoch: u64) -> Self;
+
+    /// Only who has the lease may make it.
+    fn is_writing(&self) -> bool {
+        true
+    }
+}
+
+impl ToHolder for WriteBlock {
+    fn of_epoch(self, epoch: u64) -> Self {
+        WriteBlock { epoch, ..self }
+    }
+}
+
+impl ToHolder for PutBlock {
+    fn of_epoch(self, epoch: u64) -> Self {
+        PutBlock { epoch, ..self }
+    }
+}
+
+impl ToHolder for SealBlock {
+    fn of_epoch(self, epoch: u64) -> Self {
+        SealBlock { epoch, ..self }
+    }
+
+    fn is_writing(&self) -> bool {
+        !self.or_newer
+    }
+}
+
 impl Shared {
-    /// Makes a call of a worker, again while it does not answer: what is sent to a worker may be sent twice.
-    pub(super) async fn deliver<C: Call>(
+    /// Makes a call of a worker, again while it does not answer: what is sent to a worker may be sent twice. `addresses`
+    /// learns where the worker is, and in which epoch.
+    pub(super) async fn deliver<C: ToHolder>(
         &self,
         worker: WorkerId,
-        mut addresses: Vec<WorkerAddress>,
+        addresses: &mut Vec<WorkerAddress>,
         call: C,
         body: Bytes,
+        patience: Patience,
     ) -> Result<C::Reply>
     where
         dyn WorkerPort: Endpoint<C>,
@@ -32,8 +78,9 @@ impl Shared {
         let mut backoff = Backoff::up_to(BACKOFF_MAX);
         let mut tried = false;
         loop {
-            let port = self.router.worker(worker, &addresses)?;
-            let error = match self.router.ask_worker(&port, call.clone(), body.clone()).await {
+            let port = self.router.worker(worker, addresses)?;
+            let call_now = call.clone().of_epoch(epoch_of(worker, addresses));
+            let error = match self.router.ask_worker(&port, call_now, body.clone()).await {
                 Ok(answer) => return Ok(answer.reply),
                 Err(error) => error,
             };
@@ -42,27 +89,53 @@ impl Shared {
                 ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Overloaded | ErrorKind::Stopping
             );
             // A reply that was lost took a whole deadline: it is asked for again once at least.
-            if !passes || tried && clock.now() >= give_up {
+            if !passes || patience == Patience::None || tried && clock.now() >= give_up {
                 return Err(error);
             }
             tried = true;
             sleep(backoff.next(random.next_u64())).await;
             if error.kind != ErrorKind::Overloaded {
-                self.router.learn_address(worker, &mut addresses).await;
+                self.learn_address(worker, call.is_writing(), addresses).await?;
             }
         }
     }
+
+    /// A worker that came back may listen elsewhere, and be of another epoch: then leases may have been given on without
+    /// its knowledge, and whoever writes there makes sure of its own first.
+    ///
+    /// # Errors
+    /// `Stale` if the lease is lost.
+    async fn learn_address(
+        &self,
+        worker: WorkerId,
+        is_writing: bool,
+        addresses: &mut Vec<WorkerAddress>,
+    ) -> Result<()> {
+        let Ok(routes) = self.router.ask_master(GetRoutes {}).await else {
+            return Ok(());
+        };
+        let Some(now) = routes.workers.into_iter().find(|known| known.id == worker) else {
+            return Ok(());
+        };
+        if is_writing && now.epoch != epoch_of(worker, addresses) {
+            // It assigns nothing, and is refused without a lease.
+            let have_lease = AllocateBlocks {
+                inode: self.inode,
+                from_index: u32::MAX,
+                until_index: 0,
+            };
+            match self.router.change(have_lease).await {
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        learn(addresses, now);
+        Ok(())
+    }
 }
 
-impl Router {
-    /// A worker that came back may listen elsewhere.
-    async fn learn_address(&self, worker: WorkerId, addresses: &mut Vec<WorkerAddress>) {
-        let Ok(routes) = self.ask_master(GetRoutes {}).await else {
-            return;
-        };
-        if let Some(now) = routes.workers.into_iter().find(|known| known.id == worker) {
-            addresses.retain(|known| known.id != worker);
-            addresses.push(now);
-        }
-    }
+fn epoch_of(worker: WorkerId, addresses: &[WorkerAddress]) -> u64 {
+    let known = addresses.iter().find(|known| known.id == worker);
+    known.map_or(0, |known| known.epoch)
 }

@@ -11,6 +11,7 @@ use super::commit::commits;
 use super::state::{Block, State};
 use crate::client::route::is_passing;
 use crate::kit::{Endpoint, MasterPort};
+use crate::planted::{Bug, is_planted};
 
 impl Shared {
     /// Gets the lease, and the layout as the masters have it.
@@ -49,7 +50,8 @@ impl Shared {
         outcome
     }
 
-    /// Makes a change that needs the lease. Where the lease has gone, gets it again if nobody else has had it.
+    /// Makes a change that needs the lease. Where the lease has gone, gets it again if nobody else has written since: then
+    /// the version is what it was, or one more for the end of the lease.
     pub(super) async fn under_lease<C: Mutation>(&self, state: &mut State, call: C) -> Result<C::Reply>
     where
         dyn MasterPort: Endpoint<C>,
@@ -59,7 +61,8 @@ impl Shared {
                 if matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded) && !state.lease_lost =>
             {
                 match self.open_for_write().await {
-                    Ok(layout) if layout.attr.content_version == state.attr.content_version => {
+                    Ok(layout) if layout.attr.content_version <= state.attr.content_version + 1 => {
+                        state.regained(&layout.attr);
                         self.router.change(call).await
                     }
                     _ => {
@@ -119,19 +122,22 @@ impl Shared {
         let size_bytes = state.attr.size_bytes;
         let kept = size_bytes.div_ceil(state.block_bytes()) as usize;
         state.blocks.truncate(kept);
-        // The workers have these in a new generation, of which only the old length counts.
-        let blocks = commits(
-            &state.blocks,
-            |block| block.begun,
-            |block| block.located.block.len_bytes,
-        );
+        let begun = state.blocks.iter().any(|block| block.begun);
+        let blocks = match is_planted(Bug::CommitsWhatNobodyHas) {
+            true => commits(
+                &state.blocks,
+                |block| block.begun,
+                |block| block.located.block.len_bytes,
+            ),
+            false => Vec::new(),
+        };
         if lease_lost {
             // Whoever wrote meanwhile: the size is theirs.
             if let Ok(layout) = self.open_for_write().await {
-                self.give_back(layout.attr.size_bytes, Vec::new()).await;
+                self.give_back(layout.attr.size_bytes, Vec::new(), false).await;
             }
         } else if state.writable {
-            self.give_back(size_bytes, blocks).await;
+            self.give_back(size_bytes, blocks, begun).await;
         }
         self.size_bytes.store(size_bytes, Ordering::Release);
         self.written_ns.store(0, Ordering::Release);
@@ -150,8 +156,8 @@ impl Shared {
         (state.in_mount, state.fillable, state.writers) = (in_mount, fillable, writers);
     }
 
-    /// Gives the lease back with what is committed; nobody hears of it if that fails.
-    async fn give_back(&self, size_bytes: u64, blocks: Vec<BlockCommit>) {
+    /// Gives the lease back with what is committed; nobody hears of it if that fails. Workers may have more than that.
+    async fn give_back(&self, size_bytes: u64, blocks: Vec<BlockCommit>, abandoned: bool) {
         let call = CommitFile {
             inode: self.inode,
             size_bytes,
@@ -159,6 +165,7 @@ impl Shared {
             mtime_ns: None,
             close: true,
             keep_privileges: true,
+            abandoned,
         };
         if let Err(error) = self.router.change(call).await {
             tracing::debug!(%error, "the lease on inode {} was not given back; it ends with the session", self.inode);

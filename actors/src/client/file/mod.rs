@@ -7,8 +7,9 @@
 //! - `lease`: getting the write lease, losing it, giving it back.
 //! - `read`: ranges from workers, verified, from another replica where one fails.
 //!
-//! Invariants: bytes reach the master's record of the file only after every one of them is sealed on a worker. No
-//! write that failed, or was given up by its caller, is ever followed by a commit that succeeds.
+//! Invariants: bytes reach the master's record of the file only after every one of them is sealed on a worker. After a
+//! write that failed, or was given up by its caller, every flush fails; what is recorded then is what workers have
+//! acknowledged up to the first byte that they have not.
 
 mod commit;
 mod deliver;
@@ -47,10 +48,11 @@ const RANGES: usize = 4;
 ///
 /// # Errors of writes
 /// Writes are gathered and sent in a window, so their errors may surface later. From then on the file is *failed*: every
-/// write, flush, sync and read of this client on it gives the same error, and nothing more is committed. `close` gives
-/// the error once more, gives the lease back and leaves the file as its last successful flush made it (an overwrite in
-/// place may have replaced bytes already); the handle can then be used again. Workers and masters that do not answer
-/// are tried again for [`retry_for`](super::ClientOptions::retry_for) before that.
+/// write, flush, sync and read of this client on it gives the same error. The first flush, sync or close that says so
+/// has committed what workers have of what was written, up to the first byte that they have not: the error says how long
+/// the file is (an overwrite in place may have replaced bytes already). `close` gives the error once more and gives the
+/// lease back; the handle can then be used again. Workers and masters that do not answer are tried again for
+/// [`retry_for`](super::ClientOptions::retry_for) before that.
 ///
 /// # Dropping
 /// Dropping the last clone without `close` gives the lease back and forgets what was not flushed, as nobody would hear of
@@ -321,7 +323,9 @@ impl OpenFile {
         let mut state = self.handle.shared.state.lock().await;
         if !state.writable && !state.fillable {
             // What others have flushed is meant too.
+            let (blocks, workers) = (state.blocks.clone(), state.workers.clone());
             self.handle.shared.reload(&mut state).await?;
+            state.keep_holders(&blocks, workers);
         }
         self.handle.shared.commit(&mut state, true, false).await?;
         Ok(state.attr.clone())
@@ -331,7 +335,7 @@ impl OpenFile {
     /// before this returns. The handle may be used on: the next write gets the lease again.
     ///
     /// # Errors
-    /// As [`OpenFile::flush`]: what was written since the last flush is lost then. To be able to try again, flush first.
+    /// As [`OpenFile::flush`]: what workers do not have is lost then. To be able to try again, flush first.
     /// In a mount, `Ufs...` if the object could not be written: the content is kept by Curvine.
     pub async fn close(&self) -> Result<Attr> {
         let Handle { shared, writes } = &*self.handle;
@@ -341,9 +345,14 @@ impl OpenFile {
         }
         let last = state.writers == 1;
         let committed = shared.commit(&mut state, false, last).await;
-        if last && committed.is_err() {
-            shared.abandon(&mut state).await;
-        }
+        let committed = match committed {
+            Err(error) if last => {
+                let error = shared.keep(&mut state, error).await;
+                shared.abandon(&mut state).await;
+                Err(error)
+            }
+            outcome => outcome,
+        };
         state.writers -= 1;
         writes.store(false, Ordering::Release);
         committed?;

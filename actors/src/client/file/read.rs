@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
-use curvine_protocol::worker::{BlockData, Fill, ReadBlock};
+use curvine_protocol::worker::{BlockData, Fill, ReadBlock, SuspectBlock};
 use curvine_protocol::{BlockRef, Error, ErrorKind, Node, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::sleep;
@@ -16,6 +16,7 @@ use super::deliver::BACKOFF_MAX;
 use super::state::Piece;
 use crate::kit::backoff::Backoff;
 use crate::kit::{Body, Ports};
+use crate::planted::{Bug, is_planted};
 
 /// Pieces of blocks read at the same time for one range.
 const READS: usize = 4;
@@ -29,6 +30,7 @@ impl Shared {
         let Ports { clock, random, .. } = self.router.ports();
         let give_up = clock.now() + self.router.retry_for();
         let mut backoff = Backoff::up_to(BACKOFF_MAX);
+        let mut rotten = false;
         loop {
             let (plan, version) = {
                 let mut state = self.state.lock().await;
@@ -57,7 +59,9 @@ impl Shared {
             };
             // Somebody else may hold it by now, or it is another content.
             let changed = self.look_again(version).await?;
-            if !changed && (error.kind == ErrorKind::Corrupt || clock.now() >= give_up) {
+            // Workers have dropped what had rotted, so the masters may know of another replica.
+            let rots_again = std::mem::replace(&mut rotten, error.kind == ErrorKind::Corrupt) && rotten;
+            if !changed && (rots_again || clock.now() >= give_up) {
                 return Err(error);
             }
             if !changed {
@@ -79,10 +83,7 @@ impl Shared {
         };
         let layout = self.router.ask_master(call).await?;
         let mut state = self.state.lock().await;
-        for worker in &layout.workers {
-            state.workers.retain(|known| known.id != worker.id);
-            state.workers.push(worker.clone());
-        }
+        state.learn(layout.workers.clone());
         if state.writable {
             // Nobody else changes it, and what was not committed is known here alone.
             return Ok(false);
@@ -123,21 +124,59 @@ impl Shared {
                 located.block.id, self.inode
             ),
         );
-        for &worker in &located.workers {
-            let fill = fill.then_some(Fill {
-                inode: self.inode,
-                block_index: index,
-            });
-            let read = self.read_block(worker, &workers, &located.block, offset_bytes, len_bytes, fill);
-            match read.await {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) if matches!(error.kind, ErrorKind::UfsChanged | ErrorKind::UfsDenied) => {
-                    return Err(error);
+        let can_fill = fill;
+        let mut asking = located.workers.clone();
+        let mut again = Vec::new();
+        while !asking.is_empty() {
+            for worker in std::mem::take(&mut asking) {
+                let fill = can_fill.then_some(Fill {
+                    inode: self.inode,
+                    block_index: index,
+                });
+                let read = self.read_block(worker, &workers, &located.block, offset_bytes, len_bytes, fill);
+                match read.await {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(error) if matches!(error.kind, ErrorKind::UfsChanged | ErrorKind::UfsDenied) => {
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        let suspects = error.kind == ErrorKind::Corrupt && !again.contains(&worker);
+                        last = error;
+                        if suspects {
+                            again.push(worker);
+                            let suspect = SuspectBlock {
+                                block: located.block.id,
+                                offset_bytes,
+                                len_bytes,
+                            };
+                            // Once more there when nobody else has it: if the worker's bytes are right, something on the
+                            // way was not; if they were not, it has dropped them and fetches the block anew.
+                            if self.suspect(worker, &workers, suspect).await || can_fill {
+                                asking.push(worker);
+                            }
+                        }
+                    }
                 }
-                Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Tells a worker that bytes of it were wrong. Whether it finds them right.
+    async fn suspect(&self, worker: WorkerId, workers: &[WorkerAddress], suspect: SuspectBlock) -> bool {
+        if is_planted(Bug::RotIsNotReported) {
+            return false;
+        }
+        let Ok(port) = self.router.worker(worker, workers) else {
+            return false;
+        };
+        match self.router.ask_worker(&port, suspect, Bytes::new()).await {
+            Ok(verified) => verified.reply.is_right,
+            Err(error) => {
+                tracing::warn!(%worker, %error, "a worker was not told of its rotten bytes");
+                false
+            }
+        }
     }
 
     async fn read_block(

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::READ_BYTES_MAX;
-use curvine_protocol::{Attr, ClientId, Error, FileLayout, LocatedBlock, Result};
+use curvine_protocol::{Attr, BlockRef, ClientId, Error, FileLayout, LocatedBlock, Result};
 use tokio::task::JoinSet;
 
 pub(super) struct State {
@@ -24,11 +25,17 @@ pub(super) struct State {
     /// committed or not, so that workers can tell its leftovers from ours.
     pub generation: u32,
     pub gathered: Option<Gathered>,
-    /// One task for each worker and piece; ends with the piece's range of the file.
-    pub sending: JoinSet<(Range<u64>, Result<()>)>,
+    /// One task for each worker and piece.
+    pub sending: JoinSet<Sent>,
     /// The ranges of `sending`.
     pub on_the_way: Vec<Range<u64>>,
+    /// Ranges that were taken from a caller and that not every worker has acknowledged that was to have them.
+    pub lost: Vec<Range<u64>>,
     failed: Option<Error>,
+    /// What workers have of a write that failed is committed.
+    pub kept: bool,
+    /// The lease was gone and is back: workers refuse what it wrote under before, once that is committed.
+    regained: bool,
     /// Another client has had the lease: nothing that is known here counts any more.
     pub lease_lost: bool,
     /// The master does not know the size or a block's length yet.
@@ -40,6 +47,10 @@ pub(super) struct Block {
     pub located: LocatedBlock,
     /// Bytes that were sent or will be: the length it is committed with.
     pub len_bytes: u64,
+    /// The end of what workers have acknowledged, and of what is committed.
+    pub arrived_bytes: u64,
+    /// The generation that the masters know. `located` has that under which it is written.
+    committed_generation: u32,
     /// Length when this lease began to write it.
     pub base_len_bytes: u64,
     /// Written under this lease: the generation is this lease's.
@@ -51,6 +62,15 @@ pub(super) struct Block {
     /// Known to be on disk as it is.
     pub synced: bool,
     pub uncommitted: bool,
+}
+
+/// How sending a piece to a worker has ended.
+pub(super) struct Sent {
+    /// The piece's range of the file.
+    pub range: Range<u64>,
+    pub outcome: Result<()>,
+    /// Where workers are, as it was learnt on the way.
+    pub workers: Vec<WorkerAddress>,
 }
 
 /// Consecutive bytes not sent yet.
@@ -74,10 +94,16 @@ pub(super) enum Piece {
 
 impl Block {
     pub fn new(located: LocatedBlock, fresh: bool) -> Self {
-        let len_bytes = located.block.len_bytes;
+        let BlockRef {
+            len_bytes,
+            generation,
+            ..
+        } = located.block;
         Block {
             located,
             len_bytes,
+            arrived_bytes: len_bytes,
+            committed_generation: generation,
             base_len_bytes: len_bytes,
             begun: false,
             fresh,
@@ -90,8 +116,18 @@ impl Block {
 
 impl Block {
     /// As the masters have it.
-    pub fn into_committed(self) -> LocatedBlock {
+    pub fn into_committed(mut self) -> LocatedBlock {
+        self.located.block.generation = self.committed_generation;
         self.located
+    }
+
+    /// The masters know all of it.
+    fn committed(&mut self) {
+        if std::mem::take(&mut self.uncommitted) {
+            self.committed_generation = self.located.block.generation;
+        }
+        self.located.block.len_bytes = self.len_bytes;
+        self.arrived_bytes = self.len_bytes;
     }
 }
 
@@ -106,7 +142,7 @@ impl State {
         // Without a byte in it, the file has no block but those that were assigned with this answer.
         let fresh = layout.attr.size_bytes == 0;
         State {
-            generation: generation_after(&layout.attr),
+            generation: layout.attr.next_generation(),
             attr: layout.attr,
             writable,
             session: None,
@@ -122,9 +158,26 @@ impl State {
             gathered: None,
             sending: JoinSet::new(),
             on_the_way: Vec::new(),
+            lost: Vec::new(),
             failed: None,
+            kept: false,
+            regained: false,
             lease_lost: false,
             uncommitted: false,
+        }
+    }
+
+    /// Of blocks that are what they were and of which the masters know no holder now, those known before are asked.
+    pub fn keep_holders(&mut self, before: &[Block], workers: Vec<WorkerAddress>) {
+        for (block, before) in self.blocks.iter_mut().zip(before) {
+            if block.located.workers.is_empty() && block.located.block == before.located.block {
+                block.located.workers.clone_from(&before.located.workers);
+            }
+        }
+        for worker in workers {
+            if self.workers.iter().all(|known| known.id != worker.id) {
+                self.workers.push(worker);
+            }
         }
     }
 
@@ -172,6 +225,15 @@ impl State {
         pieces
     }
 
+    /// The lease was gone, and is back without anybody having written in between.
+    pub fn regained(&mut self, attr: &Attr) {
+        self.generation = attr.next_generation();
+        self.regained = true;
+        for block in self.blocks.iter_mut().filter(|block| !block.uncommitted) {
+            (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
+        }
+    }
+
     /// The error of an earlier write, for as long as the lease lasts.
     pub fn check(&self) -> Result<()> {
         match &self.failed {
@@ -185,9 +247,61 @@ impl State {
         self.failed.get_or_insert(error);
     }
 
+    /// The error says how long the file is.
+    pub fn failed_at(&mut self, size_bytes: u64) {
+        if let Some(error) = &mut self.failed {
+            error.message += &format!("; the file has {size_bytes} bytes now");
+        }
+    }
+
     /// What [`State::fail`] said did not happen after all.
     pub fn unfail(&mut self) {
         self.failed = None;
+    }
+
+    /// A worker has a range of one block.
+    pub fn arrived(&mut self, range: &Range<u64>) {
+        let block_bytes = self.block_bytes();
+        let index = to_usize(range.start / block_bytes);
+        if let Some(block) = self.blocks.get_mut(index) {
+            let end = range.end - (range.start - range.start % block_bytes);
+            block.arrived_bytes = block.arrived_bytes.max(end);
+        }
+    }
+
+    /// Where workers are now.
+    pub fn learn(&mut self, workers: Vec<WorkerAddress>) {
+        for worker in workers {
+            learn(&mut self.workers, worker);
+        }
+    }
+
+    /// Counts what is gathered as lost: nobody will send it any more.
+    pub fn lose_gathered(&mut self) {
+        if let Some(gathered) = self.gathered.take() {
+            self.lost.push(gathered.offset_bytes..gathered.end());
+        }
+    }
+
+    /// Cuts blocks to what can be committed after a failure, when nothing is on its way any more: as long as they are on their
+    /// workers, up to the first byte that is not. Nothing of what was committed goes, and no hole is left where bytes
+    /// should be. Answers with the size.
+    pub fn cut_to_keepable(&mut self) -> u64 {
+        let committed_bytes = self.attr.size_bytes;
+        let behind = self.lost.iter().filter(|lost| lost.end > committed_bytes);
+        let whole_bytes = behind.map(|lost| lost.start.max(committed_bytes)).min();
+        let whole_bytes = whole_bytes.unwrap_or(u64::MAX);
+        let mut size_bytes = committed_bytes;
+        let starts = (0..).step_by(to_usize(self.block_bytes()));
+        for (block, start) in self.blocks.iter_mut().zip(starts) {
+            block.len_bytes = block.located.block.len_bytes;
+            let arrived = block.arrived_bytes.min(whole_bytes.saturating_sub(start));
+            if block.uncommitted && block.len_bytes < arrived {
+                block.len_bytes = arrived;
+                size_bytes = size_bytes.max(start + arrived);
+            }
+        }
+        size_bytes
     }
 
     /// Whether a range meets one that is gathered or on its way.
@@ -204,10 +318,10 @@ impl State {
         self.writable = !close;
         let kept = self.attr.size_bytes.div_ceil(self.block_bytes()) as usize;
         self.blocks.truncate(kept);
+        let anew = std::mem::take(&mut self.regained) || close;
         for block in &mut self.blocks {
-            block.uncommitted = false;
-            block.located.block.len_bytes = block.len_bytes;
-            if close {
+            block.committed();
+            if anew {
                 (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
             }
         }
@@ -224,14 +338,21 @@ impl State {
             last.len_bytes = last.len_bytes.min(room);
         }
         for block in &mut self.blocks {
-            block.located.block.len_bytes = block.len_bytes;
+            block.committed();
             (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
         }
-        self.generation = generation_after(&attr);
+        self.generation = attr.next_generation();
         self.attr = attr;
     }
 }
 
-fn generation_after(attr: &Attr) -> u32 {
-    u32::try_from(attr.content_version + 1).unwrap_or(u32::MAX)
+/// Where a worker is now. What readers are told has no epochs.
+pub(super) fn learn(workers: &mut Vec<WorkerAddress>, mut now: WorkerAddress) {
+    if let Some(at) = workers.iter().position(|known| known.id == now.id) {
+        let before = workers.swap_remove(at);
+        if now.epoch == 0 {
+            now.epoch = before.epoch;
+        }
+    }
+    workers.push(now);
 }

@@ -10,16 +10,23 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::master::AllocateBlocks;
+use curvine_protocol::number::to_u32;
 use curvine_protocol::worker::{PutBlock, WriteBlock};
-use curvine_protocol::{Error, ErrorKind, Result};
+use curvine_protocol::{Error, ErrorKind, FILE_BYTES_MAX, Result};
+use tokio::time::sleep;
 
 use super::Shared;
-use super::state::{Block, Gathered, State};
+use super::deliver::{BACKOFF_MAX, Patience};
+use super::state::{Block, Gathered, Sent, State};
+use crate::kit::Ports;
+use crate::kit::backoff::Backoff;
 
 /// Bytes gathered before they are sent; no piece is larger.
 pub const PIECE_BYTES: usize = 1 << 20;
 /// Pieces on their way to workers at the same time, for each open file.
 pub const WINDOW: usize = 6;
+/// Blocks that the masters add to a file at once, less those that are asked for ahead.
+const NEW_BLOCKS_MAX: u64 = 4_096 - BLOCKS_AHEAD as u64;
 /// Blocks asked for ahead of the one that is written.
 const BLOCKS_AHEAD: u32 = 1;
 
@@ -36,8 +43,18 @@ impl Shared {
         }
         let end = offset_bytes
             .checked_add(bytes.len() as u64)
-            .filter(|end| *end <= i64::MAX as u64)
-            .ok_or_else(|| Error::new(ErrorKind::FileTooLarge, "a file has at most 2^63 - 1 bytes"))?;
+            .filter(|end| *end <= FILE_BYTES_MAX)
+            .ok_or_else(Error::too_large)?;
+        let new_blocks = end
+            .div_ceil(state.block_bytes())
+            .saturating_sub(state.blocks.len() as u64);
+        if new_blocks > NEW_BLOCKS_MAX {
+            // Now, while nothing is taken that could be lost with it.
+            return Err(Error::new(
+                ErrorKind::FileTooLarge,
+                format!("a write leaves a hole of at most {NEW_BLOCKS_MAX} blocks of the file"),
+            ));
+        }
         let mut at = offset_bytes;
         let overlaps = state.overlaps(&(at..end));
         if overlaps
@@ -123,18 +140,23 @@ impl Shared {
             checksum: crc32c(&bytes),
             base_len_bytes: block.base_len_bytes,
             reserve_bytes: 0,
+            epoch: 0,
         };
         for worker in block.located.workers.clone() {
-            let (shared, workers) = (self.clone(), state.workers.clone());
+            let (shared, mut workers) = (self.clone(), state.workers.clone());
             let (call, bytes, range) = (call.clone(), bytes.clone(), range.clone());
             state.on_the_way.push(range.clone());
             state.sending.spawn(async move {
-                let written = shared.deliver(worker, workers, call, bytes).await;
-                let written = written.map(|_| ());
-                (
+                let written = shared
+                    .deliver(worker, &mut workers, call, bytes, Patience::Usual)
+                    .await;
+                Sent {
                     range,
-                    written.map_err(|e| e.while_doing(format_args!("writing to worker {worker}"))),
-                )
+                    outcome: written
+                        .map(drop)
+                        .map_err(|e| e.while_doing(format_args!("writing to worker {worker}"))),
+                    workers,
+                }
             });
         }
     }
@@ -143,10 +165,19 @@ impl Shared {
     pub(super) async fn settle(&self, state: &mut State, left: usize) -> Result<()> {
         while state.sending.len() > left {
             match state.sending.join_next().await {
-                Some(Ok((range, written))) => {
-                    arrived(&mut state.on_the_way, &range);
-                    if let Err(error) = written {
-                        state.fail(error);
+                Some(Ok(Sent {
+                    range,
+                    outcome,
+                    workers,
+                })) => {
+                    ended(&mut state.on_the_way, &range);
+                    state.learn(workers);
+                    match outcome {
+                        Ok(()) => state.arrived(&range),
+                        Err(error) => {
+                            state.lost.push(range);
+                            state.fail(error);
+                        }
                     }
                 }
                 Some(Err(_)) => state.fail(Error::new(ErrorKind::Cancelled, "a write was cancelled")),
@@ -158,31 +189,62 @@ impl Shared {
 
     /// Makes sure that a block index has a block with somewhere to write it.
     async fn ensure_block(&self, state: &mut State, index: u32) -> Result<()> {
-        let have = state.blocks.len() as u32;
-        if index < have {
-            return Ok(());
-        }
-        let ahead = if have == 0 { 0 } else { BLOCKS_AHEAD };
-        let call = AllocateBlocks {
-            inode: self.inode,
-            from_index: have,
-            until_index: index + 1 + ahead,
-        };
-        let layout = match self.under_lease(state, call).await {
-            Ok(layout) => layout,
-            Err(error) => {
-                state.fail(error.clone());
-                return Err(error);
+        let have = to_u32(state.blocks.len());
+        let outcome = match state.blocks.get(index as usize) {
+            Some(block) if !block.located.workers.is_empty() => return Ok(()),
+            Some(_) => self.find_holders(state, index).await,
+            None => {
+                let ahead = if have == 0 { 0 } else { BLOCKS_AHEAD };
+                let call = AllocateBlocks {
+                    inode: self.inode,
+                    from_index: have,
+                    until_index: index + 1 + ahead,
+                };
+                self.under_lease(state, call).await.map(|layout| {
+                    let blocks = layout.blocks.into_iter();
+                    state
+                        .blocks
+                        .extend(blocks.map(|located| Block::new(located, true)));
+                    state.learn(layout.workers);
+                })
             }
         };
-        state
-            .blocks
-            .extend(layout.blocks.into_iter().map(|located| Block::new(located, true)));
-        for worker in layout.workers {
-            state.workers.retain(|known| known.id != worker.id);
-            state.workers.push(worker);
+        outcome.inspect_err(|error| state.fail(error.clone()))
+    }
+
+    /// Asks where a block is that has bytes, until its holders are there. Nobody else may be given a write to it.
+    async fn find_holders(&self, state: &mut State, index: u32) -> Result<()> {
+        let Ports { clock, random, .. } = self.router.ports();
+        let give_up = clock.now() + self.router.retry_for();
+        let mut backoff = Backoff::up_to(BACKOFF_MAX);
+        loop {
+            let call = AllocateBlocks {
+                inode: self.inode,
+                from_index: index,
+                until_index: index + 1,
+            };
+            let layout = self.under_lease(state, call).await?;
+            let found = layout.blocks.into_iter().next();
+            state.learn(layout.workers);
+            let block = &mut state.blocks[index as usize];
+            let id = block.located.block.id;
+            match found {
+                Some(found) if found.block.id == id && !found.workers.is_empty() => {
+                    block.located.workers = found.workers;
+                    return Ok(());
+                }
+                _ if clock.now() >= give_up => {
+                    return Err(Error::new(
+                        ErrorKind::BlockUnavailable,
+                        format!(
+                            "no live worker holds block {id} of inode {}; see `cv report`",
+                            self.inode
+                        ),
+                    ));
+                }
+                _ => sleep(backoff.next(random.next_u64())).await,
+            }
         }
-        Ok(())
     }
 
     /// A small file that is all gathered goes out in one round trip, sealed. Whether it did.
@@ -207,6 +269,7 @@ impl Shared {
             "a write was given up before it was done",
         ));
         let bytes = gathered.bytes.freeze();
+        state.lost.push(0..bytes.len() as u64);
         begin(&mut state.blocks[0], state.generation);
         let block = state.blocks[0].located.clone();
         for worker in block.workers {
@@ -215,9 +278,10 @@ impl Shared {
                 generation: block.block.generation,
                 checksum: crc32c(&bytes),
                 sync,
+                epoch: 0,
             };
             let put = self
-                .deliver(worker, state.workers.clone(), call, bytes.clone())
+                .deliver(worker, &mut state.workers, call, bytes.clone(), Patience::Usual)
                 .await;
             if let Err(error) = put {
                 let error = error.while_doing(format_args!("writing to worker {worker}"));
@@ -227,10 +291,12 @@ impl Shared {
             }
         }
         state.unfail();
+        state.lost.clear();
         let block = &mut state.blocks[0];
         block.uncommitted = true;
         block.synced = sync;
         block.len_bytes = bytes.len() as u64;
+        block.arrived_bytes = block.len_bytes;
         Ok(true)
     }
 }
@@ -243,7 +309,7 @@ fn begin(block: &mut Block, generation: u32) {
     }
 }
 
-fn arrived(on_the_way: &mut Vec<Range<u64>>, range: &Range<u64>) {
+fn ended(on_the_way: &mut Vec<Range<u64>>, range: &Range<u64>) {
     if let Some(found) = on_the_way.iter().position(|other| other == range) {
         on_the_way.swap_remove(found);
     }

@@ -10,14 +10,14 @@ mod world;
 use std::time::Duration;
 
 use bytes::Bytes;
-use curvine_protocol::{CurvinePath, Error, ErrorKind, Node};
+use curvine_protocol::{CurvinePath, Error, ErrorKind, FILE_BYTES_MAX, Node};
 use tokio::time::{Instant, timeout};
 
 use super::file::PIECE_BYTES;
 use super::file::WINDOW;
 use super::{Client, ClientOptions, CreateOptions, OpenFile};
 use crate::kit::until::until;
-use world::{FILE, Fate, run};
+use world::{BLOCK_BYTES, FILE, Fate, run};
 
 fn path(text: &str) -> CurvinePath {
     CurvinePath::parse(text).expect("a valid path")
@@ -144,6 +144,26 @@ fn bytes_that_cannot_be_trusted_are_taken_from_another_replica() {
 }
 
 #[test]
+fn a_worker_whose_bytes_are_wrong_is_told_and_asked_again_when_nobody_else_has_them() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(200_000)).await;
+        world.fate_at(1, "ReadBlock", [Fate::Damage, Fate::Pass]);
+        assert_eq!(client.read(FILE).await.expect("read"), content(200_000));
+        let asked = world
+            .state()
+            .seen
+            .iter()
+            .map(|seen| seen.call)
+            .collect::<Vec<_>>();
+        assert!(
+            asked.ends_with(&["ReadBlock", "SuspectBlock", "ReadBlock"]),
+            "{asked:?}"
+        );
+    });
+}
+
+#[test]
 fn bytes_that_every_replica_has_wrong_are_an_error_and_nothing_else() {
     run(|world| async move {
         let client = world.client();
@@ -258,7 +278,10 @@ fn a_worker_that_stays_away_fails_the_file_until_it_is_closed_and_nothing_is_com
         world.fate_at(1, "WriteBlock", [refuse(ErrorKind::Unreachable)]);
         file.append(content(500)).await.expect("taken");
         let first = file.flush().await.expect_err("the worker is away");
-        assert_eq!(first.message, "writing to worker 1: Unreachable for the test");
+        assert_eq!(
+            first.message,
+            "writing to worker 1: Unreachable for the test; the file has 1000 bytes now"
+        );
         world.state().fates.clear();
         for again in [
             file.append(content(1)).await.map(drop),
@@ -300,6 +323,179 @@ fn a_small_file_that_a_full_worker_refuses_is_an_error_and_not_empty_by_surprise
         assert_eq!(world.seen("PutBlock").len(), 1, "a full disk is not asked again");
         assert_eq!(world.committed(), b"");
     });
+}
+
+#[test]
+fn a_write_that_fails_leaves_what_was_committed_before_readable() {
+    for (worker, call) in [
+        (1, "WriteBlock"),
+        (1, "SealBlock"),
+        (2, "WriteBlock"),
+        (2, "SealBlock"),
+    ] {
+        run(|world| async move {
+            let (client, reader) = (world.client(), world.client());
+            written(&client, 2, content(1_000)).await;
+            let file = client.open_for_write(FILE, false).await.expect("open");
+            world.fate_at(worker, call, [refuse(ErrorKind::NoSpace)]);
+            file.append(content(500)).await.expect("taken");
+            let error = file.close().await.expect_err("no room");
+            assert_eq!(error.kind, ErrorKind::NoSpace);
+            assert!(
+                error.message.ends_with("; the file has 1000 bytes now"),
+                "{error}"
+            );
+            world.state().fates.clear();
+            assert_eq!(reader.read(FILE).await.expect("readable"), content(1_000));
+            assert_eq!(client.read(FILE).await.expect("readable"), content(1_000));
+            // What workers have of it never shows, not even in a hole.
+            let file = client.open_for_write(FILE, false).await.expect("open");
+            file.write_at(2_000, content(10)).await.expect("taken");
+            file.close().await.expect("closed");
+            let expected = [&content(1_000)[..], &[0; 1_000], &content(10)].concat();
+            assert_eq!(reader.read(FILE).await.expect("readable"), expected);
+        });
+    }
+}
+
+#[test]
+fn what_every_worker_has_of_a_write_that_fails_is_kept_up_to_the_first_byte_that_is_not_there() {
+    let mib = |count: usize| count * PIECE_BYTES;
+    // Which pieces of 20 are refused, and how much is kept. Blocks have 16.
+    for (worker, refused, kept) in [
+        (1, 3, mib(3)),
+        (2, 3, mib(3)),
+        (2, 0, 0),
+        (1, 15, mib(15)),
+        (1, 16, mib(16)),
+        (2, 18, mib(18)),
+    ] {
+        run(|world| async move {
+            let client = world.client();
+            let file = create(&client, 2).await;
+            let fates = (0..20).map(|piece| match piece == refused {
+                true => refuse(ErrorKind::NoSpace),
+                false => Fate::Pass,
+            });
+            world.fate_at(worker, "WriteBlock", fates.chain([Fate::Pass]));
+            let bytes = content(mib(20));
+            let _ = file.append(bytes.clone()).await;
+            let error = file.sync().await.expect_err("no room");
+            assert_eq!(error.kind, ErrorKind::NoSpace);
+            let says = format!("; the file has {kept} bytes now");
+            assert!(error.message.ends_with(&says), "{error}");
+            assert_eq!(
+                world.committed(),
+                bytes[..kept],
+                "piece {refused} of worker {worker}"
+            );
+            assert_eq!(file.size_now(), kept as u64);
+            assert_eq!(file.close().await.map(drop), Err(error));
+            world.state().fates.clear();
+            // It goes on where it ended.
+            file.append(content(7)).await.expect("a new lease");
+            file.close().await.expect("closed");
+            assert_eq!(world.committed(), [&bytes[..kept], &content(7)].concat());
+        });
+    }
+}
+
+#[test]
+fn a_worker_that_has_less_than_it_acknowledged_makes_a_flush_fail() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(3 << 20)).await.expect("taken");
+        // Reading sends it.
+        file.read_at(0, 1).await.expect("read");
+        let lost_some = |state: &mut world::State| {
+            for (_, bytes) in state.blocks.values_mut() {
+                bytes.truncate(1_000);
+            }
+        };
+        lost_some(&mut world.state());
+        let error = file.sync().await.expect_err("it is not there");
+        assert_eq!(error.kind, ErrorKind::Corrupt);
+        assert_eq!(world.committed(), b"");
+    });
+}
+
+#[test]
+fn a_sync_of_bytes_that_nobody_has_is_an_error() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(1_000)).await;
+        let reader = world.client().open(FILE).await.expect("open");
+        reader.sync().await.expect("it is there");
+        let reader = world.client().open(FILE).await.expect("open");
+        world.state().nobody_has_it = true;
+        assert_eq!(
+            reader.sync().await.map(drop).map_err(|e| e.kind),
+            Ok(()),
+            "the holder that was known has it still"
+        );
+        let reader = world.client().open(FILE).await.expect("open");
+        let error = reader.sync().await.expect_err("nobody is known to have it");
+        assert_eq!(error.kind, ErrorKind::BlockUnavailable);
+    });
+}
+
+#[test]
+fn a_writer_of_a_block_whose_holders_are_away_waits_for_them() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(1_000)).await;
+        world.state().nobody_has_it = true;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(500)).await.expect("taken");
+        let coming_back = async {
+            until("it was asked for again", || {
+                world.seen("AllocateBlocks").len() >= 3
+            })
+            .await;
+            world.state().nobody_has_it = false;
+        };
+        let (closed, ()) = tokio::join!(file.close(), coming_back);
+        closed.expect("closed");
+        assert_eq!(
+            world.committed(),
+            [&content(1_000)[..], &content(500)[..]].concat()
+        );
+    });
+}
+
+#[test]
+fn a_writer_follows_a_worker_into_another_epoch_only_with_its_lease() {
+    for has_lease in [true, false] {
+        run(|world| async move {
+            let client = world.client();
+            let file = create(&client, 1).await;
+            file.append(content(3 << 20)).await.expect("taken");
+            file.flush().await.expect("flushed");
+            world.state().epoch = 2;
+            file.append(content(3 << 20)).await.expect("taken");
+            if !has_lease {
+                let mut state = world.state();
+                let file = state.file.as_mut().expect("there");
+                file.leased = false;
+                file.content_version += 1;
+            }
+            let outcome = file.close().await.map(drop);
+            match has_lease {
+                true => {
+                    assert_eq!(outcome, Ok(()));
+                    let questions = world.seen("GetRoutes").len();
+                    assert!(
+                        (1..=6).contains(&questions),
+                        "once for each piece on its way at most"
+                    );
+                }
+                false => assert_eq!(outcome.expect_err("lost").kind, ErrorKind::Stale),
+            }
+            let written = if has_lease { 2 } else { 1 };
+            assert_eq!(world.committed(), content(3 << 20).repeat(written));
+        });
+    }
 }
 
 #[test]
@@ -410,7 +606,8 @@ fn a_handle_dropped_without_a_close_gives_its_lease_back_and_commits_nothing() {
 
 #[test]
 fn a_lease_that_was_lost_is_taken_again_only_if_nobody_wrote_meanwhile() {
-    for another_wrote in [false, true] {
+    // The end of the lease is a version of its own, and so is what another client writes.
+    for (versions, another_wrote) in [(0, false), (1, false), (2, true)] {
         run(|world| async move {
             let client = world.client();
             written(&client, 1, content(10)).await;
@@ -420,11 +617,17 @@ fn a_lease_that_was_lost_is_taken_again_only_if_nobody_wrote_meanwhile() {
                 let mut state = world.state();
                 let file = state.file.as_mut().expect("there");
                 file.leased = false;
-                file.content_version += u64::from(another_wrote);
+                file.content_version += versions;
             }
             let closed = file.close().await;
             match another_wrote {
-                false => assert_eq!(closed.expect("nobody was hurt").size_bytes, 15),
+                false => {
+                    assert_eq!(closed.expect("nobody was hurt").size_bytes, 15);
+                    file.append(content(5)).await.expect("taken");
+                    file.close().await.expect("closed");
+                    let expected = [content(10), content(5), content(5)].concat();
+                    assert_eq!(world.committed(), expected);
+                }
                 true => {
                     assert_eq!(closed.expect_err("lost").kind, ErrorKind::Stale);
                     assert_eq!(world.committed(), content(10));
@@ -463,7 +666,7 @@ fn a_lease_that_another_client_wants_is_given_back_with_what_was_written_and_got
             file.close().await.map(drop).map_err(|e| e.kind),
             Err(ErrorKind::Io)
         );
-        assert_eq!(world.committed().len(), 15);
+        assert_eq!(world.committed().len(), 20, "what the workers have is kept");
     });
 }
 
@@ -529,5 +732,30 @@ fn a_client_that_was_away_asks_whether_its_session_lasts_before_it_changes_somet
         client.make_dir(path("/e"), 0o755, false).await.expect("made");
         assert_eq!(world.seen("RenewSession").len(), asked + 1);
         assert_eq!(world.seen("OpenSession").len(), 1, "it lasted");
+    });
+}
+
+// ---------------------------------------------------------------------------------------------------------- sizes
+
+#[test]
+fn a_byte_beyond_the_largest_file_is_refused_and_costs_nothing() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        for offset_bytes in [FILE_BYTES_MAX, 1 << 59, (1 << 63) - 2, u64::MAX] {
+            let error = file
+                .write_at(offset_bytes, content(1))
+                .await
+                .expect_err("too far");
+            assert_eq!(error.kind, ErrorKind::FileTooLarge, "{offset_bytes}");
+        }
+        let error = file
+            .write_at(BLOCK_BYTES * 5_000, content(1))
+            .await
+            .expect_err("too far");
+        assert_eq!(error.kind, ErrorKind::FileTooLarge);
+        assert_eq!(file.close().await.expect("nothing failed").size_bytes, 10);
+        assert_eq!(world.committed(), content(10));
     });
 }

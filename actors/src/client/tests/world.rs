@@ -60,6 +60,10 @@ pub struct State {
     sessions: u64,
     /// Whether another client wants the file.
     pub wanted: bool,
+    /// Of the workers. Those that write in another one are refused.
+    pub epoch: u64,
+    /// No worker that has blocks is known to the masters.
+    pub nobody_has_it: bool,
     pub blocks: HashMap<(u32, BlockId), (u32, Vec<u8>)>,
     next_block: u64,
     pub in_flight: usize,
@@ -299,6 +303,7 @@ impl State {
         }
         if let Some(call) = call.downcast_ref::<WriteBlock>() {
             assert_eq!(crc32c(body), call.checksum);
+            self.check_epoch(call.epoch)?;
             let (generation, bytes) = self.blocks.entry((worker, call.block)).or_default();
             if call.generation < *generation {
                 return Err(Error::new(ErrorKind::Stale, "an older generation"));
@@ -314,21 +319,36 @@ impl State {
             return plain(BlockWritten { len_bytes });
         }
         if let Some(call) = call.downcast_ref::<PutBlock>() {
+            self.check_epoch(call.epoch)?;
             self.blocks
                 .insert((worker, call.block), (call.generation, body.to_vec()));
             return plain(BlockSealed {
                 len_bytes: body.len() as u64,
             });
         }
-        if call.is::<SealBlock>() {
-            return plain(BlockSealed { len_bytes: 0 });
+        if let Some(call) = call.downcast_ref::<SealBlock>() {
+            if !call.or_newer {
+                self.check_epoch(call.epoch)?;
+            }
+            return match self.blocks.get(&(worker, call.block)) {
+                Some((generation, bytes)) if *generation == call.generation || call.or_newer => {
+                    plain(BlockSealed {
+                        len_bytes: bytes.len() as u64,
+                    })
+                }
+                Some(_) => Err(Error::new(ErrorKind::Stale, "another generation")),
+                None => Err(Error::new(ErrorKind::NotFound, "not on this worker")),
+            };
+        }
+        if call.is::<SuspectBlock>() {
+            return plain(BlockVerified { is_right: true });
         }
         if call.is::<GetRoutes>() {
             return plain(Routes {
                 cluster: ClusterId(1),
                 leader: NodeId(1),
                 masters: Vec::new(),
-                workers: addresses(),
+                workers: addresses(self.epoch),
             });
         }
         if call.is::<curvine_protocol::master::OpenFile>() {
@@ -380,7 +400,8 @@ impl State {
             while to_u32(self.file()?.blocks.len()) < call.until_index {
                 self.add_block();
             }
-            return Ok(Stored::Layout(self.layout(call.from_index as usize)?));
+            let from = self.file()?.blocks.len().min(call.from_index as usize);
+            return Ok(Stored::Layout(self.layout(from)?));
         }
         if let Some(call) = call.downcast_ref::<CommitFile>() {
             let file = self.leased()?;
@@ -389,7 +410,7 @@ impl State {
                 assert_eq!(block.id, commit.id);
                 (block.len_bytes, block.generation) = (commit.len_bytes, commit.generation);
             }
-            if !call.blocks.is_empty() || call.size_bytes != file.size_bytes {
+            if !call.blocks.is_empty() || call.size_bytes != file.size_bytes || call.abandoned {
                 file.content_version += 1;
             }
             file.size_bytes = call.size_bytes;
@@ -403,6 +424,13 @@ impl State {
             return Ok(Stored::Done);
         }
         unreachable!("no test makes this call")
+    }
+
+    fn check_epoch(&self, epoch: u64) -> Result<()> {
+        match epoch == self.epoch {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Unreachable, "another epoch")),
+        }
     }
 
     fn file(&mut self) -> Result<&mut File> {
@@ -433,16 +461,20 @@ impl State {
 
     fn layout(&mut self, from: usize) -> Result<FileLayout> {
         let attr = self.attr()?;
+        let (nobody_has_it, epoch) = (self.nobody_has_it, self.epoch);
         let file = self.file()?;
         let workers = (1..=u32::from(file.replicas)).map(WorkerId);
         let blocks = file.blocks[from..].iter().map(|block| LocatedBlock {
             block: *block,
-            workers: workers.clone().collect(),
+            workers: match nobody_has_it {
+                true => Vec::new(),
+                false => workers.clone().collect(),
+            },
         });
         Ok(FileLayout {
             attr,
             blocks: blocks.collect(),
-            workers: addresses(),
+            workers: addresses(epoch),
             source: None,
             indexes: Vec::new(),
         })
@@ -493,10 +525,11 @@ impl File {
     }
 }
 
-fn addresses() -> Vec<WorkerAddress> {
+fn addresses(epoch: u64) -> Vec<WorkerAddress> {
     let address = |id| WorkerAddress {
         id: WorkerId(id),
         address: format!("worker {id}"),
+        epoch,
     };
     vec![address(1), address(2)]
 }

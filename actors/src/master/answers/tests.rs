@@ -9,7 +9,7 @@ use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
 use curvine_protocol::job::{JobProgress, JobRecord, JobState};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountSettings;
-use curvine_protocol::worker::{BlocksLoaded, Done, LoadBlocks, LoadTask};
+use curvine_protocol::worker::{BlocksLoaded, Done, FenceBlocks, LoadBlocks, LoadTask};
 use curvine_protocol::*;
 use futures::future::BoxFuture;
 
@@ -35,6 +35,7 @@ struct Worker {
     fates: Mutex<HashMap<String, Fate>>,
     /// How often each object was asked for.
     tries: Mutex<HashMap<String, u32>>,
+    fences: Mutex<Vec<FenceBlocks>>,
 }
 
 impl Worker {
@@ -76,6 +77,9 @@ struct Port(Arc<Worker>);
 impl<C: Call> Endpoint<C> for Port {
     fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
         let call: &dyn Any = &ask.call;
+        if let Some(fence) = call.downcast_ref::<FenceBlocks>() {
+            self.0.fences.lock().expect("no panic").push(fence.clone());
+        }
         let reply: Box<dyn Any> = match call.downcast_ref::<LoadBlocks>() {
             None => Box::new(Done {}),
             Some(load) => {
@@ -153,6 +157,7 @@ impl World {
                 failure: None,
             }],
             version: "1".to_owned(),
+            epoch: 0,
         };
         let registered = call(&*master.port, register, NO_ONE).await.expect("registered");
         let world = World {
@@ -401,13 +406,14 @@ async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
         mtime_ns: None,
         close: false,
         keep_privileges: false,
+        abandoned: false,
     };
     world.ask(commit(1)).await.expect("committed");
     // Being overwritten: the worker is ahead of what is committed.
     assert_eq!(world.report(false, &[(block, 2)]).await, garbage(&[]));
     world.ask(commit(2)).await.expect("committed");
-    // A replica that missed it.
-    assert_eq!(world.report(false, &[(block, 1)]).await, garbage(&[block]));
+    // A replica that missed it, and nobody else has said that it has better bytes.
+    assert_eq!(world.report(false, &[(block, 1)]).await, garbage(&[]));
     assert_eq!(world.report(false, &[(block, 2)]).await, garbage(&[]));
     let unlink = Unlink {
         node: Node::Path(path("/f")),
@@ -417,6 +423,69 @@ async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
     };
     world.ask(unlink).await.expect("deleted");
     assert_eq!(world.report(true, &[(block, 2)]).await, garbage(&[block]));
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_lease_that_was_not_given_back_is_given_on_when_workers_refuse_its_last_holder() {
+    let world = World::new().await;
+    let by = |client, sequence| CallContext {
+        client: ClientId(client),
+        sequence,
+        ..NO_ONE
+    };
+    let port = &*world.master.port;
+    let create = CreateFile {
+        node: Node::Path(path("/f")),
+        mode: 0o644,
+        if_exists: IfExists::Fail,
+        parents: false,
+        block_bytes: 0,
+        replicas: 0,
+        first_block: true,
+        open: 0,
+    };
+    let made = call(port, create, by(1, 1)).await.expect("created");
+    let (inode, block) = (made.attr.inode, made.blocks[0].block.id);
+    let commit = |close| CommitFile {
+        inode,
+        size_bytes: 10,
+        blocks: vec![BlockCommit {
+            index: 0,
+            id: block,
+            len_bytes: 10,
+            generation: 1,
+            workers: vec![world.registered.worker],
+        }],
+        mtime_ns: None,
+        close,
+        abandoned: false,
+        keep_privileges: false,
+    };
+    let open = || OpenForWrite {
+        node: Node::Inode(inode),
+        follow: false,
+        truncate: false,
+        open: 0,
+    };
+    let fences = || std::mem::take(&mut *world.worker.fences.lock().expect("no panic"));
+    call(port, commit(true), by(1, 2)).await.expect("committed");
+    call(port, open(), by(1, 3)).await.expect("opened");
+    assert_eq!(fences(), [], "it was given back");
+    call(port, EndSession {}, by(1, 0)).await.expect("ended");
+
+    let next = call(port, open(), by(2, 1)).await.expect("opened");
+    let fence = FenceBlocks {
+        blocks: vec![block],
+        generation: next.attr.next_generation(),
+    };
+    assert_eq!(fences(), std::slice::from_ref(&fence));
+    // Its reply was lost.
+    call(port, open(), by(2, 1)).await.expect("opened");
+    assert_eq!(fences(), [], "that they were told is in the log");
+    call(port, commit(true), by(2, 2)).await.expect("committed");
+    call(port, open(), by(2, 3)).await.expect("opened");
+    assert_eq!(fences(), [], "whoever commits was fenced in");
     world.master.stop().await;
 }
 

@@ -11,7 +11,6 @@ use super::Answers;
 use crate::kit::Random;
 use crate::master::blocks::BlockMap;
 use crate::master::blocks::roster::WorkerEntry;
-use crate::master::blocks::wanted::is_wanted;
 use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
 use crate::master::mirror::Mirror;
 
@@ -74,6 +73,7 @@ impl Answers<RegisterWorker> for WorkerAnswers {
             token,
             disks: call.disks,
             version: call.version,
+            epoch: call.epoch,
             last_heartbeat: self.blocks.now(),
             reported: false,
             report_again: false,
@@ -114,9 +114,8 @@ impl Answers<ReportBlocks> for WorkerAnswers {
         let view = self.view.clone();
         let delete = self
             .blocks
-            .report(call.worker, &call.stored, &call.removed, |replica| {
-                let owner = view.block_owner(replica.id)?;
-                Ok(is_wanted(replica, owner.as_ref().map(|(_, _, block)| block)))
+            .report(call.worker, &call.stored, &call.removed, |block| {
+                Ok(view.block_owner(block)?.map(|(_, _, known)| known))
             })?;
         if call.full_end {
             self.blocks.cluster().roster.fully_reported(call.worker);

@@ -2,45 +2,148 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use curvine_protocol::{BlockId, WorkerId};
+use curvine_protocol::cluster::BlockReplica;
+use curvine_protocol::{BlockId, BlockRef, WorkerId};
+
+use crate::planted::{Bug, is_planted};
 
 /// The map of holders: some 70 bytes for a copy.
 #[derive(Debug, Default)]
 pub struct Holders {
-    held: HashMap<BlockId, Vec<WorkerId>>,
+    held: HashMap<BlockId, Vec<Holder>>,
     /// Who was told to write blocks that nobody has reported or committed yet: a writer that fails leaves them there.
     placed: HashMap<BlockId, Vec<WorkerId>>,
 }
 
+/// What is known of one worker's replica of a block.
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    worker: WorkerId,
+    /// What the worker itself has said: a fact.
+    reported: Option<Reported>,
+    /// The generation that a client was acknowledged there, as it says. Good enough to send readers to.
+    claimed: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    generation: u32,
+    /// It was no shorter than the namespace had it.
+    whole: bool,
+}
+
+impl Holder {
+    fn new(worker: WorkerId) -> Self {
+        Holder {
+            worker,
+            reported: None,
+            claimed: None,
+        }
+    }
+
+    /// Has the block as the namespace has it, by whatever is known.
+    fn is_current(&self, block: &BlockRef) -> bool {
+        let reported = self.reported.map(|reported| reported.generation);
+        reported.max(self.claimed) >= Some(block.generation)
+    }
+
+    /// Has said itself that it has the block as the namespace has it.
+    fn has_said_so(&self, block: &BlockRef) -> bool {
+        let reported = self
+            .reported
+            .is_some_and(|reported| reported.whole && reported.generation >= block.generation);
+        let claimed = self.claimed >= Some(block.generation);
+        reported || (claimed && is_planted(Bug::DeletesOnAClientsWord))
+    }
+}
+
 impl Holders {
-    /// Who holds a block.
-    pub fn of(&self, block: BlockId) -> &[WorkerId] {
+    /// Who has any replica of a block.
+    pub fn of(&self, block: BlockId) -> impl Iterator<Item = WorkerId> {
+        self.holders(block).iter().map(|holder| holder.worker)
+    }
+
+    /// Who has a block as the namespace has it, or newer.
+    pub fn current(&self, block: &BlockRef) -> impl Iterator<Item = WorkerId> {
+        let current = self.holders(block.id).iter();
+        current
+            .filter(|holder| holder.is_current(block))
+            .map(|holder| holder.worker)
+    }
+
+    /// Who has said itself to have a block as the namespace has it, or newer.
+    pub fn reported(&self, block: &BlockRef) -> impl Iterator<Item = WorkerId> {
+        let reported = self.holders(block.id).iter();
+        reported
+            .filter(|holder| holder.has_said_so(block))
+            .map(|holder| holder.worker)
+    }
+
+    /// Who has said itself to have an older replica of a block than the namespace.
+    pub fn outdated(&self, block: &BlockRef) -> Vec<WorkerId> {
+        let older = |holder: &&Holder| {
+            let reported = holder.reported;
+            reported.is_some_and(|reported| reported.generation < block.generation)
+        };
+        let outdated = self.holders(block.id).iter().filter(older);
+        outdated.map(|holder| holder.worker).collect()
+    }
+
+    /// Who was told to write a block and has not said that it has it.
+    pub fn told_to_write(&self, block: BlockId) -> &[WorkerId] {
+        self.placed.get(&block).map_or(&[], Vec::as_slice)
+    }
+
+    fn holders(&self, block: BlockId) -> &[Holder] {
         self.held.get(&block).map_or(&[], Vec::as_slice)
     }
 
+    fn holder(&mut self, id: WorkerId, block: BlockId) -> &mut Holder {
+        let holders = self.held.entry(block).or_insert_with(|| Vec::with_capacity(1));
+        let at = holders.iter().position(|holder| holder.worker == id);
+        let at = at.unwrap_or_else(|| {
+            holders.push(Holder::new(id));
+            holders.len() - 1
+        });
+        &mut holders[at]
+    }
+
+    /// A worker is about to say all that it holds.
     pub fn forget_worker(&mut self, id: WorkerId) {
         self.held.retain(|_, holders| {
-            holders.retain(|holder| *holder != id);
+            holders.retain(|holder| holder.worker != id);
             !holders.is_empty()
         });
     }
 
-    pub fn stored(&mut self, id: WorkerId, block: BlockId) {
+    /// A worker says what it has of a block that the namespace knows.
+    pub fn stored(&mut self, id: WorkerId, replica: &BlockReplica, known: &BlockRef) {
+        self.unplaced(id, replica.id);
+        self.holder(id, replica.id).reported = Some(Reported {
+            generation: replica.generation,
+            whole: replica.len_bytes >= known.len_bytes,
+        });
+    }
+
+    /// A client says that a worker has acknowledged a block to it.
+    pub fn claimed(&mut self, id: WorkerId, block: BlockId, generation: u32) {
+        self.unplaced(id, block);
+        let holder = self.holder(id, block);
+        holder.claimed = holder.claimed.max(Some(generation));
+    }
+
+    fn unplaced(&mut self, id: WorkerId, block: BlockId) {
         if let Some(placed) = self.placed.get_mut(&block) {
             placed.retain(|writer| *writer != id);
             if placed.is_empty() {
                 self.placed.remove(&block);
             }
         }
-        let holders = self.held.entry(block).or_default();
-        if !holders.contains(&id) {
-            holders.push(id);
-        }
     }
 
     pub fn removed(&mut self, id: WorkerId, block: BlockId) {
         if let Some(holders) = self.held.get_mut(&block) {
-            holders.retain(|holder| *holder != id);
+            holders.retain(|holder| holder.worker != id);
             if holders.is_empty() {
                 self.held.remove(&block);
             }
@@ -59,8 +162,13 @@ impl Holders {
 
     /// Forgets a block; says who holds it, wholly or in the making.
     fn release(&mut self, block: BlockId) -> Vec<WorkerId> {
-        let mut workers = self.held.remove(&block).unwrap_or_default();
-        workers.extend(self.placed.remove(&block).unwrap_or_default());
+        let held = self.held.remove(&block).unwrap_or_default();
+        let mut workers: Vec<_> = held.iter().map(|holder| holder.worker).collect();
+        for placed in self.placed.remove(&block).unwrap_or_default() {
+            if !workers.contains(&placed) {
+                workers.push(placed);
+            }
+        }
         workers
     }
 

@@ -1,14 +1,21 @@
 //! Which worker holds which block, and which workers live: soft state of the leader, from registrations, heartbeats,
 //! block reports and commits. Nothing of it is replicated; after a restart the workers tell it again.
 //!
+//! Invariants:
+//! - A replica that a file may need goes only when another worker, which lives, has itself reported the block as the
+//!   namespace has it. A client's word (a commit) tells readers where to look, and is never a reason to delete.
+//! - Who has not reported is not who has nothing: of a block with bytes, a writer is sent to a holder, or told to wait.
+//!
 //! [`Cluster`] is the pure core, with time as an argument. [`BlockMap`] is its one owner: it is asked from several
 //! actors, always for microseconds, never across an await.
 //!
 //! - [`roster`]: the workers, and which of them live.
 //! - [`holders`]: who holds which block.
+//! - [`fence`]: who may still write blocks for a writer that has lost its lease.
 //! - `placement`: where to read and where to write.
 //! - [`wanted`]: what of that is to stay.
 
+pub mod fence;
 pub mod holders;
 mod placement;
 pub mod roster;
@@ -27,12 +34,15 @@ use super::duties::deletions::Orders;
 use crate::kit::Clock;
 use holders::Holders;
 use roster::Roster;
+use wanted::{Wanted, wanted};
 
 /// The pure core.
 #[derive(Debug, Default)]
 pub struct Cluster {
     pub roster: Roster,
     pub holders: Holders,
+    /// Since when this master leads.
+    leads_since: Option<Instant>,
 }
 
 /// The owner of the soft state.
@@ -61,23 +71,32 @@ impl BlockMap {
         *self.cluster() = Cluster::default();
     }
 
+    /// This master leads from now on, and has heard of no worker yet.
+    pub fn lead(&self) {
+        *self.cluster() = Cluster {
+            leads_since: Some(self.now()),
+            ..Cluster::default()
+        };
+    }
+
     pub fn now(&self) -> Instant {
         self.clock.now()
     }
 
-    /// Takes in what a worker reports; `wanted` says whether the namespace expects a replica. Answers with the rest.
+    /// Takes in what a worker reports; `known` says what the namespace knows of a block. Answers with what is to go.
     pub fn report(
         &self,
         id: WorkerId,
         stored: &[BlockReplica],
         removed: &[BlockId],
-        wanted: impl Fn(&BlockReplica) -> Result<bool>,
+        known: impl Fn(BlockId) -> Result<Option<BlockRef>>,
     ) -> Result<Vec<BlockId>> {
+        let now = self.now();
         let mut garbage = Vec::new();
         for replica in stored {
-            match wanted(replica)? {
-                true => self.cluster().holders.stored(id, replica.id),
-                false => garbage.push(replica.id),
+            let known = known(replica.id)?;
+            if !self.cluster().take_in(id, replica, known.as_ref(), now) {
+                garbage.push(replica.id);
             }
         }
         let mut cluster = self.cluster();
@@ -86,6 +105,39 @@ impl BlockMap {
             .chain(&garbage)
             .for_each(|block| cluster.holders.removed(id, *block));
         Ok(garbage)
+    }
+}
+
+impl Cluster {
+    /// Takes in one replica that a worker reports. False if it is to go.
+    fn take_in(
+        &mut self,
+        id: WorkerId,
+        replica: &BlockReplica,
+        known: Option<&BlockRef>,
+        now: Instant,
+    ) -> bool {
+        let another_has_it = known.is_some_and(|known| {
+            let mut others = self.holders.reported(known).filter(|other| *other != id);
+            others.any(|other| self.roster.is_live(other, now))
+        });
+        let (Some(known), wanted) = (known, wanted(replica, known, another_has_it)) else {
+            return false;
+        };
+        match wanted {
+            Wanted::Garbage => return false,
+            Wanted::Outdated => self.holders.stored(id, replica, known),
+            Wanted::Current => {
+                self.holders.stored(id, replica, known);
+                // Whoever has an older one is told so when it reports again.
+                if replica.len_bytes >= known.len_bytes {
+                    for outdated in self.holders.outdated(known) {
+                        self.roster.report_again(outdated);
+                    }
+                }
+            }
+        }
+        true
     }
 }
 
@@ -106,7 +158,7 @@ impl Placement for BlockMap {
             block
                 .workers
                 .iter()
-                .for_each(|worker| cluster.holders.stored(*worker, block.id));
+                .for_each(|worker| cluster.holders.claimed(*worker, block.id, block.generation));
         }
     }
 
@@ -131,7 +183,7 @@ impl Placement for BlockMap {
         let cluster = self.cluster();
         blocks
             .iter()
-            .filter(|block| cluster.is_cached(block.id, now))
+            .filter(|block| cluster.is_cached(block, now))
             .map(|block| block.len_bytes)
             .sum()
     }
@@ -202,6 +254,7 @@ mod tests {
                 token,
                 disks: vec![disk(available_bytes)],
                 version: String::new(),
+                epoch: 0,
                 last_heartbeat: self.blocks.now(),
                 reported: false,
                 report_again: false,
@@ -226,9 +279,15 @@ mod tests {
                     len_bytes: 1,
                 })
                 .collect();
-            let wanted = |replica: &BlockReplica| Ok(replica.id.0 < 100);
+            let known = |id: BlockId| {
+                Ok((id.0 < 100).then_some(BlockRef {
+                    id,
+                    len_bytes: 1,
+                    generation: 0,
+                }))
+            };
             self.blocks
-                .report(WorkerId(id), &stored, &[], wanted)
+                .report(WorkerId(id), &stored, &[], known)
                 .expect("readable")
         }
 
@@ -241,6 +300,7 @@ mod tests {
 
         fn placed(&self, block: u64, replicas: u8) -> Result<Vec<u32>> {
             let mut layout = layout(&[block], replicas);
+            layout.blocks[0].block.len_bytes = 0;
             self.blocks.place(&mut layout)?;
             Ok(layout.blocks[0].workers.iter().map(|id| id.0).collect())
         }
@@ -348,6 +408,96 @@ mod tests {
         assert!(world.deletions.take(&Default::default()).is_none());
     }
 
+    /// Block 7 as the namespace has it: 10 bytes of generation 5.
+    fn overwritten() -> BlockRef {
+        BlockRef {
+            id: BlockId(7),
+            len_bytes: 10,
+            generation: 5,
+        }
+    }
+
+    impl World {
+        /// What of block 7 is to go.
+        fn report_7(&self, worker: u32, generation: u32, len_bytes: u64) -> Vec<BlockId> {
+            let stored = BlockReplica {
+                id: BlockId(7),
+                generation,
+                len_bytes,
+            };
+            self.blocks
+                .report(WorkerId(worker), &[stored], &[], |_| Ok(Some(overwritten())))
+                .expect("readable")
+        }
+
+        fn located(&self) -> FileLayout {
+            let mut layout = layout(&[7], 1);
+            layout.blocks[0].block = overwritten();
+            layout
+        }
+
+        fn readers_of_7(&self) -> Vec<u32> {
+            let mut layout = self.located();
+            self.blocks.locate(&mut layout);
+            layout.blocks[0].workers.iter().map(|id| id.0).collect()
+        }
+
+        fn writers_of_7(&self) -> Vec<u32> {
+            let mut layout = self.located();
+            self.blocks.place(&mut layout).expect("one has room");
+            layout.blocks[0].workers.iter().map(|id| id.0).collect()
+        }
+    }
+
+    #[test]
+    fn an_older_replica_goes_when_another_worker_reports_the_newer_one_and_not_for_a_clients_word() {
+        let world = world();
+        (1..=2).for_each(|id| world.register(id, 5, 500));
+        world.blocks.committed(&[BlockCommit {
+            index: 0,
+            id: BlockId(7),
+            len_bytes: 10,
+            generation: 5,
+            workers: vec![WorkerId(2)],
+        }]);
+        assert_eq!(
+            world.report_7(1, 4, 10),
+            [],
+            "worker 2 has not said that it has it"
+        );
+        assert_eq!(world.report_7(2, 5, 9), []);
+        assert_eq!(world.report_7(1, 4, 10), [], "worker 2 has not all of it");
+        assert!(world.beat(1, 5, Vec::new()), "worker 1 has nothing to report");
+        assert_eq!(world.report_7(2, 5, 10), []);
+        assert!(!world.beat(1, 5, Vec::new()), "worker 1 is asked what it has");
+        assert_eq!(world.report_7(1, 4, 10), [BlockId(7)]);
+    }
+
+    #[test]
+    fn a_newer_replica_on_a_worker_that_is_lost_is_no_reason_to_delete_an_older_one() {
+        let world = world();
+        (1..=2).for_each(|id| world.register(id, 5, 500));
+        assert_eq!(world.report_7(2, 5, 10), []);
+        world.clock.pass(LOST_AFTER);
+        assert!(world.beat(1, 5, vec![disk(500)]));
+        assert_eq!(world.report_7(1, 4, 10), []);
+    }
+
+    #[test]
+    fn a_writer_is_sent_to_who_has_the_bytes_or_told_to_wait_and_never_elsewhere() {
+        let world = world();
+        (1..=3).for_each(|id| world.register(id, 5, 500));
+        assert_eq!(world.writers_of_7(), [0u32; 0], "nobody has reported yet");
+        world.report_7(1, 4, 10);
+        assert_eq!(world.writers_of_7(), [0u32; 0], "these are old bytes");
+        assert_eq!(world.readers_of_7(), [0u32; 0]);
+        world.report_7(2, 5, 10);
+        assert_eq!((world.writers_of_7(), world.readers_of_7()), (vec![2], vec![2]));
+        world.clock.pass(LOST_AFTER);
+        assert!(!world.beat(1, 5, vec![disk(500)]), "it lives, and is to report");
+        assert_eq!(world.writers_of_7(), [0u32; 0], "worker 2 may come back");
+    }
+
     #[test]
     fn a_heartbeat_with_an_old_token_or_of_a_stranger_asks_for_a_registration() {
         let world = world();
@@ -372,7 +522,7 @@ mod tests {
             [vec![], vec![2, 1], vec![1]]
         );
         let removed = [BlockId(2), BlockId(50)];
-        let kept = world.blocks.report(WorkerId(1), &[], &removed, |_| Ok(true));
+        let kept = world.blocks.report(WorkerId(1), &[], &removed, |_| Ok(None));
         assert_eq!(kept, Ok(Vec::new()));
         assert_eq!(world.holders(2), [2], "the other replica stays");
         assert!(!world.blocks.cluster().roster.all_reported(world.blocks.now()));

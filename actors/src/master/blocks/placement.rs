@@ -2,22 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use curvine_protocol::{BlockId, Error, ErrorKind, FileLayout, Result, WorkerId};
+use curvine_protocol::number::to_usize;
+use curvine_protocol::{BlockRef, Error, ErrorKind, FileLayout, Result, WorkerId};
 use tokio::time::Instant;
 
 use super::Cluster;
+use crate::planted::{Bug, is_planted};
 
 impl Cluster {
-    fn live_holders(&self, block: BlockId, now: Instant) -> Vec<WorkerId> {
-        let holders = self.holders.of(block).iter().copied();
+    fn live_holders(&self, block: &BlockRef, now: Instant) -> Vec<WorkerId> {
+        let holders = self.holders.current(block);
         holders.filter(|id| self.roster.is_live(*id, now)).collect()
     }
 
-    pub fn is_cached(&self, block: BlockId, now: Instant) -> bool {
-        self.holders
-            .of(block)
-            .iter()
-            .any(|id| self.roster.is_live(*id, now))
+    pub fn is_cached(&self, block: &BlockRef, now: Instant) -> bool {
+        let mut holders = self.holders.current(block);
+        holders.any(|id| self.roster.is_live(id, now))
     }
 
     /// Holders of each block; where nobody has it and there is an object to fetch it from, who should.
@@ -25,7 +25,7 @@ impl Cluster {
         let live = self.roster.live(now);
         let fetchable = layout.source.is_some();
         for located in &mut layout.blocks {
-            located.workers = self.live_holders(located.block.id, now);
+            located.workers = self.live_holders(&located.block, now);
             if located.workers.is_empty() && fetchable && !live.is_empty() {
                 // By the block's id: every reader goes to the same worker, and blocks spread over all.
                 let turn = (located.block.id.0 % live.len() as u64) as usize;
@@ -33,39 +33,49 @@ impl Cluster {
             }
         }
         self.add_addresses(layout);
+        // Epochs are for writers, who must show their leases for them.
+        layout.workers.iter_mut().for_each(|worker| worker.epoch = 0);
     }
 
-    /// Where each block is to be written: its holders, else the workers with most room.
+    /// Where each block is to be written: its holders, or the workers with most room if it has no bytes yet. Of a block
+    /// that has, and whose holders are not there now (they have not reported yet, or are away), nobody: its writer asks
+    /// again.
     ///
     /// # Errors
     /// `BlockUnavailable` where no worker lives, `NoSpace` where none has room.
     pub fn place(&mut self, layout: &mut FileLayout, now: Instant) -> Result<()> {
         let replicas = usize::from(layout.attr.replicas.max(1));
         let room = self.roster.with_room(now);
-        if room.is_empty() {
-            return Err(match self.roster.live(now).is_empty() {
-                true => Error::new(
-                    ErrorKind::BlockUnavailable,
-                    "no worker is live; start one with `curvine-node --role worker`, or see `cv report`",
-                ),
-                false => Error::new(
-                    ErrorKind::NoSpace,
-                    "no worker has room; free cached data with `cv free`, or add data_dirs",
-                ),
-            });
-        }
         for located in &mut layout.blocks {
-            let block = located.block.id;
-            located.workers = self.live_holders(block, now);
-            if located.workers.is_empty() {
-                let start = (block.0 % room.len() as u64) as usize;
-                let chosen = room.iter().cycle().skip(start).take(replicas.min(room.len()));
-                located.workers = chosen.copied().collect();
-                self.holders.placed(block, &located.workers);
+            let block = located.block;
+            located.workers = self.live_holders(&block, now);
+            let is_written = block.len_bytes > 0 && !is_planted(Bug::WriterIsSentElsewhere);
+            if !located.workers.is_empty() || is_written {
+                continue;
             }
+            if room.is_empty() {
+                return Err(self.no_room(now));
+            }
+            let start = to_usize(block.id.0 % room.len() as u64);
+            let chosen = room.iter().cycle().skip(start).take(replicas.min(room.len()));
+            located.workers = chosen.copied().collect();
+            self.holders.placed(block.id, &located.workers);
         }
         self.add_addresses(layout);
         Ok(())
+    }
+
+    fn no_room(&self, now: Instant) -> Error {
+        match self.roster.live(now).is_empty() {
+            true => Error::new(
+                ErrorKind::BlockUnavailable,
+                "no worker is live; start one with `curvine-node --role worker`, or see `cv report`",
+            ),
+            false => Error::new(
+                ErrorKind::NoSpace,
+                "no worker has room; free cached data with `cv free`, or add data_dirs",
+            ),
+        }
     }
 
     fn add_addresses(&self, layout: &mut FileLayout) {

@@ -19,6 +19,8 @@ pub struct WorkerEntry {
     pub token: u64,
     pub disks: Vec<DiskStatus>,
     pub version: String,
+    /// See `WorkerAddress`.
+    pub epoch: u64,
     pub last_heartbeat: Instant,
     /// Its full report is in: what it did not name, it does not have.
     pub reported: bool,
@@ -89,6 +91,21 @@ impl Roster {
             .all(|worker| worker.reported)
     }
 
+    /// When a worker was last heard, if it is registered.
+    pub fn last_heard(&self, id: WorkerId) -> Option<Instant> {
+        Some(self.workers.get(&id)?.last_heartbeat)
+    }
+
+    /// Workers that have not told yet all that they hold.
+    pub fn unreported(&self) -> impl Iterator<Item = WorkerId> {
+        let unreported = self.workers.iter().filter(|(_, worker)| !worker.reported);
+        unreported.map(|(id, _)| *id)
+    }
+
+    pub fn is_registered(&self, id: WorkerId) -> bool {
+        self.workers.contains_key(&id)
+    }
+
     pub fn is_live(&self, id: WorkerId, now: Instant) -> bool {
         self.workers.get(&id).is_some_and(|worker| worker.is_live(now))
     }
@@ -140,8 +157,12 @@ impl Roster {
     /// Where to reach those of these workers that are registered.
     pub fn addresses_of(&self, ids: impl IntoIterator<Item = WorkerId>) -> Vec<WorkerAddress> {
         let known = |id| {
-            let address = self.address(id)?;
-            Some(WorkerAddress { id, address })
+            let worker = self.workers.get(&id)?;
+            Some(WorkerAddress {
+                id,
+                address: worker.address.clone(),
+                epoch: worker.epoch,
+            })
         };
         ids.into_iter().filter_map(known).collect()
     }

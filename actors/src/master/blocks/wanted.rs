@@ -3,10 +3,27 @@
 use curvine_protocol::BlockRef;
 use curvine_protocol::cluster::BlockReplica;
 
-/// Whether a reported replica is to stay, by what the namespace knows of its block; none: no file refers to it.
-pub fn is_wanted(replica: &BlockReplica, known: Option<&BlockRef>) -> bool {
-    // A replica of an older generation missed an overwrite.
-    known.is_some_and(|block| replica.generation >= block.generation)
+/// What becomes of a replica that a worker reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is what the namespace says, or newer.
+    Current,
+    /// It missed an overwrite. It stays: nobody has said yet to have anything better.
+    Outdated,
+    /// No file refers to it, or another worker has the newer one.
+    Garbage,
+}
+
+/// What becomes of a reported replica, by what the namespace knows of its block (none: no file refers to it).
+/// `another_has_it` is whether another worker, which lives, has itself reported the block as the namespace has it. That a
+/// client committed it is not enough: it may be wrong, and these may be the last bytes there are.
+pub fn wanted(replica: &BlockReplica, known: Option<&BlockRef>, another_has_it: bool) -> Wanted {
+    match known {
+        None => Wanted::Garbage,
+        Some(block) if replica.generation >= block.generation => Wanted::Current,
+        Some(_) if another_has_it => Wanted::Garbage,
+        Some(_) => Wanted::Outdated,
+    }
 }
 
 #[cfg(test)]
@@ -16,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replicas_of_no_file_and_of_older_generations_go() {
+    fn replicas_of_no_file_go_and_older_ones_when_another_worker_has_the_newer_one() {
         let replica = |generation| BlockReplica {
             id: BlockId(1),
             generation,
@@ -27,12 +44,17 @@ mod tests {
             len_bytes: 1,
             generation: 5,
         };
-        let wanted = [4, 5, 6].map(|generation| is_wanted(&replica(generation), Some(&known)));
+        let of = |generation, another| wanted(&replica(generation), Some(&known), another);
         assert_eq!(
-            wanted,
-            [false, true, true],
-            "a newer one is of a writer that has not committed yet"
+            [4, 5, 6].map(|generation| of(generation, true)),
+            [
+                Wanted::Garbage,
+                Wanted::Current,
+                // Of a writer that has not committed yet.
+                Wanted::Current
+            ]
         );
-        assert!(!is_wanted(&replica(5), None));
+        assert_eq!(of(4, false), Wanted::Outdated);
+        assert_eq!(wanted(&replica(5), None, false), Wanted::Garbage);
     }
 }

@@ -182,6 +182,7 @@ mod tests {
                 last_heartbeat: clock.now(),
                 reported: true,
                 report_again: false,
+                epoch: 0,
             };
             blocks.cluster().roster.register(WorkerId(worker), entry);
         }

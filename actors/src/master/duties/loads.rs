@@ -382,7 +382,7 @@ async fn load_once(parts: &Parts, running: &Running, attr: &Attr) -> Result<u64>
     let mut tasks: BTreeMap<WorkerId, Vec<LoadTask>> = BTreeMap::new();
     for (index, located) in layout.placed(0) {
         let now = parts.blocks.now();
-        if parts.blocks.cluster().is_cached(located.block.id, now) {
+        if parts.blocks.cluster().is_cached(&located.block, now) {
             continue;
         }
         let worker = *located.workers.first().ok_or_else(|| {
@@ -407,18 +407,18 @@ async fn load_once(parts: &Parts, running: &Running, attr: &Attr) -> Result<u64>
                 format!("worker {worker} is gone; trying another"),
             )
         })?;
-        let blocks: Vec<_> = tasks.iter().map(|task| task.block).collect();
+        let blocks: Vec<_> = tasks.iter().map(|task| (task.block, task.generation)).collect();
         let context = CallContext {
             deadline_ms: LOAD_DEADLINE_MS,
             ..CallContext::default()
         };
         let loaded = call(&*port, LoadBlocks { tasks }, context).await?;
         let mut failure = None;
-        for (block, outcome) in blocks.into_iter().zip(loaded.outcomes) {
+        for ((block, generation), outcome) in blocks.into_iter().zip(loaded.outcomes) {
             match outcome {
                 Ok(bytes) => {
                     // The worker's own report follows; the next reader need not wait for it.
-                    parts.blocks.cluster().holders.stored(worker, block);
+                    parts.blocks.cluster().holders.claimed(worker, block, generation);
                     moved += bytes;
                     running.counts().progress.bytes_moved += bytes;
                 }

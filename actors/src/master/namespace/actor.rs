@@ -34,6 +34,9 @@ use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp, Uf
 use crate::master::replica::own_command;
 use crate::planted::{Bug, is_planted};
 
+/// The epoch of no worker: what is written in it is refused, and its writer has to show its lease.
+const NO_EPOCH: u64 = u64::MAX;
+
 /// What new files get when nobody says otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct FileDefaults {
@@ -346,7 +349,7 @@ macro_rules! mutations {
                     // The lease, which it has got, keeps the file for it until it is noted here.
                     parts.opens.opened(client, layout.attr.inode, open, parts.clock.now());
                 }
-                <$call>::reply_from(parts.placed(reply)?)
+                <$call>::reply_from(parts.placed(reply, client)?)
             }
         }
     )*};
@@ -469,11 +472,18 @@ impl Parts {
         Ok(op)
     }
 
-    /// Adds to the layout of a file that is written where to write it.
-    fn placed(&self, mut reply: OpReply) -> Result<OpReply> {
+    /// Adds to the layout of a file that is written where to write it, when nobody else can write it any more.
+    fn placed(&self, mut reply: OpReply, client: ClientId) -> Result<OpReply> {
         if let OpReply::Layout(layout) = &mut reply {
             if !layout.blocks.is_empty() {
                 self.placement.place(layout)?;
+                // The reply may be a remembered one: whoever has lost its lease since is told of epochs that none has.
+                if self.store.lease_holder(layout.attr.inode)? != Some(client) {
+                    layout
+                        .workers
+                        .iter_mut()
+                        .for_each(|worker| worker.epoch = NO_EPOCH);
+                }
             }
             self.name_object(layout)?;
         }

@@ -129,6 +129,7 @@ impl Tree {
             mtime_ns: None,
             close: true,
             keep_privileges: false,
+            abandoned: false,
         })
         .attr
     }
@@ -589,6 +590,7 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
         mtime_ns: None,
         close: true,
         keep_privileges: false,
+        abandoned: false,
     };
     let late = tree.apply_for(5, 2, commit.into_op());
     assert_eq!(late.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::Stale));
@@ -838,6 +840,7 @@ fn a_file_has_the_blocks_that_hold_something_and_no_others() {
         mtime_ns: None,
         close: false,
         keep_privileges: false,
+        abandoned: false,
     });
     assert_eq!(entry.attr.hole_bytes, end_bytes - BLOCK - 10);
     let layout = tree.store.layout(inode).expect("there");
@@ -883,6 +886,7 @@ fn no_file_becomes_longer_than_files_may_be() {
         mtime_ns: None,
         close: false,
         keep_privileges: false,
+        abandoned: false,
     };
     assert_eq!(refused(&mut tree, commit.into_op()), ErrorKind::FileTooLarge);
     let truncate = SetAttr {
@@ -949,6 +953,7 @@ fn only_the_lease_holder_writes() {
         mtime_ns: None,
         close: true,
         keep_privileges: false,
+        abandoned: false,
     };
     assert_eq!(
         tree.apply_for(2, 0, commit.clone().into_op())

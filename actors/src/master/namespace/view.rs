@@ -6,7 +6,7 @@ use curvine_protocol::master::Entry;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::{
     Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, Error, ErrorKind, FileLayout,
-    InodeId, JobId, LocatedBlock, MountId, Node, Result,
+    InodeId, JobId, LocatedBlock, MountId, Node, Result, WorkerId,
 };
 use heed::RoTxn;
 
@@ -217,6 +217,26 @@ impl NamespaceView for Store {
     fn needs_export(&self, inode: InodeId) -> Result<bool> {
         let record = self.dbs.inode_or_stale(&*self.read()?, inode)?;
         Ok(matches!(record.body, InodeBody::File(file) if file.needs_export))
+    }
+
+    fn is_unfenced(&self, inode: InodeId) -> Result<bool> {
+        let record = self.dbs.inode(&*self.read()?, inode)?;
+        Ok(record.is_some_and(|record| matches!(record.body, InodeBody::File(file) if file.unfenced)))
+    }
+
+    fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>> {
+        let record = self.dbs.inode(&*self.read()?, inode)?;
+        Ok(match record.map(|record| record.body) {
+            Some(InodeBody::File(file)) => file.lease,
+            _ => None,
+        })
+    }
+
+    fn last_worker(&self) -> Result<WorkerId> {
+        let next = self.dbs.counter(&*self.read()?, Counter::Worker)?;
+        Ok(WorkerId(
+            u32::try_from(next.saturating_sub(1)).unwrap_or(u32::MAX),
+        ))
     }
 
     fn job(&self, id: JobId) -> Result<Option<JobRecord>> {

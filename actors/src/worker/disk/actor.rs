@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use curvine_conf::DataDir;
-use curvine_protocol::worker::{PutBlock, SealBlock, WriteBlock};
+use curvine_protocol::worker::{PutBlock, SealBlock, SuspectBlock, WriteBlock};
 use curvine_protocol::{BlockId, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -31,6 +31,9 @@ pub struct Disk {
     /// Only the background thread locks it.
     scrubbed: Arc<Mutex<Progress>>,
 }
+
+/// Asked on the lane, right before a change is made: whether it may be.
+pub type Permit = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// A disk, for its worker: reads go to the store, changes to the lanes, orders to the actor.
 #[derive(Clone)]
@@ -74,26 +77,52 @@ impl Disk {
 }
 
 impl DiskRef {
-    /// Writes at an offset of a block.
+    /// Writes at an offset of a block, if that may still be done when its turn comes.
     pub fn write(
         &self,
         Ask { call, body, .. }: Ask<WriteBlock>,
+        permit: Permit,
     ) -> BoxFuture<'static, Result<Answer<WriteBlock>>> {
         let block = call.block;
-        self.change("a write", block, move |store, done| {
+        self.change("a write", block, permit, move |store, done| {
             store.write(&call, &body, done)
         })
     }
 
     /// Makes what was written visible.
-    pub fn seal(&self, Ask { call, .. }: Ask<SealBlock>) -> BoxFuture<'static, Result<Answer<SealBlock>>> {
-        self.change("the seal", call.block, move |store, done| store.seal(&call, done))
+    pub fn seal(
+        &self,
+        Ask { call, .. }: Ask<SealBlock>,
+        permit: Permit,
+    ) -> BoxFuture<'static, Result<Answer<SealBlock>>> {
+        self.change("the seal", call.block, permit, move |store, done| {
+            store.seal(&call, done)
+        })
     }
 
     /// Writes and seals a small block.
-    pub fn put(&self, Ask { call, body, .. }: Ask<PutBlock>) -> BoxFuture<'static, Result<Answer<PutBlock>>> {
+    pub fn put(
+        &self,
+        Ask { call, body, .. }: Ask<PutBlock>,
+        permit: Permit,
+    ) -> BoxFuture<'static, Result<Answer<PutBlock>>> {
         let block = call.block;
-        self.change("a put", block, move |store, done| store.put(&call, &body, done))
+        self.change("a put", block, permit, move |store, done| {
+            store.put(&call, &body, done)
+        })
+    }
+
+    /// Looks at bytes that somebody has found wrong; see [`Store::verify`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn verify(&self, call: SuspectBlock) -> Result<bool> {
+        let (done, verified) = oneshot::channel();
+        self.store.on_lane(call.block, move |store| {
+            let _ = done.send(store.verify(&call));
+        });
+        let given_up = |_| Err(Error::internal("a look at a block was given up"));
+        verified.await.unwrap_or_else(given_up)
     }
 
     /// Hands a change to the lane of its block, which owns it, and waits for what it is told, within the deadline. Not
@@ -102,6 +131,7 @@ impl DiskRef {
         &self,
         name: &'static str,
         block: BlockId,
+        permit: Permit,
         work: impl FnOnce(&Arc<Store>, Done<C::Reply>) + Send + 'static,
     ) -> BoxFuture<'static, Result<Answer<C>>> {
         let in_flight = InFlight::enter(&self.store.in_flight);
@@ -120,7 +150,10 @@ impl DiskRef {
                 drop(in_flight);
                 let _ = done.send(result);
             };
-            work(store, Box::new(done));
+            match permit() {
+                Ok(()) => work(store, Box::new(done)),
+                Err(error) => done(Err(error)),
+            }
         });
         Box::pin(async move {
             match tokio::time::timeout(DEADLINE, outcome).await {

@@ -34,13 +34,13 @@ use curvine_protocol::BlockId;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::BlockReplica;
 
-pub use actor::{Disk, DiskRef, RemoveBlocks, StopDisk};
+pub use actor::{Disk, DiskRef, Permit, RemoveBlocks, StopDisk};
 pub use bitmap::Bitmap;
 pub use open_block::Piece;
 #[cfg(test)]
 pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
-pub use store::{FillStart, Grant, Store, answer_with};
+pub use store::{Chunks, FillStart, Grant, Store, answer_with};
 pub use victims::Removal;
 
 /// What the Disk needs to know besides its directory.

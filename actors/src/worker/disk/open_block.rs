@@ -18,6 +18,8 @@ pub struct OpenBlock {
     pub sealed_in_index: bool,
     /// Bytes of it were synced when it was opened: the index must say on the device which of them are written over.
     pub synced: bool,
+    /// The lowest generation that may write it.
+    pub fence: u32,
     /// The checksum of each chunk, where known without reading it.
     sums: Vec<Option<u32>>,
     /// What the index has: these checksums, of which the dirty ones mean nothing.
@@ -41,6 +43,7 @@ impl OpenBlock {
             len_bytes: 0,
             sealed_in_index: false,
             synced: false,
+            fence: 0,
             sums: Vec::new(),
             indexed: Vec::new(),
             dirty: Bitmap::new(0),
@@ -73,6 +76,7 @@ impl OpenBlock {
             len_bytes,
             sealed_in_index,
             synced,
+            fence: 0,
             sums,
             indexed: record.checksums,
             dirty,

@@ -17,6 +17,7 @@ use super::store::Store;
 use super::victims::goes_aside;
 use super::{Bitmap, BlockNews, DiskOptions, layout};
 use crate::kit::Ports;
+use crate::planted::{Bug, is_planted};
 
 /// Records looked at in one read transaction.
 const PAGE: usize = 4_096;
@@ -117,7 +118,7 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
         for (block, record) in look_closer {
             let settled = match record.flags.in_index {
                 true => verify_small(index, block, &record).map(|()| (record.len_bytes, None)),
-                false => settle(root, block, &record),
+                false => settle(root, block, &record, power_was_cut),
             };
             match settled {
                 Ok((len_bytes, change)) => {
@@ -163,7 +164,12 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
 }
 
 /// One block that was not simply sealed: its length, and what the index must be told.
-fn settle(root: &Path, block: BlockId, record: &BlockRecord) -> Result<(u64, Option<Change>)> {
+fn settle(
+    root: &Path,
+    block: BlockId,
+    record: &BlockRecord,
+    power_was_cut: bool,
+) -> Result<(u64, Option<Change>)> {
     let path = layout::block_path(root, block);
     let file = File::options()
         .read(true)
@@ -185,8 +191,30 @@ fn settle(root: &Path, block: BlockId, record: &BlockRecord) -> Result<(u64, Opt
             Ok((record.len_bytes, Some(Change::Put(block, record.encode()))))
         }
         BlockState::Writing { .. } => Ok((len_bytes, None)),
+        BlockState::Filling { present } if power_was_cut && !is_planted(Bug::FillsBelievedAfterPowerCut) => {
+            // The index may know of chunks that never came to the device. They are fetched again.
+            let lost = lost_chunks(&file, record, |chunk| present.get(chunk))?;
+            let Some(lost) = lost else {
+                return Ok((record.len_bytes, None));
+            };
+            tracing::warn!("block {block}: {} chunks of its fill were lost", lost.ones());
+            if len_bytes < record.len_bytes {
+                file.set_len(record.len_bytes).map_err(Error::from)?;
+            }
+            let mut left = Bitmap::new(present.len());
+            (0..present.len())
+                .filter(|&chunk| present.get(chunk) && !lost.get(chunk))
+                .for_each(|chunk| {
+                    left.set(chunk);
+                });
+            let record = BlockRecord {
+                state: BlockState::Filling { present: left },
+                ..record.clone()
+            };
+            Ok((record.len_bytes, Some(Change::Put(block, record.encode()))))
+        }
         BlockState::Filling { .. } => Ok((record.len_bytes, None)),
-        BlockState::Sealed => match (lost_chunks(&file, record)?, &record.rewritten) {
+        BlockState::Sealed => match (lost_chunks(&file, record, |_| true)?, &record.rewritten) {
             (None, _) => Ok((record.len_bytes, None)),
             (Some(lost), Some(rewritten)) if (0..lost.len()).all(|at| !lost.get(at) || rewritten.get(at)) => {
                 // Nobody was promised what was written over them. Their bytes are what the device has, or nothing.
@@ -230,11 +258,16 @@ fn lost_with_power(chunks: usize) -> Error {
     )
 }
 
-/// The chunks that fail their checksums, if there are any.
-fn lost_chunks(file: &File, record: &BlockRecord) -> Result<Option<Bitmap>> {
+/// The chunks that should be there and fail their checksums, if there are any.
+fn lost_chunks(
+    file: &File,
+    record: &BlockRecord,
+    is_there: impl Fn(usize) -> bool,
+) -> Result<Option<Bitmap>> {
     let mut bytes = vec![0; CHUNK_BYTES as usize];
     let mut lost = Bitmap::new(record.checksums.len());
-    for (chunk, &sum) in record.checksums.iter().enumerate() {
+    let chunks = record.checksums.iter().enumerate();
+    for (chunk, &sum) in chunks.filter(|(chunk, _)| is_there(*chunk)) {
         let start = chunk as u64 * CHUNK_BYTES;
         let bytes = &mut bytes[..(record.len_bytes - start).min(CHUNK_BYTES) as usize];
         match file.read_exact_at(bytes, start) {
@@ -246,4 +279,55 @@ fn lost_chunks(file: &File, record: &BlockRecord) -> Result<Option<Bitmap>> {
         }
     }
     Ok((lost.ones() > 0).then_some(lost))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use curvine_protocol::checksum::chunk_checksums;
+
+    use super::super::record::RecordView;
+    use super::*;
+
+    #[test]
+    fn after_a_power_cut_what_a_fill_had_fetched_is_verified_and_the_rest_is_fetched_again() {
+        let root = tempfile::tempdir().unwrap();
+        layout::create_directories(root.path()).unwrap();
+        let block = BlockId(7);
+        let chunk = usize::try_from(CHUNK_BYTES).unwrap();
+        let content = vec![5u8; 4 * chunk];
+        // The first two came; the second did not reach the device. The third is said to be missing.
+        let mut on_device = content.clone();
+        on_device[chunk..].fill(0);
+        std::fs::write(layout::block_path(root.path(), block), &on_device).unwrap();
+        let mut present = Bitmap::new(4);
+        for came in [0, 1] {
+            present.set(came);
+        }
+        let record = BlockRecord {
+            state: BlockState::Filling { present },
+            ..BlockRecord::sealed(
+                1,
+                content.len() as u64,
+                chunk_checksums(&content),
+                0,
+                BlockFlags::default(),
+            )
+        };
+        let of_a_kill = settle(root.path(), block, &record, false).unwrap();
+        assert!(of_a_kill.1.is_none(), "the page cache has everything");
+        let (len_bytes, change) = settle(root.path(), block, &record, true).unwrap();
+        assert_eq!(len_bytes, content.len() as u64);
+        let Some(Change::Put(_, bytes)) = change else {
+            panic!("the index is told")
+        };
+        let settled = RecordView::parse(&bytes).unwrap().to_record().unwrap();
+        let BlockState::Filling { present } = settled.state else {
+            panic!("it goes on")
+        };
+        assert_eq!(
+            (0..4).map(|at| present.get(at)).collect::<Vec<_>>(),
+            [true, false, false, false]
+        );
+    }
 }

@@ -99,7 +99,10 @@ impl Disks {
     }
 
     /// The disk that knows a block, in whatever state.
-    fn holder(&self, block: BlockId) -> Result<Option<&DiskRef>> {
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn holder(&self, block: BlockId) -> Result<Option<&DiskRef>> {
         for disk in self.all() {
             if disk.store.holds(block)? {
                 return Ok(Some(disk));
@@ -151,6 +154,17 @@ impl Disks {
                 ),
             )),
         }
+    }
+
+    /// Has every disk keep writers of lower generations away from blocks; those that are nowhere need it not.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub async fn fence(&self, blocks: &[BlockId], generation: u32) -> Result<()> {
+        for disk in self.all() {
+            disk.store.fence(blocks, generation).await?;
+        }
+        Ok(())
     }
 
     /// Removes blocks from whichever disk has them.

@@ -11,10 +11,11 @@ use curvine_protocol::number::whole_ms;
 use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result};
 use futures::StreamExt;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::report::Report;
 use super::untold::Untold;
-use super::{News, Session};
+use super::{News, Session, Standing};
 use crate::kit::{Endpoint, MasterRef, Offload, Ports, call};
 use crate::worker::WorkerConfig;
 use crate::worker::disks::Disks;
@@ -36,6 +37,7 @@ pub struct Worker {
     /// The last word of the master that no retry will change.
     refusal: Option<Error>,
     news: Arc<News>,
+    standing: Arc<Standing>,
     registering: bool,
     beating: bool,
     reporting: bool,
@@ -56,6 +58,7 @@ impl Worker {
         disks: Disks,
         master: MasterRef,
         news: Arc<News>,
+        standing: Arc<Standing>,
         ports: &Ports,
         config: &WorkerConfig,
         session: watch::Sender<Option<Session>>,
@@ -72,6 +75,7 @@ impl Worker {
             session,
             refusal: None,
             news,
+            standing,
             registering: false,
             beating: false,
             reporting: false,
@@ -88,17 +92,19 @@ impl Worker {
         if std::mem::replace(&mut self.registering, true) {
             return;
         }
+        let (epoch, asked_at) = (self.standing.epoch_to_register(), self.standing.now());
         let introduction = RegisterWorker {
             worker: self.identity.worker,
             cluster: self.identity.cluster,
             address: self.address.clone(),
             disks: self.disks.statuses(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch,
         };
         let asked = ask_master(self.master.clone(), introduction);
-        ctx.spawn(asked.into_actor(self).map(|outcome, worker, ctx| {
+        ctx.spawn(asked.into_actor(self).map(move |outcome, worker, ctx| {
             worker.registering = false;
-            match outcome.and_then(|registered| worker.registered(&registered)) {
+            match outcome.and_then(|registered| worker.registered(&registered, epoch, asked_at)) {
                 Ok(()) => {
                     worker.master_spoke();
                     worker.news.doubt();
@@ -114,7 +120,7 @@ impl Worker {
         }));
     }
 
-    fn registered(&mut self, registered: &WorkerRegistered) -> Result<()> {
+    fn registered(&mut self, registered: &WorkerRegistered, epoch: u64, asked_at: Instant) -> Result<()> {
         if let Some(mine) = self.identity.cluster
             && mine != registered.cluster
         {
@@ -141,6 +147,7 @@ impl Worker {
             registered.worker,
             registered.cluster
         );
+        self.standing.registered(epoch, asked_at);
         self.session.send_replace(Some(Session {
             worker: registered.worker,
             cluster: registered.cluster,
@@ -150,12 +157,14 @@ impl Worker {
     }
 
     fn beat(&mut self, ctx: &mut Context<Self>) {
-        let Some(session) = self.session() else {
+        let session = self.session().filter(|_| !self.standing.is_over());
+        let Some(session) = session else {
             return self.register(ctx);
         };
         if std::mem::replace(&mut self.beating, true) {
             return;
         }
+        let (epoch, asked_at) = (self.standing.epoch(), self.standing.now());
         let beat = WorkerHeartbeat {
             worker: session.worker,
             token: session.token,
@@ -164,11 +173,12 @@ impl Worker {
         ctx.spawn(
             ask_master(self.master.clone(), beat)
                 .into_actor(self)
-                .map(|outcome, worker, ctx| {
+                .map(move |outcome, worker, ctx| {
                     worker.beating = false;
                     match outcome {
                         Ok(orders) => {
                             worker.master_spoke();
+                            worker.standing.heard(epoch, asked_at);
                             if orders.register {
                                 worker.register(ctx);
                             } else {

@@ -4,6 +4,7 @@
 //!
 //! - pure: [`untold`] decides what is still to be told.
 //! - [`news`]: where the disks leave their news, and the Worker finds them.
+//! - [`standing`]: whether writes may be taken, as long as the masters have been heard.
 //! - [`report`]: one report on its way. [`actor`]: registers, sends heartbeats and begins reports.
 //!
 //! After each registration the whole index is reported in parts, then changes, gathered for a moment. What could not be
@@ -17,10 +18,12 @@
 mod actor;
 mod news;
 mod report;
+mod standing;
 mod untold;
 
 pub(super) use actor::{GetIdentity, GetRefusal, StopWorker, Worker, ask_master};
 pub(super) use news::News;
+pub(super) use standing::Standing;
 
 use curvine_protocol::{ClusterId, WorkerId};
 

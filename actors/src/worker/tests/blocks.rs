@@ -61,6 +61,7 @@ async fn wrong_generations_missing_blocks_and_damaged_bodies_are_named() {
         generation: 1,
         checksum: 1,
         sync: false,
+        epoch: 0,
     };
     let ask = crate::kit::Ask::new(damaged, CallContext::default()).with_body(bytes_of(1, 10));
     let refused = crate::kit::Endpoint::ask(&*worker.port, ask).await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use curvine_protocol::attr::UfsSource;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::{DeleteBlocks, ExportFile, LoadBlocks, LoadTask};
+use curvine_protocol::worker::{DeleteBlocks, ExportFile, LoadBlocks, LoadTask, SuspectBlock};
 use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, InodeId, MountId, UfsVersion};
 
 use super::objects::*;
@@ -388,4 +388,50 @@ async fn a_directory_of_the_system_is_read_through_loaded_and_written() {
     assert_eq!(exported.version.size_bytes, 3 << 20);
     assert!(std::fs::read(directory.path().join("b")).unwrap() == bytes_of(12, 3 * MIB));
     worker.stop().await;
+}
+
+/// What the worker finds when a reader suspects a byte.
+async fn is_right(worker: &WorkerHandle, block: u64, at: usize) -> bool {
+    let suspect = SuspectBlock {
+        block: BlockId(block),
+        offset_bytes: at as u64,
+        len_bytes: 1,
+    };
+    let verified = call(&*worker.port, suspect, CallContext::default()).await;
+    verified.unwrap().is_right
+}
+
+#[actix::test]
+async fn bytes_that_rot_after_they_were_fetched_are_fetched_again_when_a_reader_says_so() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    // One is stored in one go, one is filled bit by bit and whole in the end, one is not whole.
+    for (len, scanned) in [(300_000, 300_000), (3 * MIB, 3 * MIB), (40 * MIB, MIB)] {
+        let content = bytes_of(len as u64, len);
+        let version = objects.put("a/b", "v1", content.clone());
+        let inode = InodeId(len as u64);
+        let block = len as u64;
+        let layout = layout(inode.0, "a/b", &version, 64 << 20, block);
+        world.master.state.lock().unwrap().files.insert(inode, layout);
+        let mut worker = world.start(world.config()).await;
+        let port = &*worker.port;
+        let fill = || fill(inode.0, 0);
+        for at in (0..scanned).step_by(MIB) {
+            let some = read(port, block, 1, at as u64, 1 << 20, fill()).await.unwrap();
+            assert!(some == content[at..(at + MIB).min(len)]);
+        }
+        let rotten = 2 * 65_536 + 5;
+        assert!(
+            is_right(&worker, block, rotten).await,
+            "{len}: nothing is wrong yet"
+        );
+        flip(&world.disk("d0"), block, rotten);
+        let whole_chunks = read(port, block, 1, 0, 1 << 20, fill()).await;
+        assert_eq!(whole_chunks.unwrap_err().kind, ErrorKind::Corrupt, "{len}");
+        assert!(is_right(&worker, block, 0).await, "{len}: that byte is");
+        assert!(!is_right(&worker, block, rotten).await, "{len}");
+        let again = read(port, block, 1, 0, 1 << 20, fill()).await.unwrap();
+        assert!(again == content[..MIB.min(len)], "{len}: it is fetched anew");
+        worker.stop().await;
+    }
 }

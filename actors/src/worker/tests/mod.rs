@@ -4,6 +4,7 @@
 
 mod bench;
 mod blocks;
+mod fences;
 mod fills;
 mod membership;
 mod objects;

@@ -45,6 +45,10 @@ pub struct MasterState {
     pub garbage_gate: Option<Arc<tokio::sync::Semaphore>>,
     pub garbage_reports: u32,
     pub ask_to_register: bool,
+    /// It answers nobody.
+    pub is_silent: bool,
+    /// Of the last registration.
+    pub epoch: u64,
     pub refuses_reports: bool,
     pub refused_reports: u32,
     pub files: HashMap<InodeId, FileLayout>,
@@ -67,7 +71,11 @@ impl MockMaster {
 
     fn answer(&self, call: &dyn Any) -> Result<Box<dyn Any>> {
         let mut state = self.state.lock().unwrap();
-        if call.is::<RegisterWorker>() {
+        if state.is_silent {
+            return Err(Error::new(ErrorKind::Unreachable, "no answer"));
+        }
+        if let Some(register) = call.downcast_ref::<RegisterWorker>() {
+            state.epoch = register.epoch;
             state.registrations += 1;
             state.ask_to_register = false;
             return Ok(Box::new(WorkerRegistered {
@@ -196,10 +204,14 @@ impl World {
 
     /// Starts a worker; waits while a killed one's index is still being let go.
     pub async fn start(&self, config: WorkerConfig) -> WorkerHandle {
+        self.start_with(config, Ports::system()).await
+    }
+
+    pub async fn start_with(&self, config: WorkerConfig, ports: Ports) -> WorkerHandle {
         until_some("the index is let go", async || {
             let started = crate::worker::start_with(
                 config.clone(),
-                Ports::system(),
+                ports.clone(),
                 self.master.clone(),
                 "127.0.0.1:1".to_owned(),
                 self.sources.clone(),
@@ -236,6 +248,7 @@ pub async fn put(port: &dyn WorkerPort, block: u64, generation: u32, body: Bytes
         generation,
         checksum: crc32c(&body),
         sync: false,
+        epoch: 0,
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Ok(Endpoint::<PutBlock>::ask(port, ask).await?.reply)
@@ -256,6 +269,7 @@ pub async fn write(
         checksum: crc32c(&body),
         base_len_bytes,
         reserve_bytes: 0,
+        epoch: 0,
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Ok(Endpoint::<WriteBlock>::ask(port, ask).await?.reply)
@@ -266,6 +280,8 @@ pub async fn seal(port: &dyn WorkerPort, block: u64, generation: u32, sync: bool
         block: BlockId(block),
         generation,
         sync,
+        epoch: 0,
+        or_newer: false,
     };
     Ok(
         Endpoint::<SealBlock>::ask(port, Ask::new(call, CallContext::default()))

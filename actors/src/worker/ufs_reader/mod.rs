@@ -20,6 +20,6 @@ mod plan;
 mod resolve;
 mod transfer;
 
-pub use actor::{ReadThrough, StopReader, UfsReader};
+pub use actor::{ReadThrough, StopReader, Suspect, UfsReader};
 pub use resolve::Resolver;
 pub use transfer::Budget;

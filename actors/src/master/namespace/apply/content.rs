@@ -254,7 +254,7 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         let mut blocks: BTreeMap<u32, BlockRef> = file.placed_blocks().into_iter().collect();
         for commit in &call.blocks {
             match blocks.get_mut(&commit.index) {
-                Some(block) if block.id == commit.id => {
+                Some(block) if block.id == commit.id && block.generation <= commit.generation => {
                     block.len_bytes = commit.len_bytes.min(file.block_bytes);
                     block.generation = commit.generation;
                 }
@@ -262,8 +262,8 @@ impl Applies<CommitFile> for Apply<'_, '_> {
                     return Err(Error::new(
                         ErrorKind::Stale,
                         format!(
-                            "block {} is not block {} of inode {} any more",
-                            commit.id, commit.index, call.inode
+                            "block {} of generation {} is not block {} of inode {} any more",
+                            commit.id, commit.generation, commit.index, call.inode
                         ),
                     ));
                 }
@@ -274,6 +274,9 @@ impl Applies<CommitFile> for Apply<'_, '_> {
             file.set_blocks(blocks.into_iter().collect());
             file.content_version += 1;
             file.needs_export = in_mount;
+        } else if call.abandoned {
+            // Workers may hold bytes of the generation that follows this version: the next writer must get another one.
+            file.content_version += 1;
         }
         let kept = call.size_bytes.div_ceil(file.block_bytes.max(1));
         self.cut(file, call.inode, call.size_bytes)?;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use curvine_protocol::{BlockId, Error, Result};
+use heed::RwTxn;
 
-use super::{Index, failed};
+use super::{Index, failed, generation_of};
 use crate::room;
+use crate::worker::disk::record::RecordView;
 
 /// Changes that become visible together, and whom to tell.
 pub struct Update {
@@ -21,7 +23,9 @@ pub enum Change {
     /// The bytes of a small block, in pieces.
     PutContent(BlockId, Vec<bytes::Bytes>),
     DeleteContent(BlockId),
-    /// The record and the content.
+    /// No generation below this one may write the block. Nothing if it is not here, or of that generation already.
+    Fence(BlockId, u32),
+    /// The record, the content and the fence.
     Delete(BlockId),
 }
 
@@ -96,11 +100,19 @@ impl Index {
         }
         let written = || -> heed::Result<()> {
             let mut transaction = self.env.write_txn()?;
+            // Most disks have none, and need not look for them.
+            let mut any_fences = !self.fences.is_empty(&transaction)?;
             for change in updates.iter().flat_map(|update| &update.changes) {
                 match change {
                     Change::Put(block, record) => {
                         self.blocks
                             .put(&mut transaction, &block.0.to_be_bytes(), record)?;
+                        if any_fences {
+                            self.drop_fence_of_older(&mut transaction, *block)?;
+                        }
+                    }
+                    Change::Fence(block, generation) => {
+                        any_fences |= self.put_fence(&mut transaction, *block, *generation)?;
                     }
                     Change::PutContent(block, pieces) => {
                         let len = pieces.iter().map(bytes::Bytes::len).sum();
@@ -121,6 +133,9 @@ impl Index {
                     Change::Delete(block) => {
                         self.blocks.delete(&mut transaction, &block.0.to_be_bytes())?;
                         self.contents.delete(&mut transaction, &block.0.to_be_bytes())?;
+                        if any_fences {
+                            self.fences.delete(&mut transaction, &block.0.to_be_bytes())?;
+                        }
                     }
                 }
             }
@@ -131,6 +146,36 @@ impl Index {
         self.unsynced.store(true, Ordering::Release);
         if updates.iter().any(|update| update.sync) {
             self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn generation(&self, transaction: &RwTxn, block: BlockId) -> heed::Result<Option<u32>> {
+        let record = self.blocks.get(transaction, &block.0.to_be_bytes())?;
+        Ok(record.and_then(|record| Some(RecordView::parse(record).ok()?.generation())))
+    }
+
+    /// Whether there is a fence now.
+    fn put_fence(&self, transaction: &mut RwTxn, block: BlockId, generation: u32) -> heed::Result<bool> {
+        let key = block.0.to_be_bytes();
+        let before = self.fences.get(transaction, &key)?.map_or(0, generation_of);
+        let needed = self
+            .generation(transaction, block)?
+            .is_some_and(|here| here.max(before) < generation);
+        if needed {
+            self.fences.put(transaction, &key, &generation.to_le_bytes())?;
+        }
+        Ok(needed)
+    }
+
+    /// A block of the fence's generation keeps older ones out by itself.
+    fn drop_fence_of_older(&self, transaction: &mut RwTxn, block: BlockId) -> heed::Result<()> {
+        let key = block.0.to_be_bytes();
+        let Some(fence) = self.fences.get(transaction, &key)?.map(generation_of) else {
+            return Ok(());
+        };
+        if self.generation(transaction, block)? >= Some(fence) {
+            self.fences.delete(transaction, &key)?;
         }
         Ok(())
     }

@@ -42,6 +42,8 @@ pub struct Index {
     blocks: Database<Bytes, Bytes>,
     /// Of small blocks: their bytes.
     contents: Database<Bytes, Bytes>,
+    /// Of blocks that were fenced: the lowest generation that may write them.
+    fences: Database<Bytes, Bytes>,
     /// What the anchor calls this run.
     run: String,
     anchored: Mutex<Anchored>,
@@ -51,6 +53,19 @@ pub struct Index {
     committer: Arc<dyn Offload>,
     /// Committed but perhaps not on disk.
     unsynced: AtomicBool,
+}
+
+/// An environment and its databases.
+struct Opened {
+    env: Env<WithoutTls>,
+    blocks: Database<Bytes, Bytes>,
+    contents: Database<Bytes, Bytes>,
+    fences: Database<Bytes, Bytes>,
+}
+
+/// A generation as a fence has it; 0, which keeps nobody out, if it is none.
+fn generation_of(fence: &[u8]) -> u32 {
+    fence.try_into().map_or(0, u32::from_le_bytes)
 }
 
 /// Where a power cut leads back to.
@@ -104,12 +119,18 @@ impl Index {
             }
             opened => opened,
         };
-        let (env, blocks, contents) = opened.map_err(doing)?;
+        let Opened {
+            env,
+            blocks,
+            contents,
+            fences,
+        } = opened.map_err(doing)?;
         let index = Index {
             directory: directory.to_owned(),
             env,
             blocks,
             contents,
+            fences,
             run,
             anchored: Mutex::new(Anchored {
                 anchor,
@@ -125,15 +146,9 @@ impl Index {
         Ok((Arc::new(index), last_run))
     }
 
-    #[allow(
-        clippy::type_complexity,
-        reason = "an environment and its databases, for the constructor alone"
-    )]
-    fn open_env(
-        directory: &Path,
-    ) -> Result<(Env<WithoutTls>, Database<Bytes, Bytes>, Database<Bytes, Bytes>)> {
+    fn open_env(directory: &Path) -> Result<Opened> {
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
-        options.map_size(MAP_BYTES).max_dbs(3).max_readers(READERS_MAX);
+        options.map_size(MAP_BYTES).max_dbs(4).max_readers(READERS_MAX);
         // SAFETY: NO_SYNC gives up durability at a power cut, which the anchor accounts for. The data directory is locked
         // by its node, so no other process maps the file.
         let env = unsafe {
@@ -144,9 +159,16 @@ impl Index {
         let mut transaction = env.write_txn().map_err(failed)?;
         let mut database = |name| env.create_database(&mut transaction, Some(name)).map_err(failed);
         let (blocks, contents, meta) = (database("blocks")?, database("contents")?, database("meta")?);
+        // Versions that do not know it leave it alone.
+        let fences = database("fences")?;
         crate::format::check(meta, &mut transaction, FORMAT, directory)?;
         transaction.commit().map_err(failed)?;
-        Ok((env, blocks, contents))
+        Ok(Opened {
+            env,
+            blocks,
+            contents,
+            fences,
+        })
     }
 
     /// Looks at the record of a block: about a microsecond, no copy, from any thread.
@@ -189,6 +211,16 @@ impl Index {
                 format!("block {block}: the index lacks its bytes"),
             )),
         }
+    }
+
+    /// The lowest generation that may write a block.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn fence(&self, block: BlockId) -> Result<u32> {
+        let transaction = self.env.read_txn().map_err(failed)?;
+        let fence = self.fences.get(&transaction, &block.0.to_be_bytes());
+        Ok(fence.map_err(failed)?.map_or(0, generation_of))
     }
 
     /// Visits up to `limit` records after `after`, in the order of ids; the last id visited, none at the end.

@@ -1,11 +1,13 @@
 //! The blocks of one disk. Methods block on the disk unless they say otherwise; the Disk actor runs them on lanes.
 
 mod background;
+mod fence;
 mod fill;
 mod put;
 mod read;
 mod remove;
 mod small;
+mod verify;
 mod write;
 
 use std::collections::{HashMap, HashSet};
@@ -16,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use curvine_conf::{DataDir, FsyncPolicy};
 use curvine_protocol::cluster::DiskStatus;
-use curvine_protocol::worker::{ReadBlock, WriteBlock};
+use curvine_protocol::worker::{ReadBlock, SealBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::index::Index;
@@ -27,8 +29,10 @@ use super::record::BlockRecord;
 use super::space::Space;
 use super::{Bitmap, BlockNews};
 use crate::kit::{Answer, Clock, Offload};
+use crate::planted::{Bug, is_planted};
 
 pub use self::read::answer_with;
+pub use self::verify::Chunks;
 
 /// After this many failed system calls in a row the disk takes no more data.
 const FAILURES_MAX: u32 = 3;
@@ -165,7 +169,11 @@ impl Store {
     }
 
     fn lane(&self, block: BlockId) -> &Lane {
-        &self.lanes[block.0 as usize % self.lanes.len()]
+        &self.lanes[self.lane_number(block)]
+    }
+
+    fn lane_number(&self, block: BlockId) -> usize {
+        block.0 as usize % self.lanes.len()
     }
 
     fn space(&self) -> MutexGuard<'_, Space> {
@@ -287,11 +295,10 @@ impl Store {
     }
 }
 
-fn check_generation(block: BlockId, asked: u32, here: u32) -> Result<()> {
-    if asked == here {
-        Ok(())
-    } else {
-        Err(stale(block, asked, here))
+fn check_sealed(call: &SealBlock, here: u32) -> Result<()> {
+    match call.generation == here || (call.or_newer && call.generation < here) {
+        true => Ok(()),
+        false => Err(stale(call.block, call.generation, here)),
     }
 }
 
@@ -301,6 +308,19 @@ fn check_not_older(block: BlockId, asked: u32, here: u32) -> Result<()> {
         Ok(())
     } else {
         Err(stale(block, asked, here))
+    }
+}
+
+/// A writer whose lease was given on comes too late.
+fn check_fence(block: BlockId, asked: u32, fence: u32) -> Result<()> {
+    match asked >= fence || is_planted(Bug::WorkerIgnoresFences) {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::Stale,
+            format!(
+                "block {block}: generation {asked} may not write it any more; whoever did has lost the lease on its file"
+            ),
+        )),
     }
 }
 

@@ -16,7 +16,7 @@ use super::super::index::Change;
 use super::super::open_block::{OpenBlock, Piece};
 use super::super::pieces_of;
 use super::super::record::{BlockFlags, BlockRecord, BlockState};
-use super::{Done, Store, lock, stale};
+use super::{Done, Store, check_fence, lock, stale};
 
 impl Store {
     /// Writes and seals a whole block: one index commit, shared with others, and a file if it is not small.
@@ -31,6 +31,9 @@ impl Store {
                 && before.generation > call.generation
             {
                 return Err(stale(call.block, call.generation, before.generation));
+            }
+            if before.is_some() {
+                check_fence(call.block, call.generation, self.index.fence(call.block)?)?;
             }
             self.check_usable()?;
             let sums = pieces.iter().map(|piece| piece.checksum).collect();

@@ -19,7 +19,7 @@ use super::super::record::{BlockFlags, BlockRecord, BlockState};
 use super::super::victims::forgotten_for_one_more;
 use super::super::{BlockNews, pieces_of};
 use super::put::verify_body;
-use super::{Done, OPEN_BLOCKS_MAX, Store, check_generation, check_not_newer, lock, missing};
+use super::{Done, OPEN_BLOCKS_MAX, Store, check_fence, check_not_newer, check_sealed, lock, missing};
 
 impl Store {
     /// Writes at an offset. `done` is told once the index knows the block.
@@ -89,7 +89,8 @@ impl Store {
     /// Makes sure that the lane has the block; true if it was created, and the index does not know it yet.
     fn open_for_writing(&self, lane: &mut HashMap<BlockId, OpenBlock>, call: &WriteBlock) -> Result<bool> {
         if let Some(open) = lane.get(&call.block) {
-            return check_not_newer(call, open.generation).map(|()| false);
+            check_not_newer(call, open.generation)?;
+            return check_fence(call.block, call.generation, open.fence).map(|()| false);
         }
         let (open, created) = match self.record(call.block)? {
             Some(record) => (self.reopen(call, record)?, false),
@@ -226,12 +227,15 @@ impl Store {
             ));
         }
         check_not_newer(call, record.generation)?;
+        let fence = self.index.fence(call.block)?;
+        check_fence(call.block, call.generation, fence)?;
         let record = self.give_file(call.block, record)?;
         let file = self.file(call.block)?;
         let len_bytes = self.len_now(&file, call.block, &record)?;
         let synced = self.is_on_device(call.block, &record);
         let mut open = OpenBlock::from_record(file, record, len_bytes);
         open.synced |= synced;
+        open.fence = fence;
         Ok(open)
     }
 
@@ -280,7 +284,10 @@ impl Store {
             Some(open) => open,
             None => {
                 let record = self.record(call.block)?.ok_or_else(|| missing(call.block))?;
-                check_generation(call.block, call.generation, record.generation)?;
+                check_sealed(call, record.generation)?;
+                if !call.or_newer {
+                    check_fence(call.block, call.generation, self.index.fence(call.block)?)?;
+                }
                 if record.state == BlockState::Sealed && (record.flags.synced || !sync) {
                     return Ok((record, false));
                 }
@@ -318,7 +325,11 @@ impl Store {
                 }
             }
         };
-        if let Err(error) = check_generation(call.block, call.generation, open.generation) {
+        let fenced = match call.or_newer {
+            true => Ok(()),
+            false => check_fence(call.block, call.generation, open.fence),
+        };
+        if let Err(error) = fenced.and_then(|()| check_sealed(call, open.generation)) {
             lane.insert(call.block, open);
             return Err(error);
         }

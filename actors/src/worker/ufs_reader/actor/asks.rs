@@ -1,14 +1,17 @@
 //! What others ask of the UfsReader: reads, loads, and to stop.
 
 use actix::{AsyncContext, Handler, Message, ResponseFuture};
-use curvine_protocol::worker::{BlocksLoaded, Fill, LoadBlocks, LoadTask, ReadBlock};
+use curvine_protocol::worker::{BlocksLoaded, Fill, LoadBlocks, LoadTask, ReadBlock, SuspectBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use futures::StreamExt;
 use tokio::sync::oneshot;
 
+use super::outcomes::FillSpoiled;
 use super::{UfsReader, save};
 use crate::kit::{Answer, Ask};
+use crate::worker::disk::Chunks;
 use crate::worker::ufs_reader::answer::Request;
+use crate::worker::ufs_reader::fills::Suspected;
 use crate::worker::ufs_reader::open::Origin;
 
 /// Blocks of one load that are filled at once.
@@ -38,6 +41,48 @@ impl Handler<ReadThrough> for UfsReader {
             ctx,
         );
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(given_up(block))) })
+    }
+}
+
+/// A reader has found bytes wrong of a block that is not wholly here. Answers whether they are right.
+pub struct Suspect(pub SuspectBlock);
+
+impl Message for Suspect {
+    type Result = Result<bool>;
+}
+
+impl Handler<Suspect> for UfsReader {
+    type Result = ResponseFuture<Result<bool>>;
+
+    fn handle(&mut self, Suspect(call): Suspect, ctx: &mut Self::Context) -> Self::Result {
+        let block = call.block;
+        let Some(suspected) = self.fills.suspected(block) else {
+            // It is on a disk, and nobody fills it now.
+            let holder = self.disks.holder(block).map(|disk| disk.cloned());
+            return Box::pin(async move {
+                match holder? {
+                    Some(disk) => disk.verify(call).await,
+                    None => Ok(false),
+                }
+            });
+        };
+        let (done, verified) = oneshot::channel();
+        let Suspected { number, place, .. } = &suspected;
+        let (number, store, reader) = (*number, place.store.clone(), ctx.address());
+        store.on_lane(block, move |store| {
+            let chunks = Chunks {
+                file: &suspected.place.file,
+                len_bytes: suspected.len_bytes,
+                present: &suspected.present,
+                checksums: &suspected.checksums,
+            };
+            let outcome = store.verify_filling(&call, &chunks);
+            if matches!(outcome, Ok(false)) && !store.holds(block).unwrap_or(true) {
+                reader.do_send(FillSpoiled { block, number });
+            }
+            let _ = done.send(outcome);
+        });
+        Box::pin(async move { verified.await.unwrap_or_else(|_| Err(given_up(block))) })
     }
 }
 

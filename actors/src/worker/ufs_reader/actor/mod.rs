@@ -6,7 +6,7 @@
 mod asks;
 mod outcomes;
 
-pub use self::asks::{ReadThrough, StopReader};
+pub use self::asks::{ReadThrough, StopReader, Suspect};
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -105,6 +105,23 @@ impl Handler<PartEnded> for UfsReader {
     }
 }
 
+/// What was fetched has rotted, and the block was dropped.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FillSpoiled {
+    pub block: BlockId,
+    pub number: u64,
+}
+
+impl Handler<FillSpoiled> for UfsReader {
+    type Result = ();
+
+    fn handle(&mut self, spoiled: FillSpoiled, ctx: &mut Self::Context) {
+        let decisions = self.fills.spoiled(spoiled.block, spoiled.number);
+        self.act(decisions, ctx);
+    }
+}
+
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct FillSaved {

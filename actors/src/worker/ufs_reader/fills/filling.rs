@@ -8,7 +8,7 @@ use curvine_protocol::worker::ReadBlock;
 use curvine_protocol::{BlockId, Error};
 use tokio::time::Instant;
 
-use super::{Begun, Decision, Progress, Purpose, Request};
+use super::{Begun, Decision, Progress, Purpose, Request, Suspected};
 use crate::worker::disk::chunks_of;
 use crate::worker::ufs_reader::plan::Plan;
 
@@ -65,6 +65,17 @@ impl<P: Clone, R, L> Filling<P, R, L> {
 
     pub fn place(&self) -> &P {
         &self.place
+    }
+
+    /// What is there of it, for a look at it.
+    pub fn suspected(&self) -> Suspected<P> {
+        Suspected {
+            number: self.number,
+            place: self.place.clone(),
+            len_bytes: self.len_bytes,
+            present: self.plan.present().clone(),
+            checksums: self.checksums.clone(),
+        }
     }
 
     /// Answers a request, now or when its chunks are there, and has fetched what it lacks.

@@ -21,6 +21,8 @@ use std::ops::Range;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use tokio::time::Instant;
 
+use crate::worker::disk::Bitmap;
+
 pub use self::decision::{Asked, Begun, Decision, Progress, Purpose, Request};
 use self::filling::Filling;
 pub use self::filling::read_end;
@@ -34,6 +36,15 @@ pub struct Fills<P, R, L> {
     slots: HashMap<BlockId, Slot<P, R, L>>,
     /// Tells fills of the same block apart: news of an earlier one may still be under way.
     last_fill: u64,
+}
+
+/// A block that is being filled, and that somebody suspects.
+pub struct Suspected<P> {
+    pub number: u64,
+    pub place: P,
+    pub len_bytes: u64,
+    pub present: Bitmap,
+    pub checksums: Vec<u32>,
 }
 
 enum Slot<P, R, L> {
@@ -137,6 +148,26 @@ impl<P: Clone, R, L> Fills<P, R, L> {
     ) -> Vec<Decision<P, R, L>> {
         match self.filling(block, number) {
             Some(filling) => filling.stored(chunk, checksums),
+            None => Vec::new(),
+        }
+    }
+
+    /// Somebody suspects bytes of a block: what of it is there, if it is being filled.
+    pub fn suspected(&self, block: BlockId) -> Option<Suspected<P>> {
+        match self.slots.get(&block) {
+            Some(Slot::Open(filling)) => Some(filling.suspected()),
+            _ => None,
+        }
+    }
+
+    /// What was fetched of a block is not what is on the disk: it is gone from there. Whoever waits asks again.
+    pub fn spoiled(&mut self, block: BlockId, number: u64) -> Vec<Decision<P, R, L>> {
+        let error = Error::new(
+            ErrorKind::BlockUnavailable,
+            format!("block {block}: what was fetched of it has rotted; it is fetched again"),
+        );
+        match self.filling(block, number) {
+            Some(_) => self.give_up(block, &error),
             None => Vec::new(),
         }
     }
