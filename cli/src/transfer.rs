@@ -9,12 +9,10 @@ use futures::stream;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::shell::Shell;
+use crate::signals::{INTERRUPTED, told_to_end};
 
 /// Bytes read from a local file at a time.
 pub const PIECE_BYTES: usize = 1 << 20;
-/// The exit code after Ctrl-C.
-const INTERRUPTED: i32 = 130;
-
 /// Destinations that are being written: what to remove if the transfer is interrupted.
 pub struct Partial<T: Ord + Clone>(RefCell<BTreeSet<T>>);
 
@@ -36,7 +34,7 @@ impl<T: Ord + Clone> Partial<T> {
     }
 }
 
-/// Runs the work of each job, `threads` at a time, until all are done or Ctrl-C is pressed. A failure is reported, and
+/// Runs the work of each job, `threads` at a time, until all are done or a signal says to end. A failure is reported, and
 /// the others go on. The caller then removes what is partial.
 pub async fn run<J, F: Future<Output = Result<()>>>(
     shell: &Shell,
@@ -55,7 +53,7 @@ pub async fn run<J, F: Future<Output = Result<()>>>(
     });
     tokio::select! {
         () = all => {}
-        _ = tokio::signal::ctrl_c() => {
+        () = told_to_end() => {
             shell.exit_with(INTERRUPTED);
             shell.failed(&Error::new(ErrorKind::Cancelled, "interrupted; what was not whole is removed"));
         }
