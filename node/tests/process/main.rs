@@ -250,3 +250,25 @@ fn a_worker_s_directory_of_another_cluster_is_refused_and_serves_its_own_again()
     );
     drop(start(&ours));
 }
+
+#[test]
+fn a_master_s_directory_is_refused_under_another_number() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut node = Node::start_all(dir.path(), &[]);
+    node.stop();
+    let args = [
+        "--data-dir",
+        text(dir.path()),
+        "--listen",
+        "127.0.0.1:0",
+        "--id",
+        "2",
+    ];
+    let (code, said) = refused(&args);
+    assert_eq!(code, Some(2));
+    assert!(
+        said.contains("is the directory of master 1, and this is master 2"),
+        "{said}"
+    );
+    drop(Node::start_all(dir.path(), &[]));
+}
