@@ -12,7 +12,7 @@ use curvine_actors::kit::ports::SystemClock;
 use curvine_protocol::{ClientId, Error, ErrorKind, Result};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::mount::{UnmountFlags, unmount};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::core::Core;
 use crate::filesystem::CurvineFs;
@@ -46,7 +46,25 @@ pub struct Mounted {
     mount_point: PathBuf,
     core: Arc<Core>,
     session: BackgroundSession,
-    runtime: Runtime,
+    runtime: Work,
+}
+
+/// The runtime of the mount's work. Wherever it is dropped, nobody waits for what it still does: to wait is forbidden where
+/// a mount is given up.
+struct Work(Option<Runtime>);
+
+impl Work {
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("it is there until it is dropped").handle()
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Mounts the namespace that the client reaches. A mount that a killed process left at the mount point is replaced,
@@ -66,6 +84,7 @@ pub async fn mount(client: Client, options: MountOptions) -> Result<Mounted> {
         .enable_all()
         .build()
         .map_err(|e| Error::from(e).while_doing("starting the mount's threads"))?;
+    let runtime = Work(Some(runtime));
     let core = Arc::new(Core::new(client.clone(), options.ttl));
     let runner = Runner::new(runtime.handle().clone(), Arc::new(SystemClock));
     let filesystem = CurvineFs::new(core.clone(), runner);
@@ -157,7 +176,7 @@ impl Mounted {
         }
         let closing = core.clone();
         // The files' tasks live in the mount's runtime.
-        let closed = runtime.spawn(async move { closing.close_all().await });
+        let closed = runtime.handle().spawn(async move { closing.close_all().await });
         let _ = closed.await;
         if !busy {
             let stopped = tokio::task::spawn_blocking(move || session.umount_and_join());
@@ -165,7 +184,7 @@ impl Mounted {
                 tracing::debug!("the kernel's threads go with the process");
             }
         }
-        runtime.shutdown_background();
+        drop(runtime);
     }
 }
 

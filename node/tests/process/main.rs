@@ -20,8 +20,10 @@ mod support;
 mod upgrade;
 
 use std::net::TcpListener;
+use std::process::Stdio;
 
 use curvine_protocol::master::Lookup;
+use curvine_tests::process::Process;
 use serde_json::Value;
 
 use support::*;
@@ -271,4 +273,41 @@ fn a_master_s_directory_is_refused_under_another_number() {
         "{said}"
     );
     drop(Node::start_all(dir.path(), &[]));
+}
+
+#[test]
+fn a_signal_while_the_mount_starts_ends_the_node_in_order_and_leaves_no_mount() {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        eprintln!("skipped, a signal while the mount starts is not tested here: no /dev/fuse");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let dir = dir.path().canonicalize().expect("is there");
+    let (data_dir, mount_point) = (dir.join("data"), dir.join("mnt"));
+    let is_mounted = || {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").expect("is there");
+        table.contains(&format!(" {} ", mount_point.display()))
+    };
+    let mut command = program::command(
+        program::node(),
+        &[
+            "--data-dir",
+            text(&data_dir),
+            "--listen",
+            "127.0.0.1:0",
+            "--worker-listen",
+            "127.0.0.1:0",
+            "--web",
+            "off",
+            "--mount-point",
+            text(&mount_point),
+        ],
+    );
+    command.env("CURVINE_FUSE_THREADS", "256").stdout(Stdio::null());
+    let mut starting = Process::start(&mut command, None);
+    // It has the directory of its mount before the mount, which its many threads delay.
+    assert!(within(DEADLINE, || mount_point.exists().then_some(())).is_some());
+    starting.signal(Signal::TERM);
+    assert_eq!(starting.end(), Some(0), "{}", starting.log());
+    assert!(!is_mounted());
 }
