@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use clap::builder::RangedU64ValueParser;
 use curvine_protocol::{Error, ErrorKind, Result};
 use futures::StreamExt;
 use futures::stream;
@@ -13,6 +14,11 @@ use crate::signals::{INTERRUPTED, told_to_end};
 
 /// Bytes read from a local file at a time.
 pub const PIECE_BYTES: usize = 1 << 20;
+/// How many files may be on their way at the same time.
+pub fn threads() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1_024)
+}
+
 /// Destinations that are being written: what to remove if the transfer is interrupted.
 pub struct Partial<T: Ord + Clone>(RefCell<BTreeSet<T>>);
 
@@ -43,7 +49,7 @@ pub async fn run<J, F: Future<Output = Result<()>>>(
     bar: &ProgressBar,
     work: impl Fn(J) -> F,
 ) {
-    let all = stream::iter(jobs).for_each_concurrent(threads.max(1), |job| {
+    let all = stream::iter(jobs).for_each_concurrent(threads, |job| {
         let one = work(job);
         async {
             if let Err(error) = one.await {
