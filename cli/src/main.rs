@@ -10,6 +10,7 @@ mod format;
 mod glob;
 mod mode;
 mod shell;
+mod signals;
 mod transfer;
 mod users;
 

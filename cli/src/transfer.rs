@@ -3,17 +3,21 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use clap::builder::RangedU64ValueParser;
 use curvine_protocol::{Error, ErrorKind, Result};
 use futures::StreamExt;
 use futures::stream;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::shell::Shell;
+use crate::signals::{INTERRUPTED, told_to_end};
 
 /// Bytes read from a local file at a time.
 pub const PIECE_BYTES: usize = 1 << 20;
-/// The exit code after Ctrl-C.
-const INTERRUPTED: i32 = 130;
+/// How many files may be on their way at the same time.
+pub fn threads() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1_024)
+}
 
 /// Destinations that are being written: what to remove if the transfer is interrupted.
 pub struct Partial<T: Ord + Clone>(RefCell<BTreeSet<T>>);
@@ -36,7 +40,7 @@ impl<T: Ord + Clone> Partial<T> {
     }
 }
 
-/// Runs the work of each job, `threads` at a time, until all are done or Ctrl-C is pressed. A failure is reported, and
+/// Runs the work of each job, `threads` at a time, until all are done or a signal says to end. A failure is reported, and
 /// the others go on. The caller then removes what is partial.
 pub async fn run<J, F: Future<Output = Result<()>>>(
     shell: &Shell,
@@ -45,7 +49,7 @@ pub async fn run<J, F: Future<Output = Result<()>>>(
     bar: &ProgressBar,
     work: impl Fn(J) -> F,
 ) {
-    let all = stream::iter(jobs).for_each_concurrent(threads.max(1), |job| {
+    let all = stream::iter(jobs).for_each_concurrent(threads, |job| {
         let one = work(job);
         async {
             if let Err(error) = one.await {
@@ -55,7 +59,7 @@ pub async fn run<J, F: Future<Output = Result<()>>>(
     });
     tokio::select! {
         () = all => {}
-        _ = tokio::signal::ctrl_c() => {
+        () = told_to_end() => {
             shell.exit_with(INTERRUPTED);
             shell.failed(&Error::new(ErrorKind::Cancelled, "interrupted; what was not whole is removed"));
         }

@@ -160,6 +160,74 @@ fn what_exists_is_replaced_only_when_asked() {
     assert_eq!(node.ok(&["cat", "/other"]), "other");
 }
 
+/// A node whose worker has room for little.
+fn small_node(mebibytes: u32) -> Node {
+    let mut node = Node::start_with(|scratch| {
+        let blocks = format!("[SSD:{mebibytes}MiB]{}", scratch.join("blocks").display());
+        vec!["--data-dirs".to_owned(), blocks]
+    });
+    // It does not get more while we wait.
+    node.variables = vec![("CURVINE_CLIENT_OPERATION_TIMEOUT", "2s")];
+    node
+}
+
+#[test]
+fn a_file_that_cannot_be_replaced_for_want_of_room_stays_as_it_was() {
+    let node = small_node(16);
+    std::fs::write(node.local("large"), vec![1; 40 << 20]).expect("room");
+    node.file("/old", b"old");
+    let before = node.ok(&["--json", "stat", "/old"]);
+    let said = node.refused(&["put", "-f", &node.local("large"), "/old"], 4);
+    assert!(said.contains("/old") && !said.contains(".cv-put"), "{said}");
+    assert_eq!(node.ok(&["cat", "/old"]), "old");
+    assert_eq!(node.ok(&["--json", "stat", "/old"]), before);
+    assert_eq!(node.ok(&["ls", "-a", "/"]), "old\n", "nothing beside it");
+}
+
+#[test]
+fn a_file_that_finds_no_room_is_not_left_empty() {
+    let node = small_node(8);
+    std::fs::write(node.local("large"), vec![1; 40 << 20]).expect("room");
+    std::fs::write(node.local("small"), "small").expect("room");
+    // Full to the last byte: no worker has room for a first block.
+    node.file("/full", &vec![1; 8 << 20]);
+    for words in [
+        &["put", &node.local("large"), "/n1"][..],
+        &["put", &node.local("small"), "/n2"],
+        &["put", "-f", &node.local("small"), "/n3"],
+        &["put", "-f", &node.local("small"), "/full"],
+    ] {
+        node.refused(words, 4);
+        assert_eq!(node.ok(&["ls", "-a", "/"]), "full\n", "{words:?}");
+    }
+    assert_eq!(node.json(&["stat", "/full"])[0]["size_bytes"], 8 << 20);
+}
+
+#[test]
+fn what_replaces_a_file_has_the_owner_and_attributes_of_the_old_one_and_the_new_mode() {
+    let node = Node::start();
+    node.file("/f", b"first");
+    node.ok(&["chown", "12:34", "/f"]);
+    node.ok(&["chmod", "640", "/f"]);
+    node.file("/f", b"second");
+    let of = |path: &str| {
+        let attr = &node.json(&["stat", path])[0];
+        let text = |name: &str| attr[name].to_string();
+        (text("uid"), text("gid"), text("mode"))
+    };
+    let expected = |mode: &str| ("12".to_owned(), "34".to_owned(), format!("\"{mode}\""));
+    assert_eq!(of("/f"), expected("0640"), "an input has no mode");
+    std::fs::write(node.local("program"), "#!/bin/sh\n").expect("room");
+    std::fs::set_permissions(node.local("program"), PermissionsExt::from_mode(0o4750)).expect("ours");
+    node.ok(&["put", "-f", &node.local("program"), "/f"]);
+    assert_eq!(of("/f"), expected("4750"));
+    assert_eq!(node.ok(&["cat", "/f"]), "#!/bin/sh\n");
+    node.ok(&["mkdir", "/d"]);
+    let said = node.run_with(&["put", "-f", "-", "/d"], b"x");
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("/d is a directory"), "{}", said.err);
+}
+
 #[test]
 fn head_and_tail_count_lines_and_bytes() {
     let node = Node::start();

@@ -143,6 +143,7 @@ fn what_is_done_in_a_writable_mount_is_done_in_the_directory() {
     assert_eq!(read("new").expect("is there"), "new");
     node.file("/m/a", b"another");
     assert_eq!(read("a").expect("is there"), "another");
+    assert_eq!(node.ok(&["cat", "/m/a"]), "another");
     node.ok(&["mkdir", "/m/dir"]);
     node.ok(&["mv", "/m/new", "/m/dir/moved"]);
     assert_eq!(read("dir/moved").expect("is there"), "new");

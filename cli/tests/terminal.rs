@@ -122,3 +122,35 @@ fn ctrl_c_leaves_nothing_half_made() {
     assert_eq!(putting.end(), Some(130));
     node.refused(&["stat", "/half"], 1);
 }
+
+#[test]
+fn a_signal_while_a_file_is_replaced_leaves_the_old_one_and_nothing_else() {
+    let node = Node::start();
+    let source = node.local("source");
+    std::fs::create_dir(&source).expect("room");
+    std::fs::write(format!("{source}/old"), "old").expect("room");
+    node.ok(&["mount", &format!("file://{source}"), "/m", "--write"]);
+    node.ok(&["mkdir", "/d"]);
+    node.file("/d/old", b"old");
+    for (directory, signal) in [("/d", Signal::INT), ("/d", Signal::HUP), ("/m", Signal::TERM)] {
+        let old = format!("{directory}/old");
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        // Its end is not reached: this side stays open.
+        let mut command = node.command(&["put", "-f", "-", &old]);
+        command.stdin(Stdio::from(reader.try_clone().expect("a descriptor")));
+        std::io::Write::write_all(&mut &writer, b"the beginning").expect("room");
+        let mut putting = Process::start(&mut command, None);
+        let is_begun = || (node.ok(&["ls", "-a", directory]).lines().count() == 2).then_some(());
+        assert!(within(DEADLINE, is_begun).is_some(), "it does not begin");
+        assert_eq!(node.ok(&["cat", &old]), "old");
+        putting.signal(signal);
+        assert_eq!(putting.end(), Some(130));
+        assert_eq!(node.ok(&["ls", "-a", directory]), "old\n");
+        assert_eq!(node.ok(&["cat", &old]), "old");
+        drop(writer);
+        let _ = std::io::Read::read_to_end(&mut reader, &mut Vec::new());
+    }
+    let left: Vec<_> = std::fs::read_dir(&source).expect("is there").collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(std::fs::read(format!("{source}/old")).expect("is there"), b"old");
+}

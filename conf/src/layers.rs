@@ -8,7 +8,9 @@ use figment::providers::{Data, Format, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
 
-use crate::section::Shape;
+use serde::{Deserialize, Serialize};
+
+use crate::section::{Range, Setting, Shape};
 use crate::tree::Config;
 
 /// Where configuration comes from, beside the defaults.
@@ -110,7 +112,7 @@ pub fn load(sources: &Sources) -> Result<Loaded> {
         set.push(key.dotted());
         figment = figment.merge(One::new(key, flag, value));
     }
-    let config = figment.extract().map_err(|error| describe(&error))?;
+    let config = Config::read(&figment)?;
     Ok(Loaded {
         config,
         warnings,
@@ -209,19 +211,67 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
         .unwrap_or_default()
 }
 
-fn describe(error: &figment::Error) -> Error {
-    let whence = match &error.metadata {
+/// The value of a key, which must be in its range.
+pub(crate) fn read<'a, T>(figment: &Figment, key: &str, range: Option<Range>) -> Result<T>
+where
+    T: Setting + Serialize + Deserialize<'a>,
+{
+    let value: T = figment
+        .extract_inner(key)
+        .map_err(|error| describe(&error, key, &whence(figment.find_metadata(key)), range))?;
+    match range {
+        Some(range) if !range.has(&value) => {
+            let written = Value::serialize(&value).map(|value| shown(&value));
+            let written = written.unwrap_or_else(|_| "its value".to_owned());
+            Err(refused(format!(
+                "{}: `{key}`: {written} is out of its range: {range}",
+                whence(figment.find_metadata(key))
+            )))
+        }
+        _ => Ok(value),
+    }
+}
+
+/// A value as it was written.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => format!("`{text}`"),
+        Value::Array(_, values) => values.iter().map(shown).collect::<Vec<_>>().join(", "),
+        Value::Num(_, number) => number
+            .to_u128()
+            .map_or_else(|| format!("{number:?}"), |n| n.to_string()),
+        other => format!("{other:?}"),
+    }
+}
+
+fn whence(metadata: Option<&Metadata>) -> String {
+    match metadata {
         Some(Metadata {
             source: Some(Source::File(file)),
             ..
         }) => file.display().to_string(),
         Some(metadata) => metadata.name.to_string(),
         None => "the configuration".to_owned(),
-    };
-    let key = error.path.join(".");
+    }
+}
+
+fn describe(error: &figment::Error, key: &str, whence: &str, range: Option<Range>) -> Error {
+    // In a list, the place of the value is the part that is a number.
+    let place = error.path.iter().filter(|part| part.parse::<usize>().is_ok());
+    let key = std::iter::once(key)
+        .chain(place.map(String::as_str))
+        .collect::<Vec<_>>()
+        .join(".");
     let problem = match &error.kind {
         Kind::Message(message) => message.clone(),
-        Kind::InvalidType(found, expected) => format!("found {found}, expected {expected}"),
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            let expected = match expected.as_str() {
+                "u64" => "a whole number",
+                other => other,
+            };
+            let range = range.map_or(String::new(), |range| format!(", {range}"));
+            format!("found {found}, expected {expected}{range}")
+        }
         other => other.to_string(),
     };
     refused(format!("{whence}: `{key}`: {problem}"))
@@ -342,7 +392,7 @@ mod tests {
     fn a_value_of_the_wrong_shape_is_refused_by_file_and_key() {
         assert_eq!(
             message("[master]\nid = \"one\"\n"),
-            "FILE: `master.id`: found string \"one\", expected u64"
+            "FILE: `master.id`: found string \"one\", expected a whole number, 1 or more"
         );
         assert_eq!(
             message("[worker]\nreserve = \"5 parsecs\"\n"),
@@ -356,6 +406,130 @@ mod tests {
             message("master = 3\n"),
             "FILE: `master` is a section; write [master] and its keys below"
         );
+    }
+
+    #[test]
+    fn a_value_that_a_node_cannot_work_with_is_refused_by_file_and_key_with_the_range() {
+        let block_size = "64KiB to 4GiB, a multiple of 64KiB";
+        for (section, line, says) in [
+            (
+                "",
+                "threads = 100000",
+                "`threads`: 100000 is out of its range: 0 to 1024",
+            ),
+            (
+                "",
+                "threads = 3000000000",
+                "`threads`: 3000000000 is out of its range: 0 to 1024",
+            ),
+            (
+                "",
+                "threads = \"abc\"",
+                "`threads`: found string \"abc\", expected a whole number, 0 to 1024",
+            ),
+            (
+                "",
+                "threads = -1",
+                "`threads`: found signed int `-1`, expected a whole number, 0 to 1024",
+            ),
+            (
+                "",
+                "threads = 1.5",
+                "`threads`: found float `1.5`, expected a whole number, 0 to 1024",
+            ),
+            (
+                "master",
+                "id = 0",
+                "`master.id`: 0 is out of its range: 1 or more",
+            ),
+            (
+                "master",
+                "replicas = 0",
+                "`master.replicas`: 0 is out of its range: 1 to 255",
+            ),
+            (
+                "worker",
+                "heartbeat = \"0s\"",
+                "`worker.heartbeat`: `0s` is out of its range: 100ms to 5s",
+            ),
+            (
+                "worker",
+                "heartbeat = \"1h\"",
+                "`worker.heartbeat`: `1h` is out of its range: 100ms to 5s",
+            ),
+            (
+                "worker",
+                "data_dirs = [\"[SSD:1GiB]/a\", \"[SSD:1B]/b\"]",
+                "`worker.data_dirs`: `[SSD:1GiB]/a`, `[SSD:1B]/b` is out of its range: 1MiB or more",
+            ),
+            (
+                "worker",
+                "advertise = \"foo\"",
+                "`worker.advertise`: `foo` is not an address such as \"127.0.0.1:8995\" (host:port), or empty",
+            ),
+            (
+                "worker",
+                "advertise = \"foo:0\"",
+                "`worker.advertise`: nobody can reach `foo:0`: name the port",
+            ),
+            (
+                "fuse",
+                "threads = 0",
+                "`fuse.threads`: 0 is out of its range: 1 to 256",
+            ),
+            (
+                "fuse",
+                "threads = 100000",
+                "`fuse.threads`: 100000 is out of its range: 1 to 256",
+            ),
+            (
+                "log",
+                "level = \"loud\"",
+                "`log.level`: `loud` is none of off, error, warn, info, debug, trace, and no directive such as \
+                 \"curvine_actors=debug\"",
+            ),
+        ] {
+            assert_eq!(
+                message(&format!("[{section}]\n{line}\n").replace("[]\n", "")),
+                format!("FILE: {says}")
+            );
+        }
+        for value in ["0B", "1B", "100TB", "65KiB"] {
+            assert_eq!(
+                message(&format!("[master]\nblock_size = \"{value}\"\n")),
+                format!("FILE: `master.block_size`: `{value}` is out of its range: {block_size}")
+            );
+        }
+        for good in ["64KiB", "4GiB", "128MiB"] {
+            from_file(&format!("[master]\nblock_size = \"{good}\"\n")).expect(good);
+        }
+        let error = load(&Sources {
+            environment: vec![("CURVINE_THREADS".to_owned(), "-1".to_owned())],
+            ..Sources::default()
+        });
+        assert_eq!(
+            error.expect_err("is none").message,
+            "the variable CURVINE_THREADS: `threads`: found string \"-1\", expected a whole number, 0 to 1024"
+        );
+    }
+
+    #[test]
+    fn every_amount_has_a_range_which_its_default_is_in() {
+        for section in Config::sections() {
+            for field in section.fields {
+                let default = crate::render::default_value(section.name, field.name);
+                let text = default.as_str().unwrap_or_default();
+                let amount = default.is_integer()
+                    || text.parse::<Size>().is_ok()
+                    || text.parse::<crate::units::Span>().is_ok();
+                assert!(
+                    !amount || field.range.is_some(),
+                    "{}.{}",
+                    section.name,
+                    field.name
+                );
+            }
+        }
     }
 
     #[test]
@@ -412,7 +586,7 @@ mod tests {
         .expect_err("not a number");
         assert_eq!(
             error.message,
-            "the variable CURVINE_MASTER_ID: `master.id`: found string \"x\", expected u64"
+            "the variable CURVINE_MASTER_ID: `master.id`: found string \"x\", expected a whole number, 1 or more"
         );
     }
 

@@ -4,7 +4,7 @@
 //! - [`load`]: reads it in layers, weakest first: defaults, the file, `CURVINE_*` variables, flags.
 //! - [`render`]: `curvine.toml` and `REFERENCE.md`, made from the same declarations.
 //!
-//! Invariants: an unknown key or a value of the wrong shape is refused, naming where it was found; every quantity is
+//! Invariants: an unknown key, or a value of the wrong shape or out of its range, is refused, naming where it was found; every quantity is
 //! written with its unit; the rendered files in this folder are what the code says (tested).
 
 mod data_dir;
@@ -17,4 +17,6 @@ mod units;
 pub use data_dir::DataDir;
 pub use layers::{Loaded, Sources, load};
 pub use tree::*;
-pub use units::{Address, FsyncPolicy, LogFormat, Peer, Reserve, Size, Span, WebAddress};
+pub use units::{
+    Address, Advertise, FsyncPolicy, LogFormat, LogLevel, Peer, Reserve, Size, Span, WebAddress,
+};

@@ -26,6 +26,9 @@ pub fn sample() -> String {
             for line in &field.doc {
                 writeln!(out, "#{line}").expect(LINE);
             }
+            if let Some(range) = field.range {
+                writeln!(out, "# {range}.").expect(LINE);
+            }
             writeln!(out, "#{} = {}", field.name, default_of(&section, field)).expect(LINE);
         }
     }
@@ -38,8 +41,8 @@ pub fn reference() -> String {
         "# Configuration reference\n\n\
          Rendered from the code by `curvine-node config-reference`. Layers, weakest first: defaults, the file\n\
          (`--config curvine.toml`), variables (`CURVINE_SECTION_KEY`, for instance `CURVINE_MASTER_LISTEN`; lists with\n\
-         commas), flags. An unknown key or a value of the wrong shape is refused. [curvine.toml](curvine.toml) is a sample\n\
-         with every key. Sizes are written with their unit (`128MiB`, `100GB`), time spans too (`5s`, `200ms`).\n",
+         commas), flags. An unknown key, and a value of the wrong shape or out of its range, is refused.\n\
+         [curvine.toml](curvine.toml) is a sample with every key. Sizes are written with their unit (`128MiB`, `100GB`), time spans too (`5s`, `200ms`).\n",
     );
     for section in Config::sections() {
         let title = match section.name {
@@ -47,14 +50,15 @@ pub fn reference() -> String {
             name => format!("`[{name}]`"),
         };
         writeln!(out, "\n## {title}\n\n{}\n", section.about.concat().trim()).expect(LINE);
-        out.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
+        out.push_str("| key | type | default | range | meaning |\n|---|---|---|---|---|\n");
         for field in &section.fields {
             writeln!(
                 out,
-                "| `{}` | {} | `{}` | {} |",
+                "| `{}` | {} | `{}` | {} | {} |",
                 field.name,
                 field.shape.name(),
                 default_of(&section, field),
+                field.range.map_or(String::new(), |range| range.to_string()),
                 field.doc.concat().trim().replace('|', "\\|"),
             )
             .expect(LINE);
@@ -64,12 +68,16 @@ pub fn reference() -> String {
 }
 
 fn default_of(section: &Section, field: &Field) -> String {
+    default_value(section.name, field.name).to_string()
+}
+
+pub(crate) fn default_value(section: &str, field: &str) -> toml::Value {
     let defaults = toml::Table::try_from(Config::default()).expect("the defaults are plain TOML");
-    let table = match section.name {
+    let table = match section {
         "" => &defaults,
         name => defaults[name].as_table().expect("a section is a table"),
     };
-    table[field.name].to_string()
+    table[field].clone()
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! The tree itself. What a key means is said here and nowhere else.
 
+use curvine_protocol::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::data_dir::DataDir;
-use crate::section::{Field, section, text};
-use crate::units::{Address, FsyncPolicy, LogFormat, Peer, Reserve, Size, Span, WebAddress};
+use crate::section::{Field, Range, section, text};
+use crate::units::{
+    Address, Advertise, FsyncPolicy, LogFormat, LogLevel, Peer, Reserve, Size, Span, WebAddress,
+};
 
 /// Everything a node, a mount or `cv` can be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,22 @@ pub struct Section {
 }
 
 impl Config {
+    /// Reads every key.
+    ///
+    /// # Errors
+    /// `Config`, naming where it was set, the key and what is wrong.
+    pub(crate) fn read(figment: &figment::Figment) -> Result<Config> {
+        Ok(Config {
+            node: NodeSection::read(figment, "")?,
+            master: MasterSection::read(figment, "master")?,
+            worker: WorkerSection::read(figment, "worker")?,
+            client: ClientSection::read(figment, "client")?,
+            fuse: FuseSection::read(figment, "fuse")?,
+            web: WebSection::read(figment, "web")?,
+            log: LogSection::read(figment, "log")?,
+        })
+    }
+
     /// Every section in the order of the file.
     pub fn sections() -> Vec<Section> {
         macro_rules! sections {
@@ -51,7 +70,7 @@ section! {
         /// directory of another cluster is refused. Empty = the one that the data directory belongs to.
         cluster: String = String::new();
         /// Threads that serve the connections of a master and of a worker, each of which stays on one. 0 = one a core.
-        threads: u64 = 0;
+        threads: u64 = 0, Range::of("0", "1024");
     }
 }
 
@@ -59,15 +78,15 @@ section! {
     /// A master: keeps the namespace.
     MasterSection {
         /// The master's number in its group, from 1 on. Never reused for another machine.
-        id: u64 = 1;
+        id: u64 = 1, Range::from("1");
         /// Where the master listens. Port 0 picks a free one and prints it.
         listen: Address = text("127.0.0.1:8995");
         /// All masters of the group, this one included: `["1=host:port", ...]`. Empty = this one alone.
         peers: Vec<Peer> = Vec::new();
         /// The block size of files whose creator names none. A file in a mount gets one that fits its length.
-        block_size: Size = text("128MiB");
+        block_size: Size = text("128MiB"), Range::in_steps("64KiB", "4GiB", "64KiB");
         /// On how many workers a block is kept, unless the file's creator says otherwise.
-        replicas: u64 = 1;
+        replicas: u64 = 1, Range::of("1", "255");
     }
 }
 
@@ -78,24 +97,24 @@ section! {
         listen: Address = text("127.0.0.1:8996");
         /// The `host:port` that clients reach the worker at, where it differs from `listen` (for instance because
         /// that is `0.0.0.0`). Empty = as `listen`.
-        advertise: String = String::new();
+        advertise: Advertise = text("");
         /// The directories for block data, each with its tier and, if it should not grow to the device's free space,
         /// its capacity: `["[MEM:1GB]/dev/shm/curvine", "[SSD:100GB]/data/ssd", "[HDD]/data/hdd"]`.
         /// Empty = `["[SSD]DIR/worker"]` in the node's data directory.
-        data_dirs: Vec<DataDir> = Vec::new();
+        data_dirs: Vec<DataDir> = Vec::new(), Range::from("1MiB");
         /// Free space that is left on each device, so that the disk never fills up: a size, or `auto` for 1 % of the
         /// device and at least 1 GiB.
-        reserve: Reserve = text("auto");
+        reserve: Reserve = text("auto"), Range::of("0B", "1PiB");
         /// When block data is forced to the disk without being asked to: `never` (the kernel decides), `periodic` (in
         /// the background, each second), `on_close` (before the close of a file is acknowledged). An `fsync` by the user
         /// is always honoured.
         fsync: FsyncPolicy = text("periodic");
         /// Memory for data on its way from under file systems to the disks.
-        fill_buffers: Size = text("64MiB");
+        fill_buffers: Size = text("64MiB"), Range::of("1MiB", "64GiB");
         /// Bytes a second that each data directory's scrubber reads to find bit rot before a reader does; `0B` = none.
-        scrub: Size = text("4MiB");
+        scrub: Size = text("4MiB"), Range::of("0B", "16GiB");
         /// How often the worker tells the master that it lives and how much space it has.
-        heartbeat: Span = text("1s");
+        heartbeat: Span = text("1s"), Range::of("100ms", "5s");
     }
 }
 
@@ -105,9 +124,9 @@ section! {
         /// The masters: `["host:port", ...]`. `CURVINE_MASTER=host:port,...` sets the same.
         masters: Vec<Address> = vec![text("127.0.0.1:8995")];
         /// How long a new client tries to reach a master before it gives up.
-        connect_timeout: Span = text("4s");
+        connect_timeout: Span = text("4s"), Range::of("100ms", "1h");
         /// How long an operation is retried (a new leader, a restarted master) before it fails.
-        operation_timeout: Span = text("30s");
+        operation_timeout: Span = text("30s"), Range::of("0s", "1day");
     }
 }
 
@@ -118,9 +137,9 @@ section! {
         mount_point: String = String::new();
         /// How long the kernel may answer for names and attributes without asking: changes made elsewhere show after
         /// at most this. A file opened after another client closed it is always seen as it was closed.
-        ttl: Span = text("1s");
+        ttl: Span = text("1s"), Range::of("0s", "1day");
         /// Threads that serve the kernel. Each takes one request at a time, for a few milliseconds at most.
-        threads: u64 = 8;
+        threads: u64 = 8, Range::of("1", "256");
         /// Let users other than the one who mounts in.
         allow_other: bool = false;
         /// Locks of programs (flock, fcntl) hold in all mounts of the cluster. If false, each mount has its own.
@@ -141,7 +160,7 @@ section! {
     /// Logs, on standard error.
     LogSection {
         /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,curvine_actors=debug`. `RUST_LOG` wins.
-        level: String = "info".to_owned();
+        level: LogLevel = text("info");
         /// `text` or `json` (a JSON object a line, also for what the node says at its start).
         format: LogFormat = text("text");
     }

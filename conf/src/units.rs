@@ -113,6 +113,16 @@ impl Address {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The same, if it is one that others can call: port 0 means any.
+    fn reachable(self) -> Result<Address, String> {
+        match self.0.rsplit_once(':') {
+            Some((_, port)) if port.parse() == Ok(0_u16) => {
+                Err(format!("nobody can reach `{self}`: name the port"))
+            }
+            _ => Ok(self),
+        }
+    }
 }
 
 impl FromStr for Address {
@@ -169,6 +179,70 @@ impl fmt::Display for WebAddress {
     }
 }
 
+/// Where others reach a node: empty (where it listens), or an address with a real port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Advertise {
+    AsListen,
+    At(Address),
+}
+
+impl FromStr for Advertise {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() {
+            return Ok(Advertise::AsListen);
+        }
+        let address = text.parse::<Address>().map_err(|e| format!("{e}, or empty"))?;
+        address.reachable().map(Advertise::At)
+    }
+}
+
+impl fmt::Display for Advertise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Advertise::AsListen => Ok(()),
+            Advertise::At(address) => address.fmt(f),
+        }
+    }
+}
+
+/// What is logged: a level, or directives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LogLevel(String);
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    /// A word that is no level would be taken for the name of a part that is to log everything, and silence the others.
+    fn from_str(text: &str) -> Result<Self, String> {
+        for directive in text.split(',') {
+            let level = match directive.rsplit_once('=') {
+                Some((part, level)) if !part.trim().is_empty() => level,
+                _ => directive,
+            };
+            if !LEVELS.contains(&level.trim().to_ascii_lowercase().as_str()) {
+                return Err(format!(
+                    "`{}` is none of {}, and no directive such as \"curvine_actors=debug\"",
+                    directive.trim(),
+                    LEVELS.join(", ")
+                ));
+            }
+        }
+        Ok(LogLevel(text.to_owned()))
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A master of the group: `"1=127.0.0.1:7001"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -187,7 +261,7 @@ impl FromStr for Peer {
         match id.trim().parse() {
             Ok(id) if id > 0 => Ok(Peer {
                 id,
-                address: address.parse()?,
+                address: address.parse::<Address>()?.reachable()?,
             }),
             _ => Err(format!(
                 "`{id}` in `{text}` is not a master's id; ids are whole numbers from 1 on"
@@ -263,6 +337,11 @@ macro_rules! as_text {
             }
         }
 
+    )*};
+}
+
+macro_rules! without_amount {
+    ($($type:ty),*) => {$(
         impl Setting for $type {}
     )*};
 }
@@ -272,12 +351,68 @@ as_text!(
     Reserve,
     Span,
     Address,
+    Advertise,
     WebAddress,
     Peer,
     FsyncPolicy,
     LogFormat,
+    LogLevel,
     crate::data_dir::DataDir
 );
+
+without_amount!(
+    Address,
+    Advertise,
+    WebAddress,
+    Peer,
+    FsyncPolicy,
+    LogFormat,
+    LogLevel
+);
+
+impl Setting for Size {
+    fn amounts(&self) -> Vec<u128> {
+        vec![u128::from(self.0)]
+    }
+
+    fn amount_of(text: &str) -> Option<u128> {
+        text.parse::<Size>().ok().map(|size| u128::from(size.0))
+    }
+}
+
+impl Setting for Reserve {
+    fn amounts(&self) -> Vec<u128> {
+        match self {
+            Reserve::Auto => Vec::new(),
+            Reserve::Of(size) => size.amounts(),
+        }
+    }
+
+    fn amount_of(text: &str) -> Option<u128> {
+        Size::amount_of(text)
+    }
+}
+
+impl Setting for Span {
+    fn amounts(&self) -> Vec<u128> {
+        vec![self.0.as_nanos()]
+    }
+
+    fn amount_of(text: &str) -> Option<u128> {
+        text.parse::<Span>().ok().map(|span| span.0.as_nanos())
+    }
+}
+
+/// The range is that of the capacity.
+impl Setting for crate::data_dir::DataDir {
+    fn amounts(&self) -> Vec<u128> {
+        self.capacity.iter().flat_map(Size::amounts).collect()
+    }
+
+    fn amount_of(text: &str) -> Option<u128> {
+        Size::amount_of(text)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use curvine_actors::kit::ports::SystemClock;
 use curvine_protocol::{ClientId, Error, ErrorKind, Result};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
 use crate::core::Core;
@@ -53,8 +53,26 @@ pub struct Mounted {
     identity: Option<Identity>,
     core: Arc<Core>,
     session: BackgroundSession,
-    runtime: Runtime,
+    runtime: Work,
     ended: watch::Receiver<bool>,
+}
+
+/// The runtime of the mount's work. Wherever it is dropped, nobody waits for what it still does: to wait is forbidden where
+/// a mount is given up.
+struct Work(Option<Runtime>);
+
+impl Work {
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("it is there until it is dropped").handle()
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// What tells one mount from every other, also from one at the same place.
@@ -95,6 +113,7 @@ pub async fn mount(client: Client, options: MountOptions) -> Result<Mounted> {
         .enable_all()
         .build()
         .map_err(|e| Error::from(e).while_doing("starting the mount's threads"))?;
+    let runtime = Work(Some(runtime));
     let core = Arc::new(Core::new(client.clone(), options.ttl, Arc::new(SystemClock)));
     let runner = Runner::new(runtime.handle().clone(), Arc::new(SystemClock));
     let (end, ended) = watch::channel(false);
@@ -239,7 +258,7 @@ impl Mounted {
         }
         let closing = core.clone();
         // The files' tasks live in the mount's runtime.
-        let closed = runtime.spawn(async move { closing.close_all().await });
+        let closed = runtime.handle().spawn(async move { closing.close_all().await });
         let _ = closed.await;
         if matches!(left, Left::Unmounted | Left::Gone) {
             let stopped = tokio::task::spawn_blocking(move || session.join());
@@ -250,7 +269,7 @@ impl Mounted {
             // Dropped, it would unmount by its path.
             std::mem::forget(session);
         }
-        runtime.shutdown_background();
+        drop(runtime);
     }
 }
 

@@ -71,12 +71,8 @@ fn run(args: &Args) -> Result<ExitCode> {
 /// Starts, serves until told to stop, stops.
 async fn serve(args: &Args, loaded: &Loaded, ports: &Ports, begun: Instant) -> Result<ExitCode> {
     let mut signals = StopSignals::listen()?;
-    let mut running = tokio::select! {
-        running = Running::start(args.role, loaded, ports) => running?,
-        signal = signals.next() => {
-            tracing::info!("{signal} while starting");
-            return Ok(ExitCode::SUCCESS);
-        }
+    let Some(mut running) = Running::start(args.role, loaded, ports, &mut signals).await? else {
+        return Ok(ExitCode::SUCCESS);
     };
     let after = ports.clock.now().duration_since(begun);
     running.ready(after).say(loaded.config.log.format);

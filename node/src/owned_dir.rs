@@ -32,6 +32,9 @@ struct Identity {
     role: String,
     /// None until the first start has learnt it.
     cluster: Option<ClusterId>,
+    /// Of a master: its number in the group. What its log has voted for, it voted for under this number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
 }
 
 impl OwnedDir {
@@ -62,6 +65,7 @@ impl OwnedDir {
             layout: LAYOUT,
             role: role.to_owned(),
             cluster: None,
+            id: None,
         });
         // A master's state holds the credentials of mounts.
         std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(unusable)?;
@@ -79,6 +83,36 @@ impl OwnedDir {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Makes it the directory of the master of this number. One of a version that did not record it takes the number it
+    /// is started with.
+    ///
+    /// # Errors
+    /// `Config` if it is another master's; why it cannot be written.
+    pub fn belongs_to_master(&mut self, id: u64) -> Result<()> {
+        match self.identity.id {
+            Some(own) if own == id => Ok(()),
+            Some(own) => Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "{} is the directory of master {own}, and this is master {id} (--id); start it with --id {own}, or \
+                     choose another --data-dir",
+                    self.path.display()
+                ),
+            )),
+            None => {
+                self.identity.id = Some(id);
+                match self.write_identity() {
+                    Ok(()) => Ok(()),
+                    // As in `open`: it is recorded at a start that has room.
+                    Err(e) if e.kind() == std::io::ErrorKind::StorageFull => Ok(()),
+                    Err(e) => {
+                        Err(Error::from(e).while_doing(format_args!("writing to {}", self.path.display())))
+                    }
+                }
+            }
+        }
     }
 
     /// Records the cluster that the directory turned out to belong to.
@@ -270,6 +304,36 @@ mod tests {
         std::fs::write(&file, golden.replace("\n}", ",\n  \"more\": 1\n}")).expect("written");
         let again = OwnedDir::open(root.path(), "worker", None).expect("opens");
         assert_eq!(again.identity.cluster, Some(OURS));
+    }
+
+    #[test]
+    fn a_master_s_directory_is_that_of_one_number() {
+        let root = scratch();
+        let mut dir = OwnedDir::open(root.path(), "master", None).expect("opens");
+        dir.belongs_to_master(1).expect("is new");
+        dir.belongs_to(OURS).expect("is new");
+        drop(dir);
+        let mut dir = OwnedDir::open(root.path(), "master", None).expect("opens");
+        let error = dir.belongs_to_master(2).expect_err("is another's");
+        assert_eq!(error.kind, ErrorKind::Config);
+        assert_eq!(
+            error.message,
+            format!(
+                "{} is the directory of master 1, and this is master 2 (--id); start it with --id 1, or choose another \
+                 --data-dir",
+                root.path().display()
+            )
+        );
+        dir.belongs_to_master(1).expect("is its own");
+        assert_eq!(
+            std::fs::read_to_string(root.path().join(IDENTITY)).expect("readable"),
+            r#"{
+  "layout": 1,
+  "role": "master",
+  "cluster": "00000000000000000000000000000007",
+  "id": 1
+}"#
+        );
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(short, long, visible_short_alias = 'R')]
     recursive: bool,
     /// Files at the same time
-    #[arg(short, long, value_name = "N", default_value_t = 8)]
+    #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = transfer::threads())]
     threads: usize,
 }
 

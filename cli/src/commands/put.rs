@@ -1,10 +1,11 @@
+use std::cell::Cell;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
-use curvine_actors::client::{CreateOptions, OpenFile};
-use curvine_protocol::master::{AttrChange, IfExists, SetTime};
-use curvine_protocol::{CurvinePath, Error, ErrorKind, Result};
+use curvine_actors::client::OpenFile;
+use curvine_protocol::master::{AttrChange, CreateFile, IfExists, RenameMode, SetTime};
+use curvine_protocol::{Attr, CurvinePath, Error, ErrorKind, InodeId, Result};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -14,7 +15,9 @@ use crate::transfer::{self, PIECE_BYTES, Partial};
 
 /// Copy local files and directories into Curvine
 ///
-/// Directories are copied with all they hold. Modes are kept. A file that fails half-way is removed. JSON: files, bytes.
+/// Directories are copied with all they hold. Modes are kept. A file that fails half-way is removed; with -f, what it was
+/// to replace stays as it was: the new file is written under a temporary name beside it and takes its place, and that of
+/// a link, only when it is whole. So there must be room for both. JSON: files, bytes.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  cv put *.csv /data\n  cv put -f dataset /data\n  tar c dir | cv put - /backup/dir.tar"
@@ -33,7 +36,7 @@ pub struct Args {
     #[arg(short, long, visible_short_alias = 'R')]
     recursive: bool,
     /// Files at the same time
-    #[arg(short, long, value_name = "N", default_value_t = 8)]
+    #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = transfer::threads())]
     threads: usize,
 }
 
@@ -42,6 +45,16 @@ struct Job {
     to: CurvinePath,
     mode: u32,
     mtime_ns: i64,
+}
+
+/// Writes files of one command.
+struct Writer<'a> {
+    shell: &'a Shell,
+    force: bool,
+    bar: &'a ProgressBar,
+    partial: &'a Partial<CurvinePath>,
+    /// Temporary names given so far.
+    temporaries: Cell<u64>,
 }
 
 /// What there is to copy.
@@ -86,16 +99,21 @@ impl Args {
             }
         }
         let (bar, partial) = (&transfer::bar(shell, plan.bytes), &Partial::new());
-        let (args, done) = (&self, &std::cell::Cell::new((0_u64, 0_u64)));
+        let writer = &Writer::new(shell, self.force, bar, partial);
+        let (preserve, done) = (self.preserve, &Cell::new((0_u64, 0_u64)));
         transfer::run(shell, plan.files, self.threads, bar, |job| async move {
-            let bytes = args.put(shell, &job, bar, partial).await;
-            let bytes = bytes.map_err(|error| naming(error, job.from.display()))?;
+            let put = async {
+                let source = tokio::fs::File::open(&job.from).await?;
+                let mtime = preserve.then_some(SetTime::At(job.mtime_ns));
+                writer.write(source, &job.to, Some(job.mode), mtime).await
+            };
+            let bytes = put.await.map_err(|error| naming(error, job.from.display()))?;
             let (files, all_bytes) = done.get();
             done.set((files + 1, all_bytes + bytes));
             Ok(())
         })
         .await;
-        remove(shell, partial).await;
+        remove(shell, partial.take()).await;
         if shell.json {
             let (files, bytes) = done.get();
             shell.json_line(&json!({"files": files, "bytes": bytes}));
@@ -103,70 +121,178 @@ impl Args {
         Ok(())
     }
 
-    fn options(&self, mode: u32) -> CreateOptions {
-        let if_exists = if self.force {
-            IfExists::Truncate
-        } else {
-            IfExists::Fail
-        };
-        CreateOptions {
-            mode,
-            if_exists,
-            ..CreateOptions::default()
-        }
-    }
-
     async fn put_stdin(&self, shell: &Shell, to: &CurvinePath) -> Result<()> {
-        let partial = &Partial::new();
-        let (bar, copied) = (&ProgressBar::hidden(), &std::cell::Cell::new(0));
+        let (bar, partial) = (&ProgressBar::hidden(), &Partial::new());
+        let writer = &Writer::new(shell, self.force, bar, partial);
+        let copied = &Cell::new(None);
         transfer::run(shell, vec![()], 1, bar, |()| async move {
-            let file = shell.client.create(to, self.options(0o644)).await;
-            let file = file.map_err(|error| naming(error, to))?;
-            partial.begin(to);
-            copied.set(copy(tokio::io::stdin(), &file, bar).await?);
-            file.close().await?;
-            partial.done(to);
+            copied.set(Some(writer.write(tokio::io::stdin(), to, None, None).await?));
             Ok(())
         })
         .await;
-        remove(shell, partial).await;
+        remove(shell, partial.take()).await;
         if shell.json {
-            shell.json_line(&json!({"files": 1, "bytes": copied.get()}));
+            let (files, bytes) = copied.get().map_or((0, 0), |bytes| (1, bytes));
+            shell.json_line(&json!({"files": files, "bytes": bytes}));
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Writer<'a> {
+    fn new(shell: &'a Shell, force: bool, bar: &'a ProgressBar, partial: &'a Partial<CurvinePath>) -> Self {
+        Writer {
+            shell,
+            force,
+            bar,
+            partial,
+            temporaries: Cell::new(0),
+        }
+    }
+
+    /// Makes a file of this content; its length. Without a mode it keeps that of what it replaces.
+    ///
+    /// What is there already is touched only by the rename at the end.
+    async fn write(
+        &self,
+        source: impl AsyncRead + Unpin,
+        to: &CurvinePath,
+        mode: Option<u32>,
+        mtime: Option<SetTime>,
+    ) -> Result<u64> {
+        const MODE: u32 = 0o644;
+        let error = match self.make(to, mode.unwrap_or(MODE), 0).await {
+            Ok(inode) => {
+                let written = async {
+                    let (bytes, _) = self.fill(source, inode).await?;
+                    let change = AttrChange {
+                        mtime,
+                        ..AttrChange::default()
+                    };
+                    self.change(inode, change).await?;
+                    Ok(bytes)
+                };
+                return self.whole_or_gone(to, written.await, to).await;
+            }
+            Err(error) => error,
+        };
+        if !self.force || error.kind != ErrorKind::AlreadyExists {
+            return Err(naming(error, to));
+        }
+        let old = (self.shell.client.lookup(to, false).await)
+            .map_err(|error| naming(error, to))?
+            .attr;
+        if old.is_dir() {
+            return Err(Error::new(
+                ErrorKind::IsADirectory,
+                format!("{to} is a directory"),
+            ));
+        }
+        let temporary = self.temporary(to).await?;
+        self.partial.begin(&temporary);
+        // Who writes a file anew takes its privileges away.
+        let mode = mode.unwrap_or(match old.is_file() {
+            true => old.mode & 0o777,
+            false => MODE,
+        });
+        let inode = (self.make(&temporary, mode, old.replicas).await)
+            .map_err(|error| naming(as_of(error, &temporary, to), to))?;
+        let written = self.replace(source, (inode, &temporary), (&old, to), mode, mtime);
+        self.whole_or_gone(&temporary, written.await, to).await
+    }
+
+    /// Makes an empty file of a name that nothing has. Without a block, since that could fail, with the file made.
+    async fn make(&self, path: &CurvinePath, mode: u32, replicas: u8) -> Result<InodeId> {
+        let call = CreateFile {
+            node: path.into(),
+            mode,
+            if_exists: IfExists::Fail,
+            parents: false,
+            block_bytes: 0,
+            replicas,
+            first_block: false,
+            open: 0,
+        };
+        let made = self.shell.client.change(call).await?;
+        self.partial.begin(path);
+        Ok(made.attr.inode)
+    }
+
+    /// Writes the content of a new file; its length and attributes.
+    async fn fill(&self, source: impl AsyncRead + Unpin, inode: InodeId) -> Result<(u64, Attr)> {
+        let file = self.shell.client.open_for_write(inode, false).await?;
+        let bytes = copy(source, &file, self.bar).await?;
+        Ok((bytes, file.close().await?))
+    }
+
+    async fn change(&self, inode: InodeId, change: AttrChange) -> Result<()> {
+        if change != AttrChange::default() {
+            self.shell.client.set_attr(inode, false, change).await?;
         }
         Ok(())
     }
 
-    async fn put(
+    /// Fills a new file, gives it what the old one had beside its content, and then its name.
+    async fn replace(
         &self,
-        shell: &Shell,
-        job: &Job,
-        bar: &ProgressBar,
-        partial: &Partial<CurvinePath>,
+        source: impl AsyncRead + Unpin,
+        (inode, temporary): (InodeId, &CurvinePath),
+        (old, to): (&Attr, &CurvinePath),
+        mode: u32,
+        mtime: Option<SetTime>,
     ) -> Result<u64> {
-        let source = tokio::fs::File::open(&job.from).await?;
-        let file = shell
-            .client
-            .create(&job.to, self.options(job.mode))
-            .await
-            .map_err(|error| naming(error, &job.to))?;
-        partial.begin(&job.to);
-        let bytes = copy(source, &file, bar).await?;
-        file.close().await?;
-        partial.done(&job.to);
-        let change = AttrChange {
-            mode: self.force.then_some(job.mode),
-            mtime: self.preserve.then_some(SetTime::At(job.mtime_ns)),
-            ..AttrChange::default()
+        let client = &self.shell.client;
+        let (bytes, new) = self.fill(source, inode).await?;
+        let change = match old.is_file() {
+            true => AttrChange {
+                uid: (old.uid != new.uid).then_some(old.uid),
+                gid: (old.gid != new.gid).then_some(old.gid),
+                // A change of the owner takes privileges away.
+                mode: ((old.uid, old.gid) != (new.uid, new.gid)).then_some(mode),
+                mtime,
+                ..AttrChange::default()
+            },
+            false => AttrChange {
+                mtime,
+                ..AttrChange::default()
+            },
         };
-        if change != AttrChange::default() {
-            shell.client.set_attr(&job.to, true, change).await?;
+        self.change(inode, change).await?;
+        if old.is_file() {
+            for name in client.xattr_names(old.inode).await? {
+                let value = client.xattr(old.inode, &name).await?;
+                client.set_xattr(inode, &name, &value, false, false).await?;
+            }
         }
+        client.rename(temporary, to, RenameMode::Replace, false).await?;
         Ok(bytes)
+    }
+
+    /// Passes a result on. What failed goes at once: the others have need of its room.
+    async fn whole_or_gone(&self, path: &CurvinePath, written: Result<u64>, to: &CurvinePath) -> Result<u64> {
+        if written.is_err() {
+            remove(self.shell, [path.clone()]).await;
+        }
+        self.partial.done(path);
+        written.map_err(|error| naming(as_of(error, path, to), to))
+    }
+
+    /// A name that no other session gives, and that does not grow with the destination's.
+    async fn temporary(&self, to: &CurvinePath) -> Result<CurvinePath> {
+        let number = self.temporaries.replace(self.temporaries.get() + 1);
+        let name = format!(".cv-put-{:016x}-{number}", self.shell.client.session().await?.0);
+        to.parent().ok_or_else(|| usage("/ is a directory"))?.join(&name)
     }
 }
 
-async fn remove(shell: &Shell, partial: &Partial<CurvinePath>) {
-    for path in partial.take() {
+/// The same error, about the name that the user knows.
+fn as_of(mut error: Error, temporary: &CurvinePath, to: &CurvinePath) -> Error {
+    error.message = error.message.replace(temporary.as_str(), to.as_str());
+    error
+}
+
+async fn remove(shell: &Shell, partial: impl IntoIterator<Item = CurvinePath>) {
+    for path in partial {
         if let Err(error) = shell.client.delete(&path, false).await
             && error.kind != ErrorKind::NotFound
         {

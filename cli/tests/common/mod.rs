@@ -17,6 +17,8 @@ pub struct Node {
     _process: Box<dyn Any>,
     pub master: String,
     pub scratch: TempDir,
+    /// Variables of every `cv`.
+    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 /// What a command said and how it ended.
@@ -39,12 +41,20 @@ impl From<Output> for Said {
 
 impl Node {
     pub fn start() -> Node {
+        Node::start_with(|_| Vec::new())
+    }
+
+    /// With more arguments, which may name places in its scratch directory.
+    pub fn start_with(more: impl FnOnce(&Path) -> Vec<String>) -> Node {
         let scratch = tempfile::tempdir().expect("a scratch directory");
-        let node = process::Node::start_all(&scratch.path().join("node"), &[]);
+        let more = more(scratch.path());
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let node = process::Node::start_all(&scratch.path().join("node"), &more);
         Node {
             master: node.master().to_owned(),
             _process: Box::new(node),
             scratch,
+            variables: Vec::new(),
         }
     }
 
@@ -73,6 +83,7 @@ impl Node {
             _process: Box::new(starting),
             master,
             scratch,
+            variables: Vec::new(),
         }
     }
 
@@ -87,7 +98,9 @@ impl Node {
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
-        cv(&[&["--master", &self.master], words].concat())
+        let mut command = cv(&[&["--master", &self.master], words].concat());
+        command.envs(self.variables.iter().copied());
+        command
     }
 
     pub fn run(&self, words: &[&str]) -> Said {

@@ -63,6 +63,7 @@ impl MasterRole {
             "master",
             super::expected_cluster(config)?,
         )?;
+        dir.belongs_to_master(section.id)?;
         let bound = bind(section.listen.as_str(), ports).await?.spread_over(serve_on);
         // A picked port is known only now; peers name their ports.
         let members = match peers.is_empty() {

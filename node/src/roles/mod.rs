@@ -8,6 +8,7 @@ mod master;
 mod worker;
 mod workers;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use curvine_protocol::{ClusterId, Error, ErrorKind, Result};
 
 use crate::args::Role;
 use crate::ready::Ready;
+use crate::signals::StopSignals;
 use crate::web::{Shown, Web};
 use fuse::FuseRole;
 use master::MasterRole;
@@ -42,8 +44,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Answers when everything serves. What was started is stopped again if something fails.
-    pub async fn start(role: Role, loaded: &Loaded, ports: &Ports) -> Result<Self> {
+    /// Answers when everything serves; nothing if a signal came before. What was started is stopped again then, and if
+    /// something fails.
+    pub async fn start(
+        role: Role,
+        loaded: &Loaded,
+        ports: &Ports,
+        signals: &mut StopSignals,
+    ) -> Result<Option<Self>> {
         let mut running = Running {
             role,
             config: loaded.config.clone(),
@@ -53,8 +61,13 @@ impl Running {
             master: None,
             threads: None,
         };
-        match running.start_parts(loaded, ports).await {
-            Ok(()) => Ok(running),
+        match running.start_parts(loaded, ports, signals).await {
+            Ok(ControlFlow::Continue(())) => Ok(Some(running)),
+            Ok(ControlFlow::Break(signal)) => {
+                tracing::info!("{signal} while starting");
+                running.stop().await;
+                Ok(None)
+            }
             Err(error) => {
                 running.stop().await;
                 Err(error)
@@ -62,7 +75,22 @@ impl Running {
         }
     }
 
-    async fn start_parts(&mut self, loaded: &Loaded, ports: &Ports) -> Result<()> {
+    /// A signal ends what waits for others. A mount under way is waited for: given up half-way, it would be left behind.
+    async fn start_parts(
+        &mut self,
+        loaded: &Loaded,
+        ports: &Ports,
+        signals: &mut StopSignals,
+    ) -> Result<ControlFlow<&'static str>> {
+        /// The value, unless a signal comes first.
+        macro_rules! unless_told {
+            ($work:expr) => {
+                tokio::select! {
+                    done = $work => done?,
+                    signal = signals.next() => return Ok(ControlFlow::Break(signal)),
+                }
+            };
+        }
         let config = &loaded.config;
         if self.role == Role::Fuse && config.fuse.mount_point.is_empty() {
             return Err(Error::new(
@@ -80,7 +108,7 @@ impl Running {
         let serve_on = self.threads.as_ref().map_or(&[][..], Threads::handles);
         let mut cluster = expected_cluster(config)?;
         if matches!(self.role, Role::All | Role::Master) {
-            let master = MasterRole::start(config, ports, workers.clone(), serve_on).await?;
+            let master = unless_told!(MasterRole::start(config, ports, workers.clone(), serve_on));
             cluster = Some(master.cluster());
             self.master = Some(master);
         }
@@ -98,7 +126,8 @@ impl Running {
             None => Arc::new(LeaderPort::start(arbiter.clone(), &masters, ports)?),
         };
         if matches!(self.role, Role::All | Role::Worker) {
-            let mut worker = WorkerRole::start(config, ports, master.clone(), cluster, serve_on).await?;
+            let starting = WorkerRole::start(config, ports, master.clone(), cluster, serve_on);
+            let mut worker = unless_told!(starting);
             if let Some(cluster) = cluster {
                 worker.belongs_to(cluster)?;
             }
@@ -108,7 +137,7 @@ impl Running {
         if !config.fuse.mount_point.is_empty() {
             let client = match local {
                 Some(local) => fuse::local_client(&arbiter, config, local, workers.clone(), ports),
-                None => fuse::remote_client(config, masters).await?,
+                None => unless_told!(fuse::remote_client(config, masters)),
             };
             self.fuse = Some(FuseRole::start(config, client).await?);
         }
@@ -118,7 +147,7 @@ impl Running {
             parts: self.parts(),
         };
         self.web = Web::start(&config.web.listen, loaded.is_set("web.listen"), shown).await?;
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Whose metrics this process has.

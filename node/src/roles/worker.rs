@@ -6,7 +6,7 @@ use std::time::Duration;
 use curvine_actors::kit::listener::{Limits, Serving, bind};
 use curvine_actors::kit::{MasterRef, Ports, WorkerRef};
 use curvine_actors::worker::{self, WorkerConfig, WorkerHandle};
-use curvine_conf::{Config, DataDir, Reserve};
+use curvine_conf::{Advertise, Config, DataDir, Reserve};
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::{ClusterId, Result, WorkerId};
 use tokio::runtime::Handle;
@@ -52,9 +52,9 @@ impl WorkerRole {
             dirs.push(dir);
         }
         let bound = bind(section.listen.as_str(), ports).await?.spread_over(serve_on);
-        let address = match section.advertise.as_str() {
-            "" => bound.address(),
-            advertised => advertised.to_owned(),
+        let address = match &section.advertise {
+            Advertise::AsListen => bound.address(),
+            Advertise::At(address) => address.to_string(),
         };
         let data_dirs = entries.iter().map(ToString::to_string).collect();
         let mut worker = WorkerConfig::new(entries);

@@ -22,8 +22,10 @@ mod support;
 mod upgrade;
 
 use std::net::TcpListener;
+use std::process::Stdio;
 
 use curvine_protocol::master::Lookup;
+use curvine_tests::process::Process;
 use serde_json::Value;
 
 use support::*;
@@ -251,4 +253,63 @@ fn a_worker_s_directory_of_another_cluster_is_refused_and_serves_its_own_again()
         "{said}"
     );
     drop(start(&ours));
+}
+
+#[test]
+fn a_master_s_directory_is_refused_under_another_number() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut node = Node::start_all(dir.path(), &[]);
+    node.stop();
+    let args = [
+        "--data-dir",
+        text(dir.path()),
+        "--listen",
+        "127.0.0.1:0",
+        "--id",
+        "2",
+    ];
+    let (code, said) = refused(&args);
+    assert_eq!(code, Some(2));
+    assert!(
+        said.contains("is the directory of master 1, and this is master 2"),
+        "{said}"
+    );
+    drop(Node::start_all(dir.path(), &[]));
+}
+
+#[test]
+fn a_signal_while_the_mount_starts_ends_the_node_in_order_and_leaves_no_mount() {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        eprintln!("skipped, a signal while the mount starts is not tested here: no /dev/fuse");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let dir = dir.path().canonicalize().expect("is there");
+    let (data_dir, mount_point) = (dir.join("data"), dir.join("mnt"));
+    let is_mounted = || {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").expect("is there");
+        table.contains(&format!(" {} ", mount_point.display()))
+    };
+    let mut command = program::command(
+        program::node(),
+        &[
+            "--data-dir",
+            text(&data_dir),
+            "--listen",
+            "127.0.0.1:0",
+            "--worker-listen",
+            "127.0.0.1:0",
+            "--web",
+            "off",
+            "--mount-point",
+            text(&mount_point),
+        ],
+    );
+    command.env("CURVINE_FUSE_THREADS", "256").stdout(Stdio::null());
+    let mut starting = Process::start(&mut command, None);
+    // It has the directory of its mount before the mount, which its many threads delay.
+    assert!(within(DEADLINE, || mount_point.exists().then_some(())).is_some());
+    starting.signal(Signal::TERM);
+    assert_eq!(starting.end(), Some(0), "{}", starting.log());
+    assert!(!is_mounted());
 }

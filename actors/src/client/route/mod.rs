@@ -27,6 +27,7 @@ use self::host::Proxies;
 use self::opens::Opens;
 use self::session::{Session, renew};
 use super::ClientOptions;
+use crate::kit::leader::search::Words;
 use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
 
 /// Workers of the same process.
@@ -63,36 +64,35 @@ impl Router {
         // Every address gets its turn, also where the ones before it swallow what they are sent.
         let one_try = options.connect_timeout / to_u32(addresses.len() + 1);
         let deadline_ms = whole_ms(one_try).clamp(1, CALL_DEADLINE_MS);
-        let (session, saying) = (&router.session, "no master answers at");
-        let reached = match options.stale_reads {
+        let session = &router.session;
+        let words = Words {
+            silent: (
+                "no master answers at",
+                ". Is `curvine-node` running there, and is --master (or CURVINE_MASTER) right?",
+            ),
+            leaderless: (
+                "no master leads at",
+                ". One leads only while more than half of its group run and reach each other: start those that do not",
+            ),
+        };
+        match options.stale_reads {
             false => {
                 let context = CallContext {
                     deadline_ms,
                     ..router.context()
                 };
-                let search = session.for_first_contact(options.connect_timeout).saying(saying);
-                session.ask(GetRoutes {}, context, search).await.map(|_| ())
+                let search = session.for_first_contact(options.connect_timeout).saying(words);
+                session.ask(GetRoutes {}, context, search).await.map(|_| ())?;
             }
             true => {
                 let root = Lookup {
                     node: InodeId::ROOT.into(),
                     follow: false,
                 };
-                let search = session.for_anybody(options.connect_timeout).saying(saying);
-                session.ask(root, router.context(), search).await.map(|_| ())
+                let search = session.for_anybody(options.connect_timeout).saying(words);
+                session.ask(root, router.context(), search).await.map(|_| ())?;
             }
-        };
-        reached.map_err(|mut error| {
-            if matches!(
-                error.kind,
-                ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::NotLeader | ErrorKind::Stopping
-            ) {
-                error.message.push_str(
-                    ". Is `curvine-node` running there, and is --master (or CURVINE_MASTER) right?",
-                );
-            }
-            error
-        })?;
+        }
         proxies.arbiter()?.spawn(renew(Arc::downgrade(&router.session)));
         proxies
             .arbiter()?

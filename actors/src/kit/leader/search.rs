@@ -98,20 +98,28 @@ pub enum Decision {
     GiveUp(Error),
 }
 
+/// What the last error of a search says, beside the addresses and what was answered last.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// Before the addresses and at the end, where nobody answered.
+    pub silent: (&'static str, &'static str),
+    /// The same where some answered and none leads.
+    pub leaderless: (&'static str, &'static str),
+}
+
 /// One call on its way.
 pub struct Search {
     wanted: Wanted,
     limit: Limit,
     /// Whether an error leaves hope that another try, or another master, has the answer.
     passes: fn(&Error) -> bool,
-    /// What its last error says before the addresses.
-    saying: &'static str,
+    words: Words,
     /// Whom the call went to last.
     at: Option<Address>,
     /// Who refused in this round.
     refused: Vec<Address>,
-    /// Who refused at all.
-    in_vain: Vec<Address>,
+    /// Who refused at all, and whether it answered ever, if only that it does not lead.
+    in_vain: Vec<(Address, bool)>,
     tries: u32,
     pauses: u32,
     backoff: Backoff,
@@ -123,7 +131,10 @@ impl Search {
             wanted,
             limit,
             passes,
-            saying: "tried at",
+            words: Words {
+                silent: ("tried at", ""),
+                leaderless: ("tried at", ""),
+            },
             at: None,
             refused: Vec::new(),
             in_vain: Vec::new(),
@@ -133,9 +144,9 @@ impl Search {
         }
     }
 
-    /// The same, whose last error says something else before the addresses than that they were tried.
-    pub fn saying(self, saying: &'static str) -> Search {
-        Search { saying, ..self }
+    /// The same, with other words in its last error than that the addresses were tried.
+    pub fn saying(self, words: Words) -> Search {
+        Search { words, ..self }
     }
 
     pub fn wanted(&self) -> Wanted {
@@ -185,8 +196,11 @@ impl Search {
             return Decision::GiveUp(error);
         }
         self.refused.push(at.clone());
-        if !self.in_vain.contains(&at) && self.in_vain.len() < MASTERS_MAX {
-            self.in_vain.push(at.clone());
+        let answers = !matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Timeout);
+        if let Some((_, answered)) = self.in_vain.iter_mut().find(|(asked, _)| *asked == at) {
+            *answered |= answers;
+        } else if self.in_vain.len() < MASTERS_MAX {
+            self.in_vain.push((at.clone(), answers));
         }
         let over = match self.limit {
             Limit::Pauses(_) => false,
@@ -246,7 +260,23 @@ impl Search {
         use ErrorKind::*;
         Decision::GiveUp(match error.kind {
             NotLeader | Unreachable | Timeout | Stopping => {
-                error.while_doing(format_args!("{} {}", self.saying, self.in_vain.join(", ")))
+                let listed = |of: &mut dyn Iterator<Item = &(Address, bool)>| {
+                    of.map(|(at, _)| &**at).collect::<Vec<_>>().join(", ")
+                };
+                let all = listed(&mut self.in_vain.iter());
+                let answering = listed(&mut self.in_vain.iter().filter(|(_, answered)| *answered));
+                let silent = listed(&mut self.in_vain.iter().filter(|(_, answered)| !answered));
+                let (who, (asked, advice)) = match (self.wanted, answering.as_str(), silent.as_str()) {
+                    (Wanted::Anybody(_), ..) | (_, "", _) => (all, self.words.silent),
+                    (Wanted::Leader, _, "") => (format!("{all} (all answered)"), self.words.leaderless),
+                    (Wanted::Leader, answering, silent) => (
+                        format!("{all} ({answering} answered, {silent} did not)"),
+                        self.words.leaderless,
+                    ),
+                };
+                let mut error = error.while_doing(format_args!("{asked} {who}"));
+                error.message.push_str(advice);
+                error
             }
             // Whoever says anything else was asked, and answered.
             _ => error,
@@ -421,8 +451,41 @@ mod tests {
         let round = vec![Event::Ready, not_leader(None), refuse(ErrorKind::Unreachable)];
         told(&mut search, &mut group, now, round);
         let end = search.next(&mut group, refuse(ErrorKind::Timeout), now + FAR, 0);
-        let error = Error::new(ErrorKind::Timeout, "tried at m1, m2, m3: refused");
+        let error = Error::new(
+            ErrorKind::Timeout,
+            "tried at m1, m2, m3 (m1 answered, m2, m3 did not): refused",
+        );
         assert_eq!(end, Decision::GiveUp(error));
+    }
+
+    #[test]
+    fn its_last_error_tells_masters_that_are_away_from_masters_without_a_leader() {
+        let words = Words {
+            silent: ("none answers at", ". Start one"),
+            leaderless: ("none leads at", ". Start most"),
+        };
+        let end = |refusals: [Event; 2]| {
+            let (mut group, now) = (group(&["m1", "m2"]), Instant::now());
+            let mut search = patient(now).saying(words);
+            let [first, second] = refusals;
+            told(&mut search, &mut group, now, vec![Event::Ready, first]);
+            match search.next(&mut group, second, now + FAR, 0) {
+                Decision::GiveUp(error) => error.message,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            end([refuse(ErrorKind::Unreachable), refuse(ErrorKind::Timeout)]),
+            "none answers at m1, m2: refused. Start one"
+        );
+        assert_eq!(
+            end([refuse(ErrorKind::NotLeader), refuse(ErrorKind::Timeout)]),
+            "none leads at m1, m2 (m1 answered, m2 did not): refused. Start most"
+        );
+        assert_eq!(
+            end([refuse(ErrorKind::NotLeader), refuse(ErrorKind::NotLeader)]),
+            "none leads at m1, m2 (all answered): refused. Start most"
+        );
     }
 
     #[test]

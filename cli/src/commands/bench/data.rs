@@ -55,10 +55,15 @@ pub async fn run(
     reads: usize,
     local: &Path,
 ) -> Result<()> {
-    let bytes = (bytes / PIECE_BYTES).max(1) * PIECE_BYTES;
+    let bytes = bytes / PIECE_BYTES * PIECE_BYTES;
+    posix::check_room(local, bytes)?;
+    if let Some(directory) = directory {
+        posix::check_room(directory, bytes)?;
+    }
     let piece = Bytes::from((0..PIECE_BYTES).map(|i| (i * 31 % 251) as u8).collect::<Vec<_>>());
     let raw = posix::big_file(local, bytes, reads, &piece, false)?;
-    let tmpfs = match Path::new(TMPFS).is_dir() {
+    // Without room there, it is not measured.
+    let tmpfs = match Path::new(TMPFS).is_dir() && posix::check_room(Path::new(TMPFS), bytes).is_ok() {
         true => Some(posix::big_file(Path::new(TMPFS), bytes, reads, &piece, false)?),
         false => None,
     };

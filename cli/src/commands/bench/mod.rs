@@ -14,12 +14,23 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use clap::Subcommand;
+use clap::builder::RangedU64ValueParser;
 use curvine_actors::client::Client;
 use curvine_protocol::{CurvinePath, Error, Result};
 
 use crate::shell::Shell;
 
-const THREADS_MAX: usize = 1_024;
+const THREADS_MAX: u64 = 1_024;
+/// Each has a task, a thread in a raw directory, and with `--apart` a connection.
+const CLIENTS_MAX: u64 = 1_024;
+const COUNT_MAX: u64 = 100_000_000;
+const FILE_BYTES_MAX: u64 = 1 << 40;
+const SMALL_BYTES_MAX: u64 = 64 << 20;
+
+/// A number from these on; any other is wrong use.
+fn number(least: u64, most: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least..=most)
+}
 
 /// Measure rates beside the floor under them, in the same run
 ///
@@ -32,7 +43,7 @@ pub struct Args {
     #[command(subcommand)]
     what: What,
     /// Threads that make the load, each with a session and a connection of its own; 0: one a core
-    #[arg(long, global = true, default_value_t = 0)]
+    #[arg(long, global = true, default_value_t = 0, value_parser = number(0, THREADS_MAX))]
     threads: usize,
 }
 
@@ -41,10 +52,10 @@ enum What {
     /// Metadata: create, stat, open, list, rename, delete beside an empty call and append + fdatasync
     Meta {
         /// Concurrent clients: each has one call in flight
-        #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 40])]
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 40], value_parser = number(1, CLIENTS_MAX))]
         clients: Vec<usize>,
         /// Files at each number of clients
-        #[arg(long, default_value_t = 8_000)]
+        #[arg(long, default_value_t = 8_000, value_parser = number(1, COUNT_MAX))]
         files: usize,
         /// What to measure, in this order: what needs files finds those that were created before
         #[arg(long, value_delimiter = ',', default_values = meta::OPS, value_parser = meta::OPS)]
@@ -62,10 +73,10 @@ enum What {
         /// By POSIX calls in this directory, such as a mount point; without it, through the client
         dir: Option<PathBuf>,
         /// Bytes of the file
-        #[arg(long, default_value_t = 1 << 30)]
+        #[arg(long, default_value_t = 1 << 30, value_parser = clap::value_parser!(u64).range(data::PIECE_BYTES..=FILE_BYTES_MAX))]
         bytes: u64,
         /// Reads of 4 KiB at random places
-        #[arg(long, default_value_t = 20_000)]
+        #[arg(long, default_value_t = 20_000, value_parser = number(1, COUNT_MAX))]
         reads: usize,
         /// The raw directory
         #[arg(long, default_value = ".")]
@@ -75,13 +86,13 @@ enum What {
     Small {
         /// By POSIX calls in this directory, such as a mount point; without it, through the client
         dir: Option<PathBuf>,
-        #[arg(long, default_value_t = 2_000)]
+        #[arg(long, default_value_t = 2_000, value_parser = number(1, COUNT_MAX))]
         files: usize,
         /// Bytes of a file
-        #[arg(long, value_delimiter = ',', default_values_t = [4096, 65536])]
+        #[arg(long, value_delimiter = ',', default_values_t = [4096, 65536], value_parser = number(0, SMALL_BYTES_MAX))]
         bytes: Vec<usize>,
         /// Concurrent clients: each writes or reads one file at a time
-        #[arg(long, value_delimiter = ',', default_values_t = [1, 8])]
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 8], value_parser = number(1, CLIENTS_MAX))]
         clients: Vec<usize>,
         /// The raw directory
         #[arg(long, default_value = ".")]
@@ -94,7 +105,7 @@ impl Args {
     pub fn threads(&self) -> usize {
         match self.threads {
             0 => available_parallelism().map_or(1, NonZero::get),
-            threads => threads.min(THREADS_MAX),
+            threads => threads,
         }
     }
 
@@ -109,7 +120,6 @@ impl Args {
                 local,
             } => {
                 for count in clients {
-                    let count = count.max(1);
                     let sessions = if apart { count } else { threads.min(count) };
                     let sessions = Sessions::open(shell, sessions).await?;
                     let load = meta::Load { threads, clients: count, files, ops: &ops };
@@ -136,7 +146,7 @@ impl Args {
                 let result = async {
                     for bytes in bytes {
                         for &clients in &clients {
-                            let load = small::Load { files, bytes, clients: clients.max(1) };
+                            let load = small::Load { files, bytes, clients };
                             small::run(shell, &sessions, dir.as_deref(), &local, load).await?;
                         }
                     }

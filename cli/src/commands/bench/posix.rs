@@ -6,11 +6,28 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use curvine_protocol::number::to_usize;
-use curvine_protocol::{Error, Result};
+use curvine_protocol::{Error, ErrorKind, Result};
 use rustix::fs::{Advice, fadvise};
 
 use super::Stopwatch;
 use super::data::{Offsets, PIECE_BYTES, Rates, SMALL_READ_BYTES};
+
+/// Refuses what has no room in a directory, before it is begun.
+pub fn check_room(directory: &Path, bytes: u64) -> Result<()> {
+    let space = rustix::fs::statvfs(directory)
+        .map_err(|e| Error::from(io::Error::from(e)).while_doing(directory.display()))?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    match bytes <= free {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::NoSpace,
+            format!(
+                "{}: {bytes} bytes are to be written, and {free} are free; choose fewer --bytes, or another directory",
+                directory.display()
+            ),
+        )),
+    }
+}
 
 /// How often a second 4 KiB can be appended and synced: what durability costs here.
 pub fn append_and_sync(directory: &Path) -> Result<f64> {
