@@ -12,10 +12,15 @@ mod chance;
 mod checks;
 mod disk;
 mod faults;
+mod files;
 mod host;
+mod known;
+mod machine;
 mod network;
+mod programs;
 mod run;
 mod scenes;
+mod troubles;
 mod workload;
 mod world;
 

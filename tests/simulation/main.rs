@@ -20,10 +20,15 @@ mod chance;
 mod checks;
 mod disk;
 mod faults;
+mod files;
 mod host;
+mod known;
+mod machine;
 mod network;
+mod programs;
 mod run;
 mod scenes;
+mod troubles;
 mod workload;
 mod world;
 
@@ -32,8 +37,11 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use self::scenes::Scene;
+use self::world::CLUSTERS;
 
-const SEEDS_DEFAULT: u64 = 500;
+/// Of masters alone, and of whole clusters.
+const SEEDS_DEFAULT: u64 = 150;
+const CLUSTER_SEEDS_DEFAULT: u64 = 8;
 /// The first so many are run twice: a seed decides everything.
 const TWICE: u64 = 3;
 
@@ -49,11 +57,30 @@ fn main() -> ExitCode {
         return run::simulate(seed, scratch.path(), true);
     }
     let scenes_failed = scenes::ALL.iter().filter(|scene| !is_as_written(scene)).count();
-    let first = run::number("CURVINE_FIRST_SEED").unwrap_or(1);
-    let seeds = run::number("CURVINE_SEEDS").unwrap_or(SEEDS_DEFAULT);
+    let first = run::number("CURVINE_FIRST_SEED");
+    let seeds = run::number("CURVINE_SEEDS");
+    // Of either kind, unless the first seed says of which.
+    let firsts = first.map_or_else(|| vec![1, CLUSTERS + 1], |first| vec![first]);
     let begun = Instant::now();
+    let (mut all, mut failed) = (scenes::ALL.len(), scenes_failed);
+    for first in firsts {
+        let default = if first < CLUSTERS {
+            SEEDS_DEFAULT
+        } else {
+            CLUSTER_SEEDS_DEFAULT
+        };
+        let seeds = first..first + seeds.unwrap_or(default);
+        all += (seeds.end - seeds.start) as usize;
+        failed += run_all(seeds);
+    }
+    run::report(all - failed, failed, begun.elapsed().as_secs_f64())
+}
+
+/// How many of them failed.
+fn run_all(seeds: std::ops::Range<u64>) -> usize {
+    let first = seeds.start;
     let failed = Mutex::new(0);
-    run::each(first..first + seeds, |seed| {
+    run::each(seeds, |seed| {
         let output = run::child(seed, None);
         let again = (seed - first < TWICE).then(|| run::child(seed, None));
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -69,9 +96,7 @@ fn main() -> ExitCode {
         }
         false
     });
-    let failed = failed.into_inner().expect("nobody panics") + scenes_failed;
-    let all = seeds as usize + scenes::ALL.len();
-    run::report(all - failed, failed, begun.elapsed().as_secs_f64())
+    failed.into_inner().expect("nobody panics")
 }
 
 /// Plays a scene and compares it with its transcript.
