@@ -60,6 +60,9 @@ struct File {
     units: Vec<Vec<Entry>>,
     /// The power went before what was flushed was on a disk: anything that was ever written may be there, or nothing.
     lossy: bool,
+    /// It has no name any more; who has kept it, if anybody.
+    removed: Option<Option<NodeId>>,
+    cell: usize,
 }
 
 /// What was read, and when.
@@ -77,6 +80,8 @@ pub struct Files {
     files: BTreeMap<InodeId, File>,
     now: Moment,
     stamps: u64,
+    /// Cells in which names are being removed or replaced, and by how many.
+    removing: BTreeMap<usize, usize>,
 }
 
 impl Files {
@@ -95,12 +100,37 @@ impl Files {
         self.files.keys().copied().collect()
     }
 
+    /// How long a file is by what was flushed, if nobody but its last writer has anything to say.
+    pub fn flushed_long(&self, inode: InodeId) -> Option<u64> {
+        let file = self.files.get(&inode)?;
+        let is_there = |entries: &Vec<Entry>| {
+            let mut flushed = entries.iter().filter(|entry| {
+                let write = &file.writes[entry.write];
+                write.flushed.is_some() && entry.over.is_none()
+            });
+            flushed.next_back().is_some_and(|entry| entry.value != END)
+        };
+        Some(file.units.iter().take_while(|entries| is_there(entries)).count() as u64)
+    }
+
+    /// Whether a mount has something that it has not flushed.
+    pub fn is_dirty(&self, mount: NodeId) -> bool {
+        let mut writes = self.files.values().flat_map(|file| &file.writes);
+        writes.any(|write| write.mount == mount && write.accepted.is_some() && write.settled.is_none())
+    }
+
+    /// Whether nothing is written and not flushed.
+    pub fn is_quiet(&self) -> bool {
+        let mut writes = self.files.values().flat_map(|file| &file.writes);
+        writes.all(|write| write.settled.is_some() || write.never)
+    }
+
     pub fn is_lossy(&self, inode: InodeId) -> bool {
         self.files.get(&inode).is_none_or(|file| file.lossy)
     }
 
     /// A new and empty file.
-    pub fn created(&mut self, inode: InodeId, mount: NodeId) {
+    pub fn created(&mut self, cell: usize, inode: InodeId, mount: NodeId) {
         let now = self.moment();
         let creation = Write {
             mount,
@@ -122,7 +152,35 @@ impl Files {
             writes: vec![creation],
             units: vec![vec![entry]; UNITS_MAX as usize],
             lossy: false,
+            removed: None,
+            cell,
         });
+    }
+
+    /// A name in a cell is about to be removed, or to be replaced.
+    pub fn removing(&mut self, cell: usize) {
+        *self.removing.entry(cell).or_default() += 1;
+    }
+
+    /// What became of it is known: this file, if any, lost its name. Without that, nobody knows when it will.
+    pub fn removed(&mut self, cell: usize, inode: Option<InodeId>, kept_by: Option<NodeId>) {
+        if let Some(count) = self.removing.get_mut(&cell) {
+            *count -= 1;
+        }
+        if let Some(file) = inode.and_then(|inode| self.files.get_mut(&inode)) {
+            file.removed = Some(kept_by);
+        }
+    }
+
+    /// Whether a client may find that its open file is gone: another removes it.
+    pub fn may_be_gone(&self, inode: InodeId, mount: NodeId) -> bool {
+        let Some(file) = self.files.get(&inode) else {
+            return true;
+        };
+        match file.removed {
+            Some(kept_by) => kept_by != Some(mount),
+            None => self.removing.get(&file.cell).is_some_and(|count| *count > 0),
+        }
     }
 
     /// A write is about to be made, of a file that its writer takes to be so long.
@@ -290,6 +348,9 @@ impl Files {
         let Some(file) = self.files.get(&inode) else {
             return Ok(());
         };
+        if is_known(Known::RemovedElsewhere) && self.may_be_gone(inode, seen.mount) {
+            return Ok(());
+        }
         for (unit, value) in (seen.from..).zip(&seen.values) {
             let Some(entries) = file.units.get(unit as usize) else {
                 return Err(format!(
@@ -297,6 +358,9 @@ impl Files {
                     name(*value)
                 ));
             };
+            if file.lossy && matches!(*value, HOLE | END) {
+                continue;
+            }
             let fits = |entry: &&Entry| entry.value == *value && !file.writes[entry.write].never;
             let candidates: Vec<&Entry> = entries.iter().filter(fits).collect();
             let may_be = |entry: &&Entry| file.lossy || file.may_be_seen(entry, entries, seen);
@@ -383,12 +447,17 @@ const TORN: u64 = u64::MAX - 1;
 
 /// The bytes of units from one on.
 pub fn bytes(stamp: u64, units: std::ops::Range<u64>) -> Vec<u8> {
-    units
-        .flat_map(|unit| {
-            let pattern = (u128::from(stamp) << 64 | u128::from(unit)).to_le_bytes();
-            pattern.repeat(UNIT as usize / pattern.len())
-        })
-        .collect()
+    let mut bytes = Vec::new();
+    for unit in units {
+        bytes.extend_from_slice(&pattern(stamp, unit).repeat(UNIT as usize / PATTERN_BYTES));
+    }
+    bytes
+}
+
+const PATTERN_BYTES: usize = 16;
+
+fn pattern(stamp: u64, unit: u64) -> [u8; PATTERN_BYTES] {
+    (u128::from(stamp) << 64 | u128::from(unit)).to_le_bytes()
 }
 
 /// The stamps in what was read from a unit on, and the end if it is among what was asked for.
@@ -407,11 +476,11 @@ fn stamp_of(unit: u64, found: &[u8]) -> u64 {
     if found.len() as u64 != UNIT {
         return TORN;
     }
-    if found.iter().all(|byte| *byte == 0) {
+    if found == [0; UNIT as usize] {
         return HOLE;
     }
     let stamp = u64::from_le_bytes(found[8..16].try_into().expect("eight bytes"));
-    match found == bytes(stamp, unit..unit + 1) {
+    match found == pattern(stamp, unit).repeat(UNIT as usize / PATTERN_BYTES) {
         true => stamp,
         false => TORN,
     }

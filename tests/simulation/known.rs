@@ -21,12 +21,29 @@ pub enum Known {
     /// A worker's power goes between a write and its seal; the seal, and the flush, then succeed without the bytes. Left
     /// out: what is said of files that were being written when a worker's power went.
     LostBeforeSeal,
+    /// A master that has just begun to lead, or lost sight of a worker, sends a writer elsewhere than where the block is.
+    /// Left out: faults of masters in clusters.
+    SentElsewhere,
+    /// What another mount removes or replaces is gone for who has it open, and a write into it makes its blocks anew.
+    /// Left out: what is said of such files.
+    RemovedElsewhere,
+    /// What workers took of an append is gone when its file is closed without room for the rest. Left out: the look at it.
+    LostAtClose,
+    /// A chunk of a cached object rots, its readers find that, and nobody fetches it again. Left out: bits of such blocks.
+    RottenChunk,
+    /// A worker that was not told of a deletion keeps the blocks until it registers again. Left out: the count of blocks.
+    LeftBehind,
 }
 
 use Known::*;
 
 /// The table.
-const NOT_MENDED: [Known; 6] = [
+const NOT_MENDED: [Known; 11] = [
+    LeftBehind,
+    RottenChunk,
+    RemovedElsewhere,
+    LostAtClose,
+    SentElsewhere,
     FailedAppend,
     LateDuplicates,
     LateWrites,
@@ -44,6 +61,11 @@ impl Known {
             StoppedWriter => "stopped-writer",
             LeadersClock => "leaders-clock",
             LostBeforeSeal => "lost-before-seal",
+            SentElsewhere => "sent-elsewhere",
+            RemovedElsewhere => "removed-elsewhere",
+            LostAtClose => "lost-at-close",
+            RottenChunk => "rotten-chunk",
+            LeftBehind => "left-behind",
         }
     }
 }

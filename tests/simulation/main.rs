@@ -1,13 +1,17 @@
-//! The simulation: real masters on a simulated network, clock and disk, on one thread, from one seed.
+//! The simulation: real masters, workers and clients on a simulated network, clock and disk, on one thread, from one seed.
 //!
-//! `cargo test -p curvine-tests --test simulation` runs [`SEEDS_DEFAULT`] seeds (`CURVINE_SEEDS=5000` for a soak,
-//! `CURVINE_FIRST_SEED` for others), each in a process of its own. `CURVINE_SEED=17 cargo test -p curvine-tests --test
+//! `cargo test -p curvine-tests --test simulation` runs [`SEEDS_DEFAULT`] seeds of masters alone and
+//! [`CLUSTER_SEEDS_DEFAULT`] of whole clusters (`CURVINE_SEEDS=5000` of each for a soak, `CURVINE_FIRST_SEED` for others of
+//! one kind), each in a process of its own. `CURVINE_SEED=17 cargo test -p curvine-tests --test
 //! simulation` replays one and tells what happens; with `CURVINE_MESSAGES=1` also every message, with `RUST_LOG=debug`
 //! also what the masters log.
 //!
-//! - [`world`]: one run; [`faults`]: what goes wrong in it; [`checks`]: what must hold; [`workload`]: its clients.
+//! - [`world`]: one run; [`faults`], [`troubles`]: what goes wrong in it, with masters and with the rest; [`known`]: what
+//!   is left out.
+//! - [`checks`]: what must hold of masters, [`files`] and [`objects`]: of what is read; [`workload`]: clients that make raw
+//!   calls, [`programs`]: those that have files open.
 //! - [`scenes`]: transcripts to read, in `transcripts/`.
-//! - [`host`], [`network`], [`disk`], [`chance`]: what is simulated; [`run`]: seeds as processes.
+//! - [`machine`], [`host`], [`network`], [`disk`], [`store`], [`chance`]: what is simulated; [`run`]: seeds as processes.
 //!
 //! `exam.rs` is the same with planted bugs.
 
@@ -25,9 +29,11 @@ mod host;
 mod known;
 mod machine;
 mod network;
+mod objects;
 mod programs;
 mod run;
 mod scenes;
+mod store;
 mod troubles;
 mod workload;
 mod world;
@@ -41,7 +47,7 @@ use self::world::CLUSTERS;
 
 /// Of masters alone, and of whole clusters.
 const SEEDS_DEFAULT: u64 = 150;
-const CLUSTER_SEEDS_DEFAULT: u64 = 8;
+const CLUSTER_SEEDS_DEFAULT: u64 = 100;
 /// The first so many are run twice: a seed decides everything.
 const TWICE: u64 = 3;
 

@@ -15,7 +15,10 @@ use curvine_tests::history::{History, Name, Operation, Outcome};
 
 use crate::chance::Chance;
 use crate::files::{Files, Seen, UNIT, UNITS_MAX, bytes, stamps};
-use crate::network;
+use crate::known::{Known, is_known};
+use crate::network::{self, Network};
+use crate::objects::{self, Objects};
+use crate::troubles::ClusterPlan;
 
 /// Of the files: a few units more than one and two blocks are written.
 pub const BLOCK_BYTES: u64 = 64 << 10;
@@ -25,9 +28,11 @@ const BLOCK_UNITS: u64 = BLOCK_BYTES / UNIT;
 #[derive(Clone)]
 pub struct Shared {
     pub files: Rc<RefCell<Files>>,
+    pub objects: Rc<RefCell<Objects>>,
     pub names: Rc<RefCell<History>>,
     pub cells: usize,
     pub replicas: u8,
+    pub removes: bool,
     /// The world's time.
     pub now: Rc<Cell<Duration>>,
     pub stop: Rc<Cell<bool>>,
@@ -36,22 +41,28 @@ pub struct Shared {
     pub told: Rc<RefCell<Vec<String>>>,
     /// Until when a mount was not what its sessions can rely on: stopped, or cut off, for long.
     pub disturbed: Rc<RefCell<BTreeMap<NodeId, Duration>>>,
+    pub network: Network,
+    pub programs: usize,
     pub flushes: Rc<Cell<u64>>,
     pub reads: Rc<Cell<u64>>,
 }
 
 impl Shared {
-    pub fn new(cells: usize, replicas: u8) -> Shared {
+    pub fn new(network: Network, plan: &ClusterPlan) -> Shared {
         Shared {
             files: Rc::default(),
+            objects: Rc::default(),
             names: Rc::default(),
-            cells,
-            replicas,
+            cells: plan.cells,
+            replicas: plan.replicas,
+            removes: plan.removes,
             now: Rc::default(),
             stop: Rc::default(),
             violation: Rc::default(),
             told: Rc::default(),
             disturbed: Rc::default(),
+            network,
+            programs: plan.programs,
             flushes: Rc::default(),
             reads: Rc::default(),
         }
@@ -116,8 +127,10 @@ impl Program {
             let cell = self.chance.below(self.shared.cells as u64) as usize;
             let name = *self.chance.one_of(&[Name::A, Name::B]);
             match self.chance.below(100) {
-                0..35 => self.reads(cell, name).await,
+                0..10 => self.reads_object().await,
+                10..35 => self.reads(cell, name).await,
                 35..80 => self.writes(cell, name).await,
+                80.. if !self.shared.removes => {}
                 80..86 => self.removes(cell, name).await,
                 86..92 => self.renames(cell, name).await,
                 _ => self.removes_what_is_open(cell, name).await,
@@ -156,7 +169,7 @@ impl Program {
             Ok(file) => {
                 self.end(ticket, Outcome::NoValue);
                 let inode = file.inode();
-                self.shared.files.borrow_mut().created(inode, self.mount);
+                self.shared.files.borrow_mut().created(cell, inode, self.mount);
                 Ok(Some(Handle {
                     file,
                     inode,
@@ -208,6 +221,33 @@ impl Program {
         }
     }
 
+    /// Reads an object of the under file system, if there is one.
+    async fn reads_object(&self) {
+        let keys = self.shared.objects.borrow().keys();
+        if !keys.is_empty() {
+            let key = self.chance.one_of(&keys);
+            if let Err(error) = self.read_object(key).await {
+                self.tell(format!("cannot read object {key}: {error}"));
+            }
+        }
+    }
+
+    async fn read_object(&self, key: &str) -> Result<(), Error> {
+        let opened = self.shared.now.get();
+        let path = CurvinePath::parse(&format!("{}/{key}", objects::MOUNT))?;
+        let file = self.client.open(&path).await?;
+        for _ in 0..2 {
+            let content = file.read_at(0, objects::UNITS * UNIT).await?;
+            let values = stamps(0, objects::UNITS, &content);
+            if let Err(wrong) = self.shared.objects.borrow().check(key, opened, &values) {
+                self.shared
+                    .wrong(format!("{}: {wrong}", network::name(self.mount)));
+            }
+            self.rest(3_000).await;
+        }
+        Ok(())
+    }
+
     /// A handle for writing. With a new file, if there is none.
     async fn open_to_write(&self, cell: usize, name: Name) -> Option<Handle> {
         let path = path(cell, name);
@@ -245,7 +285,7 @@ impl Program {
         }
         let file = file?;
         let inode = file.inode();
-        self.shared.files.borrow_mut().created(inode, self.mount);
+        self.shared.files.borrow_mut().created(cell, inode, self.mount);
         self.tell(format!("opens inode {inode} ({path}) to write"));
         Some(Handle {
             file,
@@ -266,7 +306,7 @@ impl Program {
     }
 
     async fn writes_to(&self, handle: Handle) {
-        let mut outcome = Ok(());
+        let (mut outcome, mut sent) = (Ok(()), self.shared.network.sent());
         if self.chance.percent(60) {
             let seen = self.read(&handle, 0, UNITS_MAX).await;
             outcome = seen.map(|seen| {
@@ -281,7 +321,11 @@ impl Program {
             if outcome.is_err() {
                 break;
             }
+            let flushes = self.shared.flushes.get();
             outcome = self.step(&handle).await;
+            if self.shared.flushes.get() > flushes {
+                sent = self.shared.network.sent();
+            }
         }
         if let Err(error) = &outcome {
             self.tell(format!("inode {}: {error}", handle.inode));
@@ -294,6 +338,13 @@ impl Program {
             return;
         }
         let due = self.shared.files.borrow().to_flush(*inode, self.mount);
+        let committed = file.attr().await.size_bytes;
+        let committed = self
+            .shared
+            .files
+            .borrow()
+            .flushed_long(*inode)
+            .unwrap_or(committed / UNIT);
         match file.close().await {
             Ok(_) => {
                 self.flushed(*inode, &due, false);
@@ -303,7 +354,30 @@ impl Program {
                 self.tell(format!("closes inode {inode}, and gets {error}"));
                 self.lost(&handle, &error);
                 self.shared.files.borrow_mut().gave_up(*inode, self.mount);
+                if error.kind == ErrorKind::NoSpace {
+                    self.kept(*inode, committed, sent).await;
+                }
             }
+        }
+    }
+
+    /// Of what was appended to a file and did not fit, what workers took is in the file.
+    async fn kept(&self, inode: InodeId, committed: u64, sent: u64) {
+        if is_known(Known::LostAtClose) || self.shared.programs > 1 {
+            return;
+        }
+        let end = committed * UNIT % BLOCK_BYTES;
+        let taken = self.shared.network.taken_since(self.mount, sent);
+        let first = taken.iter().map(|(block, _)| *block).min();
+        let is_taken = (taken.iter()).any(|(block, range)| Some(*block) == first && range.contains(&end));
+        let Ok(attr) = self.client.stat(inode).await else {
+            return;
+        };
+        if is_taken && attr.size_bytes <= committed * UNIT {
+            self.shared.wrong(format!(
+                "inode {inode}: a worker took bytes behind unit {committed}, there was no room for the rest, and the file \
+                 ends there: {taken:?}"
+            ));
         }
     }
 
@@ -404,11 +478,19 @@ impl Program {
 
     async fn removes(&self, cell: usize, name: Name) {
         let ticket = self.begin(cell, Operation::Remove(name));
-        match self.client.unlink(&path(cell, name), false).await {
-            Ok(_) => self.end(ticket, Outcome::Done),
-            Err(error) if error.kind == ErrorKind::NotFound => self.end(ticket, Outcome::Absent),
-            Err(_) => {}
-        }
+        self.shared.files.borrow_mut().removing(cell);
+        let removed = match self.client.unlink(&path(cell, name), false).await {
+            Ok(attr) => {
+                self.end(ticket, Outcome::Done);
+                Some(attr.inode)
+            }
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                self.end(ticket, Outcome::Absent);
+                None
+            }
+            Err(_) => return,
+        };
+        self.shared.files.borrow_mut().removed(cell, removed, None);
     }
 
     async fn renames(&self, cell: usize, from: Name) {
@@ -419,11 +501,19 @@ impl Program {
         let ticket = self.begin(cell, Operation::Rename(from, to));
         let (old, new) = (path(cell, from), path(cell, to));
         let renamed = self.client.rename(&old, &new, RenameMode::Replace, false);
-        match renamed.await {
-            Ok(_) => self.end(ticket, Outcome::Done),
-            Err(error) if error.kind == ErrorKind::NotFound => self.end(ticket, Outcome::Absent),
-            Err(_) => {}
-        }
+        self.shared.files.borrow_mut().removing(cell);
+        let replaced = match renamed.await {
+            Ok(renamed) => {
+                self.end(ticket, Outcome::Done);
+                renamed.replaced.map(|attr| attr.inode)
+            }
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                self.end(ticket, Outcome::Absent);
+                None
+            }
+            Err(_) => return,
+        };
+        self.shared.files.borrow_mut().removed(cell, replaced, None);
     }
 
     /// What is open stays readable without a name, as long as its client is healthy.
@@ -432,12 +522,18 @@ impl Program {
             return;
         };
         let ticket = self.begin(cell, Operation::Remove(name));
+        self.shared.files.borrow_mut().removing(cell);
         let removed = match self.client.unlink(&path(cell, name), true).await {
             Ok(attr) => {
                 self.end(ticket, Outcome::Done);
+                let mut files = self.shared.files.borrow_mut();
+                files.removed(cell, Some(attr.inode), Some(self.mount));
                 attr.inode
             }
-            Err(error) if error.kind == ErrorKind::NotFound => return self.end(ticket, Outcome::Absent),
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                self.end(ticket, Outcome::Absent);
+                return self.shared.files.borrow_mut().removed(cell, None, None);
+            }
             Err(_) => return,
         };
         if removed == handle.inode {
@@ -462,6 +558,11 @@ impl Program {
 
     /// Reads all files. For the end, when everything is healed: says what cannot be read.
     pub async fn reads_all(&self) -> Result<(), String> {
+        let keys = self.shared.objects.borrow().keys();
+        for key in keys {
+            let read = self.read_object(&key).await;
+            read.map_err(|error| format!("object {key} cannot be read: {error}"))?;
+        }
         for cell in 0..self.shared.cells {
             for name in [Name::A, Name::B] {
                 let path = path(cell, name);
@@ -477,6 +578,38 @@ impl Program {
                 }
             }
         }
-        Ok(())
+        match is_known(Known::LeftBehind) {
+            true => Ok(()),
+            false => self.counts_blocks().await,
+        }
+    }
+
+    /// Workers have no block that no file has.
+    async fn counts_blocks(&self) -> Result<(), String> {
+        let text = |error: Error| format!("blocks cannot be counted: {error}");
+        let names = (0..self.shared.cells).flat_map(|cell| [path(cell, Name::A), path(cell, Name::B)]);
+        let objects = self.shared.objects.borrow().keys();
+        let (mut named, workers) = (0, self.client.status().await.map_err(text)?.workers);
+        for path in names {
+            match self.client.locate(&path).await {
+                Ok(layout) => {
+                    named += layout
+                        .blocks
+                        .iter()
+                        .map(|block| block.workers.len())
+                        .sum::<usize>()
+                }
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                Err(error) => return Err(text(error)),
+            }
+        }
+        let disks = workers.iter().flat_map(|worker| &worker.disks);
+        let held: u64 = disks.map(|disk| disk.blocks).sum();
+        // Whether an object is cached is nobody's business, and of each there is one block.
+        let most = named + objects.len() * workers.len();
+        match held <= most as u64 {
+            true => Ok(()),
+            false => Err(format!("workers hold {held} blocks, and files have {most}")),
+        }
     }
 }

@@ -31,11 +31,17 @@ pub enum Trouble {
     BadWeather,
     /// A byte of a block changes on a disk.
     FlipBit,
+    /// Others change an object of the under file system.
+    ChangeObject,
+    /// The under file system is slow, and fails at times.
+    SickStore,
 }
 
 use Trouble::*;
 
-const ALL: [Trouble; 14] = [
+const ALL: [Trouble; 16] = [
+    ChangeObject,
+    SickStore,
     Masters,
     StopMaster,
     StepMasterClock,
@@ -77,6 +83,10 @@ pub struct ClusterPlan {
     pub mounts: u64,
     pub programs: usize,
     pub cells: usize,
+    /// Whether files lose their names: what lives longer meets more.
+    pub removes: bool,
+    /// Of an under file system; without any, there is none.
+    pub objects: usize,
     pub troubles: Vec<Trouble>,
     pub pause_ms: u64,
 }
@@ -85,6 +95,7 @@ pub struct ClusterPlan {
 fn left_out_for(trouble: Trouble) -> Option<Known> {
     match trouble {
         StopMaster | StepMasterClock => Some(Known::LeadersClock),
+        Masters => Some(Known::SentElsewhere),
         StopMount | HoldMount | KillMount => Some(Known::StoppedWriter),
         _ => None,
     }
@@ -114,9 +125,11 @@ pub fn draw(chance: &Chance) -> Plan {
             _ if is_known(Known::FailedAppend) => ROOMY,
             chosen => chosen,
         },
-        mounts: chance.within(2..4),
+        mounts: chance.within(2..5),
         programs: *chance.one_of(&[1, 2]),
-        cells: chance.within(1..4) as usize,
+        cells: chance.within(1..3) as usize,
+        removes: chance.percent(40),
+        objects: *chance.one_of(&[0, 1, 3]),
         troubles,
         pause_ms: *chance.one_of(&[6_000, 15_000, 40_000]),
     };
@@ -124,7 +137,7 @@ pub fn draw(chance: &Chance) -> Plan {
         masters: *chance.one_of(&[1, 1, 3]),
         clients: chance.within(1..3),
         cells: 2,
-        seconds: chance.within(80..200),
+        seconds: chance.within(80..160),
         faults: OF_MASTERS.into_iter().filter(|_| chance.percent(50)).collect(),
         pause_ms: cluster.pause_ms,
         snapshot_every_entries: chance.within(20..300),

@@ -11,6 +11,7 @@ use curvine_protocol::NodeId;
 pub enum Act {
     Fault,
     Trouble,
+    StoreIsWell,
     /// What was kept for a machine comes.
     LetGo(NodeId),
     Mend,

@@ -1,16 +1,21 @@
 //! What a cluster has besides its masters, and what must hold of it in the end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use curvine_protocol::NodeId;
+use curvine_protocol::master::MountUfs;
+use curvine_protocol::mount::MountSettings;
+use curvine_protocol::{CurvinePath, NodeId};
 
 use crate::chance::Chance;
 use crate::checks::Violation;
 use crate::network::{Letter, Network};
+use crate::objects::MOUNT;
 use crate::programs::Shared;
+use crate::store;
 use crate::troubles::ClusterPlan;
 
 use super::mounts::Mounts;
@@ -42,7 +47,7 @@ impl Cluster {
             masters,
             chance,
         );
-        let shared = Shared::new(plan.cells, plan.replicas);
+        let shared = Shared::new(network.clone(), &plan);
         let whereabouts = workers.whereabouts.clone();
         // One more, which only reads, in the end.
         let mounts = Mounts::new(plan.mounts + 1, network, masters, &whereabouts, shared, chance);
@@ -102,6 +107,7 @@ impl World {
             let cluster = world.cluster.as_mut().expect("it is one");
             Ok(cluster.workers.iter_mut().all(|worker| worker.serves()))
         })?;
+        self.mount_store()?;
         let cluster = self.cluster.as_ref().expect("it is one");
         let ids = cluster.mounts.ids();
         let (_, users) = ids.split_last().expect("there is the one that reads");
@@ -109,6 +115,39 @@ impl World {
             self.act_on(super::agenda::Act::Start(*id))?;
         }
         Ok(())
+    }
+
+    /// An under file system with a few objects is mounted, if there is to be one.
+    fn mount_store(&mut self) -> Result<(), Violation> {
+        let cluster = self.cluster.as_ref().expect("it is one");
+        if cluster.plan.objects == 0 {
+            return Ok(());
+        }
+        store::open(self.chance.fork());
+        let shared = &cluster.mounts.shared;
+        for number in 0..cluster.plan.objects {
+            let stamp = shared.files.borrow_mut().stamp();
+            let mut objects = shared.objects.borrow_mut();
+            objects.change(&format!("o{number}"), stamp, self.now);
+        }
+        let mount = MountUfs {
+            path: CurvinePath::parse(MOUNT).expect("a valid path"),
+            uri: store::URI.to_owned(),
+            options: BTreeMap::new(),
+            settings: MountSettings::default(),
+        };
+        let (mut client, done) = (self.clients.shared.client(), Rc::new(Cell::new(false)));
+        let tell = done.clone();
+        self.clients.spawn(async move {
+            tell.set(
+                client
+                    .until_answered(mount, 0)
+                    .await
+                    .is_some_and(|answer| answer.is_ok()),
+            );
+        });
+        let deadline = self.now + Duration::from_secs(30);
+        self.until(deadline, "the under file system is mounted", |_| Ok(done.get()))
     }
 
     /// Every program ends, and all files can be read by whoever was never here before.

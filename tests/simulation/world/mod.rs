@@ -15,7 +15,8 @@
 //! - [`story`]: what is told; [`stage`]: what scenes have happen.
 //!
 //! Whatever is random is drawn from the world's [`Chance`] or from a fork of it, in an order that depends on nothing else.
-//! Machines of another kind have an owner beside [`masters`], get their share in `tick`, and are mended in `heal`.
+//! Machines of another kind have an owner beside [`masters`], get their share in `tick`, and are mended in `heal`: a
+//! [`cluster`] has [`workers`] and [`mounts`], and [`troubles`] of its own.
 
 mod agenda;
 mod cluster;
@@ -57,6 +58,7 @@ pub const CLUSTERS: u64 = 1_000_000;
 
 const TICK: Duration = Duration::from_millis(2);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_AT_CLUSTERS_EVERY: Duration = Duration::from_secs(1);
 const DISK_DELAY_US: u64 = 1_000;
 
 /// A panic anywhere in the process: tokio keeps those of its tasks to itself.
@@ -141,7 +143,8 @@ impl World {
         let ids: Vec<NodeId> = (1..=plan.masters).map(NodeId).collect();
         // Beside mounts they are the smaller part.
         let leisure = if plan.cluster.is_some() { 20 } else { 1 };
-        let clients = Clients::new(network.clone(), ids.clone(), plan.cells, leisure, chance.fork()).map_err(text)?;
+        let clients =
+            Clients::new(network.clone(), ids.clone(), plan.cells, leisure, chance.fork()).map_err(text)?;
         let cluster = plan.cluster.clone();
         let cluster = cluster.map(|plan| Cluster::new(plan, scratch, &network, &ids, &chance));
         let mut world = World {
@@ -231,7 +234,11 @@ impl World {
         if let Some(panic) = PANIC.lock().expect("only the hook writes").take() {
             return Err(format!("panic: {panic}"));
         }
-        if self.now.as_millis().is_multiple_of(LOOK_EVERY.as_millis()) {
+        let look_every = match self.cluster {
+            None => LOOK_EVERY,
+            Some(_) => LOOK_AT_CLUSTERS_EVERY,
+        };
+        if self.now.as_millis().is_multiple_of(look_every.as_millis()) {
             let news = self.watch.look(&mut self.masters)?;
             news.into_iter().for_each(|line| self.tell(line));
             self.clear_away();
@@ -242,7 +249,7 @@ impl World {
 
     /// How far the time goes at once: where nothing is under way, there are fewer ticks in a cluster's minutes.
     fn next_tick(&self) -> Duration {
-        const QUIET: Duration = Duration::from_millis(10);
+        const QUIET: Duration = Duration::from_millis(20);
         let now_us = self.now.as_micros() as u64;
         let quiet_us = match self.cluster {
             None => 0,

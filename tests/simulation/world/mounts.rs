@@ -83,6 +83,13 @@ impl Mounts {
         self.hosts.values().all(|mount| mount.busy.get() == 0)
     }
 
+    /// Whether one of those that have programs is stopped, or dead.
+    pub fn is_anyone_away(&self) -> bool {
+        let users = self.hosts.values().take(self.hosts.len() - 1);
+        let mut machines = users.map(|mount| &mount.machine);
+        machines.any(|machine| machine.is_stopped() || !machine.is_running())
+    }
+
     /// Asks all programs to end after what they are at.
     pub fn finish(&self) {
         self.shared.stop.set(true);

@@ -7,7 +7,9 @@ use curvine_protocol::NodeId;
 
 use crate::checks::Violation;
 use crate::faults::bad_weather;
+use crate::known::{Known, is_known};
 use crate::network::{WORKERS, Weather, name};
+use crate::store;
 use crate::troubles::{Trouble, worker_is_away_ms};
 
 use super::agenda::Act;
@@ -24,7 +26,25 @@ impl World {
         };
         let trouble = *self.chance.one_of(&cluster.plan.troubles);
         let (workers, mounts) = (cluster.workers.ids(), cluster.mounts.ids());
-        let (worker, mount) = (*self.chance.one_of(&workers), *self.chance.one_of(&mounts));
+        let (_, users) = mounts
+            .split_last()
+            .expect("there is the one that reads in the end");
+        // What happens to a mount that has nothing to lose says nothing.
+        let files = cluster.mounts.shared.files.borrow();
+        let dirty: Vec<NodeId> = users.iter().copied().filter(|id| files.is_dirty(*id)).collect();
+        drop(files);
+        let worker = *self.chance.one_of(&workers);
+        let mount = *self.chance.one_of(if dirty.is_empty() { users } else { &dirty });
+        let away = cluster.mounts.is_anyone_away();
+        if away
+            && matches!(
+                trouble,
+                Trouble::StopMount | Trouble::HoldMount | Trouble::KillMount
+            )
+        {
+            // Somebody must be left to overtake it.
+            return Ok(());
+        }
         self.faults += 1;
         match trouble {
             Trouble::Masters => {
@@ -77,7 +97,10 @@ impl World {
             Trouble::StopMount => {
                 self.tell(format!("{} is stopped", name(mount)));
                 self.mount(mount, |host| host.machine.stop());
-                self.after(50_000..90_000, Act::GoOn(mount));
+                self.after(
+                    *self.chance.one_of(&[20_000, 66_000, 70_000])..95_000,
+                    Act::GoOn(mount),
+                );
             }
             Trouble::HoldMount => self.hold(mount, &workers),
             Trouble::LateMessages => {
@@ -95,6 +118,15 @@ impl World {
                 self.later(8_000, Act::FairWeather);
             }
             Trouble::FlipBit => self.flip_bit(worker)?,
+            Trouble::ChangeObject => self.change_object(),
+            Trouble::SickStore => {
+                self.tell("the under file system is slow and fails at times");
+                store::set_mood(
+                    *self.chance.one_of(&[0, 20, 60]),
+                    *self.chance.one_of(&[100, 3_000]),
+                );
+                self.later(15_000, Act::StoreIsWell);
+            }
         }
         Ok(())
     }
@@ -152,19 +184,36 @@ impl World {
         self.after(2_000..most_ms, Act::LetGo(id));
     }
 
-    /// One block file of one worker, and only where there are two: one good copy stays.
+    /// One block file of one worker, where a good copy stays: of another worker, or in the under file system.
     fn flip_bit(&mut self, id: NodeId) -> Result<(), Violation> {
         let cluster = self.cluster.as_ref().expect("it is one");
-        if cluster.plan.replicas < 2 || cluster.plan.workers < 2 || id != WORKERS {
-            return Ok(());
-        }
+        let is_quiet = cluster.mounts.shared.files.borrow().is_quiet();
+        // What is being written has no checksum yet.
+        let has_another = cluster.plan.replicas > 1 && cluster.plan.workers > 1;
+        let (of_files, of_objects) = (
+            has_another && id == WORKERS && is_quiet,
+            !is_known(Known::RottenChunk),
+        );
         let chance = self.chance.clone();
         let cluster = self.cluster.as_mut().expect("it is one");
         let worker = cluster.workers.get_mut(id).expect("it is one of them");
-        if let Some(what) = worker.flip_bit(&chance).map_err(text)? {
+        if let Some(what) = worker.flip_bit(of_files, of_objects, &chance).map_err(text)? {
             self.tell(format!("{}: a bit of {what} is another", name(id)));
         }
         Ok(())
+    }
+
+    fn change_object(&mut self) {
+        let (chance, now) = (self.chance.clone(), self.now);
+        let cluster = self.cluster.as_ref().expect("it is one");
+        let shared = &cluster.mounts.shared;
+        let keys = shared.objects.borrow().keys();
+        if keys.is_empty() {
+            return;
+        }
+        let (key, stamp) = (chance.one_of(&keys).clone(), shared.files.borrow_mut().stamp());
+        shared.objects.borrow_mut().change(&key, stamp, now);
+        self.tell(format!("object {key} is {stamp} now"));
     }
 
     /// What is planned for a machine that is no master's.
@@ -187,6 +236,7 @@ impl World {
                 self.network.let_go(id);
                 self.tell(format!("{} and others reach each other", name(id)));
             }
+            Act::StoreIsWell => store::set_mood(0, 5),
             _ => {}
         }
         Ok(())
@@ -253,6 +303,7 @@ impl Cluster {
         }
         // Mounts that are dead have nothing more to do.
         self.plan.programs = 0;
+        store::set_mood(0, 5);
         for id in ids {
             self.go_on(id);
             self.start(id, now)?;

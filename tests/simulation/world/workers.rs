@@ -25,6 +25,7 @@ use crate::chance::Chance;
 use crate::disk;
 use crate::machine::Machine;
 use crate::network::{Letter, Network, Port, Request, WORKERS, address};
+use crate::programs::BLOCK_BYTES;
 
 /// Which machine a worker is on.
 pub type Whereabouts = Arc<Mutex<BTreeMap<WorkerId, NodeId>>>;
@@ -147,7 +148,12 @@ impl WorkerHost {
     }
 
     /// Changes a bit of one of its block files, if it has any: of which.
-    pub fn flip_bit(&self, chance: &Chance) -> std::io::Result<Option<String>> {
+    pub fn flip_bit(
+        &self,
+        of_files: bool,
+        of_objects: bool,
+        chance: &Chance,
+    ) -> std::io::Result<Option<String>> {
         let mut files = Vec::new();
         for shard in std::fs::read_dir(self.directory.join("data/blocks"))? {
             files.extend(
@@ -156,6 +162,13 @@ impl WorkerHost {
                     .map(|entry| entry.path()),
             );
         }
+        // Only objects have blocks that long.
+        files.retain(
+            |path| match path.metadata().is_ok_and(|status| status.len() > BLOCK_BYTES) {
+                true => of_objects,
+                false => of_files,
+            },
+        );
         files.sort();
         if files.is_empty() {
             return Ok(None);
