@@ -33,12 +33,16 @@ pub enum Known {
     RottenChunk,
     /// A worker that was not told of a deletion keeps the blocks until it registers again. Left out: the count of blocks.
     LeftBehind,
+    /// A chunk rots, some of it is written over, and the seal gives the whole of it a new checksum. Left out: bits of
+    /// files.
+    RotWrittenOver,
 }
 
 use Known::*;
 
 /// The table.
-const NOT_MENDED: [Known; 11] = [
+const NOT_MENDED: [Known; 12] = [
+    RotWrittenOver,
     LeftBehind,
     RottenChunk,
     RemovedElsewhere,
@@ -66,6 +70,7 @@ impl Known {
             LostAtClose => "lost-at-close",
             RottenChunk => "rotten-chunk",
             LeftBehind => "left-behind",
+            RotWrittenOver => "rot-written-over",
         }
     }
 }

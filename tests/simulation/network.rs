@@ -351,8 +351,12 @@ type Waiting<C> = Arc<Mutex<Option<oneshot::Sender<Result<Answer<C>>>>>>;
 struct Typed<C: Call> {
     ask: Ask<C>,
     reply: Waiting<C>,
-    serve: fn(&Port, Ask<C>) -> BoxFuture<'static, Result<Answer<C>>>,
+    serve: Serve<C>,
 }
+
+/// How a port answers a call of this type.
+type Serve<C> = fn(&Port, Ask<C>) -> Answering<C>;
+type Answering<C> = BoxFuture<'static, Result<Answer<C>>>;
 
 fn at_master<C: Call>(port: &Port, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>>
 where
@@ -473,11 +477,7 @@ where
 }
 
 impl Way {
-    fn send<C: Call>(
-        &self,
-        ask: Ask<C>,
-        serve: fn(&Port, Ask<C>) -> BoxFuture<'static, Result<Answer<C>>>,
-    ) -> BoxFuture<'static, Result<Answer<C>>> {
+    fn send<C: Call>(&self, ask: Ask<C>, serve: Serve<C>) -> Answering<C> {
         let Way { network, from, to } = self.clone();
         let deadline_ms = match ask.context.deadline_ms {
             0 => DEADLINE_MS_DEFAULT,

@@ -160,7 +160,9 @@ impl World {
             chance,
             plan,
         };
-        world.tell(format!("{:?}", world.plan));
+        // Without what masters alone do not have.
+        let plan = format!("{:?}", world.plan).replace(", cluster: None", "");
+        world.tell(plan);
         for id in &ids {
             world.masters.set_up(*id, &ids);
             world.start(*id)?;

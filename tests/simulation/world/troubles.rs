@@ -191,7 +191,7 @@ impl World {
         // What is being written has no checksum yet.
         let has_another = cluster.plan.replicas > 1 && cluster.plan.workers > 1;
         let (of_files, of_objects) = (
-            has_another && id == WORKERS && is_quiet,
+            has_another && id == WORKERS && is_quiet && !is_known(Known::RotWrittenOver),
             !is_known(Known::RottenChunk),
         );
         let chance = self.chance.clone();
@@ -224,9 +224,8 @@ impl World {
         };
         match act {
             Act::Start(id) => {
-                if cluster.start(id, now).map_err(text)? {
-                    self.tell(format!("{} is started", name(id)));
-                }
+                let is_new = cluster.start(id, now).map_err(text)?;
+                is_new.then(|| self.tell(format!("{} is started", name(id))));
             }
             Act::GoOn(id) => {
                 cluster.go_on(id);
