@@ -2,6 +2,7 @@
 
 use crate::chance::Chance;
 use crate::network::Weather;
+use crate::troubles::ClusterPlan;
 
 /// Something that goes wrong, or that an operator does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct Plan {
     pub snapshot_every_bytes: u64,
     pub kept_entries: u64,
     pub kept_bytes: u64,
+    /// None: there are masters alone.
+    pub cluster: Option<ClusterPlan>,
 }
 
 impl Plan {
@@ -94,6 +97,7 @@ impl Plan {
             snapshot_every_bytes: chance.within(10_000..1_000_000),
             kept_entries: chance.within(0..60),
             kept_bytes: chance.within(0..200_000),
+            cluster: None,
         }
     }
 }
@@ -104,5 +108,6 @@ pub fn bad_weather(chance: &Chance) -> Weather {
         loss_percent: *chance.one_of(&[0, 2, 10, 30]),
         repeat_percent: *chance.one_of(&[0, 5, 20]),
         delay_us: 100..slowest_us + 200,
+        late_permille: 0,
     }
 }

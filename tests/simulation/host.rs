@@ -1,31 +1,22 @@
-//! One machine: a clock, a disk and a master, all on the simulation's thread.
-//!
-//! Each has a tokio runtime of its own under virtual time. To let a while pass is to run that runtime until its clock is
-//! there; to kill the process is to drop the runtime with everything in it; to stop it is not to run it.
+//! A master, on a machine of its own.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix_rt::{Arbiter, System, SystemRunner};
-use curvine_actors::kit::{Clock, Offload, Ports, WorkerRef};
+use curvine_actors::kit::WorkerRef;
 use curvine_actors::master::namespace::actor::FileDefaults;
 use curvine_actors::master::replica::{Inspection, LogLimits, Members, ReplicaPort};
 use curvine_actors::master::workers::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig, MasterHandle};
 use curvine_protocol::{Error, ErrorKind, NodeId, Result, WorkerId};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::time::Instant;
 
-use crate::chance::{Chance, EPOCH};
+use crate::chance::Chance;
 use crate::disk;
-use crate::network::{Letter, Network, Request, Ways};
-
-/// How slow a host's disk is: microseconds for each piece of work, at most.
-pub type DiskDelay = Arc<AtomicU64>;
+use crate::machine::Machine;
+use crate::network::{Letter, Network, Port, Request, Ways, WorkerWay, host_at};
 
 pub struct Host {
     pub id: NodeId,
@@ -33,23 +24,14 @@ pub struct Host {
     directory: PathBuf,
     network: Network,
     limits: LogLimits,
+    defaults: FileDefaults,
     chance: Chance,
-    /// Its clock's seconds in one of the world's.
-    pace: f64,
-    skew_ns: i64,
-    pub disk_delay: DiskDelay,
-    process: Option<Process>,
-    stopped: bool,
+    /// Of the running process, once it has started.
+    started: Started,
+    pub machine: Machine,
 }
 
-/// What a kill ends. In the order in which it is dropped.
-struct Process {
-    started: Rc<RefCell<Option<Result<Rc<MasterHandle>>>>>,
-    system: SystemRunner,
-    /// Of its clock, when it began; and how far that is to be.
-    origin: Instant,
-    until: Duration,
-}
+type Started = Rc<RefCell<Option<Result<Rc<MasterHandle>>>>>;
 
 impl Host {
     pub fn new(
@@ -57,6 +39,7 @@ impl Host {
         scratch: &Path,
         network: Network,
         limits: LogLimits,
+        defaults: FileDefaults,
         chance: Chance,
     ) -> Host {
         let id = members.me;
@@ -66,81 +49,52 @@ impl Host {
             directory: scratch.join(format!("master-{id}")),
             network,
             limits,
-            // A twentieth is worse than any quartz.
-            pace: 0.95 + chance.below(100) as f64 / 1_000.0,
-            skew_ns: chance.below(20_000_000_000) as i64 - 10_000_000_000,
-            disk_delay: Arc::new(AtomicU64::new(1_000)),
+            defaults,
+            machine: Machine::new(chance.clone()),
             chance,
-            process: None,
-            stopped: false,
+            started: Rc::default(),
         }
     }
 
     pub fn is_running(&self) -> bool {
-        self.process.is_some()
+        self.machine.is_running()
     }
 
     pub fn is_stopped(&self) -> bool {
-        self.stopped
+        self.machine.is_stopped()
     }
 
     /// Starts the process, at a time of the world.
     pub fn start(&mut self, now: Duration) -> Result<()> {
-        assert!(self.process.is_none(), "master {} runs", self.id);
         std::fs::create_dir_all(&self.directory)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()?;
-        let system = System::with_tokio_rt(|| runtime);
-        let (arbiter, origin) = system.block_on(async { (Arbiter::current(), Instant::now()) });
+        let (arbiter, ports) = self.machine.start(now)?;
         let config = MasterConfig {
             members: self.members.clone(),
             directory: self.directory.clone(),
-            defaults: FileDefaults {
-                block_bytes: 1 << 20,
-                replicas: 1,
-            },
-            workers: Arc::new(NoWorkers),
+            defaults: self.defaults,
+            workers: Arc::new(ToWorkers {
+                network: self.network.clone(),
+                from: self.id,
+            }),
             masters: Arc::new(Ways {
                 network: self.network.clone(),
                 from: self.id,
             }),
             log_limits: self.limits,
         };
-        let (disk_delay, chance) = (self.disk_delay.clone(), self.chance.fork());
-        let ports = Ports {
-            clock: Arc::new(HostClock {
-                origin,
-                began_ns: (EPOCH + now).as_nanos() as i64 + self.skew_ns,
-            }),
-            random: Arc::new(self.chance.fork()),
-            // Masters are reached through the ways above, and nothing else is.
-            network: Arc::new(curvine_actors::kit::network::TcpNetwork),
-            offload: Arc::new(move |_| {
-                Arc::new(Thread::new(disk_delay.clone(), chance.fork())) as Arc<dyn Offload>
-            }),
-        };
-        let started = Rc::default();
-        let slot: Rc<RefCell<Option<Result<Rc<MasterHandle>>>>> = Rc::clone(&started);
-        system.runtime().spawn(async move {
+        self.started = Rc::default();
+        let slot: Started = Rc::clone(&self.started);
+        self.machine.spawn(async move {
             let handle = master::start(&arbiter, config, &ports).await;
             *slot.borrow_mut() = Some(handle.map(Rc::new));
         });
-        self.process = Some(Process {
-            started,
-            system,
-            origin,
-            until: Duration::ZERO,
-        });
-        self.stopped = false;
         Ok(())
     }
 
     /// kill -9.
     pub fn kill(&mut self) {
-        self.process = None;
-        self.stopped = false;
+        self.started = Rc::default();
+        self.machine.kill();
     }
 
     /// The machine loses its power: also what the page cache had. Returns how many pages were lost.
@@ -164,23 +118,15 @@ impl Host {
         }
     }
 
-    /// SIGSTOP: its clock goes on.
-    pub fn stop(&mut self) {
-        self.stopped = true;
-    }
-
-    /// SIGCONT.
-    pub fn go_on(&mut self) {
-        self.stopped = false;
-    }
-
     /// SIGTERM. The process is gone when [`Self::has_ended`] says so.
     pub fn terminate(&mut self) -> Option<Rc<RefCell<bool>>> {
-        let process = self.process.as_mut()?;
-        let started = process.started.clone();
+        if !self.is_running() {
+            return None;
+        }
+        let started = self.started.clone();
         let ended = Rc::new(RefCell::new(false));
         let tell = ended.clone();
-        process.system.runtime().spawn(async move {
+        self.machine.spawn(async move {
             let handle = started.borrow().clone();
             if let Some(Ok(handle)) = handle {
                 handle.retire().await;
@@ -191,25 +137,6 @@ impl Host {
             *tell.borrow_mut() = true;
         });
         Some(ended)
-    }
-
-    /// Lets a while of the world's time pass.
-    pub fn pass(&mut self, time: Duration) {
-        let Some(process) = &mut self.process else { return };
-        process.until += time.mul_f64(self.pace);
-        if self.stopped {
-            return;
-        }
-        let until = process.origin + process.until;
-        process.system.block_on(async move {
-            let behind = until.saturating_duration_since(Instant::now());
-            if behind > Duration::from_millis(100) {
-                // It was stopped: all at once it is this late.
-                tokio::time::advance(behind).await;
-            } else {
-                tokio::time::sleep_until(until).await;
-            }
-        });
     }
 
     /// Takes in a message.
@@ -223,14 +150,11 @@ impl Host {
             });
         };
         let port = self.with_master(|master| master.port.clone());
-        match (&self.process, port) {
-            (Some(process), Some(port)) => {
-                process
-                    .system
-                    .runtime()
-                    .spawn(async move { answer(request.serve(&port).await) });
-            }
-            _ => answer(request.refuse(Error::new(
+        match port {
+            Some(port) => self
+                .machine
+                .spawn(async move { answer(request.serve(&Port::Master(port)).await) }),
+            None => answer(request.refuse(Error::new(
                 ErrorKind::Unreachable,
                 format!("master {to} does not run"),
             ))),
@@ -238,13 +162,13 @@ impl Host {
     }
 
     fn with_master<T>(&self, look: impl FnOnce(&MasterHandle) -> T) -> Option<T> {
-        let started = self.process.as_ref()?.started.borrow();
+        let started = self.started.borrow();
         started.as_ref()?.as_ref().ok().map(|master| look(master))
     }
 
     /// Why it did not start, if so.
     pub fn failed_to_start(&self) -> Option<Error> {
-        let started = self.process.as_ref()?.started.borrow();
+        let started = self.started.borrow();
         started.as_ref()?.as_ref().err().cloned()
     }
 
@@ -257,45 +181,14 @@ impl Host {
     }
 }
 
-/// The clock of one host: its tokio runtime's.
-struct HostClock {
-    origin: Instant,
-    began_ns: i64,
+/// How a master reaches the workers.
+struct ToWorkers {
+    network: Network,
+    from: NodeId,
 }
 
-impl Clock for HostClock {
-    fn wall_ns(&self) -> i64 {
-        self.began_ns + (Instant::now() - self.origin).as_nanos() as i64
-    }
-}
-
-/// A thread that does blocking work, each piece after a while.
-struct Thread(UnboundedSender<Box<dyn FnOnce() + Send>>);
-
-impl Thread {
-    fn new(delay: DiskDelay, chance: Chance) -> Thread {
-        let (work, mut todo) = unbounded_channel::<Box<dyn FnOnce() + Send>>();
-        tokio::task::spawn_local(async move {
-            while let Some(work) = todo.recv().await {
-                let delay_us = chance.below(delay.load(Ordering::Relaxed) + 1);
-                tokio::time::sleep(Duration::from_micros(delay_us)).await;
-                work();
-            }
-        });
-        Thread(work)
-    }
-}
-
-impl Offload for Thread {
-    fn run(&self, work: Box<dyn FnOnce() + Send>) {
-        let _ = self.0.send(work);
-    }
-}
-
-struct NoWorkers;
-
-impl WorkerConnector for NoWorkers {
-    fn connect(&self, id: WorkerId, _: &str) -> WorkerRef {
-        unreachable!("worker {id}: there are none")
+impl WorkerConnector for ToWorkers {
+    fn connect(&self, _: WorkerId, address: &str) -> WorkerRef {
+        Arc::new(WorkerWay(self.network.way(self.from, host_at(address))))
     }
 }

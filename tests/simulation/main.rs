@@ -1,13 +1,17 @@
-//! The simulation: real masters on a simulated network, clock and disk, on one thread, from one seed.
+//! The simulation: real masters, workers and clients on a simulated network, clock and disk, on one thread, from one seed.
 //!
-//! `cargo test -p curvine-tests --test simulation` runs [`SEEDS_DEFAULT`] seeds (`CURVINE_SEEDS=5000` for a soak,
-//! `CURVINE_FIRST_SEED` for others), each in a process of its own. `CURVINE_SEED=17 cargo test -p curvine-tests --test
+//! `cargo test -p curvine-tests --test simulation` runs [`SEEDS_DEFAULT`] seeds of masters alone and
+//! [`CLUSTER_SEEDS_DEFAULT`] of whole clusters (`CURVINE_SEEDS=5000` of each for a soak, `CURVINE_FIRST_SEED` for others of
+//! one kind), each in a process of its own. `CURVINE_SEED=17 cargo test -p curvine-tests --test
 //! simulation` replays one and tells what happens; with `CURVINE_MESSAGES=1` also every message, with `RUST_LOG=debug`
 //! also what the masters log.
 //!
-//! - [`world`]: one run; [`faults`]: what goes wrong in it; [`checks`]: what must hold; [`workload`]: its clients.
+//! - [`world`]: one run; [`faults`], [`troubles`]: what goes wrong in it, with masters and with the rest; [`known`]: what
+//!   is left out.
+//! - [`checks`]: what must hold of masters, [`files`] and [`objects`]: of what is read; [`workload`]: clients that make raw
+//!   calls, [`programs`]: those that have files open.
 //! - [`scenes`]: transcripts to read, in `transcripts/`.
-//! - [`host`], [`network`], [`disk`], [`chance`]: what is simulated; [`run`]: seeds as processes.
+//! - [`machine`], [`host`], [`network`], [`disk`], [`store`], [`chance`]: what is simulated; [`run`]: seeds as processes.
 //!
 //! `exam.rs` is the same with planted bugs.
 
@@ -20,10 +24,17 @@ mod chance;
 mod checks;
 mod disk;
 mod faults;
+mod files;
 mod host;
+mod known;
+mod machine;
 mod network;
+mod objects;
+mod programs;
 mod run;
 mod scenes;
+mod store;
+mod troubles;
 mod workload;
 mod world;
 
@@ -32,8 +43,11 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use self::scenes::Scene;
+use self::world::CLUSTERS;
 
-const SEEDS_DEFAULT: u64 = 500;
+/// Of masters alone, and of whole clusters.
+const SEEDS_DEFAULT: u64 = 150;
+const CLUSTER_SEEDS_DEFAULT: u64 = 100;
 /// The first so many are run twice: a seed decides everything.
 const TWICE: u64 = 3;
 
@@ -49,11 +63,30 @@ fn main() -> ExitCode {
         return run::simulate(seed, scratch.path(), true);
     }
     let scenes_failed = scenes::ALL.iter().filter(|scene| !is_as_written(scene)).count();
-    let first = run::number("CURVINE_FIRST_SEED").unwrap_or(1);
-    let seeds = run::number("CURVINE_SEEDS").unwrap_or(SEEDS_DEFAULT);
+    let first = run::number("CURVINE_FIRST_SEED");
+    let seeds = run::number("CURVINE_SEEDS");
+    // Of either kind, unless the first seed says of which.
+    let firsts = first.map_or_else(|| vec![1, CLUSTERS + 1], |first| vec![first]);
     let begun = Instant::now();
+    let (mut all, mut failed) = (scenes::ALL.len(), scenes_failed);
+    for first in firsts {
+        let default = if first < CLUSTERS {
+            SEEDS_DEFAULT
+        } else {
+            CLUSTER_SEEDS_DEFAULT
+        };
+        let seeds = first..first + seeds.unwrap_or(default);
+        all += (seeds.end - seeds.start) as usize;
+        failed += run_all(seeds);
+    }
+    run::report(all - failed, failed, begun.elapsed().as_secs_f64())
+}
+
+/// How many of them failed.
+fn run_all(seeds: std::ops::Range<u64>) -> usize {
+    let first = seeds.start;
     let failed = Mutex::new(0);
-    run::each(first..first + seeds, |seed| {
+    run::each(seeds, |seed| {
         let output = run::child(seed, None);
         let again = (seed - first < TWICE).then(|| run::child(seed, None));
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -69,9 +102,7 @@ fn main() -> ExitCode {
         }
         false
     });
-    let failed = failed.into_inner().expect("nobody panics") + scenes_failed;
-    let all = seeds as usize + scenes::ALL.len();
-    run::report(all - failed, failed, begun.elapsed().as_secs_f64())
+    failed.into_inner().expect("nobody panics")
 }
 
 /// Plays a scene and compares it with its transcript.

@@ -1,6 +1,16 @@
 //! A network that loses, delays, repeats and reorders messages, and falls apart.
 //!
 //! It carries calls, as the actors make them, from one host to another; every call and every answer is a message.
+//!
+//! Of what users and workers send to each other and to masters, some may come *late*: a connection that no longer leads
+//! anywhere keeps what was written to it, and a partition that ends delivers it, minutes later, after the retries have
+//! gone another way. Such a request is one that its sender has given up, or has repeated.
+//!
+//! That is what runs of masters alone lacked, and why they never saw a change made again after its session had forgotten
+//! it (`known.rs`, late-duplicates). There a message is repeated within the slowest delay of its weather, at most 80 ms, and
+//! the copy is harmful only if the client's next change is applied before. That change waits for the answer, for the
+//! client's rest, and for a majority: five to seven such delays. Of the repeated requests to three masters 2 in 100,000
+//! come that late, and hardly any of them changes what somebody then reads.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,26 +18,52 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use curvine_actors::kit::{Answer, Ask, Body, Endpoint, MasterPort, MasterRef};
+use curvine_actors::kit::{Answer, Ask, Body, Endpoint, MasterPort, MasterRef, WorkerPort, WorkerRef};
 use curvine_actors::master::replica::{MasterConnector, MasterEndpoint, describe, describe_answer};
 use curvine_protocol::master::RaftMessage;
-use curvine_protocol::{Call, Error, ErrorKind, NodeId, Result};
+use curvine_protocol::worker::{PutBlock, WriteBlock};
+use curvine_protocol::{BlockId, Call, Error, ErrorKind, NodeId, Result};
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use crate::chance::Chance;
+use crate::known::{Known, is_known};
 
 /// Where the clients are.
 pub const CLIENTS: NodeId = NodeId(0);
 const DEADLINE_MS_DEFAULT: u32 = 5_000;
+const SILENCE_MS: u32 = 3_000;
+
+/// The first of the workers' machines; the first of the mounts'. Masters have the numbers below.
+pub const WORKERS: NodeId = NodeId(101);
+pub const MOUNTS: NodeId = NodeId(201);
+/// Where no machine is.
+pub const NOWHERE: NodeId = NodeId(199);
 
 pub fn address(host: NodeId) -> String {
-    format!("master-{host}:8995")
+    match host < WORKERS {
+        true => format!("master-{host}:8995"),
+        false => format!("worker-{host}:8997"),
+    }
+}
+
+fn is_master(host: NodeId) -> bool {
+    host != CLIENTS && host < WORKERS
+}
+
+/// What a host is called in stories.
+pub fn name(host: NodeId) -> String {
+    match host {
+        host if host >= MOUNTS => format!("mount {}", host.0 - MOUNTS.0 + 1),
+        host if host >= WORKERS => format!("worker {}", host.0 - WORKERS.0 + 1),
+        host => host.to_string(),
+    }
 }
 
 pub fn host_at(address: &str) -> NodeId {
     let host = address
         .strip_prefix("master-")
+        .or_else(|| address.strip_prefix("worker-"))
         .and_then(|rest| rest.split_once(':'));
     NodeId(
         host.and_then(|(id, _)| id.parse().ok())
@@ -41,6 +77,8 @@ pub struct Weather {
     pub loss_percent: u64,
     pub repeat_percent: u64,
     pub delay_us: Range<u64>,
+    /// Of a thousand requests, so many come seconds to minutes late, and the same again once more as late.
+    pub late_permille: u64,
 }
 
 impl Weather {
@@ -49,6 +87,7 @@ impl Weather {
             loss_percent: 0,
             repeat_percent: 0,
             delay_us: 100..1_000,
+            late_permille: 0,
         }
     }
 }
@@ -60,10 +99,16 @@ pub struct Outcome {
     pub arrive: Arc<dyn Fn() + Send + Sync>,
 }
 
+/// What a host answers calls with.
+pub enum Port {
+    Master(MasterRef),
+    Worker(WorkerRef),
+}
+
 /// A call on its way, whatever its type.
 pub trait Request: Send + Sync {
     fn name(&self) -> String;
-    fn serve(&self, port: &MasterRef) -> BoxFuture<'static, Outcome>;
+    fn serve(&self, port: &Port) -> BoxFuture<'static, Outcome>;
     fn refuse(&self, error: Error) -> Outcome;
 }
 
@@ -93,6 +138,14 @@ struct State {
     sent: u64,
     /// Who does not get through to whom.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Whose messages to whom are kept for later.
+    held: BTreeSet<(NodeId, NodeId)>,
+    kept: Vec<Letter>,
+    /// What workers said that they took of whom: block and range.
+    taken: Vec<(u64, NodeId, BlockId, Range<u64>)>,
+    /// What is late or kept gets there at all: to masters, to workers.
+    late_to_masters: bool,
+    late_to_workers: bool,
 }
 
 impl Network {
@@ -104,6 +157,11 @@ impl Network {
             under_way: BTreeMap::new(),
             sent: 0,
             cut: BTreeSet::new(),
+            held: BTreeSet::new(),
+            kept: Vec::new(),
+            taken: Vec::new(),
+            late_to_masters: !is_known(Known::LateDuplicates),
+            late_to_workers: !is_known(Known::LateWrites),
         })))
     }
 
@@ -126,6 +184,58 @@ impl Network {
 
     pub fn mend(&self) {
         self.state().cut.clear();
+    }
+
+    /// From now on what one host sends to another is kept.
+    pub fn hold(&self, from: NodeId, to: NodeId) {
+        self.state().held.insert((from, to));
+    }
+
+    /// What was kept for or of a host comes after all: some of it at once, some of it when its senders have long tried
+    /// again.
+    pub fn let_go(&self, host: NodeId) {
+        let mut state = self.state();
+        let chance = state.chance.clone();
+        state.held.retain(|(from, to)| *from != host && *to != host);
+        let spread_us = *chance.one_of(&[10_000, 2_000_000, 40_000_000]);
+        let (come, stay) = std::mem::take(&mut state.kept)
+            .into_iter()
+            .partition(|letter| letter.ends().0 == host || letter.ends().1 == host);
+        state.kept = stay;
+        for letter in come {
+            if !state.may_be_late(&letter) {
+                continue;
+            }
+            let due = state.now_us + chance.within(1_000..spread_us);
+            state.deliver_at(due, letter);
+        }
+    }
+
+    /// What workers took of a host since so many messages had been sent: the first block's range, from its lowest byte.
+    pub fn taken_since(&self, host: NodeId, sent: u64) -> Vec<(BlockId, Range<u64>)> {
+        let state = self.state();
+        let of_host = (state.taken.iter()).filter(|(at, from, ..)| *at >= sent && *from == host);
+        of_host
+            .map(|(_, _, block, range)| (*block, range.clone()))
+            .collect()
+    }
+
+    /// Who does not reach somebody, or is not reached.
+    pub fn cut_off(&self) -> Vec<NodeId> {
+        let state = self.state();
+        let all = state.held.iter().chain(&state.cut);
+        all.flat_map(|(from, to)| [*from, *to]).collect()
+    }
+
+    /// Nothing is held back any more.
+    pub fn let_all_go(&self) {
+        let hosts: Vec<NodeId> = self.state().held.iter().map(|(from, _)| *from).collect();
+        hosts.into_iter().for_each(|host| self.let_go(host));
+    }
+
+    /// When the next message arrives.
+    pub fn next_due_us(&self) -> Option<u64> {
+        self.state().under_way.keys().next().map(|(due, _)| *due)
     }
 
     /// How many messages there have been.
@@ -152,9 +262,22 @@ impl Network {
         };
         for _ in 0..times {
             let due = state.now_us + chance.within(state.weather.delay_us.clone());
-            state.sent += 1;
-            let number = state.sent;
-            state.under_way.insert((due, number), letter.again());
+            state.deliver_at(due, letter.again());
+        }
+        // Drawn where it can be alone: other runs stay what they were.
+        if state.weather.late_permille == 0 || times == 0 || !state.may_be_late(&letter) {
+            return;
+        }
+        let draws = chance.below(1_000);
+        if draws < 2 * state.weather.late_permille {
+            let late_us = chance.within(1_000_000..*chance.one_of(&[5_000_000, 30_000_000, 120_000_000]));
+            if draws < state.weather.late_permille {
+                // Instead of, not besides.
+                let number = state.sent;
+                state.under_way.retain(|(_, sent), _| *sent != number);
+            }
+            let due = state.now_us + late_us;
+            state.deliver_at(due, letter);
         }
     }
 
@@ -164,15 +287,40 @@ impl Network {
         state.now_us = now_us;
         let later = state.under_way.split_off(&(now_us + 1, 0));
         let arrived = std::mem::replace(&mut state.under_way, later);
-        let gets_through = |letter: &Letter| {
-            let (Letter::Request { from, to, .. } | Letter::Answer { from, to, .. }) = letter;
-            !state.cut.contains(&(*from, *to))
-        };
-        arrived.into_values().filter(gets_through).collect()
+        let (kept, arrived): (Vec<Letter>, Vec<Letter>) = arrived
+            .into_values()
+            .filter(|letter| !state.cut.contains(&letter.ends()))
+            .partition(|letter| state.held.contains(&letter.ends()));
+        state.kept.extend(kept);
+        arrived
+    }
+}
+
+impl State {
+    /// Masters drop a connection that hangs, with what was written to it: among themselves nothing is that late.
+    fn may_be_late(&self, letter: &Letter) -> bool {
+        let (from, to) = letter.ends();
+        match letter {
+            Letter::Answer { .. } => false,
+            Letter::Request { .. } if is_master(to) => self.late_to_masters && !is_master(from),
+            Letter::Request { .. } => self.late_to_workers,
+        }
+    }
+
+    fn deliver_at(&mut self, due_us: u64, letter: Letter) {
+        self.sent += 1;
+        let number = self.sent;
+        self.under_way.insert((due_us, number), letter);
     }
 }
 
 impl Letter {
+    /// From whom and to whom.
+    pub fn ends(&self) -> (NodeId, NodeId) {
+        let (Letter::Request { from, to, .. } | Letter::Answer { from, to, .. }) = self;
+        (*from, *to)
+    }
+
     fn again(&self) -> Letter {
         match self {
             Letter::Request { from, to, request } => Letter::Request {
@@ -203,6 +351,31 @@ type Waiting<C> = Arc<Mutex<Option<oneshot::Sender<Result<Answer<C>>>>>>;
 struct Typed<C: Call> {
     ask: Ask<C>,
     reply: Waiting<C>,
+    serve: Serve<C>,
+}
+
+/// How a port answers a call of this type.
+type Serve<C> = fn(&Port, Ask<C>) -> Answering<C>;
+type Answering<C> = BoxFuture<'static, Result<Answer<C>>>;
+
+fn at_master<C: Call>(port: &Port, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>>
+where
+    dyn MasterPort: Endpoint<C>,
+{
+    match port {
+        Port::Master(master) => Endpoint::<C>::ask(&**master, ask),
+        Port::Worker(_) => unreachable!("{} was sent to a worker", C::NAME),
+    }
+}
+
+fn at_worker<C: Call>(port: &Port, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>>
+where
+    dyn WorkerPort: Endpoint<C>,
+{
+    match port {
+        Port::Worker(worker) => Endpoint::<C>::ask(&**worker, ask),
+        Port::Master(_) => unreachable!("{} was sent to a master", C::NAME),
+    }
 }
 
 impl<C: Call> Typed<C> {
@@ -213,6 +386,12 @@ impl<C: Call> Typed<C> {
             None => format!("{:?}", self.ask.call),
         }
     }
+}
+
+/// As it travels: a grant on a file is its bytes by then.
+fn in_full<C: Call>(answer: Answer<C>) -> Result<Answer<C>> {
+    let Answer { reply, body } = answer;
+    Ok(Answer::with_body(reply, Body::Bytes(body.read()?)))
 }
 
 fn answer_text<C: Call>(call: &C, answer: &Result<Answer<C>>) -> String {
@@ -243,18 +422,15 @@ fn outcome<C: Call>(call: &C, waiting: &Waiting<C>, answer: Result<Answer<C>>) -
     }
 }
 
-impl<C: Call> Request for Typed<C>
-where
-    dyn MasterPort: Endpoint<C>,
-{
+impl<C: Call> Request for Typed<C> {
     fn name(&self) -> String {
         self.text()
     }
 
-    fn serve(&self, port: &MasterRef) -> BoxFuture<'static, Outcome> {
-        let (answering, waiting) = (Endpoint::<C>::ask(&**port, self.ask.clone()), self.reply.clone());
+    fn serve(&self, port: &Port) -> BoxFuture<'static, Outcome> {
+        let (answering, waiting) = ((self.serve)(port, self.ask.clone()), self.reply.clone());
         let call = self.ask.call.clone();
-        Box::pin(async move { outcome(&call, &waiting, answering.await) })
+        Box::pin(async move { outcome(&call, &waiting, answering.await.and_then(in_full)) })
     }
 
     fn refuse(&self, error: Error) -> Outcome {
@@ -267,15 +443,56 @@ where
     dyn MasterPort: Endpoint<C>,
 {
     fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
+        self.send(ask, at_master::<C>)
+    }
+}
+
+/// The way from a host to a worker.
+pub struct WorkerWay(pub Way);
+
+impl<C: Call> Endpoint<C> for WorkerWay
+where
+    dyn WorkerPort: Endpoint<C>,
+{
+    fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
+        let call: &dyn Any = &ask.call;
+        let long = ask.body.len() as u64;
+        let bytes = match (call.downcast_ref::<WriteBlock>(), call.downcast_ref::<PutBlock>()) {
+            (Some(write), _) => Some((write.block, write.offset_bytes..write.offset_bytes + long)),
+            (_, Some(put)) => Some((put.block, 0..long)),
+            _ => None,
+        };
+        let (network, from) = (self.0.network.clone(), self.0.from);
+        let asked = self.0.send(ask, at_worker::<C>);
+        Box::pin(async move {
+            let answer = asked.await;
+            if let (Ok(_), Some((block, range))) = (&answer, bytes) {
+                let mut state = network.state();
+                let at = state.sent;
+                state.taken.push((at, from, block, range));
+            }
+            answer
+        })
+    }
+}
+
+impl Way {
+    fn send<C: Call>(&self, ask: Ask<C>, serve: Serve<C>) -> Answering<C> {
+        let Way { network, from, to } = self.clone();
         let deadline_ms = match ask.context.deadline_ms {
             0 => DEADLINE_MS_DEFAULT,
             given => given,
         };
+        // A connection that says nothing is given up long before a call's deadline.
+        let (deadline_ms, kind) = match from >= WORKERS && deadline_ms > SILENCE_MS {
+            true => (SILENCE_MS, ErrorKind::Unreachable),
+            false => (deadline_ms, ErrorKind::Timeout),
+        };
         let (reply, replied) = oneshot::channel();
-        let Way { network, from, to } = self.clone();
         let request = Typed {
             ask,
             reply: Arc::new(Mutex::new(Some(reply))),
+            serve,
         };
         Box::pin(async move {
             network.send(Letter::Request {
@@ -287,8 +504,12 @@ where
             match tokio::time::timeout(deadline, replied).await {
                 Ok(Ok(answer)) => answer,
                 _ => Err(Error::new(
-                    ErrorKind::Timeout,
-                    format!("{}: master {to} did not answer within {deadline_ms} ms", C::NAME),
+                    kind,
+                    format!(
+                        "{}: {} did not answer within {deadline_ms} ms",
+                        C::NAME,
+                        address(to)
+                    ),
                 )),
             }
         })

@@ -39,6 +39,8 @@ pub struct Shared {
     pub masters: Rc<RefCell<Vec<NodeId>>>,
     pub history: Rc<RefCell<History>>,
     cells: usize,
+    /// How many times as long as others they rest.
+    leisure: u64,
     next_client: Rc<Cell<u64>>,
     next_value: Rc<Cell<u64>>,
     stop: Rc<Cell<bool>>,
@@ -53,6 +55,7 @@ impl Clients {
         network: Network,
         masters: Vec<NodeId>,
         cells: usize,
+        leisure: u64,
         chance: Chance,
     ) -> std::io::Result<Clients> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -70,6 +73,7 @@ impl Clients {
                 masters: Rc::new(RefCell::new(masters)),
                 history: Rc::default(),
                 cells,
+                leisure,
                 next_client: Rc::new(Cell::new(1)),
                 next_value: Rc::new(Cell::new(1)),
                 stop: Rc::default(),
@@ -112,7 +116,7 @@ impl Clients {
                     // What it asked for may still come: another asks from here on.
                     client = shared.client();
                 }
-                let rest_ms = if only_reads { 15 } else { 60 };
+                let rest_ms = if only_reads { 15 } else { 60 } * shared.leisure;
                 sleep(Duration::from_millis(shared.chance.below(rest_ms))).await;
             }
             busy.set(busy.get() - 1);

@@ -101,8 +101,22 @@ impl Client {
         ports: Ports,
     ) -> Client {
         let masters = vec![("local".to_owned(), master)];
-        let router = Router::in_process(arbiter, masters, workers, options, ports);
-        Client::of(router.expect("there is a master"), arbiter)
+        Self::in_process(arbiter, masters, workers, options, ports).expect("there is a master")
+    }
+
+    /// Uses masters, by address, and workers behind ports that are here already. The session is renewed in `arbiter`.
+    ///
+    /// # Errors
+    /// `Config` without a master.
+    pub fn in_process(
+        arbiter: &ArbiterHandle,
+        masters: Vec<(String, MasterRef)>,
+        workers: LocalWorkers,
+        options: ClientOptions,
+        ports: Ports,
+    ) -> Result<Client> {
+        let router = Router::in_process(arbiter, masters, workers, options, ports)?;
+        Ok(Client::of(router, arbiter))
     }
 
     /// The same connection on behalf of another user.

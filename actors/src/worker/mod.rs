@@ -81,7 +81,43 @@ pub struct WorkerHandle {
     worker: Addr<Worker>,
     reader: Addr<UfsReader>,
     disks: Disks,
-    arbiters: Vec<actix::Arbiter>,
+    threads: Threads,
+}
+
+/// The threads that a worker's actors run on.
+pub enum Threads {
+    /// Started for this worker, and ended with it.
+    Own(Vec<actix::Arbiter>),
+    /// Everything runs in an arbiter that is somebody else's: a simulator's.
+    Given(actix::ArbiterHandle),
+}
+
+impl Threads {
+    /// None yet.
+    pub fn own() -> Self {
+        Threads::Own(Vec::new())
+    }
+
+    /// Where the next actors run.
+    fn start(&mut self, make: impl FnOnce() -> actix::Arbiter) -> actix::ArbiterHandle {
+        match self {
+            Threads::Own(arbiters) => {
+                let arbiter = make();
+                let handle = arbiter.handle();
+                arbiters.push(arbiter);
+                handle
+            }
+            Threads::Given(arbiter) => arbiter.clone(),
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Threads::Own(arbiters) = self {
+            for arbiter in arbiters.drain(..) {
+                arbiter.stop();
+            }
+        }
+    }
 }
 
 /// Threads that move bytes between under file systems and disks.
@@ -113,10 +149,11 @@ pub async fn start(
     master: MasterRef,
     address: String,
 ) -> Result<WorkerHandle> {
-    start_with(config, ports, master, address, Arc::new(source::OpenDal)).await
+    let sources = Arc::new(source::OpenDal);
+    start_with(config, ports, master, address, sources, Threads::own()).await
 }
 
-/// [`start`] with other under file systems than OpenDAL's.
+/// [`start`] with other under file systems than OpenDAL's, and perhaps on a thread that is there already.
 ///
 /// # Errors
 /// As [`start`].
@@ -126,6 +163,7 @@ pub async fn start_with(
     master: MasterRef,
     address: String,
     sources: Arc<dyn Sources>,
+    mut threads: Threads,
 ) -> Result<WorkerHandle> {
     let Some(first) = config.data_dirs.first() else {
         return Err(Error::new(
@@ -142,9 +180,9 @@ pub async fn start_with(
         let news = news.clone();
         Arc::new(move |change| news.tell(change))
     };
-    let (disks, mut arbiters) = Disks::start(&config.data_dirs, &config.disk, &ports, tell).await?;
+    let disks = Disks::start(&config.data_dirs, &config.disk, &ports, &mut threads, tell).await?;
 
-    let control = actix::Arbiter::new();
+    let control = threads.start(actix::Arbiter::new);
     let standing = Standing::new(ports.clock.clone(), ports.random.clone());
     let (session_to, session) = watch::channel(None::<Session>);
     let worker = Worker::new(
@@ -159,34 +197,34 @@ pub async fn start_with(
         &config,
         session_to,
     );
-    let worker = Worker::start_in_arbiter(&control.handle(), |_| worker);
+    let worker = Worker::start_in_arbiter(&control, |_| worker);
     let resolver = Arc::new(Resolver::new(
         master,
         session.clone(),
         sources,
         ports.clock.clone(),
     ));
-    let transfers: Vec<_> = (0..TRANSFER_THREADS).map(|_| transfer_arbiter()).collect();
+    let transfers: Vec<_> = (0..TRANSFER_THREADS)
+        .map(|_| threads.start(transfer_arbiter))
+        .collect();
     let reader = UfsReader::new(
         disks.clone(),
         resolver.clone(),
-        transfers.iter().map(actix::Arbiter::handle).collect(),
+        transfers.clone(),
         config.fill_budget_bytes,
         ports.clock.clone(),
     );
-    let reader = UfsReader::start_in_arbiter(&control.handle(), |_| reader);
+    let reader = UfsReader::start_in_arbiter(&control, |_| reader);
     let writer = UfsWriter::new(disks.clone(), resolver);
-    let writer = UfsWriter::start_in_arbiter(&transfers[0].handle(), |_| writer);
+    let writer = UfsWriter::start_in_arbiter(&transfers[0], |_| writer);
     let door = WorkerDoor::new(disks.clone(), session.clone(), standing, reader.clone(), writer);
-    arbiters.push(control);
-    arbiters.extend(transfers);
     let mut handle = WorkerHandle {
         port: Arc::new(door),
         id: WorkerId(0),
         worker,
         reader,
         disks,
-        arbiters,
+        threads,
     };
     match first_session(&handle.worker, session).await {
         Ok(id) => handle.id = id,
@@ -241,20 +279,14 @@ impl WorkerHandle {
         let _ = self.reader.send(StopReader).await;
         let _ = self.worker.send(membership::StopWorker).await;
         self.disks.stop().await;
-        self.stop_arbiters();
-    }
-
-    fn stop_arbiters(&mut self) {
-        for arbiter in self.arbiters.drain(..) {
-            arbiter.stop();
-        }
+        self.threads.stop();
     }
 }
 
 impl Drop for WorkerHandle {
     /// Without [`WorkerHandle::stop`] this is what a kill leaves: nothing more is synced or noted.
     fn drop(&mut self) {
-        self.stop_arbiters();
+        self.threads.stop();
     }
 }
 

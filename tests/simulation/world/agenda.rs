@@ -10,6 +10,10 @@ use curvine_protocol::NodeId;
 /// What is planned.
 pub enum Act {
     Fault,
+    Trouble,
+    StoreIsWell,
+    /// What was kept for a machine comes.
+    LetGo(NodeId),
     Mend,
     FairWeather,
     Start(NodeId),
@@ -30,7 +34,10 @@ pub enum Act {
 
 impl Act {
     fn is_fault(&self) -> bool {
-        matches!(self, Act::Fault | Act::LoseTwo(..) | Act::Usurp { .. })
+        matches!(
+            self,
+            Act::Fault | Act::Trouble | Act::LoseTwo(..) | Act::Usurp { .. }
+        )
     }
 }
 

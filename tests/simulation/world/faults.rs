@@ -7,7 +7,7 @@ use curvine_protocol::NodeId;
 
 use crate::checks::Violation;
 use crate::faults::{Fault, bad_weather};
-use crate::network::{CLIENTS, Weather};
+use crate::network::{CLIENTS, WORKERS, Weather};
 
 use super::agenda::Act;
 use super::{DISK_DELAY_US, World};
@@ -61,7 +61,7 @@ impl World {
             }
             Fault::Stop => {
                 self.tell(format!("master {id} is stopped"));
-                self.masters.host_mut(id).stop();
+                self.masters.host_mut(id).machine.stop();
                 self.later(3_000, Act::GoOn(id));
             }
             Fault::Terminate => {
@@ -74,6 +74,7 @@ impl World {
                 self.tell(format!("the disk of master {id} is slow"));
                 self.masters
                     .host_mut(id)
+                    .machine
                     .disk_delay
                     .store(200_000, Ordering::Relaxed);
                 self.later(3_000, Act::FastDisk(id));
@@ -123,6 +124,13 @@ impl World {
 
     pub(super) fn act(&mut self, act: Act) -> Result<(), Violation> {
         match act {
+            Act::Start(id) | Act::GoOn(id) | Act::LetGo(id) if id >= WORKERS => self.act_on(act)?,
+            Act::LetGo(id) => self.network.let_go(id),
+            Act::StoreIsWell => self.act_on(act)?,
+            Act::Trouble => {
+                self.any_trouble()?;
+                self.later(self.plan.pause_ms, Act::Trouble);
+            }
             Act::Fault => {
                 match self.chance.percent(50) {
                     true => self.agenda.lie_in_ambush(self.clients.shared.acknowledged.get()),
@@ -140,13 +148,13 @@ impl World {
                 if let Some(host) = self.masters.get_mut(id)
                     && host.is_stopped()
                 {
-                    host.go_on();
+                    host.machine.go_on();
                     self.tell(format!("master {id} goes on"));
                 }
             }
             Act::FastDisk(id) => {
                 if let Some(host) = self.masters.get(id) {
-                    host.disk_delay.store(DISK_DELAY_US, Ordering::Relaxed);
+                    host.machine.disk_delay.store(DISK_DELAY_US, Ordering::Relaxed);
                 }
             }
             Act::Gone(id, ended) => {

@@ -16,12 +16,17 @@ impl World {
         self.tell("everything heals");
         self.agenda.drop_faults();
         self.network.mend();
+        self.network.let_all_go();
         self.network.set_weather(Weather::fair());
         for id in self.masters.ids() {
             let host = self.masters.host_mut(id);
-            host.go_on();
-            host.disk_delay.store(DISK_DELAY_US, Ordering::Relaxed);
+            host.machine.go_on();
+            host.machine.disk_delay.store(DISK_DELAY_US, Ordering::Relaxed);
             self.start(id)?;
+        }
+        let now = self.now;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.heal(now, DISK_DELAY_US).map_err(text)?;
         }
         Ok(())
     }

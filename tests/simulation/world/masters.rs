@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use curvine_actors::master::namespace::actor::FileDefaults;
 use curvine_actors::master::replica::{LogLimits, Members};
 use curvine_protocol::NodeId;
 
@@ -20,6 +21,7 @@ pub struct Masters {
     scratch: PathBuf,
     network: Network,
     limits: LogLimits,
+    defaults: FileDefaults,
     chance: Chance,
     hosts: BTreeMap<NodeId, Host>,
     next: u64,
@@ -41,6 +43,10 @@ impl Masters {
                 kept_entries: plan.kept_entries,
                 kept_bytes: plan.kept_bytes,
             },
+            defaults: FileDefaults {
+                block_bytes: 1 << 20,
+                replicas: plan.cluster.as_ref().map_or(1, |cluster| cluster.replicas),
+            },
             chance,
             hosts: BTreeMap::new(),
             next: plan.masters + 1,
@@ -56,7 +62,8 @@ impl Masters {
             addresses: members.iter().map(|id| (*id, address(*id))).collect(),
         };
         let (network, chance) = (self.network.clone(), self.chance.fork());
-        let host = Host::new(members, &self.scratch, network, self.limits, chance);
+        let (limits, defaults) = (self.limits, self.defaults);
+        let host = Host::new(members, &self.scratch, network, limits, defaults, chance);
         self.hosts.insert(id, host);
     }
 

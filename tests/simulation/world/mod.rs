@@ -15,17 +15,22 @@
 //! - [`story`]: what is told; [`stage`]: what scenes have happen.
 //!
 //! Whatever is random is drawn from the world's [`Chance`] or from a fork of it, in an order that depends on nothing else.
-//! Machines of another kind have an owner beside [`masters`], get their share in `tick`, and are mended in `heal`.
+//! Machines of another kind have an owner beside [`masters`], get their share in `tick`, and are mended in `heal`: a
+//! [`cluster`] has [`workers`] and [`mounts`], and [`troubles`] of its own.
 
 mod agenda;
+mod cluster;
 mod disks;
 mod faults;
 mod group;
 mod healing;
 mod masters;
+mod mounts;
 mod stage;
 mod story;
+mod troubles;
 mod watch;
+mod workers;
 
 use std::fmt::{Display, Formatter};
 use std::ops::Range;
@@ -38,16 +43,22 @@ use curvine_protocol::NodeId;
 use crate::chance::{self, Chance};
 use crate::checks::Violation;
 use crate::faults::Plan;
-use crate::network::{Letter, Network};
+use crate::network::{Letter, Network, WORKERS, name};
+use crate::troubles::draw;
 use crate::workload::Clients;
 
 use self::agenda::{Act, Agenda};
+use self::cluster::Cluster;
 use self::masters::Masters;
 use self::story::Story;
 use self::watch::Watch;
 
+/// Seeds from here on are of whole clusters; those below of masters alone.
+pub const CLUSTERS: u64 = 1_000_000;
+
 const TICK: Duration = Duration::from_millis(2);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_AT_CLUSTERS_EVERY: Duration = Duration::from_secs(1);
 const DISK_DELAY_US: u64 = 1_000;
 
 /// A panic anywhere in the process: tokio keeps those of its tasks to itself.
@@ -95,13 +106,17 @@ pub struct World {
     faults: usize,
     watch: Watch,
     story: Story,
+    cluster: Option<Cluster>,
 }
 
 impl World {
     /// With `is_told`, what happens is printed.
     pub fn new(seed: u64, scratch: &Path, is_told: bool) -> Result<World, Violation> {
         let chance = Chance::new(seed);
-        let plan = Plan::draw(&chance);
+        let plan = match seed < CLUSTERS {
+            true => Plan::draw(&chance),
+            false => draw(&chance),
+        };
         Self::with(plan, chance, scratch, is_told)
     }
 
@@ -118,6 +133,7 @@ impl World {
             snapshot_every_bytes: 1 << 30,
             kept_entries: 0,
             kept_bytes: 1 << 30,
+            cluster: None,
         };
         Self::with(plan, Chance::new(1), scratch, true)
     }
@@ -125,8 +141,14 @@ impl World {
     fn with(plan: Plan, chance: Chance, scratch: &Path, is_told: bool) -> Result<World, Violation> {
         let network = Network::new(chance.fork());
         let ids: Vec<NodeId> = (1..=plan.masters).map(NodeId).collect();
-        let clients = Clients::new(network.clone(), ids.clone(), plan.cells, chance.fork()).map_err(text)?;
+        // Beside mounts they are the smaller part.
+        let leisure = if plan.cluster.is_some() { 20 } else { 1 };
+        let clients =
+            Clients::new(network.clone(), ids.clone(), plan.cells, leisure, chance.fork()).map_err(text)?;
+        let cluster = plan.cluster.clone();
+        let cluster = cluster.map(|plan| Cluster::new(plan, scratch, &network, &ids, &chance));
         let mut world = World {
+            cluster,
             now: Duration::ZERO,
             masters: Masters::new(&plan, scratch, network.clone(), chance.clone()),
             network,
@@ -138,7 +160,9 @@ impl World {
             chance,
             plan,
         };
-        world.tell(format!("{:?}", world.plan));
+        // Without what masters alone do not have.
+        let plan = format!("{:?}", world.plan).replace(", cluster: None", "");
+        world.tell(plan);
         for id in &ids {
             world.masters.set_up(*id, &ids);
             world.start(*id)?;
@@ -147,16 +171,21 @@ impl World {
     }
 
     pub fn run(mut self) -> Result<Summary, Violation> {
+        self.start_cluster()?;
         for number in 0..self.plan.clients {
             self.clients.begin(number % 3 == 2);
         }
-        self.later(2_000, Act::Fault);
+        match self.cluster {
+            None => self.later(2_000, Act::Fault),
+            Some(_) => self.later(20_000, Act::Trouble),
+        }
         let end = Duration::from_secs(self.plan.seconds);
         while self.now < end {
             self.tick()?;
         }
         self.heal()?;
         self.comes_to_rest()?;
+        self.cluster_comes_to_rest()?;
         self.tell("the end");
         let history = self.clients.shared.history.take();
         let summary = Summary {
@@ -187,26 +216,53 @@ impl World {
     }
 
     fn tick(&mut self) -> Result<(), Violation> {
-        self.now += TICK;
+        let tick = self.next_tick();
+        self.now += tick;
         chance::set_time(self.now);
         self.deliver();
         while let Some(act) = self.agenda.due(self.now) {
             self.act(act)?;
         }
-        self.masters.iter_mut().for_each(|host| host.pass(TICK));
-        self.clients.pass(TICK);
+        self.masters.iter_mut().for_each(|host| host.machine.pass(tick));
+        self.clients.pass(tick);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.pass(self.now, tick);
+            let news = cluster.news()?;
+            news.into_iter().for_each(|line| self.tell(line));
+        }
         if self.agenda.springs(self.clients.shared.acknowledged.get()) {
             self.any_fault()?;
         }
         if let Some(panic) = PANIC.lock().expect("only the hook writes").take() {
             return Err(format!("panic: {panic}"));
         }
-        if self.now.as_millis().is_multiple_of(LOOK_EVERY.as_millis()) {
+        let look_every = match self.cluster {
+            None => LOOK_EVERY,
+            Some(_) => LOOK_AT_CLUSTERS_EVERY,
+        };
+        if self.now.as_millis().is_multiple_of(look_every.as_millis()) {
             let news = self.watch.look(&mut self.masters)?;
             news.into_iter().for_each(|line| self.tell(line));
             self.clear_away();
+            self.note_disturbed();
         }
         Ok(())
+    }
+
+    /// How far the time goes at once: where nothing is under way, there are fewer ticks in a cluster's minutes.
+    fn next_tick(&self) -> Duration {
+        const QUIET: Duration = Duration::from_millis(20);
+        let now_us = self.now.as_micros() as u64;
+        let quiet_us = match self.cluster {
+            None => 0,
+            Some(_) => self
+                .network
+                .next_due_us()
+                .map_or(u64::MAX, |due| due.saturating_sub(now_us)),
+        };
+        let until_us = QUIET.as_micros() as u64 - now_us % QUIET.as_micros() as u64;
+        let ticks = quiet_us.min(until_us) / TICK.as_micros() as u64;
+        TICK * (ticks.max(1) as u32)
     }
 
     /// What has arrived by now.
@@ -215,13 +271,19 @@ impl World {
             match letter {
                 Letter::Answer { from, to, outcome } => {
                     if self.story.has_messages() {
-                        self.tell(format!("  {from} -> {to}: {}", outcome.text));
+                        self.tell(format!("  {} -> {}: {}", name(from), name(to), outcome.text));
                     }
                     (outcome.arrive)();
                 }
                 Letter::Request { from, to, request } => {
                     if self.story.has_messages() {
-                        self.tell(format!("  {from} -> {to}: {}", request.name()));
+                        self.tell(format!("  {} -> {}: {}", name(from), name(to), request.name()));
+                    }
+                    if to >= WORKERS {
+                        if let Some(cluster) = &mut self.cluster {
+                            cluster.deliver(Letter::Request { from, to, request });
+                        }
+                        continue;
                     }
                     if let Some(host) = self.masters.get_mut(to) {
                         host.deliver(from, request);

@@ -20,6 +20,7 @@ use curvine_protocol::worker::ReadBlock;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use self::placement::choose_disk;
+use super::Threads;
 use super::disk::{BlockNews, Disk, DiskOptions, DiskRef, Grant, Removal, RemoveBlocks, StopDisk, Store};
 use crate::kit::Ports;
 
@@ -38,7 +39,7 @@ struct Inner {
 }
 
 impl Disks {
-    /// Opens each directory and starts its actor on an arbiter of its own.
+    /// Opens each directory and starts its actor on an arbiter of its own, unless the threads are given.
     ///
     /// # Errors
     /// Those of the file system, naming the directory.
@@ -46,20 +47,18 @@ impl Disks {
         directories: &[DataDir],
         options: &DiskOptions,
         ports: &Ports,
+        threads: &mut Threads,
         news: Arc<dyn Fn(BlockNews) + Send + Sync>,
-    ) -> Result<(Self, Vec<actix::Arbiter>)> {
-        let mut arbiters = Vec::new();
+    ) -> Result<Self> {
         let mut disks = Vec::new();
         for (number, directory) in directories.iter().enumerate() {
-            let arbiter = actix::Arbiter::new();
             let (directory, options) = (directory.clone(), options.clone());
-            let handle = arbiter.handle();
-            disks.push(Disk::start(directory, options, ports, number, &handle, news.clone()).await?);
-            arbiters.push(arbiter);
+            let arbiter = threads.start(actix::Arbiter::new);
+            disks.push(Disk::start(directory, options, ports, number, &arbiter, news.clone()).await?);
         }
         let placed = quick_cache::sync::Cache::new(PLACED_MAX);
         let inner = Arc::new(Inner { disks, placed });
-        Ok((Disks { inner }, arbiters))
+        Ok(Disks { inner })
     }
 
     /// Each disk, in the order of the configuration.

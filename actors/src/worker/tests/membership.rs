@@ -147,6 +147,7 @@ async fn a_worker_of_another_cluster_is_refused() {
             world.master.clone(),
             "127.0.0.1:1".to_owned(),
             world.sources.clone(),
+            crate::worker::Threads::own(),
         );
         let error = refused.await.map(|_| ()).unwrap_err();
         (!error.message.contains("already open")).then_some(error)

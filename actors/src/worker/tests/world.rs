@@ -215,6 +215,7 @@ impl World {
                 self.master.clone(),
                 "127.0.0.1:1".to_owned(),
                 self.sources.clone(),
+                crate::worker::Threads::own(),
             );
             match started.await {
                 Ok(handle) => Some(handle),

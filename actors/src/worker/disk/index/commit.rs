@@ -49,7 +49,7 @@ impl Index {
     /// `Io`, `NoSpace`.
     pub fn submit_and_wait(self: &Arc<Self>, changes: Vec<Change>, sync: bool) -> Result<()> {
         let (done, result) = std::sync::mpsc::sync_channel(1);
-        self.submit(Update {
+        self.submit_here(Update {
             changes,
             sync,
             done: Box::new(move |outcome| {

@@ -1,0 +1,487 @@
+//! The reference model of files: what a read may see.
+//!
+//! A file is a row of units. Every write fills whole units with a stamp of its own, so that what is read says who wrote it.
+//! Holes are [`HOLE`], what is beyond the end is [`END`]: both are written by truncations and by writes behind the end.
+//!
+//! What a client may expect (close-to-open): a read through a handle sees of each unit a write that had begun by then, and
+//! none that was *over* before the handle was opened. A write is over once a later one is flushed. Which of two writes is
+//! the later one is certain if they are one client's, or if one was settled (flushed, given up, its lease given on) before
+//! the other began. A client sees its own writes at once.
+//!
+//! Time is the order of events: everything is on one thread.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use curvine_protocol::{InodeId, NodeId};
+
+use crate::known::{Known, is_known};
+
+/// Bytes of one unit: not a divisor of anything that matters to workers.
+pub const UNIT: u64 = 512;
+/// No file is longer.
+pub const UNITS_MAX: u64 = 400;
+pub const HOLE: u64 = 0;
+pub const END: u64 = u64::MAX;
+/// Workers sync by themselves every second. What is younger may go with the power.
+const SYNCED_AFTER: Duration = Duration::from_secs(10);
+
+pub type WriteId = usize;
+/// A moment: events before it.
+pub type Moment = u64;
+
+#[derive(Clone, Debug)]
+struct Write {
+    mount: NodeId,
+    what: String,
+    begun: Moment,
+    /// The client was told that it is taken.
+    accepted: Option<Moment>,
+    /// Flushed, failed, or its lease was given to another: no later write of others is older.
+    settled: Option<Moment>,
+    flushed: Option<(Moment, Duration)>,
+    synced: bool,
+    /// It failed before anything of it was sent.
+    never: bool,
+    failed: bool,
+}
+
+/// One write of one unit.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    write: WriteId,
+    value: u64,
+    /// Since when no new handle may see it.
+    over: Option<Moment>,
+}
+
+struct File {
+    writes: Vec<Write>,
+    units: Vec<Vec<Entry>>,
+    /// The power went before what was flushed was on a disk: anything that was ever written may be there, or nothing.
+    lossy: bool,
+    /// It has no name any more; who has kept it, if anybody.
+    removed: Option<Option<NodeId>>,
+    cell: usize,
+}
+
+/// What was read, and when.
+pub struct Seen {
+    pub mount: NodeId,
+    /// When its handle was opened, and when the read began.
+    pub opened: Moment,
+    pub began: Moment,
+    pub from: u64,
+    pub values: Vec<u64>,
+}
+
+#[derive(Default)]
+pub struct Files {
+    files: BTreeMap<InodeId, File>,
+    now: Moment,
+    stamps: u64,
+    /// Cells in which names are being removed or replaced, and by how many.
+    removing: BTreeMap<usize, usize>,
+}
+
+impl Files {
+    /// The next moment.
+    pub fn moment(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    pub fn stamp(&mut self) -> u64 {
+        self.stamps += 1;
+        self.stamps
+    }
+
+    pub fn inodes(&self) -> Vec<InodeId> {
+        self.files.keys().copied().collect()
+    }
+
+    /// How long a file is by what was flushed, if nobody but its last writer has anything to say.
+    pub fn flushed_long(&self, inode: InodeId) -> Option<u64> {
+        let file = self.files.get(&inode)?;
+        let is_there = |entries: &Vec<Entry>| {
+            let mut flushed = entries.iter().filter(|entry| {
+                let write = &file.writes[entry.write];
+                write.flushed.is_some() && entry.over.is_none()
+            });
+            flushed.next_back().is_some_and(|entry| entry.value != END)
+        };
+        Some(file.units.iter().take_while(|entries| is_there(entries)).count() as u64)
+    }
+
+    /// Whether a mount has something that it has not flushed.
+    pub fn is_dirty(&self, mount: NodeId) -> bool {
+        let mut writes = self.files.values().flat_map(|file| &file.writes);
+        writes.any(|write| write.mount == mount && write.accepted.is_some() && write.settled.is_none())
+    }
+
+    /// Whether nothing is written and not flushed.
+    pub fn is_quiet(&self) -> bool {
+        let mut writes = self.files.values().flat_map(|file| &file.writes);
+        writes.all(|write| write.settled.is_some() || write.never)
+    }
+
+    pub fn is_lossy(&self, inode: InodeId) -> bool {
+        self.files.get(&inode).is_none_or(|file| file.lossy)
+    }
+
+    /// A new and empty file.
+    pub fn created(&mut self, cell: usize, inode: InodeId, mount: NodeId) {
+        let now = self.moment();
+        let creation = Write {
+            mount,
+            what: "creation".to_owned(),
+            begun: now,
+            accepted: Some(now),
+            settled: Some(now),
+            flushed: Some((now, Duration::ZERO)),
+            synced: true,
+            never: false,
+            failed: false,
+        };
+        let entry = Entry {
+            write: 0,
+            value: END,
+            over: None,
+        };
+        self.files.entry(inode).or_insert_with(|| File {
+            writes: vec![creation],
+            units: vec![vec![entry]; UNITS_MAX as usize],
+            lossy: false,
+            removed: None,
+            cell,
+        });
+    }
+
+    /// A name in a cell is about to be removed, or to be replaced.
+    pub fn removing(&mut self, cell: usize) {
+        *self.removing.entry(cell).or_default() += 1;
+    }
+
+    /// What became of it is known: this file, if any, lost its name. Without that, nobody knows when it will.
+    pub fn removed(&mut self, cell: usize, inode: Option<InodeId>, kept_by: Option<NodeId>) {
+        if let Some(count) = self.removing.get_mut(&cell) {
+            *count -= 1;
+        }
+        if let Some(file) = inode.and_then(|inode| self.files.get_mut(&inode)) {
+            file.removed = Some(kept_by);
+        }
+    }
+
+    /// Whether a client may find that its open file is gone: another removes it.
+    pub fn may_be_gone(&self, inode: InodeId, mount: NodeId) -> bool {
+        let Some(file) = self.files.get(&inode) else {
+            return true;
+        };
+        match file.removed {
+            Some(kept_by) => kept_by != Some(mount),
+            None => self.removing.get(&file.cell).is_some_and(|count| *count > 0),
+        }
+    }
+
+    /// A write is about to be made, of a file that its writer takes to be so long.
+    pub fn write(
+        &mut self,
+        inode: InodeId,
+        mount: NodeId,
+        long: u64,
+        range: std::ops::Range<u64>,
+        stamp: u64,
+    ) -> WriteId {
+        let what = format!("write {stamp} of units {range:?}");
+        let values = (long.min(range.start)..range.start)
+            .map(|unit| (unit, HOLE))
+            .chain(range.map(|unit| (unit, stamp)));
+        self.change(inode, mount, what, values.collect())
+    }
+
+    /// A truncation is about to be made.
+    pub fn truncate(&mut self, inode: InodeId, mount: NodeId, long: u64, to: u64) -> WriteId {
+        let what = format!("truncation from {long} to {to} units");
+        let values = (long.min(to)..to)
+            .map(|unit| (unit, HOLE))
+            .chain((to..UNITS_MAX).map(|unit| (unit, END)));
+        self.change(inode, mount, what, values.collect())
+    }
+
+    fn change(&mut self, inode: InodeId, mount: NodeId, what: String, values: Vec<(u64, u64)>) -> WriteId {
+        let begun = self.moment();
+        let Some(file) = self.files.get_mut(&inode) else {
+            return WriteId::MAX;
+        };
+        let write = file.writes.len();
+        for (unit, value) in values {
+            file.units[unit as usize].push(Entry {
+                write,
+                value,
+                over: None,
+            });
+        }
+        file.writes.push(Write {
+            mount,
+            what,
+            begun,
+            accepted: None,
+            settled: None,
+            flushed: None,
+            synced: false,
+            never: false,
+            failed: false,
+        });
+        write
+    }
+
+    fn of(&mut self, inode: InodeId, write: WriteId) -> Option<&mut Write> {
+        self.files.get_mut(&inode)?.writes.get_mut(write)
+    }
+
+    pub fn accepted(&mut self, inode: InodeId, write: WriteId) {
+        let now = self.moment();
+        if let Some(write) = self.of(inode, write) {
+            write.accepted = Some(now);
+        }
+    }
+
+    /// It was refused before anything was sent.
+    pub fn refused(&mut self, inode: InodeId, write: WriteId) {
+        if let Some(write) = self.of(inode, write) {
+            write.never = true;
+        }
+    }
+
+    /// What a flush that begins now will have flushed.
+    pub fn to_flush(&self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
+        let Some(file) = self.files.get(&inode) else {
+            return Vec::new();
+        };
+        let mine = file.writes.iter().enumerate().filter(|(_, write)| {
+            write.mount == mount && write.accepted.is_some() && write.flushed.is_none() && !write.failed
+        });
+        mine.map(|(id, _)| id).collect()
+    }
+
+    pub fn flushed(&mut self, inode: InodeId, writes: &[WriteId], at: Duration, is_synced: bool) {
+        let now = self.moment();
+        let Some(file) = self.files.get_mut(&inode) else {
+            return;
+        };
+        for id in writes {
+            let write = &mut file.writes[*id];
+            write.flushed.get_or_insert((now, at));
+            write.settled.get_or_insert(now);
+            write.accepted.get_or_insert(now);
+        }
+        if is_synced {
+            let flushed = file.writes.iter_mut().filter(|write| write.flushed.is_some());
+            flushed.for_each(|write| write.synced = true);
+        }
+        let newest: Vec<Write> = writes.iter().map(|id| file.writes[*id].clone()).collect();
+        for unit in &mut file.units {
+            // The newest of those that were flushed, and what is older than it for certain.
+            let Some(last) = unit.iter().rev().find(|entry| writes.contains(&entry.write)) else {
+                continue;
+            };
+            let last_at = writes.iter().position(|id| *id == last.write);
+            let last = &newest[last_at.expect("it was found among them")];
+            for entry in unit.iter_mut() {
+                if is_older(&file.writes[entry.write], last) {
+                    entry.over.get_or_insert(now);
+                }
+            }
+        }
+    }
+
+    /// A client gave up on what it had not flushed: the file was closed with an error, or the client is dead.
+    pub fn gave_up(&mut self, inode: InodeId, mount: NodeId) {
+        let now = self.moment();
+        if let Some(file) = self.files.get_mut(&inode) {
+            let unflushed = (file.writes.iter_mut())
+                .filter(|write| write.mount == mount && write.flushed.is_none() && !write.never);
+            for write in unflushed {
+                write.settled.get_or_insert(now);
+                write.failed = true;
+            }
+        }
+    }
+
+    pub fn died(&mut self, mount: NodeId) {
+        for inode in self.inodes() {
+            self.gave_up(inode, mount);
+        }
+    }
+
+    /// A power cut of a worker: what was flushed lately and not synced may be gone.
+    pub fn power_cut(&mut self, now: Duration) {
+        let forgives = is_known(Known::LostBeforeSeal);
+        for file in self.files.values_mut() {
+            file.lossy |= file.writes.iter().any(|write| match write.flushed {
+                Some((_, at)) => !write.synced && at + SYNCED_AFTER > now,
+                None => forgives && write.settled.is_none() && !write.never,
+            });
+        }
+    }
+
+    /// A new writer, to whom the lease was given at `opened`, has read this: what others began before and did not flush
+    /// is seen by it, or never.
+    pub fn pinned(&mut self, inode: InodeId, seen: &Seen) {
+        let now = self.moment();
+        let Some(file) = self.files.get_mut(&inode) else {
+            return;
+        };
+        for (unit, value) in (seen.from..).zip(&seen.values) {
+            for entry in &mut file.units[unit as usize] {
+                let write = &file.writes[entry.write];
+                let is_of_others = write.mount != seen.mount && write.begun < seen.opened;
+                if is_of_others && write.flushed.is_none() && entry.value != *value {
+                    entry.over.get_or_insert(now);
+                }
+            }
+        }
+    }
+
+    /// Whether all of it may have been seen; else, what is wrong.
+    pub fn check(&self, inode: InodeId, seen: &Seen) -> Result<(), String> {
+        let Some(file) = self.files.get(&inode) else {
+            return Ok(());
+        };
+        if is_known(Known::RemovedElsewhere) && self.may_be_gone(inode, seen.mount) {
+            return Ok(());
+        }
+        for (unit, value) in (seen.from..).zip(&seen.values) {
+            let Some(entries) = file.units.get(unit as usize) else {
+                return Err(format!(
+                    "unit {unit} is {}, and no file is that long",
+                    name(*value)
+                ));
+            };
+            if file.lossy && matches!(*value, HOLE | END) {
+                continue;
+            }
+            let fits = |entry: &&Entry| entry.value == *value && !file.writes[entry.write].never;
+            let candidates: Vec<&Entry> = entries.iter().filter(fits).collect();
+            let may_be = |entry: &&Entry| file.lossy || file.may_be_seen(entry, entries, seen);
+            if !candidates.iter().any(may_be) {
+                let story = file.story(entries, seen);
+                return Err(format!(
+                    "unit {unit} is {} to {}, which opened it at event {}: it is {story}",
+                    name(*value),
+                    crate::network::name(seen.mount),
+                    seen.opened,
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl File {
+    fn may_be_seen(&self, entry: &Entry, all: &[Entry], seen: &Seen) -> bool {
+        let write = &self.writes[entry.write];
+        // Flushed after all, whatever a reader saw before.
+        let is_over = match (write.flushed, entry.over) {
+            (_, None) => false,
+            (_, Some(over)) => over < seen.opened,
+        };
+        let hides = |other: &&Entry| {
+            let other = &self.writes[other.write];
+            other.mount == seen.mount
+                && other.accepted.is_some_and(|accepted| accepted < seen.began)
+                && !other.failed
+                && is_older(write, other)
+        };
+        !is_over && !all.iter().any(|other| hides(&other))
+    }
+
+    /// The unit's last writes, for people.
+    fn story(&self, entries: &[Entry], seen: &Seen) -> String {
+        let told = entries.iter().rev().take(6).map(|entry| {
+            let write = &self.writes[entry.write];
+            let mut line = format!(
+                "{} by {} ({}) at event {}",
+                name(entry.value),
+                crate::network::name(write.mount),
+                write.what,
+                write.begun
+            );
+            match (write.flushed, write.never, write.failed) {
+                (Some((moment, _)), _, _) => line += &format!(", flushed by {moment}"),
+                (None, true, _) => line += ", refused",
+                (None, false, true) => line += ", given up",
+                (None, false, false) => line += ", not flushed",
+            }
+            if let Some(over) = entry.over {
+                line += &format!(", over since {over}");
+            }
+            if !self.may_be_seen(entry, entries, seen) {
+                line += " (not this)";
+            }
+            line
+        });
+        told.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Whether one write is older than another, for certain.
+fn is_older(write: &Write, than: &Write) -> bool {
+    match write.mount == than.mount {
+        true => write.begun < than.begun,
+        false => write.settled.is_some_and(|settled| settled < than.begun),
+    }
+}
+
+fn name(value: u64) -> String {
+    match value {
+        HOLE => "a hole".to_owned(),
+        END => "beyond the end".to_owned(),
+        TORN => "torn or nobody's".to_owned(),
+        stamp => format!("write {stamp}"),
+    }
+}
+
+/// What no write leaves: bytes of several, or of none.
+const TORN: u64 = u64::MAX - 1;
+
+/// The bytes of units from one on.
+pub fn bytes(stamp: u64, units: std::ops::Range<u64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for unit in units {
+        bytes.extend_from_slice(&pattern(stamp, unit).repeat(UNIT as usize / PATTERN_BYTES));
+    }
+    bytes
+}
+
+const PATTERN_BYTES: usize = 16;
+
+fn pattern(stamp: u64, unit: u64) -> [u8; PATTERN_BYTES] {
+    (u128::from(stamp) << 64 | u128::from(unit)).to_le_bytes()
+}
+
+/// The stamps in what was read from a unit on, and the end if it is among what was asked for.
+pub fn stamps(from: u64, asked: u64, content: &[u8]) -> Vec<u64> {
+    let mut stamps: Vec<u64> = (from..)
+        .zip(content.chunks(UNIT as usize))
+        .map(|(unit, bytes)| stamp_of(unit, bytes))
+        .collect();
+    if (stamps.len() as u64) < asked {
+        stamps.resize(asked as usize, END);
+    }
+    stamps
+}
+
+fn stamp_of(unit: u64, found: &[u8]) -> u64 {
+    if found.len() as u64 != UNIT {
+        return TORN;
+    }
+    if found == [0; UNIT as usize] {
+        return HOLE;
+    }
+    let stamp = u64::from_le_bytes(found[8..16].try_into().expect("eight bytes"));
+    match found == pattern(stamp, unit).repeat(UNIT as usize / PATTERN_BYTES) {
+        true => stamp,
+        false => TORN,
+    }
+}

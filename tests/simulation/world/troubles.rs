@@ -1,0 +1,312 @@
+//! What each trouble of a cluster does, and what was planned to follow it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use curvine_protocol::NodeId;
+
+use crate::checks::Violation;
+use crate::faults::bad_weather;
+use crate::known::{Known, is_known};
+use crate::network::{WORKERS, Weather, name};
+use crate::store;
+use crate::troubles::{Trouble, worker_is_away_ms};
+
+use super::agenda::Act;
+use super::cluster::Cluster;
+use super::{World, text};
+
+/// Away for longer, and a mount's sessions may end.
+const NOT_FELT: Duration = Duration::from_secs(20);
+
+impl World {
+    pub(super) fn any_trouble(&mut self) -> Result<(), Violation> {
+        let Some(cluster) = &self.cluster else {
+            return Ok(());
+        };
+        let trouble = *self.chance.one_of(&cluster.plan.troubles);
+        let (workers, mounts) = (cluster.workers.ids(), cluster.mounts.ids());
+        let (_, users) = mounts
+            .split_last()
+            .expect("there is the one that reads in the end");
+        // What happens to a mount that has nothing to lose says nothing.
+        let files = cluster.mounts.shared.files.borrow();
+        let dirty: Vec<NodeId> = users.iter().copied().filter(|id| files.is_dirty(*id)).collect();
+        drop(files);
+        let worker = *self.chance.one_of(&workers);
+        let mount = *self.chance.one_of(if dirty.is_empty() { users } else { &dirty });
+        let away = cluster.mounts.is_anyone_away();
+        if away
+            && matches!(
+                trouble,
+                Trouble::StopMount | Trouble::HoldMount | Trouble::KillMount
+            )
+        {
+            // Somebody must be left to overtake it.
+            return Ok(());
+        }
+        self.faults += 1;
+        match trouble {
+            Trouble::Masters => {
+                if !self.plan.faults.is_empty() {
+                    self.any_fault()?;
+                }
+            }
+            Trouble::StopMaster => {
+                if let Some(id) = self.masters.somebody() {
+                    self.tell(format!("master {id} is stopped for long"));
+                    self.masters.host_mut(id).machine.stop();
+                    self.after(65_000..80_000, Act::GoOn(id));
+                }
+            }
+            Trouble::StepMasterClock => {
+                if let Some(id) = self.masters.somebody() {
+                    let by_s = self.steps();
+                    self.tell(format!("the clock of master {id} is set {by_s} s on"));
+                    let host = self.masters.host_mut(id);
+                    host.machine.step_clock(by_s * 1_000_000_000);
+                }
+            }
+            Trouble::StepMountClock => {
+                let by_s = self.steps();
+                self.tell(format!("the clock of {} is set {by_s} s on", name(mount)));
+                let cluster = self.cluster.as_mut().expect("it is one");
+                if let Some(host) = cluster.mounts.get_mut(mount) {
+                    host.machine.step_clock(by_s * 1_000_000_000);
+                }
+            }
+            Trouble::KillWorker => {
+                self.tell(format!("{} is killed", name(worker)));
+                self.worker(worker, |host| host.kill());
+                let most_ms = worker_is_away_ms(&self.chance, &[2_000, 15_000, 50_000]);
+                self.after(300..most_ms, Act::Start(worker));
+            }
+            Trouble::PowerCut => self.cut_power_of(worker)?,
+            Trouble::StopWorker => {
+                self.tell(format!("{} is stopped", name(worker)));
+                self.worker(worker, |host| host.machine.stop());
+                let most_ms = worker_is_away_ms(&self.chance, &[5_000, 20_000, 90_000]);
+                self.after(1_000..most_ms, Act::GoOn(worker));
+            }
+            Trouble::HoldWorker => self.hold(worker, &mounts),
+            Trouble::KillMount => {
+                self.tell(format!("{} is killed", name(mount)));
+                self.mount(mount, |host| host.kill());
+                self.after(300..20_000, Act::Start(mount));
+            }
+            Trouble::StopMount => {
+                self.tell(format!("{} is stopped", name(mount)));
+                self.mount(mount, |host| host.machine.stop());
+                self.after(
+                    *self.chance.one_of(&[20_000, 66_000, 70_000])..95_000,
+                    Act::GoOn(mount),
+                );
+            }
+            Trouble::HoldMount => self.hold(mount, &workers),
+            Trouble::LateMessages => {
+                self.tell("some requests come late");
+                self.network.set_weather(Weather {
+                    late_permille: *self.chance.one_of(&[10, 50]),
+                    ..Weather::fair()
+                });
+                self.after(5_000..40_000, Act::FairWeather);
+            }
+            Trouble::BadWeather => {
+                let weather = bad_weather(&self.chance);
+                self.tell(format!("{weather:?}"));
+                self.network.set_weather(weather);
+                self.later(8_000, Act::FairWeather);
+            }
+            Trouble::FlipBit => self.flip_bit(worker)?,
+            Trouble::ChangeObject => self.change_object(),
+            Trouble::SickStore => {
+                self.tell("the under file system is slow and fails at times");
+                store::set_mood(
+                    *self.chance.one_of(&[0, 20, 60]),
+                    *self.chance.one_of(&[100, 3_000]),
+                );
+                self.later(15_000, Act::StoreIsWell);
+            }
+        }
+        Ok(())
+    }
+
+    fn steps(&self) -> i64 {
+        *self.chance.one_of(&[-60, 60, 61, 75])
+    }
+
+    fn worker(&mut self, id: NodeId, act: impl FnOnce(&mut super::workers::WorkerHost)) {
+        let cluster = self.cluster.as_mut().expect("it is one");
+        act(cluster.workers.get_mut(id).expect("it is one of them"));
+    }
+
+    fn mount(&mut self, id: NodeId, act: impl FnOnce(&mut super::mounts::Mount)) {
+        let cluster = self.cluster.as_mut().expect("it is one");
+        act(cluster.mounts.get_mut(id).expect("it is one of them"));
+    }
+
+    fn cut_power_of(&mut self, id: NodeId) -> Result<(), Violation> {
+        let now = self.now;
+        let cluster = self.cluster.as_mut().expect("it is one");
+        let worker = cluster.workers.get_mut(id).expect("it is one of them");
+        let lost = worker.lose_power().map_err(text)?;
+        cluster.mounts.shared.files.borrow_mut().power_cut(now);
+        self.tell(format!("{} loses its power, and {lost} pages with it", name(id)));
+        let most_ms = worker_is_away_ms(&self.chance, &[3_000, 15_000]);
+        self.after(300..most_ms, Act::Start(id));
+        Ok(())
+    }
+
+    /// What a machine sends to others and gets from them is kept for a while.
+    fn hold(&mut self, id: NodeId, peers: &[NodeId]) {
+        let all: Vec<NodeId> = match self.chance.below(3) {
+            0 => self.masters.ids(),
+            1 => peers.to_vec(),
+            _ => self
+                .masters
+                .ids()
+                .into_iter()
+                .chain(peers.iter().copied())
+                .collect(),
+        };
+        let most_ms = worker_is_away_ms(&self.chance, &[8_000, 20_000, 50_000]);
+        self.tell(format!(
+            "{} and {:?} do not reach each other",
+            name(id),
+            all.iter().map(|id| name(*id)).collect::<Vec<_>>()
+        ));
+        for other in all {
+            self.network.hold(id, other);
+            if self.chance.percent(70) {
+                self.network.hold(other, id);
+            }
+        }
+        self.after(2_000..most_ms, Act::LetGo(id));
+    }
+
+    /// One block file of one worker, where a good copy stays: of another worker, or in the under file system.
+    fn flip_bit(&mut self, id: NodeId) -> Result<(), Violation> {
+        let cluster = self.cluster.as_ref().expect("it is one");
+        let is_quiet = cluster.mounts.shared.files.borrow().is_quiet();
+        // What is being written has no checksum yet.
+        let has_another = cluster.plan.replicas > 1 && cluster.plan.workers > 1;
+        let (of_files, of_objects) = (
+            has_another && id == WORKERS && is_quiet && !is_known(Known::RotWrittenOver),
+            !is_known(Known::RottenChunk),
+        );
+        let chance = self.chance.clone();
+        let cluster = self.cluster.as_mut().expect("it is one");
+        let worker = cluster.workers.get_mut(id).expect("it is one of them");
+        if let Some(what) = worker.flip_bit(of_files, of_objects, &chance).map_err(text)? {
+            self.tell(format!("{}: a bit of {what} is another", name(id)));
+        }
+        Ok(())
+    }
+
+    fn change_object(&mut self) {
+        let (chance, now) = (self.chance.clone(), self.now);
+        let cluster = self.cluster.as_ref().expect("it is one");
+        let shared = &cluster.mounts.shared;
+        let keys = shared.objects.borrow().keys();
+        if keys.is_empty() {
+            return;
+        }
+        let (key, stamp) = (chance.one_of(&keys).clone(), shared.files.borrow_mut().stamp());
+        shared.objects.borrow_mut().change(&key, stamp, now);
+        self.tell(format!("object {key} is {stamp} now"));
+    }
+
+    /// What is planned for a machine that is no master's.
+    pub(super) fn act_on(&mut self, act: Act) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(cluster) = &mut self.cluster else {
+            return Ok(());
+        };
+        match act {
+            Act::Start(id) => {
+                let is_new = cluster.start(id, now).map_err(text)?;
+                is_new.then(|| self.tell(format!("{} is started", name(id))));
+            }
+            Act::GoOn(id) => {
+                cluster.go_on(id);
+                self.tell(format!("{} goes on", name(id)));
+            }
+            Act::LetGo(id) => {
+                self.network.let_go(id);
+                self.tell(format!("{} and others reach each other", name(id)));
+            }
+            Act::StoreIsWell => store::set_mood(0, 5),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Who is stopped or cut off for long cannot rely on its session any more.
+    pub(super) fn note_disturbed(&mut self) {
+        let now = self.now;
+        let cut_off = self.network.cut_off();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.note_disturbed(now, NOT_FELT, &cut_off);
+        }
+    }
+}
+
+impl Cluster {
+    /// Whether it did not run before.
+    pub fn start(&mut self, id: NodeId, now: Duration) -> std::io::Result<bool> {
+        if let Some(worker) = self.workers.get_mut(id)
+            && !worker.machine.is_running()
+        {
+            worker.start(now)?;
+            return Ok(true);
+        }
+        let programs = self.plan.programs;
+        if let Some(mount) = self.mounts.get_mut(id)
+            && !mount.machine.is_running()
+        {
+            mount.start(now, programs)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    pub fn go_on(&mut self, id: NodeId) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.machine.go_on();
+        }
+        if let Some(mount) = self.mounts.get_mut(id) {
+            mount.machine.go_on();
+        }
+    }
+
+    fn note_disturbed(&mut self, now: Duration, not_felt: Duration, cut_off: &[NodeId]) {
+        let shared = self.mounts.shared.clone();
+        for mount in self.mounts.iter_mut() {
+            let away = mount.machine.is_stopped() || cut_off.contains(&mount.id);
+            match (away, mount.away_since) {
+                (false, _) => mount.away_since = None,
+                (true, None) => mount.away_since = Some(now),
+                (true, Some(since)) if now - since > not_felt => {
+                    shared.disturbed.borrow_mut().insert(mount.id, now);
+                }
+                (true, Some(_)) => {}
+            }
+        }
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn heal(&mut self, now: Duration, disk_delay_us: u64) -> std::io::Result<()> {
+        let ids: Vec<NodeId> = self.workers.ids().into_iter().chain(self.mounts.ids()).collect();
+        for worker in self.workers.iter_mut() {
+            worker.machine.disk_delay.store(disk_delay_us, Ordering::Relaxed);
+        }
+        // Mounts that are dead have nothing more to do.
+        self.plan.programs = 0;
+        store::set_mood(0, 5);
+        for id in ids {
+            self.go_on(id);
+            self.start(id, now)?;
+        }
+        Ok(())
+    }
+}
