@@ -190,7 +190,8 @@ impl<R: FnMut(bool)> FileSystem for Directory<R> {
             }
             Op::TruncateHandle { slot, size } => fs::ftruncate(self.file(*slot)?, *size)?,
             Op::StatHandle { slot } => return Ok(stat(&fs::fstat(self.file(*slot)?)?)),
-            Op::Flush { slot } => drop(self.file(*slot)?),
+            // A descriptor is closed: what was written is there for others.
+            Op::Flush { slot } => drop(rustix::io::dup(self.file(*slot)?)?),
             Op::Sync { slot } => fs::fsync(self.file(*slot)?)?,
             Op::Restart { kill } => (self.restart)(*kill),
         }

@@ -5,7 +5,8 @@
 //! - [`model`]: the reference file system.
 //! - [`random`]: random operations, replay by seed, shrinking.
 //! - [`history`] and [`linearizability`]: whether what clients saw can be.
-//! - [`directory`] and [`remote`]: a directory of this machine and a cluster, seen as what the model is.
+//! - [`directory`] and [`remote`]: a directory of this machine and a cluster, seen as what the model is. [`several`]: two
+//!   mounts of one cluster, seen so.
 
 pub mod directory;
 pub mod history;
@@ -14,4 +15,5 @@ pub mod model;
 pub mod process;
 pub mod random;
 pub mod remote;
+pub mod several;
 pub mod wait;

@@ -11,6 +11,7 @@ use curvine_tests::directory::Directory;
 use curvine_tests::process::{Node, text};
 use curvine_tests::random::{Mix, check};
 use curvine_tests::remote::Remote;
+use curvine_tests::several::Several;
 
 const BLOCK_BYTES: u64 = 64 << 10;
 
@@ -20,6 +21,12 @@ const MIX: Mix = Mix {
     file_bytes_max: 5 * BLOCK_BYTES,
     restart_every: 0,
 };
+
+/// Of [`MIX`], through two mounts and a client: 100,000 operations are `CURVINE_TWO_MOUNTS=250`.
+fn two_mounts_seeds() -> u64 {
+    let asked = std::env::var("CURVINE_TWO_MOUNTS").ok();
+    asked.map_or(20, |seeds| seeds.parse().expect("CURVINE_TWO_MOUNTS is a number"))
+}
 
 /// Runs every sequence in a directory of its own below `root`.
 fn check_directory(root: &Path, seeds: u64) {
@@ -98,4 +105,54 @@ fn through_a_mount_curvine_is_what_the_model_is() {
         &["--config", text(&config), "--mount-point", text(&mount_point)],
     );
     check_directory(&mount_point, 30);
+}
+
+/// Two mounts, in processes of their own, and a client beside them, as `cv` is one.
+#[test]
+fn through_two_mounts_and_a_client_curvine_is_what_the_model_is() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let config = scratch.path().join("curvine.toml");
+    // What one mount changes shows in the other at once if the kernel always asks.
+    let keys = "[master]\nblock_size = \"64KiB\"\n[fuse]\nttl = \"0s\"\n";
+    std::fs::write(&config, keys).expect("written");
+    let node = Node::start_all(&scratch.path().join("data"), &["--config", text(&config)]);
+    let mount = |name: &str| {
+        let at = scratch.path().join(name);
+        let args = [
+            "--role",
+            "fuse",
+            "--config",
+            text(&config),
+            "--master",
+            node.master(),
+            "--mount-point",
+            text(&at),
+        ];
+        (Node::start(&args), at)
+    };
+    let ((_first, at_first), (_second, at_second)) = (mount("a"), mount("b"));
+    let runtime = Arc::new(tokio::runtime::Runtime::new().expect("threads"));
+    let connect = || {
+        let client = runtime.block_on(Client::connect(
+            [node.master().to_owned()],
+            ClientOptions::default(),
+        ));
+        client.expect("the node is ready")
+    };
+    let clients = (connect(), connect());
+    check(1..=two_mounts_seeds(), MIX, |seed, attempt| {
+        let name = format!("{seed}-{attempt}");
+        let remote = Remote::new(
+            runtime.clone(),
+            clients.clone(),
+            &format!("/{name}"),
+            BLOCK_BYTES,
+            |_| (),
+        );
+        Several::new(vec![
+            Box::new(Directory::new(&at_first.join(&name), |_| ())),
+            Box::new(Directory::new(&at_second.join(&name), |_| ())),
+            Box::new(remote.expect("a fresh directory")),
+        ])
+    });
 }
