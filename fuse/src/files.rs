@@ -171,10 +171,10 @@ impl Files {
     }
 
     /// Attributes from the masters as this mount must show them: with what is written here and not flushed yet.
-    pub fn overlay(&self, attr: Attr) -> Attr {
+    pub async fn overlay(&self, attr: Attr) -> Attr {
         match self.slot(attr.inode) {
             Some(slot) if slot.has_writers() => match slot.file_if_open() {
-                Some(file) => file.with_what_is_written(attr),
+                Some(file) => file.with_what_is_written(attr).await,
                 None => attr,
             },
             _ => attr,

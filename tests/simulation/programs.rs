@@ -45,6 +45,8 @@ pub struct Shared {
     pub programs: usize,
     pub flushes: Rc<Cell<u64>>,
     pub reads: Rc<Cell<u64>>,
+    /// Cells that some mount writes files of.
+    written: Rc<RefCell<BTreeSet<usize>>>,
 }
 
 impl Shared {
@@ -65,6 +67,7 @@ impl Shared {
             programs: plan.programs,
             flushes: Rc::default(),
             reads: Rc::default(),
+            written: Rc::default(),
         }
     }
 
@@ -87,6 +90,28 @@ pub struct Program {
     chance: Chance,
     /// Cells that a program of this mount writes in: one at a time, so that each knows what it does.
     writing: Rc<RefCell<BTreeSet<usize>>>,
+}
+
+/// One mount's turn to write the files of a cell. Ends also with a program that is killed.
+struct Turn {
+    cell: usize,
+    written: Rc<RefCell<BTreeSet<usize>>>,
+}
+
+impl Turn {
+    fn of(cell: usize, written: &Rc<RefCell<BTreeSet<usize>>>) -> Option<Turn> {
+        let is_free = written.borrow_mut().insert(cell);
+        is_free.then(|| Turn {
+            cell,
+            written: written.clone(),
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.written.borrow_mut().remove(&self.cell);
+    }
 }
 
 /// An open file, and since when.
@@ -299,9 +324,16 @@ impl Program {
         if !self.writing.borrow_mut().insert(cell) {
             return;
         }
-        if let Some(handle) = self.open_to_write(cell, name).await {
+        let turn = match is_known(Known::WritersInTurn) {
+            true => Turn::of(cell, &self.shared.written).map(Some),
+            false => Some(None),
+        };
+        if turn.is_some()
+            && let Some(handle) = self.open_to_write(cell, name).await
+        {
             self.writes_to(handle).await;
         }
+        drop(turn);
         self.writing.borrow_mut().remove(&cell);
     }
 

@@ -233,7 +233,8 @@ impl<R: FnMut(bool)> Remote<R> {
             }
             Op::StatHandle { slot } => {
                 let file = self.file(*slot)?;
-                stat(&file.with_what_is_written(self.worker.stat(file.inode()).await?))
+                let attr = self.worker.stat(file.inode()).await?;
+                stat(&file.with_what_is_written(attr).await)
             }
             Op::Flush { slot } => {
                 self.file(*slot)?.flush().await?;

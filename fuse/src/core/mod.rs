@@ -70,7 +70,7 @@ impl Core {
     /// Attributes for the kernel, noted as what it knows. Where they are of a newer content than its pages of an open
     /// file, the file follows and the pages go first.
     async fn shown(&self, attr: Attr) -> FileAttr {
-        let shown = self.files.overlay(attr);
+        let shown = self.files.overlay(attr).await;
         if self.inodes.told(&shown, self.clock.now())
             && let Some(slot) = self.files.slot(shown.inode)
             && let Some(file) = slot.file_if_open()

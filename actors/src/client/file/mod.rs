@@ -137,12 +137,17 @@ impl OpenFile {
     /// Attributes as of the last commit, with the size and times of now.
     pub async fn attr(&self) -> Attr {
         let attr = self.handle.shared.state.lock().await.attr.clone();
-        self.with_what_is_written(attr)
+        self.with_what_is_written(attr).await
     }
 
     /// Attributes from the masters, with what was written here and they do not know of yet. The next flush makes the file
     /// have exactly these.
-    pub fn with_what_is_written(&self, mut attr: Attr) -> Attr {
+    pub async fn with_what_is_written(&self, mut attr: Attr) -> Attr {
+        if self.holds_lease() && attr.content_version > self.content_version() {
+            // A commit of ours is on its way back. It may be the one with which the lease went, and another client has
+            // written since.
+            drop(self.handle.shared.state.lock().await);
+        }
         if !self.holds_lease() {
             // Nothing is written here that they do not know, and others may have written.
             return attr;

@@ -1296,10 +1296,10 @@ mod random {
                 target: to
             }
             .into_op()),
-            (2u64..20, 0u32..12, 0u32..5).prop_map(|(inode, from_index, blocks)| AllocateBlocks {
+            (2u64..20, 0u32..12, 0u32..16).prop_map(|(inode, from_index, until_index)| AllocateBlocks {
                 inode: InodeId(inode),
                 from_index,
-                until_index: from_index + blocks,
+                until_index,
             }
             .into_op()),
             (2u64..20, 0u64..12, 0u64..12).prop_map(|(inode, from, blocks)| PunchHole {
