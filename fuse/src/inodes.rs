@@ -202,6 +202,7 @@ impl Inodes {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
     use curvine_protocol::FileKind;
 

@@ -7,7 +7,7 @@
 //! - [`duties`]: what a leader does of its own accord.
 //! - [`answers`]: calls about the cluster, workers, mounts, jobs.
 //! - [`door`]: routes the calls of the master service to these.
-//! - [`recalls`]: whose lease is wanted by others, who waits for it; [`fence`]: keeping who lost one from the blocks.
+//! - [`recalls`]: whose lease is wanted by others, who waits for it; [`fencing`]: keeping who lost one from the blocks.
 //! - [`locking`]: who waits for locks.
 //! - [`contract`]: what they ask of each other.
 

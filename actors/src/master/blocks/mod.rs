@@ -13,7 +13,7 @@
 //! - [`holders`]: who holds which block.
 //! - [`fence`]: who may still write blocks for a writer that has lost its lease.
 //! - `placement`: where to read and where to write.
-//! - [`wanted`]: what of that is to stay.
+//! - [`mod@wanted`]: what of that is to stay.
 
 pub mod fence;
 pub mod holders;

@@ -390,6 +390,7 @@ impl Table {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
     use curvine_protocol::master::HeldFile;
     use futures::FutureExt;
