@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::master::{BlockCommit, CommitFile, OpenFile};
+use curvine_protocol::master::{BlockCommit, CommitFile};
 use curvine_protocol::worker::SealBlock;
-use curvine_protocol::{Error, ErrorKind, Node, Result};
+use curvine_protocol::{Attr, Error, ErrorKind, Result};
 use futures::stream::{self, StreamExt};
 
 use super::deliver::Patience;
@@ -41,33 +41,46 @@ impl Shared {
         if !state.writable || !(state.uncommitted || close) {
             return Ok(());
         }
-        let written_ns = self.written_ns.load(Ordering::Acquire);
         let call = CommitFile {
-            inode: self.inode,
-            size_bytes: self.size(),
-            blocks: commits(&state.blocks, |block| block.uncommitted, |block| block.len_bytes),
-            mtime_ns: (written_ns != 0).then_some(written_ns),
             close,
-            keep_privileges: self.privileges.load(Ordering::Acquire) == KEPT,
-            abandoned: false,
+            ..self.what_is_written(state, self.size())
         };
         match self.under_lease(state, call).await {
             Ok(entry) => {
-                self.version.store(entry.attr.content_version, Ordering::Release);
-                state.attr = entry.attr;
+                self.recorded(state, entry.attr, close);
+                Ok(())
             }
             Err(error) => {
                 if !is_passing(&error) {
                     state.fail(error.clone());
                 }
-                return Err(error);
+                Err(error)
             }
         }
+    }
+
+    /// What the masters are to record of a file of this size.
+    fn what_is_written(&self, state: &State, size_bytes: u64) -> CommitFile {
+        let written_ns = self.written_ns.load(Ordering::Acquire);
+        CommitFile {
+            inode: self.inode,
+            size_bytes,
+            blocks: commits(&state.blocks, |block| block.uncommitted, |block| block.len_bytes),
+            mtime_ns: (written_ns != 0).then_some(written_ns),
+            close: false,
+            keep_privileges: self.privileges.load(Ordering::Acquire) == KEPT,
+            abandoned: false,
+        }
+    }
+
+    /// The masters have recorded it, and these are the attributes now.
+    fn recorded(&self, state: &mut State, attr: Attr, close: bool) {
+        self.version.store(attr.content_version, Ordering::Release);
+        state.attr = attr;
         self.written_ns.store(0, Ordering::Release);
         self.privileges_cleared();
         state.committed(close);
         self.leased.store(state.writable, Ordering::Release);
-        Ok(())
     }
 
     /// Commits what workers have of what was written, when not all of it can be: an error has been met. Says what is to be
@@ -107,23 +120,15 @@ impl Shared {
             block.uncommitted = false;
         }
         let size_bytes = state.cut_to_keepable();
-        let written_ns = self.written_ns.load(Ordering::Acquire);
         let call = CommitFile {
-            inode: self.inode,
-            size_bytes,
-            blocks: commits(&state.blocks, |block| block.uncommitted, |block| block.len_bytes),
-            mtime_ns: (written_ns != 0).then_some(written_ns),
-            close: false,
-            keep_privileges: self.privileges.load(Ordering::Acquire) == KEPT,
             abandoned: true,
+            ..self.what_is_written(state, size_bytes)
         };
         match self.under_lease(state, call).await {
             Ok(entry) => {
-                state.attr = entry.attr;
                 state.kept = true;
                 self.size_bytes.store(size_bytes, Ordering::Release);
-                self.written_ns.store(0, Ordering::Release);
-                state.committed(false);
+                self.recorded(state, entry.attr, false);
                 state.failed_at(size_bytes);
             }
             Err(error) => tracing::debug!(%error, "inode {}: what was written was not committed", self.inode),
@@ -193,15 +198,7 @@ impl Shared {
         if state.fillable || !state.blocks.iter().any(is_missing) {
             return Ok(());
         }
-        let node = Node::Inode(self.inode);
-        let layout = self
-            .router
-            .ask_master(OpenFile {
-                node,
-                follow: false,
-                open: 0,
-            })
-            .await?;
+        let layout = self.layout_now().await?;
         for (block, now) in state.blocks.iter_mut().zip(layout.blocks) {
             if is_missing(block) && block.located.block.id == now.block.id {
                 block.located.workers = now.workers;

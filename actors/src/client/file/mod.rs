@@ -482,17 +482,21 @@ impl Shared {
             .compare_exchange(TO_CLEAR, KEPT, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Asks for the layout as the masters have it.
+    /// Asks for the layout, and takes it over.
     async fn reload(&self, state: &mut State) -> Result<()> {
-        let node = Node::Inode(self.inode);
+        let layout = self.layout_now().await?;
+        self.adopt(state, layout, false);
+        Ok(())
+    }
+
+    /// The layout as the masters have it.
+    async fn layout_now(&self) -> Result<FileLayout> {
         let call = curvine_protocol::master::OpenFile {
-            node,
+            node: Node::Inode(self.inode),
             follow: false,
             open: 0,
         };
-        let layout = self.router.ask_master(call).await?;
-        self.adopt(state, layout, false);
-        Ok(())
+        self.router.ask_master(call).await
     }
 
     pub(super) async fn truncate(self: &Arc<Self>, size_bytes: u64, keep_privileges: bool) -> Result<Attr> {

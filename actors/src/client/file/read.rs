@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::worker::{BlockData, Fill, ReadBlock, SuspectBlock};
-use curvine_protocol::{BlockRef, Error, ErrorKind, Node, Result, WorkerId};
+use curvine_protocol::{BlockRef, Error, ErrorKind, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::sleep;
 
@@ -75,13 +75,7 @@ impl Shared {
     /// # Errors
     /// `UfsChanged` if an object changed: one reader never sees two versions.
     async fn look_again(&self, version: u64) -> Result<bool> {
-        let node = Node::Inode(self.inode);
-        let call = curvine_protocol::master::OpenFile {
-            node,
-            follow: false,
-            open: 0,
-        };
-        let layout = self.router.ask_master(call).await?;
+        let layout = self.layout_now().await?;
         let mut state = self.state.lock().await;
         state.learn(layout.workers.clone());
         if state.writable {
