@@ -63,8 +63,6 @@ pub trait NamespaceView: Send + Sync {
     fn sessions(&self) -> Result<Vec<(ClientId, SessionRecord)>>;
     /// The tops of trees that were cut off and are to be removed, the first few.
     fn detached(&self) -> Result<Vec<InodeId>>;
-    /// The last writer of a file lost its lease without having given it back, and nobody has written the file since.
-    fn is_unfenced(&self, inode: InodeId) -> Result<bool>;
     /// The client that has the lease on a file.
     fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>>;
     /// The greatest id that was given to a worker; 0 if there was none.

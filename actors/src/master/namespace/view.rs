@@ -219,11 +219,6 @@ impl NamespaceView for Store {
         Ok(matches!(record.body, InodeBody::File(file) if file.needs_export))
     }
 
-    fn is_unfenced(&self, inode: InodeId) -> Result<bool> {
-        let record = self.dbs.inode(&*self.read()?, inode)?;
-        Ok(record.is_some_and(|record| matches!(record.body, InodeBody::File(file) if file.unfenced)))
-    }
-
     fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>> {
         let record = self.dbs.inode(&*self.read()?, inode)?;
         Ok(match record.map(|record| record.body) {
