@@ -252,9 +252,10 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         if call.size_bytes > FILE_BYTES_MAX {
             return Err(Error::too_large());
         }
-        let mut blocks: BTreeMap<u32, BlockRef> = file.placed_blocks().into_iter().collect();
+        let mut blocks = file.placed_blocks();
         for commit in &call.blocks {
-            match blocks.get_mut(&commit.index) {
+            let found = blocks.binary_search_by_key(&commit.index, |(index, _)| *index);
+            match found.ok().map(|at| &mut blocks[at].1) {
                 Some(block) if block.id == commit.id && block.generation <= commit.generation => {
                     block.len_bytes = commit.len_bytes.min(file.block_bytes);
                     block.generation = commit.generation;
@@ -272,7 +273,7 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         }
         let changed = !call.blocks.is_empty() || call.size_bytes != file.size_bytes;
         if changed {
-            file.set_blocks(blocks.into_iter().collect());
+            file.set_blocks(blocks);
             file.content_version += 1;
             file.needs_export = in_mount;
         } else if call.abandoned {
