@@ -42,7 +42,8 @@ pub fn reference() -> String {
          Rendered from the code by `curvine-node config-reference`. Layers, weakest first: defaults, the file\n\
          (`--config curvine.toml`), variables (`CURVINE_SECTION_KEY`, for instance `CURVINE_MASTER_LISTEN`; lists with\n\
          commas), flags. An unknown key, and a value of the wrong shape or out of its range, is refused.\n\
-         [curvine.toml](curvine.toml) is a sample with every key. Sizes are written with their unit (`128MiB`, `100GB`), time spans too (`5s`, `200ms`).\n",
+         [curvine.toml](curvine.toml) is a sample with every key.\n\
+         Sizes are written with their unit (`128MiB`, `100GB`), time spans too (`5s`, `200ms`).\n",
     );
     for section in Config::sections() {
         let title = match section.name {

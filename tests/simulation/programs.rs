@@ -324,11 +324,8 @@ impl Program {
         if !self.writing.borrow_mut().insert(cell) {
             return;
         }
-        let turn = match is_known(Known::WritersInTurn) {
-            true => Turn::of(cell, &self.shared.written).map(Some),
-            false => Some(None),
-        };
-        if turn.is_some()
+        let turn = Turn::of(cell, &self.shared.written);
+        if (turn.is_some() || !is_known(Known::WritersInTurn))
             && let Some(handle) = self.open_to_write(cell, name).await
         {
             self.writes_to(handle).await;
