@@ -66,6 +66,10 @@ pub enum Bug {
     WriterIsSentElsewhere,
     /// What workers have of a write that failed is not committed.
     FailedWriteKeepsNothing,
+    /// A write that comes late is made, over what its writer wrote since.
+    LateWritesAreTaken,
+    /// A seal means whatever is there, though the power went since the writes were acknowledged.
+    LostWritesAreSealed,
     /// A worker takes writes of a generation that it was told to refuse.
     WorkerIgnoresFences,
     /// A worker takes writes however long it has not heard from the masters.
@@ -100,7 +104,9 @@ impl Bug {
 
     /// Those that simulated clusters did not find in 36 seeds: either their runs do not come to where it shows, or another
     /// part of the program keeps it harmless. Tests of their own show most of them.
-    pub const NOT_FOUND_YET: [Bug; 16] = [
+    pub const NOT_FOUND_YET: [Bug; 18] = [
+        LateWritesAreTaken,
+        LostWritesAreSealed,
         ForgetsOtherHolders,
         OpensBesideRemovals,
         ReadsOldLayouts,
@@ -161,6 +167,8 @@ impl Bug {
             DeletesOnAClientsWord => "deletes-on-a-clients-word",
             WriterIsSentElsewhere => "writer-is-sent-elsewhere",
             FailedWriteKeepsNothing => "failed-write-keeps-nothing",
+            LateWritesAreTaken => "late-writes-are-taken",
+            LostWritesAreSealed => "lost-writes-are-sealed",
             WorkerIgnoresFences => "worker-ignores-fences",
             WorkerNeverFencesItself => "worker-never-fences-itself",
             RotIsNotReported => "rot-is-not-reported",

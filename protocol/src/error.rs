@@ -120,6 +120,8 @@ error_kinds! {
     Locked = 38, EAGAIN, "java.io.IOException", 1, Never;
     /// Processes would wait for each other's locks.
     Deadlock = 39, EDEADLK, "java.io.IOException", 1, Never;
+    /// A worker's machine lost its power, and with it bytes that it had taken and that were not synced.
+    Lost = 40, EIO, "java.io.IOException", 4, Never;
 }
 
 /// An error: its kind for programs, its message for people.

@@ -5,9 +5,11 @@ use std::ops::Range;
 use bytes::BytesMut;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::READ_BYTES_MAX;
-use curvine_protocol::{Attr, BlockRef, ClientId, Error, FileLayout, LocatedBlock, Result};
+use curvine_protocol::worker::{READ_BYTES_MAX, WriteOrder};
+use curvine_protocol::{Attr, BlockRef, ClientId, Error, FileLayout, LocatedBlock, Result, WorkerId};
 use tokio::task::JoinSet;
+
+use super::order::{Numbers, Taken};
 
 pub(super) struct State {
     pub attr: Attr,
@@ -29,6 +31,8 @@ pub(super) struct State {
     pub sending: JoinSet<Sent>,
     /// The ranges of `sending`.
     pub on_the_way: Vec<Range<u64>>,
+    /// Of the changes of blocks under this lease.
+    pub numbers: Numbers,
     /// Ranges that were taken from a caller and that not every worker has acknowledged that was to have them.
     pub lost: Vec<Range<u64>>,
     failed: Option<Error>,
@@ -59,6 +63,8 @@ pub(super) struct Block {
     pub fresh: bool,
     /// Written since the last seal.
     pub unsealed: bool,
+    /// What its workers acknowledged since it was begun.
+    pub taken: Taken,
     /// Known to be on disk as it is.
     pub synced: bool,
     pub uncommitted: bool,
@@ -68,7 +74,10 @@ pub(super) struct Block {
 pub(super) struct Sent {
     /// The piece's range of the file.
     pub range: Range<u64>,
-    pub outcome: Result<()>,
+    pub worker: WorkerId,
+    pub order: WriteOrder,
+    /// In which life of the worker's disk it was taken.
+    pub outcome: Result<u64>,
     /// Where workers are, as it was learnt on the way.
     pub workers: Vec<WorkerAddress>,
 }
@@ -108,6 +117,7 @@ impl Block {
             begun: false,
             fresh,
             unsealed: false,
+            taken: Taken::default(),
             synced: false,
             uncommitted: false,
         }
@@ -158,6 +168,7 @@ impl State {
             gathered: None,
             sending: JoinSet::new(),
             on_the_way: Vec::new(),
+            numbers: Numbers::default(),
             lost: Vec::new(),
             failed: None,
             kept: false,
@@ -259,14 +270,32 @@ impl State {
         self.failed = None;
     }
 
-    /// A worker has a range of one block.
-    pub fn arrived(&mut self, range: &Range<u64>) {
+    /// A worker has answered for a range of one block.
+    ///
+    /// # Errors
+    /// Its own; `Lost` if it has not what it acknowledged before.
+    pub fn answered(&mut self, sent: Sent) -> Result<()> {
+        let Sent {
+            range,
+            worker,
+            order,
+            outcome,
+            workers,
+        } = sent;
+        self.numbers.ended(order.number);
+        self.learn(workers);
         let block_bytes = self.block_bytes();
         let index = to_usize(range.start / block_bytes);
-        if let Some(block) = self.blocks.get_mut(index) {
-            let end = range.end - (range.start - range.start % block_bytes);
-            block.arrived_bytes = block.arrived_bytes.max(end);
-        }
+        let arrived = outcome.and_then(|life| match self.blocks.get_mut(index) {
+            Some(block) => {
+                block.taken.acknowledged(worker, &order, life)?;
+                let end = range.end - (range.start - range.start % block_bytes);
+                block.arrived_bytes = block.arrived_bytes.max(end);
+                Ok(())
+            }
+            None => Ok(()),
+        });
+        arrived.inspect_err(|_| self.lost.push(range))
     }
 
     /// Where workers are now.

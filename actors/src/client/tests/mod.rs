@@ -421,6 +421,60 @@ fn a_worker_that_has_less_than_it_acknowledged_makes_a_flush_fail() {
 }
 
 #[test]
+fn what_went_with_a_workers_power_before_its_flush_makes_the_flush_fail_and_is_not_committed() {
+    run(|world| async move {
+        let client = world.client();
+        world.state().life = 7;
+        let file = create(&client, 2).await;
+        file.append(content(PIECE_BYTES)).await.expect("taken");
+        file.flush().await.expect("it is there");
+        file.append(content(1_000)).await.expect("taken");
+        // Reading sends it.
+        file.read_at(0, 1).await.expect("read");
+        world.state().life = 8;
+        let error = file.flush().await.expect_err("it is gone");
+        assert_eq!(error.kind, ErrorKind::Lost);
+        let says = format!("; the file has {PIECE_BYTES} bytes now");
+        assert!(error.message.ends_with(&says), "{error}");
+        assert_eq!(world.committed(), content(PIECE_BYTES));
+        assert_eq!(file.close().await.map(drop), Err(error));
+        file.append(content(7)).await.expect("a new lease");
+        file.close().await.expect("closed");
+        assert_eq!(
+            world.committed(),
+            [&content(PIECE_BYTES)[..], &content(7)].concat()
+        );
+    });
+}
+
+#[test]
+fn a_write_over_what_was_sent_says_that_it_has_ended_and_a_seal_that_all_has() {
+    run(|world| async move {
+        let client = world.client();
+        world.state().life = 7;
+        let file = create(&client, 1).await;
+        file.append(content(2 * PIECE_BYTES)).await.expect("taken");
+        file.write_at(10, content(PIECE_BYTES)).await.expect("taken");
+        file.flush().await.expect("it is there");
+        file.sync().await.expect("it is there");
+        let orders = std::mem::take(&mut world.state().orders);
+        let said: Vec<_> = (orders.iter())
+            .map(|(call, order)| (*call, order.number, order.floor, order.has))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                ("WriteBlock", 1, 1, 0),
+                ("WriteBlock", 2, 1, 0),
+                ("WriteBlock", 3, 3, 2),
+                ("SealBlock", 4, 4, 3),
+                ("SealBlock", 4, 4, 4),
+            ]
+        );
+    });
+}
+
+#[test]
 fn a_sync_of_bytes_that_nobody_has_is_an_error() {
     run(|world| async move {
         let client = world.client();

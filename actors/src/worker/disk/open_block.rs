@@ -7,6 +7,7 @@ use std::sync::Arc;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c_combine};
 
 use super::bitmap::Bitmap;
+use super::order::Numbers;
 use super::record::{BlockFlags, BlockRecord, BlockState, chunks_of};
 
 /// Pure but for the file it carries along.
@@ -20,6 +21,8 @@ pub struct OpenBlock {
     pub synced: bool,
     /// The lowest generation that may write it.
     pub fence: u32,
+    /// Of this generation's changes.
+    pub numbers: Numbers,
     /// The checksum of each chunk, where known without reading it.
     sums: Vec<Option<u32>>,
     /// What the index has: these checksums, of which the dirty ones mean nothing.
@@ -44,6 +47,7 @@ impl OpenBlock {
             sealed_in_index: false,
             synced: false,
             fence: 0,
+            numbers: Numbers::default(),
             sums: Vec::new(),
             indexed: Vec::new(),
             dirty: Bitmap::new(0),
@@ -77,6 +81,7 @@ impl OpenBlock {
             sealed_in_index,
             synced,
             fence: 0,
+            numbers: record.numbers,
             sums,
             indexed: record.checksums,
             dirty,
@@ -188,6 +193,7 @@ impl OpenBlock {
                 ..BlockFlags::default()
             },
             rewritten: None,
+            numbers: self.numbers,
         }
     }
 
@@ -203,6 +209,7 @@ impl OpenBlock {
             ..BlockFlags::default()
         };
         let mut record = BlockRecord::sealed(self.generation, self.len_bytes, sums, accessed_ms, flags);
+        record.numbers = self.numbers;
         if self.synced && !synced {
             let mut rewritten = Bitmap::new(self.sums.len());
             (0..self.sums.len())
