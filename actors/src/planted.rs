@@ -70,6 +70,8 @@ pub enum Bug {
     LateWritesAreTaken,
     /// A seal means whatever is there, though the power went since the writes were acknowledged.
     LostWritesAreSealed,
+    /// What was written over since the last sync is written over again without a look at it.
+    RotIsWrittenOver,
     /// A worker takes writes of a generation that it was told to refuse.
     WorkerIgnoresFences,
     /// A worker takes writes however long it has not heard from the masters.
@@ -104,9 +106,10 @@ impl Bug {
 
     /// Those that simulated clusters did not find in 36 seeds: either their runs do not come to where it shows, or another
     /// part of the program keeps it harmless. Tests of their own show most of them.
-    pub const NOT_FOUND_YET: [Bug; 18] = [
+    pub const NOT_FOUND_YET: [Bug; 19] = [
         LateWritesAreTaken,
         LostWritesAreSealed,
+        RotIsWrittenOver,
         ForgetsOtherHolders,
         OpensBesideRemovals,
         ReadsOldLayouts,
@@ -169,6 +172,7 @@ impl Bug {
             FailedWriteKeepsNothing => "failed-write-keeps-nothing",
             LateWritesAreTaken => "late-writes-are-taken",
             LostWritesAreSealed => "lost-writes-are-sealed",
+            RotIsWrittenOver => "rot-is-written-over",
             WorkerIgnoresFences => "worker-ignores-fences",
             WorkerNeverFencesItself => "worker-never-fences-itself",
             RotIsNotReported => "rot-is-not-reported",

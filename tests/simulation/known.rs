@@ -28,9 +28,6 @@ pub enum Known {
     RottenChunk,
     /// A worker that was not told of a deletion keeps the blocks until it registers again. Left out: the count of blocks.
     LeftBehind,
-    /// A chunk rots, some of it is written over, and the seal gives the whole of it a new checksum. Left out: bits of
-    /// files.
-    RotWrittenOver,
     /// No fault of the program: since mounts take turns in writing a file, the model of `files.rs`, which has it that whoever
     /// is overtaken writes no more, says less than is true. Left out: two mounts that write the files of one cell at once.
     WritersInTurn,
@@ -40,7 +37,7 @@ use Known::*;
 
 /// The table. `LostAtClose` is mended but where a full worker and other troubles come together (seeds 1000007 and 1000024
 /// with `CURVINE_KNOWN=-lost-at-close`).
-const NOT_MENDED: [Known; 4] = [WritersInTurn, RotWrittenOver, LeftBehind, LostAtClose];
+const NOT_MENDED: [Known; 3] = [WritersInTurn, LeftBehind, LostAtClose];
 
 impl Known {
     fn name(self) -> &'static str {
@@ -54,7 +51,6 @@ impl Known {
             LostAtClose => "lost-at-close",
             RottenChunk => "rotten-chunk",
             LeftBehind => "left-behind",
-            RotWrittenOver => "rot-written-over",
             WritersInTurn => "writers-in-turn",
         }
     }

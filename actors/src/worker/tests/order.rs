@@ -1,6 +1,7 @@
 //! Changes that come late, or build on what went with the power.
 
 use curvine_protocol::ErrorKind;
+use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::WriteOrder;
 
@@ -101,5 +102,35 @@ async fn what_went_with_the_power_before_its_seal_is_not_sealed_and_what_was_sea
         .expect("it was sealed and synced");
     let written = write_in(port, 8, 3, 1_000, 0, body.clone(), order(3, 3, 2, life)).await;
     assert_ne!(written.unwrap().life, life);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn rot_is_found_before_some_of_its_chunk_is_written_over_a_second_time() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    let chunk = to_usize(CHUNK_BYTES);
+    let base = CHUNK_BYTES * 2;
+    write(port, 7, 3, 0, 0, bytes_of(1, 2 * chunk)).await.unwrap();
+    seal(port, 7, 3, true).await.unwrap();
+    write(port, 7, 3, 10, base, bytes_of(2, 100)).await.unwrap();
+    seal(port, 7, 3, false).await.unwrap();
+    flip(&world.disk("d0"), 7, 5_000);
+    let over = write(port, 7, 3, 20, base, bytes_of(3, 100)).await;
+    assert_eq!(over.unwrap_err().kind, ErrorKind::Corrupt);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn rot_is_found_before_its_chunk_is_cut() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    write(port, 7, 3, 0, 0, bytes_of(1, 60_000)).await.unwrap();
+    seal(port, 7, 3, false).await.unwrap();
+    flip(&world.disk("d0"), 7, 5_000);
+    let over = write(port, 7, 4, 30_000, 30_000, bytes_of(3, 100)).await;
+    assert_eq!(over.unwrap_err().kind, ErrorKind::Corrupt);
     worker.stop().await;
 }

@@ -191,6 +191,9 @@ impl Store {
     /// The first write of a generation: what an earlier truncation hid goes away.
     fn cut_to_base(&self, open: &mut OpenBlock, call: &WriteBlock) -> Result<()> {
         let cut_bytes = open.len_bytes - call.base_len_bytes;
+        if let Some(chunk) = open.cut_in_part(call.base_len_bytes) {
+            self.verify_chunk(call.block, open, chunk)?;
+        }
         open.generation = call.generation;
         if cut_bytes > 0 {
             open.cut(call.base_len_bytes);
@@ -213,10 +216,10 @@ impl Store {
         must_index: bool,
     ) -> Result<()> {
         let was_sealed = std::mem::take(&mut open.sealed_in_index);
-        let dirty = open.mark_dirty(call.offset_bytes, body.len() as u64);
-        for &(chunk, _) in dirty.iter().filter(|(_, partly)| *partly) {
+        for chunk in open.to_verify(call.offset_bytes, body.len() as u64) {
             self.verify_chunk(call.block, open, chunk)?;
         }
+        let dirty = open.mark_dirty(call.offset_bytes, body.len() as u64);
         if was_sealed || must_index || !dirty.is_empty() {
             let record = open.writing_record(self.now_ms(), false);
             // A power cut between the write and the mark must not make bytes that were synced look corrupt.
