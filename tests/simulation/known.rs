@@ -22,8 +22,6 @@ pub enum Known {
     /// What another mount removes or replaces is gone for who has it open, and a write into it makes its blocks anew.
     /// Left out: what is said of such files.
     RemovedElsewhere,
-    /// What workers took of an append is gone when its file is closed without room for the rest. Left out: the look at it.
-    LostAtClose,
     /// A chunk of a cached object rots, its readers find that, and nobody fetches it again. Left out: bits of such blocks.
     RottenChunk,
     /// A worker that was not told of a deletion keeps the blocks until it registers again. Left out: the count of blocks.
@@ -35,9 +33,8 @@ pub enum Known {
 
 use Known::*;
 
-/// The table. `LostAtClose` is mended but where a full worker and other troubles come together (seeds 1000007 and 1000024
-/// with `CURVINE_KNOWN=-lost-at-close`).
-const NOT_MENDED: [Known; 3] = [WritersInTurn, LeftBehind, LostAtClose];
+/// The table.
+const NOT_MENDED: [Known; 2] = [WritersInTurn, LeftBehind];
 
 impl Known {
     fn name(self) -> &'static str {
@@ -48,7 +45,6 @@ impl Known {
             LeadersClock => "leaders-clock",
             SentElsewhere => "sent-elsewhere",
             RemovedElsewhere => "removed-elsewhere",
-            LostAtClose => "lost-at-close",
             RottenChunk => "rotten-chunk",
             LeftBehind => "left-behind",
             WritersInTurn => "writers-in-turn",

@@ -392,17 +392,18 @@ impl Program {
 
     /// Of what was appended to a file and did not fit, what workers took is in the file.
     async fn kept(&self, inode: InodeId, committed: u64, sent: u64) {
-        if is_known(Known::LostAtClose) || self.shared.programs > 1 {
+        if self.shared.programs > 1 {
             return;
         }
-        let end = committed * UNIT % BLOCK_BYTES;
+        let (index, end) = (committed / BLOCK_UNITS, committed * UNIT % BLOCK_BYTES);
         let taken = self.shared.network.taken_since(self.mount, sent);
-        let first = taken.iter().map(|(block, _)| *block).min();
-        let is_taken = (taken.iter()).any(|(block, range)| Some(*block) == first && range.contains(&end));
-        let Ok(attr) = self.client.stat(inode).await else {
+        let Ok(layout) = self.client.locate(inode).await else {
             return;
         };
-        if is_taken && attr.size_bytes <= committed * UNIT {
+        // Which block came after the last whole one cannot be known if it is gone.
+        let last = layout.blocks.get(index as usize).map(|located| located.block.id);
+        let is_taken = (taken.iter()).any(|(block, range)| Some(*block) == last && range.contains(&end));
+        if is_taken && layout.attr.size_bytes <= committed * UNIT {
             self.shared.wrong(format!(
                 "inode {inode}: a worker took bytes behind unit {committed}, there was no room for the rest, and the file \
                  ends there: {taken:?}"

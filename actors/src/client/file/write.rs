@@ -21,6 +21,7 @@ use super::order::Taken;
 use super::state::{Block, Gathered, Sent, State};
 use crate::kit::Ports;
 use crate::kit::backoff::Backoff;
+use crate::planted::{Bug, is_planted};
 
 /// Bytes gathered before they are sent; no piece is larger.
 pub const PIECE_BYTES: usize = 1 << 20;
@@ -102,13 +103,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends what was gathered, cut at block boundaries.
+    /// Sends what was gathered, cut at block boundaries, and where a block ends now: what goes over its bytes needs no room,
+    /// so a full worker takes it, and has what the others have.
     pub(super) async fn send_gathered(self: &Arc<Self>, state: &mut State) -> Result<()> {
         while let Some(at) = state.gathered.as_ref().map(|gathered| gathered.offset_bytes) {
             let (index, within) = ((at / state.block_bytes()) as u32, at % state.block_bytes());
             self.ensure_block(state, index).await?;
             self.settle(state, WINDOW - 1).await?;
-            let room = state.block_bytes() - within;
+            let ends_at = state.blocks[index as usize].len_bytes;
+            let room = match within < ends_at && !is_planted(Bug::OverwritesNeedRoom) {
+                true => ends_at - within,
+                false => state.block_bytes() - within,
+            };
             let Some(gathered) = &mut state.gathered else {
                 break;
             };

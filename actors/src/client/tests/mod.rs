@@ -401,6 +401,36 @@ fn what_every_worker_has_of_a_write_that_fails_is_kept_up_to_the_first_byte_that
 }
 
 #[test]
+fn a_write_over_the_end_that_a_full_worker_refuses_leaves_the_replicas_alike_and_what_was_appended_before() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 2, content(1_000)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(500)).await.expect("taken");
+        // Reading sends it.
+        file.read_at(0, 1).await.expect("read");
+        let over = Bytes::from(vec![9; 1_600]);
+        world.fate_at(
+            2,
+            "WriteBlock",
+            [Fate::Pass, refuse(ErrorKind::NoSpace), Fate::Pass],
+        );
+        file.write_at(400, over).await.expect("taken");
+        let error = file.close().await.expect_err("no room for its end");
+        assert!(
+            error.message.ends_with("; the file has 1500 bytes now"),
+            "{error}"
+        );
+        let expected = [&content(400)[..], &[9; 1_100]].concat();
+        assert_eq!(world.committed(), expected);
+        let state = world.state();
+        for ((worker, _), (_, bytes)) in &state.blocks {
+            assert_eq!(bytes[..1_500], expected, "worker {worker}");
+        }
+    });
+}
+
+#[test]
 fn a_worker_that_has_less_than_it_acknowledged_makes_a_flush_fail() {
     run(|world| async move {
         let client = world.client();
