@@ -112,10 +112,9 @@ impl Shared {
             let block = &mut state.blocks[index];
             let start = index as u64 * state.attr.block_bytes.max(1);
             let committed_bytes = block.located.block.len_bytes;
-            if committed_bytes < block.arrived_bytes {
-                state
-                    .lost
-                    .push(start + committed_bytes..start + block.arrived_bytes);
+            let arrived_bytes = block.arrived_bytes();
+            if committed_bytes < arrived_bytes {
+                state.lost.push(start + committed_bytes..start + arrived_bytes);
             }
             block.uncommitted = false;
         }

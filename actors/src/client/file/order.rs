@@ -43,11 +43,12 @@ impl Numbers {
 #[derive(Clone, Default)]
 pub struct Taken(Vec<(WorkerId, Had)>);
 
-/// The highest number, and in which life of its disk the worker said so.
+/// The highest number, in which life of its disk the worker said so, and the end of the bytes.
 #[derive(Clone, Copy, Default)]
 struct Had {
     number: u64,
     life: u64,
+    end_bytes: u64,
 }
 
 impl Taken {
@@ -58,7 +59,9 @@ impl Taken {
 
     /// The order of a change that is sent to a worker now.
     pub fn order(&self, worker: WorkerId, number: u64, floor: u64) -> WriteOrder {
-        let Had { number: has, life } = self.of(worker);
+        let Had {
+            number: has, life, ..
+        } = self.of(worker);
         WriteOrder {
             number,
             floor,
@@ -89,12 +92,29 @@ impl Taken {
         let had = Had {
             number: before.number.max(order.number),
             life,
+            ..before
         };
+        self.set(worker, had);
+        Ok(())
+    }
+
+    /// The worker has bytes up to here.
+    pub fn up_to(&mut self, worker: WorkerId, end_bytes: u64) {
+        let before = self.of(worker);
+        let end_bytes = before.end_bytes.max(end_bytes);
+        self.set(worker, Had { end_bytes, ..before });
+    }
+
+    /// The end of the bytes that the worker acknowledged; 0 if there are none.
+    pub fn end_bytes(&self, worker: WorkerId) -> u64 {
+        self.of(worker).end_bytes
+    }
+
+    fn set(&mut self, worker: WorkerId, had: Had) {
         match self.0.iter_mut().find(|(id, _)| *id == worker) {
             Some((_, known)) => *known = had,
             None => self.0.push((worker, had)),
         }
-        Ok(())
     }
 }
 

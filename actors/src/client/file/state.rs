@@ -51,8 +51,6 @@ pub(super) struct Block {
     pub located: LocatedBlock,
     /// Bytes that were sent or will be: the length it is committed with.
     pub len_bytes: u64,
-    /// The end of what workers have acknowledged, and of what is committed.
-    pub arrived_bytes: u64,
     /// The generation that the masters know. `located` has that under which it is written.
     committed_generation: u32,
     /// Length when this lease began to write it.
@@ -111,7 +109,6 @@ impl Block {
         Block {
             located,
             len_bytes,
-            arrived_bytes: len_bytes,
             committed_generation: generation,
             base_len_bytes: len_bytes,
             begun: false,
@@ -131,13 +128,19 @@ impl Block {
         self.located
     }
 
+    /// The end of what each of its workers has acknowledged, and of what is committed.
+    pub fn arrived_bytes(&self) -> u64 {
+        let ends = self.located.workers.iter();
+        let all = ends.map(|worker| self.taken.end_bytes(*worker)).min();
+        all.unwrap_or(0).max(self.located.block.len_bytes)
+    }
+
     /// The masters know all of it.
     fn committed(&mut self) {
         if std::mem::take(&mut self.uncommitted) {
             self.committed_generation = self.located.block.generation;
         }
         self.located.block.len_bytes = self.len_bytes;
-        self.arrived_bytes = self.len_bytes;
     }
 }
 
@@ -290,7 +293,7 @@ impl State {
             Some(block) => {
                 block.taken.acknowledged(worker, &order, life)?;
                 let end = range.end - (range.start - range.start % block_bytes);
-                block.arrived_bytes = block.arrived_bytes.max(end);
+                block.taken.up_to(worker, end);
                 Ok(())
             }
             None => Ok(()),
@@ -324,7 +327,7 @@ impl State {
         let starts = (0..).step_by(to_usize(self.block_bytes()));
         for (block, start) in self.blocks.iter_mut().zip(starts) {
             block.len_bytes = block.located.block.len_bytes;
-            let arrived = block.arrived_bytes.min(whole_bytes.saturating_sub(start));
+            let arrived = block.arrived_bytes().min(whole_bytes.saturating_sub(start));
             if block.uncommitted && block.len_bytes < arrived {
                 block.len_bytes = arrived;
                 size_bytes = size_bytes.max(start + arrived);

@@ -297,7 +297,12 @@ impl Shared {
             let put = self
                 .deliver(worker, &mut state.workers, call, bytes.clone(), Patience::Usual)
                 .await;
-            let put = put.and_then(|put| state.blocks[0].taken.acknowledged(worker, &order, put.life));
+            let put = put.and_then(|put| {
+                let taken = &mut state.blocks[0].taken;
+                taken.acknowledged(worker, &order, put.life)?;
+                taken.up_to(worker, put.len_bytes);
+                Ok(())
+            });
             if let Err(error) = put {
                 let error = error.while_doing(format_args!("writing to worker {worker}"));
                 state.unfail();
@@ -311,7 +316,6 @@ impl Shared {
         block.uncommitted = true;
         block.synced = sync;
         block.len_bytes = bytes.len() as u64;
-        block.arrived_bytes = block.len_bytes;
         Ok(true)
     }
 }

@@ -431,6 +431,26 @@ fn a_write_over_the_end_that_a_full_worker_refuses_leaves_the_replicas_alike_and
 }
 
 #[test]
+fn what_was_appended_before_a_hole_is_kept_when_a_full_worker_refuses_what_is_behind_it() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 2, content(1_000)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(500)).await.expect("taken");
+        // Reading sends it.
+        file.read_at(0, 1).await.expect("read");
+        world.fate_at(2, "WriteBlock", [refuse(ErrorKind::NoSpace)]);
+        file.write_at(2_000, content(500)).await.expect("taken");
+        let error = file.close().await.expect_err("no room");
+        assert!(
+            error.message.ends_with("; the file has 1500 bytes now"),
+            "{error}"
+        );
+        assert_eq!(world.committed(), [&content(1_000)[..], &content(500)].concat());
+    });
+}
+
+#[test]
 fn a_worker_that_has_less_than_it_acknowledged_makes_a_flush_fail() {
     run(|world| async move {
         let client = world.client();
