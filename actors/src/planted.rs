@@ -74,6 +74,10 @@ pub enum Bug {
     RotIsWrittenOver,
     /// A write over a file's bytes and beyond is refused as a whole by a worker that has no room for its end.
     OverwritesNeedRoom,
+    /// A worker that does not take an order to delete is not told again.
+    DeletionsAreToldOnce,
+    /// Masters do not hear of a block that is being written.
+    BegunBlocksAreNotTold,
     /// A worker takes writes of a generation that it was told to refuse.
     WorkerIgnoresFences,
     /// A worker takes writes however long it has not heard from the masters.
@@ -108,7 +112,9 @@ impl Bug {
 
     /// Those that simulated clusters did not find in 36 seeds: either their runs do not come to where it shows, or another
     /// part of the program keeps it harmless. Tests of their own show most of them.
-    pub const NOT_FOUND_YET: [Bug; 20] = [
+    pub const NOT_FOUND_YET: [Bug; 22] = [
+        DeletionsAreToldOnce,
+        BegunBlocksAreNotTold,
         OverwritesNeedRoom,
         LateWritesAreTaken,
         LostWritesAreSealed,
@@ -177,6 +183,8 @@ impl Bug {
             LostWritesAreSealed => "lost-writes-are-sealed",
             RotIsWrittenOver => "rot-is-written-over",
             OverwritesNeedRoom => "overwrites-need-room",
+            DeletionsAreToldOnce => "deletions-are-told-once",
+            BegunBlocksAreNotTold => "begun-blocks-are-not-told",
             WorkerIgnoresFences => "worker-ignores-fences",
             WorkerNeverFencesItself => "worker-never-fences-itself",
             RotIsNotReported => "rot-is-not-reported",

@@ -24,8 +24,6 @@ pub enum Known {
     RemovedElsewhere,
     /// A chunk of a cached object rots, its readers find that, and nobody fetches it again. Left out: bits of such blocks.
     RottenChunk,
-    /// A worker that was not told of a deletion keeps the blocks until it registers again. Left out: the count of blocks.
-    LeftBehind,
     /// No fault of the program: since mounts take turns in writing a file, the model of `files.rs`, which has it that whoever
     /// is overtaken writes no more, says less than is true. Left out: two mounts that write the files of one cell at once.
     WritersInTurn,
@@ -34,7 +32,7 @@ pub enum Known {
 use Known::*;
 
 /// The table.
-const NOT_MENDED: [Known; 2] = [WritersInTurn, LeftBehind];
+const NOT_MENDED: [Known; 1] = [WritersInTurn];
 
 impl Known {
     fn name(self) -> &'static str {
@@ -46,7 +44,6 @@ impl Known {
             SentElsewhere => "sent-elsewhere",
             RemovedElsewhere => "removed-elsewhere",
             RottenChunk => "rotten-chunk",
-            LeftBehind => "left-behind",
             WritersInTurn => "writers-in-turn",
         }
     }

@@ -608,10 +608,7 @@ impl Program {
                 }
             }
         }
-        match is_known(Known::LeftBehind) {
-            true => Ok(()),
-            false => self.counts_blocks().await,
-        }
+        self.counts_blocks().await
     }
 
     /// Workers have no block that no file has.

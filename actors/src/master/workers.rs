@@ -29,4 +29,9 @@ impl Workers {
         let address = self.blocks.cluster().roster.address(id)?;
         Some(self.connector.connect(id, &address))
     }
+
+    /// Asks a worker to register again, and to report everything.
+    pub fn report_again(&self, id: WorkerId) {
+        self.blocks.cluster().roster.report_again(id);
+    }
 }

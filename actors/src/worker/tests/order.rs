@@ -123,6 +123,25 @@ async fn rot_is_found_before_some_of_its_chunk_is_written_over_a_second_time() {
 }
 
 #[actix::test]
+async fn a_block_that_is_nobodys_any_more_and_is_begun_by_a_late_write_goes_again() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    world
+        .master
+        .state
+        .lock()
+        .unwrap()
+        .garbage
+        .insert(curvine_protocol::BlockId(7));
+    write(&*worker.port, 7, 3, 0, 0, bytes_of(1, 1_000))
+        .await
+        .unwrap();
+    let file = block_file(&world.disk("d0"), 7);
+    crate::kit::until::until("the block is gone", || !file.exists()).await;
+    worker.stop().await;
+}
+
+#[actix::test]
 async fn rot_is_found_before_its_chunk_is_cut() {
     let world = World::new();
     let mut worker = world.start(world.config()).await;

@@ -21,6 +21,7 @@ use super::super::victims::forgotten_for_one_more;
 use super::super::{BlockNews, pieces_of};
 use super::put::verify_body;
 use super::{Done, OPEN_BLOCKS_MAX, Store, check_fence, check_not_newer, lock, missing, stale};
+use crate::planted::{Bug, is_planted};
 
 impl Store {
     /// Writes at an offset. `done` is told once the index knows the block.
@@ -48,12 +49,24 @@ impl Store {
                 let record =
                     OpenBlock::new(open.file.clone(), open.generation).writing_record(self.now_ms(), false);
                 let written = self.written(len_bytes);
+                // Masters hear of it at once: if it is nobody's any more, they have it deleted.
+                let begun = BlockReplica {
+                    id: call.block,
+                    generation: record.generation,
+                    len_bytes: 0,
+                };
+                let news = (!is_planted(Bug::BegunBlocksAreNotTold)).then(|| self.news.clone());
                 drop(lane);
                 let done = self.or_undone(call.block, done);
                 self.index.submit(Update {
                     changes: vec![Change::Put(call.block, record.encode())],
                     sync: false,
-                    done: Box::new(move |outcome| done(outcome.map(|()| written))),
+                    done: Box::new(move |outcome| {
+                        if let (Ok(()), Some(news)) = (&outcome, news) {
+                            news(BlockNews::Stored(begun));
+                        }
+                        done(outcome.map(|()| written));
+                    }),
                 });
             }
         }
