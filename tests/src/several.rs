@@ -51,7 +51,7 @@ impl FileSystem for Several {
         };
         let way = self.way(slot.into());
         if matches!(op, Op::Read { .. }) {
-            // What another way made of the size shows to a read after a look at it.
+            // A kernel takes over what another way made of the size with a look at it; by itself within its `ttl`.
             let _ = way.apply(&Op::StatHandle { slot });
         }
         let outcome = way.apply(op)?;

@@ -24,6 +24,7 @@ pub use directories::{Directories, Listed};
 use crate::convert::{Refusal, Result, attributes};
 use crate::files::{Files, Slot};
 use crate::inodes::{Inodes, Pages};
+use crate::walks::Walks;
 
 /// On behalf of whom a request comes.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,7 @@ pub struct Core {
     pub files: Files,
     pub directories: Directories,
     pub inodes: Inodes,
+    pub walks: Arc<Walks>,
     pub clock: Arc<dyn Clock>,
     /// What `df` was told last.
     pub space: Mutex<Option<FsStats>>,
@@ -56,6 +58,7 @@ impl Core {
             files: Files::new(),
             directories: Directories::new(),
             inodes: Inodes::new(ttl),
+            walks: Arc::new(Walks::new()),
             clock,
             space: Mutex::default(),
             ttl,
