@@ -138,7 +138,11 @@ impl Core {
                 let pages = self.inodes.moved(inode, file.content_version(), file.lineage());
                 self.drop_if(pages, &slot).await;
             }
-            self.drop_attributes(inode);
+            // An answer that is on its way to the kernel meanwhile would not count.
+            let is_known = |shown: Attr| shown.content_version >= content_version;
+            if !self.inodes.shown(inode).is_some_and(is_known) {
+                self.drop_attributes(inode);
+            }
         }
     }
 

@@ -75,6 +75,7 @@ impl Deletions {
         };
         if let Err(error) = call(&*port, DeleteBlocks { blocks }, CallContext::default()).await {
             tracing::debug!(%worker, %error, "a worker did not take a deletion; its next report brings it up");
+            self.workers.untold(worker);
         }
     }
 }
