@@ -74,7 +74,7 @@ pub enum Bug {
     RotIsWrittenOver,
     /// A write over a file's bytes and beyond is refused as a whole by a worker that has no room for its end.
     OverwritesNeedRoom,
-    /// A worker that does not take an order to delete is not told again.
+    /// A worker that does not take an order to delete hears no more of it.
     DeletionsAreToldOnce,
     /// Masters do not hear of a block that is being written.
     BegunBlocksAreNotTold,

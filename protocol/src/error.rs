@@ -1,5 +1,6 @@
 //! One error type from disk to terminal. Programs decide by [`ErrorKind`]; people read the message.
 
+use crate::InodeId;
 use serde::{Deserialize, Serialize};
 
 /// Of whatever can fail with an [`Error`].
@@ -171,6 +172,11 @@ impl Error {
             ErrorKind::FileTooLarge,
             format!("a file has at most {tebibytes} TiB"),
         )
+    }
+
+    /// `Stale`: the last name of a file that is still open somewhere was taken away.
+    pub fn nameless(inode: InodeId) -> Self {
+        Error::new(ErrorKind::Stale, format!("inode {inode} has no name any more"))
     }
 
     /// `InvalidArgument`.

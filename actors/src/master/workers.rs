@@ -24,14 +24,14 @@ impl Workers {
         Workers { blocks, connector }
     }
 
+    /// A worker was not told of deletions.
+    pub fn untold(&self, id: WorkerId) {
+        self.blocks.untold(id);
+    }
+
     /// The port of a worker that is registered.
     pub fn port(&self, id: WorkerId) -> Option<WorkerRef> {
         let address = self.blocks.cluster().roster.address(id)?;
         Some(self.connector.connect(id, &address))
-    }
-
-    /// Asks a worker to register again, and to report everything.
-    pub fn report_again(&self, id: WorkerId) {
-        self.blocks.cluster().roster.report_again(id);
     }
 }

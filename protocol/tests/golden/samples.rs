@@ -274,7 +274,7 @@ samples! {
         replicas: 2, first_block: true, open: 7,
     };
     MakeNode => MakeNode { node: at("/a/p"), kind: FileKind::Fifo, mode: 0o600, rdev: 7 };
-    OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false, open: 7 };
+    OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false, open: 7, named: true };
     PunchHole => PunchHole { inode: InodeId(12), offset_bytes: 70_000, len_bytes: 1 << 30 };
     AllocateBlocks => AllocateBlocks { inode: InodeId(12), from_index: 1, until_index: 3 };
     CommitFile => CommitFile {

@@ -178,6 +178,7 @@ impl Shared {
             follow: false,
             truncate: false,
             open: 0,
+            named: false,
         };
         self.router.change(call).await
     }

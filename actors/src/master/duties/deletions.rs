@@ -1,27 +1,22 @@
 //! Tells workers to delete blocks that no file refers to any more.
 //!
 //! Orders wait in one bounded queue for each worker. A worker whose queue is full is asked to register again instead: its
-//! full report then names what it holds, and the answer what of it is to go. A worker that does not take an order is told
-//! again, for as long as it is registered; one that registers reports everything.
+//! full report then names what it holds, and the answer what of it is to go. So is one that does not take an order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use curvine_protocol::worker::DeleteBlocks;
 use curvine_protocol::{BlockId, CallContext, Result, WorkerId};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
-use tokio::time::sleep;
 
 use super::Duty;
 use crate::kit::call;
 use crate::master::workers::Workers;
 use crate::planted::{Bug, is_planted};
 
-/// Pause before a worker is told again.
-const AGAIN: Duration = Duration::from_secs(5);
 /// Blocks that wait for one worker: 8 MiB of ids.
 pub const QUEUED_MAX: usize = 1 << 20;
 const BLOCKS_PER_CALL: usize = 10_000;
@@ -78,19 +73,11 @@ impl Deletions {
         let Some(port) = self.workers.port(worker) else {
             return;
         };
-        let order = DeleteBlocks {
-            blocks: blocks.clone(),
-        };
-        let Err(error) = call(&*port, order, CallContext::default()).await else {
-            return;
-        };
-        tracing::debug!(%worker, %error, "a worker did not take a deletion");
-        if is_planted(Bug::DeletionsAreToldOnce) {
-            return;
-        }
-        sleep(AGAIN).await;
-        if !self.orders.add(worker, blocks) {
-            self.workers.report_again(worker);
+        if let Err(error) = call(&*port, DeleteBlocks { blocks }, CallContext::default()).await {
+            tracing::debug!(%worker, %error, "a worker did not take a deletion; its next report brings it up");
+            if !is_planted(Bug::DeletionsAreToldOnce) {
+                self.workers.untold(worker);
+            }
         }
     }
 }
@@ -148,8 +135,8 @@ impl Duty for Deletions {
 mod tests {
     use std::any::Any;
 
+    use curvine_protocol::Call;
     use curvine_protocol::worker::Done;
-    use curvine_protocol::{Call, Error, ErrorKind};
     use futures::future::BoxFuture;
 
     use super::*;
@@ -158,9 +145,9 @@ mod tests {
     use crate::master::blocks::roster::WorkerEntry;
     use crate::master::workers::WorkerConnector;
 
-    /// Worker 1 never answers, and 3 refuses at first; others note what they are told.
+    /// Worker 1 never answers; others note what they are told.
     #[derive(Clone, Default)]
-    struct Told(Arc<Mutex<Vec<BlockId>>>, Arc<Mutex<bool>>);
+    struct Told(Arc<Mutex<Vec<BlockId>>>);
 
     struct Port(WorkerId, Told);
 
@@ -168,10 +155,6 @@ mod tests {
         fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
             if self.0 == WorkerId(1) {
                 return Box::pin(std::future::pending());
-            }
-            if self.0 == WorkerId(3) && !std::mem::replace(&mut *self.1.1.lock().expect("no panic"), true) {
-                let error = Error::new(ErrorKind::Timeout, "not now");
-                return Box::pin(std::future::ready(Err(error)));
             }
             let call: &dyn Any = &ask.call;
             let call = call.downcast_ref::<DeleteBlocks>().expect("only deletions");
@@ -188,12 +171,12 @@ mod tests {
         }
     }
 
-    /// Orders for workers 1 to 3, and what these were told.
-    fn registered() -> (Arc<Orders>, Told, Deletions) {
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_does_not_answer_holds_up_no_other() {
         let (orders, told) = (Arc::new(Orders::default()), Told::default());
         let clock: Arc<dyn Clock> = Ports::system().clock;
         let blocks = Arc::new(BlockMap::new(clock.clone(), orders.clone()));
-        for worker in [1, 2, 3] {
+        for worker in [1, 2] {
             let entry = WorkerEntry {
                 address: format!("w:{worker}"),
                 token: 1,
@@ -208,20 +191,6 @@ mod tests {
         }
         let workers = Workers::new(blocks, Arc::new(told.clone()));
         let deletions = Deletions::new(orders.clone(), workers);
-        (orders, told, deletions)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_worker_that_did_not_take_an_order_is_told_again() {
-        let (orders, told, deletions) = registered();
-        assert!(orders.add(WorkerId(3), vec![BlockId(1)]));
-        deletions.tick().await.expect("it is told");
-        assert_eq!(*told.0.lock().expect("no panic"), [BlockId(1)]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_worker_that_does_not_answer_holds_up_no_other() {
-        let (orders, told, deletions) = registered();
         assert!(orders.add(WorkerId(1), vec![BlockId(1)]));
         assert!(orders.add(WorkerId(2), vec![BlockId(2)]));
         let ticking = deletions.tick();
