@@ -68,14 +68,14 @@ pub struct BlockData {
 
 /// Where a change of a block stands among its writer's, who numbers all its changes of a file.
 ///
-/// With it a worker knows a request that comes late, however late it comes, and one that builds on bytes which it had and
-/// lost. The numbers are compared with those of the same generation only: a greater one begins anew.
+/// With it a worker knows a request that comes late, however late it comes, and one that builds on bytes which it had
+/// and lost. The numbers are compared with those of the same generation only: a greater one begins anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteOrder {
     /// Of this change; a repeat has the same. From 1 on: 0 says that the writer does not number its changes.
     pub number: u64,
-    /// All changes with lower numbers have ended: one that comes later is not carried out. Those under way at the same time
-    /// do not overlap.
+    /// All changes with lower numbers have ended: one that comes later is not carried out. Those under way at the same
+    /// time do not overlap.
     pub floor: u64,
     /// The highest number that this worker has acknowledged for the block. All that it acknowledged must be there.
     pub has: u64,

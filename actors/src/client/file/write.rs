@@ -103,8 +103,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends what was gathered, cut at block boundaries, and where a block ends now: what goes over its bytes needs no room,
-    /// so a full worker takes it, and has what the others have.
+    /// Sends what was gathered, cut at block boundaries, and where a block ends now: what goes over its bytes needs no
+    /// room, so a full worker takes it, and has what the others have.
     pub(super) async fn send_gathered(self: &Arc<Self>, state: &mut State) -> Result<()> {
         while let Some(at) = state.gathered.as_ref().map(|gathered| gathered.offset_bytes) {
             let (index, within) = ((at / state.block_bytes()) as u32, at % state.block_bytes());

@@ -118,8 +118,8 @@ impl OpenBlock {
         first as usize..chunks_of(offset_bytes + len_bytes)
     }
 
-    /// Chunks of which a write leaves some old bytes, for which the checksum is to vouch that it gets next: what it is now
-    /// must be verified before, once.
+    /// Chunks of which a write leaves some old bytes, for which the checksum is to vouch that it gets next: what it is
+    /// now must be verified before, once.
     pub fn to_verify(&mut self, offset_bytes: u64, len_bytes: u64) -> Vec<usize> {
         let end = offset_bytes + len_bytes;
         let mut chunks = Vec::new();

@@ -1,13 +1,13 @@
 //! The order of a writer's changes of one block: which come too late, and which build on what is gone. Pure.
 //!
-//! A request may be held up on its way and arrive when its repeat was answered long ago, and the same writer has written
-//! over it since. So each names its number, and below which number all have ended: the block keeps the highest such
-//! *floor*, and refuses what is below. One number is enough, because a writer that writes over bytes which are under way
-//! waits for them first.
+//! A request may be held up on its way and arrive when its repeat was answered long ago, and the same writer has
+//! written over it since. So each names its number, and below which number all have ended: the block keeps the highest
+//! such *floor*, and refuses what is below. One number is enough, because a writer that writes over bytes which are
+//! under way waits for them first.
 //!
-//! What a writer was told to be there may go with the machine's power, in the next *life* of the disk. A change names the
-//! life in which its writer was answered last; in another one it is taken only if the block has been sealed since with
-//! everything that was acknowledged, for what is sealed is verified after a power cut.
+//! What a writer was told to be there may go with the machine's power, in the next *life* of the disk. A change names
+//! the life in which its writer was answered last; in another one it is taken only if the block has been sealed since
+//! with everything that was acknowledged, for what is sealed is verified after a power cut.
 
 use curvine_protocol::worker::WriteOrder;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
@@ -27,7 +27,8 @@ impl Numbers {
     /// Takes note of a change that is about to be made.
     ///
     /// # Errors
-    /// `Stale` if it comes too late, `Lost` if something is gone that its writer thinks to be there. Nothing is noted then.
+    /// `Stale` if it comes too late, `Lost` if something is gone that its writer thinks to be there. Nothing is noted
+    /// then.
     pub fn admit(&mut self, block: BlockId, order: &WriteOrder, life: u64) -> Result<()> {
         if order.number == 0 {
             return Ok(());
@@ -68,8 +69,8 @@ pub fn lost(block: BlockId) -> Error {
     Error::new(
         ErrorKind::Lost,
         format!(
-            "block {block}: the worker's machine lost its power, or the disk its content, since it took bytes that were not \
-             synced; write them again"
+            "block {block}: the worker's machine lost its power, or the disk its content, since it took bytes that were \
+             not synced; write them again"
         ),
     )
 }
