@@ -79,9 +79,7 @@ pub fn how(flags: i32) -> How {
     let mode = OpenFlags(flags).acc_mode();
     let access = match mode {
         OpenAccMode::O_RDONLY if !truncate => Access::Read,
-        OpenAccMode::O_RDWR | OpenAccMode::O_WRONLY if flags & libc::O_APPEND != 0 => Access::Append {
-            direct: mode == OpenAccMode::O_WRONLY,
-        },
+        OpenAccMode::O_RDWR | OpenAccMode::O_WRONLY if flags & libc::O_APPEND != 0 => Access::Append,
         _ => Access::Write,
     };
     How {

@@ -14,6 +14,7 @@ use fuser::{FileAttr, FileHandle};
 use super::{Core, User};
 use crate::convert::{Refusal, Result};
 use crate::files::{Access, Handle, Slot};
+use crate::reads::Reading;
 
 /// A name may come and go while a file of that name is being made: so often it is looked at again.
 const CREATE_TRIES: u32 = 8;
@@ -29,6 +30,15 @@ pub struct Opened {
     pub no_flush: bool,
     /// What goes through it passes by the kernel's pages.
     pub direct: bool,
+}
+
+/// What is read, for the kernel.
+pub struct Answer {
+    pub bytes: Bytes,
+    /// The inode, if the kernel's pages of it are to go once it has the bytes.
+    pub old_pages: Option<InodeId>,
+    /// To be dropped then, too.
+    pub reading: Reading,
 }
 
 /// How `open(2)` is to open a file.
@@ -67,6 +77,8 @@ const WRITE_BIT: u32 = 2;
 pub struct WriteHow {
     /// Past the kernel's pages.
     pub direct: bool,
+    /// From a page that was mapped, at some time after it was changed, through some handle that may write.
+    pub from_pages: bool,
     /// Whoever writes may not leave the set-user-id and set-group-id bits.
     pub clears_privileges: bool,
 }
@@ -142,13 +154,7 @@ impl Core {
         };
         let opened = self.open_which(user, inode, how, which).await;
         drop(kept);
-        if let Err(refusal) = &opened
-            && refusal.errno == libc::ESTALE
-            && !is_meant
-        {
-            self.walks.refused_for_a_while(user.pid, inode, self.clock.now());
-        }
-        opened
+        self.walks_again(user, inode, is_meant, opened)
     }
 
     async fn open_which(&self, user: User, inode: InodeId, how: How, which: Which) -> Result<Opened> {
@@ -157,6 +163,10 @@ impl Core {
             false => self.open_for_read(&slot, which).await,
             true => self.open_for_write(user, &slot, how.truncate, which).await,
         };
+        let opened = match opened {
+            Ok(file) => self.unless_behind(&slot, file, how, which).await,
+            Err(refusal) => Err(refusal),
+        };
         match opened {
             Ok(file) => Ok(self.opened(slot, &file, how.access).await),
             Err(refusal) => {
@@ -164,6 +174,27 @@ impl Core {
                 Err(refusal)
             }
         }
+    }
+
+    /// The kernel reads no further than where it thinks that a file ends, and up to there it would read zeros. If it knows an
+    /// older content, the open is refused: the kernel then looks the file up again, and takes over its size.
+    ///
+    /// # Errors
+    /// `ESTALE`.
+    async fn unless_behind(&self, slot: &Slot, file: OpenFile, how: How, which: Which) -> Result<OpenFile> {
+        let sees_the_end = !how.truncate && how.access != Access::Append;
+        let version = file.attr().await.content_version;
+        if which == Which::Any || !sees_the_end || !self.inodes.is_behind(slot.inode, version) {
+            return Ok(file);
+        }
+        // All pages, which may be of an open before; and now: while they are dropped, the kernel does not take over what it
+        // is told.
+        let _ = self.inodes.moved(slot.inode, version, file.lineage());
+        self.drop_pages(slot.inode, 0, 0).await;
+        if how.access.writes() {
+            self.writer_left(slot).await?;
+        }
+        Err(Refusal::of(libc::ESTALE))
     }
 
     /// As it is now, unless it is being written here: then as it will be.
@@ -252,7 +283,7 @@ impl Core {
             keep_pages: fresh.keep_pages,
             no_flush: !access.writes(),
             // The kernel's own end of the file may be an old one: what is appended must not go through its pages.
-            direct: access == Access::Append { direct: true },
+            direct: access == Access::Append,
         }
     }
 
@@ -327,21 +358,28 @@ impl Core {
         (attr, self.opened(slot, &file, access).await)
     }
 
-    /// The bytes, and whether the kernel's pages are to go once it has them.
     pub async fn read(
         &self,
         handle: FileHandle,
         offset_bytes: u64,
         len_bytes: u32,
         direct: bool,
-    ) -> Result<(Bytes, Option<InodeId>)> {
+    ) -> Result<Answer> {
         let slot = self.files.handle(handle)?.slot;
+        let reading = slot.reads.begin();
         let file = slot.file()?;
         if !direct {
             slot.paged.store(true, Ordering::Release);
         }
         let bytes = file.read_at(offset_bytes, len_bytes.into()).await?;
-        Ok((bytes, self.moved(&slot, &file).then_some(slot.inode)))
+        if bytes.is_empty() {
+            reading.after_those_before().await;
+        }
+        Ok(Answer {
+            bytes,
+            old_pages: self.moved(&slot, &file).then_some(slot.inode),
+            reading,
+        })
     }
 
     /// How much was written, and whether the kernel's pages are to go once it knows.
@@ -359,14 +397,15 @@ impl Core {
             file.clear_privileges();
             self.drop_attributes(slot.inode);
         }
-        let at = match access {
-            Access::Append { .. } => file.append(bytes).await?,
-            _ => {
+        let appends = access == Access::Append && !how.from_pages;
+        let at = match appends {
+            true => file.append(bytes).await?,
+            false => {
                 file.write_at(offset_bytes, bytes).await?;
                 offset_bytes
             }
         };
-        let direct = how.direct || access == Access::Append { direct: true };
+        let direct = how.direct || appends;
         if !direct {
             slot.paged.store(true, Ordering::Release);
         } else if slot.paged.load(Ordering::Acquire) && !is_planted(Bug::DirectWritesLeavePages) {
@@ -376,6 +415,7 @@ impl Core {
         // The kernel has put it elsewhere, and its end of the file is another one.
         let elsewhere = at != offset_bytes;
         if elsewhere {
+            self.inodes.misled(slot.inode);
             self.drop_attributes(slot.inode);
         }
         let moved = self.moved(&slot, &file) || elsewhere && !direct;

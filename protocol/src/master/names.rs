@@ -143,6 +143,9 @@ pub struct AttrChange {
     /// A new size leaves the set-user-id and set-group-id bits as they are.
     #[serde(default)]
     pub keep_privileges: bool,
+    /// Only of what has a name: `Stale` otherwise.
+    #[serde(default)]
+    pub named: bool,
 }
 
 /// To what a time is set.
