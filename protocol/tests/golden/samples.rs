@@ -275,12 +275,12 @@ samples! {
     };
     MakeNode => MakeNode { node: at("/a/p"), kind: FileKind::Fifo, mode: 0o600, rdev: 7 };
     OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false, open: 7 };
-    PunchHole => PunchHole { inode: InodeId(12), offset_bytes: 70_000, len_bytes: 1 << 30 };
+    PunchHole => PunchHole { inode: InodeId(12), offset_bytes: 70_000, len_bytes: 1 << 30, keep_privileges: true };
     AllocateBlocks => AllocateBlocks { inode: InodeId(12), from_index: 1, until_index: 3 };
     CommitFile => CommitFile {
         inode: InodeId(12), size_bytes: 70_000,
         blocks: vec![BlockCommit {
-            index: 1, id: BlockId(77), len_bytes: 70_001, generation: 4, workers: vec![WorkerId(2)],
+            index: 1, id: BlockId(77), len_bytes: 70_001, generation: 4, workers: vec![WorkerId(2)], hole_bytes: 4_096,
         }],
         mtime_ns: Some(3), close: true, keep_privileges: true, abandoned: true,
     };
@@ -384,7 +384,7 @@ samples! {
     XattrValue => XattrValue { value: vec![1, 200] };
     XattrNames => XattrNames { names: vec!["user.x".to_owned()] };
     PathOf => PathOf { path: path("/a/b") };
-    Summary => Summary { directories: 1, files: 2, bytes: 3, cached_bytes: 4 };
+    Summary => Summary { directories: 1, files: 2, bytes: 3, cached_bytes: 4, hole_bytes: 2 };
     FsStats => FsStats {
         capacity_bytes: 1, used_bytes: 2, available_bytes: 3, inodes: 4,
         tiers: BTreeMap::from([
@@ -435,9 +435,12 @@ samples! {
         block: BlockId(77), generation: 4, offset_bytes: 5, checksum: 0xE306_9283, base_len_bytes: 6, reserve_bytes: 7,
         epoch: 0xE1,
     };
+    PunchBlock => PunchBlock {
+        block: BlockId(77), generation: 4, offset_bytes: 65_536, len_bytes: 1 << 20, base_len_bytes: 6, epoch: 0xE1,
+    };
     BlockWritten => BlockWritten { len_bytes: 70_000 };
     SealBlock => SealBlock { block: BlockId(77), generation: 4, sync: true, epoch: 0xE1, or_newer: true };
-    BlockSealed => BlockSealed { len_bytes: 70_000 };
+    BlockSealed => BlockSealed { len_bytes: 70_000, hole_bytes: 0 }, BlockSealed { len_bytes: 70_000, hole_bytes: 4_096 };
     PutBlock => PutBlock { block: BlockId(77), generation: 4, checksum: 0xE306_9283, sync: true, epoch: 0xE1 };
     FenceBlocks => FenceBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)], generation: 5 };
     SuspectBlock => SuspectBlock { block: BlockId(77), offset_bytes: 65_536, len_bytes: 4_096 };

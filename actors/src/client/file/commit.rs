@@ -1,5 +1,6 @@
 //! The way of what was written into the masters' record of the file: sealed on its workers first, then committed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +13,7 @@ use futures::stream::{self, StreamExt};
 
 use super::deliver::Patience;
 use super::state::{Block, State};
-use super::{KEPT, Shared};
+use super::{KEPT, Shared, held_bytes};
 use crate::client::route::is_passing;
 use crate::planted::{Bug, is_planted};
 
@@ -76,6 +77,7 @@ impl Shared {
     /// The masters have recorded it, and these are the attributes now.
     fn recorded(&self, state: &mut State, attr: Attr, close: bool) {
         self.version.store(attr.content_version, Ordering::Release);
+        self.held_bytes.store(held_bytes(&attr), Ordering::Release);
         state.attr = attr;
         self.written_ns.store(0, Ordering::Release);
         self.privileges_cleared();
@@ -109,8 +111,10 @@ impl Shared {
         // What no worker seals is as good as lost: its length and its generation are not recorded.
         let unsealed = self.seal_begun(state).await;
         for index in unsealed {
-            let block = &mut state.blocks[index];
-            let start = index as u64 * state.attr.block_bytes.max(1);
+            let start = state.start_of(index);
+            let Some(block) = state.blocks.get_mut(&index) else {
+                continue;
+            };
             let committed_bytes = block.located.block.len_bytes;
             if committed_bytes < block.arrived_bytes {
                 state
@@ -136,10 +140,10 @@ impl Shared {
     }
 
     /// Seals what was written under this lease, once: those that no worker answers for, or one of several.
-    async fn seal_begun(&self, state: &State) -> Vec<usize> {
-        let begun = state.blocks.iter().enumerate();
+    async fn seal_begun(&self, state: &State) -> Vec<u32> {
+        let begun = state.blocks.iter();
         let begun = begun.filter(|(_, block)| block.uncommitted && block.unsealed);
-        let sealing = begun.map(|(index, block)| async move {
+        let sealing = begun.map(|(&index, block)| async move {
             let mut workers = state.workers.clone();
             let sealed = self.seal_block(block, &mut workers, false, Patience::None);
             sealed.await.is_err().then_some(index)
@@ -154,19 +158,19 @@ impl Shared {
         if sync {
             self.find_missing_holders(state).await?;
         }
-        let todo: Vec<usize> = (0..state.blocks.len())
-            .filter(|&index| {
-                let block = &state.blocks[index];
+        let todo: Vec<u32> = (state.blocks.iter())
+            .filter(|(_, block)| {
                 let unsynced = !block.synced && block.len_bytes > 0;
                 // What can be fetched again need not be on disk.
                 block.unsealed || (sync && unsynced && (block.begun || !state.fillable))
             })
+            .map(|(&index, _)| index)
             .collect();
-        let sealed: Vec<(Result<()>, Vec<WorkerAddress>)> = {
+        let sealed: Vec<(Result<u64>, Vec<WorkerAddress>)> = {
             let state = &*state;
             let sealing = todo.iter().map(|&index| async move {
                 let mut workers = state.workers.clone();
-                let block = &state.blocks[index];
+                let block = &state.blocks[&index];
                 let sealed = self.seal_block(block, &mut workers, sync, Patience::Usual);
                 (sealed.await, workers)
             });
@@ -177,9 +181,12 @@ impl Shared {
         for (index, (sealed, workers)) in todo.into_iter().zip(sealed) {
             state.learn(workers);
             match sealed {
-                Ok(()) => {
-                    state.blocks[index].unsealed = false;
-                    state.blocks[index].synced |= sync;
+                Ok(hole_bytes) => {
+                    if let Some(block) = state.blocks.get_mut(&index) {
+                        block.hole_bytes = hole_bytes;
+                        block.unsealed = false;
+                        block.synced |= sync;
+                    }
                 }
                 Err(error) => {
                     if state.writable && !is_passing(&error) {
@@ -195,13 +202,16 @@ impl Shared {
     /// Looks for the holders of blocks that others wrote and that nobody had when the file was opened.
     async fn find_missing_holders(&self, state: &mut State) -> Result<()> {
         let is_missing = |block: &Block| block.len_bytes > 0 && block.located.workers.is_empty();
-        if state.fillable || !state.blocks.iter().any(is_missing) {
+        if state.fillable || !state.blocks.values().any(is_missing) {
             return Ok(());
         }
         let layout = self.layout_now().await?;
-        for (block, now) in state.blocks.iter_mut().zip(layout.blocks) {
-            if is_missing(block) && block.located.block.id == now.block.id {
-                block.located.workers = now.workers;
+        for (index, now) in layout.placed(0) {
+            if let Some(block) = state.blocks.get_mut(&index)
+                && is_missing(block)
+                && block.located.block.id == now.block.id
+            {
+                block.located.workers.clone_from(&now.workers);
             }
         }
         state.learn(layout.workers);
@@ -209,14 +219,15 @@ impl Shared {
     }
 
     /// Seals one block on every worker that this client wrote it to: each has all that it acknowledged. Of a block that
-    /// others wrote, one replica on disk is enough, and what somebody else is writing over it may be there too.
+    /// others wrote, one replica on disk is enough, and what somebody else is writing over it may be there too. Answers
+    /// with how many bytes are in holes everywhere.
     async fn seal_block(
         &self,
         block: &Block,
         workers: &mut Vec<WorkerAddress>,
         sync: bool,
         patience: Patience,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let call = SealBlock {
             block: block.located.block.id,
             generation: block.located.block.generation,
@@ -228,11 +239,11 @@ impl Shared {
             ErrorKind::BlockUnavailable,
             format!("no live worker holds block {}; see `cv report`", call.block),
         ));
-        let mut done = 0;
+        let (mut done, mut hole_bytes) = (0, u64::MAX);
         for &worker in &block.located.workers {
             let sealed = self.deliver(worker, workers, call.clone(), Bytes::new(), patience);
             let sealed = sealed.await.and_then(|sealed| match block.len_bytes {
-                len_bytes if sealed.len_bytes >= len_bytes => Ok(()),
+                len_bytes if sealed.len_bytes >= len_bytes => Ok(sealed.hole_bytes),
                 len_bytes => Err(Error::new(
                     ErrorKind::Corrupt,
                     format!(
@@ -242,7 +253,10 @@ impl Shared {
                 )),
             });
             match sealed {
-                Ok(()) => done += 1,
+                Ok(holes) => {
+                    done += 1;
+                    hole_bytes = hole_bytes.min(holes);
+                }
                 Err(error) => {
                     outcome = Err(error.while_doing(format_args!("sealing on worker {worker}")));
                 }
@@ -253,7 +267,7 @@ impl Shared {
             false => 1,
         };
         match done >= needed {
-            true => Ok(()),
+            true => Ok(hole_bytes),
             false => outcome,
         }
     }
@@ -261,18 +275,19 @@ impl Shared {
 
 /// What the masters are told of some of the blocks.
 pub(super) fn commits(
-    blocks: &[Block],
+    blocks: &BTreeMap<u32, Block>,
     which: impl Fn(&Block) -> bool,
     len_bytes: impl Fn(&Block) -> u64,
 ) -> Vec<BlockCommit> {
-    let chosen = blocks.iter().enumerate().filter(|(_, block)| which(block));
+    let chosen = blocks.iter().filter(|(_, block)| which(block));
     chosen
         .map(|(index, block)| BlockCommit {
-            index: index as u32,
+            index: *index,
             id: block.located.block.id,
             len_bytes: len_bytes(block),
             generation: block.located.block.generation,
             workers: block.located.workers.clone(),
+            hole_bytes: block.hole_bytes.min(len_bytes(block)),
         })
         .collect()
 }

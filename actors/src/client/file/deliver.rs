@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{AllocateBlocks, GetRoutes};
-use curvine_protocol::worker::{PutBlock, SealBlock, WriteBlock};
+use curvine_protocol::worker::{PunchBlock, PutBlock, SealBlock, WriteBlock};
 use curvine_protocol::{Call, ErrorKind, Result, WorkerId};
 use tokio::time::sleep;
 
@@ -40,6 +40,12 @@ pub(super) trait ToHolder: Call {
 impl ToHolder for WriteBlock {
     fn of_epoch(self, epoch: u64) -> Self {
         WriteBlock { epoch, ..self }
+    }
+}
+
+impl ToHolder for PunchBlock {
+    fn of_epoch(self, epoch: u64) -> Self {
+        PunchBlock { epoch, ..self }
     }
 }
 

@@ -3,6 +3,7 @@
 mod background;
 mod fence;
 mod fill;
+mod punch;
 mod put;
 mod read;
 mod remove;

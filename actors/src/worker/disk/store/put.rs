@@ -82,7 +82,10 @@ impl Store {
         };
         match wanted() {
             Ok(Some((record, before))) => self.put_whole(block, record, before, body, false, done),
-            Ok(None) => done(Ok(BlockSealed { len_bytes })),
+            Ok(None) => done(Ok(BlockSealed {
+                len_bytes,
+                hole_bytes: 0,
+            })),
             Err(error) => done(Err(error)),
         }
     }
