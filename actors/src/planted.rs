@@ -66,6 +66,18 @@ pub enum Bug {
     WriterIsSentElsewhere,
     /// What workers have of a write that failed is not committed.
     FailedWriteKeepsNothing,
+    /// A write that comes late is made, over what its writer wrote since.
+    LateWritesAreTaken,
+    /// A seal means whatever is there, though the power went since the writes were acknowledged.
+    LostWritesAreSealed,
+    /// What was written over since the last sync is written over again without a look at it.
+    RotIsWrittenOver,
+    /// A write over a file's bytes and beyond is refused as a whole by a worker that has no room for its end.
+    OverwritesNeedRoom,
+    /// A worker that does not take an order to delete hears no more of it.
+    DeletionsAreToldOnce,
+    /// Masters do not hear of a block that is being written.
+    BegunBlocksAreNotTold,
     /// A worker takes writes of a generation that it was told to refuse.
     WorkerIgnoresFences,
     /// A worker takes writes however long it has not heard from the masters.
@@ -100,7 +112,13 @@ impl Bug {
 
     /// Those that simulated clusters did not find in 36 seeds: either their runs do not come to where it shows, or another
     /// part of the program keeps it harmless. Tests of their own show most of them.
-    pub const NOT_FOUND_YET: [Bug; 16] = [
+    pub const NOT_FOUND_YET: [Bug; 22] = [
+        DeletionsAreToldOnce,
+        BegunBlocksAreNotTold,
+        OverwritesNeedRoom,
+        LateWritesAreTaken,
+        LostWritesAreSealed,
+        RotIsWrittenOver,
         ForgetsOtherHolders,
         OpensBesideRemovals,
         ReadsOldLayouts,
@@ -161,6 +179,12 @@ impl Bug {
             DeletesOnAClientsWord => "deletes-on-a-clients-word",
             WriterIsSentElsewhere => "writer-is-sent-elsewhere",
             FailedWriteKeepsNothing => "failed-write-keeps-nothing",
+            LateWritesAreTaken => "late-writes-are-taken",
+            LostWritesAreSealed => "lost-writes-are-sealed",
+            RotIsWrittenOver => "rot-is-written-over",
+            OverwritesNeedRoom => "overwrites-need-room",
+            DeletionsAreToldOnce => "deletions-are-told-once",
+            BegunBlocksAreNotTold => "begun-blocks-are-not-told",
             WorkerIgnoresFences => "worker-ignores-fences",
             WorkerNeverFencesItself => "worker-never-fences-itself",
             RotIsNotReported => "rot-is-not-reported",

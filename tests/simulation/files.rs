@@ -44,6 +44,8 @@ struct Write {
     /// It failed before anything of it was sent.
     never: bool,
     failed: bool,
+    /// A flush of it is under way: it may be sealed already.
+    is_flushing: bool,
 }
 
 /// One write of one unit.
@@ -142,6 +144,7 @@ impl Files {
             synced: true,
             never: false,
             failed: false,
+            is_flushing: false,
         };
         let entry = Entry {
             write: 0,
@@ -231,6 +234,7 @@ impl Files {
             synced: false,
             never: false,
             failed: false,
+            is_flushing: false,
         });
         write
     }
@@ -254,14 +258,18 @@ impl Files {
     }
 
     /// What a flush that begins now will have flushed.
-    pub fn to_flush(&self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
-        let Some(file) = self.files.get(&inode) else {
+    pub fn to_flush(&mut self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
+        let Some(file) = self.files.get_mut(&inode) else {
             return Vec::new();
         };
-        let mine = file.writes.iter().enumerate().filter(|(_, write)| {
+        let mine = file.writes.iter_mut().enumerate().filter(|(_, write)| {
             write.mount == mount && write.accepted.is_some() && write.flushed.is_none() && !write.failed
         });
-        mine.map(|(id, _)| id).collect()
+        let begun = mine.map(|(id, write)| {
+            write.is_flushing = true;
+            id
+        });
+        begun.collect()
     }
 
     pub fn flushed(&mut self, inode: InodeId, writes: &[WriteId], at: Duration, is_synced: bool) {
@@ -316,11 +324,10 @@ impl Files {
 
     /// A power cut of a worker: what was flushed lately and not synced may be gone.
     pub fn power_cut(&mut self, now: Duration) {
-        let forgives = is_known(Known::LostBeforeSeal);
         for file in self.files.values_mut() {
             file.lossy |= file.writes.iter().any(|write| match write.flushed {
                 Some((_, at)) => !write.synced && at + SYNCED_AFTER > now,
-                None => forgives && write.settled.is_none() && !write.never,
+                None => write.is_flushing && write.settled.is_none() && !write.never,
             });
         }
     }

@@ -143,9 +143,8 @@ struct State {
     kept: Vec<Letter>,
     /// What workers said that they took of whom: block and range.
     taken: Vec<(u64, NodeId, BlockId, Range<u64>)>,
-    /// What is late or kept gets there at all: to masters, to workers.
+    /// What is late or kept for masters gets there at all.
     late_to_masters: bool,
-    late_to_workers: bool,
 }
 
 impl Network {
@@ -161,7 +160,6 @@ impl Network {
             kept: Vec::new(),
             taken: Vec::new(),
             late_to_masters: !is_known(Known::LateDuplicates),
-            late_to_workers: !is_known(Known::LateWrites),
         })))
     }
 
@@ -303,7 +301,7 @@ impl State {
         match letter {
             Letter::Answer { .. } => false,
             Letter::Request { .. } if is_master(to) => self.late_to_masters && !is_master(from),
-            Letter::Request { .. } => self.late_to_workers,
+            Letter::Request { .. } => true,
         }
     }
 

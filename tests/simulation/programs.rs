@@ -366,7 +366,7 @@ impl Program {
             self.shared.files.borrow_mut().gave_up(*inode, self.mount);
             return;
         }
-        let due = self.shared.files.borrow().to_flush(*inode, self.mount);
+        let due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
         let committed = file.attr().await.size_bytes;
         let committed = self
             .shared
@@ -392,17 +392,18 @@ impl Program {
 
     /// Of what was appended to a file and did not fit, what workers took is in the file.
     async fn kept(&self, inode: InodeId, committed: u64, sent: u64) {
-        if is_known(Known::LostAtClose) || self.shared.programs > 1 {
+        if self.shared.programs > 1 {
             return;
         }
-        let end = committed * UNIT % BLOCK_BYTES;
+        let (index, end) = (committed / BLOCK_UNITS, committed * UNIT % BLOCK_BYTES);
         let taken = self.shared.network.taken_since(self.mount, sent);
-        let first = taken.iter().map(|(block, _)| *block).min();
-        let is_taken = (taken.iter()).any(|(block, range)| Some(*block) == first && range.contains(&end));
-        let Ok(attr) = self.client.stat(inode).await else {
+        let Ok(layout) = self.client.locate(inode).await else {
             return;
         };
-        if is_taken && attr.size_bytes <= committed * UNIT {
+        // Which block came after the last whole one cannot be known if it is gone.
+        let last = layout.blocks.get(index as usize).map(|located| located.block.id);
+        let is_taken = (taken.iter()).any(|(block, range)| Some(*block) == last && range.contains(&end));
+        if is_taken && layout.attr.size_bytes <= committed * UNIT {
             self.shared.wrong(format!(
                 "inode {inode}: a worker took bytes behind unit {committed}, there was no room for the rest, and the file \
                  ends there: {taken:?}"
@@ -449,7 +450,7 @@ impl Program {
             }
             50..58 => {
                 let to = self.chance.below(long + 20).min(UNITS_MAX - 1);
-                let mut due = self.shared.files.borrow().to_flush(*inode, self.mount);
+                let mut due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
                 let id = (self.shared.files.borrow_mut()).truncate(*inode, self.mount, long, to);
                 file.truncate(to * UNIT).await?;
                 self.shared.files.borrow_mut().accepted(*inode, id);
@@ -494,7 +495,7 @@ impl Program {
 
     async fn flush(&self, handle: &Handle, is_sync: bool) -> Result<(), Error> {
         let Handle { file, inode, .. } = handle;
-        let due = self.shared.files.borrow().to_flush(*inode, self.mount);
+        let due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
         match is_sync {
             true => file.sync().await?,
             false => file.flush().await?,
@@ -607,10 +608,7 @@ impl Program {
                 }
             }
         }
-        match is_known(Known::LeftBehind) {
-            true => Ok(()),
-            false => self.counts_blocks().await,
-        }
+        self.counts_blocks().await
     }
 
     /// Workers have no block that no file has.

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{BlockCommit, CommitFile};
-use curvine_protocol::worker::SealBlock;
-use curvine_protocol::{Attr, Error, ErrorKind, Result};
+use curvine_protocol::worker::{SealBlock, WriteOrder};
+use curvine_protocol::{Attr, Error, ErrorKind, Result, WorkerId};
 use futures::stream::{self, StreamExt};
 
-use super::deliver::Patience;
+use super::deliver::{Patience, ToHolder};
 use super::state::{Block, State};
 use super::{KEPT, Shared, held_bytes};
 use crate::client::route::is_passing;
@@ -116,10 +116,9 @@ impl Shared {
                 continue;
             };
             let committed_bytes = block.located.block.len_bytes;
-            if committed_bytes < block.arrived_bytes {
-                state
-                    .lost
-                    .push(start + committed_bytes..start + block.arrived_bytes);
+            let arrived_bytes = block.arrived_bytes();
+            if committed_bytes < arrived_bytes {
+                state.lost.push(start + committed_bytes..start + arrived_bytes);
             }
             block.uncommitted = false;
         }
@@ -140,13 +139,15 @@ impl Shared {
     }
 
     /// Seals what was written under this lease, once: those that no worker answers for, or one of several.
-    async fn seal_begun(&self, state: &State) -> Vec<u32> {
+    async fn seal_begun(&self, state: &mut State) -> Vec<u32> {
+        let number = state.numbers.next();
+        let state = &*state;
         let begun = state.blocks.iter();
         let begun = begun.filter(|(_, block)| block.uncommitted && block.unsealed);
         let sealing = begun.map(|(&index, block)| async move {
             let mut workers = state.workers.clone();
-            let sealed = self.seal_block(block, &mut workers, false, Patience::None);
-            sealed.await.is_err().then_some(index)
+            let sealed = self.seal_block(block, number, &mut workers, false, Patience::None);
+            sealed.await.outcome.is_err().then_some(index)
         });
         let unsealed = stream::iter(sealing.collect::<Vec<_>>()).buffered(SEALS);
         unsealed.filter_map(std::future::ready).collect().await
@@ -166,12 +167,13 @@ impl Shared {
             })
             .map(|(&index, _)| index)
             .collect();
-        let sealed: Vec<(Result<u64>, Vec<WorkerAddress>)> = {
+        let number = state.numbers.next();
+        let sealed: Vec<(BlockSeals, Vec<WorkerAddress>)> = {
             let state = &*state;
             let sealing = todo.iter().map(|&index| async move {
                 let mut workers = state.workers.clone();
                 let block = &state.blocks[&index];
-                let sealed = self.seal_block(block, &mut workers, sync, Patience::Usual);
+                let sealed = self.seal_block(block, number, &mut workers, sync, Patience::Usual);
                 (sealed.await, workers)
             });
             let sealing = stream::iter(sealing.collect::<Vec<_>>());
@@ -180,13 +182,17 @@ impl Shared {
         let mut outcome = Ok(());
         for (index, (sealed, workers)) in todo.into_iter().zip(sealed) {
             state.learn(workers);
-            match sealed {
-                Ok(hole_bytes) => {
-                    if let Some(block) = state.blocks.get_mut(&index) {
-                        block.hole_bytes = hole_bytes;
-                        block.unsealed = false;
-                        block.synced |= sync;
-                    }
+            let Some(block) = state.blocks.get_mut(&index) else {
+                continue;
+            };
+            let taken = &mut block.taken;
+            let by = sealed.by.iter();
+            let known = by.map(|(worker, order, life)| taken.acknowledged(*worker, order, *life));
+            match known.fold(sealed.outcome, Result::and) {
+                Ok(()) => {
+                    block.hole_bytes = sealed.hole_bytes;
+                    block.unsealed = false;
+                    block.synced |= sync;
                 }
                 Err(error) => {
                     if state.writable && !is_passing(&error) {
@@ -219,31 +225,44 @@ impl Shared {
     }
 
     /// Seals one block on every worker that this client wrote it to: each has all that it acknowledged. Of a block that
-    /// others wrote, one replica on disk is enough, and what somebody else is writing over it may be there too. Answers
-    /// with how many bytes are in holes everywhere.
+    /// others wrote, one replica on disk is enough, and what somebody else is writing over it may be there too.
+    ///
+    /// `number` is that of the seal, if something was written since the last one.
     async fn seal_block(
         &self,
         block: &Block,
+        number: u64,
         workers: &mut Vec<WorkerAddress>,
         sync: bool,
         patience: Patience,
-    ) -> Result<u64> {
+    ) -> BlockSeals {
         let call = SealBlock {
             block: block.located.block.id,
             generation: block.located.block.generation,
             sync,
             epoch: 0,
             or_newer: !block.begun,
+            order: WriteOrder::default(),
         };
         let mut outcome = Err(Error::new(
             ErrorKind::BlockUnavailable,
             format!("no live worker holds block {}; see `cv report`", call.block),
         ));
-        let (mut done, mut hole_bytes) = (0, u64::MAX);
+        let (mut done, mut hole_bytes, mut by) = (0, u64::MAX, Vec::new());
         for &worker in &block.located.workers {
+            let order = match (block.begun, block.unsealed) {
+                (false, _) => WriteOrder::default(),
+                (true, true) => block.taken.order(worker, number, number),
+                (true, false) => block.taken.again(worker),
+            };
+            let call = call.clone().in_order(order);
             let sealed = self.deliver(worker, workers, call.clone(), Bytes::new(), patience);
             let sealed = sealed.await.and_then(|sealed| match block.len_bytes {
-                len_bytes if sealed.len_bytes >= len_bytes => Ok(sealed.hole_bytes),
+                len_bytes if sealed.len_bytes >= len_bytes => {
+                    by.push((worker, order, sealed.life));
+                    hole_bytes = hole_bytes.min(sealed.hole_bytes);
+                    Ok(())
+                }
                 len_bytes => Err(Error::new(
                     ErrorKind::Corrupt,
                     format!(
@@ -253,10 +272,7 @@ impl Shared {
                 )),
             });
             match sealed {
-                Ok(holes) => {
-                    done += 1;
-                    hole_bytes = hole_bytes.min(holes);
-                }
+                Ok(()) => done += 1,
                 Err(error) => {
                     outcome = Err(error.while_doing(format_args!("sealing on worker {worker}")));
                 }
@@ -266,11 +282,24 @@ impl Shared {
             true => block.located.workers.len().max(1),
             false => 1,
         };
-        match done >= needed {
-            true => Ok(hole_bytes),
-            false => outcome,
+        if done >= needed {
+            outcome = Ok(());
+        }
+        BlockSeals {
+            outcome,
+            hole_bytes,
+            by,
         }
     }
+}
+
+/// How the seals of one block have ended.
+struct BlockSeals {
+    outcome: Result<()>,
+    /// How many of its bytes are in holes everywhere.
+    hole_bytes: u64,
+    /// Who has sealed it, under which order and in which life of its disk.
+    by: Vec<(WorkerId, WriteOrder, u64)>,
 }
 
 /// What the masters are told of some of the blocks.

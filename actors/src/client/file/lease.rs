@@ -182,6 +182,7 @@ impl Shared {
             follow: false,
             truncate: false,
             open: 0,
+            named: false,
         };
         self.router.change(call).await
     }

@@ -23,10 +23,10 @@ impl Store {
     /// Makes a range of a block a hole: as if zeros were written there, but without any.
     ///
     /// # Errors
-    /// As a write; `NotFound` if the block is not here.
+    /// As a write; `NotFound` if the block is not here, and was not for all that its writer knows.
     pub fn punch(self: &Arc<Self>, call: &PunchBlock) -> Result<BlockWritten> {
         let mut lane = lock(&self.lane(call.block).open);
-        if !lane.contains_key(&call.block) && self.record(call.block)?.is_none() {
+        if call.order.has == 0 && !lane.contains_key(&call.block) && self.record(call.block)?.is_none() {
             return Err(missing(call.block));
         }
         let as_write = WriteBlock {
@@ -37,13 +37,12 @@ impl Store {
             base_len_bytes: call.base_len_bytes,
             reserve_bytes: 0,
             epoch: call.epoch,
+            order: call.order,
         };
         self.open_for_writing(&mut lane, &as_write)?;
         let open = lane.get_mut(&call.block).expect("opened just now");
         match self.punch_open(open, &as_write, call.len_bytes) {
-            Ok(()) => Ok(BlockWritten {
-                len_bytes: open.len_bytes,
-            }),
+            Ok(()) => Ok(self.written(open.len_bytes)),
             Err(error) => {
                 self.forget_open(&mut lane, call.block, false);
                 Err(error)
