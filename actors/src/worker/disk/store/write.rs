@@ -11,6 +11,7 @@ use bytes::Bytes;
 use curvine_conf::FsyncPolicy;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::cluster::BlockReplica;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{BlockSealed, BlockWritten, SealBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
@@ -327,7 +328,7 @@ impl Store {
 
     fn sum_of_chunk(&self, block: BlockId, open: &OpenBlock, chunk: usize) -> Result<u32> {
         let range = open.chunk_range(chunk);
-        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let mut bytes = vec![0; to_usize(range.end - range.start)];
         open.file
             .read_exact_at(&mut bytes, range.start)
             .map_err(|e| self.short(e, block))?;
