@@ -139,7 +139,7 @@ pub fn attributes(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.inode.0),
         size: attr.size_bytes,
-        blocks: attr.size_bytes.div_ceil(512),
+        blocks: attr.size_bytes.saturating_sub(attr.hole_bytes).div_ceil(512),
         atime: time(attr.atime_ns),
         mtime: time(attr.mtime_ns),
         ctime: time(attr.ctime_ns),

@@ -550,17 +550,22 @@ impl Filesystem for CurvineFs {
         });
     }
 
-    /// The kernel then seeks by the size alone.
     fn lseek(
         &self,
         _request: &Request,
         _inode: INodeNo,
-        _handle: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
         reply: ReplyLseek,
     ) {
-        reply.error(fuser::Errno::ENOSYS);
+        let core = self.core.clone();
+        self.serve(
+            FuseOp::Seek,
+            reply,
+            async move { core.seek(handle, offset, whence).await },
+            |reply, found| reply.offset(found),
+        );
     }
 
     fn ioctl(

@@ -106,6 +106,9 @@ pub struct Summary {
     pub bytes: u64,
     /// Bytes of them that some worker holds.
     pub cached_bytes: u64,
+    /// Bytes of them that are holes.
+    #[serde(default)]
+    pub hole_bytes: u64,
 }
 
 /// Makes a directory.
