@@ -89,6 +89,7 @@ impl Client {
     fn of(router: Arc<Router>, arbiter: &ArbiterHandle) -> Client {
         let files = Arc::<Files>::default();
         arbiter.spawn(news::follow(router.news_route(), Arc::downgrade(&files)));
+        arbiter.spawn(news::doubt(router.news_route(), Arc::downgrade(&files)));
         Client { router, files }
     }
 

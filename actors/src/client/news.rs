@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use curvine_protocol::InodeId;
 use curvine_protocol::master::ReleaseLease;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -49,6 +50,22 @@ pub(super) async fn follow(route: NewsRoute, files: Weak<Files>) {
                 let (files, route) = (files.clone(), route.clone());
                 giving.spawn(async move { give_back(&files, &route, inode).await });
             }
+        }
+    }
+}
+
+/// After a time in which the masters did not hear of this client, asks whether it still has its leases.
+pub(super) async fn doubt(route: NewsRoute, files: Weak<Files>) {
+    while route.lapse().await {
+        while let Some(files) = files.upgrade() {
+            let checking = stream::iter(files.leased_files());
+            let checked = checking
+                .map(|shared| async move { shared.check_lease().await })
+                .buffer_unordered(AT_ONCE)
+                .try_collect::<Vec<()>>();
+            let Err(error) = checked.await else { break };
+            tracing::debug!(%error, "nobody says which leases are still held");
+            sleep(REST).await;
         }
     }
 }

@@ -257,6 +257,8 @@ pub struct RenewSession {}
 pub const SESSION_RENEW_MS: u64 = 10_000;
 /// How long a session lasts that is not renewed.
 pub const SESSION_EXPIRE_MS: u64 = 60_000;
+/// A holder of whom the masters did not hear for so long may lose its lease to whoever wants the file.
+pub const LEASE_SILENT_MS: u64 = 15_000;
 
 /// Ends the calling client's session: leases and nameless inodes are given back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

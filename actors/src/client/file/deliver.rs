@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::master::{AllocateBlocks, GetRoutes};
+use curvine_protocol::master::GetRoutes;
 use curvine_protocol::worker::{PunchBlock, PutBlock, SealBlock, WriteBlock, WriteOrder};
 use curvine_protocol::{Call, ErrorKind, Result, WorkerId};
 use tokio::time::sleep;
@@ -144,13 +144,8 @@ impl Shared {
         };
         if is_writing && now.epoch != epoch_of(worker, addresses) {
             // It assigns nothing, and is refused without a lease.
-            let have_lease = AllocateBlocks {
-                inode: self.inode,
-                from_index: u32::MAX,
-                until_index: 0,
-            };
-            match self.router.change(have_lease).await {
-                Ok(_) => {}
+            match self.has_lease().await {
+                Ok(()) => {}
                 Err(error) if is_passing(&error) => return Ok(()),
                 Err(error) => return Err(error),
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use curvine_protocol::master::{BlockCommit, CommitFile, OpenForWrite, ReleaseLease};
+use curvine_protocol::master::{AllocateBlocks, BlockCommit, CommitFile, OpenForWrite, ReleaseLease};
 use curvine_protocol::{Error, ErrorKind, FileLayout, Mutation, Node, Result};
 
 use super::commit::commits;
@@ -39,6 +39,14 @@ impl Shared {
             let release = ReleaseLease { inode: self.inode };
             return self.router.change(release).await.map(|_| ());
         }
+        if !state.is_dirty() {
+            // It may have been given on already: that would be no error of anybody.
+            let release = ReleaseLease { inode: self.inode };
+            self.router.change(release).await?;
+            state.writable = false;
+            self.leased.store(false, Ordering::Release);
+            return Ok(());
+        }
         let outcome = self.commit(&mut state, false, true).await;
         if let Err(error) = &outcome
             && !is_passing(error)
@@ -48,6 +56,46 @@ impl Shared {
             state.fail(error.clone());
         }
         outcome
+    }
+
+    /// The masters have not heard of this client for so long that they may have given the lease on. If so, and nothing is to
+    /// be lost, it is as if it had been given back; what was not flushed hears of it with its flush.
+    ///
+    /// # Errors
+    /// Of the masters; then nobody knows.
+    pub(in crate::client) async fn check_lease(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        self.check_lease_of(&mut state).await
+    }
+
+    /// As [`Shared::check_lease`], if the masters did not hear of this client for long since the last time.
+    pub(super) async fn check_lease_of(&self, state: &mut State) -> Result<()> {
+        let lapses = self.router.lapses();
+        if !state.writable || state.is_dirty() || state.lapses == lapses {
+            return Ok(());
+        }
+        state.lapses = lapses;
+        match self.has_lease().await {
+            Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded) => {
+                match self.reload(state).await {
+                    // Gone; whoever has it open will see.
+                    Err(error) if error.kind == ErrorKind::Stale => Ok(()),
+                    outcome => outcome,
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// # Errors
+    /// `Stale` or `SessionEnded` if the masters say that this client has not the lease.
+    pub(super) async fn has_lease(&self) -> Result<()> {
+        let nothing = AllocateBlocks {
+            inode: self.inode,
+            from_index: u32::MAX,
+            until_index: 0,
+        };
+        self.router.change(nothing).await.map(|_| ())
     }
 
     /// Makes a change that needs the lease. Where the lease has gone, gets it again if nobody else has written since: then

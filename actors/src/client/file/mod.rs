@@ -52,7 +52,8 @@ const RANGES: usize = 4;
 ///
 /// # Errors of writes
 /// Writes are gathered and sent in a window, so their errors may surface later. From then on the file is *failed*: every
-/// write, flush, sync and read of this client on it gives the same error. The first flush, sync or close that says so
+/// write, flush, sync and read of this client on it gives the same error (but where the lease was lost: then it is read as
+/// others made it). The first flush, sync or close that says so
 /// has committed what workers have of what was written, up to the first byte that they have not: the error says how long
 /// the file is (an overwrite in place may have replaced bytes already). `close` gives the error once more and gives the
 /// lease back; the handle can then be used again. Workers and masters that do not answer are tried again for
@@ -451,6 +452,7 @@ impl Handle {
         if state.writable && state.session != Some(session) {
             self.shared.lease_ended(state)?;
         }
+        self.shared.check_lease_of(state).await?;
         if !state.writable {
             self.shared.reopen(state).await?;
         }
@@ -486,7 +488,7 @@ impl Drop for Shared {
 impl Shared {
     fn new(router: Arc<Router>, layout: FileLayout, writable: bool, files: Weak<Files>) -> Self {
         let mut state = State::new(layout, writable);
-        state.session = router.session_now();
+        (state.session, state.lapses) = (router.session_now(), router.lapses());
         Shared {
             router,
             inode: state.attr.inode,
@@ -518,11 +520,24 @@ impl Shared {
         if layout.attr.content_version != state.attr.content_version {
             self.lineage.fetch_add(1, Ordering::AcqRel);
         }
-        let writers = state.writers;
-        *state = State::new(layout, writable);
-        state.writers = writers;
-        state.session = self.router.session_now();
+        let mut next = State::new(layout, writable);
+        (next.writers, next.session) = (state.writers, self.router.session_now());
+        next.lapses = self.router.lapses();
+        next.stays_failed_as(state);
+        *state = next;
         self.leased.store(writable, Ordering::Release);
+    }
+
+    /// Where the lease was lost, and with it what was written here, the file is read as others made it.
+    ///
+    /// # Errors
+    /// The error of an earlier write.
+    async fn ready_to_read(&self, state: &mut State) -> Result<()> {
+        match state.check() {
+            Err(_) if state.lease_lost && state.writable => self.reload(state).await,
+            Err(_) if state.lease_lost => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// Asks for the layout again where a newer version was named than was looked at. Whoever writes knows best.
@@ -532,7 +547,11 @@ impl Shared {
             return Ok(());
         }
         let mut state = self.state.lock().await;
-        if !state.writable && named > state.attr.content_version {
+        if state.writable {
+            // Until the lease goes.
+            return Ok(());
+        }
+        if named > state.attr.content_version {
             if state.fillable {
                 return Err(Error::new(
                     ErrorKind::UfsChanged,

@@ -35,7 +35,7 @@ impl Shared {
         loop {
             let (plan, version) = {
                 let mut state = self.state.lock().await;
-                state.check()?;
+                self.ready_to_read(&mut state).await?;
                 if state.gathered.is_some() || !state.sending.is_empty() {
                     self.send_gathered(&mut state).await?;
                     self.settle(&mut state, 0).await?;

@@ -18,6 +18,8 @@ pub(super) struct State {
     pub writable: bool,
     /// The session that got it.
     pub session: Option<ClientId>,
+    /// How often the masters had not heard of the session for long when they were asked for the lease.
+    pub lapses: u64,
     /// Handles that wrote, or may.
     pub writers: u32,
     pub in_mount: bool,
@@ -163,6 +165,7 @@ impl State {
             generation: layout.attr.next_generation(),
             writable,
             session: None,
+            lapses: 0,
             writers: 0,
             in_mount: layout.source.is_some(),
             fillable: (layout.source.as_ref()).is_some_and(|source| source.version.size_bytes > 0),
@@ -353,6 +356,12 @@ impl State {
         if let Some(error) = &mut self.failed {
             error.message += &format!("; the file has {size_bytes} bytes now");
         }
+    }
+
+    /// Whoever wrote is still to hear of it.
+    pub fn stays_failed_as(&mut self, before: &mut State) {
+        self.failed = before.failed.take();
+        (self.lease_lost, self.kept) = (before.lease_lost, before.kept);
     }
 
     /// What [`State::fail`] said did not happen after all.

@@ -44,8 +44,14 @@ impl Files {
 
     /// Whether this client may hold a lease.
     pub fn any_leased(&self) -> bool {
-        let all: Vec<_> = self.open().values().filter_map(Weak::upgrade).collect();
-        all.iter().any(|shared| shared.may_be_leased())
+        !self.leased_files().is_empty()
+    }
+
+    /// The files of which this client may hold the lease.
+    pub fn leased_files(&self) -> Vec<Arc<Shared>> {
+        let mut all: Vec<_> = self.open().values().filter_map(Weak::upgrade).collect();
+        all.retain(|shared| shared.may_be_leased());
+        all
     }
 
     pub(super) fn got_lease(&self) {
@@ -94,7 +100,7 @@ impl Files {
             let mut state = shared.state.lock().await;
             match layout {
                 // While this client has the lease, nobody knows the file better than its state here.
-                Some(layout) if !state.writable || opened == Opened::Truncated => {
+                Some(layout) if !state.writable || state.lease_lost || opened == Opened::Truncated => {
                     let newer = layout.attr.content_version >= state.attr.content_version;
                     if newer || writes {
                         shared.adopt(&mut state, layout, writes);

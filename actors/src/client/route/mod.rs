@@ -22,6 +22,7 @@ use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{AwaitNews, DeadlineClass, EndSession, GetRoutes, Lookup, MasterCall};
 use curvine_protocol::number::{to_u32, whole_ms};
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, InodeId, Mutation, Result, WorkerId};
+use tokio::time::timeout;
 
 use self::host::Proxies;
 use self::opens::Opens;
@@ -37,6 +38,8 @@ pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>
 const CALL_DEADLINE_MS: u32 = 30_000;
 /// For news, which the leader holds back for 10 s while there are none.
 const NEWS_DEADLINE_MS: u32 = 15_000;
+/// How often a task that waits for something looks whether its client is still there.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Calls that take as long as a service far away: checks of mounts, walks of big trees, exports.
 const LONG_DEADLINE_MS: u32 = 3_600_000;
 
@@ -229,6 +232,11 @@ impl Router {
         self.session.sequences.session()
     }
 
+    /// How often the masters did not hear of the session for so long that leases may have been given on.
+    pub fn lapses(&self) -> u64 {
+        self.session.sequences.lapses()
+    }
+
     pub(super) fn news_route(&self) -> NewsRoute {
         NewsRoute(Arc::downgrade(&self.session))
     }
@@ -270,6 +278,18 @@ impl Router {
 pub struct NewsRoute(Weak<Session>);
 
 impl NewsRoute {
+    /// Waits until the masters have heard of this client again, after long. False if it is gone.
+    pub(super) async fn lapse(&self) -> bool {
+        loop {
+            let Some(lapsed) = self.0.upgrade().map(|session| session.lapsed.clone()) else {
+                return false;
+            };
+            if timeout(LOOK_AGAIN, lapsed.notified()).await.is_ok() {
+                return true;
+            }
+        }
+    }
+
     /// The files that others want. None if the client is gone, or closed.
     pub(super) async fn news(&self) -> Option<Result<Vec<InodeId>>> {
         let session = self.0.upgrade()?;

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use curvine_protocol::ClientId;
+use curvine_protocol::master::LEASE_SILENT_MS;
 use tokio::time::Instant;
 
 #[derive(Default)]
@@ -22,7 +24,12 @@ struct Open {
     in_flight: BTreeSet<u64>,
     /// When this client began to ask what was answered last: the masters heard it no earlier.
     heard: Instant,
+    /// How often the masters did not hear of it for [`LAPSE`].
+    lapses: u64,
 }
+
+/// After a silence of so long, leases may have been given on.
+const LAPSE: Duration = Duration::from_millis(LEASE_SILENT_MS * 4 / 5);
 
 /// A sequence while its change is in flight.
 pub(super) struct Turn<'a> {
@@ -70,16 +77,25 @@ impl Sequences {
             last: 0,
             in_flight: BTreeSet::new(),
             heard: asked,
+            lapses: 0,
         });
     }
 
-    /// The masters heard of the session when they were asked at this time.
-    pub fn heard(&self, client: ClientId, asked: Instant) {
-        if let Some(open) = self.open().as_mut()
-            && open.client == client
-        {
-            open.heard = open.heard.max(asked);
-        }
+    /// The masters heard of the session when they were asked at this time. Whether they had not for long.
+    pub fn heard(&self, client: ClientId, asked: Instant) -> bool {
+        let mut open = self.open();
+        let Some(open) = open.as_mut().filter(|open| open.client == client) else {
+            return false;
+        };
+        let lapsed = asked.saturating_duration_since(open.heard) >= LAPSE;
+        open.lapses += u64::from(lapsed);
+        open.heard = open.heard.max(asked);
+        lapsed
+    }
+
+    /// How often the masters did not hear of the session for long.
+    pub fn lapses(&self) -> u64 {
+        self.open().as_ref().map_or(0, |open| open.lapses)
     }
 
     /// The masters say that this session has ended.
@@ -107,7 +123,6 @@ impl Drop for Turn<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
 

@@ -12,6 +12,7 @@ use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{OpenSession, RenewSession, SESSION_EXPIRE_MS, SESSION_RENEW_MS};
 use curvine_protocol::number::to_u32;
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, Result, WorkerId};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,8 @@ pub(super) struct Session {
     /// Proxies by address; bulk data has connections of its own, apart from the masters'.
     workers: Mutex<HashMap<String, WorkerRef>>,
     pub sequences: Sequences,
+    /// Told when the masters hear of the session after a long silence.
+    pub lapsed: Arc<Notify>,
     pub opens: Opens,
     /// Whoever finds no session, or one in doubt, asks the masters; the others wait for the answer.
     asking: tokio::sync::Mutex<()>,
@@ -63,6 +66,7 @@ impl Session {
             local_workers,
             workers: Mutex::default(),
             sequences: Sequences::default(),
+            lapsed: Arc::default(),
             opens: Opens::default(),
             asking: tokio::sync::Mutex::default(),
             options,
@@ -138,7 +142,11 @@ impl Session {
     /// What the outcome of a call says of the session in which it was made.
     pub fn learn(&self, client: ClientId, asked: Instant, error: Option<&Error>) {
         match error {
-            None => self.sequences.heard(client, asked),
+            None => {
+                if self.sequences.heard(client, asked) {
+                    self.lapsed.notify_one();
+                }
+            }
             Some(error) if error.kind == ErrorKind::SessionEnded => {
                 tracing::warn!("{error}");
                 self.sequences.ended(client);

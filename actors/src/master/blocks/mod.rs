@@ -561,6 +561,21 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_is_nearly_full_gets_a_new_block_only_if_there_is_no_other() {
+        let world = world();
+        for (id, room) in [(1, 280), (2, 1), (3, 150)] {
+            world.register(id, 5, room);
+        }
+        let chosen = |block_bytes, wanted| {
+            let cluster = world.blocks.cluster();
+            cluster.roster.with_room(block_bytes, wanted, world.blocks.now())
+        };
+        assert_eq!(chosen(128, 1), [1, 3].map(WorkerId));
+        assert_eq!(chosen(128, 3), [1, 3, 2].map(WorkerId));
+        assert_eq!(chosen(1, 1), [1, 3, 2].map(WorkerId), "it has room for that");
+    }
+
+    #[test]
     fn a_new_leader_has_heard_from_all_when_they_have_reported_or_are_lost() {
         let world = world();
         world.blocks.lead();

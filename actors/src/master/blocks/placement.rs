@@ -45,7 +45,7 @@ impl Cluster {
     /// `BlockUnavailable` where no worker lives, `NoSpace` where none has room.
     pub fn place(&mut self, layout: &mut FileLayout, now: Instant) -> Result<()> {
         let replicas = usize::from(layout.attr.replicas.max(1));
-        let room = self.roster.with_room(now);
+        let room = self.roster.with_room(layout.attr.block_bytes, replicas, now);
         for located in &mut layout.blocks {
             let block = located.block;
             located.workers = self.live_holders(&block, now);

@@ -119,8 +119,9 @@ impl Roster {
             .collect()
     }
 
-    /// Live workers with room, the roomiest first; those with the same room by id.
-    pub fn with_room(&self, now: Instant) -> Vec<WorkerId> {
+    /// Live workers for a block that may become so long, the roomiest first; those with the same room by id. Those that
+    /// have neither room for all of it nor half of what the roomiest has, only where there are not `wanted` others.
+    pub fn with_room(&self, block_bytes: u64, wanted: usize, now: Instant) -> Vec<WorkerId> {
         let mut found: Vec<(u64, WorkerId)> = self
             .workers
             .iter()
@@ -128,6 +129,10 @@ impl Roster {
             .map(|(id, worker)| (worker.available_bytes(), *id))
             .collect();
         found.sort_by_key(|(room, id)| (std::cmp::Reverse(*room), *id));
+        let most_bytes = found.first().map_or(0, |(room, _)| *room);
+        let enough_bytes = block_bytes.min(most_bytes / 2);
+        let have_enough = found.partition_point(|(room, _)| *room >= enough_bytes);
+        found.truncate(have_enough.max(wanted));
         found.into_iter().map(|(_, id)| id).collect()
     }
 

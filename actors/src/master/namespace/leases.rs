@@ -25,7 +25,7 @@ use crate::master::recalls::Recalls;
 use crate::planted::{Bug, is_planted};
 
 /// A holder that is silent for so long may lose its lease to whoever wants the file. Clients renew every 10 s.
-pub const LEASE: Duration = Duration::from_secs(15);
+pub const LEASE: Duration = Duration::from_millis(curvine_protocol::master::LEASE_SILENT_MS);
 /// How long a change waits for a lease, less than its caller waits for the change.
 const WAIT: Duration = Duration::from_secs(25);
 /// Of a caller's patience, what is left for the way back.
