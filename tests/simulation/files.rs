@@ -258,7 +258,7 @@ impl Files {
     }
 
     /// What a flush that begins now will have flushed.
-    pub fn to_flush(&mut self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
+    pub fn begin_flush(&mut self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
         let Some(file) = self.files.get_mut(&inode) else {
             return Vec::new();
         };

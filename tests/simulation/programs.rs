@@ -366,7 +366,7 @@ impl Program {
             self.shared.files.borrow_mut().gave_up(*inode, self.mount);
             return;
         }
-        let due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
+        let due = self.shared.files.borrow_mut().begin_flush(*inode, self.mount);
         let committed = file.attr().await.size_bytes;
         let committed = self
             .shared
@@ -450,7 +450,7 @@ impl Program {
             }
             50..58 => {
                 let to = self.chance.below(long + 20).min(UNITS_MAX - 1);
-                let mut due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
+                let mut due = self.shared.files.borrow_mut().begin_flush(*inode, self.mount);
                 let id = (self.shared.files.borrow_mut()).truncate(*inode, self.mount, long, to);
                 file.truncate(to * UNIT).await?;
                 self.shared.files.borrow_mut().accepted(*inode, id);
@@ -495,7 +495,7 @@ impl Program {
 
     async fn flush(&self, handle: &Handle, is_sync: bool) -> Result<(), Error> {
         let Handle { file, inode, .. } = handle;
-        let due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
+        let due = self.shared.files.borrow_mut().begin_flush(*inode, self.mount);
         match is_sync {
             true => file.sync().await?,
             false => file.flush().await?,

@@ -120,7 +120,7 @@ impl OpenBlock {
 
     /// Chunks of which a write leaves some old bytes, for which the checksum is to vouch that it gets next: what it is
     /// now must be verified before, once.
-    pub fn to_verify(&mut self, offset_bytes: u64, len_bytes: u64) -> Vec<usize> {
+    pub fn unverified_by(&mut self, offset_bytes: u64, len_bytes: u64) -> Vec<usize> {
         let end = offset_bytes + len_bytes;
         let mut chunks = Vec::new();
         for chunk in self.touched(offset_bytes, len_bytes) {
@@ -324,14 +324,14 @@ mod tests {
             )
         };
         let mut open = OpenBlock::from_record(scratch(), record, content.len() as u64);
-        assert_eq!(open.to_verify(CHUNK_BYTES - 1, CHUNK_BYTES + 1), vec![0]);
-        assert_eq!(open.to_verify(5, 1), Vec::<usize>::new(), "it was looked at");
+        assert_eq!(open.unverified_by(CHUNK_BYTES - 1, CHUNK_BYTES + 1), vec![0]);
+        assert_eq!(open.unverified_by(5, 1), Vec::<usize>::new(), "it was looked at");
         assert_eq!(
-            open.to_verify(CHUNK_BYTES + 5, 1),
+            open.unverified_by(CHUNK_BYTES + 5, 1),
             Vec::<usize>::new(),
             "it was replaced"
         );
-        assert_eq!(open.to_verify(3 * CHUNK_BYTES - 1, 9), vec![2]);
+        assert_eq!(open.unverified_by(3 * CHUNK_BYTES - 1, 9), vec![2]);
         assert_eq!(open.cut_in_part(3 * CHUNK_BYTES), None);
         assert_eq!(open.cut_in_part(2 * CHUNK_BYTES), None);
         assert_eq!(open.cut_in_part(CHUNK_BYTES + 1), Some(1));

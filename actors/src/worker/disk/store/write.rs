@@ -229,7 +229,7 @@ impl Store {
         must_index: bool,
     ) -> Result<()> {
         let was_sealed = std::mem::take(&mut open.sealed_in_index);
-        for chunk in open.to_verify(call.offset_bytes, body.len() as u64) {
+        for chunk in open.unverified_by(call.offset_bytes, body.len() as u64) {
             self.verify_chunk(call.block, open, chunk)?;
         }
         let dirty = open.mark_dirty(call.offset_bytes, body.len() as u64);
