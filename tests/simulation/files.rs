@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{InodeId, NodeId};
 
 use crate::known::{Known, is_known};
@@ -153,7 +154,7 @@ impl Files {
         };
         self.files.entry(inode).or_insert_with(|| File {
             writes: vec![creation],
-            units: vec![vec![entry]; UNITS_MAX as usize],
+            units: vec![vec![entry]; to_usize(UNITS_MAX)],
             lossy: false,
             removed: None,
             cell,
@@ -218,7 +219,7 @@ impl Files {
         };
         let write = file.writes.len();
         for (unit, value) in values {
-            file.units[unit as usize].push(Entry {
+            file.units[to_usize(unit)].push(Entry {
                 write,
                 value,
                 over: None,
@@ -340,7 +341,7 @@ impl Files {
             return;
         };
         for (unit, value) in (seen.from..).zip(&seen.values) {
-            for entry in &mut file.units[unit as usize] {
+            for entry in &mut file.units[to_usize(unit)] {
                 let write = &file.writes[entry.write];
                 let is_of_others = write.mount != seen.mount && write.begun < seen.opened;
                 if is_of_others && write.flushed.is_none() && entry.value != *value {
@@ -359,7 +360,7 @@ impl Files {
             return Ok(());
         }
         for (unit, value) in (seen.from..).zip(&seen.values) {
-            let Some(entries) = file.units.get(unit as usize) else {
+            let Some(entries) = file.units.get(to_usize(unit)) else {
                 return Err(format!(
                     "unit {unit} is {}, and no file is that long",
                     name(*value)
@@ -456,7 +457,7 @@ const TORN: u64 = u64::MAX - 1;
 pub fn bytes(stamp: u64, units: std::ops::Range<u64>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for unit in units {
-        bytes.extend_from_slice(&pattern(stamp, unit).repeat(UNIT as usize / PATTERN_BYTES));
+        bytes.extend_from_slice(&pattern(stamp, unit).repeat(to_usize(UNIT) / PATTERN_BYTES));
     }
     bytes
 }
@@ -470,11 +471,11 @@ fn pattern(stamp: u64, unit: u64) -> [u8; PATTERN_BYTES] {
 /// The stamps in what was read from a unit on, and the end if it is among what was asked for.
 pub fn stamps(from: u64, asked: u64, content: &[u8]) -> Vec<u64> {
     let mut stamps: Vec<u64> = (from..)
-        .zip(content.chunks(UNIT as usize))
+        .zip(content.chunks(to_usize(UNIT)))
         .map(|(unit, bytes)| stamp_of(unit, bytes))
         .collect();
     if (stamps.len() as u64) < asked {
-        stamps.resize(asked as usize, END);
+        stamps.resize(to_usize(asked), END);
     }
     stamps
 }
@@ -483,11 +484,11 @@ fn stamp_of(unit: u64, found: &[u8]) -> u64 {
     if found.len() as u64 != UNIT {
         return TORN;
     }
-    if found == [0; UNIT as usize] {
+    if found == [0; to_usize(UNIT)] {
         return HOLE;
     }
     let stamp = u64::from_le_bytes(found[8..16].try_into().expect("eight bytes"));
-    match found == pattern(stamp, unit).repeat(UNIT as usize / PATTERN_BYTES) {
+    match found == pattern(stamp, unit).repeat(to_usize(UNIT) / PATTERN_BYTES) {
         true => stamp,
         false => TORN,
     }

@@ -149,7 +149,7 @@ impl Program {
 
     pub async fn run(self) {
         while !self.shared.stop.get() {
-            let cell = self.chance.below(self.shared.cells as u64) as usize;
+            let cell = self.chance.index_below(self.shared.cells);
             let name = *self.chance.one_of(&[Name::A, Name::B]);
             match self.chance.below(100) {
                 0..10 => self.reads_object().await,
@@ -401,7 +401,10 @@ impl Program {
             return;
         };
         // Which block came after the last whole one cannot be known if it is gone.
-        let last = layout.blocks.get(index as usize).map(|located| located.block.id);
+        let last = u32::try_from(index)
+            .ok()
+            .and_then(|index| layout.block_at(index))
+            .map(|located| located.block.id);
         let is_taken = (taken.iter()).any(|(block, range)| Some(*block) == last && range.contains(&end));
         if is_taken && layout.attr.size_bytes <= committed * UNIT {
             self.shared.wrong(format!(
