@@ -92,7 +92,7 @@ use Bug::*;
 
 impl Bug {
     /// Those that the exam must find.
-    pub const ALL: [Bug; 15] = [
+    pub const ALL: [Bug; 17] = [
         LogWithoutSync,
         AppendDoneBeforeDisk,
         ReplyBeforeCommit,
@@ -108,14 +108,14 @@ impl Bug {
         ForgetsTheFloor,
         CommitsWhatNobodyHas,
         RotIsNotReported,
+        OverwritesNeedRoom,
+        BegunBlocksAreNotTold,
     ];
 
     /// Those that simulated clusters did not find in 36 seeds: either their runs do not come to where it shows, or another
     /// part of the program keeps it harmless. Tests of their own show most of them.
-    pub const NOT_FOUND_YET: [Bug; 22] = [
+    pub const NOT_FOUND_YET: [Bug; 20] = [
         DeletionsAreToldOnce,
-        BegunBlocksAreNotTold,
-        OverwritesNeedRoom,
         LateWritesAreTaken,
         LostWritesAreSealed,
         RotIsWrittenOver,
