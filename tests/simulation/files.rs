@@ -355,7 +355,7 @@ impl Files {
             let Some(entries) = file.units.get(unit as usize) else {
                 return Err(format!(
                     "unit {unit} is {}, and no file is that long",
-                    name(*value)
+                    name_of(*value)
                 ));
             };
             if file.lossy && matches!(*value, HOLE | END) {
@@ -368,7 +368,7 @@ impl Files {
                 let story = file.story(entries, seen);
                 return Err(format!(
                     "unit {unit} is {} to {}, which opened it at event {}: it is {story}",
-                    name(*value),
+                    name_of(*value),
                     crate::network::name(seen.mount),
                     seen.opened,
                 ));
@@ -402,7 +402,7 @@ impl File {
             let write = &self.writes[entry.write];
             let mut line = format!(
                 "{} by {} ({}) at event {}",
-                name(entry.value),
+                name_of(entry.value),
                 crate::network::name(write.mount),
                 write.what,
                 write.begun
@@ -433,7 +433,7 @@ fn is_older(write: &Write, than: &Write) -> bool {
     }
 }
 
-fn name(value: u64) -> String {
+pub fn name_of(value: u64) -> String {
     match value {
         HOLE => "a hole".to_owned(),
         END => "beyond the end".to_owned(),

@@ -30,6 +30,7 @@ mod known;
 mod machine;
 mod network;
 mod objects;
+mod plots;
 mod programs;
 mod run;
 mod scenes;
@@ -48,6 +49,8 @@ use self::world::CLUSTERS;
 /// Of masters alone, and of whole clusters.
 const SEEDS_DEFAULT: u64 = 150;
 const CLUSTER_SEEDS_DEFAULT: u64 = 100;
+/// Of each plot.
+const PLOT_SEEDS_DEFAULT: u64 = 4;
 /// The first so many are run twice: a seed decides everything.
 const TWICE: u64 = 3;
 
@@ -78,6 +81,14 @@ fn main() -> ExitCode {
         let seeds = first..first + seeds.unwrap_or(default);
         all += (seeds.end - seeds.start) as usize;
         failed += run_all(seeds);
+    }
+    if first.is_none() {
+        // As many again for each tenth that is asked for.
+        let each = seeds.map_or(PLOT_SEEDS_DEFAULT, |seeds| (seeds / 10).max(1));
+        for seeds in plots::first_seeds(each) {
+            all += (seeds.end - seeds.start) as usize;
+            failed += run_all(seeds);
+        }
     }
     run::report(all - failed, failed, begun.elapsed().as_secs_f64())
 }
