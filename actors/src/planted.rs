@@ -97,6 +97,8 @@ bugs! {
     LeaseGivenUnfenced: "lease-given-unfenced", Plot("overtaken-writer");
     /// A lease is taken from a holder that lives.
     LiveLeaseBroken: "live-lease-broken", Plot("writers-in-turn");
+    /// A lease is believed in that was answered to an earlier try, and has gone since.
+    BelievesOldLeases: "believes-old-leases", Plot("late-lease");
     /// A lock is given while another one excludes it.
     LockForAll: "lock-for-all", Plot("locked-counter");
     /// A writer that gives up commits the blocks that it was about to write.

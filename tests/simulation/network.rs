@@ -244,6 +244,17 @@ impl Network {
         }
     }
 
+    /// What comes for a host from now on comes; what was kept stays where it is, and who waits for it does not know.
+    pub fn let_others_pass(&self, host: NodeId) {
+        self.state().held.retain(|(_, to)| *to != host);
+    }
+
+    /// How many messages to a host are kept.
+    pub fn kept_to(&self, host: NodeId) -> usize {
+        let state = self.state();
+        state.kept.iter().filter(|letter| letter.ends().1 == host).count()
+    }
+
     /// How many requests of a host are kept.
     pub fn kept_of(&self, host: NodeId) -> usize {
         let state = self.state();

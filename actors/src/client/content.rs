@@ -43,7 +43,7 @@ impl Client {
             first_block: true,
             open: opening.number,
         };
-        let (layout, open) = opening.ended(self.change(call).await)?;
+        let (layout, open) = opening.ended(self.files.get_lease(&self.router, call).await)?;
         let opened = match options.if_exists {
             IfExists::Truncate => Opened::Truncated,
             IfExists::Fail | IfExists::Open => Opened::ForWriting,
@@ -64,7 +64,7 @@ impl Client {
             truncate,
             open: opening.number,
         };
-        let (layout, open) = opening.ended(self.change(call).await)?;
+        let (layout, open) = opening.ended(self.files.get_lease(&self.router, call).await)?;
         let opened = match truncate {
             true => Opened::Truncated,
             false => Opened::ForWriting,

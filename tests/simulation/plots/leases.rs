@@ -289,3 +289,70 @@ async fn step(client: &Client, chance: &crate::chance::Chance) -> Result<()> {
     file.close().await?;
     client.unlock(inode, 1, (0, u64::MAX)).await
 }
+
+/// The answer that gives a lease is lost; by the time of the next try another writer has had the file. Whoever asked first
+/// writes behind what that one wrote.
+pub const LATE_LEASE: Plot = Plot {
+    name: "late-lease",
+    cast: |chance| Cast {
+        masters: *chance.one_of(&[1, 3]),
+        mounts: 3,
+        ..Cast::default()
+    },
+    play: late_lease,
+};
+
+fn late_lease(world: &mut World) -> std::result::Result<(), Violation> {
+    let chance = world.chance();
+    world.does(2, "makes /f", |client| make(client, "/f", 1, 10, 1))?;
+    // With a lease on another file it hears at once who wants what it has.
+    let _held = world.does(0, "writes /g", |client| async move {
+        make(client.clone(), "/g", 1, 1, 1).await?;
+        let file = client.open_for_write(&at("/g"), false).await?;
+        write(&file, 2, 0..1).await?;
+        Ok(file)
+    })?;
+    let (network, masters, id) = (world.network(), world.master_ids(), world.mount(0).id);
+    let opening = world.begin(0, |client| async move {
+        let file = client.open_for_write(&at("/f"), false).await?;
+        let seen = read(&file, 100).await?;
+        file.append(content(3, 0..1)).await?;
+        file.close().await?;
+        Ok((file, seen))
+    });
+    for master in &masters {
+        network.hold(*master, id);
+    }
+    while network.kept_to(id) == 0 {
+        world.pass_ms(2)?;
+    }
+    world.says("what masters said to mount 1 is lost");
+    network.let_others_pass(id);
+    world.pass_ms(chance.below(500))?;
+    let writing = world.begin(1, |client| async move {
+        let file = gets(&client, "/f").await?;
+        file.append(content(2, 0..1)).await?;
+        file.close().await
+    });
+    let written = world.ended(&writing)?;
+    written.map_err(|error| format!("mount 2 was healthy, and gets {error}"))?;
+    let opened: Result<(OpenFile, Vec<u64>)> = world.ended(&opening)?;
+    let (_file, seen) = opened.map_err(|error| format!("mount 1 gets {error}"))?;
+    if seen.len() < 10 || seen[..10] != rows(&[(1, 10)]) {
+        return Err(format!("mount 1 reads {seen:?}"));
+    }
+    let found = world.does(2, "reads /f", |client| async move {
+        let file = client.open(&at("/f")).await?;
+        file.read_at(10 * UNIT, 10 * UNIT).await
+    })?;
+    // Appends are of unit 0's pattern, wherever they are.
+    let mut appended: Vec<u64> = found
+        .chunks(UNIT as usize)
+        .map(|unit| crate::files::stamps(0, 1, unit)[0])
+        .collect();
+    appended.sort_unstable();
+    match appended == [2, 3] {
+        true => Ok(()),
+        false => Err(format!("of two appends there are {appended:?}")),
+    }
+}

@@ -53,6 +53,7 @@ pub const ALL: &[Plot] = &[
     data::WORKER_AWAY,
     data::FULL_WORKER,
     data::FILL_AND_POWER_CUT,
+    leases::LATE_LEASE,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

@@ -36,6 +36,9 @@ impl Shared {
     pub(in crate::client) async fn recall(self: &Arc<Self>) -> Result<()> {
         let mut state = self.state.lock().await;
         if !state.writable {
+            if let Some(files) = self.files.upgrade() {
+                files.gives_back_unknown();
+            }
             let release = ReleaseLease { inode: self.inode };
             return self.router.change(release).await.map(|_| ());
         }
@@ -179,6 +182,9 @@ impl Shared {
             truncate: false,
             open: 0,
         };
-        self.router.change(call).await
+        match self.files.upgrade() {
+            Some(files) => files.get_lease(&self.router, call).await,
+            None => self.router.change(call).await,
+        }
     }
 }
