@@ -36,9 +36,9 @@ pub enum Known {
     /// A chunk rots, some of it is written over, and the seal gives the whole of it a new checksum. Left out: bits of
     /// files.
     RotWrittenOver,
-    /// No fault of the program: since mounts take turns in writing a file, the model of `files.rs`, which has it that whoever
-    /// is overtaken writes no more, says less than is true. Left out: two mounts that write the files of one cell at once.
-    WritersInTurn,
+    /// A truncation that is made and never answered: the client gives the lease back with the size of before, and the file
+    /// has zeros from its new end to its old one. Left out: what is said of such files.
+    SizeFromBefore,
 }
 
 use Known::*;
@@ -46,7 +46,7 @@ use Known::*;
 /// The table. `LostAtClose` is mended but where a full worker and other troubles come together (seeds 1000007 and 1000024
 /// with `CURVINE_KNOWN=-lost-at-close`).
 const NOT_MENDED: [Known; 6] = [
-    WritersInTurn,
+    SizeFromBefore,
     RotWrittenOver,
     LeftBehind,
     LostAtClose,
@@ -69,7 +69,7 @@ impl Known {
             RottenChunk => "rotten-chunk",
             LeftBehind => "left-behind",
             RotWrittenOver => "rot-written-over",
-            WritersInTurn => "writers-in-turn",
+            SizeFromBefore => "size-from-before",
         }
     }
 }
