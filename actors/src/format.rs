@@ -13,7 +13,7 @@ use heed::{Database, RwTxn};
 /// The key in an environment's database of odds and ends.
 const KEY: &[u8] = b"format";
 
-/// Checks the format of what is there, and notes it in what is new.
+/// Checks the format of what is there, and notes that it is this version's from now on.
 ///
 /// # Errors
 /// `Config` if a newer version wrote it.
@@ -29,7 +29,8 @@ pub fn check(meta: Database<Bytes, Bytes>, txn: &mut RwTxn, newest: u32, directo
         return meta.put(txn, KEY, &encode(&newest)).map_err(failed);
     };
     match decode::<u32>(bytes)? {
-        known if known <= newest => Ok(()),
+        known if known < newest => meta.put(txn, KEY, &encode(&newest)).map_err(failed),
+        known if known == newest => Ok(()),
         newer => Err(Error::new(
             ErrorKind::Config,
             format!(

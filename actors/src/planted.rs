@@ -109,6 +109,18 @@ bugs! {
     WriterIsSentElsewhere: "writer-is-sent-elsewhere", Plot("worker-away");
     /// What workers have of a write that failed is not committed.
     FailedWriteKeepsNothing: "failed-write-keeps-nothing", Plot("full-worker");
+    /// A write that comes late is made, over what its writer wrote since.
+    LateWritesAreTaken: "late-writes-are-taken", Plot("late-write");
+    /// A seal means whatever is there, though the power went since the writes were acknowledged.
+    LostWritesAreSealed: "lost-writes-are-sealed", Plot("lost-before-seal");
+    /// What was written over since the last sync is written over again without a look at it.
+    RotIsWrittenOver: "rot-is-written-over", Plot("rot-between-writes");
+    /// A write over a file's bytes and beyond is refused as a whole by a worker that has no room for its end.
+    OverwritesNeedRoom: "overwrites-need-room", Plot("full-overwrite");
+    /// A worker that does not take an order to delete hears no more of it.
+    DeletionsAreToldOnce: "deletions-are-told-once", Plot("deletion-untaken");
+    /// Masters do not hear of a block that is being written.
+    BegunBlocksAreNotTold: "begun-blocks-are-not-told", Plot("late-block");
     /// A worker takes writes of a generation that it was told to refuse.
     WorkerIgnoresFences: "worker-ignores-fences", Plot("overtaken-writer");
     /// A worker takes writes however long it has not heard from the masters.

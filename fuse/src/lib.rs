@@ -5,6 +5,7 @@
 //! - `core`: what an operation does; one file per family (`names`, `content`, `directories`).
 //! - `files`: the open files, one per inode whatever the number of handles.
 //! - `inodes`: what the kernel has of each inode, so that its caches are dropped when they must be.
+//! - `walks`: opens of names that mean another file by now.
 //! - `runner`: where a request's work runs.
 //!
 //! Inode numbers are the namespace's: the kernel's `forget` has nothing to forget here.
@@ -19,5 +20,6 @@ mod filesystem;
 mod inodes;
 pub mod mount;
 mod runner;
+mod walks;
 
 pub use mount::{MountOptions, Mounted, mount};

@@ -1,5 +1,6 @@
 //! One error type from disk to terminal. Programs decide by [`ErrorKind`]; people read the message.
 
+use crate::InodeId;
 use serde::{Deserialize, Serialize};
 
 /// Of whatever can fail with an [`Error`].
@@ -120,6 +121,8 @@ error_kinds! {
     Locked = 38, EAGAIN, "java.io.IOException", 1, Never;
     /// Processes would wait for each other's locks.
     Deadlock = 39, EDEADLK, "java.io.IOException", 1, Never;
+    /// A worker's machine lost its power, and with it bytes that it had taken and that were not synced.
+    Lost = 40, EIO, "java.io.IOException", 4, Never;
 }
 
 /// An error: its kind for programs, its message for people.
@@ -169,6 +172,11 @@ impl Error {
             ErrorKind::FileTooLarge,
             format!("a file has at most {tebibytes} TiB"),
         )
+    }
+
+    /// `Stale`: the last name of a file that is still open somewhere was taken away.
+    pub fn nameless(inode: InodeId) -> Self {
+        Error::new(ErrorKind::Stale, format!("inode {inode} has no name any more"))
     }
 
     /// `InvalidArgument`.

@@ -66,11 +66,29 @@ pub struct BlockData {
     pub checksums: Vec<u32>,
 }
 
+/// Where a change of a block stands among its writer's, who numbers all its changes of a file.
+///
+/// With it a worker knows a request that comes late, however late it comes, and one that builds on bytes which it had
+/// and lost. The numbers are compared with those of the same generation only: a greater one begins anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteOrder {
+    /// Of this change; a repeat has the same. From 1 on: 0 says that the writer does not number its changes.
+    pub number: u64,
+    /// All changes with lower numbers have ended: one that comes later is not carried out. Those under way at the same
+    /// time do not overlap.
+    pub floor: u64,
+    /// The highest number that this worker has acknowledged for the block. All that it acknowledged must be there.
+    pub has: u64,
+    /// In which life of its disk the worker acknowledged it ([`BlockWritten::life`]).
+    pub life: u64,
+}
+
 /// Writes the request's body at an offset of a block that is being written, creating it if it is not there.
 ///
 /// # Errors
-/// `NoSpace`, `Io`; `Stale` if the worker has a newer generation, or was told to take none as old as this
-/// ([`FenceBlocks`]); `Unreachable` if it has not heard from the masters for [`WRITES_UNHEARD_MS`], or has another epoch;
+/// `NoSpace`, `Io`; `Stale` if the worker has a newer generation, was told to take none as old as this
+/// ([`FenceBlocks`]), or the request is late ([`WriteOrder::floor`]); `Lost` if bytes that it acknowledged to this writer
+/// are gone; `Unreachable` if it has not heard from the masters for [`WRITES_UNHEARD_MS`], or has another epoch;
 /// `Corrupt` if the body fails its checksum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteBlock {
@@ -87,6 +105,8 @@ pub struct WriteBlock {
     /// The worker's epoch as the writer knows it; see [`WorkerAddress`](crate::attr::WorkerAddress).
     #[serde(default)]
     pub epoch: u64,
+    #[serde(default)]
+    pub order: WriteOrder,
 }
 
 /// The bytes are in the block; readers do not see them before [`SealBlock`].
@@ -94,6 +114,10 @@ pub struct WriteBlock {
 pub struct BlockWritten {
     /// Length of the block after the write.
     pub len_bytes: u64,
+    /// Which life of the disk it is. Another one begins when the machine, or the mount of the disk, goes down without the
+    /// worker having been stopped: what was not synced may be gone. 0: the worker does not say.
+    #[serde(default)]
+    pub life: u64,
 }
 
 /// Makes what was written to a block visible and checksummed; with `sync`, on disk too. The block may be written
@@ -101,7 +125,7 @@ pub struct BlockWritten {
 ///
 /// # Errors
 /// `NotFound` if the block is not here; `Stale` if it has another generation; `Busy` if it is being filled. Else as
-/// [`WriteBlock`].
+/// [`WriteBlock`]: `Lost` says that the block is not what its writer thinks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealBlock {
     pub block: BlockId,
@@ -114,12 +138,18 @@ pub struct SealBlock {
     /// and no epoch hold this up.
     #[serde(default)]
     pub or_newer: bool,
+    /// Every change with a lower number than the seal's has ended.
+    #[serde(default)]
+    pub order: WriteOrder,
 }
 
 /// The block is checksummed up to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockSealed {
     pub len_bytes: u64,
+    /// See [`BlockWritten::life`].
+    #[serde(default)]
+    pub life: u64,
 }
 
 /// Write + seal of a whole small block in one round trip; the body is its content.
@@ -136,6 +166,8 @@ pub struct PutBlock {
     /// See [`WriteBlock::epoch`].
     #[serde(default)]
     pub epoch: u64,
+    #[serde(default)]
+    pub order: WriteOrder,
 }
 
 /// From the master, before a lease is given on that its last holder did not give back: from now on the worker takes no

@@ -21,7 +21,7 @@ use curvine_protocol::master::{
     BlockCommit, CommitFile, CreateFile, Echo, IfExists, Lookup, MakeDir, OpenFile, Unlink,
 };
 use curvine_protocol::number::to_u32;
-use curvine_protocol::worker::{PutBlock, ReadBlock, WorkerEcho};
+use curvine_protocol::worker::{PutBlock, ReadBlock, WorkerEcho, WriteOrder};
 use curvine_protocol::{Call, CallContext, ClientId, CurvinePath, NodeId, WorkerId};
 
 use crate::Bench;
@@ -223,6 +223,7 @@ impl Steps {
             checksum: crc32c(content),
             sync: false,
             epoch: 0,
+            order: WriteOrder::default(),
         };
         self.ask_worker("put a block of 4 KiB", put, content.clone())
             .await?;

@@ -11,31 +11,19 @@ pub enum Known {
     FailedAppend,
     /// A change that comes again after its session's next ones is made again. Left out: late requests to masters.
     LateDuplicates,
-    /// A write that comes again, or late, overwrites what the same writer wrote since. Left out: late requests to workers.
-    LateWrites,
     /// A writer that was stopped for longer than its lease writes into the file of its successor. Left out: mounts that are
     /// stopped, cut off, or killed.
     StoppedWriter,
     /// A master that was stopped, or whose wall clock is set, ends the sessions of healthy clients. Left out: both.
     LeadersClock,
-    /// A worker's power goes between a write and its seal; the seal, and the flush, then succeed without the bytes. Left
-    /// out: what is said of files that were being written when a worker's power went.
-    LostBeforeSeal,
     /// A master that has just begun to lead, or lost sight of a worker, sends a writer elsewhere than where the block is.
     /// Left out: faults of masters in clusters.
     SentElsewhere,
     /// What another mount removes or replaces is gone for who has it open, and a write into it makes its blocks anew.
     /// Left out: what is said of such files.
     RemovedElsewhere,
-    /// What workers took of an append is gone when its file is closed without room for the rest. Left out: the look at it.
-    LostAtClose,
     /// A chunk of a cached object rots, its readers find that, and nobody fetches it again. Left out: bits of such blocks.
     RottenChunk,
-    /// A worker that was not told of a deletion keeps the blocks until it registers again. Left out: the count of blocks.
-    LeftBehind,
-    /// A chunk rots, some of it is written over, and the seal gives the whole of it a new checksum. Left out: bits of
-    /// files.
-    RotWrittenOver,
     /// A truncation that is made and never answered: the client gives the lease back with the size of before, and the file
     /// has zeros from its new end to its old one. Left out: what is said of such files.
     SizeFromBefore,
@@ -43,32 +31,19 @@ pub enum Known {
 
 use Known::*;
 
-/// The table. `LostAtClose` is mended but where a full worker and other troubles come together (seeds 1000007 and 1000024
-/// with `CURVINE_KNOWN=-lost-at-close`).
-const NOT_MENDED: [Known; 6] = [
-    SizeFromBefore,
-    RotWrittenOver,
-    LeftBehind,
-    LostAtClose,
-    LateWrites,
-    LostBeforeSeal,
-];
+/// The table.
+const NOT_MENDED: [Known; 1] = [SizeFromBefore];
 
 impl Known {
     fn name(self) -> &'static str {
         match self {
             FailedAppend => "failed-append",
             LateDuplicates => "late-duplicates",
-            LateWrites => "late-writes",
             StoppedWriter => "stopped-writer",
             LeadersClock => "leaders-clock",
-            LostBeforeSeal => "lost-before-seal",
             SentElsewhere => "sent-elsewhere",
             RemovedElsewhere => "removed-elsewhere",
-            LostAtClose => "lost-at-close",
             RottenChunk => "rotten-chunk",
-            LeftBehind => "left-behind",
-            RotWrittenOver => "rot-written-over",
             SizeFromBefore => "size-from-before",
         }
     }

@@ -143,9 +143,8 @@ struct State {
     kept: Vec<Letter>,
     /// What workers said that they took of whom: block and range.
     taken: Vec<(u64, NodeId, BlockId, Range<u64>)>,
-    /// What is late or kept gets there at all: to masters, to workers.
+    /// What is late or kept for masters gets there at all.
     late_to_masters: bool,
-    late_to_workers: bool,
     /// Answers of workers that their own bytes are wrong.
     rotten: u64,
 }
@@ -163,7 +162,6 @@ impl Network {
             kept: Vec::new(),
             taken: Vec::new(),
             late_to_masters: !is_known(Known::LateDuplicates),
-            late_to_workers: !is_known(Known::LateWrites),
             rotten: 0,
         })))
     }
@@ -225,8 +223,7 @@ impl Network {
 
     /// In this run late requests come, whatever is known.
     pub fn allow_late(&self) {
-        let mut state = self.state();
-        (state.late_to_masters, state.late_to_workers) = (true, true);
+        self.state().late_to_masters = true;
     }
 
     /// What was kept for or of a host comes after all, and all of it within a few milliseconds.
@@ -244,9 +241,10 @@ impl Network {
         }
     }
 
-    /// What comes for a host from now on comes; what was kept stays where it is, and who waits for it does not know.
+    /// What a host sends and is sent from now on comes; what was kept stays where it is, and who waits for it does not know.
     pub fn let_others_pass(&self, host: NodeId) {
-        self.state().held.retain(|(_, to)| *to != host);
+        let held = &mut self.state().held;
+        held.retain(|(from, to)| *from != host && *to != host);
     }
 
     /// How many messages to a host are kept.
@@ -350,7 +348,7 @@ impl State {
         match letter {
             Letter::Answer { .. } => false,
             Letter::Request { .. } if is_master(to) => self.late_to_masters && !is_master(from),
-            Letter::Request { .. } => self.late_to_workers,
+            Letter::Request { .. } => true,
         }
     }
 

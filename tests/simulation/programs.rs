@@ -15,7 +15,6 @@ use curvine_tests::history::{History, Name, Operation, Outcome};
 
 use crate::chance::Chance;
 use crate::files::{Files, Seen, UNIT, UNITS_MAX, bytes, stamps};
-use crate::known::{Known, is_known};
 use crate::network::{self, Network};
 use crate::objects::{self, Objects};
 use crate::troubles::ClusterPlan;
@@ -266,6 +265,7 @@ impl Program {
 
     /// A handle for writing. With a new file, if there is none.
     async fn open_to_write(&self, cell: usize, name: Name) -> Option<Handle> {
+        self.shared.files.borrow_mut().wanted(cell, self.mount);
         let path = path(cell, name);
         let (mut opened, mut opened_at) = (self.moment(), self.shared.now.get());
         let mut file = None;
@@ -302,6 +302,7 @@ impl Program {
         let file = file?;
         let inode = file.inode();
         self.shared.files.borrow_mut().created(cell, inode, self.mount);
+        self.shared.files.borrow_mut().wanted(cell, self.mount);
         self.tell(format!("opens inode {inode} ({path}) to write"));
         Some(Handle {
             file,
@@ -353,7 +354,7 @@ impl Program {
             self.shared.files.borrow_mut().gave_up(*inode, self.mount);
             return;
         }
-        let due = self.shared.files.borrow().to_flush(*inode, self.mount);
+        let due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
         let committed = self.shared.files.borrow().flushed_long(*inode, self.mount);
         match file.close().await {
             Ok(_) => {
@@ -373,14 +374,12 @@ impl Program {
 
     /// Of what was appended to a file and did not fit, what workers took is in the file.
     async fn kept(&self, inode: InodeId, committed: u64, sent: u64) {
-        if is_known(Known::LostAtClose) || self.shared.programs > 1 {
+        if self.shared.programs > 1 {
             return;
         }
-        let end = committed * UNIT % BLOCK_BYTES;
+        let (index, end) = (committed / BLOCK_UNITS, committed * UNIT % BLOCK_BYTES);
         let taken = self.shared.network.taken_since(self.mount, sent);
-        let first = taken.iter().map(|(block, _)| *block).min();
-        let is_taken = (taken.iter()).any(|(block, range)| Some(*block) == first && range.contains(&end));
-        let Ok(attr) = self.client.stat(inode).await else {
+        let Ok(layout) = self.client.locate(inode).await else {
             return;
         };
         if self
@@ -393,7 +392,10 @@ impl Program {
             // Others have written, or cut it.
             return;
         }
-        if is_taken && attr.size_bytes <= committed * UNIT {
+        // Which block came after the last whole one cannot be known if it is gone.
+        let last = layout.blocks.get(index as usize).map(|located| located.block.id);
+        let is_taken = (taken.iter()).any(|(block, range)| Some(*block) == last && range.contains(&end));
+        if is_taken && layout.attr.size_bytes <= committed * UNIT {
             self.shared.wrong(format!(
                 "inode {inode}: a worker took bytes behind unit {committed}, there was no room for the rest, and the file \
                  ends there: {taken:?}"
@@ -441,7 +443,7 @@ impl Program {
             }
             50..58 => {
                 let to = self.chance.below(long + 20).min(UNITS_MAX - 1);
-                let mut due = self.shared.files.borrow().to_flush(*inode, self.mount);
+                let mut due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
                 let id = (self.shared.files.borrow_mut()).truncate(*inode, self.mount, long, to);
                 if let Err(error) = file.truncate(to * UNIT).await {
                     match error.kind {
@@ -492,7 +494,7 @@ impl Program {
 
     async fn flush(&self, handle: &Handle, is_sync: bool) -> Result<(), Error> {
         let Handle { file, inode, .. } = handle;
-        let due = self.shared.files.borrow().to_flush(*inode, self.mount);
+        let due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
         match is_sync {
             true => file.sync().await?,
             false => file.flush().await?,
@@ -596,10 +598,7 @@ impl Program {
                 }
             }
         }
-        match is_known(Known::LeftBehind) {
-            true => Ok(()),
-            false => self.counts_blocks().await,
-        }
+        self.counts_blocks().await
     }
 
     /// Workers have no block that no file has.

@@ -234,6 +234,8 @@ impl<R: FnMut(bool)> Remote<R> {
             Op::StatHandle { slot } => {
                 let file = self.file(*slot)?;
                 let attr = self.worker.stat(file.inode()).await?;
+                // As a mount does: what is read from now on is not older than what was shown.
+                file.named(attr.content_version);
                 stat(&file.with_what_is_written(attr).await)
             }
             Op::Flush { slot } => {

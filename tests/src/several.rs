@@ -51,7 +51,9 @@ impl FileSystem for Several {
         };
         let way = self.way(slot.into());
         if matches!(op, Op::Read { .. }) {
-            // What another way made of the size shows to a read after a look at it.
+            // A kernel takes over what another way made of the size by itself within its `ttl`; or with a look at it, but not
+            // from an answer that has its pages dropped.
+            let _ = way.apply(&Op::StatHandle { slot });
             let _ = way.apply(&Op::StatHandle { slot });
         }
         let outcome = way.apply(op)?;

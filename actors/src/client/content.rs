@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use curvine_protocol::master::{self, CreateFile, IfExists, OpenForWrite};
-use curvine_protocol::{Attr, FileLayout, Node, Result};
+use curvine_protocol::{Attr, Error, FileLayout, Node, Result};
 
 use super::file::table::Opened;
 use super::{Client, CreateOptions, OpenFile};
@@ -24,6 +24,18 @@ impl Client {
             .files
             .enter(&self.router, layout, Opened::ForReading, open)
             .await)
+    }
+
+    /// As [`Client::open`], of a file that has a name.
+    ///
+    /// # Errors
+    /// `Stale` if it has none: it is only there for those who have it open.
+    pub async fn open_named(&self, node: impl Into<Node>) -> Result<OpenFile> {
+        let file = self.open(node).await?;
+        match file.attr().await.nlink {
+            0 => Err(Error::nameless(file.inode())),
+            _ => Ok(file),
+        }
     }
 
     /// Creates a file and opens it for writing and reading.
@@ -57,12 +69,25 @@ impl Client {
     /// `NotFound`, `IsADirectory`; `LeaseConflict` if another client that writes the file does not give it back within
     /// 25 s, as it is asked to (one that died loses it after 15 s); `ReadOnly`, `Unsupported` in mounts.
     pub async fn open_for_write(&self, node: impl Into<Node>, truncate: bool) -> Result<OpenFile> {
+        self.opened_for_write(node.into(), truncate, false).await
+    }
+
+    /// As [`Client::open_for_write`], of a file that has a name.
+    ///
+    /// # Errors
+    /// `Stale` if it has none: it is only there for those who have it open, and stays as it is.
+    pub async fn open_named_for_write(&self, node: impl Into<Node>, truncate: bool) -> Result<OpenFile> {
+        self.opened_for_write(node.into(), truncate, true).await
+    }
+
+    async fn opened_for_write(&self, node: Node, truncate: bool, named: bool) -> Result<OpenFile> {
         let opening = self.router.opens().begin();
         let call = OpenForWrite {
-            node: node.into(),
+            node,
             follow: true,
             truncate,
             open: opening.number,
+            named,
         };
         let (layout, open) = opening.ended(self.files.get_lease(&self.router, call).await)?;
         let opened = match truncate {

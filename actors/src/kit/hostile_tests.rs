@@ -190,6 +190,7 @@ fn seal() -> SealBlock {
         sync: false,
         epoch: 0,
         or_newer: false,
+        order: WriteOrder::default(),
     }
 }
 

@@ -145,6 +145,7 @@ async fn a_silent_node_is_a_timeout_and_others_are_not_delayed() {
         sync: false,
         epoch: 0,
         or_newer: false,
+        order: WriteOrder::default(),
     };
     let context = CallContext {
         deadline_ms: 300,

@@ -24,6 +24,11 @@ impl Workers {
         Workers { blocks, connector }
     }
 
+    /// A worker was not told of deletions.
+    pub fn untold(&self, id: WorkerId) {
+        self.blocks.untold(id);
+    }
+
     /// The port of a worker that is registered.
     pub fn port(&self, id: WorkerId) -> Option<WorkerRef> {
         let address = self.blocks.cluster().roster.address(id)?;

@@ -3,7 +3,7 @@
 use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::{ClusterId, WorkerId};
 
-use super::disk::{Bitmap, BlockFlags, BlockRecord, BlockState, RecordView};
+use super::disk::{Bitmap, BlockFlags, BlockRecord, BlockState, Numbers, RecordView};
 use super::identity::Identity;
 use crate::golden::{Golden, file, text};
 
@@ -42,6 +42,7 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
                 in_index: false,
             },
             rewritten: None,
+            numbers: Numbers::default(),
         };
         golden.bytes(name, &record, &record.encode(), reencoded);
     }
@@ -64,6 +65,16 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
         "sealed block that was rewritten since its sync",
         &rewritten,
         &rewritten.encode(),
+        reencoded,
+    );
+    let numbered = BlockRecord {
+        numbers: Numbers { floor: 9, sealed: 8 },
+        ..rewritten.clone()
+    };
+    golden.bytes(
+        "sealed block whose writer numbers its changes",
+        &numbered,
+        &numbered.encode(),
         reencoded,
     );
     golden.bytes(

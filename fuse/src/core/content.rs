@@ -50,6 +50,15 @@ impl How {
     }
 }
 
+/// Which file an open is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// That of a name: one that has lost its last one is not it.
+    Named,
+    /// Also one that has no name any more.
+    Any,
+}
+
 const READ_BIT: u32 = 4;
 const WRITE_BIT: u32 = 2;
 
@@ -124,11 +133,29 @@ impl Allocate {
 }
 
 impl Core {
+    /// Opens what the kernel takes for the file of a name, or has open already.
     pub async fn open(&self, user: User, inode: InodeId, how: How) -> Result<Opened> {
+        let (is_meant, kept) = self.walks.arrived(user.pid, inode, self.clock.now());
+        let which = match is_meant {
+            true => Which::Any,
+            false => Which::Named,
+        };
+        let opened = self.open_which(user, inode, how, which).await;
+        drop(kept);
+        if let Err(refusal) = &opened
+            && refusal.errno == libc::ESTALE
+            && !is_meant
+        {
+            self.walks.refused_for_a_while(user.pid, inode, self.clock.now());
+        }
+        opened
+    }
+
+    async fn open_which(&self, user: User, inode: InodeId, how: How, which: Which) -> Result<Opened> {
         let slot = self.files.enter(inode);
         let opened = match how.access.writes() {
-            false => self.open_for_read(&slot).await,
-            true => self.open_for_write(user, &slot, how.truncate).await,
+            false => self.open_for_read(&slot, which).await,
+            true => self.open_for_write(user, &slot, how.truncate, which).await,
         };
         match opened {
             Ok(file) => Ok(self.opened(slot, &file, how.access).await),
@@ -140,15 +167,28 @@ impl Core {
     }
 
     /// As it is now, unless it is being written here: then as it will be.
-    async fn open_for_read(&self, slot: &Slot) -> Result<OpenFile> {
+    async fn open_for_read(&self, slot: &Slot, which: Which) -> Result<OpenFile> {
         let writers = slot.writers.lock().await;
         if *writers > 0 {
+            self.check_name(slot, which).await?;
             return self.refreshed(slot).await;
         }
-        let file = self.client.open(slot.inode).await?;
+        let file = match which {
+            Which::Any => self.client.open(slot.inode).await?,
+            Which::Named => self.client.open_named(slot.inode).await?,
+        };
         file.keep_privileges();
         slot.use_file(file.clone());
         Ok(file)
+    }
+
+    /// # Errors
+    /// `ESTALE` if it has no name, and that is asked for.
+    async fn check_name(&self, slot: &Slot, which: Which) -> Result<()> {
+        if which == Which::Named && self.client.lookup(slot.inode, false).await?.attr.nlink == 0 {
+            return Err(Refusal::of(libc::ESTALE));
+        }
+        Ok(())
     }
 
     /// What the writers share. While another client has the lease, it is what the masters say.
@@ -161,16 +201,27 @@ impl Core {
         Ok(file)
     }
 
-    async fn open_for_write(&self, user: User, slot: &Slot, truncate: bool) -> Result<OpenFile> {
+    async fn open_for_write(
+        &self,
+        user: User,
+        slot: &Slot,
+        truncate: bool,
+        which: Which,
+    ) -> Result<OpenFile> {
         let mut writers = slot.writers.lock().await;
         let file = match *writers {
             0 => {
-                let file = self.client_of(user).open_for_write(slot.inode, truncate).await?;
+                let client = self.client_of(user);
+                let file = match which {
+                    Which::Any => client.open_for_write(slot.inode, truncate).await?,
+                    Which::Named => client.open_named_for_write(slot.inode, truncate).await?,
+                };
                 file.keep_privileges();
                 slot.use_file(file.clone());
                 file
             }
             _ => {
+                self.check_name(slot, which).await?;
                 let file = self.refreshed(slot).await?;
                 if truncate {
                     cut(&file, 0, user).await?;
@@ -241,7 +292,7 @@ impl Core {
             if !is_planted(Bug::OpensWhatItDidNotMake) && !user.may(wanted, attr.mode, attr.uid, attr.gid) {
                 return Err(Refusal::of(libc::EACCES));
             }
-            match self.open(user, attr.inode, how).await {
+            match self.open_which(user, attr.inode, how, Which::Named).await {
                 Ok(opened) => return Ok((self.shown(attr).await, opened)),
                 // Gone again meanwhile.
                 Err(refusal) if refusal.errno == libc::ESTALE => {}

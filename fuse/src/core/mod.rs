@@ -24,6 +24,7 @@ pub use directories::{Directories, Listed};
 use crate::convert::{Refusal, Result, attributes};
 use crate::files::{Files, Slot};
 use crate::inodes::{Inodes, Pages};
+use crate::walks::Walks;
 
 /// On behalf of whom a request comes.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,7 @@ pub struct Core {
     pub files: Files,
     pub directories: Directories,
     pub inodes: Inodes,
+    pub walks: Arc<Walks>,
     pub clock: Arc<dyn Clock>,
     /// What `df` was told last.
     pub space: Mutex<Option<FsStats>>,
@@ -56,6 +58,7 @@ impl Core {
             files: Files::new(),
             directories: Directories::new(),
             inodes: Inodes::new(ttl),
+            walks: Arc::new(Walks::new()),
             clock,
             space: Mutex::default(),
             ttl,
@@ -135,7 +138,11 @@ impl Core {
                 let pages = self.inodes.moved(inode, file.content_version(), file.lineage());
                 self.drop_if(pages, &slot).await;
             }
-            self.drop_attributes(inode);
+            // An answer that is on its way to the kernel meanwhile would not count.
+            let is_known = |shown: Attr| shown.content_version >= content_version;
+            if !self.inodes.shown(inode).is_some_and(is_known) {
+                self.drop_attributes(inode);
+            }
         }
     }
 

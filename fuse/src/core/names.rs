@@ -15,13 +15,33 @@ use crate::convert::{Refusal, Result, attributes};
 /// told what it was told last.
 const DF_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How often a name is looked up whose file is replaced each time before it can be kept.
+const WALK_TRIES: u32 = 8;
+
 /// The prefixes of attributes that are kept. The kernel asks for others (`system.posix_acl_access`) by itself.
 const XATTR_SPACES: [&str; 3] = ["user.", "trusted.", "security."];
 
 impl Core {
-    pub async fn lookup(&self, parent: InodeId, name: String) -> Result<FileAttr> {
-        let found = self.client.lookup(Node::child(parent, name), false).await;
-        Ok(self.shown(self.in_directory(parent, found)?.attr).await)
+    pub async fn lookup(&self, user: User, parent: InodeId, name: String) -> Result<FileAttr> {
+        let node = Node::child(parent, name);
+        for _ in 0..WALK_TRIES {
+            let found = self.client.lookup(node.clone(), false).await;
+            let attr = self.in_directory(parent, found)?.attr;
+            if !attr.is_file() || !self.walks.is_walking(user.pid, self.clock.now()) {
+                return Ok(self.shown(attr).await);
+            }
+            match self.client.open_named(attr.inode).await {
+                Ok(file) => {
+                    self.walks.found(user.pid, attr.inode, file);
+                    return Ok(self.shown(attr).await);
+                }
+                // Replaced meanwhile.
+                Err(error) if error.kind == ErrorKind::Stale => {}
+                // The open will say so.
+                Err(_) => return Ok(self.shown(attr).await),
+            }
+        }
+        Err(Refusal::of(libc::ESTALE))
     }
 
     pub async fn getattr(&self, inode: InodeId) -> Result<FileAttr> {

@@ -75,10 +75,10 @@ impl Filesystem for CurvineFs {
         self.end.send_replace(true);
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
-        let (core, child) = (self.core.clone(), name(child));
+    fn lookup(&self, request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
+        let (core, child, user) = (self.core.clone(), name(child), user(request));
         self.serve_entry(FuseOp::Lookup, reply, async move {
-            core.lookup(inode(parent), child?).await
+            core.lookup(user, inode(parent), child?).await
         });
     }
 

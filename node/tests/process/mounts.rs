@@ -3,11 +3,12 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::{DEADLINE, Mounted, Node, Signal, program, text, within};
 
@@ -292,6 +293,62 @@ fn a_file_that_is_removed_at_the_moment_of_its_open_is_read_or_not_there() {
             }
         }
     }
+}
+
+/// The name changes faster than it can be walked to, so that the kernel's second walk comes too late as well.
+#[test]
+fn a_name_that_is_replaced_all_the_time_can_be_opened() {
+    let Some(mounts) = Mounts::start() else { return };
+    for other in [&mounts.here, &mounts.there] {
+        let (path, over) = (mounts.here.join("f"), AtomicBool::new(false));
+        fs::write(&path, b"0").expect("written");
+        let replace = || {
+            for i in 1.. {
+                if over.load(Ordering::Acquire) {
+                    break;
+                }
+                fs::write(other.join("new"), i.to_string()).expect("written");
+                fs::rename(other.join("new"), other.join("f")).expect("replaced");
+            }
+        };
+        let read =
+            || -> Vec<std::io::Result<String>> { (0..300).map(|_| fs::read_to_string(&path)).collect() };
+        let read: Vec<_> = std::thread::scope(|scope| {
+            scope.spawn(replace);
+            let readers = [(); 4].map(|()| scope.spawn(read));
+            let read = readers.map(|reader| reader.join().expect("it read")).into();
+            over.store(true, Ordering::Release);
+            read
+        });
+        for read in read {
+            read.into_iter().fold(0, |last, read| {
+                let read: u64 = read.expect("the name is always there").parse().expect("whole");
+                assert!(read >= last, "{read} after {last}");
+                read
+            });
+        }
+    }
+}
+
+/// The kernel remembers for a second which file a name means.
+#[test]
+fn what_is_written_to_a_name_goes_to_the_file_that_has_it() {
+    let Some(mounts) = Mounts::start() else { return };
+    let (here, there) = (mounts.here.join("f"), mounts.there.join("f"));
+    fs::write(&here, b"first").expect("written");
+    let open = File::open(&here).expect("opened");
+    for round in 0..20 {
+        fs::write(mounts.there.join("new"), b"second").expect("written");
+        fs::rename(mounts.there.join("new"), &there).expect("replaced");
+        assert_eq!(fs::read(&here).expect("read"), b"second", "round {round}");
+        let written = format!("third {round}");
+        fs::write(&here, &written).expect("written");
+        assert_eq!(fs::read_to_string(&there).expect("read"), written);
+    }
+    let again = File::open(format!("/proc/self/fd/{}", open.as_raw_fd())).expect("meant by its number");
+    let mut bytes = Vec::new();
+    (&again).read_to_end(&mut bytes).expect("read");
+    assert_eq!(bytes, b"first");
 }
 
 #[test]

@@ -132,6 +132,9 @@ pub struct OpenForWrite {
     /// As [`OpenFile::open`].
     #[serde(default)]
     pub open: u64,
+    /// Only if the file has a name: `Stale` otherwise.
+    #[serde(default)]
+    pub named: bool,
 }
 
 /// Assigns blocks so that block indexes below `until_index` all have one, and says where to write those from

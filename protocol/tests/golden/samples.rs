@@ -274,7 +274,7 @@ samples! {
         replicas: 2, first_block: true, open: 7,
     };
     MakeNode => MakeNode { node: at("/a/p"), kind: FileKind::Fifo, mode: 0o600, rdev: 7 };
-    OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false, open: 7 };
+    OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false, open: 7, named: true };
     PunchHole => PunchHole { inode: InodeId(12), offset_bytes: 70_000, len_bytes: 1 << 30 };
     AllocateBlocks => AllocateBlocks { inode: InodeId(12), from_index: 1, until_index: 3 };
     CommitFile => CommitFile {
@@ -433,12 +433,18 @@ samples! {
     BlockData => BlockData { offset_bytes: 65_536, checksums: vec![0xE306_9283, 1] };
     WriteBlock => WriteBlock {
         block: BlockId(77), generation: 4, offset_bytes: 5, checksum: 0xE306_9283, base_len_bytes: 6, reserve_bytes: 7,
-        epoch: 0xE1,
+        epoch: 0xE1, order: WriteOrder { number: 9, floor: 8, has: 7, life: 0x11FE },
     };
-    BlockWritten => BlockWritten { len_bytes: 70_000 };
-    SealBlock => SealBlock { block: BlockId(77), generation: 4, sync: true, epoch: 0xE1, or_newer: true };
-    BlockSealed => BlockSealed { len_bytes: 70_000 };
-    PutBlock => PutBlock { block: BlockId(77), generation: 4, checksum: 0xE306_9283, sync: true, epoch: 0xE1 };
+    BlockWritten => BlockWritten { len_bytes: 70_000, life: 0x11FE };
+    SealBlock => SealBlock {
+        block: BlockId(77), generation: 4, sync: true, epoch: 0xE1, or_newer: true,
+        order: WriteOrder { number: 9, floor: 9, has: 8, life: 0x11FE },
+    };
+    BlockSealed => BlockSealed { len_bytes: 70_000, life: 0x11FE };
+    PutBlock => PutBlock {
+        block: BlockId(77), generation: 4, checksum: 0xE306_9283, sync: true, epoch: 0xE1,
+        order: WriteOrder { number: 1, floor: 1, has: 0, life: 0 },
+    };
     FenceBlocks => FenceBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)], generation: 5 };
     SuspectBlock => SuspectBlock { block: BlockId(77), offset_bytes: 65_536, len_bytes: 4_096 };
     BlockVerified => BlockVerified { is_right: true };

@@ -48,6 +48,8 @@ struct Write {
     /// It failed before anything of it was sent.
     never: bool,
     failed: bool,
+    /// A flush of it is under way: it may be sealed already.
+    is_flushing: bool,
 }
 
 /// One write of one unit.
@@ -149,6 +151,14 @@ impl Files {
         self.files.get(&inode).is_none_or(|file| file.lossy)
     }
 
+    /// A mount wants to write what is in a cell: what others have written there may be flushed any moment.
+    pub fn wanted(&mut self, cell: usize, by: NodeId) {
+        let of_cell = self.files.values_mut().filter(|file| file.cell == cell);
+        for write in of_cell.flat_map(|file| &mut file.writes) {
+            write.is_flushing |= write.mount != by && write.accepted.is_some();
+        }
+    }
+
     /// A new and empty file.
     pub fn created(&mut self, cell: usize, inode: InodeId, mount: NodeId) {
         let now = self.moment();
@@ -162,6 +172,7 @@ impl Files {
             synced: true,
             never: false,
             failed: false,
+            is_flushing: false,
         };
         let entry = Entry {
             write: 0,
@@ -239,6 +250,9 @@ impl Files {
         let Some(file) = self.files.get_mut(&inode) else {
             return WriteId::MAX;
         };
+        for write in file.writes.iter_mut().filter(|write| write.mount != mount) {
+            write.is_flushing |= write.accepted.is_some();
+        }
         let write = file.writes.len();
         for (unit, value, is_gap) in values {
             file.units[unit as usize].push(Entry {
@@ -259,6 +273,7 @@ impl Files {
             synced: false,
             never: false,
             failed: false,
+            is_flushing: false,
         });
         write
     }
@@ -289,14 +304,18 @@ impl Files {
     }
 
     /// What a flush that begins now will have flushed.
-    pub fn to_flush(&self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
-        let Some(file) = self.files.get(&inode) else {
+    pub fn to_flush(&mut self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
+        let Some(file) = self.files.get_mut(&inode) else {
             return Vec::new();
         };
-        let mine = file.writes.iter().enumerate().filter(|(_, write)| {
+        let mine = file.writes.iter_mut().enumerate().filter(|(_, write)| {
             write.mount == mount && write.accepted.is_some() && write.flushed.is_none() && !write.failed
         });
-        mine.map(|(id, _)| id).collect()
+        let begun = mine.map(|(id, write)| {
+            write.is_flushing = true;
+            id
+        });
+        begun.collect()
     }
 
     pub fn flushed(&mut self, inode: InodeId, writes: &[WriteId], at: Duration, is_synced: bool) {
@@ -354,11 +373,10 @@ impl Files {
 
     /// A power cut of a worker: what was flushed lately and not synced may be gone.
     pub fn power_cut(&mut self, now: Duration) {
-        let forgives = is_known(Known::LostBeforeSeal);
         for file in self.files.values_mut() {
             file.lossy |= file.writes.iter().any(|write| match write.flushed {
                 Some((_, at)) => !write.synced && at + SYNCED_AFTER > now,
-                None => forgives && write.settled.is_none() && !write.never,
+                None => write.is_flushing && write.settled.is_none() && !write.never,
             });
         }
     }

@@ -5,9 +5,10 @@
 //! its documentation; a run that contradicts it fails, and in the exam it names the bugs that it is there for.
 //!
 //! - [`leases`]: who writes a file; [`sessions`]: what a session that has ended may do, and when one ends; [`names`]: what
-//!   is open and removed; [`data`]: what workers hold.
+//!   is open and removed; [`data`]: what workers hold; [`late`]: what comes late to them, or is lost there.
 
 mod data;
+mod late;
 mod leases;
 mod names;
 mod sessions;
@@ -54,6 +55,12 @@ pub const ALL: &[Plot] = &[
     data::FULL_WORKER,
     data::FILL_AND_POWER_CUT,
     leases::LATE_LEASE,
+    late::LATE_WRITE,
+    late::LOST_BEFORE_SEAL,
+    late::FULL_OVERWRITE,
+    late::DELETION_UNTAKEN,
+    late::LATE_BLOCK,
+    late::ROT_BETWEEN_WRITES,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

@@ -191,7 +191,7 @@ impl World {
         // What is being written has no checksum yet.
         let has_another = cluster.plan.replicas > 1 && cluster.plan.workers > 1;
         let (of_files, of_objects) = (
-            has_another && id == WORKERS && is_quiet && !is_known(Known::RotWrittenOver),
+            has_another && id == WORKERS && is_quiet,
             !is_known(Known::RottenChunk),
         );
         let chance = self.chance.clone();

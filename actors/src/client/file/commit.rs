@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{BlockCommit, CommitFile};
-use curvine_protocol::worker::SealBlock;
-use curvine_protocol::{Attr, Error, ErrorKind, Result};
+use curvine_protocol::worker::{SealBlock, WriteOrder};
+use curvine_protocol::{Attr, Error, ErrorKind, Result, WorkerId};
 use futures::stream::{self, StreamExt};
 
 use super::deliver::Patience;
@@ -112,10 +112,9 @@ impl Shared {
             let block = &mut state.blocks[index];
             let start = index as u64 * state.attr.block_bytes.max(1);
             let committed_bytes = block.located.block.len_bytes;
-            if committed_bytes < block.arrived_bytes {
-                state
-                    .lost
-                    .push(start + committed_bytes..start + block.arrived_bytes);
+            let arrived_bytes = block.arrived_bytes();
+            if committed_bytes < arrived_bytes {
+                state.lost.push(start + committed_bytes..start + arrived_bytes);
             }
             block.uncommitted = false;
         }
@@ -136,13 +135,15 @@ impl Shared {
     }
 
     /// Seals what was written under this lease, once: those that no worker answers for, or one of several.
-    async fn seal_begun(&self, state: &State) -> Vec<usize> {
+    async fn seal_begun(&self, state: &mut State) -> Vec<usize> {
+        let number = state.numbers.next();
+        let state = &*state;
         let begun = state.blocks.iter().enumerate();
         let begun = begun.filter(|(_, block)| block.uncommitted && block.unsealed);
         let sealing = begun.map(|(index, block)| async move {
             let mut workers = state.workers.clone();
-            let sealed = self.seal_block(block, &mut workers, false, Patience::None);
-            sealed.await.is_err().then_some(index)
+            let sealed = self.seal_block(block, number, &mut workers, false, Patience::None);
+            sealed.await.outcome.is_err().then_some(index)
         });
         let unsealed = stream::iter(sealing.collect::<Vec<_>>()).buffered(SEALS);
         unsealed.filter_map(std::future::ready).collect().await
@@ -162,12 +163,13 @@ impl Shared {
                 block.unsealed || (sync && unsynced && (block.begun || !state.fillable))
             })
             .collect();
-        let sealed: Vec<(Result<()>, Vec<WorkerAddress>)> = {
+        let number = state.numbers.next();
+        let sealed: Vec<(BlockSeals, Vec<WorkerAddress>)> = {
             let state = &*state;
             let sealing = todo.iter().map(|&index| async move {
                 let mut workers = state.workers.clone();
                 let block = &state.blocks[index];
-                let sealed = self.seal_block(block, &mut workers, sync, Patience::Usual);
+                let sealed = self.seal_block(block, number, &mut workers, sync, Patience::Usual);
                 (sealed.await, workers)
             });
             let sealing = stream::iter(sealing.collect::<Vec<_>>());
@@ -176,7 +178,10 @@ impl Shared {
         let mut outcome = Ok(());
         for (index, (sealed, workers)) in todo.into_iter().zip(sealed) {
             state.learn(workers);
-            match sealed {
+            let BlockSeals { outcome: sealed, by } = sealed;
+            let taken = &mut state.blocks[index].taken;
+            let known = (by.iter()).map(|(worker, order, life)| taken.acknowledged(*worker, order, *life));
+            match known.fold(sealed, Result::and) {
                 Ok(()) => {
                     state.blocks[index].unsealed = false;
                     state.blocks[index].synced |= sync;
@@ -210,29 +215,45 @@ impl Shared {
 
     /// Seals one block on every worker that this client wrote it to: each has all that it acknowledged. Of a block that
     /// others wrote, one replica on disk is enough, and what somebody else is writing over it may be there too.
+    ///
+    /// `number` is that of the seal, if something was written since the last one.
     async fn seal_block(
         &self,
         block: &Block,
+        number: u64,
         workers: &mut Vec<WorkerAddress>,
         sync: bool,
         patience: Patience,
-    ) -> Result<()> {
+    ) -> BlockSeals {
         let call = SealBlock {
             block: block.located.block.id,
             generation: block.located.block.generation,
             sync,
             epoch: 0,
             or_newer: !block.begun,
+            order: WriteOrder::default(),
         };
         let mut outcome = Err(Error::new(
             ErrorKind::BlockUnavailable,
             format!("no live worker holds block {}; see `cv report`", call.block),
         ));
-        let mut done = 0;
+        let (mut done, mut by) = (0, Vec::new());
         for &worker in &block.located.workers {
+            let order = match (block.begun, block.unsealed) {
+                (false, _) => WriteOrder::default(),
+                (true, true) => block.taken.order(worker, number, number),
+                (true, false) => block.taken.again(worker),
+            };
+            let call = SealBlock {
+                order,
+                ..call.clone()
+            };
             let sealed = self.deliver(worker, workers, call.clone(), Bytes::new(), patience);
             let sealed = sealed.await.and_then(|sealed| match block.len_bytes {
-                len_bytes if sealed.len_bytes >= len_bytes => Ok(()),
+                len_bytes if sealed.len_bytes >= len_bytes => {
+                    by.push((worker, order, sealed.life));
+                    Ok(())
+                }
                 len_bytes => Err(Error::new(
                     ErrorKind::Corrupt,
                     format!(
@@ -252,11 +273,18 @@ impl Shared {
             true => block.located.workers.len().max(1),
             false => 1,
         };
-        match done >= needed {
-            true => Ok(()),
-            false => outcome,
+        if done >= needed {
+            outcome = Ok(());
         }
+        BlockSeals { outcome, by }
     }
+}
+
+/// How the seals of one block have ended.
+struct BlockSeals {
+    outcome: Result<()>,
+    /// Who has sealed it, under which order and in which life of its disk.
+    by: Vec<(WorkerId, WriteOrder, u64)>,
 }
 
 /// What the masters are told of some of the blocks.

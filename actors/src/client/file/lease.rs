@@ -181,6 +181,7 @@ impl Shared {
             follow: false,
             truncate: false,
             open: 0,
+            named: false,
         };
         match self.files.upgrade() {
             Some(files) => files.get_lease(&self.router, call).await,

@@ -3,6 +3,7 @@
 //! - [`table`]: which files of a client are open, so that its handles on one file share a state and a lease.
 //! - `state`: blocks, lengths, what was written and is not on its way yet; the plan of a read. Pure.
 //! - `write`: bytes that are gathered, and pieces on their way to workers; `deliver`: one call of a worker.
+//! - `order`: the numbers of changes, and what workers acknowledged of them. Pure.
 //! - `commit`: sealing what was written, and telling the masters.
 //! - `lease`: getting the write lease, losing it, giving it back.
 //! - `read`: ranges from workers, verified, from another replica where one fails.
@@ -14,6 +15,7 @@
 mod commit;
 mod deliver;
 mod lease;
+mod order;
 mod read;
 mod state;
 pub(super) mod table;

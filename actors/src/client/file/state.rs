@@ -5,9 +5,11 @@ use std::ops::Range;
 use bytes::BytesMut;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::READ_BYTES_MAX;
-use curvine_protocol::{Attr, BlockRef, ClientId, Error, FileLayout, LocatedBlock, Result};
+use curvine_protocol::worker::{READ_BYTES_MAX, WriteOrder};
+use curvine_protocol::{Attr, BlockRef, ClientId, Error, FileLayout, LocatedBlock, Result, WorkerId};
 use tokio::task::JoinSet;
+
+use super::order::{Numbers, Taken};
 
 pub(super) struct State {
     pub attr: Attr,
@@ -29,6 +31,8 @@ pub(super) struct State {
     pub sending: JoinSet<Sent>,
     /// The ranges of `sending`.
     pub on_the_way: Vec<Range<u64>>,
+    /// Of the changes of blocks under this lease.
+    pub numbers: Numbers,
     /// Ranges that were taken from a caller and that not every worker has acknowledged that was to have them.
     pub lost: Vec<Range<u64>>,
     failed: Option<Error>,
@@ -47,8 +51,6 @@ pub(super) struct Block {
     pub located: LocatedBlock,
     /// Bytes that were sent or will be: the length it is committed with.
     pub len_bytes: u64,
-    /// The end of what workers have acknowledged, and of what is committed.
-    pub arrived_bytes: u64,
     /// The generation that the masters know. `located` has that under which it is written.
     committed_generation: u32,
     /// Length when this lease began to write it.
@@ -59,6 +61,8 @@ pub(super) struct Block {
     pub fresh: bool,
     /// Written since the last seal.
     pub unsealed: bool,
+    /// What its workers acknowledged since it was begun.
+    pub taken: Taken,
     /// Known to be on disk as it is.
     pub synced: bool,
     pub uncommitted: bool,
@@ -68,7 +72,10 @@ pub(super) struct Block {
 pub(super) struct Sent {
     /// The piece's range of the file.
     pub range: Range<u64>,
-    pub outcome: Result<()>,
+    pub worker: WorkerId,
+    pub order: WriteOrder,
+    /// In which life of the worker's disk it was taken.
+    pub outcome: Result<u64>,
     /// Where workers are, as it was learnt on the way.
     pub workers: Vec<WorkerAddress>,
 }
@@ -102,12 +109,12 @@ impl Block {
         Block {
             located,
             len_bytes,
-            arrived_bytes: len_bytes,
             committed_generation: generation,
             base_len_bytes: len_bytes,
             begun: false,
             fresh,
             unsealed: false,
+            taken: Taken::default(),
             synced: false,
             uncommitted: false,
         }
@@ -121,13 +128,19 @@ impl Block {
         self.located
     }
 
+    /// The end of what each of its workers has acknowledged, and of what is committed.
+    pub fn arrived_bytes(&self) -> u64 {
+        let ends = self.located.workers.iter();
+        let all = ends.map(|worker| self.taken.end_bytes(*worker)).min();
+        all.unwrap_or(0).max(self.located.block.len_bytes)
+    }
+
     /// The masters know all of it.
     fn committed(&mut self) {
         if std::mem::take(&mut self.uncommitted) {
             self.committed_generation = self.located.block.generation;
         }
         self.located.block.len_bytes = self.len_bytes;
-        self.arrived_bytes = self.len_bytes;
     }
 }
 
@@ -158,6 +171,7 @@ impl State {
             gathered: None,
             sending: JoinSet::new(),
             on_the_way: Vec::new(),
+            numbers: Numbers::default(),
             lost: Vec::new(),
             failed: None,
             kept: false,
@@ -259,14 +273,32 @@ impl State {
         self.failed = None;
     }
 
-    /// A worker has a range of one block.
-    pub fn arrived(&mut self, range: &Range<u64>) {
+    /// A worker has answered for a range of one block.
+    ///
+    /// # Errors
+    /// Its own; `Lost` if it has not what it acknowledged before.
+    pub fn answered(&mut self, sent: Sent) -> Result<()> {
+        let Sent {
+            range,
+            worker,
+            order,
+            outcome,
+            workers,
+        } = sent;
+        self.numbers.ended(order.number);
+        self.learn(workers);
         let block_bytes = self.block_bytes();
         let index = to_usize(range.start / block_bytes);
-        if let Some(block) = self.blocks.get_mut(index) {
-            let end = range.end - (range.start - range.start % block_bytes);
-            block.arrived_bytes = block.arrived_bytes.max(end);
-        }
+        let arrived = outcome.and_then(|life| match self.blocks.get_mut(index) {
+            Some(block) => {
+                block.taken.acknowledged(worker, &order, life)?;
+                let end = range.end - (range.start - range.start % block_bytes);
+                block.taken.up_to(worker, end);
+                Ok(())
+            }
+            None => Ok(()),
+        });
+        arrived.inspect_err(|_| self.lost.push(range))
     }
 
     /// Where workers are now.
@@ -295,7 +327,7 @@ impl State {
         let starts = (0..).step_by(to_usize(self.block_bytes()));
         for (block, start) in self.blocks.iter_mut().zip(starts) {
             block.len_bytes = block.located.block.len_bytes;
-            let arrived = block.arrived_bytes.min(whole_bytes.saturating_sub(start));
+            let arrived = block.arrived_bytes().min(whole_bytes.saturating_sub(start));
             if block.uncommitted && block.len_bytes < arrived {
                 block.len_bytes = arrived;
                 size_bytes = size_bytes.max(start + arrived);

@@ -88,6 +88,7 @@ impl Files {
                 follow: false,
                 truncate: false,
                 open: 0,
+                named: false,
             };
             let is_of_now;
             (layout, is_of_now) = self.lease_of_now::<OpenForWrite>(router, again).await?;

@@ -11,15 +11,17 @@ use bytes::{Bytes, BytesMut};
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::master::AllocateBlocks;
 use curvine_protocol::number::to_u32;
-use curvine_protocol::worker::{PutBlock, WriteBlock};
+use curvine_protocol::worker::{PutBlock, WriteBlock, WriteOrder};
 use curvine_protocol::{Error, ErrorKind, FILE_BYTES_MAX, Result};
 use tokio::time::sleep;
 
 use super::Shared;
 use super::deliver::{BACKOFF_MAX, Patience};
+use super::order::Taken;
 use super::state::{Block, Gathered, Sent, State};
 use crate::kit::Ports;
 use crate::kit::backoff::Backoff;
+use crate::planted::{Bug, is_planted};
 
 /// Bytes gathered before they are sent; no piece is larger.
 pub const PIECE_BYTES: usize = 1 << 20;
@@ -101,13 +103,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends what was gathered, cut at block boundaries.
+    /// Sends what was gathered, cut at block boundaries, and where a block ends now: what goes over its bytes needs no
+    /// room, so a full worker takes it, and has what the others have.
     pub(super) async fn send_gathered(self: &Arc<Self>, state: &mut State) -> Result<()> {
         while let Some(at) = state.gathered.as_ref().map(|gathered| gathered.offset_bytes) {
             let (index, within) = ((at / state.block_bytes()) as u32, at % state.block_bytes());
             self.ensure_block(state, index).await?;
             self.settle(state, WINDOW - 1).await?;
-            let room = state.block_bytes() - within;
+            let ends_at = state.blocks[index as usize].len_bytes;
+            let room = match within < ends_at && !is_planted(Bug::OverwritesNeedRoom) {
+                true => ends_at - within,
+                false => state.block_bytes() - within,
+            };
             let Some(gathered) = &mut state.gathered else {
                 break;
             };
@@ -133,6 +140,11 @@ impl Shared {
         block.uncommitted = true;
         block.len_bytes = block.len_bytes.max(offset_bytes + bytes.len() as u64);
         state.uncommitted = true;
+        let number = state.numbers.next();
+        for _ in &block.located.workers {
+            state.numbers.sent(number);
+        }
+        let floor = state.numbers.floor();
         let call = WriteBlock {
             block: block.located.block.id,
             generation: block.located.block.generation,
@@ -141,10 +153,16 @@ impl Shared {
             base_len_bytes: block.base_len_bytes,
             reserve_bytes: 0,
             epoch: 0,
+            order: WriteOrder::default(),
         };
         for worker in block.located.workers.clone() {
             let (shared, mut workers) = (self.clone(), state.workers.clone());
-            let (call, bytes, range) = (call.clone(), bytes.clone(), range.clone());
+            let order = state.blocks[index as usize].taken.order(worker, number, floor);
+            let call = WriteBlock {
+                order,
+                ..call.clone()
+            };
+            let (bytes, range) = (bytes.clone(), range.clone());
             state.on_the_way.push(range.clone());
             state.sending.spawn(async move {
                 let written = shared
@@ -152,8 +170,10 @@ impl Shared {
                     .await;
                 Sent {
                     range,
+                    worker,
+                    order,
                     outcome: written
-                        .map(drop)
+                        .map(|written| written.life)
                         .map_err(|e| e.while_doing(format_args!("writing to worker {worker}"))),
                     workers,
                 }
@@ -165,19 +185,10 @@ impl Shared {
     pub(super) async fn settle(&self, state: &mut State, left: usize) -> Result<()> {
         while state.sending.len() > left {
             match state.sending.join_next().await {
-                Some(Ok(Sent {
-                    range,
-                    outcome,
-                    workers,
-                })) => {
-                    ended(&mut state.on_the_way, &range);
-                    state.learn(workers);
-                    match outcome {
-                        Ok(()) => state.arrived(&range),
-                        Err(error) => {
-                            state.lost.push(range);
-                            state.fail(error);
-                        }
+                Some(Ok(sent)) => {
+                    ended(&mut state.on_the_way, &sent.range);
+                    if let Err(error) = state.answered(sent) {
+                        state.fail(error);
                     }
                 }
                 Some(Err(_)) => state.fail(Error::new(ErrorKind::Cancelled, "a write was cancelled")),
@@ -271,6 +282,7 @@ impl Shared {
         let bytes = gathered.bytes.freeze();
         state.lost.push(0..bytes.len() as u64);
         begin(&mut state.blocks[0], state.generation);
+        let number = state.numbers.next();
         let block = state.blocks[0].located.clone();
         for worker in block.workers {
             let call = PutBlock {
@@ -279,10 +291,18 @@ impl Shared {
                 checksum: crc32c(&bytes),
                 sync,
                 epoch: 0,
+                order: state.blocks[0].taken.order(worker, number, number),
             };
+            let order = call.order;
             let put = self
                 .deliver(worker, &mut state.workers, call, bytes.clone(), Patience::Usual)
                 .await;
+            let put = put.and_then(|put| {
+                let taken = &mut state.blocks[0].taken;
+                taken.acknowledged(worker, &order, put.life)?;
+                taken.up_to(worker, put.len_bytes);
+                Ok(())
+            });
             if let Err(error) = put {
                 let error = error.while_doing(format_args!("writing to worker {worker}"));
                 state.unfail();
@@ -296,7 +316,6 @@ impl Shared {
         block.uncommitted = true;
         block.synced = sync;
         block.len_bytes = bytes.len() as u64;
-        block.arrived_bytes = block.len_bytes;
         Ok(true)
     }
 }
@@ -305,6 +324,7 @@ impl Shared {
 fn begin(block: &mut Block, generation: u32) {
     if !block.begun {
         block.begun = true;
+        block.taken = Taken::default();
         block.located.block.generation = generation;
     }
 }

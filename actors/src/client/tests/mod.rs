@@ -401,6 +401,56 @@ fn what_every_worker_has_of_a_write_that_fails_is_kept_up_to_the_first_byte_that
 }
 
 #[test]
+fn a_write_over_the_end_that_a_full_worker_refuses_leaves_the_replicas_alike_and_what_was_appended_before() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 2, content(1_000)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(500)).await.expect("taken");
+        // Reading sends it.
+        file.read_at(0, 1).await.expect("read");
+        let over = Bytes::from(vec![9; 1_600]);
+        world.fate_at(
+            2,
+            "WriteBlock",
+            [Fate::Pass, refuse(ErrorKind::NoSpace), Fate::Pass],
+        );
+        file.write_at(400, over).await.expect("taken");
+        let error = file.close().await.expect_err("no room for its end");
+        assert!(
+            error.message.ends_with("; the file has 1500 bytes now"),
+            "{error}"
+        );
+        let expected = [&content(400)[..], &[9; 1_100]].concat();
+        assert_eq!(world.committed(), expected);
+        let state = world.state();
+        for ((worker, _), (_, bytes)) in &state.blocks {
+            assert_eq!(bytes[..1_500], expected, "worker {worker}");
+        }
+    });
+}
+
+#[test]
+fn what_was_appended_before_a_hole_is_kept_when_a_full_worker_refuses_what_is_behind_it() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 2, content(1_000)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(500)).await.expect("taken");
+        // Reading sends it.
+        file.read_at(0, 1).await.expect("read");
+        world.fate_at(2, "WriteBlock", [refuse(ErrorKind::NoSpace)]);
+        file.write_at(2_000, content(500)).await.expect("taken");
+        let error = file.close().await.expect_err("no room");
+        assert!(
+            error.message.ends_with("; the file has 1500 bytes now"),
+            "{error}"
+        );
+        assert_eq!(world.committed(), [&content(1_000)[..], &content(500)].concat());
+    });
+}
+
+#[test]
 fn a_worker_that_has_less_than_it_acknowledged_makes_a_flush_fail() {
     run(|world| async move {
         let client = world.client();
@@ -417,6 +467,60 @@ fn a_worker_that_has_less_than_it_acknowledged_makes_a_flush_fail() {
         let error = file.sync().await.expect_err("it is not there");
         assert_eq!(error.kind, ErrorKind::Corrupt);
         assert_eq!(world.committed(), b"");
+    });
+}
+
+#[test]
+fn what_went_with_a_workers_power_before_its_flush_makes_the_flush_fail_and_is_not_committed() {
+    run(|world| async move {
+        let client = world.client();
+        world.state().life = 7;
+        let file = create(&client, 2).await;
+        file.append(content(PIECE_BYTES)).await.expect("taken");
+        file.flush().await.expect("it is there");
+        file.append(content(1_000)).await.expect("taken");
+        // Reading sends it.
+        file.read_at(0, 1).await.expect("read");
+        world.state().life = 8;
+        let error = file.flush().await.expect_err("it is gone");
+        assert_eq!(error.kind, ErrorKind::Lost);
+        let says = format!("; the file has {PIECE_BYTES} bytes now");
+        assert!(error.message.ends_with(&says), "{error}");
+        assert_eq!(world.committed(), content(PIECE_BYTES));
+        assert_eq!(file.close().await.map(drop), Err(error));
+        file.append(content(7)).await.expect("a new lease");
+        file.close().await.expect("closed");
+        assert_eq!(
+            world.committed(),
+            [&content(PIECE_BYTES)[..], &content(7)].concat()
+        );
+    });
+}
+
+#[test]
+fn a_write_over_what_was_sent_says_that_it_has_ended_and_a_seal_that_all_has() {
+    run(|world| async move {
+        let client = world.client();
+        world.state().life = 7;
+        let file = create(&client, 1).await;
+        file.append(content(2 * PIECE_BYTES)).await.expect("taken");
+        file.write_at(10, content(PIECE_BYTES)).await.expect("taken");
+        file.flush().await.expect("it is there");
+        file.sync().await.expect("it is there");
+        let orders = std::mem::take(&mut world.state().orders);
+        let said: Vec<_> = (orders.iter())
+            .map(|(call, order)| (*call, order.number, order.floor, order.has))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                ("WriteBlock", 1, 1, 0),
+                ("WriteBlock", 2, 1, 0),
+                ("WriteBlock", 3, 3, 2),
+                ("SealBlock", 4, 4, 3),
+                ("SealBlock", 4, 4, 4),
+            ]
+        );
     });
 }
 

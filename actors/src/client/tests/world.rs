@@ -62,6 +62,10 @@ pub struct State {
     pub wanted: bool,
     /// Of the workers. Those that write in another one are refused.
     pub epoch: u64,
+    /// Of the workers' disks. What was acknowledged in another one is gone, sealed or not.
+    pub life: u64,
+    /// The orders of changes that workers took.
+    pub orders: Vec<(&'static str, WriteOrder)>,
     /// No worker that has blocks is known to the masters.
     pub nobody_has_it: bool,
     pub blocks: HashMap<(u32, BlockId), (u32, Vec<u8>)>,
@@ -304,6 +308,7 @@ impl State {
         if let Some(call) = call.downcast_ref::<WriteBlock>() {
             assert_eq!(crc32c(body), call.checksum);
             self.check_epoch(call.epoch)?;
+            self.check_order("WriteBlock", &call.order)?;
             let (generation, bytes) = self.blocks.entry((worker, call.block)).or_default();
             if call.generation < *generation {
                 return Err(Error::new(ErrorKind::Stale, "an older generation"));
@@ -316,24 +321,31 @@ impl State {
             bytes.resize(bytes.len().max(end), 0);
             bytes[to_usize(call.offset_bytes)..end].copy_from_slice(body);
             let len_bytes = bytes.len() as u64;
-            return plain(BlockWritten { len_bytes });
+            return plain(BlockWritten {
+                len_bytes,
+                life: self.life,
+            });
         }
         if let Some(call) = call.downcast_ref::<PutBlock>() {
             self.check_epoch(call.epoch)?;
+            self.check_order("PutBlock", &call.order)?;
             self.blocks
                 .insert((worker, call.block), (call.generation, body.to_vec()));
             return plain(BlockSealed {
                 len_bytes: body.len() as u64,
+                life: self.life,
             });
         }
         if let Some(call) = call.downcast_ref::<SealBlock>() {
             if !call.or_newer {
                 self.check_epoch(call.epoch)?;
             }
+            self.check_order("SealBlock", &call.order)?;
             return match self.blocks.get(&(worker, call.block)) {
                 Some((generation, bytes)) if *generation == call.generation || call.or_newer => {
                     plain(BlockSealed {
                         len_bytes: bytes.len() as u64,
+                        life: self.life,
                     })
                 }
                 Some(_) => Err(Error::new(ErrorKind::Stale, "another generation")),
@@ -424,6 +436,14 @@ impl State {
             return Ok(Stored::Done);
         }
         unreachable!("no test makes this call")
+    }
+
+    fn check_order(&mut self, call: &'static str, order: &WriteOrder) -> Result<()> {
+        self.orders.push((call, *order));
+        match order.has > 0 && order.life != self.life {
+            true => Err(Error::new(ErrorKind::Lost, "it went with the power")),
+            false => Ok(()),
+        }
     }
 
     fn check_epoch(&self, epoch: u64) -> Result<()> {

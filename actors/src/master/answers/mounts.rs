@@ -9,6 +9,7 @@ use curvine_protocol::mount::MountInfo;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::{DeleteBlocks, Done, ExportFile};
 use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Node, Result, WorkerId};
+use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::Answers;
@@ -118,16 +119,18 @@ impl MountAnswers {
         }
     }
 
-    /// Tells workers to delete blocks and waits until they have.
+    /// Tells workers to delete blocks and waits until they have, or do not answer: then they are told when they do.
     async fn delete_now(&self, orders: BTreeMap<WorkerId, Vec<BlockId>>) {
-        for (worker, blocks) in orders {
+        let telling = orders.into_iter().map(async |(worker, blocks)| {
             let Some(port) = self.workers.port(worker) else {
-                continue;
+                return;
             };
             if let Err(error) = call(&*port, DeleteBlocks { blocks }, CallContext::default()).await {
                 tracing::warn!(%worker, %error, "a worker did not delete freed blocks; its next report brings them up");
+                self.workers.untold(worker);
             }
-        }
+        });
+        join_all(telling).await;
     }
 }
 
@@ -152,6 +155,7 @@ impl Answers<ListMounts> for MountAnswers {
 impl Answers<FreeCache> for MountAnswers {
     async fn answer(self: Arc<Self>, call: FreeCache, _context: CallContext) -> Result<Freed> {
         self.consensus.read_barrier().await?;
+        self.blocks.heard_from_all(self.view.last_worker()?).await;
         let mut freed = Freed::default();
         let top = self.view.lookup(&Node::Path(call.path), true)?.attr;
         let mut orders = BTreeMap::new();

@@ -467,6 +467,7 @@ async fn a_lease_that_was_not_given_back_is_given_on_when_workers_refuse_its_las
         follow: false,
         truncate: false,
         open: 0,
+        named: false,
     };
     let fences = || std::mem::take(&mut *world.worker.fences.lock().expect("no panic"));
     call(port, commit(true), by(1, 2)).await.expect("committed");

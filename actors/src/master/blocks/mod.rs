@@ -23,6 +23,7 @@ pub mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::master::{BlockCommit, FsStats};
@@ -33,8 +34,12 @@ use super::contract::Placement;
 use super::duties::deletions::Orders;
 use crate::kit::Clock;
 use holders::Holders;
-use roster::Roster;
+use roster::{LOST_AFTER, Roster};
 use wanted::{Wanted, wanted};
+
+/// Those who are not heard of for so long after an election are not waited for.
+const HEARD_WITHIN: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The pure core.
 #[derive(Debug, Default)]
@@ -83,6 +88,19 @@ impl BlockMap {
         self.clock.now()
     }
 
+    /// Waits until whoever may hold blocks has said what it holds, after an election or a start, but not for ever.
+    pub async fn heard_from_all(&self, last_worker: WorkerId) {
+        let give_up = self.now() + HEARD_WITHIN;
+        while !self.cluster().has_heard_from_all(last_worker, self.now()) && self.now() < give_up {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// A worker was not told of deletions: it is to register and report all that it holds, and is told then.
+    pub fn untold(&self, worker: WorkerId) {
+        self.cluster().roster.report_again(worker);
+    }
+
     /// Takes in what a worker reports; `known` says what the namespace knows of a block. Answers with what is to go.
     pub fn report(
         &self,
@@ -109,6 +127,16 @@ impl BlockMap {
 }
 
 impl Cluster {
+    /// Whether every worker that lives has reported; those that this leader never heard of live for as long as any other
+    /// that is silent. `last_worker` is the greatest id that was ever given to a worker.
+    fn has_heard_from_all(&self, last_worker: WorkerId, now: Instant) -> bool {
+        let silent_for_long = self
+            .leads_since
+            .is_none_or(|since| now.duration_since(since) >= LOST_AFTER);
+        let registered = || (1..=last_worker.0).all(|id| self.roster.is_registered(WorkerId(id)));
+        self.roster.all_reported(now) && (silent_for_long || registered())
+    }
+
     /// Takes in one replica that a worker reports. False if it is to go.
     fn take_in(
         &mut self,
@@ -529,6 +557,29 @@ mod tests {
         world.blocks.cluster().roster.fully_reported(WorkerId(1));
         world.blocks.cluster().roster.fully_reported(WorkerId(2));
         assert!(world.blocks.cluster().roster.all_reported(world.blocks.now()));
+    }
+
+    #[test]
+    fn a_new_leader_has_heard_from_all_when_they_have_reported_or_are_lost() {
+        let world = world();
+        world.blocks.lead();
+        let heard = || {
+            world
+                .blocks
+                .cluster()
+                .has_heard_from_all(WorkerId(2), world.blocks.now())
+        };
+        world.register(1, 5, 500);
+        assert!(!heard(), "worker 1 has not reported, and worker 2 may live");
+        world.report(1, &[1]);
+        world.blocks.cluster().roster.fully_reported(WorkerId(1));
+        assert!(!heard(), "worker 2 may live");
+        world.clock.pass(LOST_AFTER);
+        assert!(heard(), "it is lost like any that says nothing for so long");
+        world.register(2, 5, 500);
+        assert!(!heard(), "it lives");
+        world.blocks.cluster().roster.fully_reported(WorkerId(2));
+        assert!(heard());
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Tells workers to delete blocks that no file refers to any more.
 //!
 //! Orders wait in one bounded queue for each worker. A worker whose queue is full is asked to register again instead: its
-//! full report then names what it holds, and the answer what of it is to go. What a worker does not hear for another reason,
-//! it is told when it reports the block.
+//! full report then names what it holds, and the answer what of it is to go. So is one that does not take an order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,6 +15,7 @@ use tokio::sync::Notify;
 use super::Duty;
 use crate::kit::call;
 use crate::master::workers::Workers;
+use crate::planted::{Bug, is_planted};
 
 /// Blocks that wait for one worker: 8 MiB of ids.
 pub const QUEUED_MAX: usize = 1 << 20;
@@ -75,6 +75,9 @@ impl Deletions {
         };
         if let Err(error) = call(&*port, DeleteBlocks { blocks }, CallContext::default()).await {
             tracing::debug!(%worker, %error, "a worker did not take a deletion; its next report brings it up");
+            if !is_planted(Bug::DeletionsAreToldOnce) {
+                self.workers.untold(worker);
+            }
         }
     }
 }

@@ -197,7 +197,7 @@ impl Loads {
 }
 
 async fn load(parts: &Arc<Parts>, running: &Arc<Running>, job: JobRecord) -> Result<()> {
-    wait_for_workers(parts).await;
+    wait_for_workers(parts).await?;
     let (files, planned) = mpsc::channel(4 * FILES_IN_FLIGHT);
     let planning = plan(parts.clone(), running.clone(), job.paths.clone(), files);
     let work = async { tokio::join!(planning, load_files(parts.clone(), running.clone(), planned)) };
@@ -218,19 +218,17 @@ async fn load(parts: &Arc<Parts>, running: &Arc<Running>, job: JobRecord) -> Res
     update(parts, running, job.id, state).await
 }
 
-/// After a start of the master the workers must come back first. Not for ever: a job without workers fails file by file.
-async fn wait_for_workers(parts: &Parts) {
+/// After a start of the master the workers must come back first, and say what they have. Not for ever: a job without
+/// workers fails file by file.
+async fn wait_for_workers(parts: &Parts) -> Result<()> {
     for _ in 0..100 {
-        let now = parts.blocks.now();
-        let ready = {
-            let cluster = parts.blocks.cluster();
-            !cluster.roster.addresses(now).is_empty() && cluster.roster.all_reported(now)
-        };
-        if ready {
-            return;
+        if !parts.blocks.cluster().roster.live(parts.blocks.now()).is_empty() {
+            break;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    parts.blocks.heard_from_all(parts.view.last_worker()?).await;
+    Ok(())
 }
 
 /// Keeps the record up to date. Returns only when that fails.

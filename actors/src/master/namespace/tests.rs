@@ -462,6 +462,7 @@ fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
         follow: true,
         truncate: false,
         open: 0,
+        named: false,
     };
     assert_eq!(tree.refused(open.clone()), ErrorKind::LeaseConflict);
     let sessions = tree.store.sessions().expect("readable");
@@ -552,6 +553,7 @@ fn a_writer_that_vanished_leaves_another_content_version() {
         follow: true,
         truncate: false,
         open: 0,
+        named: false,
     };
     tree.apply_for(5, 1, open.into_op()).expect("opened");
     assert_eq!(tree.stat("/f").expect("there").content_version, before);
@@ -570,6 +572,7 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
         follow: true,
         truncate: false,
         open: 0,
+        named: false,
     };
     tree.apply_for(5, 1, open().into_op()).expect("opened");
     let take = |holder, content_version| Op::BreakLease {
@@ -717,6 +720,7 @@ fn a_refusal_that_the_leader_waits_on_is_not_remembered_and_the_last_one_is() {
             follow: true,
             truncate: false,
             open: 0,
+            named: false,
         }
         .into_op()
     };

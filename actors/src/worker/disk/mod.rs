@@ -5,7 +5,7 @@
 //!   happens to one block happens in order and nothing of it is shared.
 //! - [`Store`]: the same blocks for reading, from any thread: a read of a sealed block is a look into the index and a
 //!   grant on an open file, and waits for nobody.
-//! - pure: [`record`], [`open_block`], [`bitmap`], [`space`]; [`recency`] knows what was used lately, [`victims`] says what
+//! - pure: [`record`], [`open_block`], [`order`], [`bitmap`], [`space`]; [`recency`] knows what was used lately, [`victims`] says what
 //!   goes.
 //!
 //! Invariants:
@@ -19,6 +19,7 @@ mod bitmap;
 mod index;
 mod layout;
 mod open_block;
+mod order;
 mod recency;
 mod record;
 mod recovery;
@@ -37,6 +38,7 @@ use curvine_protocol::cluster::BlockReplica;
 pub use actor::{Disk, DiskRef, Permit, RemoveBlocks, StopDisk};
 pub use bitmap::Bitmap;
 pub use open_block::Piece;
+pub use order::Numbers;
 #[cfg(test)]
 pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};

@@ -2,12 +2,13 @@
 //!
 //! Layout, little-endian: version u8 (1), state u8, flags u8, reserved u8 (0), generation u32, len_bytes u64,
 //! accessed_ms i64, checksum count u32, checksums u32 each, then for Writing, Filling and what was rewritten one bit per
-//! checksum.
+//! checksum, then, if the flag says so, the numbers of its writer's changes: floor u64, sealed u64.
 
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::{Error, ErrorKind, Result};
 
 use super::bitmap::Bitmap;
+use super::order::Numbers;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 28;
@@ -16,6 +17,8 @@ const FLAG_SYNCED: u8 = 2;
 const FLAG_CUTTING: u8 = 4;
 const FLAG_IN_INDEX: u8 = 8;
 const FLAG_REWRITTEN: u8 = 16;
+const FLAG_NUMBERED: u8 = 32;
+const NUMBERS_BYTES: usize = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockRecord {
@@ -32,6 +35,8 @@ pub struct BlockRecord {
     /// Of a block that was sealed without a sync, and had bytes on the device before: the chunks that were written since.
     /// A power cut may leave anything in these, and nothing but what was there in the others.
     pub rewritten: Option<Bitmap>,
+    /// Of the changes of its writer, who may not number them.
+    pub numbers: Numbers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +97,7 @@ impl BlockRecord {
             accessed_ms,
             flags,
             rewritten: None,
+            numbers: Numbers::default(),
         }
     }
 
@@ -107,7 +113,9 @@ impl BlockRecord {
             | flag(self.flags.cutting, FLAG_CUTTING)
             | flag(self.flags.in_index, FLAG_IN_INDEX)
             | flag(self.rewritten.is_some(), FLAG_REWRITTEN);
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + self.checksums.len() * 5);
+        let is_numbered = self.numbers != Numbers::default();
+        let flags = flags | flag(is_numbered, FLAG_NUMBERED);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + self.checksums.len() * 5 + NUMBERS_BYTES);
         bytes.extend_from_slice(&[VERSION, code, flags, 0]);
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.extend_from_slice(&self.len_bytes.to_le_bytes());
@@ -119,6 +127,10 @@ impl BlockRecord {
         if let Some(bits) = bits {
             assert_eq!(bits.len(), self.checksums.len(), "one bit per checksum");
             bytes.extend_from_slice(bits.as_bytes());
+        }
+        if is_numbered {
+            bytes.extend_from_slice(&self.numbers.floor.to_le_bytes());
+            bytes.extend_from_slice(&self.numbers.sealed.to_le_bytes());
         }
         bytes
     }
@@ -156,7 +168,8 @@ impl<'a> RecordView<'a> {
             2 => return Err(corrupt("a sealed block lacks checksums")),
             _ => return Err(corrupt("unknown state")),
         };
-        if bytes.len() != HEAD_BYTES + view.chunks * 4 + bits {
+        let numbers = if view.is_numbered() { NUMBERS_BYTES } else { 0 };
+        if bytes.len() != HEAD_BYTES + view.chunks * 4 + bits + numbers {
             return Err(corrupt("wrong length"));
         }
         Ok(view)
@@ -191,6 +204,10 @@ impl<'a> RecordView<'a> {
         self.bytes[1] == 2 && self.bytes[2] & FLAG_REWRITTEN != 0
     }
 
+    fn is_numbered(&self) -> bool {
+        self.bytes[2] & FLAG_NUMBERED != 0
+    }
+
     /// The checksums of these chunks, cut at the end.
     pub fn checksums(&self, chunks: std::ops::Range<usize>) -> Vec<u32> {
         (chunks.start..chunks.end.min(self.chunks))
@@ -201,8 +218,20 @@ impl<'a> RecordView<'a> {
     /// # Errors
     /// `Corrupt` if the bits are malformed.
     pub fn to_record(self) -> Result<BlockRecord> {
+        let (rest, numbers) = match self.is_numbered() {
+            false => (self.bytes, Numbers::default()),
+            true => {
+                let at = self.bytes.len() - NUMBERS_BYTES;
+                let number = |at| u64::from_le_bytes(fixed(self.bytes, at));
+                let numbers = Numbers {
+                    floor: number(at),
+                    sealed: number(at + 8),
+                };
+                (&self.bytes[..at], numbers)
+            }
+        };
         let bits = || {
-            Bitmap::from_bytes(&self.bytes[HEAD_BYTES + self.chunks * 4..], self.chunks)
+            Bitmap::from_bytes(&rest[HEAD_BYTES + self.chunks * 4..], self.chunks)
                 .ok_or_else(|| Error::new(ErrorKind::Corrupt, "block index record: malformed bits"))
         };
         let rewritten = self.is_rewritten().then(bits).transpose()?;
@@ -224,6 +253,7 @@ impl<'a> RecordView<'a> {
                 in_index: self.is_in_index(),
             },
             rewritten,
+            numbers,
         })
     }
 }
@@ -283,11 +313,19 @@ mod tests {
             state: BlockState::Filling { present: bits },
             ..sealed.clone()
         };
+        let numbered = BlockRecord {
+            numbers: Numbers { floor: 6, sealed: 5 },
+            ..writing.clone()
+        };
         let tail = "0700000001000100000000 00e803000000000000 02000000 ddccbbaa 01000000".replace(' ', "");
         for (record, golden) in [
             (&sealed, format!("01020300{tail}")),
             (&rewritten, format!("01021300{tail}02")),
             (&writing, format!("01010400{tail}02")),
+            (
+                &numbered,
+                format!("01012400{tail}02 0600000000000000 0500000000000000").replace(' ', ""),
+            ),
             (&filling, format!("01030300{tail}02")),
             (
                 &small,

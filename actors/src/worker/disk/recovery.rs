@@ -39,6 +39,7 @@ pub(super) fn open(
     let (index, last_run) = Index::open(
         &layout::index_path(&root),
         layout::run_token(&root)?,
+        ports.random.next_u64(),
         ports.offload(&format!("{thread_name}-index")),
     )?;
     let power_was_cut = last_run == LastRun::PowerCut;
@@ -184,11 +185,24 @@ fn settle(
                 cutting: false,
                 ..record.flags
             };
+            let numbers = match power_was_cut {
+                true => record.numbers.unsealed(),
+                false => record.numbers,
+            };
             let record = BlockRecord {
                 flags,
+                numbers,
                 ..record.clone()
             };
             Ok((record.len_bytes, Some(Change::Put(block, record.encode()))))
+        }
+        BlockState::Writing { .. } if power_was_cut && record.numbers != record.numbers.unsealed() => {
+            // Some of what was sealed may have been written over since, and nobody can tell what is there of it.
+            let record = BlockRecord {
+                numbers: record.numbers.unsealed(),
+                ..record.clone()
+            };
+            Ok((len_bytes, Some(Change::Put(block, record.encode()))))
         }
         BlockState::Writing { .. } => Ok((len_bytes, None)),
         BlockState::Filling { present } if power_was_cut && !is_planted(Bug::FillsBelievedAfterPowerCut) => {
@@ -228,6 +242,7 @@ fn settle(
                 let record = BlockRecord {
                     state: BlockState::Writing { dirty: lost },
                     rewritten: None,
+                    numbers: record.numbers.unsealed(),
                     flags: BlockFlags {
                         synced: true,
                         ..record.flags

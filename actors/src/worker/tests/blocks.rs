@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::{to_u32, to_usize};
-use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus};
+use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus, WriteOrder};
 use curvine_protocol::{BlockId, CallContext, ErrorKind};
 
 use super::world::*;
@@ -62,6 +62,7 @@ async fn wrong_generations_missing_blocks_and_damaged_bodies_are_named() {
         checksum: 1,
         sync: false,
         epoch: 0,
+        order: WriteOrder::default(),
     };
     let ask = crate::kit::Ask::new(damaged, CallContext::default()).with_body(bytes_of(1, 10));
     let refused = crate::kit::Endpoint::ask(&*worker.port, ask).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::{FenceBlocks, SealBlock, WRITES_UNHEARD_MS, WriteBlock};
+use curvine_protocol::worker::{FenceBlocks, SealBlock, WRITES_UNHEARD_MS, WriteBlock, WriteOrder};
 use curvine_protocol::{BlockId, CallContext, ErrorKind, Result};
 use tokio::time::Instant;
 
@@ -70,6 +70,7 @@ async fn a_fenced_block_takes_nothing_of_a_lower_generation_also_after_a_kill_an
         sync: true,
         epoch: 0,
         or_newer: true,
+        order: WriteOrder::default(),
     };
     call(port, sync, CallContext::default()).await.unwrap();
     // The next writer, who was told the committed lengths.
@@ -112,6 +113,7 @@ async fn write_in(port: &dyn WorkerPort, epoch: u64, body: Bytes) -> Result<()> 
         base_len_bytes: 0,
         reserve_bytes: 0,
         epoch,
+        order: WriteOrder::default(),
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Endpoint::<WriteBlock>::ask(port, ask).await.map(drop)

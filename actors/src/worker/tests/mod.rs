@@ -8,4 +8,5 @@ mod fences;
 mod fills;
 mod membership;
 mod objects;
+mod order;
 mod world;

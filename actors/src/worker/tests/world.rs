@@ -13,7 +13,7 @@ use curvine_protocol::cluster::{BlockReplica, Tier};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::worker::{
-    BlockData, BlockSealed, BlockWritten, Fill, PutBlock, ReadBlock, SealBlock, WriteBlock,
+    BlockData, BlockSealed, BlockWritten, Fill, PutBlock, ReadBlock, SealBlock, WriteBlock, WriteOrder,
 };
 use curvine_protocol::{
     BlockId, CallContext, ClusterId, Error, ErrorKind, FileLayout, InodeId, MountId, Result, WorkerId,
@@ -250,6 +250,7 @@ pub async fn put(port: &dyn WorkerPort, block: u64, generation: u32, body: Bytes
         checksum: crc32c(&body),
         sync: false,
         epoch: 0,
+        order: WriteOrder::default(),
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Ok(Endpoint::<PutBlock>::ask(port, ask).await?.reply)
@@ -263,6 +264,20 @@ pub async fn write(
     base_len_bytes: u64,
     body: Bytes,
 ) -> Result<BlockWritten> {
+    let order = WriteOrder::default();
+    write_in(port, block, generation, offset_bytes, base_len_bytes, body, order).await
+}
+
+/// [`write`], by a writer that numbers its changes.
+pub async fn write_in(
+    port: &dyn WorkerPort,
+    block: u64,
+    generation: u32,
+    offset_bytes: u64,
+    base_len_bytes: u64,
+    body: Bytes,
+    order: WriteOrder,
+) -> Result<BlockWritten> {
     let call = WriteBlock {
         block: BlockId(block),
         generation,
@@ -271,18 +286,31 @@ pub async fn write(
         base_len_bytes,
         reserve_bytes: 0,
         epoch: 0,
+        order,
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Ok(Endpoint::<WriteBlock>::ask(port, ask).await?.reply)
 }
 
 pub async fn seal(port: &dyn WorkerPort, block: u64, generation: u32, sync: bool) -> Result<BlockSealed> {
+    seal_in(port, block, generation, sync, WriteOrder::default()).await
+}
+
+/// [`seal`], by a writer that numbers its changes.
+pub async fn seal_in(
+    port: &dyn WorkerPort,
+    block: u64,
+    generation: u32,
+    sync: bool,
+    order: WriteOrder,
+) -> Result<BlockSealed> {
     let call = SealBlock {
         block: BlockId(block),
         generation,
         sync,
         epoch: 0,
         or_newer: false,
+        order,
     };
     Ok(
         Endpoint::<SealBlock>::ask(port, Ask::new(call, CallContext::default()))

@@ -24,6 +24,9 @@ const BLOCKS_PER_COMMAND_MAX: u32 = 4_096;
 impl Applies<OpenForWrite> for Apply<'_, '_> {
     fn apply(&mut self, call: OpenForWrite) -> Result<FileLayout> {
         let (inode, record) = self.existing(&call.node, call.follow)?;
+        if call.named && record.nlink == 0 {
+            return Err(Error::nameless(inode));
+        }
         self.open_writing(inode, record, call.truncate, &call.node)
     }
 }

@@ -34,7 +34,9 @@ const READERS_MAX: u32 = 1_024;
 /// The token of an index that was stopped in order.
 const STOPPED: &str = "stopped";
 /// What this version writes, and the newest it reads.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// The key in the database of odds and ends.
+const LIFE: &[u8] = b"life";
 
 pub struct Index {
     directory: PathBuf,
@@ -46,6 +48,8 @@ pub struct Index {
     fences: Database<Bytes, Bytes>,
     /// What the anchor calls this run.
     run: String,
+    /// The same from one power cut to the next; never 0.
+    life: u64,
     anchored: Mutex<Anchored>,
     waiting: Mutex<Vec<Update>>,
     /// Held while changes are committed, by the committer or by who does its work.
@@ -61,6 +65,26 @@ struct Opened {
     blocks: Database<Bytes, Bytes>,
     contents: Database<Bytes, Bytes>,
     fences: Database<Bytes, Bytes>,
+    meta: Database<Bytes, Bytes>,
+}
+
+impl Opened {
+    /// The life that goes on, or the next one, which is noted.
+    fn life(&self, last_run: LastRun, next: u64) -> Result<u64> {
+        let mut transaction = self.env.write_txn().map_err(failed)?;
+        let known = self.meta.get(&transaction, LIFE).map_err(failed)?;
+        let known = known.and_then(|life| life.try_into().ok().map(u64::from_le_bytes));
+        match known {
+            Some(life) if matches!(last_run, LastRun::Stopped | LastRun::Killed) => Ok(life),
+            _ => {
+                self.meta
+                    .put(&mut transaction, LIFE, &next.to_le_bytes())
+                    .map_err(failed)?;
+                transaction.commit().map_err(failed)?;
+                Ok(next)
+            }
+        }
+    }
 }
 
 /// A generation as a fence has it; 0, which keeps nobody out, if it is none.
@@ -91,11 +115,17 @@ pub enum LastRun {
 }
 
 impl Index {
-    /// Opens or creates the index in a directory of its own. `run` names this boot of the kernel and this mount.
+    /// Opens or creates the index in a directory of its own. `run` names this boot of the kernel and this mount, `random`
+    /// the life of the disk if one begins here.
     ///
     /// # Errors
     /// `Io` if it cannot be opened.
-    pub fn open(directory: &Path, run: String, committer: Arc<dyn Offload>) -> Result<(Arc<Self>, LastRun)> {
+    pub fn open(
+        directory: &Path,
+        run: String,
+        random: u64,
+        committer: Arc<dyn Offload>,
+    ) -> Result<(Arc<Self>, LastRun)> {
         std::fs::create_dir_all(directory)
             .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", directory.display())))?;
         let data = directory.join("data.mdb");
@@ -119,12 +149,15 @@ impl Index {
             }
             opened => opened,
         };
+        let opened = opened.map_err(doing)?;
+        let life = opened.life(last_run, random | 1).map_err(doing)?;
         let Opened {
             env,
             blocks,
             contents,
             fences,
-        } = opened.map_err(doing)?;
+            ..
+        } = opened;
         let index = Index {
             directory: directory.to_owned(),
             env,
@@ -132,6 +165,7 @@ impl Index {
             contents,
             fences,
             run,
+            life,
             anchored: Mutex::new(Anchored {
                 anchor,
                 held: None,
@@ -168,7 +202,13 @@ impl Index {
             blocks,
             contents,
             fences,
+            meta,
         })
+    }
+
+    /// In which life of the disk this is: what is acknowledged in one is there as long as it lasts.
+    pub fn life(&self) -> u64 {
+        self.life
     }
 
     /// Looks at the record of a block: about a microsecond, no copy, from any thread.

@@ -8,7 +8,7 @@ use crate::kit::ports::Inline;
 
 fn open(directory: &Path, run: &str) -> (Arc<Index>, LastRun) {
     // No thread of its own, which might hold the index a moment longer than the test.
-    Index::open(directory, run.to_owned(), Arc::new(Inline)).unwrap()
+    Index::open(directory, run.to_owned(), 1, Arc::new(Inline)).unwrap()
 }
 
 fn put(index: &Arc<Index>, block: u64, content: &'static [u8], sync: bool) {

@@ -9,6 +9,7 @@ use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::super::Bitmap;
+use super::super::Numbers;
 use super::super::index::{Change, Update};
 use super::super::record::{BlockFlags, BlockRecord, BlockState, chunks_of};
 use super::put::rope_checksums;
@@ -76,6 +77,7 @@ impl Store {
                 ..BlockFlags::default()
             },
             rewritten: None,
+            numbers: Numbers::default(),
         };
         if let Err(error) = self
             .index
@@ -156,6 +158,7 @@ impl Store {
             accessed_ms: self.now_ms(),
             flags,
             rewritten: None,
+            numbers: Numbers::default(),
         };
         self.index.submit(Update {
             changes: vec![Change::Put(block, record.encode())],

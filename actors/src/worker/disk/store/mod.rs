@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use curvine_conf::{DataDir, FsyncPolicy};
 use curvine_protocol::cluster::DiskStatus;
-use curvine_protocol::worker::{ReadBlock, SealBlock, WriteBlock};
+use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::index::Index;
@@ -292,13 +292,6 @@ impl Store {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
-    }
-}
-
-fn check_sealed(call: &SealBlock, here: u32) -> Result<()> {
-    match call.generation == here || (call.or_newer && call.generation < here) {
-        true => Ok(()),
-        false => Err(stale(call.block, call.generation, here)),
     }
 }
 

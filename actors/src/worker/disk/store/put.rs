@@ -12,6 +12,7 @@ use curvine_protocol::checksum::{CHUNK_BYTES, crc32c_combine, crc32c_of_pieces};
 use curvine_protocol::worker::{BlockSealed, PutBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
+use super::super::Numbers;
 use super::super::index::Change;
 use super::super::open_block::{OpenBlock, Piece};
 use super::super::pieces_of;
@@ -25,8 +26,18 @@ impl Store {
         let checked = || -> Result<(BlockRecord, Option<BlockRecord>)> {
             let pieces = pieces_of(0, body);
             verify_body(call.block, call.checksum, &pieces)?;
-            lock(&self.lane(call.block).open).remove(&call.block);
+            let mut lane = lock(&self.lane(call.block).open);
             let before = self.record(call.block)?;
+            let known = match lane.get(&call.block) {
+                Some(open) => Some((open.generation, open.numbers)),
+                None => (before.as_ref()).map(|before| (before.generation, before.numbers)),
+            };
+            let known = known.filter(|(generation, _)| *generation == call.generation);
+            let mut numbers = known.map_or_else(Numbers::default, |(_, numbers)| numbers);
+            numbers.admit(call.block, &call.order, self.index.life())?;
+            numbers.seal(&call.order);
+            lane.remove(&call.block);
+            drop(lane);
             if let Some(before) = &before
                 && before.generation > call.generation
             {
@@ -42,7 +53,7 @@ impl Store {
                 ..BlockFlags::default()
             };
             let record = BlockRecord::sealed(call.generation, body.len() as u64, sums, self.now_ms(), flags);
-            Ok((record, before))
+            Ok((BlockRecord { numbers, ..record }, before))
         };
         match checked() {
             Ok((record, before)) => {
@@ -82,7 +93,10 @@ impl Store {
         };
         match wanted() {
             Ok(Some((record, before))) => self.put_whole(block, record, before, body, false, done),
-            Ok(None) => done(Ok(BlockSealed { len_bytes })),
+            Ok(None) => done(Ok(BlockSealed {
+                len_bytes,
+                life: self.index.life(),
+            })),
             Err(error) => done(Err(error)),
         }
     }

@@ -15,11 +15,13 @@ use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::super::index::{Change, Update};
 use super::super::open_block::{OpenBlock, Piece};
+use super::super::order::{Numbers, lost};
 use super::super::record::{BlockFlags, BlockRecord, BlockState};
 use super::super::victims::forgotten_for_one_more;
 use super::super::{BlockNews, pieces_of};
 use super::put::verify_body;
-use super::{Done, OPEN_BLOCKS_MAX, Store, check_fence, check_not_newer, check_sealed, lock, missing};
+use super::{Done, OPEN_BLOCKS_MAX, Store, check_fence, check_not_newer, lock, missing, stale};
+use crate::planted::{Bug, is_planted};
 
 impl Store {
     /// Writes at an offset. `done` is told once the index knows the block.
@@ -40,21 +42,39 @@ impl Store {
             });
         match opened {
             Err(error) => done(Err(error)),
-            Ok((len_bytes, false)) => done(Ok(BlockWritten { len_bytes })),
+            Ok((len_bytes, false)) => done(Ok(self.written(len_bytes))),
             Ok((len_bytes, true)) => {
                 self.blocks.fetch_add(1, Ordering::Relaxed);
                 let open = &lane[&call.block];
                 let record =
                     OpenBlock::new(open.file.clone(), open.generation).writing_record(self.now_ms(), false);
+                let written = self.written(len_bytes);
+                // Masters hear of it at once: if it is nobody's any more, they have it deleted.
+                let begun = BlockReplica {
+                    id: call.block,
+                    generation: record.generation,
+                    len_bytes: 0,
+                };
+                let news = (!is_planted(Bug::BegunBlocksAreNotTold)).then(|| self.news.clone());
                 drop(lane);
                 let done = self.or_undone(call.block, done);
                 self.index.submit(Update {
                     changes: vec![Change::Put(call.block, record.encode())],
                     sync: false,
-                    done: Box::new(move |outcome| done(outcome.map(|()| BlockWritten { len_bytes }))),
+                    done: Box::new(move |outcome| {
+                        if let (Ok(()), Some(news)) = (&outcome, news) {
+                            news(BlockNews::Stored(begun));
+                        }
+                        done(outcome.map(|()| written));
+                    }),
                 });
             }
         }
+    }
+
+    fn written(&self, len_bytes: u64) -> BlockWritten {
+        let life = self.index.life();
+        BlockWritten { len_bytes, life }
     }
 
     /// For a block that was just made: if the index cannot be told, nobody will know the block, so it goes again before
@@ -90,7 +110,9 @@ impl Store {
     fn open_for_writing(&self, lane: &mut HashMap<BlockId, OpenBlock>, call: &WriteBlock) -> Result<bool> {
         if let Some(open) = lane.get(&call.block) {
             check_not_newer(call, open.generation)?;
-            return check_fence(call.block, call.generation, open.fence).map(|()| false);
+            check_fence(call.block, call.generation, open.fence)?;
+            self.admitted(call, open)?;
+            return Ok(false);
         }
         let (open, created) = match self.record(call.block)? {
             Some(record) => (self.reopen(call, record)?, false),
@@ -98,6 +120,7 @@ impl Store {
                 let doing = format!("overwriting a block of {} bytes", call.base_len_bytes);
                 return Err(missing(call.block).while_doing(doing));
             }
+            None if call.order.has > 0 => return Err(lost(call.block)),
             None => {
                 self.check_usable()?;
                 (OpenBlock::new(self.create(call.block)?, call.generation), true)
@@ -112,13 +135,38 @@ impl Store {
 
     /// Drops what is in memory of a block: the next access starts from the index and the file.
     fn forget_open(&self, lane: &mut HashMap<BlockId, OpenBlock>, block: BlockId, created: bool) {
-        lane.remove(&block);
+        let open = lane.remove(&block);
         if created {
             self.drop_file(block);
         } else {
             // The record of its creation may still wait for its commit.
             let _ = self.index.submit_and_wait(Vec::new(), false);
+            let _ = open.map_or(Ok(()), |open| self.keep_numbers(block, &open));
         }
+    }
+
+    /// Has the index know how far the changes of a block have come that is forgotten here: those that come late are
+    /// refused as before.
+    fn keep_numbers(&self, block: BlockId, open: &OpenBlock) -> Result<()> {
+        match self.record(block)? {
+            Some(record) if record.generation == open.generation && record.numbers != open.numbers => {
+                let numbers = open.numbers;
+                let record = BlockRecord { numbers, ..record };
+                let changes = vec![Change::Put(block, record.encode())];
+                self.index.submit_and_wait(changes, false)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How far the changes of a block have come with this one, if it may be made.
+    fn admitted(&self, call: &WriteBlock, open: &OpenBlock) -> Result<Numbers> {
+        let mut numbers = match call.generation == open.generation {
+            true => open.numbers,
+            false => Numbers::default(),
+        };
+        numbers.admit(call.block, &call.order, self.index.life())?;
+        Ok(numbers)
     }
 
     fn write_open(
@@ -138,6 +186,7 @@ impl Store {
                 ),
             ));
         }
+        open.numbers = self.admitted(call, open)?;
         if new_generation {
             self.cut_to_base(open, call)?;
         }
@@ -155,6 +204,9 @@ impl Store {
     /// The first write of a generation: what an earlier truncation hid goes away.
     fn cut_to_base(&self, open: &mut OpenBlock, call: &WriteBlock) -> Result<()> {
         let cut_bytes = open.len_bytes - call.base_len_bytes;
+        if let Some(chunk) = open.cut_in_part(call.base_len_bytes) {
+            self.verify_chunk(call.block, open, chunk)?;
+        }
         open.generation = call.generation;
         if cut_bytes > 0 {
             open.cut(call.base_len_bytes);
@@ -177,10 +229,10 @@ impl Store {
         must_index: bool,
     ) -> Result<()> {
         let was_sealed = std::mem::take(&mut open.sealed_in_index);
-        let dirty = open.mark_dirty(call.offset_bytes, body.len() as u64);
-        for &(chunk, _) in dirty.iter().filter(|(_, partly)| *partly) {
+        for chunk in open.to_verify(call.offset_bytes, body.len() as u64) {
             self.verify_chunk(call.block, open, chunk)?;
         }
+        let dirty = open.mark_dirty(call.offset_bytes, body.len() as u64);
         if was_sealed || must_index || !dirty.is_empty() {
             let record = open.writing_record(self.now_ms(), false);
             // A power cut between the write and the mark must not make bytes that were synced look corrupt.
@@ -236,6 +288,7 @@ impl Store {
         let mut open = OpenBlock::from_record(file, record, len_bytes);
         open.synced |= synced;
         open.fence = fence;
+        self.admitted(call, &open)?;
         Ok(open)
     }
 
@@ -271,9 +324,7 @@ impl Store {
         match self.seal_open(call, sync) {
             Err(error) => done(Err(error)),
             Ok((record, true)) => self.sealed(call.block, record, None, sync, done),
-            Ok((record, false)) => done(Ok(BlockSealed {
-                len_bytes: record.len_bytes,
-            })),
+            Ok((record, false)) => done(Ok(self.as_sealed(&record))),
         }
     }
 
@@ -283,13 +334,18 @@ impl Store {
         let mut open = match lane.remove(&call.block) {
             Some(open) => open,
             None => {
-                let record = self.record(call.block)?.ok_or_else(|| missing(call.block))?;
-                check_sealed(call, record.generation)?;
+                let record = self.record(call.block)?;
+                let mut record = record.ok_or_else(|| match call.order.has {
+                    0 => missing(call.block),
+                    _ => lost(call.block),
+                })?;
+                self.check_sealed(call, record.generation, &mut record.numbers)?;
                 if !call.or_newer {
                     check_fence(call.block, call.generation, self.index.fence(call.block)?)?;
                 }
+                let is_new = record.numbers.seal(&call.order);
                 if record.state == BlockState::Sealed && (record.flags.synced || !sync) {
-                    return Ok((record, false));
+                    return Ok((record, is_new));
                 }
                 match record.state {
                     BlockState::Sealed => {
@@ -329,10 +385,14 @@ impl Store {
             true => Ok(()),
             false => check_fence(call.block, call.generation, open.fence),
         };
-        if let Err(error) = fenced.and_then(|()| check_sealed(call, open.generation)) {
+        let mut numbers = open.numbers;
+        let may_be = fenced.and_then(|()| self.check_sealed(call, open.generation, &mut numbers));
+        if let Err(error) = may_be {
             lane.insert(call.block, open);
             return Err(error);
         }
+        numbers.seal(&call.order);
+        open.numbers = numbers;
         for chunk in open.unknown() {
             let sum = self.sum_of_chunk(call.block, &open, chunk)?;
             open.set_sum(chunk, sum);
@@ -343,6 +403,16 @@ impl Store {
         Ok((open.sealed_record(self.now_ms(), sync), true))
     }
 
+    fn check_sealed(&self, call: &SealBlock, here: u32, numbers: &mut Numbers) -> Result<()> {
+        match here.cmp(&call.generation) {
+            std::cmp::Ordering::Equal => numbers.admit(call.block, &call.order, self.index.life()),
+            std::cmp::Ordering::Greater if call.or_newer => Ok(()),
+            // The index was led back to before this writer.
+            std::cmp::Ordering::Less if call.order.has > 0 => Err(lost(call.block)),
+            _ => Err(stale(call.block, call.generation, here)),
+        }
+    }
+
     pub(super) fn sync_file(&self, file: &File, block: BlockId) -> Result<()> {
         self.check_usable()?;
         // The name too: a file that was just made may have none on disk yet.
@@ -351,6 +421,13 @@ impl Store {
         file.sync_data()
             .and_then(|()| File::open(directory)?.sync_data())
             .map_err(|e| self.sync_failed(e, block))
+    }
+
+    pub(super) fn as_sealed(&self, record: &BlockRecord) -> BlockSealed {
+        BlockSealed {
+            len_bytes: record.len_bytes,
+            life: self.index.life(),
+        }
     }
 
     pub(super) fn sealed(
@@ -366,9 +443,7 @@ impl Store {
             generation: record.generation,
             len_bytes: record.len_bytes,
         };
-        let sealed = BlockSealed {
-            len_bytes: record.len_bytes,
-        };
+        let sealed = self.as_sealed(&record);
         if !sync && !record.flags.in_index && self.fsync == FsyncPolicy::Periodic {
             lock(&self.unsynced).insert(block);
         }
