@@ -27,12 +27,15 @@ pub enum Known {
     /// A truncation that is made and never answered: the client gives the lease back with the size of before, and the file
     /// has zeros from its new end to its old one. Left out: what is said of such files.
     SizeFromBefore,
+    /// A file is opened while another program of the same mount closes it, and is opened as it was before. Left out: that
+    /// what was flushed meanwhile is seen through such a handle.
+    OpensBesideClose,
 }
 
 use Known::*;
 
 /// The table.
-const NOT_MENDED: [Known; 1] = [SizeFromBefore];
+const NOT_MENDED: [Known; 2] = [SizeFromBefore, OpensBesideClose];
 
 impl Known {
     fn name(self) -> &'static str {
@@ -45,6 +48,7 @@ impl Known {
             RemovedElsewhere => "removed-elsewhere",
             RottenChunk => "rotten-chunk",
             SizeFromBefore => "size-from-before",
+            OpensBesideClose => "opens-beside-close",
         }
     }
 }

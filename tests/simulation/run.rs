@@ -16,7 +16,7 @@ use crate::{chance, disk, plots};
 /// How a child is told its seed.
 const CHILD: &str = "CURVINE_SIMULATE";
 /// And which bug it is to have: the exam's.
-const PLANT: &str = "CURVINE_PLANT";
+pub const PLANT: &str = "CURVINE_PLANT";
 
 pub fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()

@@ -210,3 +210,62 @@ fn fill_and_power_cut(world: &mut World) -> Result<(), Violation> {
     }
     Ok(())
 }
+
+/// A write that no worker took leaves the file as it was.
+pub const NOBODY_TOOK_IT: Plot = Plot {
+    name: "nobody-took-it",
+    cast: |chance| Cast {
+        masters: *chance.one_of(&[1, 3]),
+        ..Cast::default()
+    },
+    play: nobody_took_it,
+};
+
+fn nobody_took_it(world: &mut World) -> Result<(), Violation> {
+    let chance = world.chance();
+    let units = chance.within(10..100);
+    world.does(0, "makes /f", move |client| make(client, "/f", 1, units, 1))?;
+    let file = world.does(0, "opens /f to write", |client| async move {
+        client.open_for_write(&at("/f"), false).await
+    })?;
+    world.says("worker 1 is killed");
+    world.worker_host(0).kill();
+    let closed = world.ask(0, move |_| async move {
+        write(&file, 2, units..units + 10).await?;
+        file.close().await
+    })?;
+    if closed.is_ok() {
+        return Err("a write was taken, and no worker runs".to_owned());
+    }
+    world.start_worker(0)?;
+    world.pass_s(chance.within(3..20))?;
+    let found = world.does(1, "reads /f", move |client| read_at(client, "/f", units + 10))?;
+    same("what was there before", &found, &rows(&[(1, units)]))
+}
+
+/// A reader sees no error where an object can be fetched again, whatever its worker has of it.
+pub const ROTTEN_OBJECT: Plot = Plot {
+    name: "rotten-object",
+    cast: |_| Cast {
+        objects: 1,
+        ..Cast::default()
+    },
+    play: rotten_object,
+};
+
+fn rotten_object(world: &mut World) -> Result<(), Violation> {
+    const UNITS: u64 = crate::objects::UNITS;
+    let chance = world.chance();
+    let reads = |client: Client| async move {
+        let file = client.open(&at(&format!("{MOUNT}/o0"))).await?;
+        file.read_at(0, UNITS * UNIT).await
+    };
+    let before = world.does(0, "reads the object", reads)?;
+    world.pass_s(chance.within(2..30))?;
+    let flipped = world.worker_host(0).flip_bit(false, true, &chance);
+    let flipped = flipped.map_err(|error| error.to_string())?;
+    world.says(format!("a bit of {flipped:?} is another"));
+    let after = world.does(1, "reads the object", reads)?;
+    let (before, after) = (stamps(0, UNITS, &before), stamps(0, UNITS, &after));
+    same("the object", &after, &before)
+}

@@ -61,6 +61,9 @@ pub const ALL: &[Plot] = &[
     late::DELETION_UNTAKEN,
     late::LATE_BLOCK,
     late::ROT_BETWEEN_WRITES,
+    sessions::LATE_COPY,
+    data::NOBODY_TOOK_IT,
+    data::ROTTEN_OBJECT,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

@@ -207,3 +207,41 @@ async fn renew(network: &Network, master: curvine_protocol::NodeId, client: Clie
         .await
         .map(|_| ())
 }
+
+/// A change that comes once more, when it was answered and another one followed, is not made again.
+pub const LATE_COPY: Plot = Plot {
+    name: "late-copy",
+    cast: |chance| Cast {
+        masters: *chance.one_of(&[1, 3]),
+        ..Cast::default()
+    },
+    play: late_copy,
+};
+
+fn late_copy(world: &mut World) -> std::result::Result<(), Violation> {
+    let (masters, id, network) = (world.master_ids(), world.mount(0).id, world.network());
+    world.hold(0, &masters);
+    let making = world.begin(0, |client| async move {
+        client.make_dir(&at("/d"), 0o755, false).await
+    });
+    while network.kept_of(id) == 0 {
+        world.pass_ms(10)?;
+    }
+    network.let_others_pass(id);
+    let made = world.ended(&making)?;
+    made.map_err(|error| format!("mount 1 was healthy, and gets {error}"))?;
+    world.does(0, "removes /d, and makes /e", |client| async move {
+        client.remove_dir(&at("/d")).await?;
+        client.make_dir(&at("/e"), 0o755, false).await?;
+        client.remove_dir(&at("/e")).await
+    })?;
+    world.says("what it sent first comes");
+    network.let_go_at_once(id);
+    world.pass_s(3)?;
+    match world.does(1, "looks for /d", |client| async move {
+        client.exists(&at("/d")).await
+    })? {
+        true => Err("a directory that was removed is back".to_owned()),
+        false => Ok(()),
+    }
+}

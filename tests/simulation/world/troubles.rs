@@ -16,8 +16,8 @@ use super::agenda::Act;
 use super::cluster::Cluster;
 use super::{World, text};
 
-/// Away for longer, and a mount's sessions may end.
-const NOT_FELT: Duration = Duration::from_secs(20);
+/// Away for longer, and another mount may get the files that a mount writes: after 15 s by the leader's clock.
+const NOT_FELT: Duration = Duration::from_secs(12);
 
 impl World {
     pub(super) fn any_trouble(&mut self) -> Result<(), Violation> {
