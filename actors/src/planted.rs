@@ -9,9 +9,10 @@ pub enum Meets {
     Masters,
     /// In that plot.
     Plot(&'static str),
-    /// Only who stands for a kernel meets it: in that test of the mount's core.
+    /// Only who stands for a kernel meets it: in that test of the mount's core, which the exam passes where it is asked for
+    /// this bug.
     Core(&'static str),
-    /// Only a kernel meets it: in that test of two mounts, which the exam passes where it is asked for this bug alone.
+    /// Only a kernel meets it: in that test of two mounts, likewise.
     Kernel(&'static str),
 }
 

@@ -3,8 +3,8 @@
 //! `cargo test -p curvine-tests --features exam --test exam` tries seeds with each until one of them fails, and prints by
 //! which seed, how soon and what was seen. `CURVINE_BUG=lease-too-long` asks for one of them.
 //!
-//! What only a mount can do wrong has no seeds: there a test of the mount's core must fail. Two bugs only a kernel meets;
-//! they are looked for where they are asked for by name, because their tests take mounts, and another build of the node.
+//! What only a mount can do wrong has no seeds: there a test of the mount's core, or of two mounts, must fail. Such a bug is
+//! looked for where it is asked for by name, because its test takes another build.
 
 #![expect(
     clippy::disallowed_methods,
@@ -54,11 +54,11 @@ fn way_for(bug: Bug, count: u64, is_asked: bool) -> Option<Way> {
             let seeds = plots::seeds_of(name, count);
             Some(Way::Seeds(seeds.expect("the bug's row names a plot")))
         }
-        Meets::Core(test) => Some(Way::Test(vec!["-p", "curvine-fuse", "--lib", test])),
+        Meets::Core(test) if is_asked => Some(Way::Test(vec!["-p", "curvine-fuse", "--lib", test])),
         Meets::Kernel(test) if is_asked => {
             Some(Way::Test(vec!["-p", "curvine-node", "--test", "process", test]))
         }
-        Meets::Kernel(_) => None,
+        Meets::Core(_) | Meets::Kernel(_) => None,
     }
 }
 
