@@ -96,6 +96,7 @@ pub struct EntryJson<'a> {
     inode: u64,
     links: u32,
     block_bytes: u64,
+    hole_bytes: u64,
     replicas: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
@@ -118,6 +119,7 @@ impl<'a> EntryJson<'a> {
             inode: attr.inode.0,
             links: attr.nlink,
             block_bytes: attr.block_bytes,
+            hole_bytes: attr.hole_bytes,
             replicas: attr.replicas,
             target,
             etag: attr.ufs.as_ref().and_then(|ufs| ufs.etag.as_deref()),

@@ -79,9 +79,7 @@ pub fn how(flags: i32) -> How {
     let mode = OpenFlags(flags).acc_mode();
     let access = match mode {
         OpenAccMode::O_RDONLY if !truncate => Access::Read,
-        OpenAccMode::O_RDWR | OpenAccMode::O_WRONLY if flags & libc::O_APPEND != 0 => Access::Append {
-            direct: mode == OpenAccMode::O_WRONLY,
-        },
+        OpenAccMode::O_RDWR | OpenAccMode::O_WRONLY if flags & libc::O_APPEND != 0 => Access::Append,
         _ => Access::Write,
     };
     How {
@@ -141,7 +139,7 @@ pub fn attributes(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.inode.0),
         size: attr.size_bytes,
-        blocks: attr.size_bytes.div_ceil(512),
+        blocks: attr.size_bytes.saturating_sub(attr.hole_bytes).div_ceil(512),
         atime: time(attr.atime_ns),
         mtime: time(attr.mtime_ns),
         ctime: time(attr.ctime_ns),

@@ -14,16 +14,15 @@ use curvine_protocol::{Attr, InodeId};
 use fuser::FileHandle;
 
 use crate::convert::{Refusal, Result};
+use crate::reads::Reads;
 
 /// What a handle may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Read,
     Write,
-    /// Writes go to the end of the file, wherever the kernel thinks that is; past its pages, unless it also reads.
-    Append {
-        direct: bool,
-    },
+    /// Writes go to the end of the file, wherever the kernel thinks that is, past its pages.
+    Append,
 }
 
 impl Access {
@@ -43,6 +42,8 @@ pub struct Slot {
     pub paged: AtomicBool,
     /// The lineage of the file that was seen last.
     pub lineage: AtomicU64,
+    /// Reads under way, in their order.
+    pub reads: Arc<Reads>,
     /// Changed under the table's lock only.
     shared: Mutex<Shared>,
 }
@@ -119,6 +120,7 @@ impl Files {
                 writers: tokio::sync::Mutex::new(0),
                 paged: AtomicBool::new(false),
                 lineage: AtomicU64::new(0),
+                reads: Arc::default(),
                 shared: Mutex::default(),
             })
         });

@@ -31,6 +31,8 @@ struct Inode {
     gone: bool,
     /// What its pages are of; none if that is not known.
     pages: Option<Content>,
+    /// The kernel has moved the end by itself to where it is not.
+    is_misled: bool,
     /// Until when it is known to have no extended attribute.
     bare_until: Option<Instant>,
     /// It was given one here.
@@ -65,7 +67,7 @@ impl Inode {
     /// The kernel is told these attributes. Whether they are of a newer content than its pages.
     fn told(&mut self, attr: &Attr, bare_until: Instant) -> bool {
         self.bare_until = (attr.bare && !self.dressed).then_some(bare_until);
-        self.gone = false;
+        (self.gone, self.is_misled) = (false, false);
         self.shown = Some(Attr {
             ufs: None,
             ..attr.clone()
@@ -74,6 +76,13 @@ impl Inode {
             && self
                 .pages
                 .is_none_or(|pages| pages.version < attr.content_version)
+    }
+
+    /// What is written here moves the end that the kernel knows along with the version of its pages.
+    fn is_behind(&self, version: u64) -> bool {
+        let shown = self.shown.as_ref().map(|shown| shown.content_version);
+        let known = shown.max(self.pages.map(|pages| pages.version));
+        self.is_misled || known.is_some_and(|known| known != version)
     }
 
     fn opened(&mut self, now: Content) -> Freshness {
@@ -188,6 +197,17 @@ impl Inodes {
         self.known().get_mut(&inode)?.changed(change, now_ns)
     }
 
+    /// Whether the size that the kernel knows is that of another content than this version.
+    pub fn is_behind(&self, inode: InodeId, version: u64) -> bool {
+        let known = self.known();
+        known.get(&inode).is_some_and(|known| known.is_behind(version))
+    }
+
+    /// The kernel has put what was written behind the end that it knows, which is not where it went.
+    pub fn misled(&self, inode: InodeId) {
+        self.change(inode, |known| known.is_misled = true);
+    }
+
     /// Whether an inode has no extended attribute, as the masters said within the `ttl`.
     pub fn is_bare(&self, inode: InodeId, now: Instant) -> bool {
         let known = self.known();
@@ -254,6 +274,27 @@ mod tests {
         assert_eq!(inodes.moved(FILE, 3, 0), Pages::Stay, "changed here");
         assert!(!inodes.told(&attr(3), now));
         assert_eq!(inodes.opened(FILE, 3, 0), fresh(true, false));
+    }
+
+    #[test]
+    fn the_kernel_is_behind_what_others_wrote_and_not_behind_what_was_written_through_it() {
+        let (inodes, now) = (inodes(), Instant::now());
+        assert!(
+            !inodes.is_behind(FILE, 1),
+            "it is asked about nothing that it was not told"
+        );
+        inodes.told(&attr(1), now);
+        assert!(!inodes.is_behind(FILE, 1) && inodes.is_behind(FILE, 2));
+        inodes.opened(FILE, 1, 0);
+        assert_eq!(inodes.moved(FILE, 2, 0), Pages::Stay);
+        assert!(!inodes.is_behind(FILE, 2) && inodes.is_behind(FILE, 3));
+        inodes.misled(FILE);
+        assert!(
+            inodes.is_behind(FILE, 2),
+            "appended elsewhere than the kernel thinks"
+        );
+        inodes.told(&attr(2), now);
+        assert!(!inodes.is_behind(FILE, 2));
     }
 
     #[test]

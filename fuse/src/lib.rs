@@ -5,6 +5,7 @@
 //! - `core`: what an operation does; one file per family (`names`, `content`, `directories`).
 //! - `files`: the open files, one per inode whatever the number of handles.
 //! - `inodes`: what the kernel has of each inode, so that its caches are dropped when they must be.
+//! - `reads`: reads under way, in their order.
 //! - `walks`: opens of names that mean another file by now.
 //! - `runner`: where a request's work runs.
 //!
@@ -19,6 +20,7 @@ mod files;
 mod filesystem;
 mod inodes;
 pub mod mount;
+mod reads;
 mod runner;
 mod walks;
 

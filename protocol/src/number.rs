@@ -22,6 +22,11 @@ pub fn to_u32(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
+/// For fields that are left out where they say nothing, at the end of a message or record.
+pub fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Whole milliseconds, as deadlines have them on the wire; the greatest number for longer times.
 pub fn whole_ms(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)

@@ -11,6 +11,7 @@ use crate::call::calls;
 use crate::cluster::DiskStatus;
 use crate::error::Error;
 use crate::ids::{BlockId, ClusterId, InodeId, WorkerId};
+use crate::number::is_zero;
 
 /// Nothing: the floor under every other call's cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +121,25 @@ pub struct BlockWritten {
     pub life: u64,
 }
 
+/// Makes a range of a block that is being written read as zeros, and gives the space behind it back. The block stays as
+/// long as it is; a range beyond its end changes nothing. As the first call of a generation it cuts the block as
+/// [`WriteBlock`] does, also where the range is empty.
+///
+/// # Errors
+/// `NotFound` if the block is not here. Else as [`WriteBlock`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PunchBlock {
+    pub block: BlockId,
+    pub generation: u32,
+    pub offset_bytes: u64,
+    pub len_bytes: u64,
+    /// See [`WriteBlock::base_len_bytes`].
+    pub base_len_bytes: u64,
+    /// See [`WriteBlock::epoch`].
+    pub epoch: u64,
+    pub order: WriteOrder,
+}
+
 /// Makes what was written to a block visible and checksummed; with `sync`, on disk too. The block may be written
 /// again afterwards (same generation).
 ///
@@ -150,6 +170,9 @@ pub struct BlockSealed {
     /// See [`BlockWritten::life`].
     #[serde(default)]
     pub life: u64,
+    /// How many of its bytes are in holes, which take no space on the worker's disk.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hole_bytes: u64,
 }
 
 /// Write + seal of a whole small block in one round trip; the body is its content.
@@ -278,6 +301,7 @@ macro_rules! for_worker_calls {
             208 => GetWorkerStatus -> WorkerDisks {};
             209 => FenceBlocks -> Done {};
             210 => SuspectBlock -> BlockVerified {};
+            211 => PunchBlock -> BlockWritten {};
         }
     };
 }

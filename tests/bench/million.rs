@@ -178,6 +178,7 @@ async fn fill_directory(client: &Client, directory: usize, files: usize) -> curv
             len_bytes: 4096,
             generation: located.block.generation,
             workers: vec![WorkerId(1)],
+            hole_bytes: 0,
         });
         client
             .change(CommitFile {

@@ -236,6 +236,7 @@ impl Steps {
                 len_bytes: content.len() as u64,
                 generation: block.generation,
                 workers: located.workers.clone(),
+                hole_bytes: 0,
             }],
             mtime_ns: None,
             close: true,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use curvine_protocol::number::{to_usize, whole_ns};
 use curvine_tests::random::Seeded;
 
 /// When all clocks start: some day in 2026, since 1970.
@@ -36,6 +37,10 @@ impl Chance {
         self.next() % limit
     }
 
+    pub fn index_below(&self, limit: usize) -> usize {
+        to_usize(self.below(limit as u64))
+    }
+
     pub fn within(&self, range: Range<u64>) -> u64 {
         range.start + self.below(range.end - range.start)
     }
@@ -45,7 +50,7 @@ impl Chance {
     }
 
     pub fn one_of<'a, T>(&self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len() as u64) as usize]
+        &choices[self.index_below(choices.len())]
     }
 }
 
@@ -67,7 +72,7 @@ pub fn seed_process(seed: u64) {
 static NOW_NS: AtomicU64 = AtomicU64::new(0);
 
 pub fn set_time(now: Duration) {
-    NOW_NS.store(now.as_nanos() as u64, Ordering::Relaxed);
+    NOW_NS.store(whole_ns(now), Ordering::Relaxed);
 }
 
 /// libc's, for the whole program. Nothing that matters asks it: it is here so that nothing can.
@@ -78,11 +83,12 @@ pub fn set_time(now: Duration) {
 unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, into: *mut libc::timespec) -> libc::c_int {
     if ENTROPY.load(Ordering::Relaxed) == 0 {
         // SAFETY: the system call has the same arguments and the same bargain.
-        return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, into) as libc::c_int };
+        let done = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, into) };
+        return libc::c_int::try_from(done).unwrap_or(-1);
     }
     let now = EPOCH + Duration::from_nanos(NOW_NS.load(Ordering::Relaxed));
     let now = libc::timespec {
-        tv_sec: now.as_secs() as libc::time_t,
+        tv_sec: libc::time_t::try_from(now.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: libc::c_long::from(now.subsec_nanos()),
     };
     // SAFETY: the caller's bargain.
@@ -99,7 +105,8 @@ unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: libc::c_ui
     let seed = ENTROPY.load(Ordering::Relaxed);
     if seed == 0 {
         // SAFETY: the system call has the same arguments and the same bargain.
-        return unsafe { real_syscall()(libc::SYS_getrandom, buffer, length, flags) as isize };
+        let done = unsafe { real_syscall()(libc::SYS_getrandom, buffer, length, flags) };
+        return isize::try_from(done).unwrap_or(-1);
     }
     let mut random = Seeded::new(seed);
     // SAFETY: the caller's bargain.
@@ -109,7 +116,7 @@ unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: libc::c_ui
         chunk.copy_from_slice(&number[..chunk.len()]);
     }
     ENTROPY.store(random.next_u64() | 1 << 63, Ordering::Relaxed);
-    length as isize
+    isize::try_from(length).unwrap_or(isize::MAX)
 }
 
 type Syscall = unsafe extern "C" fn(libc::c_long, ...) -> libc::c_long;
@@ -144,7 +151,10 @@ unsafe extern "C" fn syscall(
     // SAFETY: as the caller's.
     unsafe {
         match number {
-            libc::SYS_getrandom => getrandom(first as *mut u8, second, third as libc::c_uint) as libc::c_long,
+            libc::SYS_getrandom => {
+                let flags = libc::c_uint::try_from(third).unwrap_or(0);
+                getrandom(first as *mut u8, second, flags) as libc::c_long
+            }
             _ => real_syscall()(number, first, second, third, fourth, fifth, sixth),
         }
     }

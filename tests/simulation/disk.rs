@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex};
 
+use curvine_protocol::number::to_usize;
 use libc::{c_int, c_void, iovec, off_t, size_t, ssize_t};
 
 use crate::chance::Chance;
@@ -106,7 +107,7 @@ fn note(fd: RawFd, at: Option<u64>, length: u64) {
         return;
     }
     // SAFETY: it changes nothing.
-    let position = || unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) } as u64;
+    let position = || u64::try_from(unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) }).unwrap_or(0);
     let at = at.unwrap_or_else(position);
     let pages = at / PAGE_BYTES..(at + length).div_ceil(PAGE_BYTES);
     let mut files = FILES.lock().expect("no panic");
@@ -134,7 +135,7 @@ fn note(fd: RawFd, at: Option<u64>, length: u64) {
         let Ok(readable) = File::open(format!("/proc/self/fd/{fd}")) else {
             return;
         };
-        let mut content = vec![0; (unsynced.length_bytes - start).min(PAGE_BYTES) as usize];
+        let mut content = vec![0; to_usize((unsynced.length_bytes - start).min(PAGE_BYTES))];
         if readable.read_exact_at(&mut content, start).is_ok() {
             unsynced.pages.insert(page, content);
         }
@@ -148,8 +149,9 @@ fn synced(fd: RawFd) {
 }
 
 fn bytes_of(vectors: *const iovec, count: c_int) -> u64 {
+    let count = usize::try_from(count).unwrap_or(0);
     // SAFETY: the caller of `pwritev` passes that many.
-    let vectors = unsafe { std::slice::from_raw_parts(vectors, count as usize) };
+    let vectors = unsafe { std::slice::from_raw_parts(vectors, count) };
     vectors.iter().map(|vector| vector.iov_len as u64).sum()
 }
 
@@ -159,14 +161,14 @@ fn bytes_of(vectors: *const iovec, count: c_int) -> u64 {
 unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t {
     note(fd, None, count as u64);
     // SAFETY: as the caller's.
-    unsafe { libc::syscall(libc::SYS_write, fd, buffer, count) as ssize_t }
+    ssize_t::try_from(unsafe { libc::syscall(libc::SYS_write, fd, buffer, count) }).unwrap_or(-1)
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite(fd: c_int, buffer: *const c_void, count: size_t, offset: off_t) -> ssize_t {
-    note(fd, Some(offset as u64), count as u64);
+    note(fd, u64::try_from(offset).ok(), count as u64);
     // SAFETY: as the caller's.
-    unsafe { libc::syscall(libc::SYS_pwrite64, fd, buffer, count, offset) as ssize_t }
+    ssize_t::try_from(unsafe { libc::syscall(libc::SYS_pwrite64, fd, buffer, count, offset) }).unwrap_or(-1)
 }
 
 #[unsafe(no_mangle)]
@@ -179,14 +181,15 @@ unsafe extern "C" fn pwrite64(fd: c_int, buffer: *const c_void, count: size_t, o
 unsafe extern "C" fn writev(fd: c_int, vectors: *const iovec, count: c_int) -> ssize_t {
     note(fd, None, bytes_of(vectors, count));
     // SAFETY: as the caller's.
-    unsafe { libc::syscall(libc::SYS_writev, fd, vectors, count) as ssize_t }
+    ssize_t::try_from(unsafe { libc::syscall(libc::SYS_writev, fd, vectors, count) }).unwrap_or(-1)
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwritev(fd: c_int, vectors: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-    note(fd, Some(offset as u64), bytes_of(vectors, count));
+    note(fd, u64::try_from(offset).ok(), bytes_of(vectors, count));
     // SAFETY: as the caller's; the last argument is the offset's upper half on 32 bits.
-    unsafe { libc::syscall(libc::SYS_pwritev, fd, vectors, count, offset, 0) as ssize_t }
+    ssize_t::try_from(unsafe { libc::syscall(libc::SYS_pwritev, fd, vectors, count, offset, 0) })
+        .unwrap_or(-1)
 }
 
 #[unsafe(no_mangle)]

@@ -1,5 +1,7 @@
 //! What happens to the masters, and how often: drawn from the seed.
 
+use curvine_protocol::number::to_usize;
+
 use crate::chance::Chance;
 use crate::network::Weather;
 use crate::troubles::ClusterPlan;
@@ -89,7 +91,7 @@ impl Plan {
         Plan {
             masters,
             clients: chance.within(3..7),
-            cells: chance.within(4..9) as usize,
+            cells: to_usize(chance.within(4..9)),
             seconds: chance.within(10..25),
             faults,
             pause_ms: *chance.one_of(&[500, 1_500, 3_000]),

@@ -43,7 +43,7 @@ impl Machine {
             // A twentieth is worse than any quartz.
             pace: 0.95 + chance.below(100) as f64 / 1_000.0,
             skew_ns: Arc::new(AtomicI64::new(
-                chance.below(20_000_000_000) as i64 - 10_000_000_000,
+                i64::try_from(chance.below(20_000_000_000)).unwrap_or(0) - 10_000_000_000,
             )),
             disk_delay: Arc::new(AtomicU64::new(1_000)),
             chance,
@@ -73,7 +73,7 @@ impl Machine {
         let ports = Ports {
             clock: Arc::new(MachineClock {
                 origin,
-                began_ns: (EPOCH + now).as_nanos() as i64,
+                began_ns: signed_ns(EPOCH + now),
                 skew_ns: self.skew_ns.clone(),
             }),
             random: Arc::new(self.chance.fork()),
@@ -147,9 +147,14 @@ struct MachineClock {
     skew_ns: Arc<AtomicI64>,
 }
 
+/// Nanoseconds as clocks have them; a simulation is short.
+fn signed_ns(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
 impl Clock for MachineClock {
     fn wall_ns(&self) -> i64 {
-        let since_ns = (Instant::now() - self.origin).as_nanos() as i64;
+        let since_ns = signed_ns(Instant::now() - self.origin);
         self.began_ns + self.skew_ns.load(Ordering::Relaxed) + since_ns
     }
 }

@@ -44,7 +44,9 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use self::scenes::Scene;
+
 use self::world::CLUSTERS;
+use curvine_protocol::number::to_usize;
 
 /// Of masters alone, and of whole clusters.
 const SEEDS_DEFAULT: u64 = 150;
@@ -79,7 +81,7 @@ fn main() -> ExitCode {
             CLUSTER_SEEDS_DEFAULT
         };
         let seeds = first..first + seeds.unwrap_or(default);
-        all += (seeds.end - seeds.start) as usize;
+        all += to_usize(seeds.end - seeds.start);
         failed += run_all(seeds);
     }
     if first.is_none() {

@@ -125,7 +125,7 @@ impl Program {
         // As a mount does before it shows a file.
         while !self.shared.stop.get() && self.client.session().await.is_err() {}
         while !self.shared.stop.get() {
-            let cell = self.chance.below(self.shared.cells as u64) as usize;
+            let cell = self.chance.index_below(self.shared.cells);
             let name = *self.chance.one_of(&[Name::A, Name::B]);
             match self.chance.below(100) {
                 0..10 => self.reads_object().await,
@@ -354,7 +354,7 @@ impl Program {
             self.shared.files.borrow_mut().gave_up(*inode, self.mount);
             return;
         }
-        let due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
+        let due = self.shared.files.borrow_mut().begin_flush(*inode, self.mount);
         let committed = self.shared.files.borrow().flushed_long(*inode, self.mount);
         match file.close().await {
             Ok(_) => {
@@ -393,7 +393,10 @@ impl Program {
             return;
         }
         // Which block came after the last whole one cannot be known if it is gone.
-        let last = layout.blocks.get(index as usize).map(|located| located.block.id);
+        let last = u32::try_from(index)
+            .ok()
+            .and_then(|index| layout.block_at(index))
+            .map(|located| located.block.id);
         let is_taken = (taken.iter()).any(|(block, range)| Some(*block) == last && range.contains(&end));
         if is_taken && layout.attr.size_bytes <= committed * UNIT {
             self.shared.wrong(format!(
@@ -443,7 +446,7 @@ impl Program {
             }
             50..58 => {
                 let to = self.chance.below(long + 20).min(UNITS_MAX - 1);
-                let mut due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
+                let mut due = self.shared.files.borrow_mut().begin_flush(*inode, self.mount);
                 let id = (self.shared.files.borrow_mut()).truncate(*inode, self.mount, long, to);
                 if let Err(error) = file.truncate(to * UNIT).await {
                     match error.kind {
@@ -494,7 +497,7 @@ impl Program {
 
     async fn flush(&self, handle: &Handle, is_sync: bool) -> Result<(), Error> {
         let Handle { file, inode, .. } = handle;
-        let due = self.shared.files.borrow_mut().to_flush(*inode, self.mount);
+        let due = self.shared.files.borrow_mut().begin_flush(*inode, self.mount);
         match is_sync {
             true => file.sync().await?,
             false => file.flush().await?,

@@ -1,5 +1,7 @@
 //! What happens to a whole cluster, and how often: drawn from the seed.
 
+use curvine_protocol::number::to_usize;
+
 use crate::chance::Chance;
 use crate::faults::{Fault, Plan};
 use crate::known::{Known, is_known};
@@ -127,7 +129,7 @@ pub fn draw(chance: &Chance) -> Plan {
         },
         mounts: chance.within(2..5),
         programs: *chance.one_of(&[1, 2]),
-        cells: chance.within(1..3) as usize,
+        cells: to_usize(chance.within(1..3)),
         removes: chance.percent(40),
         objects: *chance.one_of(&[0, 1, 3]),
         troubles,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use curvine_actors::kit::{Endpoint, MasterPort, call};
 use curvine_protocol::master::{GetXattr, MakeDir, RemoveDir, Rename, RenameMode, SetXattr};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{Call, CallContext, ClientId, CurvinePath, Error, ErrorKind, Node, NodeId, Result};
 use curvine_tests::history::{History, Name, Operation, Outcome};
 use tokio::runtime::Runtime;
@@ -107,7 +108,7 @@ impl Clients {
         self.spawn(async move {
             let mut client = shared.client();
             while !shared.stop.get() {
-                let cell = shared.chance.below(shared.cells as u64) as usize;
+                let cell = shared.chance.index_below(shared.cells);
                 let operation = match only_reads {
                     true => Operation::Get(*shared.chance.one_of(&[Name::A, Name::B])),
                     false => shared.random_operation(),
@@ -131,7 +132,7 @@ impl Clients {
             client.asks = master;
             let begun = Instant::now();
             while begun.elapsed() < time {
-                let cell = shared.chance.below(shared.cells as u64) as usize;
+                let cell = shared.chance.index_below(shared.cells);
                 if client.carry_out(cell, shared.random_operation()).await.is_none() {
                     break;
                 }
@@ -144,7 +145,7 @@ impl Clients {
         let (shared, done) = (self.shared.clone(), Rc::new(Cell::new(false)));
         let tell = done.clone();
         self.spawn(async move {
-            let cell = shared.acknowledged.get() as usize;
+            let cell = to_usize(shared.acknowledged.get());
             let mut client = shared.client();
             tell.set(client.carry_out(cell, Operation::Make(Name::A)).await == Some(Outcome::Done));
         });

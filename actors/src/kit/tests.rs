@@ -74,6 +74,7 @@ macro_rules! refuse {
 refuse!(
     ReadBlock,
     WriteBlock,
+    PunchBlock,
     PutBlock,
     FenceBlocks,
     SuspectBlock,

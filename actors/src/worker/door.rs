@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    BlockVerified, DeleteBlocks, Done, ExportFile, FenceBlocks, GetWorkerStatus, LoadBlocks, PutBlock,
-    READ_BYTES_MAX, ReadBlock, SealBlock, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
+    BlockVerified, DeleteBlocks, Done, ExportFile, FenceBlocks, GetWorkerStatus, LoadBlocks, PunchBlock,
+    PutBlock, READ_BYTES_MAX, ReadBlock, SealBlock, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed,
+    WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -174,6 +175,18 @@ impl Endpoint<WriteBlock> for WorkerDoor {
             Ok(disk) => {
                 let permit = self.inner.permit(ask.call.epoch);
                 bounded(&ask.context.clone(), disk.write(ask, permit))
+            }
+            Err(error) => at_once(Err(error)),
+        }
+    }
+}
+
+impl Endpoint<PunchBlock> for WorkerDoor {
+    fn ask(&self, ask: Ask<PunchBlock>) -> BoxFuture<'static, Result<Answer<PunchBlock>>> {
+        match self.inner.disks.for_written(ask.call.block, 0, 0) {
+            Ok(disk) => {
+                let permit = self.inner.permit(ask.call.epoch);
+                bounded(&ask.context.clone(), disk.punch(ask, permit))
             }
             Err(error) => at_once(Err(error)),
         }

@@ -69,23 +69,24 @@ fn content(disks: Disks, call: &ExportFile) -> Result<ByteStream> {
             call.inode
         )));
     }
-    let mut pieces = Vec::new();
-    let mut start = 0;
-    let mut blocks = call.layout.placed(0).peekable();
-    while start < call.size_bytes {
-        let covered = block_bytes.min(call.size_bytes - start);
-        let placed = blocks.next_if(|(index, _)| u64::from(*index) * block_bytes == start);
-        let block = placed.map(|(_, located)| located.block);
+    let (layout, size_bytes) = (call.layout.clone(), call.size_bytes);
+    // One block after the other: a sparse file may have any number of pieces.
+    let pieces = (0..size_bytes.div_ceil(block_bytes.max(1))).flat_map(move |index| {
+        let covered = block_bytes.min(size_bytes - index * block_bytes);
+        let placed = u32::try_from(index).ok().and_then(|index| layout.block_at(index));
+        let block = placed.map(|located| located.block);
         let data = block.map_or(0, |block| block.len_bytes.min(covered));
-        for at in (0..data).step_by(to_usize(PIECE_BYTES)) {
-            let len = u32::try_from(PIECE_BYTES.min(data - at)).expect("a piece is small");
-            pieces.extend(block.map(|block| Piece::Data(block, at, len)));
-        }
-        for at in (data..covered).step_by(to_usize(PIECE_BYTES)) {
-            pieces.push(Piece::Hole(PIECE_BYTES.min(covered - at)));
-        }
-        start += covered;
-    }
+        let held = block.into_iter().flat_map(|block| {
+            let starts = (0..data).step_by(to_usize(PIECE_BYTES));
+            starts.map(move |at| {
+                let len = u32::try_from(PIECE_BYTES.min(data - at)).expect("a piece is small");
+                Piece::Data(block, at, len)
+            })
+        });
+        let starts = (data..covered).step_by(to_usize(PIECE_BYTES));
+        let zeros = starts.map(move |at| Piece::Hole(PIECE_BYTES.min(covered - at)));
+        held.chain(zeros).collect::<Vec<_>>()
+    });
     let read = futures::stream::iter(pieces).map(move |piece| {
         let disks = disks.clone();
         async move {

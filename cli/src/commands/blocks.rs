@@ -1,4 +1,4 @@
-use curvine_protocol::{FileLayout, Result};
+use curvine_protocol::{FileLayout, LocatedBlock, Result};
 use serde_json::json;
 
 use crate::format;
@@ -20,29 +20,27 @@ impl Args {
             .each(&self.paths, async |path| {
                 let layout = shell.client.locate(&path).await?;
                 let blocks: Vec<_> = layout
-                    .blocks
-                    .iter()
-                    .enumerate()
+                    .placed(0)
                     .map(|(index, located)| {
                         json!({
                             "index": index, "id": located.block.id, "length_bytes": located.block.len_bytes,
-                            "generation": located.block.generation, "workers": workers(&layout, index),
+                            "generation": located.block.generation, "workers": workers(&layout, located),
                         })
                     })
                     .collect();
                 let value = json!({"path": path, "block_bytes": layout.attr.block_bytes, "blocks": blocks});
                 shell.answer(&value, || {
-                    let row = |index: usize| {
-                        let block = layout.blocks[index].block;
+                    let row = |(index, located): (u32, &LocatedBlock)| {
+                        let block = located.block;
                         vec![
                             index.to_string(),
                             block.id.to_string(),
                             block.len_bytes.to_string(),
                             block.generation.to_string(),
-                            workers(&layout, index).join(" "),
+                            workers(&layout, located).join(" "),
                         ]
                     };
-                    let rows = (0..layout.blocks.len()).map(row).collect();
+                    let rows = layout.placed(0).map(row).collect();
                     let titles = ["Index", "Block", ">Length", ">Generation", "Workers"];
                     format!(
                         "{}: {} bytes in blocks of {}\n{}",
@@ -59,12 +57,12 @@ impl Args {
     }
 }
 
-fn workers(layout: &FileLayout, index: usize) -> Vec<String> {
+fn workers(layout: &FileLayout, located: &LocatedBlock) -> Vec<String> {
     let address = |id| match layout.workers.iter().find(|worker| worker.id == id) {
         Some(worker) => worker.address.clone(),
         None => format!("worker {id}"),
     };
-    layout.blocks[index]
+    located
         .workers
         .iter()
         .map(|id| address(*id))

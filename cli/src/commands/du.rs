@@ -8,8 +8,8 @@ use crate::shell::Shell;
 
 /// Show how much space is used
 ///
-/// Columns: size, cached in workers, path. JSON: an object a line with path, size_bytes, cached_bytes, files,
-/// directories.
+/// Columns: size without holes, cached in workers, path. JSON: an object a line with path, size_bytes, hole_bytes,
+/// cached_bytes, files, directories.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true, after_help = "Example: cv du -sh /data")]
 pub struct Args {
@@ -53,15 +53,17 @@ impl Args {
             files,
             bytes,
             cached_bytes,
+            hole_bytes,
         } = shell.client.summarize(&path).await?;
         let value = json!({
-            "path": path, "size_bytes": bytes, "cached_bytes": cached_bytes, "files": files, "directories": directories,
+            "path": path, "size_bytes": bytes, "hole_bytes": hole_bytes, "cached_bytes": cached_bytes, "files": files,
+            "directories": directories,
         });
         let human = self.human_readable;
         shell.answer(&value, || {
             format!(
                 "{:<10} {:<10} {}",
-                format::size(bytes, human),
+                format::size(bytes.saturating_sub(hole_bytes), human),
                 format::size(cached_bytes, human),
                 format::shown(path.as_str())
             )

@@ -50,9 +50,10 @@ impl Args {
                         );
                         if attr.is_file() {
                             text += &format!(
-                                " Block: {}   Replicas: {}\n",
+                                " Block: {}   Replicas: {}   Holes: {}\n",
                                 format::size(attr.block_bytes, true),
-                                attr.replicas
+                                attr.replicas,
+                                attr.hole_bytes
                             );
                         }
                         if let Some(ufs) = &attr.ufs {

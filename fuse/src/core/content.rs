@@ -1,5 +1,6 @@
 //! Open files: reading, writing, making it visible, making it durable.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,17 +9,16 @@ use curvine_actors::client::{CreateOptions, OpenFile};
 use curvine_actors::planted::{Bug, is_planted};
 use curvine_protocol::master::IfExists;
 use curvine_protocol::number::to_u32;
-use curvine_protocol::{Attr, ErrorKind, InodeId, Node};
+use curvine_protocol::{Attr, ErrorKind, FILE_BYTES_MAX, InodeId, Node};
 use fuser::{FileAttr, FileHandle};
 
 use super::{Core, User};
 use crate::convert::{Refusal, Result};
 use crate::files::{Access, Handle, Slot};
+use crate::reads::Reading;
 
 /// A name may come and go while a file of that name is being made: so often it is looked at again.
 const CREATE_TRIES: u32 = 8;
-/// Zeros are written in pieces of this.
-const ZERO_BYTES: u64 = 1 << 20;
 
 /// An opened file, for the kernel.
 pub struct Opened {
@@ -29,6 +29,15 @@ pub struct Opened {
     pub no_flush: bool,
     /// What goes through it passes by the kernel's pages.
     pub direct: bool,
+}
+
+/// What is read, for the kernel.
+pub struct Answer {
+    pub bytes: Bytes,
+    /// The inode, if the kernel's pages of it are to go once it has the bytes.
+    pub old_pages: Option<InodeId>,
+    /// To be dropped then, too.
+    pub reading: Reading,
 }
 
 /// How `open(2)` is to open a file.
@@ -67,6 +76,8 @@ const WRITE_BIT: u32 = 2;
 pub struct WriteHow {
     /// Past the kernel's pages.
     pub direct: bool,
+    /// From a page that was mapped, at some time after it was changed, through some handle that may write.
+    pub from_pages: bool,
     /// Whoever writes may not leave the set-user-id and set-group-id bits.
     pub clears_privileges: bool,
 }
@@ -108,12 +119,12 @@ pub(super) async fn cut(file: &OpenFile, size_bytes: u64, user: User) -> Result<
 /// What `fallocate(2)` is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allocate {
-    /// Make the file at least this long, with space behind it.
-    Extend,
-    /// Make a range read as zeros; the file stays as long as it is.
-    Zero,
-    /// As `Zero`, and make the file as long as the range.
-    ZeroAndExtend,
+    /// There shall be space behind a range. Extends the file, unless it shall keep its size.
+    Room { keep_size: bool },
+    /// As `Room`, and the range reads as zeros.
+    Zeros { keep_size: bool },
+    /// The range reads as zeros, and nothing is behind it.
+    Hole,
 }
 
 impl Allocate {
@@ -123,12 +134,28 @@ impl Allocate {
         use libc::{
             FALLOC_FL_KEEP_SIZE as KEEP, FALLOC_FL_PUNCH_HOLE as PUNCH, FALLOC_FL_ZERO_RANGE as ZERO,
         };
-        match mode {
-            0 => Ok(Allocate::Extend),
-            _ if mode == PUNCH | KEEP || mode == ZERO | KEEP => Ok(Allocate::Zero),
-            _ if mode == ZERO => Ok(Allocate::ZeroAndExtend),
+        let keep_size = mode & KEEP != 0;
+        match mode & !KEEP {
+            0 => Ok(Allocate::Room { keep_size }),
+            ZERO => Ok(Allocate::Zeros { keep_size }),
+            PUNCH if keep_size => Ok(Allocate::Hole),
             _ => Err(Refusal::of(libc::EOPNOTSUPP)),
         }
+    }
+
+    fn takes_space(self) -> bool {
+        self != Allocate::Hole
+    }
+
+    fn zeroes(self) -> bool {
+        matches!(self, Allocate::Hole | Allocate::Zeros { .. })
+    }
+
+    fn extends(self) -> bool {
+        matches!(
+            self,
+            Allocate::Room { keep_size: false } | Allocate::Zeros { keep_size: false }
+        )
     }
 }
 
@@ -142,13 +169,7 @@ impl Core {
         };
         let opened = self.open_which(user, inode, how, which).await;
         drop(kept);
-        if let Err(refusal) = &opened
-            && refusal.errno == libc::ESTALE
-            && !is_meant
-        {
-            self.walks.refused_for_a_while(user.pid, inode, self.clock.now());
-        }
-        opened
+        self.walks_again(user, inode, is_meant, opened)
     }
 
     async fn open_which(&self, user: User, inode: InodeId, how: How, which: Which) -> Result<Opened> {
@@ -157,6 +178,10 @@ impl Core {
             false => self.open_for_read(&slot, which).await,
             true => self.open_for_write(user, &slot, how.truncate, which).await,
         };
+        let opened = match opened {
+            Ok(file) => self.unless_behind(&slot, file, how, which).await,
+            Err(refusal) => Err(refusal),
+        };
         match opened {
             Ok(file) => Ok(self.opened(slot, &file, how.access).await),
             Err(refusal) => {
@@ -164,6 +189,27 @@ impl Core {
                 Err(refusal)
             }
         }
+    }
+
+    /// The kernel reads no further than where it thinks that a file ends, and up to there it would read zeros. If it knows an
+    /// older content, the open is refused: the kernel then looks the file up again, and takes over its size.
+    ///
+    /// # Errors
+    /// `ESTALE`.
+    async fn unless_behind(&self, slot: &Slot, file: OpenFile, how: How, which: Which) -> Result<OpenFile> {
+        let sees_the_end = !how.truncate && how.access != Access::Append;
+        let version = file.attr().await.content_version;
+        if which == Which::Any || !sees_the_end || !self.inodes.is_behind(slot.inode, version) {
+            return Ok(file);
+        }
+        // All pages, which may be of an open before; and now: while they are dropped, the kernel does not take over what it
+        // is told.
+        let _ = self.inodes.moved(slot.inode, version, file.lineage());
+        self.drop_pages(slot.inode, 0, 0).await;
+        if how.access.writes() {
+            self.writer_left(slot).await?;
+        }
+        Err(Refusal::of(libc::ESTALE))
     }
 
     /// As it is now, unless it is being written here: then as it will be.
@@ -252,7 +298,7 @@ impl Core {
             keep_pages: fresh.keep_pages,
             no_flush: !access.writes(),
             // The kernel's own end of the file may be an old one: what is appended must not go through its pages.
-            direct: access == Access::Append { direct: true },
+            direct: access == Access::Append,
         }
     }
 
@@ -327,21 +373,28 @@ impl Core {
         (attr, self.opened(slot, &file, access).await)
     }
 
-    /// The bytes, and whether the kernel's pages are to go once it has them.
     pub async fn read(
         &self,
         handle: FileHandle,
         offset_bytes: u64,
         len_bytes: u32,
         direct: bool,
-    ) -> Result<(Bytes, Option<InodeId>)> {
+    ) -> Result<Answer> {
         let slot = self.files.handle(handle)?.slot;
+        let reading = slot.reads.begin();
         let file = slot.file()?;
         if !direct {
             slot.paged.store(true, Ordering::Release);
         }
         let bytes = file.read_at(offset_bytes, len_bytes.into()).await?;
-        Ok((bytes, self.moved(&slot, &file).then_some(slot.inode)))
+        if bytes.is_empty() {
+            reading.after_those_before().await;
+        }
+        Ok(Answer {
+            bytes,
+            old_pages: self.moved(&slot, &file).then_some(slot.inode),
+            reading,
+        })
     }
 
     /// How much was written, and whether the kernel's pages are to go once it knows.
@@ -359,14 +412,15 @@ impl Core {
             file.clear_privileges();
             self.drop_attributes(slot.inode);
         }
-        let at = match access {
-            Access::Append { .. } => file.append(bytes).await?,
-            _ => {
+        let appends = access == Access::Append && !how.from_pages;
+        let at = match appends {
+            true => file.append(bytes).await?,
+            false => {
                 file.write_at(offset_bytes, bytes).await?;
                 offset_bytes
             }
         };
-        let direct = how.direct || access == Access::Append { direct: true };
+        let direct = how.direct || appends;
         if !direct {
             slot.paged.store(true, Ordering::Release);
         } else if slot.paged.load(Ordering::Acquire) && !is_planted(Bug::DirectWritesLeavePages) {
@@ -376,6 +430,7 @@ impl Core {
         // The kernel has put it elsewhere, and its end of the file is another one.
         let elsewhere = at != offset_bytes;
         if elsewhere {
+            self.inodes.misled(slot.inode);
             self.drop_attributes(slot.inode);
         }
         let moved = self.moved(&slot, &file) || elsewhere && !direct;
@@ -412,6 +467,11 @@ impl Core {
             .inodes
             .moved(slot.inode, attr.content_version, file.lineage());
         self.drop_if(pages, slot).await;
+        // How much of what is sealed is in holes, the workers have said just now.
+        let told = self.inodes.shown(slot.inode);
+        if told.is_some_and(|told| told.hole_bytes != attr.hole_bytes) {
+            self.drop_attributes(slot.inode);
+        }
     }
 
     /// The kernel closes the handle.
@@ -452,6 +512,7 @@ impl Core {
         Ok(())
     }
 
+    /// Nothing is reserved: where there is no room now for what is to have space, that is said, and that is all.
     pub async fn fallocate(
         &self,
         handle: FileHandle,
@@ -463,29 +524,60 @@ impl Core {
         let file = self.writable(handle)?;
         let slot = self.files.handle(handle)?.slot;
         self.refreshed(&slot).await?;
+        let end = offset_bytes
+            .checked_add(len_bytes)
+            .filter(|end| *end <= FILE_BYTES_MAX)
+            .ok_or(Refusal::of(libc::EFBIG))?;
+        if what.takes_space() {
+            self.make_sure_of_room(&file, offset_bytes..end).await?;
+        }
         if user.uid != 0 {
             file.clear_privileges();
             self.drop_attributes(file.inode());
         }
-        let size_bytes = file.size_now();
-        let end = offset_bytes
-            .checked_add(len_bytes)
-            .filter(|end| *end <= i64::MAX as u64)
-            .ok_or(Refusal::of(libc::EFBIG))?;
-        let (mut at, end) = match what {
-            // Zeros that are written have space behind them; a hole has not.
-            Allocate::Extend => (size_bytes, end),
-            Allocate::Zero => (offset_bytes, end.min(size_bytes)),
-            Allocate::ZeroAndExtend => (offset_bytes, end),
-        };
-        let zeros = Bytes::from(vec![0; ZERO_BYTES.min(end.saturating_sub(at)) as usize]);
-        while at < end {
-            let piece = zeros.slice(..ZERO_BYTES.min(end - at) as usize);
-            let piece_bytes = piece.len() as u64;
-            file.write_at(at, piece).await?;
-            at += piece_bytes;
+        if what.zeroes() {
+            file.punch(offset_bytes, len_bytes).await?;
+            self.committed(&slot, &file, &file.attr().await).await;
+        }
+        if what.extends() {
+            file.extend(end).await?;
         }
         Ok(())
+    }
+
+    /// # Errors
+    /// `ENOSPC` where the workers have less room than a range would take that is in no block yet.
+    async fn make_sure_of_room(&self, file: &OpenFile, range: Range<u64>) -> Result<()> {
+        let replicas = u64::from(file.attr().await.replicas.max(1));
+        let missing_bytes = (range.end - range.start).saturating_sub(file.held_in(range).await);
+        let space = self.client.statfs().await?;
+        // Without capacity, no worker has registered yet: then nobody knows.
+        let is_known = space.capacity_bytes > 0;
+        match is_known && missing_bytes.saturating_mul(replicas) > space.available_bytes {
+            true => Err(Refusal::of(libc::ENOSPC)),
+            false => Ok(()),
+        }
+    }
+
+    /// Of `lseek(2)` with `SEEK_DATA` or `SEEK_HOLE`.
+    ///
+    /// # Errors
+    /// `ENXIO` behind the end, and where only a hole follows when data is looked for.
+    pub async fn seek(&self, handle: FileHandle, offset: i64, whence: i32) -> Result<i64> {
+        let slot = self.files.handle(handle)?.slot;
+        let file = slot.file()?;
+        let offset_bytes = u64::try_from(offset).map_err(|_| Refusal::of(libc::ENXIO))?;
+        if slot.has_writers() && slot.paged.load(Ordering::Acquire) {
+            // What was written through a mapping may be in the kernel's pages alone.
+            self.drop_pages(slot.inode, offset_bytes, 0).await;
+        }
+        let found = match whence {
+            libc::SEEK_DATA => file.next_data(offset_bytes).await?,
+            libc::SEEK_HOLE => file.next_hole(offset_bytes).await?,
+            _ => return Err(Refusal::of(libc::EINVAL)),
+        };
+        let found = found.and_then(|found| i64::try_from(found).ok());
+        found.ok_or(Refusal::of(libc::ENXIO))
     }
 
     /// Makes everything written here visible: the mount is going away.
@@ -520,13 +612,22 @@ mod tests {
     #[test]
     fn what_fallocate_cannot_do_is_said_to_be_unsupported() {
         let of = |mode| Allocate::of_mode(mode).map_err(|refusal| refusal.errno);
-        assert_eq!(of(0), Ok(Allocate::Extend));
+        let keep = libc::FALLOC_FL_KEEP_SIZE;
+        assert_eq!(of(0), Ok(Allocate::Room { keep_size: false }));
+        assert_eq!(of(keep), Ok(Allocate::Room { keep_size: true }));
+        assert_eq!(of(libc::FALLOC_FL_PUNCH_HOLE | keep), Ok(Allocate::Hole));
         assert_eq!(
-            of(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE),
-            Ok(Allocate::Zero)
+            of(libc::FALLOC_FL_ZERO_RANGE),
+            Ok(Allocate::Zeros { keep_size: false })
         );
-        assert_eq!(of(libc::FALLOC_FL_ZERO_RANGE), Ok(Allocate::ZeroAndExtend));
-        assert_eq!(of(libc::FALLOC_FL_COLLAPSE_RANGE), Err(libc::EOPNOTSUPP));
-        assert_eq!(of(libc::FALLOC_FL_KEEP_SIZE), Err(libc::EOPNOTSUPP));
+        for unsupported in [
+            libc::FALLOC_FL_PUNCH_HOLE,
+            libc::FALLOC_FL_COLLAPSE_RANGE,
+            libc::FALLOC_FL_INSERT_RANGE,
+            libc::FALLOC_FL_UNSHARE_RANGE,
+            libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE | keep,
+        ] {
+            assert_eq!(of(unsupported), Err(libc::EOPNOTSUPP), "{unsupported}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{DirEntry, ErrorKind, InodeId};
 use fuser::{FileAttr, FileHandle};
 
@@ -163,7 +164,7 @@ impl Core {
                     }),
             );
         }
-        let from = (position - cursor.start) as usize;
+        let from = to_usize(position - cursor.start);
         for (index, entry) in cursor.page.iter().enumerate().skip(from) {
             listed.push(Listed {
                 name: entry.name.clone(),

@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use curvine_actors::client::OpenFile;
 use curvine_protocol::master::{AttrChange, FsStats, RenameMode};
 use curvine_protocol::{Attr, Error, ErrorKind, FileKind, InodeId, Node};
 use fuser::FileAttr;
@@ -66,6 +67,53 @@ impl Core {
 
     pub async fn setattr(&self, user: User, inode: InodeId, mut change: AttrChange) -> Result<FileAttr> {
         change.keep_privileges = user.uid == 0;
+        let (is_meant, kept) = self.arrived(user, inode);
+        change.named = !is_meant;
+        let changed = self.set_attributes(user, inode, change).await;
+        drop(kept);
+        self.walks_again(user, inode, is_meant, changed)
+    }
+
+    /// Whether the inode itself is meant, and not the name by which the kernel knows it: somebody has it open, or was shown
+    /// that it has none. What is kept for a walk that ends here is to be dropped when the work is done.
+    fn arrived(&self, user: User, inode: InodeId) -> (bool, Option<OpenFile>) {
+        let (came_again, kept) = self.walks.arrived(user.pid, inode, self.clock.now());
+        let is_open = self.files.slot(inode).is_some();
+        (came_again || is_open || self.inodes.is_gone(inode), kept)
+    }
+
+    /// Who is told that an inode is stale will walk to it again.
+    pub(super) fn walks_again<T>(
+        &self,
+        user: User,
+        inode: InodeId,
+        is_meant: bool,
+        outcome: Result<T>,
+    ) -> Result<T> {
+        if let Err(refusal) = &outcome
+            && refusal.errno == libc::ESTALE
+            && !is_meant
+        {
+            self.walks.refused_for_a_while(user.pid, inode, self.clock.now());
+        }
+        outcome
+    }
+
+    /// # Errors
+    /// `ESTALE` for what has no name, if it is not meant by itself.
+    async fn check_meant(&self, user: User, inode: InodeId) -> Result<()> {
+        let (is_meant, _kept) = self.arrived(user, inode);
+        let named = async {
+            match is_meant || self.client.lookup(inode, false).await?.attr.nlink > 0 {
+                true => Ok(()),
+                false => Err(Refusal::of(libc::ESTALE)),
+            }
+        };
+        let named = named.await;
+        self.walks_again(user, inode, is_meant, named)
+    }
+
+    async fn set_attributes(&self, user: User, inode: InodeId, mut change: AttrChange) -> Result<FileAttr> {
         let mut attr = None;
         if let Some(slot) = self.files.slot(inode)
             && let Some(file) = slot.file_if_open()
@@ -82,7 +130,7 @@ impl Core {
         let attr = match attr {
             Some(attr) if !changes_more(&change) => attr,
             _ => match self.client_of(user).set_attr(inode, false, change.clone()).await {
-                Err(error) if error.kind == ErrorKind::Stale => {
+                Err(error) if error.kind == ErrorKind::Stale && !change.named => {
                     // Known here alone, to whoever still has it.
                     self.inodes.gone(inode);
                     let changed = self.inodes.changed(inode, &change, self.clock.wall_ns());
@@ -196,6 +244,7 @@ impl Core {
         flags: i32,
     ) -> Result<()> {
         known_space(&name, libc::EOPNOTSUPP)?;
+        self.check_meant(user, inode).await?;
         let (create, replace) = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
         let client = self.client_of(user);
         self.inodes.dressed(inode);
@@ -215,6 +264,7 @@ impl Core {
 
     pub async fn removexattr(&self, user: User, inode: InodeId, name: String) -> Result<()> {
         known_space(&name, libc::EOPNOTSUPP)?;
+        self.check_meant(user, inode).await?;
         Ok(self.client_of(user).remove_xattr(inode, &name).await?)
     }
 
@@ -238,6 +288,7 @@ impl Core {
 fn changes_more(change: &AttrChange) -> bool {
     let nothing = AttrChange {
         keep_privileges: change.keep_privileges,
+        named: change.named,
         ..AttrChange::default()
     };
     *change != nothing

@@ -8,7 +8,7 @@ use curvine_protocol::master::FsStats;
 use curvine_protocol::number::to_u32;
 use fuser::{
     FileAttr, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLock, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 
 use super::CurvineFs;
@@ -111,6 +111,7 @@ refuse!(
     ReplyEmpty,
     ReplyEntry,
     ReplyLock,
+    ReplyLseek,
     ReplyOpen,
     ReplyStatfs,
     ReplyWrite,

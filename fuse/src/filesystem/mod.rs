@@ -284,9 +284,10 @@ impl Filesystem for CurvineFs {
             FuseOp::Read,
             reply,
             async move { core.read(handle, offset, size, direct).await },
-            move |reply, (bytes, old)| {
-                reply.data(&bytes);
-                after.drop_pages_later(old);
+            move |reply, answer| {
+                reply.data(&answer.bytes);
+                drop(answer.reading);
+                after.drop_pages_later(answer.old_pages);
             },
         );
     }
@@ -307,6 +308,7 @@ impl Filesystem for CurvineFs {
         let after = self.core.clone();
         let how = WriteHow {
             direct: flags.0 & libc::O_DIRECT != 0,
+            from_pages: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
             clears_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         };
         self.serve(
@@ -548,17 +550,22 @@ impl Filesystem for CurvineFs {
         });
     }
 
-    /// The kernel then seeks by the size alone.
     fn lseek(
         &self,
         _request: &Request,
         _inode: INodeNo,
-        _handle: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
         reply: ReplyLseek,
     ) {
-        reply.error(fuser::Errno::ENOSYS);
+        let core = self.core.clone();
+        self.serve(
+            FuseOp::Seek,
+            reply,
+            async move { core.seek(handle, offset, whence).await },
+            |reply, found| reply.offset(found),
+        );
     }
 
     fn ioctl(

@@ -21,6 +21,8 @@ pub(super) fn agree(config: &mut KernelConfig, locks: bool) {
         InitFlags::FUSE_PARALLEL_DIROPS,
         InitFlags::FUSE_ASYNC_DIO,
         InitFlags::FUSE_CACHE_SYMLINKS,
+        // What is opened to append passes by the pages, and may be mapped all the same.
+        InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         // Without it, the kernel asks for `security.capability` before every write.
         InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     ];

@@ -18,6 +18,7 @@ mod mounts;
 mod partitions;
 mod power;
 mod power_masters;
+mod sparse;
 mod support;
 mod upgrade;
 

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -349,6 +350,114 @@ fn what_is_written_to_a_name_goes_to_the_file_that_has_it() {
     let mut bytes = Vec::new();
     (&again).read_to_end(&mut bytes).expect("read");
     assert_eq!(bytes, b"first");
+}
+
+#[test]
+fn what_is_done_to_a_name_is_done_to_the_file_that_has_it() {
+    let Some(mounts) = Mounts::start() else { return };
+    let (here, there) = (mounts.here.join("f"), mounts.there.join("f"));
+    let changes: [(&str, &dyn Fn() -> std::io::Result<()>); 3] = [
+        ("mode", &|| {
+            fs::set_permissions(&here, Permissions::from_mode(0o640))
+        }),
+        ("size", &|| {
+            let path = CString::new(here.as_os_str().as_bytes()).expect("no NUL");
+            // SAFETY: the path is a C string that lives as long as the call.
+            match unsafe { libc::truncate(path.as_ptr(), 3) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        }),
+        ("attribute", &|| {
+            let flags = rustix::fs::XattrFlags::empty();
+            Ok(rustix::fs::setxattr(&here, "user.a", b"v", flags)?)
+        }),
+    ];
+    for (what, change) in changes {
+        fs::write(&here, b"first").expect("written");
+        let before = fs::metadata(&here).expect("there");
+        fs::write(mounts.there.join("new"), b"second").expect("written");
+        fs::rename(mounts.there.join("new"), &there).expect("replaced");
+        change().expect(what);
+        let after = fs::metadata(&there).expect("there");
+        assert_ne!(after.ino(), before.ino(), "{what}");
+        let mut value = [0; 8];
+        let shown = match what {
+            "mode" => after.mode() & 0o7777 == 0o640,
+            "size" => after.len() == 3,
+            _ => rustix::fs::getxattr(&there, "user.a", &mut value) == Ok(1),
+        };
+        assert!(shown, "{what}: {after:?}");
+        fs::remove_file(&there).expect("removed");
+        assert_eq!(
+            change().map_err(|error| error.kind()),
+            Err(ErrorKind::NotFound),
+            "{what}"
+        );
+    }
+}
+
+/// The kernel takes the file for longer than it is, as it was before others cut it.
+#[test]
+fn nothing_is_read_behind_the_end_that_others_made() {
+    let Some(mounts) = Mounts::start() else { return };
+    let (here, there) = (mounts.here.join("f"), mounts.there.join("f"));
+    for round in 0..10 {
+        fs::write(&here, vec![b'x'; 3 << 20]).expect("written");
+        fs::write(&there, [b'y'; 500]).expect("written");
+        let open = || {
+            OpenOptions::new()
+                .read(true)
+                .append(true)
+                .open(&here)
+                .expect("opened")
+        };
+        let read = |file: &File| {
+            let mut bytes = vec![0; 1 << 20];
+            let read = file.read_at(&mut bytes, 0).expect("readable");
+            bytes.truncate(read);
+            bytes
+        };
+        let mut expected = vec![b'y'; 500];
+        let fresh = File::open(&here).expect("opened");
+        assert_eq!(read(&fresh), expected, "round {round}");
+        let mut appending = open();
+        appending.write_all(b"behind").expect("appended");
+        expected.extend(b"behind");
+        assert_eq!(read(&appending), expected, "round {round}");
+        let fresh = File::open(&here).expect("opened");
+        assert_eq!(read(&fresh), expected, "round {round}");
+    }
+}
+
+#[test]
+fn what_is_changed_through_a_mapping_stays_where_it_is_also_of_a_file_that_is_opened_to_append() {
+    let Some(mounts) = Mounts::start() else { return };
+    let path = mounts.here.join("f");
+    fs::write(&path, vec![b'x'; 10_000]).expect("written");
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .open(&path)
+        .expect("opened");
+    map_and_change(&file, 5_000, b"changed");
+    let mut expected = vec![b'x'; 10_000];
+    expected[5_000..5_007].copy_from_slice(b"changed");
+    assert_eq!(content(&file), expected);
+    assert_eq!(fs::read(mounts.there.join("f")).expect("read"), expected);
+}
+
+/// Writes through a shared mapping of 10,000 bytes, and syncs it.
+fn map_and_change(file: &File, at: usize, bytes: &[u8]) {
+    use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
+    let (len, access) = (10_000, ProtFlags::READ | ProtFlags::WRITE);
+    // SAFETY: a fresh mapping of a file that nobody cuts meanwhile, written within its length and unmapped at once.
+    unsafe {
+        let mapped = mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, file, 0).expect("mapped");
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), mapped.cast::<u8>().add(at), bytes.len());
+        msync(mapped, len, MsyncFlags::SYNC).expect("synced");
+        munmap(mapped, len).expect("unmapped");
+    }
 }
 
 #[test]

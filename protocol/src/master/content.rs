@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BlockId, ClientId, InodeId, WorkerId};
+use crate::number::is_zero;
 use crate::path::Node;
 
 /// Opens a file for reading: attributes and where the data is.
@@ -185,6 +186,9 @@ pub struct BlockCommit {
     pub generation: u32,
     /// Who has it. Known to the master before their own report arrives.
     pub workers: Vec<WorkerId>,
+    /// How many of its bytes are in holes, as every worker says that has it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hole_bytes: u64,
 }
 
 /// Gives a lease back under which nothing was written, or all of it committed. Without a lease it changes nothing.
@@ -219,6 +223,9 @@ pub struct PunchHole {
     pub inode: InodeId,
     pub offset_bytes: u64,
     pub len_bytes: u64,
+    /// The set-user-id and set-group-id bits stay.
+    #[serde(default)]
+    pub keep_privileges: bool,
 }
 
 /// The last handle of a nameless inode was closed (see `Unlink::keep_open`).

@@ -106,6 +106,9 @@ pub struct Summary {
     pub bytes: u64,
     /// Bytes of them that some worker holds.
     pub cached_bytes: u64,
+    /// Bytes of them that are holes.
+    #[serde(default)]
+    pub hole_bytes: u64,
 }
 
 /// Makes a directory.
@@ -143,6 +146,9 @@ pub struct AttrChange {
     /// A new size leaves the set-user-id and set-group-id bits as they are.
     #[serde(default)]
     pub keep_privileges: bool,
+    /// Only of what has a name: `Stale` otherwise.
+    #[serde(default)]
+    pub named: bool,
 }
 
 /// To what a time is set.

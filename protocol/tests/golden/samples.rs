@@ -275,12 +275,12 @@ samples! {
     };
     MakeNode => MakeNode { node: at("/a/p"), kind: FileKind::Fifo, mode: 0o600, rdev: 7 };
     OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false, open: 7, named: true };
-    PunchHole => PunchHole { inode: InodeId(12), offset_bytes: 70_000, len_bytes: 1 << 30 };
+    PunchHole => PunchHole { inode: InodeId(12), offset_bytes: 70_000, len_bytes: 1 << 30, keep_privileges: true };
     AllocateBlocks => AllocateBlocks { inode: InodeId(12), from_index: 1, until_index: 3 };
     CommitFile => CommitFile {
         inode: InodeId(12), size_bytes: 70_000,
         blocks: vec![BlockCommit {
-            index: 1, id: BlockId(77), len_bytes: 70_001, generation: 4, workers: vec![WorkerId(2)],
+            index: 1, id: BlockId(77), len_bytes: 70_001, generation: 4, workers: vec![WorkerId(2)], hole_bytes: 4_096,
         }],
         mtime_ns: Some(3), close: true, keep_privileges: true, abandoned: true,
     };
@@ -288,7 +288,7 @@ samples! {
         node: at("/a"), follow: true,
         change: AttrChange {
             mode: Some(0o600), uid: Some(1), gid: Some(2), size_bytes: Some(3), atime: Some(SetTime::Now),
-            mtime: Some(SetTime::At(4)), keep_privileges: true,
+            mtime: Some(SetTime::At(4)), keep_privileges: true, named: true,
         },
     }, SetAttr { node: at("/a"), follow: false, change: AttrChange::default() };
     Rename => Rename {
@@ -384,7 +384,7 @@ samples! {
     XattrValue => XattrValue { value: vec![1, 200] };
     XattrNames => XattrNames { names: vec!["user.x".to_owned()] };
     PathOf => PathOf { path: path("/a/b") };
-    Summary => Summary { directories: 1, files: 2, bytes: 3, cached_bytes: 4 };
+    Summary => Summary { directories: 1, files: 2, bytes: 3, cached_bytes: 4, hole_bytes: 2 };
     FsStats => FsStats {
         capacity_bytes: 1, used_bytes: 2, available_bytes: 3, inodes: 4,
         tiers: BTreeMap::from([
@@ -440,10 +440,15 @@ samples! {
         block: BlockId(77), generation: 4, sync: true, epoch: 0xE1, or_newer: true,
         order: WriteOrder { number: 9, floor: 9, has: 8, life: 0x11FE },
     };
-    BlockSealed => BlockSealed { len_bytes: 70_000, life: 0x11FE };
+    BlockSealed => BlockSealed { len_bytes: 70_000, life: 0x11FE, hole_bytes: 0 },
+        BlockSealed { len_bytes: 70_000, life: 0x11FE, hole_bytes: 4_096 };
     PutBlock => PutBlock {
         block: BlockId(77), generation: 4, checksum: 0xE306_9283, sync: true, epoch: 0xE1,
         order: WriteOrder { number: 1, floor: 1, has: 0, life: 0 },
+    };
+    PunchBlock => PunchBlock {
+        block: BlockId(77), generation: 4, offset_bytes: 65_536, len_bytes: 1 << 20, base_len_bytes: 6, epoch: 0xE1,
+        order: WriteOrder { number: 9, floor: 8, has: 7, life: 0x11FE },
     };
     FenceBlocks => FenceBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)], generation: 5 };
     SuspectBlock => SuspectBlock { block: BlockId(77), offset_bytes: 65_536, len_bytes: 4_096 };

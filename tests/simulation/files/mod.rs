@@ -21,6 +21,7 @@ mod units;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{InodeId, NodeId};
 
 use crate::known::{Known, is_known};
@@ -183,7 +184,7 @@ impl Files {
         };
         self.files.entry(inode).or_insert_with(|| File {
             writes: vec![creation],
-            units: vec![vec![entry]; UNITS_MAX as usize],
+            units: vec![vec![entry]; to_usize(UNITS_MAX)],
             lossy: false,
             removed: None,
             cell,
@@ -255,7 +256,7 @@ impl Files {
         }
         let write = file.writes.len();
         for (unit, value, is_gap) in values {
-            file.units[unit as usize].push(Entry {
+            file.units[to_usize(unit)].push(Entry {
                 write,
                 value,
                 is_gap,
@@ -304,7 +305,7 @@ impl Files {
     }
 
     /// What a flush that begins now will have flushed.
-    pub fn to_flush(&mut self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
+    pub fn begin_flush(&mut self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
         let Some(file) = self.files.get_mut(&inode) else {
             return Vec::new();
         };
@@ -390,7 +391,7 @@ impl Files {
         };
         let is_before = |moment: Option<Moment>| moment.is_some_and(|moment| moment < seen.opened);
         for (unit, value) in (seen.from..).zip(&seen.values) {
-            for entry in &mut units[unit as usize] {
+            for entry in &mut units[to_usize(unit)] {
                 let write = &writes[entry.write];
                 let is_of_others = write.mount != seen.mount
                     && write.begun < seen.opened
@@ -411,7 +412,7 @@ impl Files {
             return Ok(());
         }
         for (unit, value) in (seen.from..).zip(&seen.values) {
-            let Some(entries) = file.units.get(unit as usize) else {
+            let Some(entries) = file.units.get(to_usize(unit)) else {
                 return Err(format!(
                     "unit {unit} is {}, and no file is that long",
                     name_of(*value)

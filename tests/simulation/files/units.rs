@@ -1,5 +1,7 @@
 //! What files are made of: units, each filled with the stamp of who wrote it.
 
+use curvine_protocol::number::to_usize;
+
 /// Bytes of one unit: not a divisor of anything that matters to workers.
 pub const UNIT: u64 = 512;
 /// No file is longer.
@@ -22,7 +24,7 @@ pub fn name_of(value: u64) -> String {
 pub fn bytes(stamp: u64, units: std::ops::Range<u64>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for unit in units {
-        bytes.extend_from_slice(&pattern(stamp, unit).repeat(UNIT as usize / PATTERN_BYTES));
+        bytes.extend_from_slice(&pattern(stamp, unit).repeat(to_usize(UNIT) / PATTERN_BYTES));
     }
     bytes
 }
@@ -36,11 +38,11 @@ fn pattern(stamp: u64, unit: u64) -> [u8; PATTERN_BYTES] {
 /// The stamps in what was read from a unit on, and the end if it is among what was asked for.
 pub fn stamps(from: u64, asked: u64, content: &[u8]) -> Vec<u64> {
     let mut stamps: Vec<u64> = (from..)
-        .zip(content.chunks(UNIT as usize))
+        .zip(content.chunks(to_usize(UNIT)))
         .map(|(unit, bytes)| stamp_of(unit, bytes))
         .collect();
     if (stamps.len() as u64) < asked {
-        stamps.resize(asked as usize, END);
+        stamps.resize(to_usize(asked), END);
     }
     stamps
 }
@@ -49,11 +51,11 @@ fn stamp_of(unit: u64, found: &[u8]) -> u64 {
     if found.len() as u64 != UNIT {
         return TORN;
     }
-    if found == [0; UNIT as usize] {
+    if found == [0; to_usize(UNIT)] {
         return HOLE;
     }
     let stamp = u64::from_le_bytes(found[8..16].try_into().expect("eight bytes"));
-    match found == pattern(stamp, unit).repeat(UNIT as usize / PATTERN_BYTES) {
+    match found == pattern(stamp, unit).repeat(to_usize(UNIT) / PATTERN_BYTES) {
         true => stamp,
         false => TORN,
     }

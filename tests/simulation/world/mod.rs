@@ -260,7 +260,7 @@ impl World {
     /// How far the time goes at once: where nothing is under way, there are fewer ticks in a cluster's minutes.
     fn next_tick(&self) -> Duration {
         const QUIET: Duration = Duration::from_millis(20);
-        let now_us = self.now.as_micros() as u64;
+        let now_us = whole_us(self.now);
         let quiet_us = match self.cluster {
             None => 0,
             Some(_) => self
@@ -268,14 +268,14 @@ impl World {
                 .next_due_us()
                 .map_or(u64::MAX, |due| due.saturating_sub(now_us)),
         };
-        let until_us = QUIET.as_micros() as u64 - now_us % QUIET.as_micros() as u64;
-        let ticks = quiet_us.min(until_us) / TICK.as_micros() as u64;
-        TICK * (ticks.max(1) as u32)
+        let until_us = whole_us(QUIET) - now_us % whole_us(QUIET);
+        let ticks = quiet_us.min(until_us) / whole_us(TICK);
+        TICK * u32::try_from(ticks.max(1)).unwrap_or(u32::MAX)
     }
 
     /// What has arrived by now.
     fn deliver(&mut self) {
-        for letter in self.network.arrived(self.now.as_micros() as u64) {
+        for letter in self.network.arrived(whole_us(self.now)) {
             match letter {
                 Letter::Answer { from, to, outcome } => {
                     if self.story.has_messages() {
@@ -318,4 +318,8 @@ impl World {
 
 fn text(error: impl Display) -> Violation {
     error.to_string()
+}
+
+fn whole_us(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

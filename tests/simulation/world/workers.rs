@@ -18,6 +18,7 @@ use curvine_conf::{DataDir, Size};
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::error::Retry;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{Call, Error, ErrorKind, NodeId, Result, WorkerId};
 use futures::future::BoxFuture;
 
@@ -243,7 +244,7 @@ fn another_boot(anchor: &Path) -> std::io::Result<()> {
         file => file?,
     };
     for slot in 0..2 {
-        let mut bytes = vec![0; SLOT_BYTES as usize];
+        let mut bytes = vec![0; to_usize(SLOT_BYTES)];
         if file.read_exact_at(&mut bytes, slot * SLOT_BYTES).is_err() {
             continue;
         }

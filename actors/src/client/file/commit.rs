@@ -1,5 +1,6 @@
 //! The way of what was written into the masters' record of the file: sealed on its workers first, then committed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,9 +11,9 @@ use curvine_protocol::worker::{SealBlock, WriteOrder};
 use curvine_protocol::{Attr, Error, ErrorKind, Result, WorkerId};
 use futures::stream::{self, StreamExt};
 
-use super::deliver::Patience;
+use super::deliver::{Patience, ToHolder};
 use super::state::{Block, State};
-use super::{KEPT, Shared};
+use super::{KEPT, Shared, held_bytes};
 use crate::client::route::is_passing;
 use crate::planted::{Bug, is_planted};
 
@@ -76,6 +77,7 @@ impl Shared {
     /// The masters have recorded it, and these are the attributes now.
     fn recorded(&self, state: &mut State, attr: Attr, close: bool) {
         self.version.store(attr.content_version, Ordering::Release);
+        self.held_bytes.store(held_bytes(&attr), Ordering::Release);
         state.attr = attr;
         self.written_ns.store(0, Ordering::Release);
         self.privileges_cleared();
@@ -109,8 +111,10 @@ impl Shared {
         // What no worker seals is as good as lost: its length and its generation are not recorded.
         let unsealed = self.seal_begun(state).await;
         for index in unsealed {
-            let block = &mut state.blocks[index];
-            let start = index as u64 * state.attr.block_bytes.max(1);
+            let start = state.start_of(index);
+            let Some(block) = state.blocks.get_mut(&index) else {
+                continue;
+            };
             let committed_bytes = block.located.block.len_bytes;
             let arrived_bytes = block.arrived_bytes();
             if committed_bytes < arrived_bytes {
@@ -135,12 +139,12 @@ impl Shared {
     }
 
     /// Seals what was written under this lease, once: those that no worker answers for, or one of several.
-    async fn seal_begun(&self, state: &mut State) -> Vec<usize> {
+    async fn seal_begun(&self, state: &mut State) -> Vec<u32> {
         let number = state.numbers.next();
         let state = &*state;
-        let begun = state.blocks.iter().enumerate();
+        let begun = state.blocks.iter();
         let begun = begun.filter(|(_, block)| block.uncommitted && block.unsealed);
-        let sealing = begun.map(|(index, block)| async move {
+        let sealing = begun.map(|(&index, block)| async move {
             let mut workers = state.workers.clone();
             let sealed = self.seal_block(block, number, &mut workers, false, Patience::None);
             sealed.await.outcome.is_err().then_some(index)
@@ -155,20 +159,20 @@ impl Shared {
         if sync {
             self.find_missing_holders(state).await?;
         }
-        let todo: Vec<usize> = (0..state.blocks.len())
-            .filter(|&index| {
-                let block = &state.blocks[index];
+        let todo: Vec<u32> = (state.blocks.iter())
+            .filter(|(_, block)| {
                 let unsynced = !block.synced && block.len_bytes > 0;
                 // What can be fetched again need not be on disk.
                 block.unsealed || (sync && unsynced && (block.begun || !state.fillable))
             })
+            .map(|(&index, _)| index)
             .collect();
         let number = state.numbers.next();
         let sealed: Vec<(BlockSeals, Vec<WorkerAddress>)> = {
             let state = &*state;
             let sealing = todo.iter().map(|&index| async move {
                 let mut workers = state.workers.clone();
-                let block = &state.blocks[index];
+                let block = &state.blocks[&index];
                 let sealed = self.seal_block(block, number, &mut workers, sync, Patience::Usual);
                 (sealed.await, workers)
             });
@@ -178,13 +182,17 @@ impl Shared {
         let mut outcome = Ok(());
         for (index, (sealed, workers)) in todo.into_iter().zip(sealed) {
             state.learn(workers);
-            let BlockSeals { outcome: sealed, by } = sealed;
-            let taken = &mut state.blocks[index].taken;
-            let known = (by.iter()).map(|(worker, order, life)| taken.acknowledged(*worker, order, *life));
-            match known.fold(sealed, Result::and) {
+            let Some(block) = state.blocks.get_mut(&index) else {
+                continue;
+            };
+            let taken = &mut block.taken;
+            let by = sealed.by.iter();
+            let known = by.map(|(worker, order, life)| taken.acknowledged(*worker, order, *life));
+            match known.fold(sealed.outcome, Result::and) {
                 Ok(()) => {
-                    state.blocks[index].unsealed = false;
-                    state.blocks[index].synced |= sync;
+                    block.hole_bytes = sealed.hole_bytes;
+                    block.unsealed = false;
+                    block.synced |= sync;
                 }
                 Err(error) => {
                     if state.writable && !is_passing(&error) {
@@ -200,13 +208,16 @@ impl Shared {
     /// Looks for the holders of blocks that others wrote and that nobody had when the file was opened.
     async fn find_missing_holders(&self, state: &mut State) -> Result<()> {
         let is_missing = |block: &Block| block.len_bytes > 0 && block.located.workers.is_empty();
-        if state.fillable || !state.blocks.iter().any(is_missing) {
+        if state.fillable || !state.blocks.values().any(is_missing) {
             return Ok(());
         }
         let layout = self.layout_now().await?;
-        for (block, now) in state.blocks.iter_mut().zip(layout.blocks) {
-            if is_missing(block) && block.located.block.id == now.block.id {
-                block.located.workers = now.workers;
+        for (index, now) in layout.placed(0) {
+            if let Some(block) = state.blocks.get_mut(&index)
+                && is_missing(block)
+                && block.located.block.id == now.block.id
+            {
+                block.located.workers.clone_from(&now.workers);
             }
         }
         state.learn(layout.workers);
@@ -237,21 +248,19 @@ impl Shared {
             ErrorKind::BlockUnavailable,
             format!("no live worker holds block {}; see `cv report`", call.block),
         ));
-        let (mut done, mut by) = (0, Vec::new());
+        let (mut done, mut hole_bytes, mut by) = (0, u64::MAX, Vec::new());
         for &worker in &block.located.workers {
             let order = match (block.begun, block.unsealed) {
                 (false, _) => WriteOrder::default(),
                 (true, true) => block.taken.order(worker, number, number),
                 (true, false) => block.taken.again(worker),
             };
-            let call = SealBlock {
-                order,
-                ..call.clone()
-            };
+            let call = call.clone().in_order(order);
             let sealed = self.deliver(worker, workers, call.clone(), Bytes::new(), patience);
             let sealed = sealed.await.and_then(|sealed| match block.len_bytes {
                 len_bytes if sealed.len_bytes >= len_bytes => {
                     by.push((worker, order, sealed.life));
+                    hole_bytes = hole_bytes.min(sealed.hole_bytes);
                     Ok(())
                 }
                 len_bytes => Err(Error::new(
@@ -276,31 +285,38 @@ impl Shared {
         if done >= needed {
             outcome = Ok(());
         }
-        BlockSeals { outcome, by }
+        BlockSeals {
+            outcome,
+            hole_bytes,
+            by,
+        }
     }
 }
 
 /// How the seals of one block have ended.
 struct BlockSeals {
     outcome: Result<()>,
+    /// How many of its bytes are in holes everywhere.
+    hole_bytes: u64,
     /// Who has sealed it, under which order and in which life of its disk.
     by: Vec<(WorkerId, WriteOrder, u64)>,
 }
 
 /// What the masters are told of some of the blocks.
 pub(super) fn commits(
-    blocks: &[Block],
+    blocks: &BTreeMap<u32, Block>,
     which: impl Fn(&Block) -> bool,
     len_bytes: impl Fn(&Block) -> u64,
 ) -> Vec<BlockCommit> {
-    let chosen = blocks.iter().enumerate().filter(|(_, block)| which(block));
+    let chosen = blocks.iter().filter(|(_, block)| which(block));
     chosen
         .map(|(index, block)| BlockCommit {
-            index: index as u32,
+            index: *index,
             id: block.located.block.id,
             len_bytes: len_bytes(block),
             generation: block.located.block.generation,
             workers: block.located.workers.clone(),
+            hole_bytes: block.hole_bytes.min(len_bytes(block)),
         })
         .collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{AllocateBlocks, GetRoutes};
-use curvine_protocol::worker::{PutBlock, SealBlock, WriteBlock};
+use curvine_protocol::worker::{PunchBlock, PutBlock, SealBlock, WriteBlock, WriteOrder};
 use curvine_protocol::{Call, ErrorKind, Result, WorkerId};
 use tokio::time::sleep;
 
@@ -31,6 +31,9 @@ pub(super) trait ToHolder: Call {
     /// The call to a worker of this epoch.
     fn of_epoch(self, epoch: u64) -> Self;
 
+    /// As this one among its writer's changes.
+    fn in_order(self, order: WriteOrder) -> Self;
+
     /// Only who has the lease may make it.
     fn is_writing(&self) -> bool {
         true
@@ -41,17 +44,39 @@ impl ToHolder for WriteBlock {
     fn of_epoch(self, epoch: u64) -> Self {
         WriteBlock { epoch, ..self }
     }
+
+    fn in_order(self, order: WriteOrder) -> Self {
+        WriteBlock { order, ..self }
+    }
+}
+
+impl ToHolder for PunchBlock {
+    fn of_epoch(self, epoch: u64) -> Self {
+        PunchBlock { epoch, ..self }
+    }
+
+    fn in_order(self, order: WriteOrder) -> Self {
+        PunchBlock { order, ..self }
+    }
 }
 
 impl ToHolder for PutBlock {
     fn of_epoch(self, epoch: u64) -> Self {
         PutBlock { epoch, ..self }
     }
+
+    fn in_order(self, order: WriteOrder) -> Self {
+        PutBlock { order, ..self }
+    }
 }
 
 impl ToHolder for SealBlock {
     fn of_epoch(self, epoch: u64) -> Self {
         SealBlock { epoch, ..self }
+    }
+
+    fn in_order(self, order: WriteOrder) -> Self {
+        SealBlock { order, ..self }
     }
 
     fn is_writing(&self) -> bool {

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use curvine_protocol::master::{BlockCommit, CommitFile, OpenForWrite, ReleaseLease};
 use curvine_protocol::{Error, ErrorKind, FileLayout, Mutation, Node, Result};
 
-use super::Shared;
 use super::commit::commits;
-use super::state::{Block, State};
+use super::state::State;
+use super::{Shared, held_bytes};
 use crate::client::route::is_passing;
 use crate::kit::{Endpoint, MasterPort};
 use crate::planted::{Bug, is_planted};
@@ -123,9 +123,8 @@ impl Shared {
         state.sending.shutdown().await;
         let lease_lost = state.lease_lost;
         let size_bytes = state.attr.size_bytes;
-        let kept = size_bytes.div_ceil(state.block_bytes()) as usize;
-        state.blocks.truncate(kept);
-        let begun = state.blocks.iter().any(|block| block.begun);
+        state.drop_behind(size_bytes);
+        let begun = state.blocks.values().any(|block| block.begun);
         let blocks = match is_planted(Bug::CommitsWhatNobodyHas) {
             true => commits(
                 &state.blocks,
@@ -146,12 +145,17 @@ impl Shared {
         self.written_ns.store(0, Ordering::Release);
         self.lineage.fetch_add(1, Ordering::AcqRel);
         let writers = state.writers;
+        self.held_bytes.store(held_bytes(&state.attr), Ordering::Release);
+        let (indexes, blocks) = std::mem::take(&mut state.blocks)
+            .into_iter()
+            .map(|(index, block)| (index, block.into_committed()))
+            .unzip();
         let layout = FileLayout {
             attr: state.attr.clone(),
-            blocks: state.blocks.drain(..).map(Block::into_committed).collect(),
+            blocks,
             workers: std::mem::take(&mut state.workers),
             source: None,
-            indexes: Vec::new(),
+            indexes,
         };
         let (in_mount, fillable) = (state.in_mount, state.fillable);
         *state = State::new(layout, false);

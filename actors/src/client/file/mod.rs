@@ -24,13 +24,15 @@ mod write;
 #[cfg(test)]
 pub(super) use write::{PIECE_BYTES, WINDOW};
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
-use curvine_protocol::master::{AttrChange, PersistFile, SetAttr};
+use curvine_protocol::master::{AttrChange, PersistFile, PunchHole, SetAttr};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::READ_BYTES_MAX;
-use curvine_protocol::{Attr, Error, ErrorKind, FileLayout, InodeId, Node, Result};
+use curvine_protocol::{Attr, Error, ErrorKind, FILE_BYTES_MAX, FileLayout, InodeId, Node, Result};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use tokio::sync::Mutex;
 
@@ -75,6 +77,8 @@ pub(super) struct Shared {
     router: Arc<Router>,
     inode: InodeId,
     size_bytes: AtomicU64,
+    /// How many of them are in blocks.
+    held_bytes: AtomicU64,
     /// When something was last written that the masters do not know of; 0 if they know all.
     written_ns: AtomicI64,
     /// The number of its last open, as the masters know it.
@@ -155,6 +159,8 @@ impl OpenFile {
             return attr;
         }
         attr.size_bytes = self.size_now();
+        let held_bytes = self.handle.shared.held_bytes.load(Ordering::Acquire);
+        attr.hole_bytes = attr.size_bytes.saturating_sub(held_bytes);
         match self.handle.shared.written_ns.load(Ordering::Acquire) {
             0 => {}
             written_ns => {
@@ -231,11 +237,11 @@ impl OpenFile {
         if end.saturating_sub(offset_bytes) <= STEP {
             return shared.read_range(offset_bytes, end).await;
         }
-        let starts = (offset_bytes..end).step_by(STEP as usize);
+        let starts = (offset_bytes..end).step_by(to_usize(STEP));
         let mut ranges = stream::iter(starts)
             .map(|start| shared.read_range(start, (start + STEP).min(end)))
             .buffered(RANGES);
-        let mut whole = BytesMut::with_capacity((end - offset_bytes) as usize);
+        let mut whole = BytesMut::with_capacity(to_usize(end - offset_bytes));
         while let Some(range) = ranges.try_next().await? {
             let cut_short = (range.len() as u64) < STEP;
             whole.extend_from_slice(&range);
@@ -308,6 +314,64 @@ impl OpenFile {
     /// As [`OpenFile::truncate`].
     pub async fn truncate_keeping_privileges(&self, size_bytes: u64) -> Result<Attr> {
         self.handle.shared.truncate(size_bytes, true).await
+    }
+
+    /// Makes the file at least this long; what is new reads as zeros and takes no space.
+    ///
+    /// # Errors
+    /// As [`OpenFile::write_at`].
+    pub async fn extend(&self, size_bytes: u64) -> Result<()> {
+        let shared = &self.handle.shared;
+        let mut state = shared.state.lock().await;
+        self.handle.ready_to_write(&mut state).await?;
+        if size_bytes > FILE_BYTES_MAX {
+            return Err(Error::too_large());
+        }
+        if shared.size_bytes.fetch_max(size_bytes, Ordering::AcqRel) < size_bytes {
+            state.uncommitted = true;
+            shared.written_now();
+        }
+        Ok(())
+    }
+
+    /// Makes a range read as zeros and gives back the space behind it; the file stays as long as it is. Flushes what was
+    /// written before; others see the hole after the next flush, and parts of it earlier.
+    ///
+    /// # Errors
+    /// As [`OpenFile::flush`] and [`OpenFile::write_at`].
+    pub async fn punch(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
+        let mut state = self.handle.shared.state.lock().await;
+        self.handle.ready_to_write(&mut state).await?;
+        let range = offset_bytes..offset_bytes.saturating_add(len_bytes);
+        self.handle.shared.punch(&mut state, range).await
+    }
+
+    /// How many bytes of a range are in blocks, and so have space already.
+    pub async fn held_in(&self, range: Range<u64>) -> u64 {
+        self.handle.shared.state.lock().await.held_in(&range)
+    }
+
+    /// Where the first bytes from an offset on are that are not in a hole; none if there is only a hole up to the end.
+    /// Zeros that were written, and holes in a block, count as bytes.
+    ///
+    /// # Errors
+    /// As [`OpenFile::read_at`].
+    pub async fn next_data(&self, offset_bytes: u64) -> Result<Option<u64>> {
+        let shared = &self.handle.shared;
+        shared.catch_up().await?;
+        let state = shared.state.lock().await;
+        Ok(state.next_data(offset_bytes, shared.size()))
+    }
+
+    /// Where the first hole from an offset on begins, at the end of the file at the latest; none from there on.
+    ///
+    /// # Errors
+    /// As [`OpenFile::read_at`].
+    pub async fn next_hole(&self, offset_bytes: u64) -> Result<Option<u64>> {
+        let shared = &self.handle.shared;
+        shared.catch_up().await?;
+        let state = shared.state.lock().await;
+        Ok(state.next_hole(offset_bytes, shared.size()))
     }
 
     /// Makes what was written visible to readers that open the file from now on. It survives a killed process; for power
@@ -397,6 +461,11 @@ impl Handle {
     }
 }
 
+/// Bytes of a file that are in blocks.
+fn held_bytes(attr: &Attr) -> u64 {
+    attr.size_bytes.saturating_sub(attr.hole_bytes)
+}
+
 /// As after a write by somebody who may not set them: set-user-id goes, and set-group-id of what the group may execute.
 fn without_privileges(mode: u32) -> u32 {
     match mode & 0o010 {
@@ -422,6 +491,7 @@ impl Shared {
             router,
             inode: state.attr.inode,
             size_bytes: AtomicU64::new(state.attr.size_bytes),
+            held_bytes: AtomicU64::new(held_bytes(&state.attr)),
             written_ns: AtomicI64::new(0),
             open: AtomicU64::new(0),
             lineage: AtomicU64::new(0),
@@ -442,6 +512,7 @@ impl Shared {
     /// Takes over what the masters say. What was written and not committed is forgotten.
     fn adopt(&self, state: &mut State, layout: FileLayout, writable: bool) {
         self.size_bytes.store(layout.attr.size_bytes, Ordering::Release);
+        self.held_bytes.store(held_bytes(&layout.attr), Ordering::Release);
         self.written_ns.store(0, Ordering::Release);
         self.version.store(layout.attr.content_version, Ordering::Release);
         if layout.attr.content_version != state.attr.content_version {
@@ -516,6 +587,7 @@ impl Shared {
         match self.router.change(call).await {
             Ok(entry) if state.writable => {
                 self.size_bytes.store(size_bytes, Ordering::Release);
+                self.held_bytes.store(held_bytes(&entry.attr), Ordering::Release);
                 self.version.store(entry.attr.content_version, Ordering::Release);
                 state.cut(entry.attr);
             }
@@ -523,6 +595,46 @@ impl Shared {
             Err(error) => return Err(self.maybe_done(&mut state, error)),
         }
         Ok(state.attr.clone())
+    }
+
+    /// Drops whole blocks at the masters, and makes holes in the two in which the range begins and ends.
+    async fn punch(self: &Arc<Self>, state: &mut State, range: Range<u64>) -> Result<()> {
+        // The masters cut what they know.
+        self.commit(state, false, false).await?;
+        let range = range.start..range.end.min(self.size());
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut cut = None;
+        if state.is_hole_of_blocks(&range) {
+            let call = PunchHole {
+                inode: self.inode,
+                offset_bytes: range.start,
+                len_bytes: range.end - range.start,
+                keep_privileges: self.privileges.load(Ordering::Acquire) == KEPT,
+            };
+            let layout = match self.under_lease(state, call).await {
+                Ok(layout) => layout,
+                Err(error) => return Err(self.maybe_done(state, error)),
+            };
+            self.version.store(layout.attr.content_version, Ordering::Release);
+            self.held_bytes.store(held_bytes(&layout.attr), Ordering::Release);
+            self.privileges_cleared();
+            cut = state.punched(&range, layout.attr);
+        }
+        let cut = cut.map(|(index, len_bytes)| (index, len_bytes..len_bytes));
+        for (index, within) in cut.into_iter().chain(state.holes_in_blocks(&range)) {
+            self.punch_block(state, index, within).await?;
+        }
+        state.uncommitted = true;
+        self.written_now();
+        self.settle(state, 0).await
+    }
+
+    /// Something was written that the masters do not know of.
+    fn written_now(&self) {
+        let now_ns = self.router.ports().clock.wall_ns();
+        self.written_ns.store(now_ns, Ordering::Release);
     }
 
     /// An error after which nobody knows whether the masters made a change fails the file: its state here may be wrong.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{BlockData, Fill, ReadBlock, SuspectBlock};
 use curvine_protocol::{BlockRef, Error, ErrorKind, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -191,7 +192,7 @@ impl Shared {
                 block: block.id,
                 generation: block.generation,
                 offset_bytes: at,
-                len_bytes: (end - at) as u32,
+                len_bytes: to_u32(to_usize(end - at)),
                 fill: fill.clone(),
             };
             let answer = self.router.ask_worker(&port, call, Bytes::new()).await?;
@@ -265,7 +266,7 @@ fn verify(
     let mut rest = &bytes[..];
     let mut at = asked.start;
     for checksum in &reply.checksums {
-        let take = ((CHUNK_BYTES - at % CHUNK_BYTES) as usize).min(rest.len());
+        let take = to_usize(CHUNK_BYTES - at % CHUNK_BYTES).min(rest.len());
         let (piece, after) = rest.split_at(take);
         if crc32c(piece) != *checksum {
             return corrupt(format!("the chunk at offset {at} fails its checksum"));

@@ -1,10 +1,11 @@
 //! What a client knows of a file that it has open. Pure: no clock, no socket.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::BytesMut;
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::number::to_usize;
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{READ_BYTES_MAX, WriteOrder};
 use curvine_protocol::{Attr, BlockRef, ClientId, Error, FileLayout, LocatedBlock, Result, WorkerId};
 use tokio::task::JoinSet;
@@ -21,7 +22,8 @@ pub(super) struct State {
     pub writers: u32,
     pub in_mount: bool,
     pub fillable: bool,
-    pub blocks: Vec<Block>,
+    /// By index in the file. Where there is none, there is a hole.
+    pub blocks: BTreeMap<u32, Block>,
     pub workers: Vec<WorkerAddress>,
     /// What blocks get that are written under this lease: greater than what any earlier writer gave, whether it
     /// committed or not, so that workers can tell its leftovers from ours.
@@ -51,6 +53,8 @@ pub(super) struct Block {
     pub located: LocatedBlock,
     /// Bytes that were sent or will be: the length it is committed with.
     pub len_bytes: u64,
+    /// How many bytes are in holes, as all its workers said when it was sealed last.
+    pub hole_bytes: u64,
     /// The generation that the masters know. `located` has that under which it is written.
     committed_generation: u32,
     /// Length when this lease began to write it.
@@ -109,6 +113,7 @@ impl Block {
         Block {
             located,
             len_bytes,
+            hole_bytes: 0,
             committed_generation: generation,
             base_len_bytes: len_bytes,
             begun: false,
@@ -156,17 +161,16 @@ impl State {
         let fresh = layout.attr.size_bytes == 0;
         State {
             generation: layout.attr.next_generation(),
-            attr: layout.attr,
             writable,
             session: None,
             writers: 0,
             in_mount: layout.source.is_some(),
-            fillable: layout.source.is_some_and(|source| source.version.size_bytes > 0),
+            fillable: (layout.source.as_ref()).is_some_and(|source| source.version.size_bytes > 0),
             blocks: layout
-                .blocks
-                .into_iter()
-                .map(|located| Block::new(located, fresh))
+                .placed(0)
+                .map(|(index, located)| (index, Block::new(located.clone(), fresh)))
                 .collect(),
+            attr: layout.attr,
             workers: layout.workers,
             gathered: None,
             sending: JoinSet::new(),
@@ -182,9 +186,12 @@ impl State {
     }
 
     /// Of blocks that are what they were and of which the masters know no holder now, those known before are asked.
-    pub fn keep_holders(&mut self, before: &[Block], workers: Vec<WorkerAddress>) {
-        for (block, before) in self.blocks.iter_mut().zip(before) {
-            if block.located.workers.is_empty() && block.located.block == before.located.block {
+    pub fn keep_holders(&mut self, before: &BTreeMap<u32, Block>, workers: Vec<WorkerAddress>) {
+        for (index, block) in &mut self.blocks {
+            if block.located.workers.is_empty()
+                && let Some(before) = before.get(index)
+                && block.located.block == before.located.block
+            {
                 block.located.workers.clone_from(&before.located.workers);
             }
         }
@@ -199,6 +206,87 @@ impl State {
         self.attr.block_bytes.max(1)
     }
 
+    /// The index of the block of an offset. Of none that a file may have, one that no file may have.
+    pub fn index_of(&self, offset_bytes: u64) -> u32 {
+        to_u32(to_usize(offset_bytes / self.block_bytes()))
+    }
+
+    /// Where a block begins in the file.
+    pub fn start_of(&self, index: u32) -> u64 {
+        u64::from(index) * self.block_bytes()
+    }
+
+    /// Bytes that are in no block before a range is written, and are in one afterwards.
+    pub fn newly_held(&self, range: Range<u64>) -> u64 {
+        let held_until = |index, start: u64| {
+            let of_block = self
+                .blocks
+                .get(&index)
+                .map_or(start, |block| start + block.len_bytes);
+            let gathered = self
+                .gathered
+                .as_ref()
+                .filter(|gathered| gathered.offset_bytes < start + self.block_bytes());
+            of_block.max(gathered.map_or(start, Gathered::end))
+        };
+        let mut newly_bytes = 0;
+        let mut at = range.start;
+        while at < range.end {
+            let index = self.index_of(at);
+            let start = self.start_of(index);
+            let end = (start + self.block_bytes()).min(range.end);
+            newly_bytes += end.saturating_sub(held_until(index, start));
+            at = end;
+        }
+        newly_bytes
+    }
+
+    /// How many bytes of a range are in blocks.
+    pub fn held_in(&self, range: &Range<u64>) -> u64 {
+        let blocks = self.blocks.range(self.index_of(range.start)..);
+        let held = blocks.map_while(|(index, block)| {
+            let start = self.start_of(*index);
+            let held = start.max(range.start)..(start + block.len_bytes).min(range.end);
+            (start < range.end).then(|| held.end.saturating_sub(held.start))
+        });
+        held.sum()
+    }
+
+    /// The first byte from an offset on that is in a block or gathered, of a file of this size.
+    pub fn next_data(&self, offset_bytes: u64, size_bytes: u64) -> Option<u64> {
+        let blocks = self.blocks.range(self.index_of(offset_bytes)..);
+        let in_block = blocks
+            .map(|(index, block)| (self.start_of(*index), self.start_of(*index) + block.len_bytes))
+            .find(|(_, end)| *end > offset_bytes);
+        let gathered = self
+            .gathered
+            .as_ref()
+            .map(|gathered| (gathered.offset_bytes, gathered.end()));
+        let found = in_block
+            .into_iter()
+            .chain(gathered.filter(|(_, end)| *end > offset_bytes));
+        let first = found.map(|(start, _)| start.max(offset_bytes)).min();
+        first.filter(|first| *first < size_bytes)
+    }
+
+    /// The first byte from an offset on that is in no block, the end of a file of this size at the latest.
+    pub fn next_hole(&self, offset_bytes: u64, size_bytes: u64) -> Option<u64> {
+        let mut at = offset_bytes;
+        while at < size_bytes && self.next_data(at, size_bytes) == Some(at) {
+            let index = self.index_of(at);
+            let of_block = self
+                .blocks
+                .get(&index)
+                .map_or(0, |block| self.start_of(index) + block.len_bytes);
+            let gathered = self
+                .gathered
+                .as_ref()
+                .filter(|gathered| gathered.offset_bytes <= at);
+            at = of_block.max(gathered.map_or(0, Gathered::end));
+        }
+        (offset_bytes < size_bytes).then(|| at.min(size_bytes))
+    }
+
     pub fn is_dirty(&self) -> bool {
         self.uncommitted || self.gathered.is_some()
     }
@@ -209,28 +297,27 @@ impl State {
         let mut pieces = Vec::new();
         let mut at = range.start;
         while at < range.end {
-            let index = at / block_bytes;
-            let (within, block_end) = (at % block_bytes, ((index + 1) * block_bytes).min(range.end));
-            let room = (block_end - at).min(READ_BYTES_MAX.into());
-            let held = self
-                .blocks
-                .get(index as usize)
-                .filter(|block| within < block.len_bytes);
+            let index = self.index_of(at);
+            let within = at % block_bytes;
+            let room = (block_bytes - within)
+                .min(range.end - at)
+                .min(READ_BYTES_MAX.into());
+            let held = self.blocks.get(&index).filter(|block| within < block.len_bytes);
             let step = match held {
                 Some(block) => {
                     let len = room.min(block.len_bytes - within);
                     pieces.push(Piece::Block {
-                        index: index as u32,
+                        index,
                         located: block.located.clone(),
                         workers: self.workers.clone(),
                         offset_bytes: within,
-                        len_bytes: len as u32,
+                        len_bytes: to_u32(to_usize(len)),
                         fill: self.fillable,
                     });
                     len
                 }
                 None => {
-                    pieces.push(Piece::Zeros(room as usize));
+                    pieces.push(Piece::Zeros(to_usize(room)));
                     room
                 }
             };
@@ -243,7 +330,7 @@ impl State {
     pub fn regained(&mut self, attr: &Attr) {
         self.generation = attr.next_generation();
         self.regained = true;
-        for block in self.blocks.iter_mut().filter(|block| !block.uncommitted) {
+        for block in self.blocks.values_mut().filter(|block| !block.uncommitted) {
             (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
         }
     }
@@ -287,12 +374,11 @@ impl State {
         } = sent;
         self.numbers.ended(order.number);
         self.learn(workers);
-        let block_bytes = self.block_bytes();
-        let index = to_usize(range.start / block_bytes);
-        let arrived = outcome.and_then(|life| match self.blocks.get_mut(index) {
+        let index = self.index_of(range.start);
+        let end = range.end - self.start_of(index);
+        let arrived = outcome.and_then(|life| match self.blocks.get_mut(&index) {
             Some(block) => {
                 block.taken.acknowledged(worker, &order, life)?;
-                let end = range.end - (range.start - range.start % block_bytes);
                 block.taken.up_to(worker, end);
                 Ok(())
             }
@@ -324,8 +410,9 @@ impl State {
         let whole_bytes = behind.map(|lost| lost.start.max(committed_bytes)).min();
         let whole_bytes = whole_bytes.unwrap_or(u64::MAX);
         let mut size_bytes = committed_bytes;
-        let starts = (0..).step_by(to_usize(self.block_bytes()));
-        for (block, start) in self.blocks.iter_mut().zip(starts) {
+        let block_bytes = self.block_bytes();
+        for (index, block) in &mut self.blocks {
+            let start = u64::from(*index) * block_bytes;
             block.len_bytes = block.located.block.len_bytes;
             let arrived = block.arrived_bytes().min(whole_bytes.saturating_sub(start));
             if block.uncommitted && block.len_bytes < arrived {
@@ -348,10 +435,9 @@ impl State {
     pub fn committed(&mut self, close: bool) {
         self.uncommitted = false;
         self.writable = !close;
-        let kept = self.attr.size_bytes.div_ceil(self.block_bytes()) as usize;
-        self.blocks.truncate(kept);
+        self.drop_behind(self.attr.size_bytes);
         let anew = std::mem::take(&mut self.regained) || close;
-        for block in &mut self.blocks {
+        for block in self.blocks.values_mut() {
             block.committed();
             if anew {
                 (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
@@ -361,21 +447,76 @@ impl State {
 
     /// The file has a new size, with everything written here committed before; the blocks as the master cuts them.
     pub fn cut(&mut self, attr: Attr) {
-        let keep = attr.size_bytes.div_ceil(self.block_bytes());
-        self.blocks.truncate(keep as usize);
-        if self.blocks.len() as u64 == keep
-            && let Some(last) = self.blocks.last_mut()
-        {
-            let room = attr.size_bytes - (keep - 1) * self.attr.block_bytes.max(1);
+        self.drop_behind(attr.size_bytes);
+        let block_bytes = self.block_bytes();
+        if let Some(mut last) = self.blocks.last_entry() {
+            let room = attr.size_bytes - u64::from(*last.key()) * block_bytes;
+            let last = last.get_mut();
             last.len_bytes = last.len_bytes.min(room);
         }
-        for block in &mut self.blocks {
+        self.changed_by_masters(attr);
+    }
+
+    /// Whether the masters have to make a hole of a range: blocks in it go, or one is cut.
+    pub fn is_hole_of_blocks(&self, range: &Range<u64>) -> bool {
+        let mut blocks = self.blocks.range(self.index_of(range.start)..);
+        blocks.any(|(index, block)| {
+            let start = self.start_of(*index);
+            is_cut_by(range, start..start + block.len_bytes)
+        })
+    }
+
+    /// The masters made a hole of a range, with everything written here committed before. Answers with the block that it
+    /// cut, and its length now: workers have the rest still.
+    pub fn punched(&mut self, range: &Range<u64>, attr: Attr) -> Option<(u32, u64)> {
+        let block_bytes = self.block_bytes();
+        let mut cut = None;
+        self.blocks.retain(|index, block| {
+            let start = u64::from(*index) * block_bytes;
+            if is_cut_by(range, start..start + block.len_bytes) {
+                block.len_bytes = range.start.saturating_sub(start);
+                cut = (block.len_bytes > 0).then_some((*index, block.len_bytes)).or(cut);
+            }
+            block.len_bytes > 0
+        });
+        self.changed_by_masters(attr);
+        cut
+    }
+
+    /// What of a hole is in blocks that stay: their indexes, and the ranges in them. At most two.
+    pub fn holes_in_blocks(&self, range: &Range<u64>) -> Vec<(u32, Range<u64>)> {
+        let mut indexes = vec![self.index_of(range.start), self.index_of(range.end)];
+        indexes.dedup();
+        let in_block = |index| {
+            let block: &Block = self.blocks.get(&index)?;
+            let start = self.start_of(index);
+            let until = range.end.saturating_sub(start).min(block.len_bytes);
+            let from = range.start.saturating_sub(start);
+            (from < until).then_some((index, from..until))
+        };
+        indexes.into_iter().filter_map(in_block).collect()
+    }
+
+    /// Blocks behind the end of the file are not its own any more.
+    pub fn drop_behind(&mut self, size_bytes: u64) {
+        let kept = size_bytes.div_ceil(self.block_bytes());
+        self.blocks.split_off(&to_u32(to_usize(kept)));
+    }
+
+    /// The masters changed the content, with everything written here committed before: workers do not know of it.
+    fn changed_by_masters(&mut self, attr: Attr) {
+        for block in self.blocks.values_mut() {
             block.committed();
             (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
         }
         self.generation = attr.next_generation();
         self.attr = attr;
     }
+}
+
+/// Whether a hole covers bytes of a block up to the block's end.
+fn is_cut_by(hole: &Range<u64>, block: Range<u64>) -> bool {
+    hole.start.max(block.start) < block.end && hole.end >= block.end
 }
 
 /// Where a worker is now. What readers are told has no epochs.
@@ -387,4 +528,120 @@ pub(super) fn learn(workers: &mut Vec<WorkerAddress>, mut now: WorkerAddress) {
         }
     }
     workers.push(now);
+}
+
+#[cfg(test)]
+mod tests {
+    use curvine_protocol::{BlockId, FileKind, InodeId};
+
+    use super::*;
+
+    /// A file of blocks of 100 bytes with these indexes and lengths.
+    fn state(size_bytes: u64, blocks: &[(u32, u64)]) -> State {
+        let attr = Attr {
+            inode: InodeId(7),
+            kind: FileKind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            size_bytes,
+            atime_ns: 0,
+            mtime_ns: 0,
+            ctime_ns: 0,
+            btime_ns: 0,
+            rdev: 0,
+            block_bytes: 100,
+            replicas: 1,
+            content_version: 1,
+            ufs: None,
+            hole_bytes: 0,
+            bare: false,
+        };
+        let block = |(index, len_bytes): &(u32, u64)| LocatedBlock {
+            block: BlockRef {
+                id: BlockId((*index).into()),
+                len_bytes: *len_bytes,
+                generation: 1,
+            },
+            workers: Vec::new(),
+        };
+        let layout = FileLayout {
+            attr,
+            blocks: blocks.iter().map(block).collect(),
+            workers: Vec::new(),
+            source: None,
+            indexes: blocks.iter().map(|(index, _)| *index).collect(),
+        };
+        State::new(layout, true)
+    }
+
+    fn lengths(state: &State) -> Vec<(u32, u64)> {
+        let blocks = state.blocks.iter();
+        blocks.map(|(index, block)| (*index, block.len_bytes)).collect()
+    }
+
+    #[test]
+    fn data_and_holes_are_told_apart_by_blocks_and_what_is_gathered() {
+        let mut state = state(1_000, &[(0, 100), (1, 50), (7, 100)]);
+        state.gathered = Some(Gathered {
+            offset_bytes: 500,
+            bytes: BytesMut::from(&[1; 20][..]),
+        });
+        let data = |at| state.next_data(at, 1_000);
+        assert_eq!([data(0), data(149), data(150)], [Some(0), Some(149), Some(500)]);
+        assert_eq!([data(519), data(520), data(800)], [Some(519), Some(700), None]);
+        let hole = |at| state.next_hole(at, 1_000);
+        assert_eq!([hole(0), hole(150), hole(510)], [Some(150), Some(150), Some(520)]);
+        assert_eq!([hole(700), hole(1_000)], [Some(800), None]);
+        assert_eq!(state.next_hole(710, 760), Some(760), "the end counts as one");
+        assert_eq!(state.next_data(150, 500), None);
+    }
+
+    #[test]
+    fn what_a_write_adds_is_counted_once() {
+        let mut state = state(1_000, &[(0, 100), (1, 50)]);
+        assert_eq!([state.newly_held(0..150), state.newly_held(120..160)], [0, 10]);
+        // A gap within a block is in the block.
+        assert_eq!(state.newly_held(180..420), 50 + 100 + 100 + 20);
+        state.gathered = Some(Gathered {
+            offset_bytes: 150,
+            bytes: BytesMut::from(&[1; 70][..]),
+        });
+        assert_eq!(state.newly_held(220..230), 10);
+        assert_eq!(state.held_in(&(90..130)), 40);
+        assert_eq!(state.held_in(&(140..1_000)), 10);
+    }
+
+    #[test]
+    fn a_hole_takes_whole_blocks_cuts_one_and_leaves_two_ranges_at_most() {
+        let all = [(0, 100), (1, 100), (2, 100), (5, 30)];
+        let punched = |range: Range<u64>| {
+            let mut state = state(1_000, &all);
+            let masters = state.is_hole_of_blocks(&range);
+            let attr = state.attr.clone();
+            let cut = masters.then(|| state.punched(&range, attr)).flatten();
+            (lengths(&state), cut, state.holes_in_blocks(&range))
+        };
+        assert_eq!(punched(20..60), (all.to_vec(), None, vec![(0, 20..60)]));
+        let (left, cut, holes) = punched(20..250);
+        assert_eq!((left, cut), (vec![(0, 20), (2, 100), (5, 30)], Some((0, 20))));
+        assert_eq!(holes, [(2, 0..50)]);
+        let (left, cut, holes) = punched(210..1_000);
+        assert_eq!(
+            (left, cut, holes),
+            (vec![(0, 100), (1, 100), (2, 10)], Some((2, 10)), vec![])
+        );
+        assert_eq!(
+            punched(300..500),
+            (all.to_vec(), None, vec![]),
+            "a hole is one already"
+        );
+        assert_eq!(
+            punched(530..540),
+            (all.to_vec(), None, vec![]),
+            "behind the end of its block"
+        );
+        assert_eq!(punched(510..520), (all.to_vec(), None, vec![(5, 10..20)]));
+    }
 }

@@ -10,26 +10,24 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::master::AllocateBlocks;
-use curvine_protocol::number::to_u32;
-use curvine_protocol::worker::{PutBlock, WriteBlock, WriteOrder};
-use curvine_protocol::{Error, ErrorKind, FILE_BYTES_MAX, Result};
+use curvine_protocol::number::to_usize;
+use curvine_protocol::worker::{BlockWritten, PunchBlock, PutBlock, WriteBlock, WriteOrder};
+use curvine_protocol::{Call, Error, ErrorKind, FILE_BYTES_MAX, Result};
 use tokio::time::sleep;
 
 use super::Shared;
-use super::deliver::{BACKOFF_MAX, Patience};
+use super::deliver::{BACKOFF_MAX, Patience, ToHolder};
 use super::order::Taken;
 use super::state::{Block, Gathered, Sent, State};
-use crate::kit::Ports;
 use crate::kit::backoff::Backoff;
+use crate::kit::{Endpoint, Ports, WorkerPort};
 use crate::planted::{Bug, is_planted};
 
 /// Bytes gathered before they are sent; no piece is larger.
 pub const PIECE_BYTES: usize = 1 << 20;
 /// Pieces on their way to workers at the same time, for each open file.
 pub const WINDOW: usize = 6;
-/// Blocks that the masters add to a file at once, less those that are asked for ahead.
-const NEW_BLOCKS_MAX: u64 = 4_096 - BLOCKS_AHEAD as u64;
-/// Blocks asked for ahead of the one that is written.
+/// Blocks asked for ahead of the one that is written, at the end of a file.
 const BLOCKS_AHEAD: u32 = 1;
 
 impl Shared {
@@ -47,16 +45,6 @@ impl Shared {
             .checked_add(bytes.len() as u64)
             .filter(|end| *end <= FILE_BYTES_MAX)
             .ok_or_else(Error::too_large)?;
-        let new_blocks = end
-            .div_ceil(state.block_bytes())
-            .saturating_sub(state.blocks.len() as u64);
-        if new_blocks > NEW_BLOCKS_MAX {
-            // Now, while nothing is taken that could be lost with it.
-            return Err(Error::new(
-                ErrorKind::FileTooLarge,
-                format!("a write leaves a hole of at most {NEW_BLOCKS_MAX} blocks of the file"),
-            ));
-        }
         let mut at = offset_bytes;
         let overlaps = state.overlaps(&(at..end));
         if overlaps
@@ -75,6 +63,7 @@ impl Shared {
             let room = PIECE_BYTES - state.gathered.as_ref().map_or(0, |gathered| gathered.bytes.len());
             let piece = bytes.split_to(room.min(bytes.len()));
             let piece_end = at + piece.len() as u64;
+            let newly_bytes = state.newly_held(at..piece_end);
             match &mut state.gathered {
                 Some(gathered) => gathered.bytes.extend_from_slice(&piece),
                 None => {
@@ -90,8 +79,8 @@ impl Shared {
             at = piece_end;
             state.uncommitted = true;
             self.size_bytes.fetch_max(at, Ordering::AcqRel);
-            self.written_ns
-                .store(self.router.ports().clock.wall_ns(), Ordering::Release);
+            self.held_bytes.fetch_add(newly_bytes, Ordering::AcqRel);
+            self.written_now();
             let full = state
                 .gathered
                 .as_ref()
@@ -107,10 +96,10 @@ impl Shared {
     /// room, so a full worker takes it, and has what the others have.
     pub(super) async fn send_gathered(self: &Arc<Self>, state: &mut State) -> Result<()> {
         while let Some(at) = state.gathered.as_ref().map(|gathered| gathered.offset_bytes) {
-            let (index, within) = ((at / state.block_bytes()) as u32, at % state.block_bytes());
+            let (index, within) = (state.index_of(at), at % state.block_bytes());
             self.ensure_block(state, index).await?;
             self.settle(state, WINDOW - 1).await?;
-            let ends_at = state.blocks[index as usize].len_bytes;
+            let ends_at = state.blocks[&index].len_bytes;
             let room = match within < ends_at && !is_planted(Bug::OverwritesNeedRoom) {
                 true => ends_at - within,
                 false => state.block_bytes() - within,
@@ -118,7 +107,7 @@ impl Shared {
             let Some(gathered) = &mut state.gathered else {
                 break;
             };
-            let take = (gathered.bytes.len() as u64).min(room) as usize;
+            let take = gathered.bytes.len().min(to_usize(room));
             let piece = gathered.bytes.split_to(take).freeze();
             gathered.offset_bytes += take as u64;
             if gathered.bytes.is_empty() {
@@ -131,20 +120,10 @@ impl Shared {
 
     /// Puts one piece of one block on its way to every worker that shall have it.
     fn send(self: &Arc<Self>, state: &mut State, index: u32, offset_bytes: u64, bytes: Bytes) {
-        let start = u64::from(index) * state.block_bytes() + offset_bytes;
+        let start = state.start_of(index) + offset_bytes;
         let range = start..start + bytes.len() as u64;
-        let block = &mut state.blocks[index as usize];
-        begin(block, state.generation);
-        block.unsealed = true;
-        block.synced = false;
-        block.uncommitted = true;
+        let block = touch(state, index);
         block.len_bytes = block.len_bytes.max(offset_bytes + bytes.len() as u64);
-        state.uncommitted = true;
-        let number = state.numbers.next();
-        for _ in &block.located.workers {
-            state.numbers.sent(number);
-        }
-        let floor = state.numbers.floor();
         let call = WriteBlock {
             block: block.located.block.id,
             generation: block.located.block.generation,
@@ -155,13 +134,55 @@ impl Shared {
             epoch: 0,
             order: WriteOrder::default(),
         };
-        for worker in block.located.workers.clone() {
+        self.send_to_holders(state, index, &range, call, &bytes);
+    }
+
+    /// Makes a range of a block a hole, on every worker that has the block.
+    pub(super) async fn punch_block(
+        self: &Arc<Self>,
+        state: &mut State,
+        index: u32,
+        within: Range<u64>,
+    ) -> Result<()> {
+        self.ensure_block(state, index).await?;
+        self.settle(state, WINDOW - 1).await?;
+        let start = state.start_of(index);
+        let block = touch(state, index);
+        let call = PunchBlock {
+            block: block.located.block.id,
+            generation: block.located.block.generation,
+            offset_bytes: within.start,
+            len_bytes: within.end - within.start,
+            base_len_bytes: block.base_len_bytes,
+            epoch: 0,
+            order: WriteOrder::default(),
+        };
+        let range = start + within.start..start + within.end;
+        self.send_to_holders(state, index, &range, call, &Bytes::new());
+        Ok(())
+    }
+
+    fn send_to_holders<C>(
+        self: &Arc<Self>,
+        state: &mut State,
+        index: u32,
+        range: &Range<u64>,
+        call: C,
+        bytes: &Bytes,
+    ) where
+        C: ToHolder + Call<Reply = BlockWritten>,
+        dyn WorkerPort: Endpoint<C>,
+    {
+        let number = state.numbers.next();
+        let holders = state.blocks[&index].located.workers.clone();
+        for _ in &holders {
+            state.numbers.sent(number);
+        }
+        let floor = state.numbers.floor();
+        for worker in holders {
             let (shared, mut workers) = (self.clone(), state.workers.clone());
-            let order = state.blocks[index as usize].taken.order(worker, number, floor);
-            let call = WriteBlock {
-                order,
-                ..call.clone()
-            };
+            let order = state.blocks[&index].taken.order(worker, number, floor);
+            let call = call.clone().in_order(order);
             let (bytes, range) = (bytes.clone(), range.clone());
             state.on_the_way.push(range.clone());
             state.sending.spawn(async move {
@@ -200,22 +221,25 @@ impl Shared {
 
     /// Makes sure that a block index has a block with somewhere to write it.
     async fn ensure_block(&self, state: &mut State, index: u32) -> Result<()> {
-        let have = to_u32(state.blocks.len());
-        let outcome = match state.blocks.get(index as usize) {
+        let outcome = match state.blocks.get(&index) {
             Some(block) if !block.located.workers.is_empty() => return Ok(()),
             Some(_) => self.find_holders(state, index).await,
             None => {
-                let ahead = if have == 0 { 0 } else { BLOCKS_AHEAD };
+                let last = state.blocks.keys().next_back();
+                let ahead = match last.is_some_and(|last| *last < index) {
+                    true => BLOCKS_AHEAD,
+                    false => 0,
+                };
                 let call = AllocateBlocks {
                     inode: self.inode,
-                    from_index: have,
-                    until_index: index + 1 + ahead,
+                    from_index: index,
+                    until_index: index.saturating_add(1).saturating_add(ahead),
                 };
                 self.under_lease(state, call).await.map(|layout| {
-                    let blocks = layout.blocks.into_iter();
-                    state
-                        .blocks
-                        .extend(blocks.map(|located| Block::new(located, true)));
+                    for (index, located) in layout.placed(index) {
+                        let new = || Block::new(located.clone(), true);
+                        state.blocks.entry(index).or_insert_with(new);
+                    }
                     state.learn(layout.workers);
                 })
             }
@@ -237,7 +261,9 @@ impl Shared {
             let layout = self.under_lease(state, call).await?;
             let found = layout.blocks.into_iter().next();
             state.learn(layout.workers);
-            let block = &mut state.blocks[index as usize];
+            let Some(block) = state.blocks.get_mut(&index) else {
+                return Ok(());
+            };
             let id = block.located.block.id;
             match found {
                 Some(found) if found.block.id == id && !found.workers.is_empty() => {
@@ -264,11 +290,11 @@ impl Shared {
             let len_bytes = gathered.bytes.len() as u64;
             gathered.offset_bytes == 0 && len_bytes == self.size() && len_bytes <= state.block_bytes()
         });
-        if !whole || state.blocks.len() > 1 || !state.sending.is_empty() {
+        if !whole || state.blocks.keys().any(|index| *index > 0) || !state.sending.is_empty() {
             return Ok(false);
         }
         self.ensure_block(state, 0).await?;
-        if !state.blocks[0].fresh || state.blocks[0].begun {
+        if !state.blocks[&0].fresh || state.blocks[&0].begun {
             return Ok(false);
         }
         let Some(gathered) = state.gathered.take() else {
@@ -281,9 +307,11 @@ impl Shared {
         ));
         let bytes = gathered.bytes.freeze();
         state.lost.push(0..bytes.len() as u64);
-        begin(&mut state.blocks[0], state.generation);
+        let generation = state.generation;
         let number = state.numbers.next();
-        let block = state.blocks[0].located.clone();
+        let block = state.blocks.get_mut(&0).expect("it is there, see above");
+        begin(block, generation);
+        let block = block.located.clone();
         for worker in block.workers {
             let call = PutBlock {
                 block: block.block.id,
@@ -291,16 +319,16 @@ impl Shared {
                 checksum: crc32c(&bytes),
                 sync,
                 epoch: 0,
-                order: state.blocks[0].taken.order(worker, number, number),
+                order: state.blocks[&0].taken.order(worker, number, number),
             };
             let order = call.order;
             let put = self
                 .deliver(worker, &mut state.workers, call, bytes.clone(), Patience::Usual)
                 .await;
             let put = put.and_then(|put| {
-                let taken = &mut state.blocks[0].taken;
-                taken.acknowledged(worker, &order, put.life)?;
-                taken.up_to(worker, put.len_bytes);
+                let block = state.blocks.get_mut(&0).expect("it is there, see above");
+                block.taken.acknowledged(worker, &order, put.life)?;
+                block.taken.up_to(worker, put.len_bytes);
                 Ok(())
             });
             if let Err(error) = put {
@@ -312,9 +340,10 @@ impl Shared {
         }
         state.unfail();
         state.lost.clear();
-        let block = &mut state.blocks[0];
+        let block = state.blocks.get_mut(&0).expect("it is there, see above");
         block.uncommitted = true;
         block.synced = sync;
+        block.hole_bytes = 0;
         block.len_bytes = bytes.len() as u64;
         Ok(true)
     }
@@ -327,6 +356,20 @@ fn begin(block: &mut Block, generation: u32) {
         block.taken = Taken::default();
         block.located.block.generation = generation;
     }
+}
+
+/// A block that is about to be changed by a call to its workers.
+fn touch(state: &mut State, index: u32) -> &mut Block {
+    state.uncommitted = true;
+    let block = state
+        .blocks
+        .get_mut(&index)
+        .expect("the caller has made sure of it");
+    begin(block, state.generation);
+    block.unsealed = true;
+    block.synced = false;
+    block.uncommitted = true;
+    block
 }
 
 fn ended(on_the_way: &mut Vec<Range<u64>>, range: &Range<u64>) {

@@ -7,9 +7,11 @@
 
 mod world;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{CurvinePath, Error, ErrorKind, FILE_BYTES_MAX, Node};
 use tokio::time::{Instant, timeout};
 
@@ -17,7 +19,7 @@ use super::file::PIECE_BYTES;
 use super::file::WINDOW;
 use super::{Client, ClientOptions, CreateOptions, OpenFile};
 use crate::kit::until::until;
-use world::{BLOCK_BYTES, FILE, Fate, run};
+use world::{BLOCK_BYTES, FILE, Fate, World, run};
 
 fn path(text: &str) -> CurvinePath {
     CurvinePath::parse(text).expect("a valid path")
@@ -842,6 +844,112 @@ fn a_client_that_was_away_asks_whether_its_session_lasts_before_it_changes_somet
 // ---------------------------------------------------------------------------------------------------------- sizes
 
 #[test]
+fn a_file_costs_what_it_holds_however_far_apart_that_is() {
+    run(|world| async move {
+        const FAR: u64 = (100 << 40) + 5;
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        file.write_at(FAR, content(7)).await.expect("taken");
+        // The second block begins five bytes before its first byte.
+        let (size_bytes, hole_bytes) = (FAR + 7, FAR + 7 - 22);
+        let attr = file.attr().await;
+        assert_eq!((attr.size_bytes, attr.hole_bytes), (size_bytes, hole_bytes));
+        let attr = file.flush().await.expect("flushed");
+        assert_eq!((attr.size_bytes, attr.hole_bytes), (size_bytes, hole_bytes));
+        let held = |world: &World| world.state().file.clone().expect("made").blocks.len();
+        assert_eq!((held(&world), world.seen("AllocateBlocks").len()), (2, 1));
+        let reads = world.seen("ReadBlock").len();
+        assert_eq!(
+            file.read_at(50 << 40, 1 << 20).await.expect("zeros"),
+            vec![0; 1 << 20]
+        );
+        assert_eq!(world.seen("ReadBlock").len(), reads, "nobody is asked for zeros");
+        assert_eq!(
+            file.read_at(FAR - 1, 100).await.expect("there"),
+            [&[0], &content(7)[..]].concat()
+        );
+        assert_eq!(file.next_data(10).await, Ok(Some(FAR - 5)));
+        assert_eq!(file.next_hole(0).await, Ok(Some(10)));
+        assert_eq!(file.next_hole(FAR).await, Ok(Some(FAR + 7)));
+        assert_eq!(file.next_data(FAR + 7).await, Ok(None));
+        // Another client finds the same by its own layout.
+        let other = client.open(FILE).await.expect("opened");
+        assert_eq!(other.read_at(FAR, 100).await.expect("there"), content(7));
+        file.truncate(FAR + (1 << 40)).await.expect("longer");
+        file.truncate(4).await.expect("shorter");
+        assert_eq!(held(&world), 1);
+        file.close().await.expect("closed");
+        assert_eq!(world.committed(), content(4));
+    });
+}
+
+#[test]
+fn a_hole_is_made_without_zeros_and_costs_nothing() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 2).await;
+        let mut expected = content(to_usize(4 * BLOCK_BYTES)).to_vec();
+        file.append(expected.clone().into()).await.expect("taken");
+        file.flush().await.expect("flushed");
+        let (written, mib) = (world.seen("WriteBlock").len(), 1 << 20);
+        let mut punch = async |range: std::ops::Range<u64>| {
+            file.punch(range.start, range.end - range.start)
+                .await
+                .expect("punched");
+            expected[to_usize(range.start)..to_usize(range.end)].fill(0);
+            assert_eq!(file.read_at(0, u64::MAX).await.expect("there"), expected);
+        };
+        // In one block; from within a block into another one; up to the end of a block; and what is a hole already.
+        punch(mib..2 * mib).await;
+        punch(3 * mib..2 * BLOCK_BYTES + mib).await;
+        punch(3 * BLOCK_BYTES - mib..3 * BLOCK_BYTES).await;
+        punch(3 * mib..BLOCK_BYTES).await;
+        assert_eq!(world.seen("WriteBlock").len(), written, "no zeros are written");
+        assert_eq!(
+            world.seen("PunchHole").len(),
+            2,
+            "what stays as it is for the masters is not theirs"
+        );
+        let attr = file.close().await.expect("closed");
+        assert_eq!(attr.hole_bytes, 2 * BLOCK_BYTES - 3 * mib + mib);
+        assert_eq!(world.committed(), expected);
+        let state = world.state();
+        let held = |worker| {
+            let lengths = state.blocks.iter().filter(|((at, _), _)| *at == worker);
+            lengths
+                .map(|((_, block), (_, bytes))| (*block, bytes.len()))
+                .collect::<HashMap<_, _>>()
+        };
+        let blocks = &state.file.as_ref().expect("made").blocks;
+        for block in blocks.values().filter(|block| block.len_bytes == 3 * mib) {
+            assert_eq!(
+                held(1)[&block.id],
+                to_usize(3 * mib),
+                "a block that was cut is cut on its workers too"
+            );
+        }
+        assert_eq!(held(1), held(2));
+    });
+}
+
+#[test]
+fn space_that_is_allocated_is_a_hole_until_it_is_written() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        file.extend(1 << 40).await.expect("longer");
+        file.extend(5).await.expect("it is longer already");
+        assert_eq!(file.held_in(0..1 << 40).await, 0, "nothing is sent yet");
+        let attr = file.close().await.expect("closed");
+        assert_eq!((attr.size_bytes, attr.hole_bytes), (1 << 40, (1 << 40) - 10));
+        assert_eq!(file.held_in(4..1 << 40).await, 6);
+        assert_eq!(world.seen("WriteBlock").len() + world.seen("PutBlock").len(), 1);
+    });
+}
+
+#[test]
 fn a_byte_beyond_the_largest_file_is_refused_and_costs_nothing() {
     run(|world| async move {
         let client = world.client();
@@ -854,10 +962,7 @@ fn a_byte_beyond_the_largest_file_is_refused_and_costs_nothing() {
                 .expect_err("too far");
             assert_eq!(error.kind, ErrorKind::FileTooLarge, "{offset_bytes}");
         }
-        let error = file
-            .write_at(BLOCK_BYTES * 5_000, content(1))
-            .await
-            .expect_err("too far");
+        let error = file.extend(FILE_BYTES_MAX + 1).await.expect_err("too long");
         assert_eq!(error.kind, ErrorKind::FileTooLarge);
         assert_eq!(file.close().await.expect("nothing failed").size_bytes, 10);
         assert_eq!(world.committed(), content(10));

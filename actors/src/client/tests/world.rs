@@ -1,7 +1,7 @@
 //! Masters and workers in memory, which lose, delay, refuse and damage what they are told to; under virtual time.
 
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::master::*;
-use curvine_protocol::number::{to_u32, to_usize};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::*;
 use curvine_protocol::*;
 use futures::future::BoxFuture;
@@ -79,7 +79,7 @@ pub struct State {
 pub struct File {
     pub size_bytes: u64,
     pub content_version: u64,
-    pub blocks: Vec<BlockRef>,
+    pub blocks: BTreeMap<u32, BlockRef>,
     pub replicas: u8,
     pub leased: bool,
 }
@@ -173,8 +173,9 @@ impl World {
         let state = self.state();
         let file = state.file.clone().expect("there is a file");
         let mut content = Vec::new();
-        for block in &file.blocks {
+        for (index, block) in &file.blocks {
             let (_, bytes) = &state.blocks[&(1, block.id)];
+            content.resize(to_usize(u64::from(*index) * BLOCK_BYTES), 0);
             content.extend_from_slice(&bytes[..to_usize(block.len_bytes)]);
         }
         content.resize(to_usize(file.size_bytes), 0);
@@ -326,6 +327,23 @@ impl State {
                 life: self.life,
             });
         }
+        if let Some(call) = call.downcast_ref::<PunchBlock>() {
+            self.check_epoch(call.epoch)?;
+            let Some((generation, bytes)) = self.blocks.get_mut(&(worker, call.block)) else {
+                return Err(Error::new(ErrorKind::NotFound, "not on this worker"));
+            };
+            if call.generation > *generation {
+                *generation = call.generation;
+                bytes.truncate(to_usize(call.base_len_bytes));
+            }
+            let end = to_usize(call.offset_bytes + call.len_bytes).min(bytes.len());
+            bytes[to_usize(call.offset_bytes)..end].fill(0);
+            let len_bytes = bytes.len() as u64;
+            return plain(BlockWritten {
+                len_bytes,
+                life: self.life,
+            });
+        }
         if let Some(call) = call.downcast_ref::<PutBlock>() {
             self.check_epoch(call.epoch)?;
             self.check_order("PutBlock", &call.order)?;
@@ -334,6 +352,7 @@ impl State {
             return plain(BlockSealed {
                 len_bytes: body.len() as u64,
                 life: self.life,
+                hole_bytes: 0,
             });
         }
         if let Some(call) = call.downcast_ref::<SealBlock>() {
@@ -346,6 +365,7 @@ impl State {
                     plain(BlockSealed {
                         len_bytes: bytes.len() as u64,
                         life: self.life,
+                        hole_bytes: 0,
                     })
                 }
                 Some(_) => Err(Error::new(ErrorKind::Stale, "another generation")),
@@ -400,7 +420,7 @@ impl State {
                 leased: true,
                 ..File::empty(call.replicas.max(1))
             });
-            self.add_block();
+            self.add_block(0);
             return Ok(Stored::Layout(self.layout(0)?));
         }
         if call.is::<OpenForWrite>() {
@@ -409,16 +429,15 @@ impl State {
         }
         if let Some(call) = call.downcast_ref::<AllocateBlocks>() {
             self.leased()?;
-            while to_u32(self.file()?.blocks.len()) < call.until_index {
-                self.add_block();
+            for index in call.from_index..call.until_index {
+                self.add_block(index);
             }
-            let from = self.file()?.blocks.len().min(call.from_index as usize);
-            return Ok(Stored::Layout(self.layout(from)?));
+            return Ok(Stored::Layout(self.layout(call.from_index)?));
         }
         if let Some(call) = call.downcast_ref::<CommitFile>() {
             let file = self.leased()?;
             for commit in &call.blocks {
-                let block = &mut file.blocks[commit.index as usize];
+                let block = file.blocks.get_mut(&commit.index).expect("assigned");
                 assert_eq!(block.id, commit.id);
                 (block.len_bytes, block.generation) = (commit.len_bytes, commit.generation);
             }
@@ -426,9 +445,28 @@ impl State {
                 file.content_version += 1;
             }
             file.size_bytes = call.size_bytes;
-            file.blocks
-                .truncate(to_usize(call.size_bytes.div_ceil(BLOCK_BYTES)));
+            file.cut(call.size_bytes);
             file.leased = !call.close;
+            let attr = self.attr()?;
+            return Ok(Stored::Entry(Entry { attr, target: None }));
+        }
+        if let Some(call) = call.downcast_ref::<PunchHole>() {
+            let file = self.leased()?;
+            let end = call.offset_bytes + call.len_bytes;
+            file.blocks.retain(|index, block| {
+                let start = u64::from(*index) * BLOCK_BYTES;
+                if end >= start + block.len_bytes {
+                    block.len_bytes = block.len_bytes.min(call.offset_bytes.saturating_sub(start));
+                }
+                block.len_bytes > 0
+            });
+            file.content_version += 1;
+            return Ok(Stored::Layout(self.layout(0)?));
+        }
+        if let Some(call) = call.downcast_ref::<SetAttr>() {
+            let file = self.file()?;
+            file.cut(call.change.size_bytes.expect("nothing else is set"));
+            file.content_version += 1;
             let attr = self.attr()?;
             return Ok(Stored::Entry(Entry { attr, target: None }));
         }
@@ -464,27 +502,28 @@ impl State {
         }
     }
 
-    fn add_block(&mut self) {
+    fn add_block(&mut self, index: u32) {
         self.next_block += 1;
-        let id = BlockId(self.next_block);
-        let file = self.file.as_mut().expect("checked");
-        file.blocks.push(BlockRef {
-            id,
+        let new = BlockRef {
+            id: BlockId(self.next_block),
             len_bytes: 0,
             generation: 0,
-        });
+        };
+        let file = self.file.as_mut().expect("checked");
+        file.blocks.entry(index).or_insert(new);
     }
 
     fn attr(&mut self) -> Result<Attr> {
         Ok(attr(self.file()?, FileKind::File))
     }
 
-    fn layout(&mut self, from: usize) -> Result<FileLayout> {
+    fn layout(&mut self, from: u32) -> Result<FileLayout> {
         let attr = self.attr()?;
         let (nobody_has_it, epoch) = (self.nobody_has_it, self.epoch);
         let file = self.file()?;
         let workers = (1..=u32::from(file.replicas)).map(WorkerId);
-        let blocks = file.blocks[from..].iter().map(|block| LocatedBlock {
+        let indexes = file.blocks.range(from..).map(|(index, _)| *index).collect();
+        let blocks = file.blocks.range(from..).map(|(_, block)| LocatedBlock {
             block: *block,
             workers: match nobody_has_it {
                 true => Vec::new(),
@@ -496,7 +535,7 @@ impl State {
             blocks: blocks.collect(),
             workers: addresses(epoch),
             source: None,
-            indexes: Vec::new(),
+            indexes,
         })
     }
 
@@ -538,10 +577,21 @@ impl File {
         File {
             size_bytes: 0,
             content_version: 0,
-            blocks: Vec::new(),
+            blocks: BTreeMap::new(),
             replicas,
             leased: false,
         }
+    }
+}
+
+impl File {
+    fn cut(&mut self, size_bytes: u64) {
+        self.size_bytes = size_bytes;
+        self.blocks.retain(|index, block| {
+            let room = size_bytes.saturating_sub(u64::from(*index) * BLOCK_BYTES);
+            block.len_bytes = block.len_bytes.min(room);
+            room > 0
+        });
     }
 }
 
@@ -572,7 +622,7 @@ fn attr(file: &File, kind: FileKind) -> Attr {
         replicas: file.replicas,
         content_version: file.content_version,
         ufs: None,
-        hole_bytes: 0,
+        hole_bytes: file.size_bytes - file.blocks.values().map(|block| block.len_bytes).sum::<u64>(),
         bare: false,
     }
 }

@@ -77,6 +77,7 @@ label! {
         ListXattrs = "listxattr",
         RemoveXattr = "removexattr",
         Allocate = "fallocate",
+        Seek = "lseek",
         SetLock = "setlk",
         GetLock = "getlk",
     }

@@ -89,6 +89,7 @@ impl Answers<Summarize> for ClusterAnswers {
             }
             summary.files += 1;
             summary.bytes += attr.size_bytes;
+            summary.hole_bytes += attr.hole_bytes;
             if attr.is_file() {
                 summary.cached_bytes += self.cached(attr.inode)?;
             }

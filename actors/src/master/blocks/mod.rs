@@ -487,6 +487,7 @@ mod tests {
             len_bytes: 10,
             generation: 5,
             workers: vec![WorkerId(2)],
+            hole_bytes: 0,
         }]);
         assert_eq!(
             world.report_7(1, 4, 10),
@@ -595,6 +596,7 @@ mod tests {
             len_bytes: 1,
             generation: 0,
             workers: vec![WorkerId(1)],
+            hole_bytes: 0,
         };
         world.blocks.committed(&[commit]);
         assert_eq!(world.holders(102), [1]);

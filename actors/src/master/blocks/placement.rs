@@ -28,7 +28,7 @@ impl Cluster {
             located.workers = self.live_holders(&located.block, now);
             if located.workers.is_empty() && fetchable && !live.is_empty() {
                 // By the block's id: every reader goes to the same worker, and blocks spread over all.
-                let turn = (located.block.id.0 % live.len() as u64) as usize;
+                let turn = to_usize(located.block.id.0 % live.len() as u64);
                 located.workers.push(live[turn]);
             }
         }

@@ -7,6 +7,7 @@ use curvine_protocol::WorkerId;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::cluster::{DiskStatus, WorkerState, WorkerStatus};
 use curvine_protocol::master::FsStats;
+use curvine_protocol::number::whole_ms;
 use tokio::time::Instant;
 
 /// After this long without a heartbeat a worker is lost.
@@ -148,7 +149,7 @@ impl Roster {
                 WorkerState::Lost
             },
             disks: worker.disks.clone(),
-            last_heartbeat_ms_ago: now.duration_since(worker.last_heartbeat).as_millis() as u64,
+            last_heartbeat_ms_ago: whole_ms(now.duration_since(worker.last_heartbeat)).into(),
             version: worker.version.clone(),
         };
         self.workers.iter().map(status).collect()

@@ -53,6 +53,7 @@ fn body(blocks: BlockList) -> FileBody {
         }),
         needs_export: true,
         unfenced: true,
+        holes: Vec::new(),
     }
 }
 
@@ -79,7 +80,10 @@ fn every_form_of_an_inode_has_its_golden_bytes() {
         InodeBody::File(FileBody::default()),
         InodeBody::File(body(each())),
         InodeBody::File(body(BlockList::Run(BlockId(77)))),
-        InodeBody::File(body(holes())),
+        InodeBody::File(FileBody {
+            holes: vec![(7, 4_096)],
+            ..body(holes())
+        }),
         InodeBody::Symlink("../to".to_owned()),
         InodeBody::Special(0x0103),
     ] {

@@ -58,6 +58,10 @@ pub struct FileBody {
     /// The last writer lost its lease without a word: nobody gets the next before workers refuse what it may still send.
     #[serde(default)]
     pub unfenced: bool,
+    /// Blocks with holes in them: their indexes, in order, and how many bytes that is. Left out where there are none, as
+    /// long as it is the last field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holes: Vec<(u32, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +125,11 @@ impl FileBody {
     /// Takes blocks with their indexes, in order.
     pub fn set_blocks(&mut self, blocks: Vec<(u32, BlockRef)>) {
         debug_assert!(blocks.is_sorted_by(|(one, _), (next, _)| one < next));
+        self.holes.retain_mut(|(index, hole_bytes)| {
+            let at = blocks.binary_search_by_key(index, |(index, _)| *index);
+            *hole_bytes = at.map_or(0, |at| blocks[at].1.len_bytes.min(*hole_bytes));
+            *hole_bytes > 0
+        });
         let is_dense = (0..).zip(&blocks).all(|(at, (index, _))| at == *index);
         self.blocks = match is_dense {
             true => BlockList::Each(blocks.into_iter().map(|(_, block)| block).collect()),
@@ -128,7 +137,17 @@ impl FileBody {
         };
     }
 
-    /// Bytes of the file that are in no block.
+    /// How many bytes of a block are in holes.
+    pub fn set_holes(&mut self, index: u32, hole_bytes: u64) {
+        match self.holes.binary_search_by_key(&index, |(index, _)| *index) {
+            Ok(at) if hole_bytes == 0 => drop(self.holes.remove(at)),
+            Ok(at) => self.holes[at].1 = hole_bytes,
+            Err(_) if hole_bytes == 0 => {}
+            Err(at) => self.holes.insert(at, (index, hole_bytes)),
+        }
+    }
+
+    /// Bytes of the file that are in no block, or in a hole of one.
     fn hole_bytes(&self) -> u64 {
         let held =
             |blocks: &mut dyn Iterator<Item = &BlockRef>| blocks.map(|block| block.len_bytes).sum::<u64>();
@@ -137,7 +156,9 @@ impl FileBody {
             BlockList::Run(_) => return 0,
             BlockList::Sparse(blocks) => held(&mut blocks.iter().map(|(_, block)| block)),
         };
-        self.size_bytes.saturating_sub(held_bytes)
+        let in_blocks: u64 = self.holes.iter().map(|(_, hole_bytes)| hole_bytes).sum();
+        self.size_bytes
+            .saturating_sub(held_bytes.saturating_sub(in_blocks))
     }
 }
 
@@ -251,5 +272,19 @@ mod tests {
             [None, Some(block(2)), Some(block(3))]
         );
         assert_eq!(file.hole_bytes(), 999_980);
+        file.set_holes(99_999, 7);
+        file.set_holes(1, 3);
+        file.set_holes(1, 4);
+        assert_eq!(file.hole_bytes(), 999_991);
+        file.set_blocks(vec![(
+            1,
+            BlockRef {
+                len_bytes: 2,
+                ..block(2)
+            },
+        )]);
+        assert_eq!((file.hole_bytes(), &file.holes[..]), (1_000_000, &[(1, 2)][..]));
+        file.set_holes(1, 0);
+        assert_eq!(file.hole_bytes(), 999_998);
     }
 }

@@ -120,6 +120,7 @@ impl Tree {
                 len_bytes: (size_bytes - (index as u64) * (64 << 10)).min(64 << 10),
                 generation: 0,
                 workers: Vec::new(),
+                hole_bytes: 0,
             });
         let blocks = commits.collect();
         self.done(CommitFile {
@@ -827,6 +828,7 @@ fn a_file_has_the_blocks_that_hold_something_and_no_others() {
         len_bytes,
         generation: 1,
         workers: Vec::new(),
+        hole_bytes: 0,
     };
     let first = tree.done(AllocateBlocks {
         inode,
@@ -855,6 +857,7 @@ fn a_file_has_the_blocks_that_hold_something_and_no_others() {
         inode,
         offset_bytes: 4,
         len_bytes: end_bytes - BLOCK,
+        keep_privileges: false,
     });
     let lengths: Vec<u64> = layout
         .blocks
@@ -866,6 +869,7 @@ fn a_file_has_the_blocks_that_hold_something_and_no_others() {
         inode,
         offset_bytes: 0,
         len_bytes: u64::MAX,
+        keep_privileges: false,
     });
     assert_eq!((layout.blocks.len(), layout.attr.size_bytes), (0, end_bytes));
     tree.check();
@@ -1310,6 +1314,7 @@ mod random {
                 inode: InodeId(inode),
                 offset_bytes: from << 16,
                 len_bytes: blocks << 16,
+                keep_privileges: false,
             }
             .into_op()),
             Just(EndSession {}.into_op()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use curvine_conf::DataDir;
-use curvine_protocol::worker::{PutBlock, SealBlock, SuspectBlock, WriteBlock};
+use curvine_protocol::worker::{PunchBlock, PutBlock, SealBlock, SuspectBlock, WriteBlock};
 use curvine_protocol::{BlockId, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -86,6 +86,17 @@ impl DiskRef {
         let block = call.block;
         self.change("a write", block, permit, move |store, done| {
             store.write(&call, &body, done)
+        })
+    }
+
+    /// Makes a hole in a block.
+    pub fn punch(
+        &self,
+        Ask { call, .. }: Ask<PunchBlock>,
+        permit: Permit,
+    ) -> BoxFuture<'static, Result<Answer<PunchBlock>>> {
+        self.change("a hole", call.block, permit, move |store, done| {
+            done(store.punch(&call));
         })
     }
 

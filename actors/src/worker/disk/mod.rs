@@ -34,6 +34,7 @@ use curvine_conf::FsyncPolicy;
 use curvine_protocol::BlockId;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::BlockReplica;
+use curvine_protocol::number::to_usize;
 
 pub use actor::{Disk, DiskRef, Permit, RemoveBlocks, StopDisk};
 pub use bitmap::Bitmap;
@@ -77,11 +78,11 @@ impl BlockNews {
 
 /// Cuts a body at the chunk boundaries of the block it goes to.
 pub fn pieces_of(offset_bytes: u64, body: &[u8]) -> Vec<Piece> {
-    let head = (CHUNK_BYTES - offset_bytes % CHUNK_BYTES).min(body.len() as u64) as usize;
+    let head = to_usize(CHUNK_BYTES - offset_bytes % CHUNK_BYTES).min(body.len());
     let (head, tail) = body.split_at(head);
     let mut at = offset_bytes;
     std::iter::once(head)
-        .chain(tail.chunks(CHUNK_BYTES as usize))
+        .chain(tail.chunks(to_usize(CHUNK_BYTES)))
         .filter(|part| !part.is_empty())
         .map(|part| {
             let piece = Piece {

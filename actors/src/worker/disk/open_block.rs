@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c_combine};
+use curvine_protocol::number::to_usize;
 
 use super::bitmap::Bitmap;
 use super::order::Numbers;
@@ -97,7 +98,7 @@ impl OpenBlock {
     /// Forgets what lies beyond a length.
     pub fn cut(&mut self, len_bytes: u64) {
         self.len_bytes = len_bytes;
-        let whole = (len_bytes / CHUNK_BYTES) as usize;
+        let whole = to_usize(len_bytes / CHUNK_BYTES);
         self.sums.truncate(whole);
         self.sums.resize(chunks_of(len_bytes), None);
         if self.indexed.len() > whole {
@@ -115,12 +116,12 @@ impl OpenBlock {
     /// Chunks that a write changes: its own, and the last one if the write leaves a gap behind it.
     fn touched(&self, offset_bytes: u64, len_bytes: u64) -> Range<usize> {
         let first = offset_bytes.min(self.len_bytes) / CHUNK_BYTES;
-        first as usize..chunks_of(offset_bytes + len_bytes)
+        to_usize(first)..chunks_of(offset_bytes + len_bytes)
     }
 
     /// Chunks of which a write leaves some old bytes, for which the checksum is to vouch that it gets next: what it is
     /// now must be verified before, once.
-    pub fn to_verify(&mut self, offset_bytes: u64, len_bytes: u64) -> Vec<usize> {
+    pub fn must_verify(&mut self, offset_bytes: u64, len_bytes: u64) -> Vec<usize> {
         let end = offset_bytes + len_bytes;
         let mut chunks = Vec::new();
         for chunk in self.touched(offset_bytes, len_bytes) {
@@ -158,12 +159,12 @@ impl OpenBlock {
             .last()
             .map_or(offset_bytes, |piece| piece.offset_bytes + piece.len_bytes);
         if offset_bytes > old_len && !old_len.is_multiple_of(CHUNK_BYTES) {
-            self.sums[(old_len / CHUNK_BYTES) as usize] = None;
+            self.sums[to_usize(old_len / CHUNK_BYTES)] = None;
         }
         self.len_bytes = old_len.max(end);
         self.sums.resize(chunks_of(self.len_bytes), None);
         for piece in pieces {
-            let chunk = (piece.offset_bytes / CHUNK_BYTES) as usize;
+            let chunk = to_usize(piece.offset_bytes / CHUNK_BYTES);
             let range = self.chunk_range(chunk);
             let appended = piece.offset_bytes == old_len && piece.offset_bytes > range.start;
             self.sums[chunk] = match self.sums[chunk] {
@@ -269,10 +270,10 @@ mod tests {
     #[test]
     fn appends_keep_every_checksum_known() {
         let (mut open, mut content) = (OpenBlock::new(scratch(), 1), Vec::new());
-        for step in 0..40usize {
+        for step in 0..40u8 {
             let at = content.len();
             assert_eq!(
-                apply(&mut open, &mut content, at, &vec![step as u8; 4_096]),
+                apply(&mut open, &mut content, at, &vec![step; 4_096]),
                 Vec::<usize>::new()
             );
         }
@@ -282,7 +283,7 @@ mod tests {
 
     #[test]
     fn an_overwrite_marks_indexed_chunks_dirty_once() {
-        let chunk = CHUNK_BYTES as usize;
+        let chunk = to_usize(CHUNK_BYTES);
         let content = vec![1u8; 3 * chunk];
         let record = BlockRecord::sealed(
             1,
@@ -308,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_chunk_that_is_written_in_part_is_verified_once_though_it_was_written_since_the_last_sync() {
-        let content = vec![1u8; 3 * CHUNK_BYTES as usize];
+        let content = vec![1u8; to_usize(3 * CHUNK_BYTES)];
         let mut rewritten = Bitmap::new(3);
         for chunk in 0..3 {
             rewritten.set(chunk);
@@ -324,14 +325,14 @@ mod tests {
             )
         };
         let mut open = OpenBlock::from_record(scratch(), record, content.len() as u64);
-        assert_eq!(open.to_verify(CHUNK_BYTES - 1, CHUNK_BYTES + 1), vec![0]);
-        assert_eq!(open.to_verify(5, 1), Vec::<usize>::new(), "it was looked at");
+        assert_eq!(open.must_verify(CHUNK_BYTES - 1, CHUNK_BYTES + 1), vec![0]);
+        assert_eq!(open.must_verify(5, 1), Vec::<usize>::new(), "it was looked at");
         assert_eq!(
-            open.to_verify(CHUNK_BYTES + 5, 1),
+            open.must_verify(CHUNK_BYTES + 5, 1),
             Vec::<usize>::new(),
             "it was replaced"
         );
-        assert_eq!(open.to_verify(3 * CHUNK_BYTES - 1, 9), vec![2]);
+        assert_eq!(open.must_verify(3 * CHUNK_BYTES - 1, 9), vec![2]);
         assert_eq!(open.cut_in_part(3 * CHUNK_BYTES), None);
         assert_eq!(open.cut_in_part(2 * CHUNK_BYTES), None);
         assert_eq!(open.cut_in_part(CHUNK_BYTES + 1), Some(1));

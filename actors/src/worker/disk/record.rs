@@ -5,6 +5,7 @@
 //! checksum, then, if the flag says so, the numbers of its writer's changes: floor u64, sealed u64.
 
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::{Error, ErrorKind, Result};
 
 use super::bitmap::Bitmap;
@@ -67,7 +68,7 @@ pub struct BlockFlags {
 
 /// How many chunks a block of this length has.
 pub fn chunks_of(len_bytes: u64) -> usize {
-    len_bytes.div_ceil(CHUNK_BYTES) as usize
+    to_usize(len_bytes.div_ceil(CHUNK_BYTES))
 }
 
 /// Whether the bytes of a small block are those that its checksums are of: one, or none for no bytes.
@@ -120,7 +121,7 @@ impl BlockRecord {
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.extend_from_slice(&self.len_bytes.to_le_bytes());
         bytes.extend_from_slice(&self.accessed_ms.to_le_bytes());
-        bytes.extend_from_slice(&(self.checksums.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&to_u32(self.checksums.len()).to_le_bytes());
         for sum in &self.checksums {
             bytes.extend_from_slice(&sum.to_le_bytes());
         }

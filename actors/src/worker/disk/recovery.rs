@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use curvine_conf::{DataDir, Size};
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{BlockId, Error, Result};
 
 use super::index::{Change, Index, LastRun};
@@ -279,12 +280,12 @@ fn lost_chunks(
     record: &BlockRecord,
     is_there: impl Fn(usize) -> bool,
 ) -> Result<Option<Bitmap>> {
-    let mut bytes = vec![0; CHUNK_BYTES as usize];
+    let mut bytes = vec![0; to_usize(CHUNK_BYTES)];
     let mut lost = Bitmap::new(record.checksums.len());
     let chunks = record.checksums.iter().enumerate();
     for (chunk, &sum) in chunks.filter(|(chunk, _)| is_there(*chunk)) {
         let start = chunk as u64 * CHUNK_BYTES;
-        let bytes = &mut bytes[..(record.len_bytes - start).min(CHUNK_BYTES) as usize];
+        let bytes = &mut bytes[..to_usize((record.len_bytes - start).min(CHUNK_BYTES))];
         match file.read_exact_at(bytes, start) {
             Ok(()) if crc32c(bytes) == sum => {}
             Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => return Err(error.into()),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::ReadBlock;
 use curvine_protocol::{BlockId, Result};
 use tokio::time::Instant;
@@ -54,7 +55,7 @@ impl Store {
                 ..progress
             },
         };
-        let mut left = (budget_bytes / CHUNK_BYTES) as usize;
+        let mut left = to_usize(budget_bytes / CHUNK_BYTES);
         while left > 0 {
             let (target, last) = self.next_target(progress)?;
             let Some(target) = target else {
@@ -128,10 +129,10 @@ impl Store {
             self.look_again(target, from);
             return target.checksums.len() - from.min(target.checksums.len());
         };
-        let mut bytes = vec![0; CHUNK_BYTES as usize];
+        let mut bytes = vec![0; to_usize(CHUNK_BYTES)];
         for chunk in from..until {
             let start = chunk as u64 * CHUNK_BYTES;
-            let bytes = &mut bytes[..(target.len_bytes - start).min(CHUNK_BYTES) as usize];
+            let bytes = &mut bytes[..to_usize((target.len_bytes - start).min(CHUNK_BYTES))];
             // From the device, not from the cache of what was once read or written. Dirty pages stay.
             let _ = rustix::fs::fadvise(
                 &file,

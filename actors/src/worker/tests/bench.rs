@@ -123,7 +123,7 @@ async fn loading_from_memory() {
         rate(&format!("LoadBlocks {what}"), count, took);
         println!(
             "{:>64.0} MiB/s",
-            (count * len_bytes) as f64 / took.as_secs_f64() / (1 << 20) as f64
+            (count * len_bytes) as f64 / took.as_secs_f64() / f64::from(1 << 20)
         );
     }
     worker.stop().await;

@@ -41,6 +41,69 @@ async fn a_put_block_is_read_back_and_reported() {
 }
 
 #[actix::test]
+async fn a_hole_in_a_block_is_zeros_with_right_checksums_and_its_space_is_given_back() {
+    let world = World::new();
+    let worker = world.start(world.config()).await;
+    let body = bytes_of(1, 1_000_000);
+    write(&*worker.port, 7, 1, 0, 0, body.clone()).await.unwrap();
+    seal(&*worker.port, 7, 1, true).await.unwrap();
+    let mut expected = body.to_vec();
+    expected[100_000..900_000].fill(0);
+    let punched = punch(&*worker.port, 7, 2, 100_000..900_000, 1_000_000)
+        .await
+        .unwrap();
+    assert_eq!(punched.len_bytes, 1_000_000);
+    let all =
+        |port: crate::kit::WorkerRef| async move { read(&*port, 7, 2, 0, 1 << 20, None).await.unwrap() };
+    assert_eq!(
+        all(worker.port.clone()).await,
+        expected,
+        "also before it is sealed"
+    );
+    let sealed = seal(&*worker.port, 7, 2, true).await.unwrap();
+    assert!((700_000..=800_000).contains(&sealed.hole_bytes), "{sealed:?}");
+    assert_eq!(all(worker.port.clone()).await, expected);
+    let held_bytes = || {
+        let file = std::fs::metadata(block_file(&world.disk("d0"), 7)).unwrap();
+        std::os::unix::fs::MetadataExt::blocks(&file) * 512
+    };
+    assert!(held_bytes() <= 300_000, "{} bytes are held", held_bytes());
+    // What a hole begins with in a later generation is what the namespace has of the block.
+    punch(&*worker.port, 7, 3, 50_000..50_000, 50_000).await.unwrap();
+    assert_eq!(seal(&*worker.port, 7, 3, false).await.unwrap().len_bytes, 50_000);
+    let beyond = punch(&*worker.port, 7, 3, 40_000..u64::MAX, 50_000)
+        .await
+        .unwrap();
+    assert_eq!(beyond.len_bytes, 50_000, "a hole makes nothing longer");
+    seal(&*worker.port, 7, 3, false).await.unwrap();
+    expected.truncate(50_000);
+    expected[40_000..].fill(0);
+    kill(worker);
+    let mut worker = world.start(world.config()).await;
+    assert_eq!(
+        read(&*worker.port, 7, 3, 0, 1 << 20, None).await.unwrap(),
+        expected
+    );
+
+    put(&*worker.port, 8, 1, bytes_of(2, 1_000)).await.unwrap();
+    punch(&*worker.port, 8, 2, 10..1_000, 1_000).await.unwrap();
+    seal(&*worker.port, 8, 2, false).await.unwrap();
+    let small = read(&*worker.port, 8, 2, 0, 1_000, None).await.unwrap();
+    assert_eq!(
+        (&small[..10], &small[10..]),
+        (&bytes_of(2, 1_000)[..10], &[0; 990][..])
+    );
+    let kind = |outcome: curvine_protocol::Result<_>| outcome.map(drop).unwrap_err().kind;
+    let of = punch(&*worker.port, 8, 1, 0..1, 0).await;
+    assert_eq!(kind(of), ErrorKind::Stale, "the generation of an earlier writer");
+    assert_eq!(
+        kind(punch(&*worker.port, 9, 1, 0..1, 0).await),
+        ErrorKind::NotFound
+    );
+    worker.stop().await;
+}
+
+#[actix::test]
 async fn wrong_generations_missing_blocks_and_damaged_bodies_are_named() {
     let world = World::new();
     let mut worker = world.start(world.config()).await;

@@ -13,7 +13,8 @@ use curvine_protocol::cluster::{BlockReplica, Tier};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::worker::{
-    BlockData, BlockSealed, BlockWritten, Fill, PutBlock, ReadBlock, SealBlock, WriteBlock, WriteOrder,
+    BlockData, BlockSealed, BlockWritten, Fill, PunchBlock, PutBlock, ReadBlock, SealBlock, WriteBlock,
+    WriteOrder,
 };
 use curvine_protocol::{
     BlockId, CallContext, ClusterId, Error, ErrorKind, FileLayout, InodeId, MountId, Result, WorkerId,
@@ -290,6 +291,26 @@ pub async fn write_in(
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Ok(Endpoint::<WriteBlock>::ask(port, ask).await?.reply)
+}
+
+pub async fn punch(
+    port: &dyn WorkerPort,
+    block: u64,
+    generation: u32,
+    hole: std::ops::Range<u64>,
+    base_len_bytes: u64,
+) -> Result<BlockWritten> {
+    let call = PunchBlock {
+        block: BlockId(block),
+        generation,
+        offset_bytes: hole.start,
+        len_bytes: hole.end - hole.start,
+        base_len_bytes,
+        epoch: 0,
+        order: WriteOrder::default(),
+    };
+    let ask = Ask::new(call, CallContext::default());
+    Ok(Endpoint::<PunchBlock>::ask(port, ask).await?.reply)
 }
 
 pub async fn seal(port: &dyn WorkerPort, block: u64, generation: u32, sync: bool) -> Result<BlockSealed> {

@@ -17,6 +17,9 @@ impl Applies<SetAttr> for Apply<'_, '_> {
         let now_ns = self.now_ns;
         let (inode, mut record) = self.existing(&call.node, call.follow)?;
         let change = call.change;
+        if change.named && record.nlink == 0 {
+            return Err(Error::nameless(inode));
+        }
         if let Some(size_bytes) = change.size_bytes {
             let is_dir = record.is_dir();
             let InodeBody::File(file) = &mut record.body else {

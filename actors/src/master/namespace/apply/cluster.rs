@@ -1,7 +1,7 @@
 //! Formatting, and workers' ids.
 
 use curvine_protocol::worker::Done;
-use curvine_protocol::{ClusterId, FileKind, InodeId, MountId, Result, WorkerId};
+use curvine_protocol::{ClusterId, Error, FileKind, InodeId, MountId, Result, WorkerId};
 
 use super::Apply;
 use crate::master::namespace::records::{InodeBody, InodeRecord};
@@ -34,6 +34,8 @@ impl Apply<'_, '_> {
     }
 
     pub(super) fn add_worker(&mut self) -> Result<WorkerId> {
-        Ok(WorkerId(self.dbs.take(self.txn, Counter::Worker, 1)? as u32))
+        let number = self.dbs.take(self.txn, Counter::Worker, 1)?;
+        let number = u32::try_from(number).map_err(|_| Error::internal("no number is left for a worker"))?;
+        Ok(WorkerId(number))
     }
 }

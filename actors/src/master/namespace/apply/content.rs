@@ -277,6 +277,9 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         let changed = !call.blocks.is_empty() || call.size_bytes != file.size_bytes;
         if changed {
             file.set_blocks(blocks);
+            for commit in &call.blocks {
+                file.set_holes(commit.index, commit.hole_bytes.min(commit.len_bytes));
+            }
             file.content_version += 1;
             file.needs_export = in_mount;
         } else if call.abandoned {
@@ -340,7 +343,9 @@ impl Applies<PunchHole> for Apply<'_, '_> {
         file.needs_export |= in_mount;
         record.set_mtime(now_ns);
         record.ctime_ns = now_ns;
-        record.clear_suid_sgid();
+        if !call.keep_privileges {
+            record.clear_suid_sgid();
+        }
         self.release_blocks(call.inode, &gone)?;
         self.dbs.put_inode(self.txn, call.inode, &record)?;
         layout(&self.dbs, self.txn, call.inode, &record)
@@ -429,6 +434,7 @@ impl Apply<'_, '_> {
         file.size_bytes = version.size_bytes;
         file.block_bytes = object_block_bytes(version.size_bytes);
         file.content_version += 1;
+        file.holes.clear();
         file.needs_export = false;
         file.ufs = Some(version);
         file.blocks = BlockList::Run(BlockId(0));

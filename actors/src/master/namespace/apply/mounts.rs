@@ -52,7 +52,9 @@ impl Apply<'_, '_> {
                 format!("{path}: the directory is not empty; mount on an empty or a new one"),
             ));
         }
-        let id = MountId(self.dbs.take(self.txn, Counter::Mount, 1)? as u32);
+        let id = self.dbs.take(self.txn, Counter::Mount, 1)?;
+        let id = u32::try_from(id).map_err(|_| Error::internal("no number is left for a mount"))?;
+        let id = MountId(id);
         let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
         record.mount = id;
         self.dbs.put_inode(self.txn, inode, &record)?;

@@ -52,7 +52,7 @@ impl Applies<Rename> for Apply<'_, '_> {
         self.dbs.delete_dentry(self.txn, from_dir, &from_name)?;
         self.dbs.put_dentry(self.txn, to_dir, &to_name, inode)?;
         let record = self.moved(inode, record, to_dir, &to_name)?;
-        let subdirectories = i64::from(record.is_dir() && from_dir != to_dir);
+        let subdirectories = i32::from(record.is_dir() && from_dir != to_dir);
         self.touch_after_move(from_dir, -subdirectories)?;
         self.touch_after_move(to_dir, subdirectories)?;
         Ok(Renamed {
@@ -144,7 +144,7 @@ impl Apply<'_, '_> {
         }
         self.dbs.put_dentry(self.txn, from_dir, &from_name, other)?;
         self.dbs.put_dentry(self.txn, to_dir, &to_name, inode)?;
-        let gained = i64::from(record.is_dir()) - i64::from(other_record.is_dir());
+        let gained = i32::from(record.is_dir()) - i32::from(other_record.is_dir());
         let record = self.moved(inode, record, to_dir, &to_name)?;
         self.moved(other, other_record, from_dir, &from_name)?;
         let gained = if from_dir == to_dir { 0 } else { gained };
@@ -173,9 +173,9 @@ impl Apply<'_, '_> {
         Ok(record)
     }
 
-    fn touch_after_move(&mut self, directory: InodeId, subdirectories: i64) -> Result<()> {
+    fn touch_after_move(&mut self, directory: InodeId, subdirectories: i32) -> Result<()> {
         let mut record = self.dbs.inode_or_stale(self.txn, directory)?;
-        record.nlink = record.nlink.saturating_add_signed(subdirectories as i32);
+        record.nlink = record.nlink.saturating_add_signed(subdirectories);
         self.touch_directory(directory, record)
     }
 }

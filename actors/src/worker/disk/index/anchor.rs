@@ -15,6 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use curvine_protocol::checksum::crc32c;
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::{Error, Result};
 
 const FILE: &str = "anchor";
@@ -64,14 +65,14 @@ impl Anchor {
             let len_bytes = file.metadata()?.len();
             if len_bytes < 2 * slot_bytes() {
                 // Room that was written once: later syncs move data alone.
-                let rest = vec![0; (2 * slot_bytes() - len_bytes) as usize];
+                let rest = vec![0; to_usize(2 * slot_bytes() - len_bytes)];
                 file.write_all_at(&rest, len_bytes)?;
                 file.sync_all()?;
                 File::open(directory)?.sync_all()?;
             }
             let mut slots = Vec::new();
             for slot in 0..2 {
-                let mut bytes = vec![0; slot_bytes() as usize];
+                let mut bytes = vec![0; to_usize(slot_bytes())];
                 file.read_exact_at(&mut bytes, slot * slot_bytes())?;
                 slots.extend(decode(&bytes));
             }
@@ -104,10 +105,10 @@ fn encode(sequence: u64, kept: &Kept) -> Vec<u8> {
     assert!(kept.token.len() <= TOKEN_BYTES_MAX, "a token is short");
     let mut bytes = vec![0; HEAD_BYTES];
     bytes.extend_from_slice(&sequence.to_le_bytes());
-    bytes.extend_from_slice(&(kept.token.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&to_u32(kept.token.len()).to_le_bytes());
     bytes.extend_from_slice(kept.token.as_bytes());
     bytes.extend_from_slice(&kept.metas);
-    let len = (bytes.len() - HEAD_BYTES) as u32;
+    let len = to_u32(bytes.len() - HEAD_BYTES);
     bytes[4..8].copy_from_slice(&len.to_le_bytes());
     let sum = crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());

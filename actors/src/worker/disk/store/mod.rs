@@ -3,6 +3,7 @@
 mod background;
 mod fence;
 mod fill;
+mod punch;
 mod put;
 mod read;
 mod remove;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use curvine_conf::{DataDir, FsyncPolicy};
 use curvine_protocol::cluster::DiskStatus;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
@@ -164,7 +166,7 @@ impl Store {
     /// Runs work on some lane, for work that belongs to no block's order. Does not block.
     pub fn on_any_lane(self: &Arc<Self>, spread: u64, work: impl FnOnce(&Arc<Store>) + Send + 'static) {
         let store = self.clone();
-        let lane = spread as usize % self.lanes.len();
+        let lane = to_usize(spread) % self.lanes.len();
         self.lanes[lane].offload.run(Box::new(move || work(&store)));
     }
 
@@ -173,7 +175,7 @@ impl Store {
     }
 
     fn lane_number(&self, block: BlockId) -> usize {
-        block.0 as usize % self.lanes.len()
+        to_usize(block.0) % self.lanes.len()
     }
 
     fn space(&self) -> MutexGuard<'_, Space> {

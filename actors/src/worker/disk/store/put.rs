@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use curvine_conf::FsyncPolicy;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c_combine, crc32c_of_pieces};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{BlockSealed, PutBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
@@ -96,6 +97,7 @@ impl Store {
             Ok(None) => done(Ok(BlockSealed {
                 len_bytes,
                 life: self.index.life(),
+                hole_bytes: 0,
             })),
             Err(error) => done(Err(error)),
         }
@@ -219,7 +221,7 @@ impl Store {
 pub(super) fn rope_checksums(body: &[Bytes]) -> Vec<u32> {
     let mut sums = Vec::new();
     let mut chunk: Vec<&[u8]> = Vec::new();
-    let mut room = CHUNK_BYTES as usize;
+    let mut room = to_usize(CHUNK_BYTES);
     for piece in body {
         let mut rest = &piece[..];
         while !rest.is_empty() {
@@ -229,7 +231,7 @@ pub(super) fn rope_checksums(body: &[Bytes]) -> Vec<u32> {
             rest = tail;
             if room == 0 {
                 sums.push(crc32c_of_pieces(chunk.drain(..)));
-                room = CHUNK_BYTES as usize;
+                room = to_usize(CHUNK_BYTES);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{BlockData, ReadBlock};
 use curvine_protocol::{ErrorKind, Result};
 
@@ -44,9 +45,9 @@ impl Store {
             if call.offset_bytes >= end {
                 return Found::Range(0, Vec::new());
             }
-            let chunks = (call.offset_bytes / CHUNK_BYTES) as usize..chunks_of(end);
+            let chunks = to_usize(call.offset_bytes / CHUNK_BYTES)..chunks_of(end);
             if let Some(content) = content {
-                let bytes = Bytes::copy_from_slice(&content[call.offset_bytes as usize..end as usize]);
+                let bytes = Bytes::copy_from_slice(&content[to_usize(call.offset_bytes)..to_usize(end)]);
                 return match aligned {
                     true => Found::Bytes(bytes, record.checksums(chunks)),
                     false if is_content_of(&record.checksums(0..1), content) => {
@@ -59,7 +60,10 @@ impl Store {
             if !aligned {
                 return Found::Look;
             }
-            Found::Range((end - call.offset_bytes) as u32, record.checksums(chunks))
+            Found::Range(
+                to_u32(to_usize(end - call.offset_bytes)),
+                record.checksums(chunks),
+            )
         })?;
         Ok(match found {
             None => Grant::Missing,
@@ -124,7 +128,7 @@ impl Store {
         len_bytes: u64,
         sums: &[u32],
     ) -> Result<Answer<ReadBlock>> {
-        let first = (call.offset_bytes / CHUNK_BYTES) as usize;
+        let first = to_usize(call.offset_bytes / CHUNK_BYTES);
         self.read_checked(call, file, len_bytes, |chunk| sums.get(chunk - first).copied())
     }
 
@@ -142,19 +146,19 @@ impl Store {
         if call.offset_bytes >= end {
             return Ok(answer(call.offset_bytes, Vec::new(), Bytes::new()));
         }
-        let chunks = (call.offset_bytes / CHUNK_BYTES) as usize..chunks_of(end);
+        let chunks = to_usize(call.offset_bytes / CHUNK_BYTES)..chunks_of(end);
         let start = chunks.start as u64 * CHUNK_BYTES;
         let covered = (chunks.end as u64 * CHUNK_BYTES).min(len_bytes);
-        let mut buffer = BytesMut::zeroed((covered - start) as usize);
+        let mut buffer = BytesMut::zeroed(to_usize(covered - start));
         file.read_exact_at(&mut buffer, start)
             .map_err(|e| self.short(e, call.block))?;
         let buffer = buffer.freeze();
-        for (bytes, chunk) in buffer.chunks(CHUNK_BYTES as usize).zip(chunks) {
+        for (bytes, chunk) in buffer.chunks(to_usize(CHUNK_BYTES)).zip(chunks) {
             if sum(chunk).is_some_and(|sum| sum != crc32c(bytes)) {
                 return Err(self.found_corrupt(call.block, chunk));
             }
         }
-        let body = buffer.slice((call.offset_bytes - start) as usize..(end - start) as usize);
+        let body = buffer.slice(to_usize(call.offset_bytes - start)..to_usize(end - start));
         Ok(answer_with(call.offset_bytes, body))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{BlockSealed, ReadBlock};
 use curvine_protocol::{BlockId, Result};
 
@@ -123,7 +124,7 @@ impl Store {
         let start = call.offset_bytes.min(end);
         Ok(answer_with(
             call.offset_bytes,
-            content.slice(start as usize..end as usize),
+            content.slice(to_usize(start)..to_usize(end)),
         ))
     }
 }

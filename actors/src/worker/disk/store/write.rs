@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use curvine_conf::FsyncPolicy;
 use curvine_protocol::checksum::crc32c;
 use curvine_protocol::cluster::BlockReplica;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{BlockSealed, BlockWritten, SealBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
@@ -72,7 +74,7 @@ impl Store {
         }
     }
 
-    fn written(&self, len_bytes: u64) -> BlockWritten {
+    pub(super) fn written(&self, len_bytes: u64) -> BlockWritten {
         let life = self.index.life();
         BlockWritten { len_bytes, life }
     }
@@ -107,7 +109,11 @@ impl Store {
     }
 
     /// Makes sure that the lane has the block; true if it was created, and the index does not know it yet.
-    fn open_for_writing(&self, lane: &mut HashMap<BlockId, OpenBlock>, call: &WriteBlock) -> Result<bool> {
+    pub(super) fn open_for_writing(
+        &self,
+        lane: &mut HashMap<BlockId, OpenBlock>,
+        call: &WriteBlock,
+    ) -> Result<bool> {
         if let Some(open) = lane.get(&call.block) {
             check_not_newer(call, open.generation)?;
             check_fence(call.block, call.generation, open.fence)?;
@@ -134,7 +140,7 @@ impl Store {
     }
 
     /// Drops what is in memory of a block: the next access starts from the index and the file.
-    fn forget_open(&self, lane: &mut HashMap<BlockId, OpenBlock>, block: BlockId, created: bool) {
+    pub(super) fn forget_open(&self, lane: &mut HashMap<BlockId, OpenBlock>, block: BlockId, created: bool) {
         let open = lane.remove(&block);
         if created {
             self.drop_file(block);
@@ -176,8 +182,30 @@ impl Store {
         body: &Bytes,
         pieces: &[Piece],
     ) -> Result<()> {
-        let new_generation = call.generation != open.generation;
-        if new_generation && open.len_bytes < call.base_len_bytes {
+        let new_generation = self.take_generation(open, call)?;
+        let end = call.offset_bytes + body.len() as u64;
+        let growth = end.saturating_sub(open.len_bytes);
+        self.space().take(growth, &self.name)?;
+        let written = self
+            .mark(open, call.block, call.offset_bytes..end, new_generation)
+            .and_then(|()| {
+                let written = open.file.write_all_at(body, call.offset_bytes);
+                written.map_err(|e| self.failed(e, call.block))
+            });
+        match written {
+            Ok(()) => {
+                self.worked();
+                open.wrote(call.offset_bytes, pieces);
+            }
+            Err(_) => self.space().give_back(growth),
+        }
+        written
+    }
+
+    /// The call may be the first of its generation: then the block is cut to what it was in the namespace. Whether it is.
+    pub(super) fn take_generation(&self, open: &mut OpenBlock, call: &WriteBlock) -> Result<bool> {
+        let is_new = call.generation != open.generation;
+        if is_new && open.len_bytes < call.base_len_bytes {
             return Err(Error::new(
                 ErrorKind::Stale,
                 format!(
@@ -187,18 +215,10 @@ impl Store {
             ));
         }
         open.numbers = self.admitted(call, open)?;
-        if new_generation {
+        if is_new {
             self.cut_to_base(open, call)?;
         }
-        let end = call.offset_bytes + body.len() as u64;
-        let growth = end.saturating_sub(open.len_bytes);
-        self.space().take(growth, &self.name)?;
-        let written = self.mark_and_write(open, call, body, new_generation);
-        match written {
-            Ok(()) => open.wrote(call.offset_bytes, pieces),
-            Err(_) => self.space().give_back(growth),
-        }
-        written
+        Ok(is_new)
     }
 
     /// The first write of a generation: what an earlier truncation hid goes away.
@@ -221,29 +241,26 @@ impl Store {
         Ok(())
     }
 
-    fn mark_and_write(
+    /// Has the index say that a range is about to be changed.
+    pub(super) fn mark(
         &self,
         open: &mut OpenBlock,
-        call: &WriteBlock,
-        body: &Bytes,
+        block: BlockId,
+        range: Range<u64>,
         must_index: bool,
     ) -> Result<()> {
         let was_sealed = std::mem::take(&mut open.sealed_in_index);
-        for chunk in open.to_verify(call.offset_bytes, body.len() as u64) {
-            self.verify_chunk(call.block, open, chunk)?;
+        for chunk in open.must_verify(range.start, range.end - range.start) {
+            self.verify_chunk(block, open, chunk)?;
         }
-        let dirty = open.mark_dirty(call.offset_bytes, body.len() as u64);
+        let dirty = open.mark_dirty(range.start, range.end - range.start);
         if was_sealed || must_index || !dirty.is_empty() {
             let record = open.writing_record(self.now_ms(), false);
             // A power cut between the write and the mark must not make bytes that were synced look corrupt.
             let sync = open.synced && !dirty.is_empty();
             self.index
-                .submit_and_wait(vec![Change::Put(call.block, record.encode())], sync)?;
+                .submit_and_wait(vec![Change::Put(block, record.encode())], sync)?;
         }
-        open.file
-            .write_all_at(body, call.offset_bytes)
-            .map_err(|e| self.failed(e, call.block))?;
-        self.worked();
         Ok(())
     }
 
@@ -311,7 +328,7 @@ impl Store {
 
     fn sum_of_chunk(&self, block: BlockId, open: &OpenBlock, chunk: usize) -> Result<u32> {
         let range = open.chunk_range(chunk);
-        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let mut bytes = vec![0; to_usize(range.end - range.start)];
         open.file
             .read_exact_at(&mut bytes, range.start)
             .map_err(|e| self.short(e, block))?;
@@ -323,8 +340,19 @@ impl Store {
         let sync = call.sync || self.fsync == FsyncPolicy::OnClose;
         match self.seal_open(call, sync) {
             Err(error) => done(Err(error)),
-            Ok((record, true)) => self.sealed(call.block, record, None, sync, done),
-            Ok((record, false)) => done(Ok(self.as_sealed(&record))),
+            Ok((record, false)) => {
+                let hole_bytes = self.hole_bytes(call.block, &record);
+                done(Ok(BlockSealed {
+                    hole_bytes,
+                    ..self.as_sealed(&record)
+                }));
+            }
+            Ok((record, true)) => {
+                let hole_bytes = self.hole_bytes(call.block, &record);
+                let with_holes = move |sealed| BlockSealed { hole_bytes, ..sealed };
+                let done = Box::new(move |outcome: Result<_>| done(outcome.map(with_holes)));
+                self.sealed(call.block, record, None, sync, done);
+            }
         }
     }
 
@@ -427,6 +455,7 @@ impl Store {
         BlockSealed {
             len_bytes: record.len_bytes,
             life: self.index.life(),
+            hole_bytes: 0,
         }
     }
 
