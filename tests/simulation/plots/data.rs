@@ -2,6 +2,7 @@
 
 use curvine_actors::client::Client;
 use curvine_protocol::ErrorKind;
+use curvine_protocol::number::to_usize;
 
 use super::{BLOCK, Plot, UNIT, at, make, read_at, rows, same, write};
 use crate::checks::Violation;
@@ -29,8 +30,8 @@ fn older_replica(world: &mut World) -> Result<(), Violation> {
     let units = chance.within(40..100);
     world.does(0, "makes /f", move |client| make(client, "/f", 1, units, 2))?;
     let older = chance.below(2);
-    let newer = world.worker_ids()[1 - older as usize];
-    world.says(format!("{} is killed", name(world.worker_ids()[older as usize])));
+    let newer = world.worker_ids()[1 - to_usize(older)];
+    world.says(format!("{} is killed", name(world.worker_ids()[to_usize(older)])));
     world.worker_host(older).kill();
     // Nobody sends a writer to it any more.
     world.pass_s(chance.within(13..25))?;
@@ -55,7 +56,7 @@ fn older_replica(world: &mut World) -> Result<(), Violation> {
     if blocks != 1 {
         return Err(format!(
             "{} has {blocks} blocks: its replica is gone, and no worker has said that it has a newer one",
-            name(world.worker_ids()[older as usize])
+            name(world.worker_ids()[to_usize(older)])
         ));
     }
     network.let_go_at_once(newer);

@@ -2,6 +2,7 @@
 
 use curvine_actors::client::Client;
 use curvine_protocol::ErrorKind;
+use curvine_protocol::number::to_usize;
 
 use super::{BLOCK, Plot, at, make, read, read_at, rows, same, write};
 use crate::checks::Violation;
@@ -124,11 +125,11 @@ fn full_overwrite(world: &mut World) -> Result<(), Violation> {
         Ok(_) => return Err("more was taken than there is room for".to_owned()),
     }
     let found = world.does(1, "reads /f", |client| read_at(client, "/f", 200))?;
-    let there = found.len().min(first as usize + 10);
+    let there = found.len().min(to_usize(first) + 10);
     let mut seen = found[..there].to_vec();
     // Of what was written twice either is right.
     seen.iter_mut()
-        .skip(first as usize + 5)
+        .skip(to_usize(first) + 5)
         .filter(|unit| **unit == 3)
         .for_each(|unit| *unit = 2);
     same("what workers took", &seen, &rows(&[(1, first), (2, 10)]))

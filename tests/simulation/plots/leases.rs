@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use curvine_actors::client::{Client, OpenFile};
 use curvine_protocol::master::Lock;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{ErrorKind, NodeId, Result};
 
 use super::{BLOCK, Plot, UNIT, at, content, make, read, read_at, rows, same, write};
@@ -54,7 +55,7 @@ fn turns(world: &mut World) -> std::result::Result<(), Violation> {
         file.read_at(5 * UNIT, 40 * UNIT).await
     })?;
     let mut stamps: Vec<u64> = found
-        .chunks(UNIT as usize)
+        .chunks(to_usize(UNIT))
         .map(|unit| crate::files::stamps(0, 1, unit)[0])
         .collect();
     for mount in 1..4 {
@@ -347,7 +348,7 @@ fn late_lease(world: &mut World) -> std::result::Result<(), Violation> {
     })?;
     // Appends are of unit 0's pattern, wherever they are.
     let mut appended: Vec<u64> = found
-        .chunks(UNIT as usize)
+        .chunks(to_usize(UNIT))
         .map(|unit| crate::files::stamps(0, 1, unit)[0])
         .collect();
     appended.sort_unstable();

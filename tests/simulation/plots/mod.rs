@@ -18,6 +18,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use curvine_actors::client::{Client, CreateOptions, OpenFile};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{CurvinePath, Result};
 
 use crate::chance::Chance;
@@ -84,7 +85,7 @@ pub fn first_seeds(count: u64) -> impl Iterator<Item = Range<u64>> {
 }
 
 pub fn play(seed: u64, scratch: &Path, is_told: bool) -> std::result::Result<Summary, Violation> {
-    let plot = ALL.get(((seed - PLOTS) / SEEDS_EACH) as usize);
+    let plot = ALL.get(to_usize((seed - PLOTS) / SEEDS_EACH));
     let plot = plot.ok_or("there is no such plot")?;
     let chance = Chance::new(seed);
     let cast = (plot.cast)(&chance);
@@ -134,7 +135,7 @@ async fn read_at(client: Client, path: &'static str, units: u64) -> Result<Vec<u
 
 /// What a file should be: stamps, each for so many units.
 fn rows(rows: &[(u64, u64)]) -> Vec<u64> {
-    let all = rows.iter().map(|(stamp, units)| vec![*stamp; *units as usize]);
+    let all = rows.iter().map(|(stamp, units)| vec![*stamp; to_usize(*units)]);
     all.flatten().collect()
 }
 

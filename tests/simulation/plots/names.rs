@@ -1,5 +1,7 @@
 //! What is open, and what others make of its name.
 
+use curvine_protocol::number::to_usize;
+
 use super::{BLOCK, Plot, at, make, read, rows, same, write};
 use crate::checks::Violation;
 use crate::world::World;
@@ -128,8 +130,8 @@ fn follows(world: &mut World) -> Result<(), Violation> {
             false => chance.below(expected.len() as u64),
         };
         let until = from + chance.within(1..30);
-        expected.resize(expected.len().max(until as usize), stamp);
-        expected[from as usize..until as usize].fill(stamp);
+        expected.resize(expected.len().max(to_usize(until)), stamp);
+        expected[to_usize(from)..to_usize(until)].fill(stamp);
         let file_of_writer = writer.clone();
         world.does(0, "writes and flushes", move |_| async move {
             write(&file_of_writer, stamp, from..until).await?;
