@@ -24,15 +24,18 @@ pub enum Known {
     RemovedElsewhere,
     /// A chunk of a cached object rots, its readers find that, and nobody fetches it again. Left out: bits of such blocks.
     RottenChunk,
-    /// No fault of the program: since mounts take turns in writing a file, the model of `files.rs`, which has it that whoever
-    /// is overtaken writes no more, says less than is true. Left out: two mounts that write the files of one cell at once.
-    WritersInTurn,
+    /// A truncation that is made and never answered: the client gives the lease back with the size of before, and the file
+    /// has zeros from its new end to its old one. Left out: what is said of such files.
+    SizeFromBefore,
+    /// A file is opened while another program of the same mount closes it, and is opened as it was before. Left out: that
+    /// what was flushed meanwhile is seen through such a handle.
+    OpensBesideClose,
 }
 
 use Known::*;
 
 /// The table.
-const NOT_MENDED: [Known; 1] = [WritersInTurn];
+const NOT_MENDED: [Known; 2] = [SizeFromBefore, OpensBesideClose];
 
 impl Known {
     fn name(self) -> &'static str {
@@ -44,7 +47,8 @@ impl Known {
             SentElsewhere => "sent-elsewhere",
             RemovedElsewhere => "removed-elsewhere",
             RottenChunk => "rotten-chunk",
-            WritersInTurn => "writers-in-turn",
+            SizeFromBefore => "size-from-before",
+            OpensBesideClose => "opens-beside-close",
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The simulation: real masters, workers and clients on a simulated network, clock and disk, on one thread, from one seed.
 //!
-//! `cargo test -p curvine-tests --test simulation` runs [`SEEDS_DEFAULT`] seeds of masters alone and
-//! [`CLUSTER_SEEDS_DEFAULT`] of whole clusters (`CURVINE_SEEDS=5000` of each for a soak, `CURVINE_FIRST_SEED` for others of
-//! one kind), each in a process of its own. `CURVINE_SEED=17 cargo test -p curvine-tests --test
+//! `cargo test -p curvine-tests --test simulation` runs [`SEEDS_DEFAULT`] seeds of masters alone,
+//! [`CLUSTER_SEEDS_DEFAULT`] of whole clusters and [`PLOT_SEEDS_DEFAULT`] of each plot (`CURVINE_SEEDS=5000` of each kind, and
+//! a tenth as many of each plot, for a soak; `CURVINE_FIRST_SEED` for others of one kind), each in a process of its own. `CURVINE_SEED=17 cargo test -p curvine-tests --test
 //! simulation` replays one and tells what happens; with `CURVINE_MESSAGES=1` also every message, with `RUST_LOG=debug`
 //! also what the masters log.
 //!
@@ -10,7 +10,7 @@
 //!   is left out.
 //! - [`checks`]: what must hold of masters, [`files`] and [`objects`]: of what is read; [`workload`]: clients that make raw
 //!   calls, [`programs`]: those that have files open.
-//! - [`scenes`]: transcripts to read, in `transcripts/`.
+//! - [`plots`]: small fixed programs, one for each kind of fault; [`scenes`]: transcripts to read, in `transcripts/`.
 //! - [`machine`], [`host`], [`network`], [`disk`], [`store`], [`chance`]: what is simulated; [`run`]: seeds as processes.
 //!
 //! `exam.rs` is the same with planted bugs.
@@ -30,6 +30,7 @@ mod known;
 mod machine;
 mod network;
 mod objects;
+mod plots;
 mod programs;
 mod run;
 mod scenes;
@@ -49,7 +50,9 @@ use curvine_protocol::number::to_usize;
 
 /// Of masters alone, and of whole clusters.
 const SEEDS_DEFAULT: u64 = 150;
-const CLUSTER_SEEDS_DEFAULT: u64 = 100;
+const CLUSTER_SEEDS_DEFAULT: u64 = 150;
+/// Of each plot.
+const PLOT_SEEDS_DEFAULT: u64 = 3;
 /// The first so many are run twice: a seed decides everything.
 const TWICE: u64 = 3;
 
@@ -80,6 +83,14 @@ fn main() -> ExitCode {
         let seeds = first..first + seeds.unwrap_or(default);
         all += to_usize(seeds.end - seeds.start);
         failed += run_all(seeds);
+    }
+    if first.is_none() {
+        // As many again for each tenth that is asked for.
+        let each = seeds.map_or(PLOT_SEEDS_DEFAULT, |seeds| (seeds / 10).max(1));
+        for seeds in plots::first_seeds(each) {
+            all += to_usize(seeds.end - seeds.start);
+            failed += run_all(seeds);
+        }
     }
     run::report(all - failed, failed, begun.elapsed().as_secs_f64())
 }

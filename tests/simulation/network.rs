@@ -145,6 +145,8 @@ struct State {
     taken: Vec<(u64, NodeId, BlockId, Range<u64>)>,
     /// What is late or kept for masters gets there at all.
     late_to_masters: bool,
+    /// Answers of workers that their own bytes are wrong.
+    rotten: u64,
 }
 
 impl Network {
@@ -160,6 +162,7 @@ impl Network {
             kept: Vec::new(),
             taken: Vec::new(),
             late_to_masters: !is_known(Known::LateDuplicates),
+            rotten: 0,
         })))
     }
 
@@ -216,6 +219,50 @@ impl Network {
         of_host
             .map(|(_, _, block, range)| (*block, range.clone()))
             .collect()
+    }
+
+    /// In this run late requests come, whatever is known.
+    pub fn allow_late(&self) {
+        self.state().late_to_masters = true;
+    }
+
+    /// What was kept for or of a host comes after all, and all of it within a few milliseconds.
+    pub fn let_go_at_once(&self, host: NodeId) {
+        let mut state = self.state();
+        state.held.retain(|(from, to)| *from != host && *to != host);
+        let kept = std::mem::take(&mut state.kept);
+        let (come, stay): (Vec<Letter>, Vec<Letter>) = kept
+            .into_iter()
+            .partition(|letter| letter.ends().0 == host || letter.ends().1 == host);
+        state.kept = stay;
+        for letter in come {
+            let due = state.now_us + state.chance.within(1_000..5_000);
+            state.deliver_at(due, letter);
+        }
+    }
+
+    /// What a host sends and is sent from now on comes; what was kept stays where it is, and who waits for it does not know.
+    pub fn let_others_pass(&self, host: NodeId) {
+        let held = &mut self.state().held;
+        held.retain(|(from, to)| *from != host && *to != host);
+    }
+
+    /// How many messages to a host are kept.
+    pub fn kept_to(&self, host: NodeId) -> usize {
+        let state = self.state();
+        state.kept.iter().filter(|letter| letter.ends().1 == host).count()
+    }
+
+    /// How many requests of a host are kept.
+    pub fn kept_of(&self, host: NodeId) -> usize {
+        let state = self.state();
+        let requests = (state.kept.iter()).filter(|letter| matches!(letter, Letter::Request { .. }));
+        requests.filter(|letter| letter.ends().0 == host).count()
+    }
+
+    /// How often workers have answered that bytes of theirs are not what was written.
+    pub fn rotten(&self) -> u64 {
+        self.state().rotten
     }
 
     /// Who does not reach somebody, or is not reached.
@@ -464,6 +511,12 @@ where
         let asked = self.0.send(ask, at_worker::<C>);
         Box::pin(async move {
             let answer = asked.await;
+            if answer
+                .as_ref()
+                .is_err_and(|error| error.kind == ErrorKind::Corrupt)
+            {
+                network.state().rotten += 1;
+            }
             if let (Ok(_), Some((block, range))) = (&answer, bytes) {
                 let mut state = network.state();
                 let at = state.sent;

@@ -15,7 +15,6 @@ use curvine_tests::history::{History, Name, Operation, Outcome};
 
 use crate::chance::Chance;
 use crate::files::{Files, Seen, UNIT, UNITS_MAX, bytes, stamps};
-use crate::known::{Known, is_known};
 use crate::network::{self, Network};
 use crate::objects::{self, Objects};
 use crate::troubles::ClusterPlan;
@@ -45,8 +44,6 @@ pub struct Shared {
     pub programs: usize,
     pub flushes: Rc<Cell<u64>>,
     pub reads: Rc<Cell<u64>>,
-    /// Cells that some mount writes files of.
-    written: Rc<RefCell<BTreeSet<usize>>>,
 }
 
 impl Shared {
@@ -67,7 +64,6 @@ impl Shared {
             programs: plan.programs,
             flushes: Rc::default(),
             reads: Rc::default(),
-            written: Rc::default(),
         }
     }
 
@@ -90,28 +86,6 @@ pub struct Program {
     chance: Chance,
     /// Cells that a program of this mount writes in: one at a time, so that each knows what it does.
     writing: Rc<RefCell<BTreeSet<usize>>>,
-}
-
-/// One mount's turn to write the files of a cell. Ends also with a program that is killed.
-struct Turn {
-    cell: usize,
-    written: Rc<RefCell<BTreeSet<usize>>>,
-}
-
-impl Turn {
-    fn of(cell: usize, written: &Rc<RefCell<BTreeSet<usize>>>) -> Option<Turn> {
-        let is_free = written.borrow_mut().insert(cell);
-        is_free.then(|| Turn {
-            cell,
-            written: written.clone(),
-        })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.written.borrow_mut().remove(&self.cell);
-    }
 }
 
 /// An open file, and since when.
@@ -148,6 +122,8 @@ impl Program {
     }
 
     pub async fn run(self) {
+        // As a mount does before it shows a file.
+        while !self.shared.stop.get() && self.client.session().await.is_err() {}
         while !self.shared.stop.get() {
             let cell = self.chance.index_below(self.shared.cells);
             let name = *self.chance.one_of(&[Name::A, Name::B]);
@@ -213,7 +189,8 @@ impl Program {
     /// Reads some of a file, and looks whether that may be seen.
     async fn read(&self, handle: &Handle, from: u64, units: u64) -> Result<Seen, Error> {
         let began = self.moment();
-        let content = handle.file.read_at(from * UNIT, units * UNIT).await?;
+        let content = handle.file.read_at(from * UNIT, units * UNIT).await;
+        let content = content.inspect_err(|error| self.is_there(handle, error))?;
         self.shared.reads.set(self.shared.reads.get() + 1);
         let seen = Seen {
             mount: self.mount,
@@ -226,6 +203,19 @@ impl Program {
             self.shared.wrong(format!("inode {}: {wrong}", handle.inode));
         }
         Ok(seen)
+    }
+
+    /// What is open stays readable, whoever removes it.
+    fn is_there(&self, handle: &Handle, error: &Error) {
+        let is_gone = matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound)
+            && !self.shared.files.borrow().is_lossy(handle.inode);
+        if is_gone && self.shared.healthy_since(self.mount, handle.opened_at) {
+            self.shared.wrong(format!(
+                "{} was healthy and lost inode {}, which it has open: {error}",
+                network::name(self.mount),
+                handle.inode
+            ));
+        }
     }
 
     async fn reads(&self, cell: usize, name: Name) {
@@ -275,6 +265,7 @@ impl Program {
 
     /// A handle for writing. With a new file, if there is none.
     async fn open_to_write(&self, cell: usize, name: Name) -> Option<Handle> {
+        self.shared.files.borrow_mut().wanted(cell, self.mount);
         let path = path(cell, name);
         let (mut opened, mut opened_at) = (self.moment(), self.shared.now.get());
         let mut file = None;
@@ -311,6 +302,7 @@ impl Program {
         let file = file?;
         let inode = file.inode();
         self.shared.files.borrow_mut().created(cell, inode, self.mount);
+        self.shared.files.borrow_mut().wanted(cell, self.mount);
         self.tell(format!("opens inode {inode} ({path}) to write"));
         Some(Handle {
             file,
@@ -324,13 +316,9 @@ impl Program {
         if !self.writing.borrow_mut().insert(cell) {
             return;
         }
-        let turn = Turn::of(cell, &self.shared.written);
-        if (turn.is_some() || !is_known(Known::WritersInTurn))
-            && let Some(handle) = self.open_to_write(cell, name).await
-        {
+        if let Some(handle) = self.open_to_write(cell, name).await {
             self.writes_to(handle).await;
         }
-        drop(turn);
         self.writing.borrow_mut().remove(&cell);
     }
 
@@ -367,13 +355,7 @@ impl Program {
             return;
         }
         let due = self.shared.files.borrow_mut().begin_flush(*inode, self.mount);
-        let committed = file.attr().await.size_bytes;
-        let committed = self
-            .shared
-            .files
-            .borrow()
-            .flushed_long(*inode)
-            .unwrap_or(committed / UNIT);
+        let committed = self.shared.files.borrow().flushed_long(*inode, self.mount);
         match file.close().await {
             Ok(_) => {
                 self.flushed(*inode, &due, false);
@@ -383,7 +365,7 @@ impl Program {
                 self.tell(format!("closes inode {inode}, and gets {error}"));
                 self.lost(&handle, &error);
                 self.shared.files.borrow_mut().gave_up(*inode, self.mount);
-                if error.kind == ErrorKind::NoSpace {
+                if let (ErrorKind::NoSpace, Some(committed)) = (error.kind, committed) {
                     self.kept(*inode, committed, sent).await;
                 }
             }
@@ -400,6 +382,16 @@ impl Program {
         let Ok(layout) = self.client.locate(inode).await else {
             return;
         };
+        if self
+            .shared
+            .files
+            .borrow()
+            .flushed_long(inode, self.mount)
+            .is_none()
+        {
+            // Others have written, or cut it.
+            return;
+        }
         // Which block came after the last whole one cannot be known if it is gone.
         let last = u32::try_from(index)
             .ok()
@@ -422,7 +414,8 @@ impl Program {
 
     /// A healthy client does not lose its lease.
     fn lost(&self, handle: &Handle, error: &Error) {
-        let is_lease = error.kind == ErrorKind::Stale && error.message.contains("lease");
+        let is_lease = error.kind == ErrorKind::Stale && error.message.contains("lease")
+            || error.kind == ErrorKind::SessionEnded;
         if is_lease && self.shared.healthy_since(self.mount, handle.opened_at) {
             self.shared.wrong(format!(
                 "{} was healthy and lost its lease on inode {}: {error}",
@@ -455,7 +448,13 @@ impl Program {
                 let to = self.chance.below(long + 20).min(UNITS_MAX - 1);
                 let mut due = self.shared.files.borrow_mut().begin_flush(*inode, self.mount);
                 let id = (self.shared.files.borrow_mut()).truncate(*inode, self.mount, long, to);
-                file.truncate(to * UNIT).await?;
+                if let Err(error) = file.truncate(to * UNIT).await {
+                    match error.kind {
+                        ErrorKind::LeaseConflict => self.shared.files.borrow_mut().refused(*inode, id),
+                        _ => self.shared.files.borrow_mut().truncated_perhaps(*inode),
+                    }
+                    return Err(error);
+                }
                 self.shared.files.borrow_mut().accepted(*inode, id);
                 due.push(id);
                 self.flushed(*inode, &due, false);
@@ -573,17 +572,8 @@ impl Program {
             self.tell(format!("has inode {removed} open without a name"));
             for _ in 0..self.chance.within(1..5) {
                 self.rest(30_000).await;
-                let Err(error) = self.read(&handle, 0, UNITS_MAX).await else {
-                    continue;
-                };
-                let is_gone = matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound)
-                    && !self.shared.files.borrow().is_lossy(removed);
-                if is_gone && self.shared.healthy_since(self.mount, handle.opened_at) {
-                    self.shared.wrong(format!(
-                        "{} was healthy and lost inode {removed}, which it has open without a name: {error}",
-                        network::name(self.mount)
-                    ));
-                }
+                // Whether it is there is looked at as it is read.
+                let _ = self.read(&handle, 0, UNITS_MAX).await;
             }
         }
         let _ = self.client.release_inode(removed).await;

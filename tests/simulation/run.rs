@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::checks::Violation;
 use crate::scenes::{self, Scene};
-use crate::world::{PANIC, World};
-use crate::{chance, disk};
+use crate::world::{PANIC, PLOTS, World};
+use crate::{chance, disk, plots};
 
 /// How a child is told its seed.
 const CHILD: &str = "CURVINE_SIMULATE";
 /// And which bug it is to have: the exam's.
-const PLANT: &str = "CURVINE_PLANT";
+pub const PLANT: &str = "CURVINE_PLANT";
 
 pub fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -33,7 +33,8 @@ pub fn as_child() -> Option<ExitCode> {
     {
         return Some(play(scene, Path::new(&scratch)));
     }
-    Some(simulate(seed, Path::new(&scratch), false))
+    let is_told = std::env::var_os("CURVINE_TOLD").is_some();
+    Some(simulate(seed, Path::new(&scratch), is_told))
 }
 
 /// Memory, where there is such a file system: what is not synced is this program's business.
@@ -60,12 +61,9 @@ fn play(scene: &'static Scene, scratch: &Path) -> ExitCode {
 /// In this process.
 pub fn simulate(seed: u64, scratch: &Path, is_told: bool) -> ExitCode {
     let scratch = scratch.to_owned();
-    let ended = alone(seed, move || {
-        #[cfg(feature = "exam")]
-        if let Ok(bug) = std::env::var(PLANT) {
-            fail::cfg(bug, "return").expect("the name of a failpoint");
-        }
-        World::new(seed, &scratch, is_told)?.run()
+    let ended = alone(seed, move || match seed {
+        PLOTS.. => plots::play(seed, &scratch, is_told),
+        _ => World::new(seed, &scratch, is_told)?.run(),
     });
     match ended {
         Ok(summary) => {

@@ -73,7 +73,7 @@ const OF_MASTERS: [Fault; 8] = [
 ];
 
 /// More than all files together take.
-const ROOMY: u64 = 64 << 20;
+pub const ROOMY: u64 = 64 << 20;
 
 /// What there is besides masters.
 #[derive(Clone, Debug)]

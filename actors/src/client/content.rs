@@ -55,7 +55,7 @@ impl Client {
             first_block: true,
             open: opening.number,
         };
-        let (layout, open) = opening.ended(self.change(call).await)?;
+        let (layout, open) = opening.ended(self.files.get_lease(&self.router, call).await)?;
         let opened = match options.if_exists {
             IfExists::Truncate => Opened::Truncated,
             IfExists::Fail | IfExists::Open => Opened::ForWriting,
@@ -89,7 +89,7 @@ impl Client {
             open: opening.number,
             named,
         };
-        let (layout, open) = opening.ended(self.change(call).await)?;
+        let (layout, open) = opening.ended(self.files.get_lease(&self.router, call).await)?;
         let opened = match truncate {
             true => Opened::Truncated,
             false => Opened::ForWriting,

@@ -80,7 +80,8 @@ async fn give_back(files: &Arc<Files>, route: &NewsRoute, inode: InodeId) {
         }
         sleep(ON_ITS_WAY).await;
     }
-    // Nobody here has it open: its lease came too late for who asked.
+    // Nobody here has it open: its lease came too late for who asked, or is on its way.
+    files.gives_back_unknown();
     if let Err(error) = route.change(ReleaseLease { inode }).await {
         tracing::debug!(%error, "the lease on inode {inode} was not given back");
     }

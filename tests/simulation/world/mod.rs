@@ -20,6 +20,7 @@
 
 mod agenda;
 mod cluster;
+pub mod director;
 mod disks;
 mod faults;
 mod group;
@@ -55,6 +56,8 @@ use self::watch::Watch;
 
 /// Seeds from here on are of whole clusters; those below of masters alone.
 pub const CLUSTERS: u64 = 1_000_000;
+/// Seeds from here on are of plots.
+pub const PLOTS: u64 = 2_000_000;
 
 const TICK: Duration = Duration::from_millis(2);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -188,7 +191,14 @@ impl World {
         self.cluster_comes_to_rest()?;
         self.tell("the end");
         let history = self.clients.shared.history.take();
-        let summary = Summary {
+        let summary = self.summary();
+        history.check()?;
+        Ok(summary)
+    }
+
+    /// What it has been like.
+    pub fn summary(&self) -> Summary {
+        Summary {
             fingerprint: self.story.fingerprint(),
             acknowledged: self.clients.shared.acknowledged.get(),
             unknown: self.clients.shared.unknown.get(),
@@ -197,9 +207,7 @@ impl World {
             faults: self.faults,
             messages: self.network.sent(),
             simulated: self.now,
-        };
-        history.check()?;
-        Ok(summary)
+        }
     }
 
     fn tell(&mut self, what: impl Display) {

@@ -30,6 +30,8 @@ pub struct Mount {
     busy: Rc<Cell<usize>>,
     /// Since when it is stopped or cut off.
     pub away_since: Option<Duration>,
+    /// What a plot uses, where there are no programs.
+    client: Rc<RefCell<Option<Client>>>,
 }
 
 pub struct Mounts {
@@ -58,6 +60,7 @@ impl Mounts {
                 chance: chance.fork(),
                 busy: Rc::default(),
                 away_since: None,
+                client: Rc::default(),
             };
             (id, host)
         });
@@ -102,7 +105,11 @@ impl Mount {
         self.busy = Rc::new(Cell::new(programs));
         let (shared, chance, busy) = (self.shared.clone(), self.chance.clone(), self.busy.clone());
         let (id, writing) = (self.id, Rc::default());
+        let slot = self.client.clone();
         self.process(now, move |client| {
+            if programs == 0 {
+                *slot.borrow_mut() = Some(client.clone());
+            }
             for _ in 0..programs {
                 let (client, shared, chance) = (client.clone(), shared.clone(), chance.fork());
                 let program = Program::new(id, client, shared, chance, Rc::clone(&writing));
@@ -113,6 +120,11 @@ impl Mount {
                 });
             }
         })
+    }
+
+    /// Of a mount without programs.
+    pub fn client(&self) -> Option<Client> {
+        self.client.borrow().clone()
     }
 
     fn process(&mut self, now: Duration, run: impl FnOnce(Client) + 'static) -> std::io::Result<()> {
@@ -155,6 +167,7 @@ impl Mount {
 
     /// kill -9: what was not flushed is gone.
     pub fn kill(&mut self) {
+        self.client.take();
         self.machine.kill();
         self.busy = Rc::default();
         self.shared.files.borrow_mut().died(self.id);

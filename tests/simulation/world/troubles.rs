@@ -16,8 +16,8 @@ use super::agenda::Act;
 use super::cluster::Cluster;
 use super::{World, text};
 
-/// Away for longer, and a mount's sessions may end.
-const NOT_FELT: Duration = Duration::from_secs(20);
+/// Away for longer, and another mount may get the files that a mount writes: after 15 s by the leader's clock.
+const NOT_FELT: Duration = Duration::from_secs(12);
 
 impl World {
     pub(super) fn any_trouble(&mut self) -> Result<(), Violation> {
@@ -77,32 +77,32 @@ impl World {
             }
             Trouble::KillWorker => {
                 self.tell(format!("{} is killed", name(worker)));
-                self.worker(worker, |host| host.kill());
+                self.with_worker(worker, |host| host.kill());
                 let most_ms = worker_is_away_ms(&self.chance, &[2_000, 15_000, 50_000]);
                 self.after(300..most_ms, Act::Start(worker));
             }
             Trouble::PowerCut => self.cut_power_of(worker)?,
             Trouble::StopWorker => {
                 self.tell(format!("{} is stopped", name(worker)));
-                self.worker(worker, |host| host.machine.stop());
+                self.with_worker(worker, |host| host.machine.stop());
                 let most_ms = worker_is_away_ms(&self.chance, &[5_000, 20_000, 90_000]);
                 self.after(1_000..most_ms, Act::GoOn(worker));
             }
-            Trouble::HoldWorker => self.hold(worker, &mounts),
+            Trouble::HoldWorker => self.hold_back(worker, &mounts),
             Trouble::KillMount => {
                 self.tell(format!("{} is killed", name(mount)));
-                self.mount(mount, |host| host.kill());
+                self.with_mount(mount, |host| host.kill());
                 self.after(300..20_000, Act::Start(mount));
             }
             Trouble::StopMount => {
                 self.tell(format!("{} is stopped", name(mount)));
-                self.mount(mount, |host| host.machine.stop());
+                self.with_mount(mount, |host| host.machine.stop());
                 self.after(
                     *self.chance.one_of(&[20_000, 66_000, 70_000])..95_000,
                     Act::GoOn(mount),
                 );
             }
-            Trouble::HoldMount => self.hold(mount, &workers),
+            Trouble::HoldMount => self.hold_back(mount, &workers),
             Trouble::LateMessages => {
                 self.tell("some requests come late");
                 self.network.set_weather(Weather {
@@ -135,12 +135,12 @@ impl World {
         *self.chance.one_of(&[-60, 60, 61, 75])
     }
 
-    fn worker(&mut self, id: NodeId, act: impl FnOnce(&mut super::workers::WorkerHost)) {
+    fn with_worker(&mut self, id: NodeId, act: impl FnOnce(&mut super::workers::WorkerHost)) {
         let cluster = self.cluster.as_mut().expect("it is one");
         act(cluster.workers.get_mut(id).expect("it is one of them"));
     }
 
-    fn mount(&mut self, id: NodeId, act: impl FnOnce(&mut super::mounts::Mount)) {
+    fn with_mount(&mut self, id: NodeId, act: impl FnOnce(&mut super::mounts::Mount)) {
         let cluster = self.cluster.as_mut().expect("it is one");
         act(cluster.mounts.get_mut(id).expect("it is one of them"));
     }
@@ -158,7 +158,7 @@ impl World {
     }
 
     /// What a machine sends to others and gets from them is kept for a while.
-    fn hold(&mut self, id: NodeId, peers: &[NodeId]) {
+    fn hold_back(&mut self, id: NodeId, peers: &[NodeId]) {
         let all: Vec<NodeId> = match self.chance.below(3) {
             0 => self.masters.ids(),
             1 => peers.to_vec(),

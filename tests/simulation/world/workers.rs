@@ -148,6 +148,15 @@ impl WorkerHost {
         Ok(lost)
     }
 
+    /// How many blocks it has files of.
+    pub fn block_files(&self) -> std::io::Result<usize> {
+        let mut count = 0;
+        for shard in std::fs::read_dir(self.directory.join("data/blocks"))? {
+            count += std::fs::read_dir(shard?.path())?.count();
+        }
+        Ok(count)
+    }
+
     /// Changes a bit of one of its block files, if it has any: of which.
     pub fn flip_bit(
         &self,

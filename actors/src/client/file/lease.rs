@@ -36,6 +36,9 @@ impl Shared {
     pub(in crate::client) async fn recall(self: &Arc<Self>) -> Result<()> {
         let mut state = self.state.lock().await;
         if !state.writable {
+            if let Some(files) = self.files.upgrade() {
+                files.gives_back_unknown();
+            }
             let release = ReleaseLease { inode: self.inode };
             return self.router.change(release).await.map(|_| ());
         }
@@ -232,6 +235,9 @@ impl Shared {
             open: 0,
             named: false,
         };
-        self.router.change(call).await
+        match self.files.upgrade() {
+            Some(files) => files.get_lease(&self.router, call).await,
+            None => self.router.change(call).await,
+        }
     }
 }

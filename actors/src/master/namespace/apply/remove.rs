@@ -368,7 +368,7 @@ impl Applies<RenewSession> for Apply<'_, '_> {
     fn apply(&mut self, _call: RenewSession) -> Result<Done> {
         let session = match self.dbs.session(self.txn, self.client)? {
             Some(session) if !session.is_ended => session,
-            None if is_planted(Bug::RenewalRevives) => SessionRecord::default(),
+            _ if is_planted(Bug::RenewalRevives) => SessionRecord::default(),
             _ => return Err(ended(self.client)),
         };
         let heard = SessionRecord {

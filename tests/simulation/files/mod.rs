@@ -1,14 +1,22 @@
 //! The reference model of files: what a read may see.
 //!
-//! A file is a row of units. Every write fills whole units with a stamp of its own, so that what is read says who wrote it.
-//! Holes are [`HOLE`], what is beyond the end is [`END`]: both are written by truncations and by writes behind the end.
+//! A file is a row of [`units`]. Every write fills whole units with a stamp of its own, so that what is read says who wrote
+//! it. Holes are [`HOLE`], what is beyond the end is [`END`]: both are written by truncations and by writes behind the end.
+//! Whoever writes behind the end may not know where that is, when others have written meanwhile: a *gap* is a hole where
+//! the file ended, and nothing where it did not.
 //!
 //! What a client may expect (close-to-open): a read through a handle sees of each unit a write that had begun by then, and
-//! none that was *over* before the handle was opened. A write is over once a later one is flushed. Which of two writes is
-//! the later one is certain if they are one client's, or if one was settled (flushed, given up, its lease given on) before
-//! the other began. A client sees its own writes at once.
+//! none that was *over* before the handle was opened. A write is over once a later one is flushed. A client sees its own
+//! writes at once.
+//!
+//! Mounts take turns in writing a file: who wants it gets it with all that was taken of others before, flushed. So of two
+//! writes of one client the one that began later is the later one, and of two clients' the one that began when the other
+//! had been taken, or settled: flushed, or given up. Of others nobody knows, and either may be what is there. Whether what
+//! was taken of a client was flushed when another one wanted the file, its own next flush says: if that succeeds, it was.
 //!
 //! Time is the order of events: everything is on one thread.
+
+mod units;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,12 +26,8 @@ use curvine_protocol::{InodeId, NodeId};
 
 use crate::known::{Known, is_known};
 
-/// Bytes of one unit: not a divisor of anything that matters to workers.
-pub const UNIT: u64 = 512;
-/// No file is longer.
-pub const UNITS_MAX: u64 = 400;
-pub const HOLE: u64 = 0;
-pub const END: u64 = u64::MAX;
+pub use self::units::{END, HOLE, UNIT, UNITS_MAX, bytes, name_of, stamps};
+
 /// Workers sync by themselves every second. What is younger may go with the power.
 const SYNCED_AFTER: Duration = Duration::from_secs(10);
 
@@ -54,8 +58,12 @@ struct Write {
 struct Entry {
     write: WriteId,
     value: u64,
+    /// Where the file did not end, nothing.
+    is_gap: bool,
     /// Since when no new handle may see it.
     over: Option<Moment>,
+    /// Since when no new handle may see it unless it is flushed after all.
+    lost: Option<Moment>,
 }
 
 struct File {
@@ -103,9 +111,21 @@ impl Files {
         self.files.keys().copied().collect()
     }
 
-    /// How long a file is by what was flushed, if nobody but its last writer has anything to say.
-    pub fn flushed_long(&self, inode: InodeId) -> Option<u64> {
+    /// How long a file is by what was flushed, if its writer alone has had anything to say since it had nothing to flush.
+    pub fn flushed_long(&self, inode: InodeId, writer: NodeId) -> Option<u64> {
         let file = self.files.get(&inode)?;
+        let begun = (file.writes.iter())
+            .filter(|write| write.mount == writer && write.flushed.is_none() && !write.never)
+            .map(|write| write.begun)
+            .min();
+        let is_before = |write: &Write| {
+            write
+                .settled
+                .is_some_and(|settled| begun.is_none_or(|begun| settled < begun))
+        };
+        if !(file.writes.iter()).all(|write| write.mount == writer || write.never || is_before(write)) {
+            return None;
+        }
         let is_there = |entries: &Vec<Entry>| {
             let mut flushed = entries.iter().filter(|entry| {
                 let write = &file.writes[entry.write];
@@ -132,6 +152,14 @@ impl Files {
         self.files.get(&inode).is_none_or(|file| file.lossy)
     }
 
+    /// A mount wants to write what is in a cell: what others have written there may be flushed any moment.
+    pub fn wanted(&mut self, cell: usize, by: NodeId) {
+        let of_cell = self.files.values_mut().filter(|file| file.cell == cell);
+        for write in of_cell.flat_map(|file| &mut file.writes) {
+            write.is_flushing |= write.mount != by && write.accepted.is_some();
+        }
+    }
+
     /// A new and empty file.
     pub fn created(&mut self, cell: usize, inode: InodeId, mount: NodeId) {
         let now = self.moment();
@@ -150,7 +178,9 @@ impl Files {
         let entry = Entry {
             write: 0,
             value: END,
+            is_gap: false,
             over: None,
+            lost: None,
         };
         self.files.entry(inode).or_insert_with(|| File {
             writes: vec![creation],
@@ -196,33 +226,42 @@ impl Files {
         range: std::ops::Range<u64>,
         stamp: u64,
     ) -> WriteId {
-        let what = format!("write {stamp} of units {range:?}");
-        let values = (long.min(range.start)..range.start)
-            .map(|unit| (unit, HOLE))
-            .chain(range.map(|unit| (unit, stamp)));
+        let what = format!("write {stamp} of units {range:?}, of {long}");
+        let gap = (0..range.start).map(|unit| (unit, HOLE, true));
+        let values = gap.chain(range.map(|unit| (unit, stamp, false)));
         self.change(inode, mount, what, values.collect())
     }
 
     /// A truncation is about to be made.
     pub fn truncate(&mut self, inode: InodeId, mount: NodeId, long: u64, to: u64) -> WriteId {
         let what = format!("truncation from {long} to {to} units");
-        let values = (long.min(to)..to)
-            .map(|unit| (unit, HOLE))
-            .chain((to..UNITS_MAX).map(|unit| (unit, END)));
+        let gap = (0..to).map(|unit| (unit, HOLE, true));
+        let values = gap.chain((to..UNITS_MAX).map(|unit| (unit, END, false)));
         self.change(inode, mount, what, values.collect())
     }
 
-    fn change(&mut self, inode: InodeId, mount: NodeId, what: String, values: Vec<(u64, u64)>) -> WriteId {
+    fn change(
+        &mut self,
+        inode: InodeId,
+        mount: NodeId,
+        what: String,
+        values: Vec<(u64, u64, bool)>,
+    ) -> WriteId {
         let begun = self.moment();
         let Some(file) = self.files.get_mut(&inode) else {
             return WriteId::MAX;
         };
+        for write in file.writes.iter_mut().filter(|write| write.mount != mount) {
+            write.is_flushing |= write.accepted.is_some();
+        }
         let write = file.writes.len();
-        for (unit, value) in values {
+        for (unit, value, is_gap) in values {
             file.units[to_usize(unit)].push(Entry {
                 write,
                 value,
+                is_gap,
                 over: None,
+                lost: None,
             });
         }
         file.writes.push(Write {
@@ -258,6 +297,13 @@ impl Files {
         }
     }
 
+    /// Nobody knows whether a truncation was made.
+    pub fn truncated_perhaps(&mut self, inode: InodeId) {
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.lossy |= is_known(Known::SizeFromBefore);
+        }
+    }
+
     /// What a flush that begins now will have flushed.
     pub fn begin_flush(&mut self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
         let Some(file) = self.files.get_mut(&inode) else {
@@ -288,17 +334,20 @@ impl Files {
             let flushed = file.writes.iter_mut().filter(|write| write.flushed.is_some());
             flushed.for_each(|write| write.synced = true);
         }
-        let newest: Vec<Write> = writes.iter().map(|id| file.writes[*id].clone()).collect();
-        for unit in &mut file.units {
-            // The newest of those that were flushed, and what is older than it for certain.
-            let Some(last) = unit.iter().rev().find(|entry| writes.contains(&entry.write)) else {
-                continue;
-            };
-            let last_at = writes.iter().position(|id| *id == last.write);
-            let last = &newest[last_at.expect("it was found among them")];
-            for entry in unit.iter_mut() {
-                if is_older(&file.writes[entry.write], last) {
-                    entry.over.get_or_insert(now);
+        let File {
+            writes: all, units, ..
+        } = file;
+        for unit in units {
+            let flushed: Vec<Entry> = (unit.iter().copied())
+                .filter(|entry| writes.contains(&entry.write))
+                .collect();
+            for last in flushed {
+                // Whatever was there before a gap, its end was not.
+                let ends = |entry: &Entry| !last.is_gap || entry.value == END;
+                for entry in unit.iter_mut().filter(|entry| ends(entry)) {
+                    if is_older(&all[entry.write], &all[last.write]) {
+                        entry.over.get_or_insert(now);
+                    }
                 }
             }
         }
@@ -333,19 +382,22 @@ impl Files {
         }
     }
 
-    /// A new writer, to whom the lease was given at `opened`, has read this: what others began before and did not flush
-    /// is seen by it, or never.
+    /// A new writer, who asked for the lease at `opened` and has it, has read this: what had been taken of others before, or
+    /// was given up, and is not flushed, is seen by it, or never.
     pub fn pinned(&mut self, inode: InodeId, seen: &Seen) {
         let now = self.moment();
-        let Some(file) = self.files.get_mut(&inode) else {
+        let Some(File { writes, units, .. }) = self.files.get_mut(&inode) else {
             return;
         };
+        let is_before = |moment: Option<Moment>| moment.is_some_and(|moment| moment < seen.opened);
         for (unit, value) in (seen.from..).zip(&seen.values) {
-            for entry in &mut file.units[to_usize(unit)] {
-                let write = &file.writes[entry.write];
-                let is_of_others = write.mount != seen.mount && write.begun < seen.opened;
+            for entry in &mut units[to_usize(unit)] {
+                let write = &writes[entry.write];
+                let is_of_others = write.mount != seen.mount
+                    && write.begun < seen.opened
+                    && (is_before(write.accepted) || is_before(write.settled));
                 if is_of_others && write.flushed.is_none() && entry.value != *value {
-                    entry.over.get_or_insert(now);
+                    entry.lost.get_or_insert(now);
                 }
             }
         }
@@ -363,7 +415,7 @@ impl Files {
             let Some(entries) = file.units.get(to_usize(unit)) else {
                 return Err(format!(
                     "unit {unit} is {}, and no file is that long",
-                    name(*value)
+                    name_of(*value)
                 ));
             };
             if file.lossy && matches!(*value, HOLE | END) {
@@ -376,7 +428,7 @@ impl Files {
                 let story = file.story(entries, seen);
                 return Err(format!(
                     "unit {unit} is {} to {}, which opened it at event {}: it is {story}",
-                    name(*value),
+                    name_of(*value),
                     crate::network::name(seen.mount),
                     seen.opened,
                 ));
@@ -389,28 +441,50 @@ impl Files {
 impl File {
     fn may_be_seen(&self, entry: &Entry, all: &[Entry], seen: &Seen) -> bool {
         let write = &self.writes[entry.write];
+        let is_past = |since: Option<Moment>| since.is_some_and(|since| since < seen.opened);
         // Flushed after all, whatever a reader saw before.
-        let is_over = match (write.flushed, entry.over) {
-            (_, None) => false,
-            (_, Some(over)) => over < seen.opened,
-        };
+        let is_over = is_past(entry.over) || write.flushed.is_none() && is_past(entry.lost);
         let hides = |other: &&Entry| {
+            // A gap hides nothing but the end.
+            if other.is_gap && entry.value != END {
+                return false;
+            }
             let other = &self.writes[other.write];
+            let is_beside = other.flushed.is_some_and(|(flushed, _)| flushed > seen.opened);
+            if is_beside && is_known(Known::OpensBesideClose) {
+                return false;
+            }
             other.mount == seen.mount
                 && other.accepted.is_some_and(|accepted| accepted < seen.began)
                 && !other.failed
                 && is_older(write, other)
         };
-        !is_over && !all.iter().any(|other| hides(&other))
+        !is_over
+            && !all.iter().any(|other| hides(&other))
+            && (!entry.is_gap || self.may_be_a_hole(entry, all))
+    }
+
+    /// Whether the file may have ended where this gap was made: nobody had written there for certain.
+    fn may_be_a_hole(&self, gap: &Entry, all: &[Entry]) -> bool {
+        let of_gap = &self.writes[gap.write];
+        let is_certain = |end: &Entry, entry: &&Entry| {
+            let write = &self.writes[entry.write];
+            let is_own = write.mount == of_gap.mount && write.accepted.is_some() && !write.failed;
+            let is_there = write.flushed.is_some() || is_own;
+            let is_between = is_older(&self.writes[end.write], write) && is_older(write, of_gap);
+            entry.value != END && !entry.is_gap && is_there && is_between
+        };
+        (all.iter()).any(|end| end.value == END && !all.iter().any(|entry| is_certain(end, &entry)))
     }
 
     /// The unit's last writes, for people.
     fn story(&self, entries: &[Entry], seen: &Seen) -> String {
-        let told = entries.iter().rev().take(6).map(|entry| {
+        let told = (entries.iter().rev()).filter(|entry| !entry.is_gap || self.may_be_a_hole(entry, entries));
+        let told = told.take(6).map(|entry| {
             let write = &self.writes[entry.write];
             let mut line = format!(
                 "{} by {} ({}) at event {}",
-                name(entry.value),
+                name_of(entry.value),
                 crate::network::name(write.mount),
                 write.what,
                 write.begun
@@ -435,61 +509,9 @@ impl File {
 
 /// Whether one write is older than another, for certain.
 fn is_older(write: &Write, than: &Write) -> bool {
+    let is_before = |moment: Option<Moment>| moment.is_some_and(|moment| moment < than.begun);
     match write.mount == than.mount {
         true => write.begun < than.begun,
-        false => write.settled.is_some_and(|settled| settled < than.begun),
-    }
-}
-
-fn name(value: u64) -> String {
-    match value {
-        HOLE => "a hole".to_owned(),
-        END => "beyond the end".to_owned(),
-        TORN => "torn or nobody's".to_owned(),
-        stamp => format!("write {stamp}"),
-    }
-}
-
-/// What no write leaves: bytes of several, or of none.
-const TORN: u64 = u64::MAX - 1;
-
-/// The bytes of units from one on.
-pub fn bytes(stamp: u64, units: std::ops::Range<u64>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for unit in units {
-        bytes.extend_from_slice(&pattern(stamp, unit).repeat(to_usize(UNIT) / PATTERN_BYTES));
-    }
-    bytes
-}
-
-const PATTERN_BYTES: usize = 16;
-
-fn pattern(stamp: u64, unit: u64) -> [u8; PATTERN_BYTES] {
-    (u128::from(stamp) << 64 | u128::from(unit)).to_le_bytes()
-}
-
-/// The stamps in what was read from a unit on, and the end if it is among what was asked for.
-pub fn stamps(from: u64, asked: u64, content: &[u8]) -> Vec<u64> {
-    let mut stamps: Vec<u64> = (from..)
-        .zip(content.chunks(to_usize(UNIT)))
-        .map(|(unit, bytes)| stamp_of(unit, bytes))
-        .collect();
-    if (stamps.len() as u64) < asked {
-        stamps.resize(to_usize(asked), END);
-    }
-    stamps
-}
-
-fn stamp_of(unit: u64, found: &[u8]) -> u64 {
-    if found.len() as u64 != UNIT {
-        return TORN;
-    }
-    if found == [0; to_usize(UNIT)] {
-        return HOLE;
-    }
-    let stamp = u64::from_le_bytes(found[8..16].try_into().expect("eight bytes"));
-    match found == pattern(stamp, unit).repeat(to_usize(UNIT) / PATTERN_BYTES) {
-        true => stamp,
-        false => TORN,
+        false => is_before(write.accepted) || is_before(write.settled),
     }
 }
