@@ -104,6 +104,8 @@ bugs! {
     LockForAll: "lock-for-all", Plot("locked-counter");
     /// A writer that gives up commits the blocks that it was about to write.
     CommitsWhatNobodyHas: "commits-what-nobody-has", Plot("nobody-took-it");
+    /// A writer that gives up has the file be as long as it knew it.
+    GivesBackTheOldSize: "gives-back-the-old-size", Plot("unanswered-cut");
     /// A replica is deleted because a client says that another worker has a newer one.
     DeletesOnAClientsWord: "deletes-on-a-clients-word", Plot("older-replica");
     /// A writer of a block whose holders have not reported is sent to another worker.

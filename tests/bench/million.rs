@@ -189,6 +189,7 @@ async fn fill_directory(client: &Client, directory: usize, files: usize) -> curv
                 close: true,
                 keep_privileges: false,
                 abandoned: false,
+                keep_size: false,
             })
             .await?;
     }

@@ -242,6 +242,7 @@ impl Steps {
             close: true,
             keep_privileges: false,
             abandoned: false,
+            keep_size: false,
         };
         self.ask_master("commit and close", commit, true).await?;
         let lookup = Lookup {

@@ -24,9 +24,6 @@ pub enum Known {
     RemovedElsewhere,
     /// A chunk of a cached object rots, its readers find that, and nobody fetches it again. Left out: bits of such blocks.
     RottenChunk,
-    /// A truncation that is made and never answered: the client gives the lease back with the size of before, and the file
-    /// has zeros from its new end to its old one. Left out: what is said of such files.
-    SizeFromBefore,
     /// A file is opened while another program of the same mount closes it, and is opened as it was before. Left out: that
     /// what was flushed meanwhile is seen through such a handle.
     OpensBesideClose,
@@ -35,7 +32,7 @@ pub enum Known {
 use Known::*;
 
 /// The table.
-const NOT_MENDED: [Known; 2] = [SizeFromBefore, OpensBesideClose];
+const NOT_MENDED: [Known; 1] = [OpensBesideClose];
 
 impl Known {
     fn name(self) -> &'static str {
@@ -47,7 +44,6 @@ impl Known {
             SentElsewhere => "sent-elsewhere",
             RemovedElsewhere => "removed-elsewhere",
             RottenChunk => "rotten-chunk",
-            SizeFromBefore => "size-from-before",
             OpensBesideClose => "opens-beside-close",
         }
     }

@@ -449,9 +449,8 @@ impl Program {
                 let mut due = self.shared.files.borrow_mut().begin_flush(*inode, self.mount);
                 let id = (self.shared.files.borrow_mut()).truncate(*inode, self.mount, long, to);
                 if let Err(error) = file.truncate(to * UNIT).await {
-                    match error.kind {
-                        ErrorKind::LeaseConflict => self.shared.files.borrow_mut().refused(*inode, id),
-                        _ => self.shared.files.borrow_mut().truncated_perhaps(*inode),
+                    if error.kind == ErrorKind::LeaseConflict {
+                        self.shared.files.borrow_mut().refused(*inode, id);
                     }
                     return Err(error);
                 }

@@ -152,7 +152,7 @@ pub struct AllocateBlocks {
 }
 
 /// Records what was written: lengths of blocks, the size, the modification time. With `close`, gives the lease back.
-/// The size becomes exactly `size_bytes`. Blocks beyond it are dropped.
+/// The size becomes exactly `size_bytes`, unless `keep_size` is set. Blocks beyond the size are dropped.
 ///
 /// It names only what workers have acknowledged: the blocks that they have sealed, in this generation and at least this
 /// long.
@@ -174,6 +174,9 @@ pub struct CommitFile {
     /// Workers may hold bytes of this generation that are not part of this commit: the next writer gets another one.
     #[serde(default)]
     pub abandoned: bool,
+    /// The size stays what it is; `size_bytes` is not looked at.
+    #[serde(default)]
+    pub keep_size: bool,
 }
 
 /// What was written to one block.

@@ -297,13 +297,6 @@ impl Files {
         }
     }
 
-    /// Nobody knows whether a truncation was made.
-    pub fn truncated_perhaps(&mut self, inode: InodeId) {
-        if let Some(file) = self.files.get_mut(&inode) {
-            file.lossy |= is_known(Known::SizeFromBefore);
-        }
-    }
-
     /// What a flush that begins now will have flushed.
     pub fn begin_flush(&mut self, inode: InodeId, mount: NodeId) -> Vec<WriteId> {
         let Some(file) = self.files.get_mut(&inode) else {

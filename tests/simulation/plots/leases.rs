@@ -357,3 +357,43 @@ fn late_lease(world: &mut World) -> std::result::Result<(), Violation> {
         false => Err(format!("of two appends there are {appended:?}")),
     }
 }
+
+/// A truncation is made, and all its answers are lost. Whoever wanted it gives the lease back, and the file stays cut.
+pub const UNANSWERED_CUT: Plot = Plot {
+    name: "unanswered-cut",
+    cast: |chance| Cast {
+        masters: *chance.one_of(&[1, 3]),
+        ..Cast::default()
+    },
+    play: unanswered_cut,
+};
+
+fn unanswered_cut(world: &mut World) -> std::result::Result<(), Violation> {
+    let chance = world.chance();
+    let (long, short) = (2 * BLOCK, chance.within(1..2 * BLOCK - 1));
+    world.does(0, "makes /f", |client| make(client, "/f", 1, long, 1))?;
+    let file = world.does(0, "opens /f to write", |client| async move {
+        client.open_for_write(&at("/f"), false).await
+    })?;
+    let (network, masters, id) = (world.network(), world.master_ids(), world.mount(0).id);
+    let cut = file.clone();
+    let cutting = world.begin(0, move |_| async move { cut.truncate(short * UNIT).await });
+    for master in &masters {
+        network.hold(*master, id);
+    }
+    let cut = world.ended(&cutting)?;
+    world.says("what masters said to mount 1 is lost");
+    network.let_others_pass(id);
+    if cut.is_ok() {
+        return Err("mount 1 heard of what nobody told it".to_owned());
+    }
+    let closed = world.ask(0, move |_| async move { file.close().await })?;
+    if closed.is_ok() {
+        return Err("mount 1 cannot know how long the file is, and closes it without an error".to_owned());
+    }
+    for mount in 0..2 {
+        let found = world.does(mount, "reads /f", |client| read_at(client, "/f", long))?;
+        same("what is left", &found, &rows(&[(1, short)]))?;
+    }
+    Ok(())
+}

@@ -65,6 +65,7 @@ pub const ALL: &[Plot] = &[
     sessions::LATE_COPY,
     data::NOBODY_TOOK_IT,
     data::ROTTEN_OBJECT,
+    leases::UNANSWERED_CUT,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

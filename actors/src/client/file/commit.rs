@@ -71,6 +71,7 @@ impl Shared {
             close: false,
             keep_privileges: self.privileges.load(Ordering::Acquire) == KEPT,
             abandoned: false,
+            keep_size: false,
         }
     }
 

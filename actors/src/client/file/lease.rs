@@ -171,6 +171,7 @@ impl Shared {
         state.sending.shutdown().await;
         let lease_lost = state.lease_lost;
         let size_bytes = state.attr.size_bytes;
+        self.size_bytes.store(size_bytes, Ordering::Release);
         state.drop_behind(size_bytes);
         let begun = state.blocks.values().any(|block| block.begun);
         let blocks = match is_planted(Bug::CommitsWhatNobodyHas) {
@@ -182,14 +183,13 @@ impl Shared {
             false => Vec::new(),
         };
         if lease_lost {
-            // Whoever wrote meanwhile: the size is theirs.
-            if let Ok(layout) = self.open_for_write().await {
-                self.give_back(layout.attr.size_bytes, Vec::new(), false).await;
+            // Looking who wrote meanwhile got it again.
+            if self.open_for_write().await.is_ok() {
+                self.give_back(Vec::new(), false).await;
             }
         } else if state.writable {
-            self.give_back(size_bytes, blocks, begun).await;
+            self.give_back(blocks, begun).await;
         }
-        self.size_bytes.store(size_bytes, Ordering::Release);
         self.written_ns.store(0, Ordering::Release);
         self.lineage.fetch_add(1, Ordering::AcqRel);
         let writers = state.writers;
@@ -211,16 +211,18 @@ impl Shared {
         (state.in_mount, state.fillable, state.writers) = (in_mount, fillable, writers);
     }
 
-    /// Gives the lease back with what is committed; nobody hears of it if that fails. Workers may have more than that.
-    async fn give_back(&self, size_bytes: u64, blocks: Vec<BlockCommit>, abandoned: bool) {
+    /// Gives the lease back with what is committed; nobody hears of it if that fails. Workers may have more than that. How
+    /// long the file is, the masters know better: they may have made a change whose answer was lost.
+    async fn give_back(&self, blocks: Vec<BlockCommit>, abandoned: bool) {
         let call = CommitFile {
             inode: self.inode,
-            size_bytes,
+            size_bytes: self.size(),
             blocks,
             mtime_ns: None,
             close: true,
             keep_privileges: true,
             abandoned,
+            keep_size: !is_planted(Bug::GivesBackTheOldSize),
         };
         if let Err(error) = self.router.change(call).await {
             tracing::debug!(%error, "the lease on inode {} was not given back; it ends with the session", self.inode);

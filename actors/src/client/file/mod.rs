@@ -657,8 +657,16 @@ impl Shared {
     }
 
     /// An error after which nobody knows whether the masters made a change fails the file: its state here may be wrong.
+    /// Where the masters know best, they are asked before the next read.
     fn maybe_done(&self, state: &mut State, error: Error) -> Error {
-        if state.writable && is_passing(&error) {
+        if !is_passing(&error) {
+            return error;
+        }
+        if !state.fillable {
+            self.named
+                .fetch_max(state.attr.content_version + 1, Ordering::AcqRel);
+        }
+        if state.writable {
             state.fail(error.clone());
         }
         error

@@ -711,6 +711,22 @@ fn a_handle_dropped_without_a_close_gives_its_lease_back_and_commits_nothing() {
 }
 
 #[test]
+fn a_truncation_that_nobody_answered_stays_when_the_lease_is_given_back() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(10)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        world.fate("SetAttr", [Fate::LoseReply]);
+        let error = file.truncate(4).await.expect_err("nobody answers");
+        assert_eq!(error.kind, ErrorKind::Timeout);
+        file.close().await.expect_err("nobody knows how long it is");
+        assert!(!world.state().file.as_ref().expect("there").leased);
+        assert_eq!(world.committed(), content(4));
+        assert_eq!(file.read_at(0, 20).await.expect("it is asked for"), content(4));
+    });
+}
+
+#[test]
 fn a_lease_that_was_lost_is_taken_again_only_if_nobody_wrote_meanwhile() {
     // The end of the lease is a version of its own, and so is what another client writes.
     for (versions, another_wrote) in [(0, false), (1, false), (2, true)] {

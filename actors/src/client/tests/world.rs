@@ -441,11 +441,14 @@ impl State {
                 assert_eq!(block.id, commit.id);
                 (block.len_bytes, block.generation) = (commit.len_bytes, commit.generation);
             }
-            if !call.blocks.is_empty() || call.size_bytes != file.size_bytes || call.abandoned {
+            let size_bytes = match call.keep_size {
+                true => file.size_bytes,
+                false => call.size_bytes,
+            };
+            if !call.blocks.is_empty() || size_bytes != file.size_bytes || call.abandoned {
                 file.content_version += 1;
             }
-            file.size_bytes = call.size_bytes;
-            file.cut(call.size_bytes);
+            file.cut(size_bytes);
             file.leased = !call.close;
             let attr = self.attr()?;
             return Ok(Stored::Entry(Entry { attr, target: None }));

@@ -408,6 +408,7 @@ async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
         close: false,
         keep_privileges: false,
         abandoned: false,
+        keep_size: false,
     };
     world.ask(commit(1)).await.expect("committed");
     // Being overwritten: the worker is ahead of what is committed.
@@ -462,6 +463,7 @@ async fn a_lease_that_was_not_given_back_is_given_on_when_workers_refuse_its_las
         mtime_ns: None,
         close,
         abandoned: false,
+        keep_size: false,
         keep_privileges: false,
     };
     let open = || OpenForWrite {

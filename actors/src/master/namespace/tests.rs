@@ -131,6 +131,7 @@ impl Tree {
             close: true,
             keep_privileges: false,
             abandoned: false,
+            keep_size: false,
         })
         .attr
     }
@@ -595,6 +596,7 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
         close: true,
         keep_privileges: false,
         abandoned: false,
+        keep_size: false,
     };
     let late = tree.apply_for(5, 2, commit.into_op());
     assert_eq!(late.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::Stale));
@@ -847,6 +849,7 @@ fn a_file_has_the_blocks_that_hold_something_and_no_others() {
         close: false,
         keep_privileges: false,
         abandoned: false,
+        keep_size: false,
     });
     assert_eq!(entry.attr.hole_bytes, end_bytes - BLOCK - 10);
     let layout = tree.store.layout(inode).expect("there");
@@ -895,6 +898,7 @@ fn no_file_becomes_longer_than_files_may_be() {
         close: false,
         keep_privileges: false,
         abandoned: false,
+        keep_size: false,
     };
     assert_eq!(refused(&mut tree, commit.into_op()), ErrorKind::FileTooLarge);
     let truncate = SetAttr {
@@ -951,6 +955,41 @@ fn truncation_cuts_blocks_and_extension_makes_a_hole() {
 }
 
 #[test]
+fn a_commit_that_keeps_the_size_does_not_undo_a_truncation() {
+    let mut tree = Tree::new();
+    let inode = tree.write("/f", 150_000).inode;
+    tree.done(OpenForWrite {
+        node: Node::Inode(inode),
+        follow: false,
+        truncate: false,
+        open: 0,
+        named: false,
+    });
+    let cut = tree.done(SetAttr {
+        node: Node::Inode(inode),
+        follow: false,
+        change: AttrChange {
+            size_bytes: Some(70_000),
+            ..AttrChange::default()
+        },
+    });
+    let commit = CommitFile {
+        inode,
+        size_bytes: 150_000,
+        blocks: Vec::new(),
+        mtime_ns: None,
+        close: true,
+        keep_privileges: true,
+        abandoned: false,
+        keep_size: true,
+    };
+    let kept = tree.done(commit.clone());
+    assert_eq!(kept.attr, cut.attr, "it is as it was");
+    assert_eq!(tree.refused(commit), ErrorKind::Stale, "the lease is back");
+    tree.check();
+}
+
+#[test]
 fn only_the_lease_holder_writes() {
     let mut tree = Tree::new();
     let inode = tree.create("/f").attr.inode;
@@ -962,6 +1001,7 @@ fn only_the_lease_holder_writes() {
         close: true,
         keep_privileges: false,
         abandoned: false,
+        keep_size: false,
     };
     assert_eq!(
         tree.apply_for(2, 0, commit.clone().into_op())

@@ -252,7 +252,11 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         let InodeBody::File(file) = &mut record.body else {
             unreachable!("leased returns files")
         };
-        if call.size_bytes > FILE_BYTES_MAX {
+        let size_bytes = match call.keep_size {
+            true => file.size_bytes,
+            false => call.size_bytes,
+        };
+        if size_bytes > FILE_BYTES_MAX {
             return Err(Error::too_large());
         }
         let mut blocks = file.placed_blocks();
@@ -274,7 +278,7 @@ impl Applies<CommitFile> for Apply<'_, '_> {
                 }
             }
         }
-        let changed = !call.blocks.is_empty() || call.size_bytes != file.size_bytes;
+        let changed = !call.blocks.is_empty() || size_bytes != file.size_bytes;
         if changed {
             file.set_blocks(blocks);
             for commit in &call.blocks {
@@ -286,8 +290,8 @@ impl Applies<CommitFile> for Apply<'_, '_> {
             // Workers may hold bytes of the generation that follows this version: the next writer must get another one.
             file.content_version += 1;
         }
-        let kept = call.size_bytes.div_ceil(file.block_bytes.max(1));
-        self.cut(file, call.inode, call.size_bytes)?;
+        let kept = size_bytes.div_ceil(file.block_bytes.max(1));
+        self.cut(file, call.inode, size_bytes)?;
         let committed = call
             .blocks
             .into_iter()
