@@ -76,6 +76,8 @@ bugs! {
     OpensBesideRemovals: "opens-beside-removals", Plot("opened-while-removed");
     /// A file that is open is read as it was, though a newer version was named.
     ReadsOldLayouts: "reads-old-layouts", Plot("follows-a-writer");
+    /// A file is entered as an answer says that is older than this client's own commit.
+    EntersOldLayouts: "enters-old-layouts", Plot("opened-beside-close");
     /// A mount keeps its pages of a file though others wrote between what it wrote.
     PagesOutliveTheLease: "pages-outlive-the-lease", Core("pages_of_before_the_lease_was_away_do_not_become_new_by_a_commit");
     /// A mount opens what others made meanwhile without a look at its mode.

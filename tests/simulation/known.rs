@@ -24,15 +24,12 @@ pub enum Known {
     RemovedElsewhere,
     /// A chunk of a cached object rots, its readers find that, and nobody fetches it again. Left out: bits of such blocks.
     RottenChunk,
-    /// A file is opened while another program of the same mount closes it, and is opened as it was before. Left out: that
-    /// what was flushed meanwhile is seen through such a handle.
-    OpensBesideClose,
 }
 
 use Known::*;
 
 /// The table.
-const NOT_MENDED: [Known; 1] = [OpensBesideClose];
+const NOT_MENDED: [Known; 0] = [];
 
 impl Known {
     fn name(self) -> &'static str {
@@ -44,7 +41,6 @@ impl Known {
             SentElsewhere => "sent-elsewhere",
             RemovedElsewhere => "removed-elsewhere",
             RottenChunk => "rotten-chunk",
-            OpensBesideClose => "opens-beside-close",
         }
     }
 }

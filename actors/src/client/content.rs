@@ -19,11 +19,10 @@ impl Client {
             follow: true,
             open: opening.number,
         };
-        let (layout, open) = opening.ended(self.call(call).await)?;
-        Ok(self
-            .files
-            .enter(&self.router, layout, Opened::ForReading, open)
-            .await)
+        let layout = opening.ended(self.call(call).await)?;
+        self.files
+            .enter(&self.router, layout, Opened::ForReading, &opening)
+            .await
     }
 
     /// As [`Client::open`], of a file that has a name.
@@ -55,12 +54,12 @@ impl Client {
             first_block: true,
             open: opening.number,
         };
-        let (layout, open) = opening.ended(self.files.get_lease(&self.router, call).await)?;
+        let layout = opening.ended(self.files.get_lease(&self.router, call).await)?;
         let opened = match options.if_exists {
             IfExists::Truncate => Opened::Truncated,
             IfExists::Fail | IfExists::Open => Opened::ForWriting,
         };
-        Ok(self.files.enter(&self.router, layout, opened, open).await)
+        self.files.enter(&self.router, layout, opened, &opening).await
     }
 
     /// Opens an existing file for writing and reading; with `truncate`, its content is dropped.
@@ -89,12 +88,12 @@ impl Client {
             open: opening.number,
             named,
         };
-        let (layout, open) = opening.ended(self.files.get_lease(&self.router, call).await)?;
+        let layout = opening.ended(self.files.get_lease(&self.router, call).await)?;
         let opened = match truncate {
             true => Opened::Truncated,
             false => Opened::ForWriting,
         };
-        Ok(self.files.enter(&self.router, layout, opened, open).await)
+        self.files.enter(&self.router, layout, opened, &opening).await
     }
 
     /// The whole content of a file, in memory. For large ones see [`OpenFile::stream`].

@@ -443,10 +443,6 @@ impl File {
                 return false;
             }
             let other = &self.writes[other.write];
-            let is_beside = other.flushed.is_some_and(|(flushed, _)| flushed > seen.opened);
-            if is_beside && is_known(Known::OpensBesideClose) {
-                return false;
-            }
             other.mount == seen.mount
                 && other.accepted.is_some_and(|accepted| accepted < seen.began)
                 && !other.failed

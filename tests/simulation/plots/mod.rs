@@ -66,6 +66,7 @@ pub const ALL: &[Plot] = &[
     data::NOBODY_TOOK_IT,
     data::ROTTEN_OBJECT,
     leases::UNANSWERED_CUT,
+    names::OPENED_BESIDE_CLOSE,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

@@ -4,6 +4,7 @@ use curvine_protocol::number::to_usize;
 
 use super::{BLOCK, Plot, at, make, read, rows, same, write};
 use crate::checks::Violation;
+use crate::network::Weather;
 use crate::world::World;
 use crate::world::director::Cast;
 
@@ -143,6 +144,53 @@ fn follows(world: &mut World) -> Result<(), Violation> {
             read(&open, 200).await
         })?;
         same("what mount 2 reads through its handle", &found, &expected)?;
+    }
+    Ok(())
+}
+
+/// One program of a mount opens a file while another one closes it, and the answer to the one may be of before and come
+/// last. Both have seen what was written by then.
+pub const OPENED_BESIDE_CLOSE: Plot = Plot {
+    name: "opened-beside-close",
+    cast: |chance| Cast {
+        masters: *chance.one_of(&[1, 3]),
+        mounts: 1,
+        ..Cast::default()
+    },
+    play: opened_beside_close,
+};
+
+fn opened_beside_close(world: &mut World) -> Result<(), Violation> {
+    let chance = world.chance();
+    world.does(0, "makes /f", |client| make(client, "/f", 1, 1, 1))?;
+    world.network().set_weather(Weather {
+        delay_us: 100..20_000,
+        ..Weather::fair()
+    });
+    for round in 0..40 {
+        let file = world.does(0, "opens /f to write", |client| async move {
+            client.open_for_write(&at("/f"), false).await
+        })?;
+        // An answer that comes late is of another length.
+        let long = round + 2;
+        let closing = world.begin(0, move |_| async move {
+            write(&file, 2, long - 1..long).await?;
+            file.close().await
+        });
+        world.pass_ms(chance.below(80))?;
+        let opening = world.begin(0, |client| async move { client.open(&at("/f")).await });
+        let closed = world.ended(&closing)?;
+        closed.map_err(|error| format!("mount 1 cannot close /f: {error}"))?;
+        let file = world.ended(&opening)?;
+        let file = file.map_err(|error| format!("mount 1 cannot open /f: {error}"))?;
+        let found = world.does(0, "reads what it opened beside the close", move |_| async move {
+            read(&file, long + 1).await
+        })?;
+        same(
+            "what mount 1 had closed by then",
+            &found,
+            &rows(&[(1, 1), (2, long - 1)]),
+        )?;
     }
     Ok(())
 }

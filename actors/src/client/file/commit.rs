@@ -77,7 +77,7 @@ impl Shared {
 
     /// The masters have recorded it, and these are the attributes now.
     fn recorded(&self, state: &mut State, attr: Attr, close: bool) {
-        self.version.store(attr.content_version, Ordering::Release);
+        self.changed_to(attr.content_version);
         self.held_bytes.store(held_bytes(&attr), Ordering::Release);
         state.attr = attr;
         self.written_ns.store(0, Ordering::Release);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use curvine_protocol::master::{AllocateBlocks, BlockCommit, CommitFile, OpenForWrite, ReleaseLease};
-use curvine_protocol::{Error, ErrorKind, FileLayout, Mutation, Node, Result};
+use curvine_protocol::master::{AllocateBlocks, BlockCommit, CommitFile, ReleaseLease};
+use curvine_protocol::{Error, ErrorKind, FileLayout, Mutation, Result};
 
 use super::commit::commits;
 use super::state::State;
+use super::table::again_for_write;
 use super::{Shared, held_bytes};
 use crate::client::route::is_passing;
 use crate::kit::{Endpoint, MasterPort};
@@ -46,6 +47,7 @@ impl Shared {
             // It may have been given on already: that would be no error of anybody.
             let release = ReleaseLease { inode: self.inode };
             self.router.change(release).await?;
+            self.answers_are_of_before(state.attr.content_version);
             state.writable = false;
             self.leased.store(false, Ordering::Release);
             return Ok(());
@@ -224,19 +226,19 @@ impl Shared {
             abandoned,
             keep_size: !is_planted(Bug::GivesBackTheOldSize),
         };
-        if let Err(error) = self.router.change(call).await {
-            tracing::debug!(%error, "the lease on inode {} was not given back; it ends with the session", self.inode);
-        }
+        let given_back = self.router.change(call).await;
+        let known = given_back.map_or_else(
+            |error| {
+                tracing::debug!(%error, "the lease on inode {} was not given back; it ends with the session", self.inode);
+                u64::MAX
+            },
+            |entry| entry.attr.content_version,
+        );
+        self.answers_are_of_before(known);
     }
 
     async fn open_for_write(&self) -> Result<FileLayout> {
-        let call = OpenForWrite {
-            node: Node::Inode(self.inode),
-            follow: false,
-            truncate: false,
-            open: 0,
-            named: false,
-        };
+        let call = again_for_write(self.inode);
         match self.files.upgrade() {
             Some(files) => files.get_lease(&self.router, call).await,
             None => self.router.change(call).await,

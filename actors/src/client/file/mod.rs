@@ -567,6 +567,19 @@ impl Shared {
         Ok(())
     }
 
+    /// A change of this client has made the content this version.
+    fn changed_to(&self, content_version: u64) {
+        self.version.store(content_version, Ordering::Release);
+        self.answers_are_of_before(content_version);
+    }
+
+    /// What opens on their way are answered may be of before a change, or of before the lease went.
+    fn answers_are_of_before(&self, content_version: u64) {
+        if let Some(files) = self.files.upgrade() {
+            files.changed(self.inode, content_version, self.router.opens());
+        }
+    }
+
     /// A commit has cleared what it had to.
     fn privileges_cleared(&self) {
         let _ = self
@@ -583,12 +596,7 @@ impl Shared {
 
     /// The layout as the masters have it.
     async fn layout_now(&self) -> Result<FileLayout> {
-        let call = curvine_protocol::master::OpenFile {
-            node: Node::Inode(self.inode),
-            follow: false,
-            open: 0,
-        };
-        self.router.ask_master(call).await
+        self.router.ask_master(table::again(self.inode)).await
     }
 
     pub(super) async fn truncate(self: &Arc<Self>, size_bytes: u64, keep_privileges: bool) -> Result<Attr> {
@@ -607,7 +615,7 @@ impl Shared {
             Ok(entry) if state.writable => {
                 self.size_bytes.store(size_bytes, Ordering::Release);
                 self.held_bytes.store(held_bytes(&entry.attr), Ordering::Release);
-                self.version.store(entry.attr.content_version, Ordering::Release);
+                self.changed_to(entry.attr.content_version);
                 state.cut(entry.attr);
             }
             Ok(_) => self.reload(&mut state).await?,
@@ -636,7 +644,7 @@ impl Shared {
                 Ok(layout) => layout,
                 Err(error) => return Err(self.maybe_done(state, error)),
             };
-            self.version.store(layout.attr.content_version, Ordering::Release);
+            self.changed_to(layout.attr.content_version);
             self.held_bytes.store(held_bytes(&layout.attr), Ordering::Release);
             self.privileges_cleared();
             cut = state.punched(&range, layout.attr);
@@ -662,6 +670,7 @@ impl Shared {
         if !is_passing(&error) {
             return error;
         }
+        self.answers_are_of_before(u64::MAX);
         if !state.fillable {
             self.named
                 .fetch_max(state.attr.content_version + 1, Ordering::AcqRel);

@@ -1,22 +1,25 @@
 //! The files that a client has open, by inode.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use curvine_protocol::master::OpenForWrite;
+use curvine_protocol::master::{OpenFile as OpenFileCall, OpenForWrite};
 use curvine_protocol::{Error, ErrorKind, FileLayout, InodeId, Mutation, Node, Result};
 use tokio::sync::Notify;
 
 use super::{Handle, OpenFile, Router, Shared};
+use crate::client::route::opens::{Opening, Opens};
 use crate::kit::{Endpoint, MasterPort};
 use crate::planted::{Bug, is_planted};
 
 /// The masters give no lease on without its holder's word before it was silent for longer.
 const TRUSTED: Duration = Duration::from_secs(10);
-/// How often a lease is asked for that was lost before it was known here.
+/// How often what was answered before a change of this client is asked for again.
 const ASKED_ANEW: u32 = 5;
+/// Files that this client changed while it opened others, remembered one by one; beyond, every open of then asks again.
+const CHANGED_MAX: usize = 1_024;
 
 /// How a handle comes to be: what the masters were asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +33,53 @@ pub enum Opened {
 /// Shared states by inode. Holds none of them: the last handle drops its state, which leaves the table.
 #[derive(Default)]
 pub struct Files {
-    open: Mutex<HashMap<InodeId, Weak<Shared>>>,
+    open: Mutex<BTreeMap<InodeId, Weak<Shared>>>,
+    changed: Mutex<Changed>,
     /// Told whenever a file gets its lease, and at the end.
     leased: Arc<Notify>,
     /// How often a lease was given back that nothing here knew of: the answer that gave it is on its way, perhaps.
     unknown_given_back: AtomicU64,
+}
+
+/// What this client changed while opens were on their way. Their answers may be of before.
+#[derive(Default)]
+struct Changed {
+    files: BTreeMap<InodeId, Change>,
+    /// Up to this open, there were too many changes.
+    unsure_until: u64,
+}
+
+#[derive(Default)]
+struct Change {
+    content_version: u64,
+    /// The last open that was begun before.
+    until: u64,
+}
+
+impl Changed {
+    fn add(&mut self, inode: InodeId, content_version: u64, opens: &Opens) {
+        let Some((first, until)) = opens.on_their_way() else {
+            self.files.clear();
+            return;
+        };
+        self.files.retain(|_, change| change.until >= first);
+        if self.files.len() >= CHANGED_MAX {
+            self.files.clear();
+            self.unsure_until = until;
+            return;
+        }
+        let change = self.files.entry(inode).or_default();
+        change.content_version = change.content_version.max(content_version);
+        change.until = until;
+    }
+
+    /// Whether what an open was answered may be of before a change. The lease may have gone with it.
+    fn is_of_before(&self, layout: &FileLayout, writes: bool, open: u64) -> bool {
+        let change = self.files.get(&layout.attr.inode);
+        let change = change.filter(|change| open <= change.until);
+        open <= self.unsure_until
+            || change.is_some_and(|change| writes || layout.attr.content_version < change.content_version)
+    }
 }
 
 impl Drop for Files {
@@ -44,8 +89,19 @@ impl Drop for Files {
 }
 
 impl Files {
-    fn open(&self) -> MutexGuard<'_, HashMap<InodeId, Weak<Shared>>> {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<InodeId, Weak<Shared>>> {
         self.open.lock().expect("nobody panics while holding this")
+    }
+
+    /// This client has made a change of a file, or gave its lease back, and this is its content now.
+    pub(super) fn changed(&self, inode: InodeId, content_version: u64, opens: &Opens) {
+        let mut changed = self.changed.lock().expect("nobody panics while holding this");
+        changed.add(inode, content_version, opens);
+    }
+
+    fn is_of_before(&self, layout: &FileLayout, writes: bool, open: u64) -> bool {
+        let changed = self.changed.lock().expect("nobody panics while holding this");
+        changed.is_of_before(layout, writes, open) && !is_planted(Bug::EntersOldLayouts)
     }
 
     /// Told when there is a lease.
@@ -89,15 +145,10 @@ impl Files {
             (layout, false) => (layout.attr.inode, layout),
         };
         for _ in 0..ASKED_ANEW {
-            let again = OpenForWrite {
-                node: Node::Inode(inode),
-                follow: false,
-                truncate: false,
-                open: 0,
-                named: false,
-            };
             let is_of_now;
-            (layout, is_of_now) = self.lease_of_now::<OpenForWrite>(router, again).await?;
+            (layout, is_of_now) = self
+                .lease_of_now::<OpenForWrite>(router, again_for_write(inode))
+                .await?;
             if is_of_now {
                 return Ok(layout);
             }
@@ -148,31 +199,62 @@ impl Files {
         }
     }
 
-    /// A handle on a file of which the masters just said this.
+    /// A handle on a file of which the masters said this when it was opened. If that was before a change of this client, they
+    /// are asked again.
+    ///
+    /// # Errors
+    /// Of the masters; as [`Files::get_lease`].
     pub async fn enter(
         self: &Arc<Self>,
         router: &Arc<Router>,
         layout: FileLayout,
         opened: Opened,
-        open: u64,
-    ) -> OpenFile {
+        opening: &Opening<'_>,
+    ) -> Result<OpenFile> {
+        let inode = layout.attr.inode;
         let writes = opened != Opened::ForReading;
-        let (shared, layout) = {
-            let mut open = self.open();
-            match open.get(&layout.attr.inode).and_then(Weak::upgrade) {
-                Some(shared) => (shared, Some(layout)),
-                None => {
-                    let inode = layout.attr.inode;
+        let (mut layout, mut number) = (layout, opening.number);
+        // On its way until its answer is in the table.
+        let mut _anew;
+        let mut times = 0;
+        let (shared, layout) = loop {
+            {
+                let mut open = self.open();
+                if let Some(shared) = open.get(&inode).and_then(Weak::upgrade) {
+                    break (shared, Some(layout));
+                }
+                if !self.is_of_before(&layout, writes, number) {
                     let shared = Arc::new(Shared::new(router.clone(), layout, writes, Arc::downgrade(self)));
                     open.insert(inode, Arc::downgrade(&shared));
-                    (shared, None)
+                    break (shared, None);
                 }
             }
+            if times == ASKED_ANEW {
+                return Err(Error::new(
+                    ErrorKind::Stale,
+                    format!("inode {inode}: it was changed here as often as it was opened; open it again"),
+                ));
+            }
+            times += 1;
+            let opening = router.opens().begin();
+            number = opening.number;
+            _anew = opening;
+            layout = match writes {
+                true => self.get_lease(router, again_for_write(inode)).await?,
+                false => router.ask_master(again(inode)).await?,
+            };
         };
-        shared.open.fetch_max(open, Ordering::AcqRel);
+        shared.open.fetch_max(opening.number, Ordering::AcqRel);
         if writes || layout.is_some() {
             let mut state = shared.state.lock().await;
             match layout {
+                Some(layout)
+                    if writes
+                        && (!state.writable || opened == Opened::Truncated)
+                        && self.is_of_before(&layout, writes, number) =>
+                {
+                    shared.reopen(&mut state).await?;
+                }
                 // While this client has the lease, nobody knows the file better than its state here.
                 Some(layout) if !state.writable || state.lease_lost || opened == Opened::Truncated => {
                     let newer = layout.attr.content_version >= state.attr.content_version;
@@ -190,6 +272,26 @@ impl Files {
         if writes {
             self.got_lease();
         }
-        Handle::open(shared, writes)
+        Ok(Handle::open(shared, writes))
+    }
+}
+
+/// The question for a file that is known already, and is open under a number of before.
+pub(super) fn again(inode: InodeId) -> OpenFileCall {
+    OpenFileCall {
+        node: Node::Inode(inode),
+        follow: false,
+        open: 0,
+    }
+}
+
+/// As [`again`], for the lease.
+pub(super) fn again_for_write(inode: InodeId) -> OpenForWrite {
+    OpenForWrite {
+        node: Node::Inode(inode),
+        follow: false,
+        truncate: false,
+        open: 0,
+        named: false,
     }
 }

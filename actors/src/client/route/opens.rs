@@ -40,7 +40,7 @@ struct Table {
 /// Told of a file that is open here and that others have changed: which, and to which version.
 pub type Listener = Arc<dyn Fn(InodeId, u64) + Send + Sync>;
 
-/// An open on its way.
+/// An open on its way, until its file is in the table of those that are open here.
 pub(in crate::client) struct Opening<'a> {
     opens: &'a Opens,
     pub number: u64,
@@ -48,7 +48,7 @@ pub(in crate::client) struct Opening<'a> {
 
 impl Opening<'_> {
     /// What the masters said: the file is open under this number.
-    pub fn ended(self, outcome: Result<FileLayout>) -> Result<(FileLayout, u64)> {
+    pub fn ended(&self, outcome: Result<FileLayout>) -> Result<FileLayout> {
         let mut table = self.opens.table();
         match &outcome {
             Ok(layout) => {
@@ -59,7 +59,7 @@ impl Opening<'_> {
             Err(_) => {}
         }
         drop(table);
-        outcome.map(|layout| (layout, self.number))
+        outcome
     }
 }
 
@@ -80,6 +80,12 @@ impl Opens {
         let number = table.last;
         table.in_flight.insert(number);
         Opening { opens: self, number }
+    }
+
+    /// The numbers of the first open that is on its way, and of the last that was begun; none if none is on its way.
+    pub fn on_their_way(&self) -> Option<(u64, u64)> {
+        let table = self.table();
+        table.in_flight.first().map(|first| (*first, table.last))
     }
 
     /// The last handle of a file has gone, which was opened last with this number.

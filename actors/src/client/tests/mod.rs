@@ -727,6 +727,38 @@ fn a_truncation_that_nobody_answered_stays_when_the_lease_is_given_back() {
 }
 
 #[test]
+fn a_file_that_was_opened_before_a_close_and_entered_after_it_is_as_it_was_closed() {
+    for (call, writes) in [("OpenFile", false), ("OpenForWrite", true)] {
+        run(|world| async move {
+            let client = world.client();
+            written(&client, 1, content(10)).await;
+            let file = client.open_for_write(FILE, false).await.expect("open");
+            world.fate(call, [Fate::LateReply(Duration::from_secs(3)), Fate::Pass]);
+            let opening = async {
+                match writes {
+                    false => client.open(Node::Inode(FILE)).await,
+                    true => client.open_for_write(FILE, false).await,
+                }
+            };
+            let closing = async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                file.append(content(5)).await.expect("taken");
+                file.close().await.expect("closed");
+                drop(file);
+            };
+            let (opened, ()) = tokio::join!(opening, closing);
+            let file = opened.expect("open");
+            let expected = [content(10), content(5)].concat();
+            assert_eq!(file.read_at(0, 100).await.expect("read"), expected);
+            assert_eq!(world.state().file.as_ref().expect("there").leased, writes);
+            file.append(content(2)).await.expect("taken");
+            file.close().await.expect("closed");
+            assert_eq!(world.committed(), [&expected[..], &content(2)[..]].concat());
+        });
+    }
+}
+
+#[test]
 fn a_lease_that_was_lost_is_taken_again_only_if_nobody_wrote_meanwhile() {
     // The end of the lease is a version of its own, and so is what another client writes.
     for (versions, another_wrote) in [(0, false), (1, false), (2, true)] {

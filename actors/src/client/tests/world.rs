@@ -34,6 +34,8 @@ pub enum Fate {
     LoseReply,
     /// It arrives after this pause.
     Late(Duration),
+    /// It has its effect at once, and the reply arrives after this pause.
+    LateReply(Duration),
     /// Reads: the bytes are damaged, longer than asked, without checksums.
     Damage,
     TooMany,
@@ -263,6 +265,9 @@ impl<C: Call> Endpoint<C> for Node {
                             .answer(worker, call, &ask.context, body, &fate);
                     if matches!(fate, Some(Fate::LoseReply)) {
                         std::future::pending::<()>().await;
+                    }
+                    if let Some(Fate::LateReply(pause)) = fate {
+                        tokio::time::sleep(pause).await;
                     }
                     outcome.map(|(reply, body)| {
                         let reply = reply.downcast::<C::Reply>().expect("the reply of its call");
