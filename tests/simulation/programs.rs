@@ -392,6 +392,10 @@ impl Program {
             // Others have written, or cut it.
             return;
         }
+        if layout.attr.replicas > 1 {
+            // What one worker took, another may not have.
+            return;
+        }
         // Which block came after the last whole one cannot be known if it is gone.
         let last = u32::try_from(index)
             .ok()
@@ -615,7 +619,11 @@ impl Program {
                     named += layout
                         .blocks
                         .iter()
-                        .map(|block| block.workers.len())
+                        .map(|block| match block.workers.len() {
+                            // What the power took was never found again: what there is of it stays wherever it is.
+                            0 => workers.len(),
+                            holders => holders,
+                        })
                         .sum::<usize>()
                 }
                 Err(error) if error.kind == ErrorKind::NotFound => {}

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::Shared;
 use super::deliver::BACKOFF_MAX;
-use super::state::Piece;
+use super::state::{Piece, State};
 use crate::kit::backoff::Backoff;
 use crate::kit::{Body, Ports};
 use crate::planted::{Bug, is_planted};
@@ -36,9 +36,13 @@ impl Shared {
             let (plan, version) = {
                 let mut state = self.state.lock().await;
                 self.ready_to_read(&mut state).await?;
-                if state.gathered.is_some() || !state.sending.is_empty() {
-                    self.send_gathered(&mut state).await?;
-                    self.settle(&mut state, 0).await?;
+                match self.send_all(&mut state).await {
+                    // The lease was lost meanwhile. Whoever wrote hears of it; who reads has the file as it is.
+                    Err(error) if state.lease_lost => {
+                        state.fail(error);
+                        self.ready_to_read(&mut state).await?;
+                    }
+                    outcome => outcome?,
                 }
                 let end = end.min(self.size());
                 if start >= end {
@@ -69,6 +73,15 @@ impl Shared {
                 sleep(backoff.next(random.next_u64())).await;
             }
         }
+    }
+
+    /// Has workers take what was written here, for reading it there.
+    async fn send_all(self: &Arc<Self>, state: &mut State) -> Result<()> {
+        if state.gathered.is_some() || !state.sending.is_empty() {
+            self.send_gathered(state).await?;
+            self.settle(state, 0).await?;
+        }
+        Ok(())
     }
 
     /// Asks the masters where the file is now. Whether its content is another than that of `version`.
