@@ -265,11 +265,12 @@ impl Mounted {
             if tokio::time::timeout(STOP_PATIENCE, stopped).await.is_err() {
                 tracing::debug!("the kernel's threads go with the process");
             }
+            drop(runtime);
         } else {
-            // Dropped, it would unmount by its path.
+            // Dropped, it would unmount by its path. Its threads refuse what programs still ask, until the process ends.
             std::mem::forget(session);
+            std::mem::forget(runtime);
         }
-        drop(runtime);
     }
 }
 

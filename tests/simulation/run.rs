@@ -60,10 +60,12 @@ fn play(scene: &'static Scene, scratch: &Path) -> ExitCode {
 
 /// In this process.
 pub fn simulate(seed: u64, scratch: &Path, is_told: bool) -> ExitCode {
-    let scratch = scratch.to_owned();
+    // The directory has a name of its own in every run, which errors would tell.
+    std::env::set_current_dir(scratch).expect("the scratch directory is there");
+    let scratch = Path::new(".");
     let ended = alone(seed, move || match seed {
-        PLOTS.. => plots::play(seed, &scratch, is_told),
-        _ => World::new(seed, &scratch, is_told)?.run(),
+        PLOTS.. => plots::play(seed, scratch, is_told),
+        _ => World::new(seed, scratch, is_told)?.run(),
     });
     match ended {
         Ok(summary) => {

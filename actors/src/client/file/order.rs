@@ -1,7 +1,7 @@
 //! The order of a writer's changes of blocks, and what its workers have of them. Pure.
 //!
 //! A worker tells by it which requests come late, and says so if it has lost what it acknowledged; see
-//! [`WriteOrder`](curvine_protocol::worker::WriteOrder).
+//! [`WriteOrder`].
 
 use curvine_protocol::worker::WriteOrder;
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
