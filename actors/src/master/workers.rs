@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use curvine_protocol::WorkerId;
+use curvine_protocol::worker::DeleteBlocks;
+use curvine_protocol::{BlockId, CallContext, WorkerId};
 
 use super::blocks::BlockMap;
-use crate::kit::WorkerRef;
+use crate::kit::{WorkerRef, call};
+use crate::planted::{Bug, is_planted};
 
 /// Makes the port of a worker: the local one, or a proxy for its address. Asked from any thread.
 pub trait WorkerConnector: Send + Sync {
@@ -24,9 +26,18 @@ impl Workers {
         Workers { blocks, connector }
     }
 
-    /// A worker was not told of deletions.
-    pub fn untold(&self, id: WorkerId) {
-        self.blocks.untold(id);
+    /// Tells a worker to delete blocks, and waits until it has. One that does not take the order is told when it has
+    /// registered again.
+    pub async fn delete(&self, worker: WorkerId, blocks: Vec<BlockId>) {
+        let Some(port) = self.port(worker) else {
+            return;
+        };
+        if let Err(error) = call(&*port, DeleteBlocks { blocks }, CallContext::default()).await {
+            tracing::debug!(%worker, %error, "a worker did not take a deletion; its next report brings it up");
+            if !is_planted(Bug::DeletionsAreToldOnce) {
+                self.blocks.untold(worker);
+            }
+        }
     }
 
     /// The port of a worker that is registered.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountInfo;
 use curvine_protocol::op::{Op, OpReply};
-use curvine_protocol::worker::{DeleteBlocks, Done, ExportFile};
+use curvine_protocol::worker::{Done, ExportFile};
 use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Node, Result, WorkerId};
 use futures::future::join_all;
 use tokio::time::timeout;
@@ -121,15 +121,9 @@ impl MountAnswers {
 
     /// Tells workers to delete blocks and waits until they have, or do not answer: then they are told when they do.
     async fn delete_now(&self, orders: BTreeMap<WorkerId, Vec<BlockId>>) {
-        let telling = orders.into_iter().map(async |(worker, blocks)| {
-            let Some(port) = self.workers.port(worker) else {
-                return;
-            };
-            if let Err(error) = call(&*port, DeleteBlocks { blocks }, CallContext::default()).await {
-                tracing::warn!(%worker, %error, "a worker did not delete freed blocks; its next report brings them up");
-                self.workers.untold(worker);
-            }
-        });
+        let telling = orders
+            .into_iter()
+            .map(|(worker, blocks)| self.workers.delete(worker, blocks));
         join_all(telling).await;
     }
 }

@@ -7,15 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use curvine_protocol::worker::DeleteBlocks;
-use curvine_protocol::{BlockId, CallContext, Result, WorkerId};
+use curvine_protocol::{BlockId, Result, WorkerId};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 
 use super::Duty;
-use crate::kit::call;
 use crate::master::workers::Workers;
-use crate::planted::{Bug, is_planted};
 
 /// Blocks that wait for one worker: 8 MiB of ids.
 pub const QUEUED_MAX: usize = 1 << 20;
@@ -68,18 +65,6 @@ impl Deletions {
     pub fn new(orders: Arc<Orders>, workers: Workers) -> Self {
         Deletions { orders, workers }
     }
-
-    async fn tell(&self, worker: WorkerId, blocks: Vec<BlockId>) {
-        let Some(port) = self.workers.port(worker) else {
-            return;
-        };
-        if let Err(error) = call(&*port, DeleteBlocks { blocks }, CallContext::default()).await {
-            tracing::debug!(%worker, %error, "a worker did not take a deletion; its next report brings it up");
-            if !is_planted(Bug::DeletionsAreToldOnce) {
-                self.workers.untold(worker);
-            }
-        }
-    }
 }
 
 #[async_trait]
@@ -103,7 +88,7 @@ impl Duty for Deletions {
             while let Some((worker, blocks)) = self.orders.take(&busy) {
                 busy.insert(worker);
                 telling.push(async move {
-                    self.tell(worker, blocks).await;
+                    self.workers.delete(worker, blocks).await;
                     worker
                 });
             }
@@ -136,7 +121,7 @@ mod tests {
     use std::any::Any;
 
     use curvine_protocol::Call;
-    use curvine_protocol::worker::Done;
+    use curvine_protocol::worker::{DeleteBlocks, Done};
     use futures::future::BoxFuture;
 
     use super::*;
