@@ -17,6 +17,7 @@ pub mod contract;
 pub mod door;
 pub mod duties;
 mod fencing;
+mod fetching;
 pub mod locking;
 pub mod mirror;
 pub mod namespace;
@@ -51,6 +52,7 @@ use self::duties::reclaim::Reclaim;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
 use self::fencing::Fencing;
+use self::fetching::Fetching;
 use self::locking::Locking;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
@@ -176,13 +178,12 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         defaults: config.defaults,
         opens: opens.clone(),
     });
-    let loads = Loads::new(
-        view.clone(),
-        propose.clone(),
-        blocks.clone(),
-        mirror.clone(),
-        workers.clone(),
-    );
+    let fetching = Fetching {
+        view: view.clone(),
+        blocks: blocks.clone(),
+        workers: workers.clone(),
+    };
+    let loads = Loads::new(view.clone(), propose.clone(), fetching.clone(), mirror.clone());
     let sessions = Sessions::new(
         view.clone(),
         propose.clone(),
@@ -240,6 +241,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         consensus: consensus.clone(),
         blocks: blocks.clone(),
         workers,
+        fetching,
         threads: ports.offload.clone(),
     };
     let news = NewsAnswers {

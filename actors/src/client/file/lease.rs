@@ -204,13 +204,12 @@ impl Shared {
             attr: state.attr.clone(),
             blocks,
             workers: std::mem::take(&mut state.workers),
-            source: None,
+            source: state.source.take(),
             indexes,
         };
-        let (in_mount, fillable) = (state.in_mount, state.fillable);
         *state = State::new(layout, false);
         self.leased.store(false, Ordering::Release);
-        (state.in_mount, state.fillable, state.writers) = (in_mount, fillable, writers);
+        state.writers = writers;
     }
 
     /// Gives the lease back with what is committed; nobody hears of it if that fails. Workers may have more than that. How

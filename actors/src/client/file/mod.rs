@@ -14,6 +14,7 @@
 
 mod commit;
 mod deliver;
+mod fetch;
 mod lease;
 mod order;
 mod read;
@@ -393,7 +394,7 @@ impl OpenFile {
     /// As [`OpenFile::flush`].
     pub async fn sync(&self) -> Result<Attr> {
         let mut state = self.handle.shared.state.lock().await;
-        if !state.writable && !state.fillable {
+        if !state.writable && !state.is_object() {
             // What others have flushed is meant too.
             let (blocks, workers) = (state.blocks.clone(), state.workers.clone());
             self.handle.shared.reload(&mut state).await?;
@@ -428,7 +429,7 @@ impl OpenFile {
         state.writers -= 1;
         writes.store(false, Ordering::Release);
         committed?;
-        if last && state.in_mount {
+        if last && state.source.is_some() {
             let persist = PersistFile { inode: shared.inode };
             state.attr = shared.router.ask_master(persist).await?.attr;
         }
@@ -553,19 +554,24 @@ impl Shared {
             return Ok(());
         }
         if named > state.attr.content_version {
-            if state.fillable {
-                return Err(Error::new(
-                    ErrorKind::UfsChanged,
-                    format!(
-                        "inode {}: the object behind the file changed while it was open; open it again",
-                        self.inode
-                    ),
-                ));
+            let layout = self.layout_now().await?;
+            if state.is_replaced_by(&layout) {
+                return Err(self.object_changed());
             }
-            self.reload(&mut state).await?;
+            self.adopt(&mut state, layout, false);
         }
         self.looked_at.fetch_max(named, Ordering::AcqRel);
         Ok(())
+    }
+
+    fn object_changed(&self) -> Error {
+        Error::new(
+            ErrorKind::UfsChanged,
+            format!(
+                "inode {}: the object behind the file changed while it was open; open it again",
+                self.inode
+            ),
+        )
     }
 
     /// A change of this client has made the content this version.
@@ -672,10 +678,8 @@ impl Shared {
             return error;
         }
         self.answers_are_of_before(u64::MAX);
-        if !state.fillable {
-            self.named
-                .fetch_max(state.attr.content_version + 1, Ordering::AcqRel);
-        }
+        self.named
+            .fetch_max(state.attr.content_version + 1, Ordering::AcqRel);
         if state.writable {
             state.fail(error.clone());
         }

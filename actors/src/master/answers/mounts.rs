@@ -8,7 +8,7 @@ use curvine_protocol::master::*;
 use curvine_protocol::mount::MountInfo;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::{Done, ExportFile};
-use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Node, Result, WorkerId};
+use curvine_protocol::{BlockId, BlockRef, CallContext, Error, ErrorKind, InodeId, Node, Result, WorkerId};
 use futures::future::join_all;
 use tokio::time::timeout;
 
@@ -17,6 +17,7 @@ use crate::kit::call;
 use crate::kit::ports::{MakeOffload, offloaded};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
+use crate::master::fetching::Fetching;
 use crate::master::walk::Walk;
 use crate::master::workers::Workers;
 use crate::ufs::Ufs;
@@ -31,6 +32,7 @@ pub struct MountAnswers {
     pub consensus: Arc<dyn Consensus>,
     pub blocks: Arc<BlockMap>,
     pub workers: Workers,
+    pub fetching: Fetching,
     pub threads: MakeOffload,
 }
 
@@ -121,6 +123,22 @@ impl MountAnswers {
         }
     }
 
+    /// The blocks of a file that can be fetched again; none if it has to stay as it is. While it is written, workers may
+    /// have more of a block than the object.
+    fn droppable(&self, inode: InodeId) -> Result<Option<Vec<BlockRef>>> {
+        let layout = self.view.layout(inode)?;
+        let Some(source) = layout.source else {
+            return Ok(None);
+        };
+        if self.view.is_written(inode)? {
+            return Ok(None);
+        }
+        let blocks = layout.blocks.iter().map(|located| located.block);
+        let cached: Vec<_> = blocks.filter(|block| source.has(block)).collect();
+        let is_kept = cached.is_empty() && !layout.blocks.is_empty();
+        Ok((!is_kept).then_some(cached))
+    }
+
     /// Tells workers to delete blocks and waits until they have, or do not answer: then they are told when they do.
     async fn delete_now(&self, orders: BTreeMap<WorkerId, Vec<BlockId>>) {
         let telling = orders
@@ -161,12 +179,10 @@ impl Answers<FreeCache> for MountAnswers {
             if !attr.is_file() {
                 continue;
             }
-            let layout = self.view.layout(attr.inode)?;
-            if layout.source.is_none() {
+            let Some(blocks) = self.droppable(attr.inode)? else {
                 freed.kept += 1;
                 continue;
-            }
-            let blocks: Vec<_> = layout.blocks.iter().map(|located| located.block).collect();
+            };
             let bytes = self.blocks.cached_bytes(&blocks);
             if bytes > 0 {
                 freed.files += 1;
@@ -191,6 +207,8 @@ impl Answers<PersistFile> for MountAnswers {
         if !self.view.needs_export(inode)? {
             return self.view.lookup(&node, false);
         }
+        // What is to stay of the object must be here before it is replaced.
+        self.fetching.fetch(inode, |_| {}).await?;
         let mut layout = self.view.layout(inode)?;
         self.blocks.locate(&mut layout);
         let holder = layout

@@ -3,7 +3,7 @@
 //! A job's record is updated at every change of state and every [`CHECKPOINT`] while it runs. A master that begins
 //! to lead takes up the jobs that have not ended: it plans them again, and what is cached by then is found cached.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,26 +11,21 @@ use async_trait::async_trait;
 use curvine_protocol::error::Retry;
 use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::op::Op;
-use curvine_protocol::worker::{LoadBlocks, LoadTask};
-use curvine_protocol::{Attr, CallContext, CurvinePath, Error, ErrorKind, JobId, Node, Result, WorkerId};
+use curvine_protocol::{Attr, CurvinePath, Error, ErrorKind, JobId, Node, Result};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Duty;
-use crate::kit::call;
-use crate::master::blocks::BlockMap;
-use crate::master::contract::{NamespaceView, Placement, ProposeOp};
+use crate::master::contract::{NamespaceView, ProposeOp};
+use crate::master::fetching::Fetching;
 use crate::master::mirror::Mirror;
 use crate::master::walk::Walk;
-use crate::master::workers::Workers;
 
 const CHECKPOINT: Duration = Duration::from_secs(2);
 /// Files that one job loads at the same time.
 const FILES_IN_FLIGHT: usize = 64;
 const ATTEMPTS: u32 = 4;
 const BACKOFF: Duration = Duration::from_millis(300);
-/// For a call that moves up to a gigabyte.
-const LOAD_DEADLINE_MS: u32 = 1_800_000;
 
 /// The running jobs. Cheap to clone.
 #[derive(Clone)]
@@ -42,9 +37,8 @@ pub struct Loads {
 struct Parts {
     view: Arc<dyn NamespaceView>,
     propose: Arc<dyn ProposeOp>,
-    blocks: Arc<BlockMap>,
+    fetching: Fetching,
     mirror: Arc<Mirror>,
-    workers: Workers,
     running: Mutex<HashMap<JobId, Arc<Running>>>,
 }
 
@@ -129,16 +123,14 @@ impl Loads {
     pub fn new(
         view: Arc<dyn NamespaceView>,
         propose: Arc<dyn ProposeOp>,
-        blocks: Arc<BlockMap>,
+        fetching: Fetching,
         mirror: Arc<Mirror>,
-        workers: Workers,
     ) -> Self {
         let parts = Parts {
             view,
             propose,
-            blocks,
+            fetching,
             mirror,
-            workers,
             running: Mutex::default(),
         };
         Loads {
@@ -222,12 +214,17 @@ async fn load(parts: &Arc<Parts>, running: &Arc<Running>, job: JobRecord) -> Res
 /// workers fails file by file.
 async fn wait_for_workers(parts: &Parts) -> Result<()> {
     for _ in 0..100 {
-        if !parts.blocks.cluster().roster.live(parts.blocks.now()).is_empty() {
+        let blocks = &parts.fetching.blocks;
+        if !blocks.cluster().roster.live(blocks.now()).is_empty() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    parts.blocks.heard_from_all(parts.view.last_worker()?).await;
+    parts
+        .fetching
+        .blocks
+        .heard_from_all(parts.view.last_worker()?)
+        .await;
     Ok(())
 }
 
@@ -372,63 +369,18 @@ fn may_pass(error: &Error) -> bool {
 
 /// One try at a file. Answers with the bytes it moved.
 async fn load_once(parts: &Parts, running: &Running, attr: &Attr) -> Result<u64> {
-    let mut layout = parts.view.layout(attr.inode)?;
-    let Some(source) = layout.source.clone() else {
-        return Ok(0);
-    };
-    parts.blocks.locate(&mut layout);
-    let mut tasks: BTreeMap<WorkerId, Vec<LoadTask>> = BTreeMap::new();
-    for (index, located) in layout.placed(0) {
-        let now = parts.blocks.now();
-        if parts.blocks.cluster().is_cached(&located.block, now) {
-            continue;
-        }
-        let worker = *located.workers.first().ok_or_else(|| {
-            Error::new(
-                ErrorKind::BlockUnavailable,
-                "no worker is live to load it; see `cv report`",
-            )
-        })?;
-        tasks.entry(worker).or_default().push(LoadTask {
-            block: located.block.id,
-            generation: located.block.generation,
-            len_bytes: located.block.len_bytes,
-            object_offset_bytes: u64::from(index) * layout.attr.block_bytes,
-            source: source.clone(),
-        });
-    }
     let mut moved = 0;
-    for (worker, tasks) in tasks {
-        let port = parts.workers.port(worker).ok_or_else(|| {
-            Error::new(
-                ErrorKind::BlockUnavailable,
-                format!("worker {worker} is gone; trying another"),
-            )
-        })?;
-        let blocks: Vec<_> = tasks.iter().map(|task| (task.block, task.generation)).collect();
-        let context = CallContext {
-            deadline_ms: LOAD_DEADLINE_MS,
-            ..CallContext::default()
-        };
-        let loaded = call(&*port, LoadBlocks { tasks }, context).await?;
-        let mut failure = None;
-        for ((block, generation), outcome) in blocks.into_iter().zip(loaded.outcomes) {
-            match outcome {
-                Ok(bytes) => {
-                    // The worker's own report follows; the next reader need not wait for it.
-                    parts.blocks.cluster().holders.claimed(worker, block, generation);
-                    moved += bytes;
-                    running.counts().progress.bytes_moved += bytes;
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
-        if let Some(error) = failure {
+    let count = |bytes| {
+        moved += bytes;
+        running.counts().progress.bytes_moved += bytes;
+    };
+    match parts.fetching.fetch(attr.inode, count).await {
+        Ok(()) => Ok(moved),
+        Err(error) => {
             if error.kind == ErrorKind::UfsChanged {
                 parts.mirror.doubt(attr.inode).await?;
             }
-            return Err(error);
+            Err(error)
         }
     }
-    Ok(moved)
 }

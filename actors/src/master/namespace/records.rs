@@ -58,10 +58,13 @@ pub struct FileBody {
     /// The last writer lost its lease without a word: nobody gets the next before workers refuse what it may still send.
     #[serde(default)]
     pub unfenced: bool,
-    /// Blocks with holes in them: their indexes, in order, and how many bytes that is. Left out where there are none, as
-    /// long as it is the last field.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Blocks with holes in them: their indexes, in order, and how many bytes that is.
+    #[serde(default)]
     pub holes: Vec<(u32, u64)>,
+    /// With `needs_export`: blocks up to this generation are the object's still, newer ones were written since. Left out
+    /// where it is 0, as long as it is the last field.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub object_generation: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +84,34 @@ impl Default for BlockList {
 }
 
 impl FileBody {
+    /// In a mount, the content is about to become another one than the object's. What was the object's so far stays
+    /// known as that, by its generation: to be called before any block or the version is changed.
+    pub fn leaves_object(&mut self, in_mount: bool) {
+        if in_mount && !self.needs_export {
+            self.object_generation = u32::try_from(self.content_version).unwrap_or(u32::MAX - 1);
+            self.needs_export = true;
+        }
+    }
+
+    /// Up to which generation blocks are the object's; all of them, if nothing was written since.
+    pub fn cached_until(&self) -> u32 {
+        match self.needs_export {
+            true => self.object_generation,
+            false => u32::MAX,
+        }
+    }
+
+    /// Makes room behind an object that is one block, cut to its size: its blocks to come are of the usual length. A block's
+    /// length is a limit, so the one that is there stays what it is.
+    pub fn make_room_behind(&mut self, block_bytes: u64) {
+        let is_run = matches!(self.blocks, BlockList::Run(_));
+        if is_run && self.object_blocks() == 1 && self.block_bytes < block_bytes {
+            // A run's lengths follow from those of the file.
+            self.set_blocks(self.placed_blocks());
+            self.block_bytes = block_bytes;
+        }
+    }
+
     /// Blocks that an object of this size is cut into.
     pub fn object_blocks(&self) -> u32 {
         to_u32(to_usize(self.size_bytes.div_ceil(self.block_bytes.max(1))))

@@ -98,17 +98,7 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
         };
         return Err(Error::new(kind, format!("inode {inode} is not a file")));
     };
-    let source = match &file.ufs {
-        // Until its export, what is written here is the file.
-        Some(version) if !file.needs_export => {
-            key_in_mount(dbs, txn, record)?.map(|(mount, key)| UfsSource {
-                mount,
-                key,
-                version: version.clone(),
-            })
-        }
-        _ => None,
-    };
+    let source = source_of(dbs, txn, record)?;
     let attr = Attr {
         bare: dbs.is_bare(txn, inode)?,
         ..record.attr(inode)
@@ -117,6 +107,27 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
         source,
         ..layout_with(attr, &file.placed_blocks(), 0)
     })
+}
+
+/// The object that a file's blocks, or some of them, can be fetched from.
+pub fn source_of(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Option<UfsSource>> {
+    let InodeBody::File(file) = &record.body else {
+        return Ok(None);
+    };
+    let until_generation = file.cached_until();
+    let is_cached = |(_, block): &(u32, BlockRef)| block.generation <= until_generation;
+    match &file.ufs {
+        Some(version) if !file.needs_export || file.placed_blocks().iter().any(is_cached) => {
+            Ok(key_in_mount(dbs, txn, record)?.map(|(mount, key)| UfsSource {
+                mount,
+                key,
+                version: version.clone(),
+                until_generation,
+            }))
+        }
+        // Until its export, what is written here is the file.
+        _ => Ok(None),
+    }
 }
 
 /// Blocks of a file with their indexes, from the first index that was asked for on. Nobody has them yet.
@@ -217,6 +228,11 @@ impl NamespaceView for Store {
     fn needs_export(&self, inode: InodeId) -> Result<bool> {
         let record = self.dbs.inode_or_stale(&*self.read()?, inode)?;
         Ok(matches!(record.body, InodeBody::File(file) if file.needs_export))
+    }
+
+    fn is_written(&self, inode: InodeId) -> Result<bool> {
+        let record = self.dbs.inode_or_stale(&*self.read()?, inode)?;
+        Ok(matches!(record.body, InodeBody::File(file) if file.lease.is_some()))
     }
 
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool> {
