@@ -86,6 +86,9 @@ macro_rules! ops {
                 state: JobState,
                 progress: JobProgress,
                 failures: Vec<crate::job::FileFailure>,
+                /// The job is done over by another leader: failures that were told before are void.
+                #[serde(default)]
+                anew: bool,
             },
             /// Of older versions: ends the sessions of clients that were not heard of since this time.
             ExpireSessions {

@@ -227,10 +227,15 @@ pub struct DeleteBlocks {
     pub blocks: Vec<BlockId>,
 }
 
-/// From the master: makes whole blocks of under file systems be there. Answers when all have ended.
+/// From the master: makes whole blocks of under file systems be there. Answers when all have ended, or says after
+/// `patience_ms` how far they are; they go on, and asking again is no second load. A worker that is not asked again for
+/// 10 s gives up what no reader waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadBlocks {
     pub tasks: Vec<LoadTask>,
+    /// 0 = until all have ended.
+    #[serde(default)]
+    pub patience_ms: u32,
 }
 
 /// One block of [`LoadBlocks`], and where its bytes are.
@@ -249,6 +254,22 @@ pub struct LoadTask {
 pub struct BlocksLoaded {
     /// In the order of the tasks: bytes fetched (0 where the block was there already), or why not.
     pub outcomes: Vec<Result<u64, Error>>,
+    /// Tasks that have not ended, by their places in that order: their outcomes are the bytes fetched so far.
+    #[serde(default)]
+    pub under_way: Vec<u32>,
+}
+
+/// From the master: gives up loads of these blocks. What has arrived stays, and so does what a reader waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopLoading {
+    pub blocks: Vec<BlockId>,
+}
+
+/// Nothing more is fetched for those loads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadingStopped {
+    /// In the order of the blocks: the bytes that were fetched of each, if it was under way.
+    pub fetched_bytes: Vec<u64>,
 }
 
 /// From the master, for a writable mount: writes a file's content to its object, then says which version that made.
@@ -302,6 +323,7 @@ macro_rules! for_worker_calls {
             209 => FenceBlocks -> Done {};
             210 => SuspectBlock -> BlockVerified {};
             211 => PunchBlock -> BlockWritten {};
+            212 => StopLoading -> LoadingStopped {};
         }
     };
 }

@@ -252,6 +252,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         consensus: consensus.clone(),
         mirror: mirror.clone(),
         loads,
+        clock: ports.clock.clone(),
     };
     let worker_calls = WorkerAnswers {
         view,

@@ -458,8 +458,14 @@ samples! {
         tasks: vec![LoadTask {
             block: BlockId(77), generation: 4, len_bytes: 70_000, object_offset_bytes: 8, source: source(),
         }],
+        patience_ms: 1_000,
     };
-    BlocksLoaded => BlocksLoaded { outcomes: vec![Ok(70_000), Err(Error::new(ErrorKind::UfsChanged, "changed"))] };
+    BlocksLoaded => BlocksLoaded {
+        outcomes: vec![Ok(70_000), Err(Error::new(ErrorKind::UfsChanged, "changed"))],
+        under_way: vec![0],
+    };
+    StopLoading => StopLoading { blocks: vec![BlockId(77), BlockId(1 << 40)] };
+    LoadingStopped => LoadingStopped { fetched_bytes: vec![70_000, 0] };
     ExportFile => ExportFile {
         inode: InodeId(12), mount: MountId(3), key: "a/b".to_owned(), size_bytes: 70_000, layout: layout(),
     };
@@ -523,6 +529,7 @@ impl Sample for Op {
                 state: JobState::Running,
                 progress: progress(),
                 failures: failures(),
+                anew: true,
             },
             Op::ExpireSessions { before_ns: -1 },
             Op::EndSessions {

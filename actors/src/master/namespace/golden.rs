@@ -235,6 +235,7 @@ fn state() -> (Store, tempfile::TempDir) {
                 path: "/m/x".to_owned(),
                 error: Error::new(ErrorKind::Ufs, "503"),
             }],
+            anew: false,
         },
     ];
     let mut txn = store.write().expect("one writer");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use curvine_protocol::job::{ENDED_AGE_NS, ENDED_MAX, FileFailure, JobProgress, JobState};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountSettings;
 use curvine_protocol::number::to_u32;
@@ -1285,6 +1286,78 @@ fn mounts_do_not_nest_and_need_an_empty_directory() {
         ErrorKind::Busy
     );
     tree.check();
+}
+
+/// Ends a job that was just added, or changes its record.
+fn update_job(job: JobId, state: JobState, failed: &[&str], anew: bool) -> Op {
+    let failure = |path: &&str| FileFailure {
+        path: (*path).to_owned(),
+        error: Error::new(ErrorKind::Ufs, "no"),
+    };
+    Op::UpdateJob {
+        id: job,
+        state,
+        progress: JobProgress::default(),
+        failures: failed.iter().map(failure).collect(),
+        anew,
+    }
+}
+
+impl Tree {
+    fn add_job(&mut self) -> JobId {
+        let added = self.apply(Op::AddJob {
+            paths: vec![CurvinePath::root()],
+        });
+        match added.expect("added") {
+            OpReply::Job(job) => job.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ended_job(&mut self) -> JobId {
+        let job = self.add_job();
+        self.apply(update_job(job, JobState::Done, &[], false))
+            .expect("ended");
+        job
+    }
+
+    fn jobs(&self) -> Vec<JobId> {
+        let jobs = self.store.jobs().expect("readable");
+        jobs.iter().map(|job| job.id).collect()
+    }
+}
+
+#[test]
+fn jobs_that_ended_are_forgotten_by_their_number_and_age_and_those_that_run_never() {
+    let mut tree = Tree::new();
+    let runs = tree.add_job();
+    let ended: Vec<_> = (0..=ENDED_MAX).map(|_| tree.ended_job()).collect();
+    let last = tree.ended_job();
+    let mut known = vec![runs];
+    known.extend(&ended[1..]);
+    known.push(last);
+    assert_eq!(tree.jobs(), known, "the last one makes room when the next comes");
+    tree.now_ns += ENDED_AGE_NS + 10;
+    let next = tree.add_job();
+    assert_eq!(tree.jobs(), [runs, next]);
+}
+
+#[test]
+fn a_job_that_is_begun_anew_forgets_what_failed_before() {
+    let mut tree = Tree::new();
+    let id = tree.add_job();
+    let failed = |tree: &Tree| -> Vec<String> {
+        let job = tree.store.job(id).expect("readable").expect("known");
+        job.failures.into_iter().map(|failure| failure.path).collect()
+    };
+    tree.apply(update_job(id, JobState::Running, &["/a"], false))
+        .expect("runs");
+    tree.apply(update_job(id, JobState::Running, &["/b"], false))
+        .expect("runs");
+    assert_eq!(failed(&tree), ["/a", "/b"]);
+    tree.apply(update_job(id, JobState::Planning, &["/b"], true))
+        .expect("runs");
+    assert_eq!(failed(&tree), ["/b"]);
 }
 
 mod random {

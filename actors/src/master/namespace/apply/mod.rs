@@ -140,8 +140,8 @@ macro_rules! ops {
                         self.set_ufs_version(inode, version).map(OpReply::Done)
                     }
                     Op::AddJob { paths } => self.add_job(paths).map(OpReply::Job),
-                    Op::UpdateJob { id, state, progress, failures } => {
-                        self.update_job(id, state, progress, failures).map(OpReply::Job)
+                    Op::UpdateJob { id, state, progress, failures, anew } => {
+                        self.update_job(id, state, progress, failures, anew).map(OpReply::Job)
                     }
                     Op::ExpireSessions { before_ns } => self.expire_sessions(before_ns).map(OpReply::Done),
                     Op::HoldInodes { inodes } => self.hold_inodes(inodes).map(OpReply::Done),
