@@ -151,7 +151,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         consensus: consensus.clone(),
         clock: ports.clock.clone(),
     });
-    let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports.clock.clone()));
+    let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports));
     let opens = Arc::new(Opens::default());
     let hearing = Arc::new(Hearing::default());
     let workers = Workers::new(blocks.clone(), config.workers);
@@ -240,6 +240,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         consensus: consensus.clone(),
         blocks: blocks.clone(),
         workers,
+        threads: ports.offload.clone(),
     };
     let news = NewsAnswers {
         consensus: consensus.clone(),

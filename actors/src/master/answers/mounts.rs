@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::Answers;
 use crate::kit::call;
+use crate::kit::ports::{MakeOffload, offloaded};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
 use crate::master::walk::Walk;
@@ -30,6 +31,7 @@ pub struct MountAnswers {
     pub consensus: Arc<dyn Consensus>,
     pub blocks: Arc<BlockMap>,
     pub workers: Workers,
+    pub threads: MakeOffload,
 }
 
 impl Answers<MountUfs> for MountAnswers {
@@ -38,10 +40,10 @@ impl Answers<MountUfs> for MountAnswers {
         self.check_place(&call)?;
         let (uri, options) = (call.uri.clone(), call.options.clone());
         // A local directory may be on something that does not answer.
-        let opening = tokio::task::spawn_blocking(move || Ufs::open_parts(&uri, &options));
+        let thread = (self.threads)("open-ufs");
+        let opening = offloaded(&*thread, move || Ufs::open_parts(&uri, &options));
         let checked = async {
-            let opened = opening.await;
-            let ufs = opened.map_err(|_| Error::new(ErrorKind::Stopping, "the master is stopping"))??;
+            let ufs = opening.await??;
             ufs.check(call.settings.writable).await
         };
         timeout(CHECK_DEADLINE, checked).await.map_err(|_| {

@@ -15,6 +15,7 @@ use super::fills;
 use super::transfer::Target;
 use crate::kit::{Answer, Body, FileRange};
 use crate::worker::disk::{Grant, Store, answer_with};
+use crate::worker::disks::fetches::Fetch;
 
 pub type Reader = oneshot::Sender<Result<Answer<ReadBlock>>>;
 /// Told the bytes that were fetched for the block.
@@ -28,6 +29,7 @@ pub struct Place {
     pub file: Arc<File>,
     /// Ends what is being fetched here.
     pub stop: CancellationToken,
+    pub fetch: Fetch,
 }
 
 impl Request {

@@ -14,6 +14,7 @@ use super::resolve::Resolver;
 use super::transfer::{Budget, Target};
 use crate::worker::disk::{FillStart, Store};
 use crate::worker::disks::Disks;
+use crate::worker::disks::fetches::Fetch;
 
 /// Blocks up to this length are fetched in one go and stored in one.
 const SMALL_BYTES: u64 = 1 << 20;
@@ -47,7 +48,8 @@ pub enum Opened {
 /// Makes a block whole, or ready to be filled, until `stop` ends that and later fetches.
 ///
 /// # Errors
-/// `Cancelled` when it was stopped; those of resolving the block, of the source and of the disk; a full disk is no error but [`Opened::NoRoom`].
+/// `Cancelled` when it was stopped; `BlockUnavailable` if the block was deleted meanwhile; those of resolving the block,
+/// of the source and of the disk. A full disk is no error but [`Opened::NoRoom`].
 pub async fn open(
     disks: &Disks,
     resolver: &Resolver,
@@ -75,6 +77,7 @@ async fn open_until_stopped(
     budget: &Budget,
     stop: &CancellationToken,
 ) -> Result<Opened> {
+    let fetch = disks.fetches().begin(block);
     if let Some(store) = disks.sealed(block, generation)? {
         return Ok(Opened::Whole(store.clone(), 0));
     }
@@ -87,9 +90,9 @@ async fn open_until_stopped(
         Err(error) => return Ok(Opened::NoRoom(target, error)),
     };
     let opened = if target.len_bytes <= SMALL_BYTES {
-        open_small(disk.store.clone(), &target, budget).await
+        open_small(disk.store.clone(), &target, fetch, budget).await
     } else {
-        open_large(disk.store.clone(), target.clone(), stop).await
+        open_large(disk.store.clone(), target.clone(), fetch, stop).await
     };
     if let Err(error) = &opened {
         resolver.failed(&target, error.kind).await;
@@ -97,11 +100,14 @@ async fn open_until_stopped(
     opened
 }
 
-async fn open_small(store: Arc<Store>, target: &Target, budget: &Budget) -> Result<Opened> {
+async fn open_small(store: Arc<Store>, target: &Target, fetch: Fetch, budget: &Budget) -> Result<Opened> {
     let body = target.fetch(0..target.len_bytes, budget).await?;
     let (done, stored) = oneshot::channel();
     let (block, generation, pieces) = (target.block, target.generation, body.clone());
     store.on_lane(block, move |store| {
+        if let Err(error) = fetch.check() {
+            return drop(done.send(Err(error)));
+        }
         let done = Box::new(move |outcome| drop(done.send(outcome)));
         store.put_fetched(block, generation, &pieces, done);
     });
@@ -112,11 +118,18 @@ async fn open_small(store: Arc<Store>, target: &Target, budget: &Budget) -> Resu
     }
 }
 
-async fn open_large(store: Arc<Store>, target: Target, stop: &CancellationToken) -> Result<Opened> {
+async fn open_large(
+    store: Arc<Store>,
+    target: Target,
+    fetch: Fetch,
+    stop: &CancellationToken,
+) -> Result<Opened> {
     let (done, begun) = oneshot::channel();
     let (block, generation, len_bytes) = (target.block, target.generation, target.len_bytes);
+    let on_lane = fetch.clone();
     store.on_lane(block, move |store| {
-        let _ = done.send(store.fill_begin(block, generation, len_bytes));
+        let begun = on_lane.check();
+        let _ = done.send(begun.and_then(|()| store.fill_begin(block, generation, len_bytes)));
     });
     let begun = begun
         .await
@@ -133,6 +146,7 @@ async fn open_large(store: Arc<Store>, target: Target, stop: &CancellationToken)
                 store,
                 file,
                 stop: stop.clone(),
+                fetch,
             }),
             generation,
             len_bytes,

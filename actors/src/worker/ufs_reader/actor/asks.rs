@@ -194,6 +194,7 @@ impl Handler<Ask<StopLoading>> for UfsReader {
     fn handle(&mut self, Ask { call, .. }: Ask<StopLoading>, ctx: &mut Self::Context) -> Self::Result {
         let mut fetched_bytes = Vec::with_capacity(call.blocks.len());
         for block in call.blocks {
+            self.end_if_deleted(block, ctx);
             fetched_bytes.push(self.fills.fetched_bytes(block));
             let decisions = self.fills.stop_loading(block);
             self.act(decisions, ctx);
