@@ -20,7 +20,9 @@ def last_load(cv):
 def watched_load(cv, top, files):
     """`cv load --watch`, begun and a tenth done."""
     watching = cv.start("--json", "load", top, "--watch")
-    until(lambda: last_load(cv)["files_loaded"] >= files // 10, "a tenth of the files", 120)
+    # It may be no job yet.
+    loads = lambda: [load for load in cv.json("load", "--list") if load["paths"] == [top]]  # noqa: E731
+    until(lambda: any(load["files_loaded"] >= files // 10 for load in loads()), "a tenth of the files", 120)
     return watching
 
 
