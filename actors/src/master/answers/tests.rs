@@ -529,6 +529,28 @@ async fn a_file_fails_only_when_every_live_worker_has_failed_it() {
 }
 
 #[actix::test]
+async fn a_job_finds_every_file_of_directories_of_several_pages() {
+    let world = World::new().await;
+    let bucket = world.mount(&[]).await;
+    let directories = ["", "a", "m", "m/inner", "z"];
+    for directory in directories {
+        let directory = bucket.path().join(directory);
+        std::fs::create_dir_all(&directory).expect("room");
+        // Names before, between and behind those of the directories, on two pages.
+        for number in 0..1_100 {
+            let name = format!("{}-{number}", ["0", "n", "zz"][number % 3]);
+            std::fs::write(directory.join(name), "x").expect("room");
+        }
+    }
+    let id = world.submit().await;
+    let job = world.ended(id).await;
+    let count = 1_100 * directories.len() as u64;
+    let found = (job.progress.files_total, job.progress.files_loaded);
+    assert_eq!((job.state, found), (JobState::Done, (count, count)));
+    world.master.stop().await;
+}
+
+#[actix::test]
 async fn a_job_of_too_many_paths_is_refused() {
     let world = World::new().await;
     let _bucket = world.mount(&[("a", 10)]).await;
