@@ -22,7 +22,7 @@ use curvine_protocol::{
 };
 use futures::future::BoxFuture;
 use heed::RoTxn;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::leases::Leases;
 use super::opens::Opens;
@@ -535,8 +535,9 @@ impl Parts {
             0 => STORE_PATIENCE,
             ms => STORE_PATIENCE.min(Duration::from_millis(ms.into()).saturating_sub(STORE_WAY_BACK)),
         };
+        let asked_by = Some((context.client, context.sequence));
         let mut in_the_way = None;
-        let waiting = async {
+        let noting = async {
             loop {
                 let mut op = op.clone();
                 let removal = self.keeping.note_holders(&mut op)?;
@@ -550,15 +551,26 @@ impl Parts {
                 self.outcomes.change().await;
             }
         };
-        match timeout(patience, waiting).await {
-            Ok(answer) => answer,
-            Err(_) => Err(in_the_way.unwrap_or_else(|| {
+        let give_up = self.clock.now() + patience;
+        let Ok(answer) = timeout_at(give_up, noting).await else {
+            return Err(in_the_way.unwrap_or_else(|| {
                 Error::new(
                     ErrorKind::UnderWay,
                     "the under file system is still making the change; `cv mounts` shows how it gets on",
                 )
-            })),
+            }));
+        };
+        // What a rename leaves where it was is not part of the answer, but of what was asked for.
+        let clearing = async {
+            while self.store.effects()?.iter().any(|(_, record)| record.asked_by() == asked_by) {
+                self.outcomes.change().await;
+            }
+            Ok::<_, Error>(())
+        };
+        if let Ok(cleared) = timeout_at(give_up, clearing).await {
+            cleared?;
         }
+        answer
     }
 
     /// Makes everything fresh that a change takes away or moves.
