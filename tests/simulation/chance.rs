@@ -4,6 +4,7 @@
 //! which `select!` looks at its branches) gets them from here as well: this program has a `getrandom` of its own, which
 //! the standard library and all crates link to.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -68,6 +69,26 @@ pub fn seed_process(seed: u64) {
     ENTROPY.store(seed | 1 << 63, Ordering::Relaxed);
 }
 
+thread_local! {
+    static IS_SIMULATED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on this thread's are the only steps of the simulation.
+pub fn simulate_here() {
+    IS_SIMULATED.set(true);
+}
+
+/// What runs beside the simulation comes at another moment in each run. Every thread asks for random bytes as it begins to
+/// work: for its hash maps.
+fn refuse_other_threads() {
+    if !IS_SIMULATED.get() {
+        println!(
+            "a real thread works beside the simulation: what it does belongs on one of `Ports::offload`"
+        );
+        std::process::abort();
+    }
+}
+
 /// The world's time in nanoseconds since its beginning: what the process takes for the system's, whatever its clock.
 static NOW_NS: AtomicU64 = AtomicU64::new(0);
 
@@ -108,6 +129,7 @@ unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: libc::c_ui
         let done = unsafe { real_syscall()(libc::SYS_getrandom, buffer, length, flags) };
         return isize::try_from(done).unwrap_or(-1);
     }
+    refuse_other_threads();
     let mut random = Seeded::new(seed);
     // SAFETY: the caller's bargain.
     let bytes = unsafe { std::slice::from_raw_parts_mut(buffer, length) };

@@ -24,15 +24,12 @@ pub enum Known {
     RemovedElsewhere,
     /// A chunk of a cached object rots, its readers find that, and nobody fetches it again. Left out: bits of such blocks.
     RottenChunk,
-    /// A block of an object that is being fetched while it is deleted stays at the worker until that registers again. Left
-    /// out: the count of blocks.
-    LeftBehind,
 }
 
 use Known::*;
 
 /// The table.
-const NOT_MENDED: [Known; 1] = [LeftBehind];
+const NOT_MENDED: [Known; 0] = [];
 
 impl Known {
     fn name(self) -> &'static str {
@@ -44,7 +41,6 @@ impl Known {
             SentElsewhere => "sent-elsewhere",
             RemovedElsewhere => "removed-elsewhere",
             RottenChunk => "rotten-chunk",
-            LeftBehind => "left-behind",
         }
     }
 }

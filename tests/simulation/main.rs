@@ -53,8 +53,8 @@ const SEEDS_DEFAULT: u64 = 150;
 const CLUSTER_SEEDS_DEFAULT: u64 = 150;
 /// Of each plot.
 const PLOT_SEEDS_DEFAULT: u64 = 3;
-/// The first so many are run twice: a seed decides everything.
-const TWICE: u64 = 3;
+/// The first so many of a kind are run twice: a seed decides everything.
+const TWICE: u64 = 12;
 
 fn main() -> ExitCode {
     if let Some(code) = run::as_child() {

@@ -15,7 +15,6 @@ use curvine_tests::history::{History, Name, Operation, Outcome};
 
 use crate::chance::Chance;
 use crate::files::{Files, Seen, UNIT, UNITS_MAX, bytes, stamps};
-use crate::known::{Known, is_known};
 use crate::network::{self, Network};
 use crate::objects::{self, Objects};
 use crate::troubles::ClusterPlan;
@@ -610,9 +609,6 @@ impl Program {
 
     /// Workers have no block that no file has.
     async fn counts_blocks(&self) -> Result<(), String> {
-        if is_known(Known::LeftBehind) {
-            return Ok(());
-        }
         let text = |error: Error| format!("blocks cannot be counted: {error}");
         let names = (0..self.shared.cells).flat_map(|cell| [path(cell, Name::A), path(cell, Name::B)]);
         let objects = self.shared.objects.borrow().keys();

@@ -102,7 +102,11 @@ fn alone<T: Send + 'static>(
             .expect("it does not panic")
             .get_or_insert(format!("{message} at {place}"));
     }));
-    std::thread::spawn(run).join().unwrap_or_else(|_| {
+    let simulated = std::thread::spawn(move || {
+        chance::simulate_here();
+        run()
+    });
+    simulated.join().unwrap_or_else(|_| {
         let panic = PANIC.lock().expect("only the hook writes").take();
         Err(panic.unwrap_or_default())
     })

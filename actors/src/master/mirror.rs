@@ -15,7 +15,8 @@ use curvine_protocol::{CurvinePath, DirEntry, Error, ErrorKind, FileKind, InodeI
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::kit::Clock;
+use crate::kit::ports::MakeOffload;
+use crate::kit::{Clock, Ports};
 use crate::master::contract::{NamespaceView, ProposeOp, UfsView};
 use crate::ufs::Ufs;
 
@@ -33,6 +34,7 @@ pub struct Mirror {
     view: Arc<dyn NamespaceView>,
     propose: Arc<dyn ProposeOp>,
     clock: Arc<dyn Clock>,
+    threads: MakeOffload,
     checks: Mutex<HashMap<Checked, Instant>>,
     /// Who asks for a directory now, so that others wait for the answer instead of asking too.
     asking: Mutex<HashMap<InodeId, Arc<tokio::sync::Mutex<()>>>>,
@@ -57,18 +59,22 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Opening asks the system about local directories, which may be on something that does not answer: not on a thread that
 /// serves others.
-fn begin_to_open(mount: MountRecord) -> Opening {
+fn begin_to_open(mount: MountRecord, threads: &MakeOffload) -> Opening {
     let (done, opening) = watch::channel(None);
-    tokio::task::spawn_blocking(move || done.send_replace(Some(Ufs::open(&mount))));
+    // Of its own, because it may hang.
+    threads("open-ufs").run(Box::new(move || {
+        done.send_replace(Some(Ufs::open(&mount)));
+    }));
     opening
 }
 
 impl Mirror {
-    pub fn new(view: Arc<dyn NamespaceView>, propose: Arc<dyn ProposeOp>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(view: Arc<dyn NamespaceView>, propose: Arc<dyn ProposeOp>, ports: &Ports) -> Self {
         Mirror {
             view,
             propose,
-            clock,
+            clock: ports.clock.clone(),
+            threads: ports.offload.clone(),
             checks: Mutex::default(),
             asking: Mutex::default(),
             opened: Mutex::default(),
@@ -82,7 +88,7 @@ impl Mirror {
         }
         let mut opening = locked(&self.opening)
             .entry(mount.id)
-            .or_insert_with(|| begin_to_open(mount.clone()))
+            .or_insert_with(|| begin_to_open(mount.clone(), &self.threads))
             .clone();
         let outcome = match timeout(OPEN_DEADLINE, opening.wait_for(Option::is_some)).await {
             Ok(Ok(outcome)) => outcome.clone(),

@@ -159,7 +159,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         consensus: consensus.clone(),
         clock: ports.clock.clone(),
     });
-    let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports.clock.clone()));
+    let mirror = Arc::new(Mirror::new(view.clone(), propose.clone(), ports));
     let opens = Arc::new(Opens::default());
     let hearing = Arc::new(Hearing::default());
     let workers = Workers::new(blocks.clone(), config.workers);
@@ -278,6 +278,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         workers,
         changes,
         exports,
+        threads: ports.offload.clone(),
     };
     let news = NewsAnswers {
         consensus: consensus.clone(),

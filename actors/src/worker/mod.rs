@@ -206,6 +206,7 @@ pub async fn start_with(
         session.clone(),
         sources,
         ports.clock.clone(),
+        disks.fetches().clone(),
     ));
     let transfers: Vec<_> = (0..TRANSFER_THREADS)
         .map(|_| threads.start(transfer_arbiter))

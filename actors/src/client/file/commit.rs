@@ -133,6 +133,9 @@ impl Shared {
                 state.kept = true;
                 self.size_bytes.store(size_bytes, Ordering::Release);
                 self.recorded(state, entry.attr, false);
+                // What was written and lost is not what is read from now on.
+                self.lineage.fetch_add(1, Ordering::AcqRel);
+                state.read_as_committed();
                 state.failed_at(size_bytes);
             }
             Err(error) => tracing::debug!(%error, "inode {}: what was written was not committed", self.inode),

@@ -52,12 +52,12 @@ const RANGES: usize = 4;
 ///
 /// # Errors of writes
 /// Writes are gathered and sent in a window, so their errors may surface later. From then on the file is *failed*: every
-/// write, flush, sync and read of this client on it gives the same error (but where the lease was lost: then it is read as
-/// others made it). The first flush, sync or close that says so
-/// has committed what workers have of what was written, up to the first byte that they have not: the error says how long
-/// the file is (an overwrite in place may have replaced bytes already). `close` gives the error once more and gives the
-/// lease back; the handle can then be used again. Workers and masters that do not answer are tried again for
-/// [`retry_for`](super::ClientOptions::retry_for) before that.
+/// write, flush, sync and read of this client on it gives the same error. The first flush, sync or close that says so
+/// has committed what workers have of what was written, up to the first byte that they have not: the error says how
+/// long the file is (an overwrite in place may have replaced bytes already). From then on reads see that file; those of
+/// bytes in it that were written over and may be lost still give the error. Where the lease was lost, reads see what
+/// others made. `close` gives the error once more and gives the lease back; the handle can then be used again. Workers
+/// and masters that do not answer are tried again for [`retry_for`](super::ClientOptions::retry_for) before that.
 ///
 /// # Dropping
 /// Dropping the last clone without `close` gives the lease back and forgets what was not flushed, as nobody would hear of
@@ -229,7 +229,7 @@ impl OpenFile {
     /// # Errors
     /// `BlockUnavailable`, or the worker's own error, if no worker serves it within the retry time; `Corrupt` if every
     /// replica fails its checksum; `UfsChanged` if the object behind the file is another one by now, and `Stale` if the
-    /// file is gone: open it again. The error of an earlier write, if one failed.
+    /// file is gone: open it again. The error of an earlier write, where it may have lost bytes of the range.
     pub async fn read_at(&self, offset_bytes: u64, len_bytes: u64) -> Result<Bytes> {
         const STEP: u64 = READ_BYTES_MAX as u64;
         let shared = &self.handle.shared;
@@ -539,14 +539,15 @@ impl Shared {
         self.leased.store(writable, Ordering::Release);
     }
 
-    /// Where the lease was lost, and with it what was written here, the file is read as others made it.
+    /// After a write that failed, the file is read as what was kept of it, once its writer has been told; where the
+    /// lease was lost, and with it what was written here, as others made it.
     ///
     /// # Errors
-    /// The error of an earlier write.
+    /// The error of an earlier write that no flush has said yet, or of which the masters do not know what is kept.
     async fn ready_to_read(&self, state: &mut State) -> Result<()> {
         match state.check() {
             Err(_) if state.lease_lost && state.writable => self.reload(state).await,
-            Err(_) if state.lease_lost => Ok(()),
+            Err(_) if state.lease_lost || state.kept => Ok(()),
             outcome => outcome,
         }
     }

@@ -48,6 +48,7 @@ impl Shared {
                 if start >= end {
                     return Ok(Bytes::new());
                 }
+                state.check_lost(&(start..end))?;
                 (state.plan(start..end), state.attr.content_version)
             };
             let pieces: Result<Vec<Bytes>> = stream::iter(plan)

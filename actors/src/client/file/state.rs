@@ -346,6 +346,15 @@ impl State {
         }
     }
 
+    /// # Errors
+    /// The error of an earlier write that may have lost bytes of this range.
+    pub fn check_lost(&self, range: &Range<u64>) -> Result<()> {
+        match !self.lease_lost && self.lost.iter().any(|lost| meet(lost, range)) {
+            true => self.check(),
+            false => Ok(()),
+        }
+    }
+
     /// From now on nothing more is written or committed. The first error stays.
     pub fn fail(&mut self, error: Error) {
         self.failed.get_or_insert(error);
@@ -434,10 +443,9 @@ impl State {
 
     /// Whether a range meets one that is gathered or on its way.
     pub fn overlaps(&self, range: &Range<u64>) -> bool {
-        let meets = |other: &Range<u64>| other.start < range.end && range.start < other.end;
         let gathered = self.gathered.as_ref();
-        self.on_the_way.iter().any(meets)
-            || gathered.is_some_and(|gathered| meets(&(gathered.offset_bytes..gathered.end())))
+        self.on_the_way.iter().any(|other| meet(other, range))
+            || gathered.is_some_and(|gathered| meet(&(gathered.offset_bytes..gathered.end()), range))
     }
 
     /// The masters know everything that was written.
@@ -451,6 +459,13 @@ impl State {
             if anew {
                 (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
             }
+        }
+    }
+
+    /// Blocks are asked for as the masters know them, whatever was begun of them since: nothing more is written.
+    pub fn read_as_committed(&mut self) {
+        for block in self.blocks.values_mut() {
+            block.located.block.generation = block.committed_generation;
         }
     }
 
@@ -521,6 +536,10 @@ impl State {
         self.generation = attr.next_generation();
         self.attr = attr;
     }
+}
+
+fn meet(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 /// Whether a hole covers bytes of a block up to the block's end.

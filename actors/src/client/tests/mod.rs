@@ -285,11 +285,12 @@ fn a_worker_that_stays_away_fails_the_file_until_it_is_closed_and_nothing_is_com
             "writing to worker 1: Unreachable for the test; the file has 1000 bytes now"
         );
         world.state().fates.clear();
+        let committed = file.read_at(0, 2_000).await;
+        assert_eq!(committed, Ok(content(1_000)), "what is lost is behind the end");
         for again in [
             file.append(content(1)).await.map(drop),
             file.flush().await.map(drop),
             file.sync().await.map(drop),
-            file.read_at(0, 10).await.map(drop),
             file.close().await.map(drop),
         ] {
             assert_eq!(
@@ -310,6 +311,62 @@ fn a_worker_that_stays_away_fails_the_file_until_it_is_closed_and_nothing_is_com
             world.committed(),
             [&content(1_000)[..], &content(500)[..]].concat()
         );
+    });
+}
+
+#[test]
+fn what_is_kept_of_a_write_that_fails_is_read_before_its_writer_closes_the_file() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(1_000)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        let reader = client.open(FILE).await.expect("open");
+        let pieces = [Fate::Pass, refuse(ErrorKind::NoSpace)];
+        world.fate_at(1, "WriteBlock", pieces.into_iter().chain([Fate::Pass]));
+        file.append(content(PIECE_BYTES)).await.expect("taken");
+        let _ = file.append(content(PIECE_BYTES)).await;
+        let early = reader.read_at(0, 10).await.map_err(|error| error.kind);
+        assert_eq!(early, Err(ErrorKind::NoSpace), "its writer does not know yet");
+        let lineage = file.lineage();
+        let error = file.flush().await.expect_err("no room");
+        assert_eq!(error.kind, ErrorKind::NoSpace);
+        let kept = [content(1_000), content(PIECE_BYTES)].concat();
+        let read = reader.read_at(0, kept.len() as u64 + 10).await;
+        assert_eq!(read.expect("readable"), kept);
+        assert_eq!(world.committed(), kept);
+        assert_eq!(reader.size_now(), kept.len() as u64);
+        assert!(
+            file.lineage() > lineage,
+            "pages of what was lost are not the file's"
+        );
+        assert_eq!(file.close().await.map(drop), Err(error));
+    });
+}
+
+#[test]
+fn bytes_that_a_failed_write_may_have_replaced_are_not_read_before_the_file_is_closed() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(1_000)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        let reader = client.open(FILE).await.expect("open");
+        world.fate_at(1, "WriteBlock", [refuse(ErrorKind::NoSpace)]);
+        file.write_at(400, content(100)).await.expect("taken");
+        let error = file.flush().await.expect_err("no room");
+        assert_eq!(error.kind, ErrorKind::NoSpace);
+        for (offset_bytes, len_bytes) in [(0, 1_000), (399, 2), (499, 1)] {
+            assert_eq!(reader.read_at(offset_bytes, len_bytes).await, Err(error.clone()));
+        }
+        assert_eq!(
+            reader.read_at(0, 400).await.expect("as it was"),
+            content(1_000)[..400]
+        );
+        assert_eq!(
+            reader.read_at(500, 500).await.expect("as it was"),
+            content(1_000)[500..]
+        );
+        assert_eq!(file.close().await.map(drop), Err(error));
+        assert_eq!(reader.read_at(0, 1_000).await.expect("as it was"), content(1_000));
     });
 }
 

@@ -13,6 +13,11 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::Answers;
+<<<<<<< HEAD
+=======
+use crate::kit::call;
+use crate::kit::ports::{MakeOffload, offloaded};
+>>>>>>> main
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
 use crate::master::stores::changes::Changes;
@@ -29,8 +34,12 @@ pub struct MountAnswers {
     pub consensus: Arc<dyn Consensus>,
     pub blocks: Arc<BlockMap>,
     pub workers: Workers,
+<<<<<<< HEAD
     pub changes: Arc<Changes>,
     pub exports: Arc<Exports>,
+=======
+    pub threads: MakeOffload,
+>>>>>>> main
 }
 
 impl Answers<MountUfs> for MountAnswers {
@@ -39,10 +48,10 @@ impl Answers<MountUfs> for MountAnswers {
         self.check_place(&call)?;
         let (uri, options) = (call.uri.clone(), call.options.clone());
         // A local directory may be on something that does not answer.
-        let opening = tokio::task::spawn_blocking(move || Ufs::open_parts(&uri, &options));
+        let thread = (self.threads)("open-ufs");
+        let opening = offloaded(&*thread, move || Ufs::open_parts(&uri, &options));
         let checked = async {
-            let opened = opening.await;
-            let ufs = opened.map_err(|_| Error::new(ErrorKind::Stopping, "the master is stopping"))??;
+            let ufs = opening.await??;
             ufs.check(call.settings.writable).await
         };
         let conditions = timeout(CHECK_DEADLINE, checked).await.map_err(|_| {

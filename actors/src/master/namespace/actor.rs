@@ -496,7 +496,7 @@ impl Parts {
             if !layout.blocks.is_empty() {
                 self.placement.place(layout)?;
                 // The reply may be a remembered one: whoever has lost its lease since is told of epochs that none has.
-                if self.store.lease_holder(layout.attr.inode)? != Some(client) {
+                if !self.store.has_lease(client, layout.attr.inode)? {
                     layout
                         .workers
                         .iter_mut()

@@ -3,13 +3,14 @@
 //! What concerns more than one data directory belongs here; what concerns one is in [`super::disk`], which knows of no
 //! other. Choices are pure, in files of their own: [`placement`] says where a new block goes.
 //!
-//! Owns the memory of where new blocks were placed.
+//! Owns the memory of where new blocks were placed, and of what is being fetched ([`fetches`]).
 //!
 //! Invariants:
 //! - A block is on one disk. It is written where it is, whatever has more room now; between the choice of a disk and
 //!   the commit of its record, the memory of placements says where that is.
-//! - An order to remove a block goes to all disks.
+//! - An order to remove a block goes to all disks, and ends what is being fetched of it.
 
+pub mod fetches;
 mod placement;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use curvine_protocol::cluster::DiskStatus;
 use curvine_protocol::worker::ReadBlock;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
+use self::fetches::Fetches;
 use self::placement::choose_disk;
 use super::Threads;
 use super::disk::{BlockNews, Disk, DiskOptions, DiskRef, Grant, Removal, RemoveBlocks, StopDisk, Store};
@@ -36,6 +38,7 @@ pub struct Disks {
 struct Inner {
     disks: Vec<DiskRef>,
     placed: quick_cache::sync::Cache<BlockId, usize>,
+    fetches: Arc<Fetches>,
 }
 
 impl Disks {
@@ -57,13 +60,22 @@ impl Disks {
             disks.push(Disk::start(directory, options, ports, number, &arbiter, news.clone()).await?);
         }
         let placed = quick_cache::sync::Cache::new(PLACED_MAX);
-        let inner = Arc::new(Inner { disks, placed });
+        let inner = Arc::new(Inner {
+            disks,
+            placed,
+            fetches: Arc::default(),
+        });
         Ok(Disks { inner })
     }
 
     /// Each disk, in the order of the configuration.
     pub fn all(&self) -> &[DiskRef] {
         &self.inner.disks
+    }
+
+    /// What is being fetched.
+    pub fn fetches(&self) -> &Arc<Fetches> {
+        &self.inner.fetches
     }
 
     pub fn statuses(&self) -> Vec<DiskStatus> {
@@ -171,6 +183,7 @@ impl Disks {
     /// # Errors
     /// `Io`, `Stopping`; the others are removed all the same.
     pub async fn remove(&self, blocks: Vec<Removal>) -> Result<()> {
+        self.fetches().end(blocks.iter().map(|removal| removal.block));
         let mut outcome = Ok(());
         for disk in self.all() {
             let removed = disk.actor.send(RemoveBlocks(blocks.clone())).await;

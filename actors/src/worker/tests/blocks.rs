@@ -335,6 +335,29 @@ async fn a_full_disk_refuses_the_block_and_serves_the_others() {
 }
 
 #[actix::test]
+async fn a_block_that_comes_again_before_its_commit_counts_once() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    let blocks = 1..=50;
+    // Small ones are in the index, the others have files.
+    let body = |block| bytes_of(block, if block % 2 == 0 { 1_000 } else { 20_000 });
+    let puts = blocks.clone().flat_map(|block| [block; 4]);
+    let puts = puts.map(|block| put(&*worker.port, block, 1, body(block)));
+    for stored in futures::future::join_all(puts).await {
+        stored.unwrap();
+    }
+    let held = status(&worker).await;
+    assert_eq!((held.used_bytes, held.blocks), (25 * 21_000, 50));
+    let blocks = blocks.map(BlockId).collect();
+    call(&*worker.port, DeleteBlocks { blocks }, CallContext::default())
+        .await
+        .unwrap();
+    let held = status(&worker).await;
+    assert_eq!((held.used_bytes, held.blocks), (0, 0));
+    worker.stop().await;
+}
+
+#[actix::test]
 async fn a_reader_keeps_what_it_was_granted_when_the_block_goes() {
     let world = World::new();
     let mut worker = world.start(world.config()).await;

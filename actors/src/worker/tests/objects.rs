@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -24,6 +25,8 @@ pub struct Objects {
     pub state: Mutex<State>,
     /// Reads wait here while it is closed.
     pub gate: tokio::sync::Semaphore,
+    /// Reads that have come as far as there.
+    pub asked: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -48,6 +51,7 @@ impl Objects {
         Arc::new(Objects {
             state: Mutex::default(),
             gate: tokio::sync::Semaphore::new(0),
+            asked: AtomicUsize::new(0),
         })
     }
 
@@ -81,6 +85,7 @@ struct Bucket(Arc<Objects>);
 #[async_trait]
 impl ObjectSource for Bucket {
     async fn read(&self, key: &str, range: Range<u64>, version: &UfsVersion) -> Result<ByteStream> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
         self.0.gate.acquire().await.unwrap().forget();
         let mut state = self.0.state.lock().unwrap();
         if state.failures > 0 {

@@ -14,6 +14,7 @@ use super::fills;
 use super::transfer::Target;
 use crate::kit::{Answer, Body, FileRange};
 use crate::worker::disk::{Grant, Store, answer_with};
+use crate::worker::disks::fetches::Fetch;
 
 pub type Reader = oneshot::Sender<Result<Answer<ReadBlock>>>;
 /// Told the bytes that were fetched for the block.
@@ -25,6 +26,7 @@ pub struct Place {
     pub target: Target,
     pub store: Arc<Store>,
     pub file: Arc<File>,
+    pub fetch: Fetch,
 }
 
 impl Request {

@@ -9,6 +9,7 @@
 //!
 //! Invariants:
 //! - One fill reads one version of the object: when the object changes, what was filled is dropped.
+//! - What is filled when its block is deleted ends, and leaves nothing behind.
 //! - Bytes in memory on their way to the disk are within the budgets: one for readers, one for loads.
 //! - A reader is answered only with bytes whose checksum was computed from what arrived.
 

@@ -13,6 +13,7 @@ use super::resolve::Resolver;
 use super::transfer::{Budget, Target};
 use crate::worker::disk::{FillStart, Store};
 use crate::worker::disks::Disks;
+use crate::worker::disks::fetches::Fetch;
 
 /// Blocks up to this length are fetched in one go and stored in one.
 const SMALL_BYTES: u64 = 1 << 20;
@@ -46,7 +47,7 @@ pub enum Opened {
 /// Makes a block whole, or ready to be filled.
 ///
 /// # Errors
-/// Those of resolving the block, of the source and of the disk; a full disk is no error but [`Opened::NoRoom`].
+/// Those of resolving the block, of the source and of the disk; `BlockUnavailable` if the block was deleted meanwhile; a full disk is no error but [`Opened::NoRoom`].
 pub async fn open(
     disks: &Disks,
     resolver: &Resolver,
@@ -55,6 +56,7 @@ pub async fn open(
     origin: Origin,
     budget: &Budget,
 ) -> Result<Opened> {
+    let fetch = disks.fetches().begin(block);
     if let Some(store) = disks.sealed(block, generation)? {
         return Ok(Opened::Whole(store.clone(), 0));
     }
@@ -67,9 +69,9 @@ pub async fn open(
         Err(error) => return Ok(Opened::NoRoom(target, error)),
     };
     let opened = if target.len_bytes <= SMALL_BYTES {
-        open_small(disk.store.clone(), &target, budget).await
+        open_small(disk.store.clone(), &target, fetch, budget).await
     } else {
-        open_large(disk.store.clone(), target.clone()).await
+        open_large(disk.store.clone(), target.clone(), fetch).await
     };
     if let Err(error) = &opened {
         resolver.failed(&target, error.kind).await;
@@ -77,11 +79,14 @@ pub async fn open(
     opened
 }
 
-async fn open_small(store: Arc<Store>, target: &Target, budget: &Budget) -> Result<Opened> {
+async fn open_small(store: Arc<Store>, target: &Target, fetch: Fetch, budget: &Budget) -> Result<Opened> {
     let body = target.fetch(0..target.len_bytes, budget).await?;
     let (done, stored) = oneshot::channel();
     let (block, generation, pieces) = (target.block, target.generation, body.clone());
     store.on_lane(block, move |store| {
+        if let Err(error) = fetch.check() {
+            return drop(done.send(Err(error)));
+        }
         let done = Box::new(move |outcome| drop(done.send(outcome)));
         store.put_fetched(block, generation, &pieces, done);
     });
@@ -92,11 +97,13 @@ async fn open_small(store: Arc<Store>, target: &Target, budget: &Budget) -> Resu
     }
 }
 
-async fn open_large(store: Arc<Store>, target: Target) -> Result<Opened> {
+async fn open_large(store: Arc<Store>, target: Target, fetch: Fetch) -> Result<Opened> {
     let (done, begun) = oneshot::channel();
     let (block, generation, len_bytes) = (target.block, target.generation, target.len_bytes);
+    let on_lane = fetch.clone();
     store.on_lane(block, move |store| {
-        let _ = done.send(store.fill_begin(block, generation, len_bytes));
+        let begun = on_lane.check();
+        let _ = done.send(begun.and_then(|()| store.fill_begin(block, generation, len_bytes)));
     });
     let begun = begun
         .await
@@ -108,7 +115,12 @@ async fn open_large(store: Arc<Store>, target: Target) -> Result<Opened> {
             present,
             checksums,
         }) => Ok(Opened::Fill(Begun {
-            place: Arc::new(Place { target, store, file }),
+            place: Arc::new(Place {
+                target,
+                store,
+                file,
+                fetch,
+            }),
             generation,
             len_bytes,
             present,

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use super::transfer::Target;
 use crate::kit::{Clock, MasterRef};
+use crate::worker::disks::fetches::Fetches;
 use crate::worker::membership::{Session, ask_master};
 use crate::worker::source::{ObjectSource, Sources};
 
-/// How long a layout is believed. A new version of a file has new blocks, so an old one can only fail to match.
+/// How long a layout is believed, if nothing was deleted meanwhile. A new version of a file has new blocks, so an old one can only fail to match.
 const LAYOUT_AGE: Duration = Duration::from_secs(2);
 const MOUNT_AGE: Duration = Duration::from_secs(60);
 const LAYOUTS_MAX: usize = 4_096;
@@ -27,8 +28,17 @@ pub struct Resolver {
     session: watch::Receiver<Option<Session>>,
     sources: Arc<dyn Sources>,
     clock: Arc<dyn Clock>,
-    layouts: Cache<InodeId, (Instant, Arc<FileLayout>)>,
+    fetches: Arc<Fetches>,
+    layouts: Cache<InodeId, Known>,
     mounts: Cache<MountId, (Instant, Arc<dyn ObjectSource>)>,
+}
+
+/// A layout, and when it was asked for: the time, and how many orders to remove blocks there had been.
+#[derive(Clone)]
+struct Known {
+    at: Instant,
+    removals: u64,
+    layout: Arc<FileLayout>,
 }
 
 impl Resolver {
@@ -37,12 +47,14 @@ impl Resolver {
         session: watch::Receiver<Option<Session>>,
         sources: Arc<dyn Sources>,
         clock: Arc<dyn Clock>,
+        fetches: Arc<Fetches>,
     ) -> Self {
         Resolver {
             master,
             session,
             sources,
             clock,
+            fetches,
             layouts: Cache::new(LAYOUTS_MAX),
             mounts: Cache::new(MOUNTS_MAX),
         }
@@ -110,12 +122,13 @@ impl Resolver {
     }
 
     async fn layout(&self, inode: InodeId, fresh: bool) -> Result<Arc<FileLayout>> {
-        let now = self.clock.now();
-        if let Some((at, layout)) = self.layouts.get(&inode)
+        let (now, removals) = (self.clock.now(), self.fetches.removals());
+        if let Some(known) = self.layouts.get(&inode)
             && !fresh
-            && now.duration_since(at) < LAYOUT_AGE
+            && known.removals == removals
+            && now.duration_since(known.at) < LAYOUT_AGE
         {
-            return Ok(layout);
+            return Ok(known.layout);
         }
         let layout = self
             .ask(|session| DescribeFile {
@@ -125,7 +138,12 @@ impl Resolver {
             })
             .await?;
         let layout = Arc::new(layout);
-        self.layouts.insert(inode, (now, layout.clone()));
+        let known = Known {
+            at: now,
+            removals,
+            layout: layout.clone(),
+        };
+        self.layouts.insert(inode, known);
         Ok(layout)
     }
 

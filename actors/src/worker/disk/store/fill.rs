@@ -10,7 +10,7 @@ use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::super::Bitmap;
 use super::super::Numbers;
-use super::super::index::{Change, Update};
+use super::super::index::Change;
 use super::super::record::{BlockFlags, BlockRecord, BlockState, chunks_of};
 use super::put::rope_checksums;
 use super::{Done, FillStart, Store, missing, stale};
@@ -160,10 +160,8 @@ impl Store {
             rewritten: None,
             numbers: Numbers::default(),
         };
-        self.index.submit(Update {
-            changes: vec![Change::Put(block, record.encode())],
-            sync: false,
-            done: Box::new(move |outcome| done(outcome.map(|()| false))),
-        });
+        let changes = vec![Change::Put(block, record.encode())];
+        let saved = move |outcome: Result<()>| done(outcome.map(|()| false));
+        self.index.submit(self.update(block, changes, false, saved));
     }
 }

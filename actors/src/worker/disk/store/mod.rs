@@ -11,6 +11,7 @@ mod small;
 mod verify;
 mod write;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
-use super::index::Index;
+use super::index::{Change, Index, Update};
 use super::layout;
 use super::open_block::OpenBlock;
 use super::recency::Recent;
@@ -63,6 +64,8 @@ pub struct Store {
     failure: Mutex<Option<String>>,
     /// Sealed without a sync since the last background sync.
     unsynced: Mutex<HashSet<BlockId>>,
+    /// How many changes of a block's record were handed to the index and are not committed.
+    uncommitted: Mutex<HashMap<BlockId, usize>>,
 }
 
 /// One thread, and the blocks of it that are being written. Only work on that thread locks them.
@@ -131,6 +134,7 @@ impl Store {
             failures: AtomicU32::new(0),
             failure: Mutex::new(None),
             unsynced: Mutex::default(),
+            uncommitted: Mutex::default(),
         }
     }
 
@@ -225,7 +229,47 @@ impl Store {
         layout::block_path(&self.directory.path, block)
     }
 
+    /// Changes of a block's record on their way to the index. Whoever asks for the record waits for them.
+    fn update(
+        self: &Arc<Self>,
+        block: BlockId,
+        changes: Vec<Change>,
+        sync: bool,
+        done: impl FnOnce(Result<()>) + Send + 'static,
+    ) -> Update {
+        *lock(&self.uncommitted).entry(block).or_default() += 1;
+        let store = self.clone();
+        let done = Box::new(move |outcome| {
+            if let Entry::Occupied(mut under_way) = lock(&store.uncommitted).entry(block) {
+                *under_way.get_mut() -= 1;
+                if *under_way.get() == 0 {
+                    under_way.remove();
+                }
+            }
+            done(outcome);
+        });
+        Update { changes, sync, done }
+    }
+
+    /// Waits until the index knows all that was handed to it about a block. For the block's lane.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    fn settle(&self, block: BlockId) -> Result<()> {
+        let is_settled = !lock(&self.uncommitted).contains_key(&block);
+        match is_settled {
+            true => Ok(()),
+            false => self.index.submit_and_wait(Vec::new(), false),
+        }
+    }
+
+    /// What the index has of a block, with all that was handed to it: a repeat that comes before the commit of what it
+    /// repeats finds that. For the block's lane.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`, `NoSpace`.
     fn record(&self, block: BlockId) -> Result<Option<BlockRecord>> {
+        self.settle(block)?;
         self.index.get(block, |record| record.to_record())?.transpose()
     }
 

@@ -19,6 +19,7 @@ impl Store {
     /// `Io`.
     pub fn remove_unless_newer(self: &Arc<Self>, removal: Removal) -> Result<()> {
         let block = removal.block;
+        self.settle(block)?;
         if removal.upto_generation.is_some() {
             let open = lock(&self.lane(block).open)
                 .get(&block)
@@ -40,10 +41,7 @@ impl Store {
     /// `Io`.
     pub fn remove(self: &Arc<Self>, block: BlockId) -> Result<()> {
         let open = lock(&self.lane(block).open).remove(&block);
-        if open.is_some() {
-            // The record of its creation may still wait for its commit.
-            self.index.submit_and_wait(Vec::new(), false)?;
-        }
+        self.settle(block)?;
         self.files.remove(block);
         let Some((len_bytes, writing, in_index)) = self.index.get(block, |record| {
             let writing = !record.is_sealed() && !record.is_filling();

@@ -15,7 +15,7 @@ use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{BlockSealed, BlockWritten, SealBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
-use super::super::index::{Change, Update};
+use super::super::index::Change;
 use super::super::open_block::{OpenBlock, Piece};
 use super::super::order::{Numbers, lost};
 use super::super::record::{BlockFlags, BlockRecord, BlockState};
@@ -60,16 +60,14 @@ impl Store {
                 let news = (!is_planted(Bug::BegunBlocksAreNotTold)).then(|| self.news.clone());
                 drop(lane);
                 let done = self.or_undone(call.block, done);
-                self.index.submit(Update {
-                    changes: vec![Change::Put(call.block, record.encode())],
-                    sync: false,
-                    done: Box::new(move |outcome| {
+                let changes = vec![Change::Put(call.block, record.encode())];
+                self.index
+                    .submit(self.update(call.block, changes, false, move |outcome| {
                         if let (Ok(()), Some(news)) = (&outcome, news) {
                             news(BlockNews::Stored(begun));
                         }
                         done(outcome.map(|()| written));
-                    }),
-                });
+                    }));
             }
         }
     }
@@ -145,8 +143,6 @@ impl Store {
         if created {
             self.drop_file(block);
         } else {
-            // The record of its creation may still wait for its commit.
-            let _ = self.index.submit_and_wait(Vec::new(), false);
             let _ = open.map_or(Ok(()), |open| self.keep_numbers(block, &open));
         }
     }
@@ -477,18 +473,14 @@ impl Store {
             lock(&self.unsynced).insert(block);
         }
         let news = self.news.clone();
-        let update = Update {
-            changes: std::iter::once(Change::Put(block, record.encode()))
-                .chain(content)
-                .collect(),
-            sync,
-            done: Box::new(move |outcome| {
-                if outcome.is_ok() {
-                    news(BlockNews::Stored(replica));
-                }
-                done(outcome.map(|()| sealed));
-            }),
-        };
+        let record = Change::Put(block, record.encode());
+        let changes = std::iter::once(record).chain(content).collect();
+        let update = self.update(block, changes, sync, move |outcome| {
+            if outcome.is_ok() {
+                news(BlockNews::Stored(replica));
+            }
+            done(outcome.map(|()| sealed));
+        });
         if self.in_flight.load(Ordering::Relaxed) <= 1 {
             self.index.submit_here(update);
         } else {

@@ -26,6 +26,7 @@ use super::resolve::Resolver;
 use super::transfer::{Budget, Target};
 use crate::kit::Clock;
 use crate::worker::disks::Disks;
+use crate::worker::disks::fetches::deleted;
 
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -98,6 +99,7 @@ impl UfsReader {
         origin: Origin,
         ctx: &Context<Self>,
     ) {
+        self.end_if_deleted(block, ctx);
         match self.fills.ask(block, generation, request, self.clock.now()) {
             Asked::Decided(decisions) => self.act(decisions, ctx),
             Asked::Opens(number) => {
@@ -112,6 +114,15 @@ impl UfsReader {
                     });
                 });
             }
+        }
+    }
+
+    /// Ends a fill whose block was deleted.
+    fn end_if_deleted(&mut self, block: BlockId, ctx: &Context<Self>) {
+        let is_over = self.fills.place(block).is_some_and(|place| place.fetch.is_over());
+        if is_over {
+            let decisions = self.fills.deleted(block, &deleted(block));
+            self.act(decisions, ctx);
         }
     }
 

@@ -78,6 +78,7 @@ impl Handler<ChunksStored> for UfsReader {
     type Result = ();
 
     fn handle(&mut self, stored: ChunksStored, ctx: &mut Self::Context) {
+        self.end_if_deleted(stored.block, ctx);
         let decisions = self
             .fills
             .stored(stored.block, stored.number, stored.chunk, &stored.sums);
@@ -98,6 +99,7 @@ impl Handler<PartEnded> for UfsReader {
     type Result = ();
 
     fn handle(&mut self, ended: PartEnded, ctx: &mut Self::Context) {
+        self.end_if_deleted(ended.block, ctx);
         let decisions = self
             .fills
             .part_ended(ended.block, ended.number, &ended.chunks, ended.outcome);

@@ -172,6 +172,19 @@ impl<P: Clone, R, L> Fills<P, R, L> {
         }
     }
 
+    /// Where the bytes of a block go, if it is being filled.
+    pub fn place(&self, block: BlockId) -> Option<&P> {
+        match self.slots.get(&block) {
+            Some(Slot::Open(filling)) => Some(filling.place()),
+            _ => None,
+        }
+    }
+
+    /// The block was deleted, and what was filled of it is gone with it. Whoever waits asks the master again.
+    pub fn deleted(&mut self, block: BlockId, error: &Error) -> Vec<Decision<P, R, L>> {
+        self.give_up(block, error)
+    }
+
     /// Fetching a part ended. One that failed takes along whoever waits for it, and no others.
     pub fn part_ended(
         &mut self,
