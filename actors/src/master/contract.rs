@@ -80,6 +80,8 @@ pub trait NamespaceView: Send + Sync {
     fn sessions(&self) -> Result<Vec<(ClientId, SessionRecord)>>;
     /// The tops of trees that were cut off and are to be removed, the first few.
     fn detached(&self) -> Result<Vec<InodeId>>;
+    /// The client that has the lease on a file.
+    fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>>;
     /// Whether a client has the lease on a file.
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool>;
     /// The greatest id that was given to a worker; 0 if there was none.

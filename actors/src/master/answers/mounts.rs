@@ -13,11 +13,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::Answers;
-<<<<<<< HEAD
-=======
-use crate::kit::call;
 use crate::kit::ports::{MakeOffload, offloaded};
->>>>>>> main
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
 use crate::master::stores::changes::Changes;
@@ -34,12 +30,9 @@ pub struct MountAnswers {
     pub consensus: Arc<dyn Consensus>,
     pub blocks: Arc<BlockMap>,
     pub workers: Workers,
-<<<<<<< HEAD
     pub changes: Arc<Changes>,
     pub exports: Arc<Exports>,
-=======
     pub threads: MakeOffload,
->>>>>>> main
 }
 
 impl Answers<MountUfs> for MountAnswers {

@@ -562,7 +562,12 @@ impl Parts {
         };
         // What a rename leaves where it was is not part of the answer, but of what was asked for.
         let clearing = async {
-            while self.store.effects()?.iter().any(|(_, record)| record.asked_by() == asked_by) {
+            while self
+                .store
+                .effects()?
+                .iter()
+                .any(|(_, record)| record.asked_by() == asked_by)
+            {
                 self.outcomes.change().await;
             }
             Ok::<_, Error>(())

@@ -221,7 +221,6 @@ impl NamespaceView for Store {
         Ok(matches!(record.body, InodeBody::File(file) if file.needs_export))
     }
 
-<<<<<<< HEAD
     fn confirm_export(&self, effect: EffectId, worker: WorkerId) -> Result<()> {
         let txn = self.read()?;
         if let Some(record) = self.dbs.effect(&txn, effect)?
@@ -267,13 +266,13 @@ impl NamespaceView for Store {
             Some(InodeBody::File(file)) => file.lease,
             _ => None,
         })
-=======
+    }
+
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool> {
         // By its own key, which costs a fraction of reading the inode: this is asked for every file that is made.
         let (txn, key) = (self.read()?, pair_key(client.0, inode.0));
         let lease = self.dbs.leases.get(&txn, &key).map_err(broken)?;
         Ok(lease.is_some())
->>>>>>> main
     }
 
     fn last_worker(&self) -> Result<WorkerId> {
