@@ -117,8 +117,8 @@ pub trait UfsView: Send + Sync {
     /// cannot have.
     ///
     /// # Errors
-    /// `ReadOnly`, `Unsupported`.
-    fn may_change(&self, op: &Op) -> Result<()>;
+    /// `ReadOnly`, `Unsupported`. `places` are where the op's nodes are, links followed.
+    fn may_change(&self, op: &Op, places: &[Node]) -> Result<()>;
 }
 
 /// Knows who has files open.

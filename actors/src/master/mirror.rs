@@ -345,10 +345,10 @@ impl Mirror {
         }
     }
 
-    fn refuse(&self, op: &Op) -> Result<()> {
+    fn refuse(&self, op: &Op, places: &[Node]) -> Result<()> {
         let mut mounted = None;
-        for node in op.nodes() {
-            let Some(mount) = self.mount_of(node)? else {
+        for (node, place) in op.nodes().into_iter().zip(places) {
+            let Some(mount) = self.mount_of(place)? else {
                 continue;
             };
             mounted = mounted.or(Some(node));
@@ -441,8 +441,8 @@ impl UfsView for Mirror {
         Ok(())
     }
 
-    fn may_change(&self, op: &Op) -> Result<()> {
-        self.refuse(op)
+    fn may_change(&self, op: &Op, places: &[Node]) -> Result<()> {
+        self.refuse(op, places)
     }
 }
 

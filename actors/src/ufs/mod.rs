@@ -156,6 +156,9 @@ impl Ufs {
 
     /// What a name is: an object, or a directory if it has something below it or a marker. An object wins.
     pub async fn find(&self, key: &str) -> Result<Option<UfsObject>> {
+        if key == uri::UPLOADS_DIRECTORY {
+            return Ok(None);
+        }
         let name = key.rsplit('/').next().unwrap_or(key).to_owned();
         let found = |kind, version| Ok(Some(UfsObject { name, kind, version }));
         let metadata = match self.ask_through(&self.once, key).await {
@@ -243,6 +246,9 @@ impl Ufs {
         let relative = path.strip_prefix(directory).unwrap_or(path);
         let name = relative.strip_suffix('/').unwrap_or(relative);
         if name.is_empty() && relative.is_empty() || path == directory {
+            return Ok(Listed::Itself);
+        }
+        if directory == "/" && name == uri::UPLOADS_DIRECTORY {
             return Ok(Listed::Itself);
         }
         if check_name(name).is_err() {

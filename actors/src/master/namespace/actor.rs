@@ -27,7 +27,7 @@ use tokio::time::timeout_at;
 use super::leases::Leases;
 use super::opens::Opens;
 use super::records::InodeRecord;
-use super::resolve::{path_of, resolve};
+use super::resolve::{path_of, real_path, resolve};
 use super::store::{Dbs, Store, broken, pair_key};
 use super::view::{layout_of, lookup};
 use crate::kit::metrics::{Measured, timed};
@@ -324,6 +324,18 @@ fn closed_with(op: &mut Op) -> Vec<ClosedFile> {
     }
 }
 
+/// Whether a change is of what a link leads to, and not of the link.
+fn follows_last_link(op: &Op) -> bool {
+    match op {
+        Op::CreateFile(call) => call.if_exists != IfExists::Fail,
+        Op::OpenForWrite(call) => call.follow,
+        Op::SetAttr(call) => call.follow,
+        Op::SetXattr(_) | Op::RemoveXattr(_) => true,
+        Op::MakeDir(call) => call.parents,
+        _ => false,
+    }
+}
+
 /// Whether an under file system has to make a change before the namespace does.
 fn is_made_in_stores(op: &Op) -> bool {
     matches!(
@@ -425,7 +437,34 @@ impl Parts {
         look(&self.store.dbs, &*self.store.read()?)
     }
 
+    /// What a node leads to, if it is a path: a link into a mount leads to the mount.
+    fn real(&self, node: &Node, follow: bool) -> Result<Node> {
+        match node {
+            Node::Path(path) => {
+                let txn = self.store.read()?;
+                real_path(&self.store.dbs, &txn, path, follow).map(Node::Path)
+            }
+            node => Ok(node.clone()),
+        }
+    }
+
+    /// Where the nodes of a change are.
+    fn places_of(&self, op: &Op) -> Result<Vec<Node>> {
+        let follow = follows_last_link(op);
+        op.nodes()
+            .into_iter()
+            .map(|node| self.real(node, follow))
+            .collect()
+    }
+
     async fn refresh(&self, node: &Node) -> Result<()> {
+        match self.has_mounts()? {
+            true => self.refresh_real(&self.real(node, true)?).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn refresh_real(&self, node: &Node) -> Result<()> {
         match node {
             Node::Inode(inode) => match self.mount_of(*inode)? {
                 MountId(0) => Ok(()),
@@ -437,7 +476,7 @@ impl Parts {
                 _ => self.ufs.refresh_child(*parent, name).await,
             },
             Node::Path(path) => {
-                if self.has_mounts()? && self.store.mounts()?.iter().any(|mount| mount.path.contains(path)) {
+                if self.store.mounts()?.iter().any(|mount| mount.path.contains(path)) {
                     return self.ufs.refresh_path(path).await;
                 }
                 Ok(())
@@ -512,12 +551,13 @@ impl Parts {
     async fn change(self: &Arc<Self>, mut op: Op, context: CallContext) -> Result<OpReply> {
         if self.has_mounts()? {
             let mut mounted = false;
-            for node in op.nodes() {
-                self.refresh(node).await?;
-                mounted |= self.in_mount(node)?;
+            let places = self.places_of(&op)?;
+            for place in &places {
+                self.refresh_real(place).await?;
+                mounted |= self.in_mount(place)?;
             }
             if mounted {
-                self.ufs.may_change(&op)?;
+                self.ufs.may_change(&op, &places)?;
                 if is_made_in_stores(&op) {
                     return self.change_in_store(op, context).await;
                 }

@@ -84,7 +84,15 @@ struct State {
     /// The version of each file that was stored last.
     stored: BTreeMap<InodeId, u64>,
     /// How much waits in each mount, as it was counted last.
-    backlogs: BTreeMap<MountId, (u64, u64)>,
+    backlogs: BTreeMap<MountId, Counted>,
+}
+
+/// Files that wait for their export, and when they were counted.
+#[derive(Clone, Copy)]
+struct Counted {
+    files: u64,
+    bytes: u64,
+    at: Instant,
 }
 
 /// Tries that failed.
@@ -240,14 +248,11 @@ impl Exports {
     async fn room(&self, mount: MountId) -> Result<()> {
         loop {
             let ended = self.queue.ended.notified();
-            let (files, bytes) = self
-                .queue
-                .state()
-                .backlogs
-                .get(&mount)
-                .copied()
-                .unwrap_or_default();
-            if files < BACKLOG_FILES_MAX as u64 && bytes < BACKLOG_BYTES_MAX {
+            let counted = self.queue.state().backlogs.get(&mount).copied();
+            let has_room = |counted: Counted| {
+                counted.files < BACKLOG_FILES_MAX as u64 && counted.bytes < BACKLOG_BYTES_MAX
+            };
+            if counted.is_none_or(has_room) {
                 return Ok(());
             }
             if !self.consensus.is_leader() {
@@ -309,18 +314,23 @@ impl Exports {
     fn due_now(&self) -> Result<Vec<(InodeId, MountId)>> {
         let now = self.clock.now();
         let mut due = Vec::new();
-        for mount in self.view.mounts()? {
-            if mount.settings.writable {
-                self.due_of(&mount, now, &mut due)?;
-            }
+        let mounts = self.view.mounts()?;
+        for mount in mounts.iter().filter(|mount| mount.settings.writable) {
+            self.due_of(mount, now, &mut due)?;
         }
+        let is_mounted = |id: &MountId| mounts.iter().any(|mount| mount.id == *id);
+        self.queue.state().backlogs.retain(|id, _| is_mounted(id));
         Ok(due)
     }
 
     fn due_of(&self, mount: &MountRecord, now: Instant, due: &mut Vec<(InodeId, MountId)>) -> Result<()> {
-        let mut room = {
+        // All of them are counted now and then. In between it is enough to find as many as there is room for.
+        let (mut room, is_counting) = {
             let state = self.queue.state();
-            AT_ONCE.saturating_sub(state.running.values().filter(|of| **of == mount.id).count())
+            let running = state.running.values().filter(|of| **of == mount.id).count();
+            let counted = state.backlogs.get(&mount.id);
+            let is_fresh = counted.is_some_and(|counted| now.duration_since(counted.at) < EVERY);
+            (AT_ONCE.saturating_sub(running), !is_fresh)
         };
         let (mut after, mut files, mut bytes) = (InodeId(0), 0, 0);
         loop {
@@ -328,6 +338,9 @@ impl Exports {
             let Some((last, _)) = page.last() else { break };
             after = *last;
             for (inode, _) in page {
+                if room == 0 && !is_counting {
+                    return Ok(());
+                }
                 let Ok(attr) = self.view.attr(inode) else { continue };
                 files += 1;
                 bytes += attr.size_bytes;
@@ -346,7 +359,14 @@ impl Exports {
                 }
             }
         }
-        self.queue.state().backlogs.insert(mount.id, (files, bytes));
+        let counted = Counted {
+            files,
+            bytes,
+            at: now,
+        };
+        if is_counting {
+            self.queue.state().backlogs.insert(mount.id, counted);
+        }
         Ok(())
     }
 
@@ -588,10 +608,9 @@ impl Duty for Exports {
 
     fn status(&self) -> String {
         let state = self.queue.state();
-        let (files, bytes) = state
-            .backlogs
-            .values()
-            .fold((0, 0), |(files, bytes), one| (files + one.0, bytes + one.1));
+        let (files, bytes) = state.backlogs.values().fold((0, 0), |(files, bytes), one| {
+            (files + one.files, bytes + one.bytes)
+        });
         match files {
             0 => "nothing waiting".to_owned(),
             _ => format!(
