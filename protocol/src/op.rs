@@ -9,7 +9,7 @@ use crate::attr::{FileKind, FileLayout, UfsVersion};
 use crate::call::Done;
 use crate::error::{Error, Result};
 use crate::for_mutations;
-use crate::ids::{ClientId, ClusterId, InodeId, JobId, MountId, WorkerId};
+use crate::ids::{ClientId, ClusterId, EffectId, InodeId, JobId, MountId, WorkerId};
 use crate::job::{JobProgress, JobRecord, JobState};
 use crate::master::*;
 use crate::mount::{MountRecord, MountSettings};
@@ -69,6 +69,9 @@ macro_rules! ops {
             /// Removes the mount and every inode below it, not the objects.
             RemoveMount {
                 path: CurvinePath,
+                /// Also if there is something that the under file system has not got yet.
+                #[serde(default = "forced")]
+                force: bool,
             },
             /// Makes part of a directory of a mount agree with a listing of the under file system.
             SyncDir(SyncDir),
@@ -120,6 +123,37 @@ macro_rules! ops {
                 inode: InodeId,
                 content_version: u64,
             },
+            /// A client's change that an under file system must make before the namespace does. Noted as an effect; the
+            /// reply is [`OpReply::Noted`], or that of the change if there is nothing to be done first.
+            Note(Box<Op>),
+            /// The under file system has made what an effect is for: now the namespace makes the change.
+            CommitChange(CommitChange),
+            /// The under file system cannot make it: the change has failed with this error.
+            RefuseChange {
+                effect: EffectId,
+                error: Error,
+            },
+            /// Objects that a rename has copied so far.
+            NoteCopies {
+                effect: EffectId,
+                copies: Vec<Copied>,
+            },
+            /// These copies have taken the place of what they were copied from, which is gone. With `end`, so is the effect.
+            SettleCopies {
+                effect: EffectId,
+                inodes: Vec<InodeId>,
+                end: bool,
+            },
+            /// A worker is told to write a file to its object: one export of a file at a time.
+            BeginExport {
+                inode: InodeId,
+                worker: WorkerId,
+            },
+            /// What became of it.
+            EndExport {
+                effect: EffectId,
+                outcome: ExportOutcome,
+            },
         }
 
         impl Op {
@@ -141,7 +175,14 @@ macro_rules! ops {
                     | Op::EndSessions { .. }
                     | Op::BreakLease { .. }
                     | Op::Reclaim { .. }
-                    | Op::LeaseFenced { .. } => Vec::new(),
+                    | Op::LeaseFenced { .. }
+                    | Op::CommitChange(_)
+                    | Op::RefuseChange { .. }
+                    | Op::NoteCopies { .. }
+                    | Op::SettleCopies { .. }
+                    | Op::BeginExport { .. }
+                    | Op::EndExport { .. } => Vec::new(),
+                    Op::Note(op) => op.nodes(),
                 }
             }
         }
@@ -186,6 +227,43 @@ pub struct SyncDir {
     pub only: Option<String>,
 }
 
+/// Versions before did not ask.
+fn forced() -> bool {
+    true
+}
+
+/// See [`Op::CommitChange`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitChange {
+    pub effect: EffectId,
+    /// Who has open what the change takes names from.
+    pub holders: Option<Holders>,
+    /// Of a rename: the objects that were copied last.
+    pub copies: Vec<Copied>,
+}
+
+/// The object of a file that is being renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    pub inode: InodeId,
+    /// The object under its old key, which is to go.
+    pub from: UfsVersion,
+    /// The object under its new key. None if it was not copied, because the file's content is newer than the object.
+    pub to: Option<UfsVersion>,
+}
+
+/// How an export has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExportOutcome {
+    /// The object is there, and this version of it.
+    Stored(UfsVersion),
+    /// It was not written, or what was written was not made visible. It is tried again.
+    Failed,
+    /// Somebody else has changed the object since it was seen last: it is this version now, or gone. The file gets
+    /// another name, so that both are kept.
+    Conflict(Option<UfsVersion>),
+}
+
 /// A session that is to end, if its client is as silent as the leader knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SilentSession {
@@ -224,6 +302,8 @@ pub enum OpReply {
     },
     MountRemoved(MountId),
     SessionOpened(SessionOpened),
+    /// The change is on its way, as this effect.
+    Noted(EffectId),
     /// Read back from a record of a reply that was an error.
     Failed(Error),
 }

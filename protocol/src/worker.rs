@@ -286,6 +286,16 @@ pub struct ExportFile {
     pub size_bytes: u64,
     /// The blocks in order, with who holds them; holes have no worker.
     pub layout: crate::attr::FileLayout,
+    /// Which export this is: before the object becomes visible, the worker asks whether it is still wanted. 0 from masters
+    /// of older versions, which do not know.
+    #[serde(default)]
+    pub effect: crate::ids::EffectId,
+    /// The version of the object that this one is to replace; none if there is to be none.
+    #[serde(default)]
+    pub replaces: Option<crate::attr::UfsVersion>,
+    /// Kept with the object where the store keeps metadata: cluster, inode and content version.
+    #[serde(default)]
+    pub mark: String,
 }
 
 /// The object is there.

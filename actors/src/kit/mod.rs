@@ -26,5 +26,8 @@ pub mod until;
 pub mod wire;
 
 pub use network::Network;
-pub use port::{Answer, Ask, Body, Endpoint, FileRange, MasterPort, MasterRef, WorkerPort, WorkerRef, call};
+pub use port::{
+    Answer, Ask, Body, Endpoint, FileRange, MasterPort, MasterRef, WorkerConnector, WorkerPort, WorkerRef,
+    call,
+};
 pub use ports::{Clock, Offload, Ports, Random};

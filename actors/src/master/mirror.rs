@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use curvine_protocol::master::{Delete, RenameMode};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, SyncDir, UfsObject};
 use curvine_protocol::{CurvinePath, DirEntry, Error, ErrorKind, FileKind, InodeId, MountId, Node, Result};
@@ -129,28 +128,6 @@ impl Mirror {
         };
         let ufs = self.ufs(&mount).await?;
         Ok(Some(Spot { mount, ufs, key }))
-    }
-
-    /// The place that a node names, whether it exists or not.
-    async fn spot_of(&self, node: &Node) -> Result<Option<Spot>> {
-        match node {
-            Node::Inode(inode) => self.spot(*inode).await,
-            Node::Child { parent, name } => {
-                let spot = self.spot(*parent).await?;
-                Ok(spot.map(|spot| Spot {
-                    key: joined(&spot.key, name),
-                    ..spot
-                }))
-            }
-            Node::Path(path) => {
-                let Some(mount) = self.mount_over(path)? else {
-                    return Ok(None);
-                };
-                let key = mount.path.relative(path).unwrap_or_default().to_owned();
-                let ufs = self.ufs(&mount).await?;
-                Ok(Some(Spot { mount, ufs, key }))
-            }
-        }
     }
 
     fn is_fresh(&self, checked: &Checked, mount: &MountRecord) -> bool {
@@ -355,53 +332,38 @@ impl Mirror {
         checks.remove(&(directory, Some(name.to_owned())));
     }
 
-    async fn change(&self, op: &Op) -> Result<()> {
-        let nodes = op.nodes();
-        let Some(&node) = nodes.first() else { return Ok(()) };
-        let mut spots = Vec::new();
-        for node in &nodes {
-            let spot = self.spot_of(node).await?;
-            if let Some(spot) = spot.as_ref().filter(|spot| !spot.mount.settings.writable) {
+    /// The mount that a node is in, if it is in one.
+    fn mount_of(&self, node: &Node) -> Result<Option<MountRecord>> {
+        let above = match node {
+            Node::Path(path) => return self.mount_over(path),
+            Node::Inode(inode) => *inode,
+            Node::Child { parent, .. } => *parent,
+        };
+        match self.view.mounted(above)? {
+            Some((mount, _)) => self.view.mount(mount),
+            None => Ok(None),
+        }
+    }
+
+    fn refuse(&self, op: &Op, places: &[Node]) -> Result<()> {
+        let mut mounted = None;
+        for (node, place) in op.nodes().into_iter().zip(places) {
+            let Some(mount) = self.mount_of(place)? else {
+                continue;
+            };
+            mounted = mounted.or(Some(node));
+            if !mount.settings.writable {
                 return Err(Error::new(
                     ErrorKind::ReadOnly,
                     format!(
                         "{node}: {} is mounted read-only on {}; mount it with `cv mount --write` to change it",
-                        spot.mount.uri, spot.mount.path
+                        mount.uri, mount.path
                     ),
                 ));
             }
-            spots.push(spot);
         }
-        let mut spots = spots.into_iter();
-        let (Some(spot), second) = (spots.next().flatten(), spots.next().flatten()) else {
-            return Ok(());
-        };
-        let known = self.view.lookup(node, false).ok();
+        let Some(node) = mounted else { return Ok(()) };
         match op {
-            Op::MakeDir(call) if known.is_none() && self.can_hold(node, call.parents) => {
-                spot.ufs.make_dir(&spot.key).await
-            }
-            Op::Unlink(_) | Op::Delete(_) if known.as_ref().is_some_and(|entry| !entry.attr.is_dir()) => {
-                spot.ufs.delete(&spot.key).await
-            }
-            Op::RemoveDir(_) | Op::Delete(Delete { recursive: false, .. }) => match known {
-                Some(entry) if !spot.key.is_empty() && self.is_empty(entry.attr.inode).await? => {
-                    spot.ufs.delete_dir(&spot.key).await
-                }
-                _ => Ok(()),
-            },
-            Op::Delete(delete) if delete.recursive && known.is_some() && !spot.key.is_empty() => {
-                spot.ufs.delete_tree(&spot.key).await
-            }
-            Op::Rename(rename) => match (known, second) {
-                (Some(entry), Some(to)) if to.mount.id == spot.mount.id => {
-                    if rename.mode == RenameMode::Exchange {
-                        return Err(unsupported(node, "entries cannot be exchanged"));
-                    }
-                    self.move_objects(&spot, &to, entry.attr.is_dir(), rename).await
-                }
-                _ => Ok(()),
-            },
             Op::MakeSymlink(_) | Op::MakeLink(_) => Err(unsupported(node, "links cannot be stored")),
             Op::MakeNode(call) if call.kind != FileKind::File => Err(unsupported(
                 node,
@@ -411,65 +373,31 @@ impl Mirror {
         }
     }
 
-    /// Whether a directory holds nothing, as its under file system has it now.
-    async fn is_empty(&self, directory: InodeId) -> Result<bool> {
-        self.fresh_dir(directory).await?;
-        Ok(self.view.list(directory, None, 1)?.0.is_empty())
+    /// An effect on these names of a mount is over: what was remembered of them does not count.
+    pub fn forget_keys<'k>(&self, mount: MountId, keys: impl Iterator<Item = &'k str>) -> Result<()> {
+        let Some(mount) = self.view.mount(mount)? else {
+            return Ok(());
+        };
+        for key in keys {
+            let path = CurvinePath::parse(&format!("{}/{key}", mount.path))?;
+            if let (Some(parent), Some(name)) = (path.parent(), path.name())
+                && let Ok(directory) = self.view.lookup(&Node::Path(parent), false)
+            {
+                self.forget(directory.attr.inode, name);
+            }
+        }
+        Ok(())
     }
 
-    /// Whether there is a directory for a new entry; with `parents`, whether one can be made.
-    fn can_hold(&self, node: &Node, parents: bool) -> bool {
-        let is_dir = |node: &Node| self.view.lookup(node, false).map(|entry| entry.attr.is_dir());
-        match node {
-            Node::Inode(_) => false,
-            Node::Child { parent, .. } => is_dir(&Node::Inode(*parent)) == Ok(true),
-            Node::Path(path) => {
-                let above = std::iter::successors(path.parent(), CurvinePath::parent);
-                let mut known = above.map(|path| is_dir(&Node::Path(path)));
-                match parents {
-                    true => known.find(std::result::Result::is_ok) == Some(Ok(true)),
-                    false => known.next() == Some(Ok(true)),
-                }
-            }
-        }
-    }
-
-    /// Copies everything, then deletes everything: a crash in between leaves both, never neither.
-    async fn move_objects(
-        &self,
-        from: &Spot,
-        to: &Spot,
-        is_dir: bool,
-        rename: &curvine_protocol::master::Rename,
-    ) -> Result<()> {
-        let inside = to
-            .key
-            .strip_prefix(&from.key)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if inside || !self.can_hold(&rename.to, false) {
-            // To the same name, into itself, or nowhere: there is nothing to move, or the namespace refuses it.
-            return Ok(());
-        }
-        if let Ok(target) = self.view.lookup(&rename.to, false) {
-            let empty = !target.attr.is_dir() || self.is_empty(target.attr.inode).await?;
-            if rename.mode == RenameMode::NoReplace || target.attr.is_dir() != is_dir || !empty {
-                // The namespace refuses it, with its reason.
-                return Ok(());
-            }
-        }
-        if !is_dir {
-            if from.ufs.stat(&from.key).await?.is_some() {
-                from.ufs.copy(&from.key, &to.key).await?;
-                from.ufs.delete(&from.key).await?;
-            }
-            return Ok(());
-        }
-        from.ufs.make_dir(&to.key).await?;
-        for key in from.ufs.keys_below(&from.key).await? {
-            let relative = key.strip_prefix(&from.key).unwrap_or(&key);
-            from.ufs.copy(&key, &format!("{}{relative}", to.key)).await?;
-        }
-        from.ufs.delete_tree(&from.key).await
+    /// The under file system of a mount.
+    ///
+    /// # Errors
+    /// `NotFound` if it is mounted no more; those of opening it.
+    pub async fn store(&self, mount: MountId) -> Result<Ufs> {
+        let record = self.view.mount(mount)?;
+        let record = record
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("mount {mount} no longer exists")))?;
+        self.ufs(&record).await
     }
 }
 
@@ -491,8 +419,30 @@ impl UfsView for Mirror {
         self.fresh_dir(directory).await
     }
 
-    async fn before_change(&self, op: &Op) -> Result<()> {
-        self.change(op).await
+    async fn refresh_tree(&self, directory: InodeId) -> Result<()> {
+        let mut directories = vec![directory];
+        while let Some(directory) = directories.pop() {
+            self.fresh_dir(directory).await?;
+            let mut after = None;
+            loop {
+                let (entries, more) = self.view.list(directory, after.as_deref(), 1_000)?;
+                directories.extend(
+                    entries
+                        .iter()
+                        .filter(|entry| entry.attr.is_dir())
+                        .map(|entry| entry.attr.inode),
+                );
+                after = entries.last().map(|entry| entry.name.clone());
+                if !more {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn may_change(&self, op: &Op, places: &[Node]) -> Result<()> {
+        self.refuse(op, places)
     }
 }
 

@@ -1,12 +1,14 @@
 //! Under file systems through OpenDAL, behind one type.
 //!
 //! - [`uri`]: what a mount's URI and options mean to OpenDAL; bad ones are refused here.
+//! - [`changes`]: writing, copying and deleting, each bound to a version.
 //! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets.
 //!
 //! Invariants: keys are relative to the mount's root, have no leading slash and name nothing above it; a read is of one
 //! version of the object or fails; every call is bounded by timeouts and a number of retries; a version is the same
 //! whether a listing, a question or a read said it.
 
+pub mod changes;
 pub mod fault;
 pub mod uri;
 
@@ -64,6 +66,8 @@ pub struct Ufs {
     uri: String,
     /// Whether a read can be made conditional on an ETag. Some servers ignore that silently.
     if_match: bool,
+    /// Whether writes and deletes can be made conditional, as it was seen when the store was mounted.
+    conditions: bool,
     /// Whether objects have ETags, also where a listing leaves them out.
     has_etags: bool,
     /// Requests that had to be repeated.
@@ -76,7 +80,14 @@ impl Ufs {
     /// # Errors
     /// `InvalidArgument`, naming the bad scheme or option and the nearest good one.
     pub fn open(mount: &MountRecord) -> Result<Ufs> {
-        Self::open_parts(&mount.uri, &mount.options)
+        let mut options = mount.options.clone();
+        if mount.settings.writable && !options.contains_key(uri::UPLOADS_OPTION) {
+            options.extend(uri::uploads_of(&mount.uri));
+        }
+        Ok(Ufs {
+            conditions: mount.settings.conditions,
+            ..Self::open_parts(&mount.uri, &options)?
+        })
     }
 
     pub fn open_parts(uri: &str, options: &std::collections::BTreeMap<String, String>) -> Result<Ufs> {
@@ -109,6 +120,7 @@ impl Ufs {
             once: once.layer(ConcurrentLimitLayer::new(REQUESTS_MAX)),
             uri: uri.to_owned(),
             if_match: target.scheme == "s3",
+            conditions: false,
             has_etags: ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme),
             retries,
         })
@@ -144,6 +156,9 @@ impl Ufs {
 
     /// What a name is: an object, or a directory if it has something below it or a marker. An object wins.
     pub async fn find(&self, key: &str) -> Result<Option<UfsObject>> {
+        if key == uri::UPLOADS_DIRECTORY {
+            return Ok(None);
+        }
         let name = key.rsplit('/').next().unwrap_or(key).to_owned();
         let found = |kind, version| Ok(Some(UfsObject { name, kind, version }));
         let metadata = match self.ask_through(&self.once, key).await {
@@ -231,6 +246,9 @@ impl Ufs {
         let relative = path.strip_prefix(directory).unwrap_or(path);
         let name = relative.strip_suffix('/').unwrap_or(relative);
         if name.is_empty() && relative.is_empty() || path == directory {
+            return Ok(Listed::Itself);
+        }
+        if directory == "/" && name == uri::UPLOADS_DIRECTORY {
             return Ok(Listed::Itself);
         }
         if check_name(name).is_err() {
@@ -351,42 +369,6 @@ impl Ufs {
         )
     }
 
-    /// Writes a whole object; says which version that made. Nothing is visible before it is complete.
-    pub async fn write(&self, key: &str, mut content: ByteStream) -> Result<UfsVersion> {
-        const PART_BYTES: usize = 8 << 20;
-        let path = self.storable(key)?;
-        let writer = self
-            .operator
-            .writer_with(&path)
-            .chunk(PART_BYTES)
-            .concurrent(4)
-            .await;
-        let mut writer = writer.map_err(|error| self.fault(key, error))?;
-        loop {
-            let piece = match content.try_next().await {
-                Ok(Some(piece)) => piece,
-                Ok(None) => break,
-                Err(error) => {
-                    let _ = writer.abort().await;
-                    return Err(error);
-                }
-            };
-            if let Err(error) = writer.write(piece).await {
-                let _ = writer.abort().await;
-                return Err(self.fault(key, error));
-            }
-        }
-        writer.close().await.map_err(|error| self.fault(key, error))?;
-        self.stat(key).await?.ok_or_else(|| self.changed(key))
-    }
-
-    pub async fn delete(&self, key: &str) -> Result<()> {
-        self.operator
-            .delete(&self.storable(key)?)
-            .await
-            .map_err(|error| self.fault(key, error))
-    }
-
     /// Removes a directory's marker, where there is one.
     pub async fn delete_dir(&self, key: &str) -> Result<()> {
         self.operator
@@ -402,64 +384,22 @@ impl Ufs {
             .map_err(|error| self.fault(key, error))
     }
 
-    /// Removes everything below a directory, and its marker.
-    pub async fn delete_tree(&self, key: &str) -> Result<()> {
-        let below = self
-            .operator
-            .delete_with(&directory_path(key))
-            .recursive(true)
-            .await;
-        below.map_err(|error| self.fault(key, error))
-    }
-
-    /// Every object below a directory, by key.
-    pub async fn keys_below(&self, key: &str) -> Result<Vec<String>> {
-        let all = self
-            .operator
-            .list_with(&directory_path(key))
-            .recursive(true)
-            .await;
-        let all = all.map_err(|error| self.fault(key, error))?;
-        Ok(all
-            .into_iter()
-            .filter(|entry| entry.metadata().is_file())
-            .map(|entry| entry.path().to_owned())
-            .collect())
-    }
-
-    /// Copies one object, inside the service where it can.
-    pub async fn copy(&self, from: &str, to: &str) -> Result<()> {
-        let (source, target) = (self.storable(from)?, self.storable(to)?);
-        match self.operator.copy(&source, &target).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == opendal::ErrorKind::Unsupported => {
-                let content = self
-                    .operator
-                    .read(&source)
-                    .await
-                    .map_err(|error| self.fault(from, error))?;
-                self.operator
-                    .write(&target, content)
-                    .await
-                    .map(|_| ())
-                    .map_err(|error| self.fault(to, error))
-            }
-            Err(error) => Err(self.fault(from, error)),
-        }
-    }
-
-    /// Reachable and listable; with `writable`, an object can be written and deleted.
-    pub async fn check(&self, writable: bool) -> Result<()> {
+    /// Reachable and listable; with `writable`, an object can be written and deleted. Whether the store then honours
+    /// conditions of requests.
+    pub async fn check(&self, writable: bool) -> Result<bool> {
         self.list("").await?;
-        if writable {
-            const PROBE: &str = ".curvine-write-probe";
-            self.operator.write(PROBE, "curvine").await.map_err(|error| {
-                self.fault(PROBE, error)
-                    .while_doing("the mount is asked to be writable, but a test object cannot be written")
-            })?;
-            self.delete(PROBE).await?;
+        if !writable {
+            return Ok(false);
         }
-        Ok(())
+        const PROBE: &str = ".curvine-write-probe";
+        self.operator.write(PROBE, "curvine").await.map_err(|error| {
+            self.fault(PROBE, error)
+                .while_doing("the mount is asked to be writable, but a test object cannot be written")
+        })?;
+        let honours = self.honours_conditions(PROBE).await;
+        let deleted = self.operator.delete(PROBE).await;
+        deleted.map_err(|error| self.fault(PROBE, error))?;
+        honours
     }
 }
 

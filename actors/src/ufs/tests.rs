@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::changes::{Replacement, Written};
 use super::*;
 
 fn local(directory: &std::path::Path) -> Ufs {
@@ -54,12 +55,103 @@ async fn what_is_written_is_a_version_and_can_be_deleted() {
     ufs.check(true).await.expect("writable");
     let content =
         futures::stream::iter([Ok(Bytes::from_static(b"ab")), Ok(Bytes::from_static(b"c"))]).boxed();
-    let version = ufs.write("a/b", content).await.expect("written");
+    let version = stored(ufs.replace("a/b", content, of("1.1", None), finishes()).await);
     assert_eq!(read(&ufs, "a/b", 0..3, &version).await.expect("readable"), b"abc");
-    ufs.copy("a/b", "a/c").await.expect("copied");
-    ufs.delete("a/b").await.expect("deleted");
+    let copied = ufs.copy_version(("a/b", &version), ("a/c", None)).await;
+    assert_eq!(copied.expect("copied").size_bytes, 3);
+    assert_eq!(ufs.delete_version("a/b", &version).await, Ok(true));
     assert_eq!(ufs.stat("a/b").await, Ok(None));
-    assert_eq!(ufs.keys_below("a").await.expect("listable"), ["a/c"]);
+    assert_eq!(
+        ufs.something_in("a").await.expect("listable").as_deref(),
+        Some("a/c")
+    );
+}
+
+async fn finishes() -> Result<()> {
+    Ok(())
+}
+
+fn of<'a>(mark: &'a str, replaces: Option<&'a UfsVersion>) -> Replacement<'a> {
+    Replacement { replaces, mark }
+}
+
+fn text(content: &'static str) -> ByteStream {
+    futures::stream::iter([Ok(Bytes::from_static(content.as_bytes()))]).boxed()
+}
+
+fn stored(written: Result<Written>) -> UfsVersion {
+    match written.expect("written") {
+        Written::Stored(version) => version,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn only_the_version_that_was_meant_is_changed() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let ufs = local(scratch.path());
+    let ours = stored(ufs.replace("f", text("ours"), of("1.1", None), finishes()).await);
+    std::fs::write(scratch.path().join("f"), "of somebody else").expect("room");
+    let theirs = ufs.stat("f").await.expect("asked").expect("there");
+    let conflict = Ok(Written::Conflict(Some(theirs.clone())));
+    assert_eq!(
+        ufs.replace("f", text("newer"), of("1.2", Some(&ours)), finishes())
+            .await,
+        conflict
+    );
+    assert_eq!(
+        ufs.replace("f", text("new"), of("2.1", None), finishes()).await,
+        conflict
+    );
+    assert_eq!(ufs.delete_version("f", &ours).await, Ok(false));
+    let refused = ufs.copy_version(("f", &ours), ("g", None)).await;
+    assert_eq!(refused.expect_err("another version").kind, ErrorKind::UfsChanged);
+    stored(ufs.replace("g", text("g"), of("3.1", None), finishes()).await);
+    let refused = ufs.copy_version(("f", &theirs), ("g", None)).await;
+    assert_eq!(
+        refused.expect_err("something is there").kind,
+        ErrorKind::UfsChanged
+    );
+    assert_eq!(
+        std::fs::read(scratch.path().join("f")).expect("there"),
+        b"of somebody else"
+    );
+    assert_eq!(std::fs::read(scratch.path().join("g")).expect("there"), b"g");
+}
+
+#[tokio::test]
+async fn what_may_not_be_finished_is_never_seen() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let bucket = scratch.path().join("bucket");
+    std::fs::create_dir(&bucket).expect("fresh");
+    let mount = MountRecord {
+        id: curvine_protocol::MountId(1),
+        path: curvine_protocol::CurvinePath::parse("/m").expect("valid"),
+        uri: format!("file://{}", bucket.display()),
+        options: BTreeMap::new(),
+        settings: curvine_protocol::mount::MountSettings {
+            writable: true,
+            ..Default::default()
+        },
+        created_ns: 0,
+    };
+    let ufs = Ufs::open(&mount).expect("opens");
+    let old = stored(ufs.replace("f", text("old"), of("1.1", None), finishes()).await);
+    let (file, seen) = (bucket.join("f"), std::sync::Mutex::new(Vec::new()));
+    let refused = async {
+        *seen.lock().expect("no panic") = std::fs::read(&file).expect("there");
+        Err(Error::new(ErrorKind::Stale, "not wanted any more"))
+    };
+    let outcome = ufs
+        .replace("f", text("a new one"), of("1.2", Some(&old)), refused)
+        .await;
+    assert_eq!(outcome.expect_err("refused").kind, ErrorKind::Stale);
+    assert_eq!(*seen.lock().expect("no panic"), b"old");
+    assert_eq!(std::fs::read(&file).expect("there"), b"old");
+    let left: Vec<_> = std::fs::read_dir(bucket.join(uri::UPLOADS_DIRECTORY))
+        .expect("there")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[tokio::test]

@@ -1,13 +1,17 @@
 use std::time::Duration;
 
 use curvine_protocol::Result;
+use curvine_protocol::mount::{Backlog, WriteMode};
 
 use crate::format;
 use crate::shell::Shell;
 
 /// List mounts
 ///
-/// JSON: an object a line with id, path, uri, options (secrets as ***), settings, created_ns.
+/// Of a writable mount also what its under file system has not got yet: files that wait for their export, what is under way
+/// there, and what failed and is tried again.
+///
+/// JSON: an object a line with id, path, uri, options (secrets as ***), settings, created_ns, backlog.
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv mounts")]
 pub struct Args {}
@@ -21,10 +25,10 @@ impl Args {
             shell.line("nothing is mounted; try: cv mount file:///DIR /data");
         } else {
             let row = |mount: &curvine_protocol::mount::MountInfo| {
-                let access = if mount.settings.writable {
-                    "write"
-                } else {
-                    "read"
+                let access = match (mount.settings.writable, mount.settings.write_mode) {
+                    (false, _) => "read",
+                    (true, WriteMode::Through) => "write",
+                    (true, WriteMode::Back) => "write back",
                 };
                 let staleness = Duration::from_millis(mount.settings.staleness_ms);
                 let options = mount
@@ -45,7 +49,42 @@ impl Args {
                 &["Path", "From", "Access", "Staleness", "Options"],
                 rows,
             ));
+            for mount in &mounts {
+                if let Some(backlog) = &mount.backlog {
+                    backlog_lines(mount.path.as_str(), backlog)
+                        .iter()
+                        .for_each(|line| shell.line(line));
+                }
+            }
         }
         Ok(())
     }
+}
+
+/// What an under file system has not got yet, for people. Nothing if it has everything.
+fn backlog_lines(path: &str, backlog: &Backlog) -> Vec<String> {
+    let mut lines = Vec::new();
+    if backlog.files > 0 {
+        lines.push(format!(
+            "{path}: {} files ({}) wait for their export, the first since {}",
+            backlog.files,
+            format::size(backlog.bytes, true),
+            format::second(backlog.oldest_ns)
+        ));
+    }
+    for effect in &backlog.effects {
+        let key = format::shown(&effect.key);
+        let to = effect.to.as_ref().map(|to| format!(" to {}", format::shown(to))).unwrap_or_default();
+        let done = match effect.done {
+            0 => String::new(),
+            done => format!(", {done} objects done"),
+        };
+        let failure = effect.failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default();
+        let since = format::second(effect.since_ns);
+        lines.push(format!("{path}: {} of {key}{to} since {since}{done}{failure}", effect.what));
+    }
+    for (key, failure) in &backlog.failures {
+        lines.push(format!("{path}: {} is not stored: {failure}", format::shown(key)));
+    }
+    lines
 }

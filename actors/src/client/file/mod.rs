@@ -16,7 +16,7 @@ mod commit;
 mod deliver;
 mod lease;
 mod order;
-mod read;
+pub(crate) mod read;
 mod state;
 pub(super) mod table;
 mod write;
@@ -400,6 +400,14 @@ impl OpenFile {
             state.keep_holders(&blocks, workers);
         }
         self.handle.shared.commit(&mut state, true, false).await?;
+        if state.in_mount && state.writable {
+            // Nothing is written meanwhile: the state is locked.
+            let persist = PersistFile {
+                inode: self.handle.shared.inode,
+                wait: false,
+            };
+            state.attr = self.handle.shared.router.ask_master(persist).await?.attr;
+        }
         Ok(state.attr.clone())
     }
 
@@ -429,7 +437,10 @@ impl OpenFile {
         writes.store(false, Ordering::Release);
         committed?;
         if last && state.in_mount {
-            let persist = PersistFile { inode: shared.inode };
+            let persist = PersistFile {
+                inode: shared.inode,
+                wait: false,
+            };
             state.attr = shared.router.ask_master(persist).await?.attr;
         }
         Ok(state.attr.clone())

@@ -7,23 +7,22 @@ use std::time::Duration;
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountInfo;
 use curvine_protocol::op::{Op, OpReply};
-use curvine_protocol::worker::{Done, ExportFile};
+use curvine_protocol::worker::Done;
 use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Node, Result, WorkerId};
 use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::Answers;
-use crate::kit::call;
 use crate::kit::ports::{MakeOffload, offloaded};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
+use crate::master::stores::changes::Changes;
+use crate::master::stores::exports::Exports;
 use crate::master::walk::Walk;
 use crate::master::workers::Workers;
 use crate::ufs::Ufs;
 
 const CHECK_DEADLINE: Duration = Duration::from_secs(20);
-/// For a transfer of a whole file.
-const EXPORT_DEADLINE_MS: u32 = 3_600_000;
 
 pub struct MountAnswers {
     pub view: Arc<dyn NamespaceView>,
@@ -31,6 +30,8 @@ pub struct MountAnswers {
     pub consensus: Arc<dyn Consensus>,
     pub blocks: Arc<BlockMap>,
     pub workers: Workers,
+    pub changes: Arc<Changes>,
+    pub exports: Arc<Exports>,
     pub threads: MakeOffload,
 }
 
@@ -46,7 +47,7 @@ impl Answers<MountUfs> for MountAnswers {
             let ufs = opening.await??;
             ufs.check(call.settings.writable).await
         };
-        timeout(CHECK_DEADLINE, checked).await.map_err(|_| {
+        let conditions = timeout(CHECK_DEADLINE, checked).await.map_err(|_| {
             Error::new(
                 ErrorKind::Ufs,
                 format!(
@@ -60,8 +61,9 @@ impl Answers<MountUfs> for MountAnswers {
             path,
             uri,
             options,
-            settings,
+            mut settings,
         } = call;
+        settings.conditions = conditions;
         match self
             .propose
             .propose_op(Op::AddMount {
@@ -133,7 +135,10 @@ impl MountAnswers {
 impl Answers<UnmountUfs> for MountAnswers {
     async fn answer(self: Arc<Self>, call: UnmountUfs, _context: CallContext) -> Result<Done> {
         self.propose
-            .propose_op(Op::RemoveMount { path: call.path })
+            .propose_op(Op::RemoveMount {
+                path: call.path,
+                force: call.force,
+            })
             .await?;
         Ok(Done {})
     }
@@ -143,7 +148,21 @@ impl Answers<ListMounts> for MountAnswers {
     async fn answer(self: Arc<Self>, _call: ListMounts, _context: CallContext) -> Result<Mounts> {
         self.consensus.read_barrier().await?;
         Ok(Mounts {
-            mounts: self.view.mounts()?.iter().map(|mount| mount.public()).collect(),
+            mounts: self
+                .view
+                .mounts()?
+                .iter()
+                .map(|mount| {
+                    let backlog = match mount.settings.writable {
+                        true => Some(self.exports.backlog(mount.id, &self.changes.progress)?),
+                        false => None,
+                    };
+                    Ok(MountInfo {
+                        backlog,
+                        ..mount.public()
+                    })
+                })
+                .collect::<Result<_>>()?,
         })
     }
 }
@@ -180,58 +199,27 @@ impl Answers<FreeCache> for MountAnswers {
     }
 }
 
+impl Answers<PersistTree> for MountAnswers {
+    async fn answer(self: Arc<Self>, call: PersistTree, context: CallContext) -> Result<Persisted> {
+        self.consensus.read_barrier().await?;
+        let top = self.view.lookup(&call.node, true)?.attr.inode;
+        if self.view.mounted(top)?.is_none() {
+            return Err(Error::invalid(format!(
+                "{}: is in no mount; `cv mounts` lists them",
+                call.node
+            )));
+        }
+        let files = self.exports.persist_tree(top, &context).await?;
+        Ok(Persisted { files })
+    }
+}
+
 impl Answers<PersistFile> for MountAnswers {
     async fn answer(self: Arc<Self>, persist: PersistFile, context: CallContext) -> Result<Entry> {
         self.consensus.read_barrier().await?;
-        let inode = persist.inode;
-        let node = Node::Inode(inode);
-        let Some((mount, key)) = self.view.mounted(inode)? else {
-            return self.view.lookup(&node, false);
-        };
-        if !self.view.needs_export(inode)? {
-            return self.view.lookup(&node, false);
-        }
-        let mut layout = self.view.layout(inode)?;
-        self.blocks.locate(&mut layout);
-        let holder = layout
-            .blocks
-            .iter()
-            .find_map(|located| located.workers.first().copied());
-        let worker = holder.or_else(|| {
-            let now = self.blocks.now();
-            self.blocks
-                .cluster()
-                .roster
-                .addresses(now)
-                .first()
-                .map(|worker| worker.id)
-        });
-        let port = worker
-            .and_then(|worker| self.workers.port(worker))
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::BlockUnavailable,
-                    format!("`{key}`: no live worker can write it to its under file system"),
-                )
-            })?;
-        let export = ExportFile {
-            inode,
-            mount,
-            key,
-            size_bytes: layout.attr.size_bytes,
-            layout,
-        };
-        let long = CallContext {
-            deadline_ms: EXPORT_DEADLINE_MS,
-            ..context
-        };
-        let exported = call(&*port, export, long).await?;
-        self.propose
-            .propose_op(Op::SetUfsVersion {
-                inode,
-                version: exported.version,
-            })
+        self.exports
+            .persist(persist.inode, persist.wait, &context)
             .await?;
-        self.view.lookup(&node, false)
+        self.view.lookup(&Node::Inode(persist.inode), false)
     }
 }

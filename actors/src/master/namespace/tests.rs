@@ -14,6 +14,8 @@ use super::records::InodeBody;
 use super::store::{Counter, Store, name_of, u64_at};
 use crate::master::contract::NamespaceView;
 
+mod effects;
+
 struct Tree {
     store: Store,
     _scratch: tempfile::TempDir,
@@ -1129,6 +1131,7 @@ fn mounted(tree: &mut Tree) -> InodeId {
     let settings = MountSettings {
         writable: true,
         staleness_ms: 0,
+        ..MountSettings::default()
     };
     tree.apply(Op::AddMount {
         path,
@@ -1205,6 +1208,7 @@ fn a_listing_adds_changes_and_removes_and_spares_what_is_ours() {
     tree.check();
     tree.apply(Op::RemoveMount {
         path: CurvinePath::parse("/m").expect("valid"),
+        force: true,
     })
     .expect("unmounted");
     assert_eq!(tree.names("/m"), [""; 0]);

@@ -398,6 +398,9 @@ async fn an_exported_file_has_its_blocks_in_order_and_zeros_in_its_holes() {
         key: "out".to_owned(),
         size_bytes,
         layout,
+        effect: curvine_protocol::EffectId(0),
+        replaces: None,
+        mark: String::new(),
     };
     let exported = call(&*worker.port, export, CallContext::default()).await.unwrap();
     let (content, written) = objects.state.lock().unwrap().objects["out"].clone();
@@ -438,6 +441,9 @@ async fn a_directory_of_the_system_is_read_through_loaded_and_written() {
         key: "b".to_owned(),
         size_bytes: 3 << 20,
         layout,
+        effect: curvine_protocol::EffectId(0),
+        replaces: None,
+        mark: String::new(),
     };
     let exported = call(&*worker.port, export, CallContext::default()).await.unwrap();
     assert_eq!(exported.version.size_bytes, 3 << 20);
