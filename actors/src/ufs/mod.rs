@@ -584,6 +584,8 @@ fn version(metadata: &Metadata) -> UfsVersion {
 }
 
 #[cfg(test)]
+mod docs_tests;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod tests;
