@@ -9,6 +9,7 @@
 //! Invariant: nothing outside this folder reads the system's clock, draws a random number or opens a socket.
 
 pub mod backoff;
+pub mod deadlines;
 #[cfg(test)]
 mod hostile_tests;
 pub mod leader;

@@ -2,12 +2,14 @@
 //!
 //! - [`uri`]: what a mount's URI and options mean to OpenDAL; bad ones are refused here.
 //! - [`changes`]: writing, copying and deleting, each bound to a version.
-//! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets.
+//! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets; `answer`: what the store said, in words.
 //!
 //! Invariants: keys are relative to the mount's root, have no leading slash and name nothing above it; a read is of one
-//! version of the object or fails; every call is bounded by timeouts and a number of retries; a version is the same
-//! whether a listing, a question or a read said it.
+//! version of the object or fails; every call is bounded by timeouts and a number of retries; a store that is silent is
+//! said to be, within [`STORE_ANSWER`], to whoever waits; a version is the same whether a listing, a question or a read
+//! said it.
 
+mod answer;
 pub mod changes;
 pub mod fault;
 pub mod uri;
@@ -27,11 +29,11 @@ use futures::{StreamExt, TryStreamExt};
 use opendal::layers::{ConcurrentLimitLayer, RetryEvent, RetryLayer, TimeoutLayer};
 use opendal::options::ReaderOptions;
 use opendal::{Entry, Metadata, Operator};
+use tokio::time::timeout;
 
 use self::fault::Fault;
+use crate::kit::deadlines::{STORE_ANSWER, STORE_TRY};
 
-/// A call that has no bytes to move (stat, list, delete).
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A piece of a transfer.
 const IO_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRIES: usize = 3;
@@ -99,7 +101,7 @@ impl Ufs {
             .map_err(|error| Fault { uri, key: "" }.of(&error))?
             .layer(
                 TimeoutLayer::new()
-                    .with_timeout(CALL_TIMEOUT)
+                    .with_timeout(STORE_TRY)
                     .with_io_timeout(IO_TIMEOUT),
             );
         let operator = once
@@ -130,9 +132,15 @@ impl Ufs {
         Fault { uri: &self.uri, key }.of(&error)
     }
 
+    /// What a store answers, or that it is silent.
+    async fn answered<T>(&self, key: &str, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let silent = |_| Fault { uri: &self.uri, key }.silent(STORE_ANSWER.as_secs());
+        timeout(STORE_ANSWER, answer).await.map_err(silent)?
+    }
+
     /// The version of an object; none if there is no such object.
     pub async fn stat(&self, key: &str) -> Result<Option<UfsVersion>> {
-        match self.ask(key).await {
+        match self.answered(key, self.ask(key)).await {
             Ok(Some(metadata)) if metadata.is_file() => Ok(Some(version(&metadata))),
             Ok(_) => Ok(None),
             Err(error) => Err(error),
@@ -156,6 +164,10 @@ impl Ufs {
 
     /// What a name is: an object, or a directory if it has something below it or a marker. An object wins.
     pub async fn find(&self, key: &str) -> Result<Option<UfsObject>> {
+        self.answered(key, self.find_now(key)).await
+    }
+
+    async fn find_now(&self, key: &str) -> Result<Option<UfsObject>> {
         if key == uri::UPLOADS_DIRECTORY {
             return Ok(None);
         }
@@ -201,7 +213,8 @@ impl Ufs {
     /// Objects whose names cannot be file names are left out and counted in the second value.
     pub async fn list(&self, key: &str) -> Result<(Vec<UfsObject>, usize)> {
         let absent = |error: &opendal::Error| is_absent(error) && !key.is_empty();
-        let entries = match self.operator.lister(&directory_path(key)).await {
+        let asked = async { Ok(self.operator.lister(&directory_path(key)).await) };
+        let entries = match self.answered(key, asked).await? {
             Err(error) if absent(&error) => return Ok((Vec::new(), 0)),
             entries => entries.map_err(|error| self.fault(key, error))?,
         };
@@ -223,7 +236,7 @@ impl Ufs {
         );
         let mut objects = std::collections::BTreeMap::new();
         let mut skipped = 0;
-        while let Some(listed) = listed.try_next().await? {
+        while let Some(listed) = self.answered(key, listed.try_next()).await? {
             match listed {
                 Listed::Itself => {}
                 Listed::Unusable => skipped += 1,
@@ -309,13 +322,16 @@ impl Ufs {
         };
         let mut stream = opened.await.map_err(|error| self.fault(key, error))?;
         // This sends the request. What answers it says which version its bytes are of.
-        let told = match stream.metadata().await {
-            Ok(metadata) if metadata.etag().is_some() => Some(version(&metadata)),
-            Ok(_) => None,
-            Err(error) if error.kind() == opendal::ErrorKind::Unsupported => None,
-            Err(error) if is_absent(&error) => return Err(self.changed(key)),
-            Err(error) => return Err(self.fault(key, error)),
+        let told = async {
+            match stream.metadata().await {
+                Ok(metadata) if metadata.etag().is_some() => Ok(Some(version(&metadata))),
+                Ok(_) => Ok(None),
+                Err(error) if error.kind() == opendal::ErrorKind::Unsupported => Ok(None),
+                Err(error) if is_absent(&error) => Err(self.changed(key)),
+                Err(error) => Err(self.fault(key, error)),
+            }
         };
+        let told = self.answered(key, told).await?;
         let is_told = told.is_some();
         let now = match told {
             Some(told) => Some(told),
@@ -332,6 +348,12 @@ impl Ufs {
                 Err(error) => Error::new(ErrorKind::Ufs, format!("{}: reading `{key}`: {error}", this.uri)),
             }
         });
+        let silent = Fault {
+            uri: &self.uri,
+            key: &key,
+        }
+        .silent(STORE_ANSWER.as_secs());
+        let pieces = never_silent(pieces, silent);
         let (changed, expected) = (self.changed(&key), expected.clone());
         let checked = checked_at_the_end(pieces, wanted, changed, move || {
             let (this, key, expected) = (this.clone(), key.clone(), expected.clone());
@@ -392,13 +414,19 @@ impl Ufs {
             return Ok(false);
         }
         const PROBE: &str = ".curvine-write-probe";
-        self.operator.write(PROBE, "curvine").await.map_err(|error| {
-            self.fault(PROBE, error)
-                .while_doing("the mount is asked to be writable, but a test object cannot be written")
+        let write = async {
+            let written = self.operator.write(PROBE, "curvine").await;
+            written.map_err(|error| self.fault(PROBE, error))
+        };
+        self.answered(PROBE, write).await.map_err(|error| {
+            error.while_doing("the mount is asked to be writable, but a test object cannot be written")
         })?;
-        let honours = self.honours_conditions(PROBE).await;
-        let deleted = self.operator.delete(PROBE).await;
-        deleted.map_err(|error| self.fault(PROBE, error))?;
+        let honours = self.answered(PROBE, self.honours_conditions(PROBE)).await;
+        let delete = async {
+            let deleted = self.operator.delete(PROBE).await;
+            deleted.map_err(|error| self.fault(PROBE, error))
+        };
+        self.answered(PROBE, delete).await?;
         honours
     }
 }
@@ -409,6 +437,22 @@ enum Listed {
     Itself,
     /// No name for a file.
     Unusable,
+}
+
+/// Passes the pieces on; ends with this error when nothing comes for too long.
+fn never_silent<S>(pieces: S, silent: Error) -> ByteStream
+where
+    S: futures::Stream<Item = Result<Bytes>> + Send + 'static,
+{
+    futures::stream::unfold(Some((Box::pin(pieces), silent)), |state| async move {
+        let (mut pieces, silent) = state?;
+        match timeout(STORE_ANSWER, pieces.next()).await {
+            Ok(Some(piece)) => Some((piece, Some((pieces, silent)))),
+            Ok(None) => None,
+            Err(_) => Some((Err(silent), None)),
+        }
+    })
+    .boxed()
 }
 
 /// Passes the pieces on; at the end, fails if fewer came than were wanted or the object is another one by now.
@@ -482,5 +526,9 @@ fn version(metadata: &Metadata) -> UfsVersion {
     }
 }
 
+#[cfg(test)]
+mod docs_tests;
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountInfo;
@@ -13,6 +12,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::Answers;
+use crate::kit::deadlines::MOUNT_CHECK;
 use crate::kit::ports::{MakeOffload, offloaded};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
@@ -22,7 +22,6 @@ use crate::master::walk::Walk;
 use crate::master::workers::Workers;
 use crate::ufs::Ufs;
 
-const CHECK_DEADLINE: Duration = Duration::from_secs(20);
 
 pub struct MountAnswers {
     pub view: Arc<dyn NamespaceView>,
@@ -47,13 +46,13 @@ impl Answers<MountUfs> for MountAnswers {
             let ufs = opening.await??;
             ufs.check(call.settings.writable).await
         };
-        let conditions = timeout(CHECK_DEADLINE, checked).await.map_err(|_| {
+        let conditions = timeout(MOUNT_CHECK, checked).await.map_err(|_| {
             Error::new(
                 ErrorKind::Ufs,
                 format!(
                     "{}: no answer within {} s; check the endpoint",
                     call.uri,
-                    CHECK_DEADLINE.as_secs()
+                    MOUNT_CHECK.as_secs()
                 ),
             )
         })??;
