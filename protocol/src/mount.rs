@@ -53,6 +53,19 @@ pub struct MountInfo {
     pub options: BTreeMap<String, String>,
     pub settings: MountSettings,
     pub created_ns: i64,
+    /// Keys that are not shown, of the directories that were listed lately.
+    #[serde(default)]
+    pub hidden: Vec<HiddenKeys>,
+}
+
+/// Keys of an under file system that are not shown, all for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HiddenKeys {
+    /// For people, said of a name: "ends with white space".
+    pub why: String,
+    pub count: u64,
+    /// One of them, relative to the mount's root.
+    pub example: String,
 }
 
 /// Option names whose values are shown. Everything else is a secret until proven harmless.
@@ -103,6 +116,7 @@ impl MountRecord {
                 .collect(),
             settings: self.settings.clone(),
             created_ns: self.created_ns,
+            hidden: Vec::new(),
         }
     }
 }

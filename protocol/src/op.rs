@@ -70,7 +70,7 @@ macro_rules! ops {
             RemoveMount {
                 path: CurvinePath,
             },
-            /// Makes part of a directory of a mount agree with a listing of the under file system.
+            /// Of older versions: makes part of a directory of a mount agree with a listing of the under file system.
             SyncDir(SyncDir),
             /// The object of this file now has this version (after an export).
             SetUfsVersion {
@@ -117,6 +117,8 @@ macro_rules! ops {
                 inode: InodeId,
                 content_version: u64,
             },
+            /// Makes names of a directory of a mount agree with a listing of the under file system.
+            AgreeDir(AgreeDir),
         }
 
         impl Op {
@@ -138,7 +140,8 @@ macro_rules! ops {
                     | Op::EndSessions { .. }
                     | Op::BreakLease { .. }
                     | Op::Reclaim { .. }
-                    | Op::LeaseFenced { .. } => Vec::new(),
+                    | Op::LeaseFenced { .. }
+                    | Op::AgreeDir(_) => Vec::new(),
                 }
             }
         }
@@ -183,6 +186,33 @@ pub struct SyncDir {
     pub only: Option<String>,
 }
 
+/// Names of a directory that a listing of the under file system says something else of than the namespace did when the
+/// listing began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreeDir {
+    pub directory: InodeId,
+    pub names: Vec<AgreeName>,
+}
+
+/// One name. It is left alone if it is not what was known of it any more: what was made, written, renamed or deleted since
+/// the listing began, the listing does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreeName {
+    pub name: String,
+    /// As the namespace had it before the listing began; none if it did not have it.
+    pub known: Option<KnownName>,
+    /// As the under file system has it; none if it does not.
+    pub object: Option<UfsObject>,
+}
+
+/// What the namespace has under a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownName {
+    pub inode: InodeId,
+    /// Of a file whose object is known.
+    pub version: Option<UfsVersion>,
+}
+
 /// A session that is to end, if its client is as silent as the leader knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SilentSession {
@@ -195,10 +225,13 @@ pub struct SilentSession {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UfsObject {
     pub name: String,
-    /// `File` or `Directory`.
+    /// `File`, `Directory` or `Symlink`.
     pub kind: FileKind,
     /// For a file.
     pub version: Option<UfsVersion>,
+    /// Where a symbolic link points.
+    #[serde(default)]
+    pub target: Option<String>,
 }
 
 /// What applying a command yields.

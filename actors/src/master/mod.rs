@@ -17,6 +17,8 @@ pub mod contract;
 pub mod door;
 pub mod duties;
 mod fencing;
+mod keys;
+pub mod listings;
 pub mod locking;
 pub mod mirror;
 pub mod namespace;
@@ -239,6 +241,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         propose: propose.clone(),
         consensus: consensus.clone(),
         blocks: blocks.clone(),
+        mirror: mirror.clone(),
         workers,
         threads: ports.offload.clone(),
     };

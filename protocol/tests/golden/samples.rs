@@ -7,8 +7,10 @@ use curvine_protocol::backup::BackupHeader;
 use curvine_protocol::cluster::*;
 use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::master_or_worker::*;
-use curvine_protocol::mount::{MountInfo, MountRecord, MountSettings};
-use curvine_protocol::op::{Command, Op, OpReply, SilentSession, SyncDir, UfsObject};
+use curvine_protocol::mount::{HiddenKeys, MountInfo, MountRecord, MountSettings};
+use curvine_protocol::op::{
+    AgreeDir, AgreeName, Command, KnownName, Op, OpReply, SilentSession, SyncDir, UfsObject,
+};
 use curvine_protocol::*;
 
 /// Values to show. The first has everything that may be there, more of them what may be missing.
@@ -409,7 +411,10 @@ samples! {
         duties: vec![DutyStatus { name: "loads".to_owned(), doing: "none".to_owned(), failure: None }],
     };
     Mounts => Mounts { mounts: vec![mount().public()] };
-    MountInfo => mount().public();
+    MountInfo => MountInfo {
+        hidden: vec![HiddenKeys { why: "ends with white space".to_owned(), count: 2, example: "u ".to_owned() }],
+        ..mount().public()
+    };
     JobRecord => job(), JobRecord { failures: vec![], ended_ns: None, ..job() };
     Jobs => Jobs { jobs: vec![JobRecord { failures: vec![], ..job() }] };
     Renamed => Renamed { attr: attr(), replaced: Some(Attr { inode: InodeId(13), ufs: None, ..attr() }) },
@@ -508,6 +513,7 @@ impl Sample for Op {
                     name: "n".to_owned(),
                     kind: FileKind::File,
                     version: Some(version()),
+                    target: None,
                 }],
                 only: Some("n".to_owned()),
             }),
@@ -547,6 +553,29 @@ impl Sample for Op {
                 inode: InodeId(12),
                 content_version: 7,
             },
+            Op::AgreeDir(AgreeDir {
+                directory: InodeId(12),
+                names: vec![
+                    AgreeName {
+                        name: "n".to_owned(),
+                        known: Some(KnownName {
+                            inode: InodeId(13),
+                            version: Some(version()),
+                        }),
+                        object: Some(UfsObject {
+                            name: "n".to_owned(),
+                            kind: FileKind::Symlink,
+                            version: None,
+                            target: Some("t".to_owned()),
+                        }),
+                    },
+                    AgreeName {
+                        name: "gone".to_owned(),
+                        known: None,
+                        object: None,
+                    },
+                ],
+            }),
         ]);
         ops
     }

@@ -17,9 +17,10 @@ use crate::kit::call;
 use crate::kit::ports::{MakeOffload, offloaded};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
+use crate::master::mirror::Mirror;
 use crate::master::walk::Walk;
 use crate::master::workers::Workers;
-use crate::ufs::Ufs;
+use crate::ufs::{Ufs, uri};
 
 const CHECK_DEADLINE: Duration = Duration::from_secs(20);
 /// For a transfer of a whole file.
@@ -30,6 +31,7 @@ pub struct MountAnswers {
     pub propose: Arc<dyn ProposeOp>,
     pub consensus: Arc<dyn Consensus>,
     pub blocks: Arc<BlockMap>,
+    pub mirror: Arc<Mirror>,
     pub workers: Workers,
     pub threads: MakeOffload,
 }
@@ -38,12 +40,9 @@ impl Answers<MountUfs> for MountAnswers {
     async fn answer(self: Arc<Self>, call: MountUfs, _context: CallContext) -> Result<MountInfo> {
         self.consensus.read_barrier().await?;
         self.check_place(&call)?;
-        let (uri, options) = (call.uri.clone(), call.options.clone());
-        // A local directory may be on something that does not answer.
-        let thread = (self.threads)("open-ufs");
-        let opening = offloaded(&*thread, move || Ufs::open_parts(&uri, &options));
         let checked = async {
-            let ufs = opening.await??;
+            let ufs = self.opened(call.uri.clone(), &call).await?;
+            self.check_root(&ufs, &call).await?;
             ufs.check(call.settings.writable).await
         };
         timeout(CHECK_DEADLINE, checked).await.map_err(|_| {
@@ -79,6 +78,24 @@ impl Answers<MountUfs> for MountAnswers {
 }
 
 impl MountAnswers {
+    /// Opens a store with the options of a mount. On a thread of its own: a local directory may be on something that does not
+    /// answer.
+    async fn opened(&self, uri: String, call: &MountUfs) -> Result<Ufs> {
+        let options = call.options.clone();
+        let thread = (self.threads)("open-ufs");
+        offloaded(&*thread, move || Ufs::open_parts(&uri, &options)).await?
+    }
+
+    /// See [`Ufs::check_root`].
+    async fn check_root(&self, ufs: &Ufs, call: &MountUfs) -> Result<()> {
+        let writable = call.settings.writable;
+        let Some((above, name)) = uri::above(&call.uri) else {
+            return ufs.check_root(None, writable).await;
+        };
+        let above = self.opened(above, call).await?;
+        ufs.check_root(Some((&above, &name)), writable).await
+    }
+
     /// What can be refused before the under file system is asked. Applying checks it again.
     fn check_place(&self, call: &MountUfs) -> Result<()> {
         let path = &call.path;
@@ -143,7 +160,15 @@ impl Answers<ListMounts> for MountAnswers {
     async fn answer(self: Arc<Self>, _call: ListMounts, _context: CallContext) -> Result<Mounts> {
         self.consensus.read_barrier().await?;
         Ok(Mounts {
-            mounts: self.view.mounts()?.iter().map(|mount| mount.public()).collect(),
+            mounts: self
+                .view
+                .mounts()?
+                .iter()
+                .map(|mount| MountInfo {
+                    hidden: self.mirror.hidden(mount.id),
+                    ..mount.public()
+                })
+                .collect(),
         })
     }
 }

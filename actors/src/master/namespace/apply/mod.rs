@@ -6,6 +6,7 @@
 //!   moved ([`rename`]); files are locked ([`locks`]).
 //! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`jobs`].
 
+mod agree;
 mod attributes;
 mod cluster;
 mod content;
@@ -136,6 +137,7 @@ macro_rules! ops {
                     }
                     Op::RemoveMount { path } => self.remove_mount(path).map(OpReply::MountRemoved),
                     Op::SyncDir(sync) => self.sync_dir(sync),
+                    Op::AgreeDir(agree) => self.agree_dir(agree),
                     Op::SetUfsVersion { inode, version } => {
                         self.set_ufs_version(inode, version).map(OpReply::Done)
                     }

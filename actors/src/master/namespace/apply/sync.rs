@@ -82,7 +82,7 @@ impl Apply<'_, '_> {
         }
     }
 
-    fn remove_synced(
+    pub(super) fn remove_synced(
         &mut self,
         parent: InodeId,
         name: &str,
@@ -99,7 +99,7 @@ impl Apply<'_, '_> {
         Ok(deleted.files + deleted.directories + 1)
     }
 
-    fn add_object(&mut self, parent: InodeId, object: &UfsObject) -> Result<()> {
+    pub(super) fn add_object(&mut self, parent: InodeId, object: &UfsObject) -> Result<()> {
         let above = self.dbs.inode_or_stale(self.txn, parent)?;
         let modified_ns = object
             .version
@@ -107,6 +107,10 @@ impl Apply<'_, '_> {
             .map_or(0, |version| version.mtime_ms.saturating_mul(1_000_000));
         let (mode, body) = match object.kind {
             FileKind::Directory => (0o755, InodeBody::Directory),
+            FileKind::Symlink => (
+                0o777,
+                InodeBody::Symlink(object.target.clone().unwrap_or_default()),
+            ),
             _ => (
                 0o644,
                 InodeBody::File(FileBody {
@@ -130,7 +134,7 @@ impl Apply<'_, '_> {
     }
 
     /// Whether the file had another version.
-    fn change_object(&mut self, inode: InodeId, object: &UfsObject) -> Result<bool> {
+    pub(super) fn change_object(&mut self, inode: InodeId, object: &UfsObject) -> Result<bool> {
         let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
         if is_ours(&record) {
             return Ok(false);
@@ -162,6 +166,6 @@ impl Apply<'_, '_> {
 }
 
 /// Being written, or written and not exported: what the under file system says of it does not count yet.
-fn is_ours(record: &InodeRecord) -> bool {
+pub(super) fn is_ours(record: &InodeRecord) -> bool {
     matches!(&record.body, InodeBody::File(file) if file.needs_export || file.lease.is_some())
 }
