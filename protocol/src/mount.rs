@@ -75,6 +75,19 @@ pub struct MountInfo {
     /// What the under file system has not got yet; none where nobody asked.
     #[serde(default)]
     pub backlog: Option<Backlog>,
+    /// Keys that are not shown, of the directories that were listed lately.
+    #[serde(default)]
+    pub hidden: Vec<HiddenKeys>,
+}
+
+/// Keys of an under file system that are not shown, all for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HiddenKeys {
+    /// For people, said of a name: "ends with white space".
+    pub why: String,
+    pub count: u64,
+    /// One of them, relative to the mount's root.
+    pub example: String,
 }
 
 /// What of a mount is still to be done in its under file system.
@@ -157,6 +170,7 @@ impl MountRecord {
             settings: self.settings.clone(),
             created_ns: self.created_ns,
             backlog: None,
+            hidden: Vec::new(),
         }
     }
 }

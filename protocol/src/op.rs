@@ -73,7 +73,7 @@ macro_rules! ops {
                 #[serde(default = "forced")]
                 force: bool,
             },
-            /// Makes part of a directory of a mount agree with a listing of the under file system.
+            /// Of older versions: makes part of a directory of a mount agree with a listing of the under file system.
             SyncDir(SyncDir),
             /// The object of this file now has this version (after an export).
             SetUfsVersion {
@@ -154,6 +154,8 @@ macro_rules! ops {
                 effect: EffectId,
                 outcome: ExportOutcome,
             },
+            /// Makes names of a directory of a mount agree with a listing of the under file system.
+            AgreeDir(AgreeDir),
         }
 
         impl Op {
@@ -181,7 +183,8 @@ macro_rules! ops {
                     | Op::NoteCopies { .. }
                     | Op::SettleCopies { .. }
                     | Op::BeginExport { .. }
-                    | Op::EndExport { .. } => Vec::new(),
+                    | Op::EndExport { .. }
+                    | Op::AgreeDir(_) => Vec::new(),
                     Op::Note(op) => op.nodes(),
                 }
             }
@@ -264,6 +267,33 @@ pub enum ExportOutcome {
     Conflict(Option<UfsVersion>),
 }
 
+/// Names of a directory that a listing of the under file system says something else of than the namespace did when the
+/// listing began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreeDir {
+    pub directory: InodeId,
+    pub names: Vec<AgreeName>,
+}
+
+/// One name. It is left alone if it is not what was known of it any more: what was made, written, renamed or deleted since
+/// the listing began, the listing does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreeName {
+    pub name: String,
+    /// As the namespace had it before the listing began; none if it did not have it.
+    pub known: Option<KnownName>,
+    /// As the under file system has it; none if it does not.
+    pub object: Option<UfsObject>,
+}
+
+/// What the namespace has under a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownName {
+    pub inode: InodeId,
+    /// Of a file whose object is known.
+    pub version: Option<UfsVersion>,
+}
+
 /// A session that is to end, if its client is as silent as the leader knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SilentSession {
@@ -276,10 +306,13 @@ pub struct SilentSession {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UfsObject {
     pub name: String,
-    /// `File` or `Directory`.
+    /// `File`, `Directory` or `Symlink`.
     pub kind: FileKind,
     /// For a file.
     pub version: Option<UfsVersion>,
+    /// Where a symbolic link points.
+    #[serde(default)]
+    pub target: Option<String>,
 }
 
 /// What applying a command yields.

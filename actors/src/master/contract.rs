@@ -118,7 +118,7 @@ pub trait UfsView: Send + Sync {
     ///
     /// # Errors
     /// `ReadOnly`, `Unsupported`. `places` are where the op's nodes are, links followed.
-    fn may_change(&self, op: &Op, places: &[Node]) -> Result<()>;
+    async fn may_change(&self, op: &Op, places: &[Node]) -> Result<()>;
 }
 
 /// Knows who has files open.

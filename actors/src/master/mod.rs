@@ -18,6 +18,8 @@ pub mod contract;
 pub mod door;
 pub mod duties;
 mod fencing;
+mod keys;
+pub mod listings;
 pub mod locking;
 pub mod mirror;
 pub mod namespace;
@@ -275,6 +277,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         propose: propose.clone(),
         consensus: consensus.clone(),
         blocks: blocks.clone(),
+        mirror: mirror.clone(),
         workers,
         changes,
         exports,

@@ -42,7 +42,7 @@ impl UfsView for NoUfs {
     async fn refresh_tree(&self, _directory: InodeId) -> Result<()> {
         Ok(())
     }
-    fn may_change(&self, _op: &Op, _places: &[Node]) -> Result<()> {
+    async fn may_change(&self, _op: &Op, _places: &[Node]) -> Result<()> {
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use curvine_protocol::Result;
-use curvine_protocol::mount::{Backlog, WriteMode};
+use curvine_protocol::mount::{Backlog, HiddenKeys, MountInfo, WriteMode};
 
 use crate::format;
 use crate::shell::Shell;
@@ -11,10 +11,17 @@ use crate::shell::Shell;
 /// Of a writable mount also what its under file system has not got yet: files that wait for their export, what is under way
 /// there, and what failed and is tried again.
 ///
-/// JSON: an object a line with id, path, uri, options (secrets as ***), settings, created_ns, backlog.
+/// Keys whose names cannot be those of files are not shown below a mount, and left alone; with --verbose it is said how many
+/// there are, and why, in the directories that were listed so far.
+///
+/// JSON: an object a line with id, path, uri, options (secrets as ***), settings, created_ns, backlog, hidden.
 #[derive(clap::Args)]
-#[command(after_help = "Example: cv mounts")]
-pub struct Args {}
+#[command(after_help = "Example: cv mounts --verbose")]
+pub struct Args {
+    /// Also what is not shown
+    #[arg(short, long)]
+    verbose: bool,
+}
 
 impl Args {
     pub async fn run(self, shell: &Shell) -> Result<()> {
@@ -24,7 +31,7 @@ impl Args {
         } else if mounts.is_empty() {
             shell.line("nothing is mounted; try: cv mount file:///DIR /data");
         } else {
-            let row = |mount: &curvine_protocol::mount::MountInfo| {
+            let row = |mount: &MountInfo| {
                 let access = match (mount.settings.writable, mount.settings.write_mode) {
                     (false, _) => "read",
                     (true, WriteMode::Through) => "write",
@@ -55,6 +62,9 @@ impl Args {
                         .iter()
                         .for_each(|line| shell.line(line));
                 }
+            }
+            if self.verbose {
+                mounts.iter().flat_map(hidden_lines).for_each(|line| shell.line(line));
             }
         }
         Ok(())
@@ -87,4 +97,18 @@ fn backlog_lines(path: &str, backlog: &Backlog) -> Vec<String> {
         lines.push(format!("{path}: {} is not stored: {failure}", format::shown(key)));
     }
     lines
+}
+
+/// What a mount does not show, for people.
+fn hidden_lines(mount: &MountInfo) -> Vec<String> {
+    let line = |hidden: &HiddenKeys| {
+        format!(
+            "{}: not shown: {} whose name {}, such as {}",
+            mount.path,
+            hidden.count,
+            hidden.why,
+            format::shown(&hidden.example)
+        )
+    };
+    mount.hidden.iter().map(line).collect()
 }

@@ -132,7 +132,7 @@ macro_rules! variants_of_op {
     (; $($call:ident -> $variant:ident $nodes:tt;)*) => {
         variants! {
             Op: $($call,)* Format, AddWorker, AddMount, RemoveMount, SyncDir, SetUfsVersion, AddJob, UpdateJob,
-                ExpireSessions, EndSessions, BreakLease, Reclaim, LeaseFenced, HoldInodes,
+                ExpireSessions, EndSessions, BreakLease, Reclaim, LeaseFenced, HoldInodes, AgreeDir,
                 Note, CommitChange, RefuseChange, NoteCopies, SettleCopies, BeginExport, EndExport;
         }
     };

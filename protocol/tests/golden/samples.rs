@@ -7,9 +7,12 @@ use curvine_protocol::backup::BackupHeader;
 use curvine_protocol::cluster::*;
 use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::master_or_worker::*;
-use curvine_protocol::mount::{Backlog, EffectInfo, MountInfo, MountRecord, MountSettings, WriteMode};
+use curvine_protocol::mount::{
+    Backlog, EffectInfo, HiddenKeys, MountInfo, MountRecord, MountSettings, WriteMode,
+};
 use curvine_protocol::op::{
-    Command, CommitChange, Copied, ExportOutcome, Op, OpReply, SilentSession, SyncDir, UfsObject,
+    AgreeDir, AgreeName, Command, CommitChange, Copied, ExportOutcome, KnownName, Op, OpReply, SilentSession,
+    SyncDir, UfsObject,
 };
 use curvine_protocol::*;
 
@@ -415,7 +418,7 @@ samples! {
         duties: vec![DutyStatus { name: "loads".to_owned(), doing: "none".to_owned(), failure: None }],
     };
     Mounts => Mounts { mounts: vec![mount().public()] };
-    MountInfo => MountInfo { backlog: Some(backlog()), ..mount().public() }, mount().public();
+    MountInfo => MountInfo { backlog: Some(backlog()), hidden: vec![HiddenKeys { why: "ends with white space".to_owned(), count: 2, example: "u ".to_owned() }], ..mount().public() }, mount().public();
     JobRecord => job(), JobRecord { failures: vec![], ended_ns: None, ..job() };
     Jobs => Jobs { jobs: vec![JobRecord { failures: vec![], ..job() }] };
     Renamed => Renamed { attr: attr(), replaced: Some(Attr { inode: InodeId(13), ufs: None, ..attr() }) },
@@ -551,6 +554,7 @@ impl Sample for Op {
                     name: "n".to_owned(),
                     kind: FileKind::File,
                     version: Some(version()),
+                    target: None,
                 }],
                 only: Some("n".to_owned()),
             }),
@@ -618,6 +622,29 @@ impl Sample for Op {
                 effect: EffectId(41),
                 outcome: ExportOutcome::Stored(version()),
             },
+            Op::AgreeDir(AgreeDir {
+                directory: InodeId(12),
+                names: vec![
+                    AgreeName {
+                        name: "n".to_owned(),
+                        known: Some(KnownName {
+                            inode: InodeId(13),
+                            version: Some(version()),
+                        }),
+                        object: Some(UfsObject {
+                            name: "n".to_owned(),
+                            kind: FileKind::Symlink,
+                            version: None,
+                            target: Some("t".to_owned()),
+                        }),
+                    },
+                    AgreeName {
+                        name: "gone".to_owned(),
+                        known: None,
+                        object: None,
+                    },
+                ],
+            }),
         ]);
         ops
     }

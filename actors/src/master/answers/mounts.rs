@@ -16,18 +16,19 @@ use crate::kit::deadlines::MOUNT_CHECK;
 use crate::kit::ports::{MakeOffload, offloaded};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
+use crate::master::mirror::Mirror;
 use crate::master::stores::changes::Changes;
 use crate::master::stores::exports::Exports;
 use crate::master::walk::Walk;
 use crate::master::workers::Workers;
-use crate::ufs::Ufs;
-
+use crate::ufs::{Ufs, uri};
 
 pub struct MountAnswers {
     pub view: Arc<dyn NamespaceView>,
     pub propose: Arc<dyn ProposeOp>,
     pub consensus: Arc<dyn Consensus>,
     pub blocks: Arc<BlockMap>,
+    pub mirror: Arc<Mirror>,
     pub workers: Workers,
     pub changes: Arc<Changes>,
     pub exports: Arc<Exports>,
@@ -38,12 +39,9 @@ impl Answers<MountUfs> for MountAnswers {
     async fn answer(self: Arc<Self>, call: MountUfs, _context: CallContext) -> Result<MountInfo> {
         self.consensus.read_barrier().await?;
         self.check_place(&call)?;
-        let (uri, options) = (call.uri.clone(), call.options.clone());
-        // A local directory may be on something that does not answer.
-        let thread = (self.threads)("open-ufs");
-        let opening = offloaded(&*thread, move || Ufs::open_parts(&uri, &options));
         let checked = async {
-            let ufs = opening.await??;
+            let ufs = self.opened(call.uri.clone(), &call).await?;
+            self.check_root(&ufs, &call).await?;
             ufs.check(call.settings.writable).await
         };
         let conditions = timeout(MOUNT_CHECK, checked).await.map_err(|_| {
@@ -80,6 +78,24 @@ impl Answers<MountUfs> for MountAnswers {
 }
 
 impl MountAnswers {
+    /// Opens a store with the options of a mount. On a thread of its own: a local directory may be on something that does not
+    /// answer.
+    async fn opened(&self, uri: String, call: &MountUfs) -> Result<Ufs> {
+        let options = call.options.clone();
+        let thread = (self.threads)("open-ufs");
+        offloaded(&*thread, move || Ufs::open_parts(&uri, &options)).await?
+    }
+
+    /// See [`Ufs::check_root`].
+    async fn check_root(&self, ufs: &Ufs, call: &MountUfs) -> Result<()> {
+        let writable = call.settings.writable;
+        let Some((above, name)) = uri::above(&call.uri) else {
+            return ufs.check_root(None, writable).await;
+        };
+        let above = self.opened(above, call).await?;
+        ufs.check_root(Some((&above, &name)), writable).await
+    }
+
     /// What can be refused before the under file system is asked. Applying checks it again.
     fn check_place(&self, call: &MountUfs) -> Result<()> {
         let path = &call.path;
@@ -158,6 +174,7 @@ impl Answers<ListMounts> for MountAnswers {
                     };
                     Ok(MountInfo {
                         backlog,
+                        hidden: self.mirror.hidden(mount.id),
                         ..mount.public()
                     })
                 })

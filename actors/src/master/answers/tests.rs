@@ -1,5 +1,7 @@
 //! A master with its real Replica and Namespace, a mount of a directory, and a worker that does as it is told.
 
+mod stores;
+
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

@@ -557,7 +557,7 @@ impl Parts {
                 mounted |= self.in_mount(place)?;
             }
             if mounted {
-                self.ufs.may_change(&op, &places)?;
+                self.ufs.may_change(&op, &places).await?;
                 if is_made_in_stores(&op) {
                     return self.change_in_store(op, context).await;
                 }

@@ -180,6 +180,7 @@ fn state() -> (Store, tempfile::TempDir) {
             mtime_ms: 6,
             etag: None,
         }),
+        target: None,
     };
     let ops = [
         Op::Format {

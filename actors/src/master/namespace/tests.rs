@@ -6,7 +6,9 @@ use curvine_protocol::job::{ENDED_AGE_NS, ENDED_MAX, FileFailure, JobProgress, J
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountSettings;
 use curvine_protocol::number::to_u32;
-use curvine_protocol::op::{Command, Op, OpReply, SilentSession, SyncDir, UfsObject};
+use curvine_protocol::op::{
+    AgreeDir, AgreeName, Command, KnownName, Op, OpReply, SilentSession, SyncDir, UfsObject,
+};
 use curvine_protocol::*;
 
 use super::apply::Effects;
@@ -1153,6 +1155,7 @@ fn object(name: &str, size_bytes: u64, etag: &str) -> UfsObject {
         name: name.to_owned(),
         kind: FileKind::File,
         version: Some(version),
+        target: None,
     }
 }
 
@@ -1181,6 +1184,7 @@ fn a_listing_adds_changes_and_removes_and_spares_what_is_ours() {
         name: "d".to_owned(),
         kind: FileKind::Directory,
         version: None,
+        target: None,
     };
     assert_eq!(
         sync(
@@ -1212,6 +1216,108 @@ fn a_listing_adds_changes_and_removes_and_spares_what_is_ours() {
     })
     .expect("unmounted");
     assert_eq!(tree.names("/m"), [""; 0]);
+    tree.check();
+}
+
+#[test]
+fn an_answer_changes_only_what_is_as_it_was_when_the_question_was_asked() {
+    let mut tree = Tree::new();
+    let directory = mounted(&mut tree);
+    let agree = |tree: &mut Tree, names: Vec<AgreeName>| match tree
+        .apply(Op::AgreeDir(AgreeDir { directory, names }))
+        .expect("agreed")
+    {
+        OpReply::Synced {
+            added,
+            changed,
+            removed,
+        } => (added, changed, removed),
+        other => panic!("{other:?}"),
+    };
+    let known = |tree: &Tree, name: &str| {
+        let attr = tree.stat(&format!("/m/{name}")).expect("there");
+        KnownName {
+            inode: attr.inode,
+            version: attr.ufs,
+        }
+    };
+    let said = |name: &str, known: Option<KnownName>, object: Option<UfsObject>| AgreeName {
+        name: name.to_owned(),
+        known,
+        object,
+    };
+    let link = UfsObject {
+        name: "link".to_owned(),
+        kind: FileKind::Symlink,
+        version: None,
+        target: Some("a".to_owned()),
+    };
+    let names = ["a", "b", "c", "d"].map(|name| said(name, None, Some(object(name, 5, "1"))));
+    let names = names.into_iter().chain([said("link", None, Some(link.clone()))]);
+    assert_eq!(agree(&mut tree, names.collect()), (5, 0, 0));
+    assert_eq!(
+        tree.store
+            .lookup(&path("/m/link"), false)
+            .expect("there")
+            .target
+            .as_deref(),
+        Some("a")
+    );
+    let before = ["a", "b", "c", "link"].map(|name| known(&tree, name));
+    // Meanwhile: one gets another version, one goes, one comes, one is being written.
+    let [a, b, c, old_link] = before.clone();
+    let newer = said("a", Some(a.clone()), Some(object("a", 6, "2")));
+    assert_eq!(agree(&mut tree, vec![newer]), (0, 1, 0));
+    tree.done(unlink("/m/b"));
+    tree.write("/m/new", 10);
+    let late = vec![
+        said("a", Some(a.clone()), Some(object("a", 7, "3"))),
+        said("a", Some(a), None),
+        said("b", Some(b), Some(object("b", 6, "2"))),
+        said("new", None, Some(object("new", 3, "1"))),
+        said("d", None, Some(object("d", 9, "9"))),
+    ];
+    assert_eq!(agree(&mut tree, late), (0, 0, 0));
+    assert_eq!(tree.names("/m"), ["a", "c", "d", "link", "new"]);
+    assert_eq!(tree.stat("/m/a").expect("there").size_bytes, 6);
+    assert_eq!(tree.stat("/m/new").expect("there").size_bytes, 10);
+    // What is as it was, changes.
+    let other_link = UfsObject {
+        target: Some("c".to_owned()),
+        ..link
+    };
+    let in_time = vec![
+        said("c", Some(c), None),
+        said("link", Some(old_link), Some(other_link)),
+    ];
+    assert_eq!(agree(&mut tree, in_time), (1, 0, 2));
+    assert_eq!(
+        tree.store
+            .lookup(&path("/m/link"), false)
+            .expect("there")
+            .target
+            .as_deref(),
+        Some("c")
+    );
+    tree.check();
+}
+
+#[test]
+fn a_directory_that_is_gone_from_its_store_stays_while_it_has_what_is_not_stored_yet() {
+    let mut tree = Tree::new();
+    let directory = mounted(&mut tree);
+    tree.mkdir("/m/d");
+    tree.write("/m/d/new", 10);
+    let inode = tree.stat("/m/d").expect("there").inode;
+    let gone = AgreeName {
+        name: "d".to_owned(),
+        known: Some(KnownName { inode, version: None }),
+        object: None,
+    };
+    let names = vec![gone];
+    tree.apply(Op::AgreeDir(AgreeDir { directory, names }))
+        .expect("agreed");
+    assert_eq!(tree.names("/m/d"), ["new"]);
     tree.check();
 }
 

@@ -150,7 +150,7 @@ impl Changes {
             Err(error) => return Err(error),
         }
         let keys = std::iter::once(record.key.as_str()).chain(record.to.as_deref());
-        self.mirror.forget_keys(record.mount, keys)?;
+        self.mirror.forget_keys(record.mount, keys).await?;
         Ok(self.view.effect(id)?.is_some())
     }
 }

@@ -516,6 +516,7 @@ impl Apply<'_, '_> {
             name,
             kind: FileKind::File,
             version: Some(theirs),
+            target: None,
         };
         self.add_object(parent, &object)?;
         self.done()

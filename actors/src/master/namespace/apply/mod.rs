@@ -7,6 +7,7 @@
 //! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`effects`] (what they are to do),
 //!   [`jobs`].
 
+mod agree;
 mod attributes;
 mod cluster;
 mod content;
@@ -153,6 +154,7 @@ macro_rules! ops {
                     }
                     Op::RemoveMount { path, force } => self.remove_mount(path, force).map(OpReply::MountRemoved),
                     Op::SyncDir(sync) => self.sync_dir(sync),
+                    Op::AgreeDir(agree) => self.agree_dir(agree),
                     Op::SetUfsVersion { inode, version } => {
                         self.set_ufs_version(inode, version).map(OpReply::Done)
                     }

@@ -73,7 +73,7 @@ impl Apply<'_, '_> {
     }
 
     /// The names of a directory of which a listing has nothing to say now.
-    fn masked(&self, directory: &InodeRecord) -> Result<Masked> {
+    pub(super) fn masked(&self, directory: &InodeRecord) -> Result<Masked> {
         let effects = self.dbs.effects_of(self.txn, directory.mount)?;
         let key = match effects.is_empty() {
             true => None,
@@ -101,7 +101,7 @@ impl Apply<'_, '_> {
         }
     }
 
-    fn remove_synced(
+    pub(super) fn remove_synced(
         &mut self,
         parent: InodeId,
         name: &str,
@@ -126,6 +126,10 @@ impl Apply<'_, '_> {
             .map_or(0, |version| version.mtime_ms.saturating_mul(1_000_000));
         let (mode, body) = match object.kind {
             FileKind::Directory => (0o755, InodeBody::Directory),
+            FileKind::Symlink => (
+                0o777,
+                InodeBody::Symlink(object.target.clone().unwrap_or_default()),
+            ),
             _ => (
                 0o644,
                 InodeBody::File(FileBody {
@@ -149,7 +153,7 @@ impl Apply<'_, '_> {
     }
 
     /// Whether the file had another version.
-    fn change_object(&mut self, inode: InodeId, object: &UfsObject) -> Result<bool> {
+    pub(super) fn change_object(&mut self, inode: InodeId, object: &UfsObject) -> Result<bool> {
         let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
         if is_ours(&record) {
             return Ok(false);
@@ -181,13 +185,13 @@ impl Apply<'_, '_> {
 }
 
 /// What effects are at work on, below a directory.
-struct Masked {
+pub(super) struct Masked {
     key: String,
     effects: Vec<EffectRecord>,
 }
 
 impl Masked {
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         if self.effects.is_empty() {
             return false;
         }
@@ -204,6 +208,6 @@ impl Masked {
 }
 
 /// Being written, or written and not exported: what the under file system says of it does not count yet.
-fn is_ours(record: &InodeRecord) -> bool {
+pub(super) fn is_ours(record: &InodeRecord) -> bool {
     matches!(&record.body, InodeBody::File(file) if file.needs_export || file.lease.is_some())
 }
