@@ -36,6 +36,7 @@ fn believed_for(staleness_ms: u64) -> MountSettings {
     MountSettings {
         writable: true,
         staleness_ms,
+        ..MountSettings::default()
     }
 }
 
@@ -152,7 +153,10 @@ async fn a_path_that_is_mounted_again_shows_what_is_there() {
             .expect("mounted");
         assert_eq!(world.names("/s3").await.expect("listed").len(), 3);
         world
-            .ask(UnmountUfs { path: path("/s3") })
+            .ask(UnmountUfs {
+                path: path("/s3"),
+                force: false,
+            })
             .await
             .expect("unmounted");
     }
