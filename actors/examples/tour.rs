@@ -75,7 +75,7 @@ pub async fn tour(master: &str, bucket: &Path) -> Result<()> {
         job = client.job(job.id).await?;
     }
     assert_eq!((job.progress.files_total, job.progress.files_failed), (1, 0));
-    client.unmount(&data).await?;
+    client.unmount(&data, false).await?;
 
     client.delete(hello.parent().expect("it has one"), true).await?;
     // Gives leases back at once; a client that just vanishes keeps them for up to a minute.

@@ -15,7 +15,8 @@ Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
   Look      ls  stat  cat  head  tail  du  df  count  blocks  locks
   Change    mkdir  touch  mv  rm  chmod  chown
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
-  Cache     mount  umount  mounts  load  load-status  load-cancel  free
+  Cache     mount  umount  mounts  persist  free
+            load  load-status  load-cancel
   Cluster   report  node  master
   Other     bench  version  completions
 
@@ -87,6 +88,7 @@ commands! {
     Mount mount "mount";
     Umount umount "umount";
     Mounts mounts "mounts";
+    Persist persist "persist";
     Locks locks "locks";
     Load load "load";
     LoadStatus load_status "load-status";

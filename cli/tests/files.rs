@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 
 use common::{Node, lines};
 
@@ -323,4 +326,39 @@ fn counts_and_sizes_are_those_of_the_tree() {
     );
     let blocks = &node.json(&["blocks", "/t/x"])[0]["blocks"];
     assert_eq!(blocks[0]["length_bytes"], 1000);
+}
+
+#[test]
+fn put_goes_on_past_what_it_cannot_copy_and_lists_it_at_the_end() {
+    let node = Node::start();
+    let tree = node.local("tree");
+    let tree = Path::new(&tree);
+    std::fs::create_dir_all(tree.join("sub")).expect("room");
+    let _socket = std::os::unix::net::UnixListener::bind(tree.join("a-socket")).expect("room");
+    curvine_tests::process::system("mkfifo", &[&node.local("tree/b-fifo")]).expect("made");
+    std::fs::write(tree.join(OsStr::from_bytes(b"c-\xff")), "odd").expect("room");
+    std::fs::create_dir_all(tree.join("sub/taken/below")).expect("room");
+    std::fs::write(tree.join("sub/taken/below/lost"), "lost").expect("room");
+    std::fs::write(tree.join("sub/there"), "is there").expect("room");
+    std::fs::write(tree.join("z"), "last").expect("room");
+    node.ok(&["mkdir", "-p", "/into/tree/sub"]);
+    node.file("/into/tree/sub/there", b"older");
+    let said = node.run(&["put", "-R", &node.local("tree"), "/into"]);
+    assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{}", said.err);
+    let listed: Vec<bool> = ["a-socket", "b-fifo", "c-", "there"]
+        .iter()
+        .map(|name| said.err.lines().filter(|line| line.contains(name)).count() == 1)
+        .collect();
+    assert_eq!(
+        (listed, said.err.lines().count()),
+        (vec![true; 4], 4),
+        "{}",
+        said.err
+    );
+    assert_eq!(
+        node.ok(&["cat", "/into/tree/z", "/into/tree/sub/taken/below/lost"]),
+        "lastlost"
+    );
+    // Without -f.
+    assert_eq!(node.ok(&["cat", "/into/tree/sub/there"]), "older");
 }

@@ -123,6 +123,8 @@ error_kinds! {
     Deadlock = 39, EDEADLK, "java.io.IOException", 1, Never;
     /// A worker's machine lost its power, and with it bytes that it had taken and that were not synced.
     Lost = 40, EIO, "java.io.IOException", 4, Never;
+    /// The change, or another one in its way, goes on in an under file system.
+    UnderWay = 41, EBUSY, "java.io.IOException", 1, Later;
 }
 
 /// An error: its kind for programs, its message for people.

@@ -39,6 +39,8 @@ ids! {
     MountId(u32);
     /// A load job.
     JobId(u64);
+    /// Something that an under file system is to be made to do, as the log has it.
+    EffectId(u64);
     /// A master in the Raft group.
     NodeId(u64);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::MountId;
+use crate::ids::{EffectId, MountId};
 use crate::path::CurvinePath;
 
 /// A mount as the masters keep it. Holds credentials: never printed, never logged, sent to registered workers only.
@@ -33,6 +33,23 @@ pub struct MountSettings {
     pub writable: bool,
     /// How long what the under file system said about a name is believed, in milliseconds. 0 = ask every time.
     pub staleness_ms: u64,
+    /// When what is written is in the under file system.
+    #[serde(default)]
+    pub write_mode: WriteMode,
+    /// Filled in by the leader: the store was seen to honour conditions of requests (`If-Match`, `If-None-Match`).
+    #[serde(default)]
+    pub conditions: bool,
+}
+
+/// When what is written to files of a writable mount is in the under file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WriteMode {
+    /// `close` and `fsync` return when the object is written.
+    #[default]
+    Through,
+    /// `close` returns when the workers have the bytes; objects are written soon afterwards. When too much waits for
+    /// that, `close` waits as well.
+    Back,
 }
 
 impl Default for MountSettings {
@@ -40,6 +57,8 @@ impl Default for MountSettings {
         MountSettings {
             writable: false,
             staleness_ms: 5_000,
+            write_mode: WriteMode::Through,
+            conditions: false,
         }
     }
 }
@@ -53,6 +72,53 @@ pub struct MountInfo {
     pub options: BTreeMap<String, String>,
     pub settings: MountSettings,
     pub created_ns: i64,
+    /// What the under file system has not got yet; none where nobody asked.
+    #[serde(default)]
+    pub backlog: Option<Backlog>,
+    /// Keys that are not shown, of the directories that were listed lately.
+    #[serde(default)]
+    pub hidden: Vec<HiddenKeys>,
+}
+
+/// Keys of an under file system that are not shown, all for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HiddenKeys {
+    /// For people, said of a name: "ends with white space".
+    pub why: String,
+    pub count: u64,
+    /// One of them, relative to the mount's root.
+    pub example: String,
+}
+
+/// What of a mount is still to be done in its under file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backlog {
+    /// Files whose content is newer than their objects.
+    pub files: u64,
+    pub bytes: u64,
+    /// When the one that has waited longest was changed, nanoseconds since the Unix epoch; 0 if none waits.
+    pub oldest_ns: i64,
+    /// Changes and exports that are being made now.
+    pub effects: Vec<EffectInfo>,
+    /// Files whose last try failed, a few of them, by key: what the under file system said.
+    pub failures: Vec<(String, String)>,
+}
+
+/// A change or an export that an under file system is making.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectInfo {
+    pub id: EffectId,
+    /// `export`, `rename`, `delete`, ...
+    pub what: String,
+    /// Relative to the mount's root.
+    pub key: String,
+    /// Of a rename.
+    pub to: Option<String>,
+    pub since_ns: i64,
+    /// Objects of a tree that are done.
+    pub done: u64,
+    /// What the last try met, if it failed.
+    pub failure: Option<String>,
 }
 
 /// Option names whose values are shown. Everything else is a secret until proven harmless.
@@ -103,6 +169,8 @@ impl MountRecord {
                 .collect(),
             settings: self.settings.clone(),
             created_ns: self.created_ns,
+            backlog: None,
+            hidden: Vec::new(),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::attr::{FileKind, FileLayout, UfsVersion};
 use crate::call::Done;
 use crate::error::{Error, Result};
 use crate::for_mutations;
-use crate::ids::{ClientId, ClusterId, InodeId, JobId, MountId, WorkerId};
+use crate::ids::{ClientId, ClusterId, EffectId, InodeId, JobId, MountId, WorkerId};
 use crate::job::{JobProgress, JobRecord, JobState};
 use crate::master::*;
 use crate::mount::{MountRecord, MountSettings};
@@ -69,8 +69,11 @@ macro_rules! ops {
             /// Removes the mount and every inode below it, not the objects.
             RemoveMount {
                 path: CurvinePath,
+                /// Also if there is something that the under file system has not got yet.
+                #[serde(default = "forced")]
+                force: bool,
             },
-            /// Makes part of a directory of a mount agree with a listing of the under file system.
+            /// Of older versions: makes part of a directory of a mount agree with a listing of the under file system.
             SyncDir(SyncDir),
             /// The object of this file now has this version (after an export).
             SetUfsVersion {
@@ -86,6 +89,9 @@ macro_rules! ops {
                 state: JobState,
                 progress: JobProgress,
                 failures: Vec<crate::job::FileFailure>,
+                /// The job is done over by another leader: failures that were told before are void.
+                #[serde(default)]
+                anew: bool,
             },
             /// Of older versions: ends the sessions of clients that were not heard of since this time.
             ExpireSessions {
@@ -117,6 +123,39 @@ macro_rules! ops {
                 inode: InodeId,
                 content_version: u64,
             },
+            /// A client's change that an under file system must make before the namespace does. Noted as an effect; the
+            /// reply is [`OpReply::Noted`], or that of the change if there is nothing to be done first.
+            Note(Box<Op>),
+            /// The under file system has made what an effect is for: now the namespace makes the change.
+            CommitChange(CommitChange),
+            /// The under file system cannot make it: the change has failed with this error.
+            RefuseChange {
+                effect: EffectId,
+                error: Error,
+            },
+            /// Objects that a rename has copied so far.
+            NoteCopies {
+                effect: EffectId,
+                copies: Vec<Copied>,
+            },
+            /// These copies have taken the place of what they were copied from, which is gone. With `end`, so is the effect.
+            SettleCopies {
+                effect: EffectId,
+                inodes: Vec<InodeId>,
+                end: bool,
+            },
+            /// A worker is told to write a file to its object: one export of a file at a time.
+            BeginExport {
+                inode: InodeId,
+                worker: WorkerId,
+            },
+            /// What became of it.
+            EndExport {
+                effect: EffectId,
+                outcome: ExportOutcome,
+            },
+            /// Makes names of a directory of a mount agree with a listing of the under file system.
+            AgreeDir(AgreeDir),
         }
 
         impl Op {
@@ -138,7 +177,15 @@ macro_rules! ops {
                     | Op::EndSessions { .. }
                     | Op::BreakLease { .. }
                     | Op::Reclaim { .. }
-                    | Op::LeaseFenced { .. } => Vec::new(),
+                    | Op::LeaseFenced { .. }
+                    | Op::CommitChange(_)
+                    | Op::RefuseChange { .. }
+                    | Op::NoteCopies { .. }
+                    | Op::SettleCopies { .. }
+                    | Op::BeginExport { .. }
+                    | Op::EndExport { .. }
+                    | Op::AgreeDir(_) => Vec::new(),
+                    Op::Note(op) => op.nodes(),
                 }
             }
         }
@@ -183,6 +230,70 @@ pub struct SyncDir {
     pub only: Option<String>,
 }
 
+/// Versions before did not ask.
+fn forced() -> bool {
+    true
+}
+
+/// See [`Op::CommitChange`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitChange {
+    pub effect: EffectId,
+    /// Who has open what the change takes names from.
+    pub holders: Option<Holders>,
+    /// Of a rename: the objects that were copied last.
+    pub copies: Vec<Copied>,
+}
+
+/// The object of a file that is being renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    pub inode: InodeId,
+    /// The object under its old key, which is to go.
+    pub from: UfsVersion,
+    /// The object under its new key. None if it was not copied, because the file's content is newer than the object.
+    pub to: Option<UfsVersion>,
+}
+
+/// How an export has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExportOutcome {
+    /// The object is there, and this version of it.
+    Stored(UfsVersion),
+    /// It was not written, or what was written was not made visible. It is tried again.
+    Failed,
+    /// Somebody else has changed the object since it was seen last: it is this version now, or gone. The file gets
+    /// another name, so that both are kept.
+    Conflict(Option<UfsVersion>),
+}
+
+/// Names of a directory that a listing of the under file system says something else of than the namespace did when the
+/// listing began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreeDir {
+    pub directory: InodeId,
+    pub names: Vec<AgreeName>,
+}
+
+/// One name. It is left alone if it is not what was known of it any more: what was made, written, renamed or deleted since
+/// the listing began, the listing does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreeName {
+    pub name: String,
+    /// As the namespace had it before the listing began; none if it did not have it.
+    pub known: Option<KnownName>,
+    /// As the under file system has it; none if it does not.
+    pub object: Option<UfsObject>,
+}
+
+/// What the namespace has under a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownName {
+    pub inode: InodeId,
+    /// Of a file whose object is known.
+    pub version: Option<UfsVersion>,
+}
+
 /// A session that is to end, if its client is as silent as the leader knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SilentSession {
@@ -195,10 +306,13 @@ pub struct SilentSession {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UfsObject {
     pub name: String,
-    /// `File` or `Directory`.
+    /// `File`, `Directory` or `Symlink`.
     pub kind: FileKind,
     /// For a file.
     pub version: Option<UfsVersion>,
+    /// Where a symbolic link points.
+    #[serde(default)]
+    pub target: Option<String>,
 }
 
 /// What applying a command yields.
@@ -221,6 +335,8 @@ pub enum OpReply {
     },
     MountRemoved(MountId),
     SessionOpened(SessionOpened),
+    /// The change is on its way, as this effect.
+    Noted(EffectId),
     /// Read back from a record of a reply that was an error.
     Failed(Error),
 }

@@ -240,10 +240,15 @@ pub struct DeleteBlocks {
     pub blocks: Vec<BlockId>,
 }
 
-/// From the master: makes whole blocks of under file systems be there. Answers when all have ended.
+/// From the master: makes whole blocks of under file systems be there. Answers when all have ended, or says after
+/// `patience_ms` how far they are; they go on, and asking again is no second load. A worker that is not asked again for
+/// 10 s gives up what no reader waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadBlocks {
     pub tasks: Vec<LoadTask>,
+    /// 0 = until all have ended.
+    #[serde(default)]
+    pub patience_ms: u32,
 }
 
 /// One block of [`LoadBlocks`], and where its bytes are.
@@ -262,6 +267,22 @@ pub struct LoadTask {
 pub struct BlocksLoaded {
     /// In the order of the tasks: bytes fetched (0 where the block was there already), or why not.
     pub outcomes: Vec<Result<u64, Error>>,
+    /// Tasks that have not ended, by their places in that order: their outcomes are the bytes fetched so far.
+    #[serde(default)]
+    pub under_way: Vec<u32>,
+}
+
+/// From the master: gives up loads of these blocks. What has arrived stays, and so does what a reader waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopLoading {
+    pub blocks: Vec<BlockId>,
+}
+
+/// Nothing more is fetched for those loads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadingStopped {
+    /// In the order of the blocks: the bytes that were fetched of each, if it was under way.
+    pub fetched_bytes: Vec<u64>,
 }
 
 /// From the master, for a writable mount: writes a file's content to its object, then says which version that made.
@@ -278,6 +299,16 @@ pub struct ExportFile {
     pub size_bytes: u64,
     /// The blocks in order, with who holds them; holes have no worker.
     pub layout: crate::attr::FileLayout,
+    /// Which export this is: before the object becomes visible, the worker asks whether it is still wanted. 0 from masters
+    /// of older versions, which do not know.
+    #[serde(default)]
+    pub effect: crate::ids::EffectId,
+    /// The version of the object that this one is to replace; none if there is to be none.
+    #[serde(default)]
+    pub replaces: Option<crate::attr::UfsVersion>,
+    /// Kept with the object where the store keeps metadata: cluster, inode and content version.
+    #[serde(default)]
+    pub mark: String,
 }
 
 /// The object is there.
@@ -315,6 +346,7 @@ macro_rules! for_worker_calls {
             209 => FenceBlocks -> Done {};
             210 => SuspectBlock -> BlockVerified {};
             211 => PunchBlock -> BlockWritten {};
+            212 => StopLoading -> LoadingStopped {};
         }
     };
 }

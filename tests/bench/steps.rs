@@ -84,6 +84,7 @@ async fn in_process(directory: &Path, files: usize, report: &mut Report) -> Resu
         config,
         ports.clone(),
         master.port.clone(),
+        connector.clone(),
         "127.0.0.1:1".to_owned(),
     )
     .await?;

@@ -3,6 +3,7 @@
 import fault
 import mounted
 import reading
+import stores
 import writing
 
 
@@ -18,6 +19,9 @@ def by_name():
         reading.one_version,
         writing.write_through,
         writing.own_files,
+        stores.store_changes,
+        stores.store_exports,
+        stores.store_back,
         mounted.mount_reads,
         mounted.mount_truth,
         mounted.mount_programs,

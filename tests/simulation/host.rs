@@ -181,10 +181,10 @@ impl Host {
     }
 }
 
-/// How a master reaches the workers.
-struct ToWorkers {
-    network: Network,
-    from: NodeId,
+/// How a machine reaches the workers.
+pub struct ToWorkers {
+    pub network: Network,
+    pub from: NodeId,
 }
 
 impl WorkerConnector for ToWorkers {

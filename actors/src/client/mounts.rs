@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::{
-    CancelJob, FreeCache, Freed, GetJob, ListJobs, ListMounts, MountUfs, SubmitLoad, UnmountUfs,
+    CancelJob, FreeCache, Freed, GetJob, ListJobs, ListMounts, MountUfs, PersistTree, SubmitLoad, UnmountUfs,
 };
 use curvine_protocol::mount::{MountInfo, MountSettings};
-use curvine_protocol::{CurvinePath, JobId, Result};
+use curvine_protocol::{CurvinePath, JobId, Node, Result};
 
 use super::Client;
 
@@ -34,17 +34,32 @@ impl Client {
         .await
     }
 
-    /// Forgets a mount and everything cached of it; the objects stay.
+    /// Forgets a mount and everything cached of it; the objects stay. With `force`, what the under file system has not got
+    /// yet is lost.
     ///
     /// # Errors
-    /// `NotFound` if nothing is mounted there.
-    pub async fn unmount(&self, path: &CurvinePath) -> Result<()> {
-        self.call(UnmountUfs { path: path.clone() }).await.map(|_| ())
+    /// `NotFound` if nothing is mounted there; `Busy` if the under file system has not got everything yet, unless `force`.
+    pub async fn unmount(&self, path: &CurvinePath, force: bool) -> Result<()> {
+        self.call(UnmountUfs {
+            path: path.clone(),
+            force,
+        })
+        .await
+        .map(|_| ())
     }
 
     /// All mounts, without their secrets.
     pub async fn mounts(&self) -> Result<Vec<MountInfo>> {
         Ok(self.call(ListMounts {}).await?.mounts)
+    }
+
+    /// Waits until every file at or below a path in a mount is in the under file system as it is now; says how many were not.
+    ///
+    /// # Errors
+    /// What the under file system says of the first that failed; `InvalidArgument` outside mounts.
+    pub async fn persist(&self, path: &CurvinePath) -> Result<u64> {
+        let node = Node::Path(path.clone());
+        Ok(self.call(PersistTree { node }).await?.files)
     }
 
     /// Starts a job that makes everything below these paths cached; see [`Client::job`] for how it goes.

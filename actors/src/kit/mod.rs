@@ -9,6 +9,7 @@
 //! Invariant: nothing outside this folder reads the system's clock, draws a random number or opens a socket.
 
 pub mod backoff;
+pub mod deadlines;
 #[cfg(test)]
 mod hostile_tests;
 pub mod leader;
@@ -26,5 +27,8 @@ pub mod until;
 pub mod wire;
 
 pub use network::Network;
-pub use port::{Answer, Ask, Body, Endpoint, FileRange, MasterPort, MasterRef, WorkerPort, WorkerRef, call};
+pub use port::{
+    Answer, Ask, Body, Endpoint, FileRange, MasterPort, MasterRef, WorkerConnector, WorkerPort, WorkerRef,
+    call,
+};
 pub use ports::{Clock, Offload, Ports, Random};

@@ -14,6 +14,7 @@ use futures::stream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
+use super::deadlines;
 use super::network::Stream as Connection;
 use super::port::{Answer, Ask, Body};
 use super::ports::Ports;
@@ -21,7 +22,7 @@ use super::wire::{FrameReader, Incoming, Outgoing, write_frames};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// For a call whose context names none.
-pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+pub const CALL_DEADLINE: Duration = deadlines::CALL;
 /// A connection on which nothing came for this long is given up with the next ask that was in vain. TCP sends again what was
 /// lost within less, and a new connection would need luck with its first packets.
 pub const SILENCE_MIN: Duration = Duration::from_millis(500);

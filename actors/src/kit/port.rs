@@ -10,7 +10,9 @@ use std::sync::Arc;
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 use bytes::{Bytes, BytesMut};
-use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result, for_master_calls, for_worker_calls};
+use curvine_protocol::{
+    Call, CallContext, Error, ErrorKind, Result, WorkerId, for_master_calls, for_worker_calls,
+};
 use futures::future::BoxFuture;
 
 /// A call on its way to the actor that answers it.
@@ -159,6 +161,11 @@ for_worker_calls!(
 
 pub type MasterRef = Arc<dyn MasterPort>;
 pub type WorkerRef = Arc<dyn WorkerPort>;
+
+/// Makes the port of a worker: the local one, or a proxy for its address. Asked from any thread.
+pub trait WorkerConnector: Send + Sync {
+    fn connect(&self, id: WorkerId, address: &str) -> WorkerRef;
+}
 
 /// Makes a call without a body and returns the reply alone.
 pub async fn call<C: Call, P: Endpoint<C> + ?Sized>(

@@ -80,6 +80,7 @@ refuse!(
     SuspectBlock,
     DeleteBlocks,
     LoadBlocks,
+    StopLoading,
     ExportFile,
     GetWorkerStatus
 );

@@ -8,10 +8,12 @@ use curvine_protocol::master::{BlockCommit, Entry, FsStats};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{
-    Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, Error, FileLayout, InodeId, JobId,
-    MountId, Node, Result, WorkerId,
+    Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, EffectId, Error, FileLayout,
+    InodeId, JobId, MountId, Node, Result, WorkerId,
 };
 
+use super::namespace::effects::{CopyRecord, EffectRecord};
+use super::namespace::opens::Removal;
 use super::namespace::sessions::SessionRecord;
 
 /// The Replica's port: makes commands durable on a majority, applies them, answers.
@@ -57,14 +59,29 @@ pub trait NamespaceView: Send + Sync {
     fn mounted(&self, inode: InodeId) -> Result<Option<(MountId, String)>>;
     /// A file in a mount whose content is newer than its object.
     fn needs_export(&self, inode: InodeId) -> Result<bool>;
-    /// A file that some client has open for writing: workers may have more of it than is known here.
-    fn is_written(&self, inode: InodeId) -> Result<bool>;
+    /// Whether a worker may finish an export: it is under way, on that worker, and the file is what is being exported.
+    ///
+    /// # Errors
+    /// `Stale` if not.
+    fn confirm_export(&self, effect: EffectId, worker: WorkerId) -> Result<()>;
+    fn effect(&self, effect: EffectId) -> Result<Option<EffectRecord>>;
+    /// What a rename that is under way has made of a file's object.
+    fn copy(&self, inode: InodeId) -> Result<Option<CopyRecord>>;
+    /// Effects on under file systems that are under way, in the order in which they were noted.
+    fn effects(&self) -> Result<Vec<(EffectId, EffectRecord)>>;
+    /// Of a rename: its copies, by their inodes, those after one; at most `limit`.
+    fn copies(&self, effect: EffectId, after: InodeId, limit: usize) -> Result<Vec<(InodeId, CopyRecord)>>;
+    /// Files of a mount that need an export, by their inodes, those after one, with their change times when they came to
+    /// need it; at most `limit`.
+    fn unexported(&self, mount: MountId, after: InodeId, limit: usize) -> Result<Vec<(InodeId, i64)>>;
     fn job(&self, id: JobId) -> Result<Option<JobRecord>>;
     fn jobs(&self) -> Result<Vec<JobRecord>>;
     /// The sessions, and those whose end is remembered.
     fn sessions(&self) -> Result<Vec<(ClientId, SessionRecord)>>;
     /// The tops of trees that were cut off and are to be removed, the first few.
     fn detached(&self) -> Result<Vec<InodeId>>;
+    /// The client that has the lease on a file.
+    fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>>;
     /// Whether a client has the lease on a file.
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool>;
     /// The greatest id that was given to a worker; 0 if there was none.
@@ -94,9 +111,24 @@ pub trait UfsView: Send + Sync {
     async fn refresh_inode(&self, inode: InodeId) -> Result<()>;
     /// Makes a whole directory (not what is below its subdirectories) fresh.
     async fn refresh_dir(&self, directory: InodeId) -> Result<()>;
-    /// Makes the change in the under file system that must precede the namespace's (delete, rename, mkdir), and
-    /// refuses what a mount does not allow (`ReadOnly`, `CrossMount`).
-    async fn before_change(&self, op: &Op) -> Result<()>;
+    /// Makes everything in a directory fresh.
+    async fn refresh_tree(&self, directory: InodeId) -> Result<()>;
+    /// Refuses what a mount does not allow: any change of one that is not writable, and entries that under file systems
+    /// cannot have.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `Unsupported`. `places` are where the op's nodes are, links followed.
+    async fn may_change(&self, op: &Op, places: &[Node]) -> Result<()>;
+}
+
+/// Knows who has files open.
+pub trait Keeping: Send + Sync {
+    /// Writes into an op that takes names away who has open what may lose its last one. Until the guard is dropped,
+    /// nobody opens it.
+    ///
+    /// # Errors
+    /// Those of reading the state.
+    fn note_holders(&self, op: &mut Op) -> Result<Option<Removal<'_>>>;
 }
 
 /// Keeps writers that have lost their leases away from blocks.

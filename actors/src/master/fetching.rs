@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use curvine_protocol::worker::{LoadBlocks, LoadTask};
 use curvine_protocol::{CallContext, Error, ErrorKind, FileLayout, InodeId, Result, WorkerId};
+use futures::future::try_join_all;
 use tokio::time::timeout;
 
 use super::blocks::BlockMap;
@@ -13,8 +14,10 @@ use super::contract::{NamespaceView, Placement};
 use super::workers::Workers;
 use crate::kit::call;
 
-/// For a call that moves up to a gigabyte.
-const LOAD_DEADLINE_MS: u32 = 1_800_000;
+/// How often a worker says how far it is.
+const PATIENCE_MS: u32 = 1_000;
+/// After that, a worker that has not answered is one that does not.
+const DEADLINE_MS: u32 = PATIENCE_MS + 4_000;
 /// How long whoever takes an object away waits for those who have it open.
 const KEEP_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -27,18 +30,16 @@ pub struct Fetching {
 }
 
 impl Fetching {
-    /// Makes every block be on a worker that is in the object of a file and nowhere else. `moved` is told of bytes as they
-    /// come.
+    /// Makes every block be on a worker that is in the object of a file and nowhere else.
     ///
     /// # Errors
     /// `BlockUnavailable` if no worker lives; `UfsChanged` if the object is another one; those of workers and of the under
     /// file system. What was fetched until then stays.
-    pub async fn fetch(&self, inode: InodeId, mut moved: impl FnMut(u64)) -> Result<()> {
+    pub async fn fetch(&self, inode: InodeId) -> Result<()> {
         let mut layout = self.view.layout(inode)?;
         self.blocks.locate(&mut layout);
-        for (worker, tasks) in self.missing(&layout)? {
-            self.load(worker, tasks, &mut moved).await?;
-        }
+        let missing = self.missing(&layout)?.into_iter();
+        try_join_all(missing.map(|(worker, tasks)| self.load(worker, tasks))).await?;
         Ok(())
     }
 
@@ -48,7 +49,7 @@ impl Fetching {
     /// # Errors
     /// As [`Fetching::fetch`]; `Timeout` if it takes more than ten minutes.
     pub async fn keep_readable(&self, inode: InodeId) -> Result<()> {
-        let fetching = timeout(KEEP_DEADLINE, self.fetch(inode, |_| {}));
+        let fetching = timeout(KEEP_DEADLINE, self.fetch(inode));
         fetching.await.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorKind::Timeout,
@@ -87,29 +88,39 @@ impl Fetching {
         Ok(tasks)
     }
 
-    async fn load(&self, worker: WorkerId, tasks: Vec<LoadTask>, moved: &mut impl FnMut(u64)) -> Result<()> {
+    /// Asks a worker until all of it has ended.
+    async fn load(&self, worker: WorkerId, mut tasks: Vec<LoadTask>) -> Result<()> {
         let port = self.workers.port(worker).ok_or_else(|| {
             Error::new(
                 ErrorKind::BlockUnavailable,
                 format!("worker {worker} is gone; trying another"),
             )
         })?;
-        let blocks: Vec<_> = tasks.iter().map(|task| (task.block, task.generation)).collect();
-        let context = CallContext {
-            deadline_ms: LOAD_DEADLINE_MS,
-            ..CallContext::default()
-        };
-        let loaded = call(&*port, LoadBlocks { tasks }, context).await?;
         let mut failure = Ok(());
-        for ((block, generation), outcome) in blocks.into_iter().zip(loaded.outcomes) {
-            match outcome {
-                Ok(bytes) => {
+        while !tasks.is_empty() {
+            let load = LoadBlocks {
+                tasks: tasks.clone(),
+                patience_ms: PATIENCE_MS,
+            };
+            let context = CallContext {
+                deadline_ms: DEADLINE_MS,
+                ..CallContext::default()
+            };
+            let loaded = call(&*port, load, context).await?;
+            let mut left = Vec::new();
+            for ((place, task), outcome) in (0..).zip(tasks).zip(loaded.outcomes) {
+                match outcome {
+                    Ok(_) if loaded.under_way.contains(&place) => left.push(task),
                     // The worker's own report follows; the next reader need not wait for it.
-                    self.blocks.cluster().holders.claimed(worker, block, generation);
-                    moved(bytes);
+                    Ok(_) => self
+                        .blocks
+                        .cluster()
+                        .holders
+                        .claimed(worker, task.block, task.generation),
+                    Err(error) => failure = Err(error),
                 }
-                Err(error) => failure = Err(error),
             }
+            tasks = left;
         }
         failure
     }

@@ -1,44 +1,33 @@
 //! Keeps the namespace below mounts in step with the under file systems.
 //!
-//! A name or directory is asked for at most once per staleness period of its mount, by one caller at a time; the answer is
-//! compared with the namespace and a command is proposed only where they differ.
-//! What is remembered (when was what checked) is soft and bounded.
+//! A name or directory is asked for at most once per staleness period of its mount (`listings.rs`); a command is proposed only
+//! where the answer and the namespace differ.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use curvine_protocol::master::{Delete, RenameMode};
-use curvine_protocol::mount::MountRecord;
-use curvine_protocol::op::{Op, SyncDir, UfsObject};
-use curvine_protocol::{CurvinePath, DirEntry, Error, ErrorKind, FileKind, InodeId, MountId, Node, Result};
+use curvine_protocol::mount::{HiddenKeys, MountRecord};
+use curvine_protocol::op::Op;
+use curvine_protocol::{CurvinePath, Error, ErrorKind, FileKind, InodeId, MountId, Node, Result};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use crate::kit::Ports;
 use crate::kit::ports::MakeOffload;
-use crate::kit::{Clock, Ports};
 use crate::master::contract::{NamespaceView, ProposeOp, UfsView};
-use crate::ufs::Ufs;
+use crate::master::listings::{Listings, Place};
+use crate::ufs::names::HiddenNames;
+use crate::ufs::{Ufs, joined};
 
-/// Names in one command.
-const NAMES_PER_COMMAND: usize = 1_000;
 /// For opening an under file system, which connects to nothing.
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
-/// Remembered checks; when there are more, all are forgotten and asked again.
-const CHECKS_MAX: usize = 1 << 20;
-
-/// A whole directory (no name), or one name in it.
-type Checked = (InodeId, Option<String>);
 
 pub struct Mirror {
-    view: Arc<dyn NamespaceView>,
-    propose: Arc<dyn ProposeOp>,
-    clock: Arc<dyn Clock>,
+    pub(super) view: Arc<dyn NamespaceView>,
     threads: MakeOffload,
-    checks: Mutex<HashMap<Checked, Instant>>,
-    /// Who asks for a directory now, so that others wait for the answer instead of asking too.
-    asking: Mutex<HashMap<InodeId, Arc<tokio::sync::Mutex<()>>>>,
+    listings: Listings,
     opened: Mutex<HashMap<MountId, Ufs>>,
     /// Under file systems that are being opened, each by one thread however often it is asked for.
     opening: Mutex<HashMap<MountId, Opening>>,
@@ -48,10 +37,10 @@ pub struct Mirror {
 type Opening = watch::Receiver<Option<Result<Ufs>>>;
 
 /// A place in a mount.
-struct Spot {
-    mount: MountRecord,
-    ufs: Ufs,
-    key: String,
+pub(super) struct Spot {
+    pub mount: MountRecord,
+    pub ufs: Ufs,
+    pub key: String,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -72,12 +61,9 @@ fn begin_to_open(mount: MountRecord, threads: &MakeOffload) -> Opening {
 impl Mirror {
     pub fn new(view: Arc<dyn NamespaceView>, propose: Arc<dyn ProposeOp>, ports: &Ports) -> Self {
         Mirror {
+            listings: Listings::new(view.clone(), propose, ports.clock.clone()),
             view,
-            propose,
-            clock: ports.clock.clone(),
             threads: ports.offload.clone(),
-            checks: Mutex::default(),
-            asking: Mutex::default(),
             opened: Mutex::default(),
             opening: Mutex::default(),
         }
@@ -109,7 +95,11 @@ impl Mirror {
         locked(&self.opening).remove(&mount.id);
         let ufs =
             outcome.unwrap_or_else(|| Err(Error::new(ErrorKind::Stopping, "the master is stopping")))?;
-        locked(&self.opened).insert(mount.id, ufs.clone());
+        let mounts = self.view.mounts()?;
+        let mut opened = locked(&self.opened);
+        opened.retain(|id, _| mounts.iter().any(|mount| mount.id == *id));
+        opened.insert(mount.id, ufs.clone());
+        drop(opened);
         Ok(ufs)
     }
 
@@ -132,7 +122,7 @@ impl Mirror {
     }
 
     /// The place that a node names, whether it exists or not.
-    async fn spot_of(&self, node: &Node) -> Result<Option<Spot>> {
+    pub(super) async fn spot_of(&self, node: &Node) -> Result<Option<Spot>> {
         match node {
             Node::Inode(inode) => self.spot(*inode).await,
             Node::Child { parent, name } => {
@@ -153,142 +143,30 @@ impl Mirror {
         }
     }
 
-    fn is_fresh(&self, checked: &Checked, mount: &MountRecord) -> bool {
-        let staleness = Duration::from_millis(mount.settings.staleness_ms);
-        let now = self.clock.now();
-        let checks = locked(&self.checks);
-        checks
-            .get(checked)
-            .is_some_and(|at| now.duration_since(*at) < staleness)
-    }
-
-    fn checked(&self, checked: Checked, at: Instant) {
-        let mut checks = locked(&self.checks);
-        if checks.len() >= CHECKS_MAX {
-            checks.clear();
-        }
-        checks.insert(checked, at);
-    }
-
-    fn turn(&self, directory: InodeId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut asking = locked(&self.asking);
-        // Those that nobody holds any more.
-        if asking.len() > 1_000 {
-            asking.retain(|_, turn| Arc::strong_count(turn) > 1);
-        }
-        asking.entry(directory).or_default().clone()
+    /// The place of a directory; none outside mounts.
+    async fn place(&self, directory: InodeId) -> Result<Option<Place>> {
+        let spot = self.spot(directory).await?;
+        Ok(spot.map(|spot| Place {
+            mount: spot.mount,
+            ufs: spot.ufs,
+            key: spot.key,
+            directory,
+        }))
     }
 
     /// As [`UfsView::refresh_dir`], for any directory.
     pub async fn fresh_dir(&self, directory: InodeId) -> Result<()> {
-        let Some(spot) = self.spot(directory).await? else {
-            return Ok(());
-        };
-        let all = (directory, None);
-        if self.is_fresh(&all, &spot.mount) {
-            return Ok(());
-        }
-        let turn = self.turn(directory);
-        let _turn = turn.lock().await;
-        if self.is_fresh(&all, &spot.mount) {
-            return Ok(());
-        }
-        let asked_at = self.clock.now();
-        let (objects, skipped) = spot.ufs.list(&spot.key).await?;
-        if skipped > 0 {
-            tracing::warn!(mount = %spot.mount.path, key = spot.key, skipped, "objects whose names cannot be file names are left out");
-        }
-        if objects.is_empty() && !spot.key.is_empty() {
-            // Empty, or not there any more.
-            self.fresh_inode_entry(directory).await?;
-            if self.view.attr(directory).is_err() {
-                return Ok(());
-            }
-        }
-        self.agree(directory, &objects).await?;
-        self.checked(all, asked_at);
-        Ok(())
-    }
-
-    /// Proposes what makes a directory's entries those of a listing, where they are not.
-    async fn agree(&self, directory: InodeId, objects: &[UfsObject]) -> Result<()> {
-        let mut known = Vec::new();
-        loop {
-            let after = known.last().map(|entry: &DirEntry| entry.name.clone());
-            let (page, more) = self.view.list(directory, after.as_deref(), 10_000)?;
-            known.extend(page);
-            if !more {
-                break;
-            }
-        }
-        let mut known = known.as_slice();
-        let mut after = None;
-        let mut chunks = objects.chunks(NAMES_PER_COMMAND).peekable();
-        loop {
-            let chunk = chunks.next().unwrap_or_default();
-            let until = chunks.peek().and(chunk.last()).map(|object| object.name.clone());
-            let cut = match &until {
-                Some(until) => known.partition_point(|entry| entry.name <= *until),
-                None => known.len(),
-            };
-            let (here, rest) = known.split_at(cut);
-            known = rest;
-            if !same(here, chunk) {
-                let objects = chunk.to_vec();
-                let sync = SyncDir {
-                    directory,
-                    after,
-                    until: until.clone(),
-                    objects,
-                    only: None,
-                };
-                self.propose.propose_op(Op::SyncDir(sync)).await?;
-            }
-            match until {
-                Some(until) => after = Some(until),
-                None => return Ok(()),
-            }
+        match self.place(directory).await? {
+            Some(place) => self.listings.fresh_dir(&place).await,
+            None => Ok(()),
         }
     }
 
     async fn fresh_child(&self, directory: InodeId, name: &str) -> Result<()> {
-        let Some(spot) = self.spot(directory).await? else {
-            return Ok(());
-        };
-        let one = (directory, Some(name.to_owned()));
-        if self.is_fresh(&(directory, None), &spot.mount) || self.is_fresh(&one, &spot.mount) {
-            return Ok(());
+        match self.place(directory).await? {
+            Some(place) => self.listings.fresh_child(&place, name).await,
+            None => Ok(()),
         }
-        let turn = self.turn(directory);
-        let _turn = turn.lock().await;
-        if self.is_fresh(&(directory, None), &spot.mount) || self.is_fresh(&one, &spot.mount) {
-            return Ok(());
-        }
-        let asked_at = self.clock.now();
-        let found = spot.ufs.find(&joined(&spot.key, name)).await?;
-        let known = match self.view.lookup(&Node::child(directory, name), false) {
-            Ok(entry) => vec![DirEntry {
-                name: name.to_owned(),
-                attr: entry.attr,
-                target: entry.target,
-            }],
-            Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        let objects: Vec<UfsObject> = found.into_iter().collect();
-        if !same(&known, &objects) {
-            let only = Some(name.to_owned());
-            let sync = SyncDir {
-                directory,
-                after: None,
-                until: None,
-                objects,
-                only,
-            };
-            self.propose.propose_op(Op::SyncDir(sync)).await?;
-        }
-        self.checked(one, asked_at);
-        Ok(())
     }
 
     /// As [`UfsView::refresh_path`]. Directories in the middle that are known are taken for granted.
@@ -343,65 +221,58 @@ impl Mirror {
         let path = self.view.path(inode)?;
         if let (Some(parent), Some(name)) = (path.parent(), path.name()) {
             let directory = self.view.lookup(&Node::Path(parent), false)?.attr.inode;
-            self.forget(directory, name);
-            self.fresh_child(directory, name).await?;
+            if let Some(place) = self.place(directory).await? {
+                self.listings.doubt(&place, name).await?;
+            }
         }
         Ok(())
     }
 
-    fn forget(&self, directory: InodeId, name: &str) {
-        let mut checks = locked(&self.checks);
-        checks.remove(&(directory, None));
-        checks.remove(&(directory, Some(name.to_owned())));
+    /// Keys of a mount that are not shown, of the directories that were listed.
+    pub fn hidden(&self, mount: MountId) -> Vec<HiddenKeys> {
+        self.listings.hidden(mount)
     }
 
-    async fn change(&self, op: &Op) -> Result<()> {
-        let nodes = op.nodes();
-        let Some(&node) = nodes.first() else { return Ok(()) };
-        let mut spots = Vec::new();
-        for node in &nodes {
-            let spot = self.spot_of(node).await?;
-            if let Some(spot) = spot.as_ref().filter(|spot| !spot.mount.settings.writable) {
+    /// What a directory of a mount, and those below it, were found to have and do not show.
+    ///
+    /// # Errors
+    /// `Stale` if there is no such directory.
+    pub(super) fn hidden_below(&self, mount: MountId, top: InodeId) -> Result<HiddenNames> {
+        self.listings.hidden_below(mount, top)
+    }
+
+    /// The mount that a node is in, if it is in one.
+    fn mount_of(&self, node: &Node) -> Result<Option<MountRecord>> {
+        let above = match node {
+            Node::Path(path) => return self.mount_over(path),
+            Node::Inode(inode) => *inode,
+            Node::Child { parent, .. } => *parent,
+        };
+        match self.view.mounted(above)? {
+            Some((mount, _)) => self.view.mount(mount),
+            None => Ok(None),
+        }
+    }
+
+    fn refuse(&self, op: &Op, places: &[Node]) -> Result<()> {
+        let mut mounted = None;
+        for (node, place) in op.nodes().into_iter().zip(places) {
+            let Some(mount) = self.mount_of(place)? else {
+                continue;
+            };
+            mounted = mounted.or(Some(node));
+            if !mount.settings.writable {
                 return Err(Error::new(
                     ErrorKind::ReadOnly,
                     format!(
                         "{node}: {} is mounted read-only on {}; mount it with `cv mount --write` to change it",
-                        spot.mount.uri, spot.mount.path
+                        mount.uri, mount.path
                     ),
                 ));
             }
-            spots.push(spot);
         }
-        let mut spots = spots.into_iter();
-        let (Some(spot), second) = (spots.next().flatten(), spots.next().flatten()) else {
-            return Ok(());
-        };
-        let known = self.view.lookup(node, false).ok();
+        let Some(node) = mounted else { return Ok(()) };
         match op {
-            Op::MakeDir(call) if known.is_none() && self.can_hold(node, call.parents) => {
-                spot.ufs.make_dir(&spot.key).await
-            }
-            Op::Unlink(_) | Op::Delete(_) if known.as_ref().is_some_and(|entry| !entry.attr.is_dir()) => {
-                spot.ufs.delete(&spot.key).await
-            }
-            Op::RemoveDir(_) | Op::Delete(Delete { recursive: false, .. }) => match known {
-                Some(entry) if !spot.key.is_empty() && self.is_empty(entry.attr.inode).await? => {
-                    spot.ufs.delete_dir(&spot.key).await
-                }
-                _ => Ok(()),
-            },
-            Op::Delete(delete) if delete.recursive && known.is_some() && !spot.key.is_empty() => {
-                spot.ufs.delete_tree(&spot.key).await
-            }
-            Op::Rename(rename) => match (known, second) {
-                (Some(entry), Some(to)) if to.mount.id == spot.mount.id => {
-                    if rename.mode == RenameMode::Exchange {
-                        return Err(unsupported(node, "entries cannot be exchanged"));
-                    }
-                    self.move_objects(&spot, &to, entry.attr.is_dir(), rename).await
-                }
-                _ => Ok(()),
-            },
             Op::MakeSymlink(_) | Op::MakeLink(_) => Err(unsupported(node, "links cannot be stored")),
             Op::MakeNode(call) if call.kind != FileKind::File => Err(unsupported(
                 node,
@@ -411,65 +282,35 @@ impl Mirror {
         }
     }
 
-    /// Whether a directory holds nothing, as its under file system has it now.
-    async fn is_empty(&self, directory: InodeId) -> Result<bool> {
-        self.fresh_dir(directory).await?;
-        Ok(self.view.list(directory, None, 1)?.0.is_empty())
+    /// An effect on these names of a mount is over: what was remembered of them does not count.
+    ///
+    /// # Errors
+    /// Those of reading the state.
+    pub async fn forget_keys(&self, mount: MountId, keys: impl Iterator<Item = &str>) -> Result<()> {
+        let Some(mount) = self.view.mount(mount)? else {
+            return Ok(());
+        };
+        for key in keys {
+            let path = CurvinePath::parse(&format!("{}/{key}", mount.path))?;
+            if let (Some(parent), Some(name)) = (path.parent(), path.name())
+                && let Ok(directory) = self.view.lookup(&Node::Path(parent), false)
+                && let Some(place) = self.place(directory.attr.inode).await?
+            {
+                self.listings.forget(&place, name)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Whether there is a directory for a new entry; with `parents`, whether one can be made.
-    fn can_hold(&self, node: &Node, parents: bool) -> bool {
-        let is_dir = |node: &Node| self.view.lookup(node, false).map(|entry| entry.attr.is_dir());
-        match node {
-            Node::Inode(_) => false,
-            Node::Child { parent, .. } => is_dir(&Node::Inode(*parent)) == Ok(true),
-            Node::Path(path) => {
-                let above = std::iter::successors(path.parent(), CurvinePath::parent);
-                let mut known = above.map(|path| is_dir(&Node::Path(path)));
-                match parents {
-                    true => known.find(std::result::Result::is_ok) == Some(Ok(true)),
-                    false => known.next() == Some(Ok(true)),
-                }
-            }
-        }
-    }
-
-    /// Copies everything, then deletes everything: a crash in between leaves both, never neither.
-    async fn move_objects(
-        &self,
-        from: &Spot,
-        to: &Spot,
-        is_dir: bool,
-        rename: &curvine_protocol::master::Rename,
-    ) -> Result<()> {
-        let inside = to
-            .key
-            .strip_prefix(&from.key)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if inside || !self.can_hold(&rename.to, false) {
-            // To the same name, into itself, or nowhere: there is nothing to move, or the namespace refuses it.
-            return Ok(());
-        }
-        if let Ok(target) = self.view.lookup(&rename.to, false) {
-            let empty = !target.attr.is_dir() || self.is_empty(target.attr.inode).await?;
-            if rename.mode == RenameMode::NoReplace || target.attr.is_dir() != is_dir || !empty {
-                // The namespace refuses it, with its reason.
-                return Ok(());
-            }
-        }
-        if !is_dir {
-            if from.ufs.stat(&from.key).await?.is_some() {
-                from.ufs.copy(&from.key, &to.key).await?;
-                from.ufs.delete(&from.key).await?;
-            }
-            return Ok(());
-        }
-        from.ufs.make_dir(&to.key).await?;
-        for key in from.ufs.keys_below(&from.key).await? {
-            let relative = key.strip_prefix(&from.key).unwrap_or(&key);
-            from.ufs.copy(&key, &format!("{}{relative}", to.key)).await?;
-        }
-        from.ufs.delete_tree(&from.key).await
+    /// The under file system of a mount.
+    ///
+    /// # Errors
+    /// `NotFound` if it is mounted no more; those of opening it.
+    pub async fn store(&self, mount: MountId) -> Result<Ufs> {
+        let record = self.view.mount(mount)?;
+        let record = record
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("mount {mount} no longer exists")))?;
+        self.ufs(&record).await
     }
 }
 
@@ -491,27 +332,32 @@ impl UfsView for Mirror {
         self.fresh_dir(directory).await
     }
 
-    async fn before_change(&self, op: &Op) -> Result<()> {
-        self.change(op).await
+    async fn refresh_tree(&self, directory: InodeId) -> Result<()> {
+        let mut directories = vec![directory];
+        while let Some(directory) = directories.pop() {
+            self.fresh_dir(directory).await?;
+            let mut after = None;
+            loop {
+                let (entries, more) = self.view.list(directory, after.as_deref(), 1_000)?;
+                directories.extend(
+                    entries
+                        .iter()
+                        .filter(|entry| entry.attr.is_dir())
+                        .map(|entry| entry.attr.inode),
+                );
+                after = entries.last().map(|entry| entry.name.clone());
+                if !more {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
-}
 
-fn joined(key: &str, name: &str) -> String {
-    if key.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{key}/{name}")
+    async fn may_change(&self, op: &Op, places: &[Node]) -> Result<()> {
+        self.refuse(op, places)?;
+        self.refuse_keys(op, places).await
     }
-}
-
-/// Whether the entries are what a listing says: the names, their kinds and versions.
-fn same(known: &[DirEntry], objects: &[UfsObject]) -> bool {
-    known.len() == objects.len()
-        && known.iter().zip(objects).all(|(entry, object)| {
-            entry.name == object.name
-                && entry.attr.kind == object.kind
-                && (object.kind == FileKind::Directory || entry.attr.ufs == object.version)
-        })
 }
 
 fn unsupported(node: &Node, why: &str) -> Error {

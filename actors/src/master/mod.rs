@@ -4,6 +4,7 @@
 //! - [`namespace`]: the inode tree and the actor in front of it.
 //! - [`blocks`]: which worker holds which block, which workers live.
 //! - [`mirror`]: keeps names in mounts in step with their under file systems.
+//! - [`stores`]: what under file systems are made to do.
 //! - [`duties`]: what a leader does of its own accord.
 //! - [`answers`]: calls about the cluster, workers, mounts, jobs.
 //! - [`door`]: routes the calls of the master service to these.
@@ -18,11 +19,14 @@ pub mod door;
 pub mod duties;
 mod fencing;
 mod fetching;
+mod keys;
+pub mod listings;
 pub mod locking;
 pub mod mirror;
 pub mod namespace;
 pub mod recalls;
 pub mod replica;
+pub mod stores;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -56,10 +60,14 @@ use self::fetching::Fetching;
 use self::locking::Locking;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
+use self::namespace::holding::Holding;
 use self::namespace::leases::Leases;
 use self::namespace::opens::Opens;
 use self::recalls::Recalls;
 use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
+use self::stores::Outcomes;
+use self::stores::changes::{Changes, Progresses};
+use self::stores::exports::{Exports, Queue};
 use self::workers::{WorkerConnector, Workers};
 use crate::kit::{MasterRef, Ports};
 
@@ -124,15 +132,17 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     let leads = Arc::new(AtomicBool::new(false));
     let recalls = Arc::new(Recalls::default());
     let locking = Arc::new(Locking::default());
+    let outcomes = Arc::new(Outcomes::default());
     let effects = {
         let (blocks, leads, recalls) = (blocks.clone(), leads.clone(), recalls.clone());
-        let locking = locking.clone();
+        let (locking, outcomes) = (locking.clone(), outcomes.clone());
         Arc::new(move |effects: namespace::apply::Effects| {
             if leads.load(Ordering::Acquire) {
                 blocks.committed(&effects.committed);
                 blocks.released(&effects.released);
                 recalls.given_back(&effects.unleased);
                 locking.unlocked(&effects.unlocked);
+                outcomes.applied(&effects);
             }
         })
     };
@@ -157,6 +167,11 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     let opens = Arc::new(Opens::default());
     let hearing = Arc::new(Hearing::default());
     let workers = Workers::new(blocks.clone(), config.workers);
+    let holding = Arc::new(Holding {
+        store: store.clone(),
+        opens: opens.clone(),
+        clock: ports.clock.clone(),
+    });
     let namespace = NamespacePort::new(namespace::actor::Parts {
         store: store.clone(),
         consensus: consensus.clone(),
@@ -177,13 +192,21 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         },
         defaults: config.defaults,
         opens: opens.clone(),
+        keeping: holding.clone(),
+        outcomes: outcomes.clone(),
     });
     let fetching = Fetching {
         view: view.clone(),
         blocks: blocks.clone(),
         workers: workers.clone(),
     };
-    let loads = Loads::new(view.clone(), propose.clone(), fetching.clone(), mirror.clone());
+    let loads = Loads::new(
+        view.clone(),
+        propose.clone(),
+        blocks.clone(),
+        mirror.clone(),
+        workers.clone(),
+    );
     let sessions = Sessions::new(
         view.clone(),
         propose.clone(),
@@ -191,11 +214,34 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         ports.clock.clone(),
         hearing,
     );
+    let changes = Arc::new(Changes {
+        view: view.clone(),
+        propose: propose.clone(),
+        mirror: mirror.clone(),
+        outcomes: outcomes.clone(),
+        keeping: holding,
+        fetching: fetching.clone(),
+        progress: Progresses::default(),
+    });
+    let exports = Arc::new(Exports {
+        view: view.clone(),
+        propose: propose.clone(),
+        consensus: consensus.clone(),
+        mirror: mirror.clone(),
+        blocks: blocks.clone(),
+        workers: workers.clone(),
+        fetching,
+        clock: ports.clock.clone(),
+        outcomes,
+        queue: Queue::default(),
+    });
     let duties = Arc::new(Duties::new(vec![
         Arc::new(sessions) as Arc<dyn Duty>,
         Arc::new(OpenFiles::new(view.clone(), opens.clone(), ports.clock.clone())),
         Arc::new(Deletions::new(orders, workers.clone())),
         Arc::new(loads.clone()),
+        changes.clone(),
+        exports.clone(),
         Arc::new(Reclaim::new(
             view.clone(),
             propose.clone(),
@@ -240,8 +286,10 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         propose: propose.clone(),
         consensus: consensus.clone(),
         blocks: blocks.clone(),
+        mirror: mirror.clone(),
         workers,
-        fetching,
+        changes,
+        exports,
         threads: ports.offload.clone(),
     };
     let news = NewsAnswers {
@@ -255,6 +303,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         consensus: consensus.clone(),
         mirror: mirror.clone(),
         loads,
+        clock: ports.clock.clone(),
     };
     let worker_calls = WorkerAnswers {
         view,

@@ -16,7 +16,9 @@ use curvine_protocol::*;
 
 use super::contract::{Fences, Placement, UfsView};
 use super::namespace::actor::{FileDefaults, NamespacePort, OwnCommands, Parts};
+use super::namespace::holding::Holding;
 use super::namespace::leases::Leases;
+use super::namespace::opens::Opens;
 use super::replica::{LogLimits, Members, OpenState, Proxies, ReplicaConfig, ReplicaPort};
 use crate::kit::{Ports, call};
 
@@ -37,7 +39,10 @@ impl UfsView for NoUfs {
     async fn refresh_dir(&self, _directory: InodeId) -> Result<()> {
         Ok(())
     }
-    async fn before_change(&self, _op: &Op) -> Result<()> {
+    async fn refresh_tree(&self, _directory: InodeId) -> Result<()> {
+        Ok(())
+    }
+    async fn may_change(&self, _op: &Op, _places: &[Node]) -> Result<()> {
         Ok(())
     }
 }
@@ -93,7 +98,14 @@ async fn start(directory: &Path) -> Master {
     .await
     .expect("the master starts");
     replica.joined().await.expect("the master leads");
+    let opens = Arc::<Opens>::default();
     let parts = Parts {
+        keeping: Arc::new(Holding {
+            store: store.clone(),
+            opens: opens.clone(),
+            clock: ports.clock.clone(),
+        }),
+        outcomes: Arc::default(),
         store,
         consensus: Arc::new(replica.clone()),
         ufs: Arc::new(NoUfs),
@@ -113,7 +125,7 @@ async fn start(directory: &Path) -> Master {
             block_bytes: 128 << 20,
             replicas: 1,
         },
-        opens: Arc::default(),
+        opens,
     };
     Master {
         replica,

@@ -1,9 +1,8 @@
 //! One walk over a tree of the namespace, a page of a directory at a time.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use curvine_protocol::{Attr, CurvinePath, InodeId, Result};
+use curvine_protocol::{Attr, CurvinePath, DirEntry, Error, InodeId, Result};
 
 use super::contract::NamespaceView;
 use super::mirror::Mirror;
@@ -32,18 +31,25 @@ impl Trail for () {
 }
 
 /// Everything at or below a node, directories before what they hold.
+///
+/// It holds a page of each directory on the way down to where it is, however much there is.
 pub struct Walk<T> {
     view: Arc<dyn NamespaceView>,
     /// Makes directories of mounts fresh before they are listed.
     mirror: Option<Arc<Mirror>>,
-    found: VecDeque<(T, Attr)>,
-    todo: Vec<(T, InodeId)>,
-    listing: Option<Listing<T>>,
+    /// Where it begins, until it is there.
+    top: Option<(T, Attr)>,
+    /// The directory that was found last: it is next.
+    entering: Option<(T, InodeId)>,
+    /// From the top down to where it is.
+    listings: Vec<Listing<T>>,
 }
 
 struct Listing<T> {
     trail: T,
     directory: InodeId,
+    page: std::vec::IntoIter<DirEntry>,
+    /// The last name of the page, if there are more behind it.
     after: Option<String>,
 }
 
@@ -53,64 +59,80 @@ impl<T: Trail> Walk<T> {
         Walk {
             view,
             mirror,
-            found: VecDeque::from([(trail, top)]),
-            todo: Vec::new(),
-            listing: None,
+            top: Some((trail, top)),
+            entering: None,
+            listings: Vec::new(),
         }
     }
 
     /// The next node, or why a directory cannot be listed (the walk goes on with others); none at the end.
     pub async fn next(&mut self) -> Option<(T, Result<Attr>)> {
+        if let Some((trail, attr)) = self.top.take() {
+            return Some(self.found(trail, attr));
+        }
         loop {
-            if let Some((trail, attr)) = self.found.pop_front() {
-                if attr.is_dir() {
-                    self.todo.push((trail.clone(), attr.inode));
-                }
-                return Some((trail, Ok(attr)));
-            }
-            let listing = match self.listing.take() {
-                Some(listing) => listing,
-                None => {
-                    let (trail, directory) = self.todo.pop()?;
-                    if let Some(mirror) = &self.mirror
-                        && let Err(error) = mirror.fresh_dir(directory).await
-                    {
-                        return Some((trail, Err(error)));
-                    }
-                    Listing {
-                        trail,
-                        directory,
-                        after: None,
-                    }
-                }
-            };
-            let trail = listing.trail.clone();
-            if let Err(error) = self.list(listing) {
+            if let Some((trail, directory)) = self.entering.take()
+                && let Err(error) = self.enter(trail.clone(), directory).await
+            {
                 return Some((trail, Err(error)));
+            }
+            let listing = self.listings.last_mut()?;
+            if let Some(entry) = listing.page.next() {
+                return Some(match listing.trail.below(&entry.name) {
+                    Ok(trail) => self.found(trail, entry.attr),
+                    Err(error) => (listing.trail.clone(), Err(error)),
+                });
             }
             // A big tree must not hold up the other calls.
             tokio::task::yield_now().await;
+            if let Some((trail, error)) = self.turn_page() {
+                return Some((trail, Err(error)));
+            }
         }
     }
 
-    fn list(&mut self, listing: Listing<T>) -> Result<()> {
+    fn found(&mut self, trail: T, attr: Attr) -> (T, Result<Attr>) {
+        if attr.is_dir() {
+            self.entering = Some((trail.clone(), attr.inode));
+        }
+        (trail, Ok(attr))
+    }
+
+    async fn enter(&mut self, trail: T, directory: InodeId) -> Result<()> {
+        if let Some(mirror) = &self.mirror {
+            mirror.fresh_dir(directory).await?;
+        }
+        let listing = self.list(trail, directory, None)?;
+        self.listings.push(listing);
+        Ok(())
+    }
+
+    /// Goes on with the next page, or with the directory above. Says which directory cannot be listed to its end.
+    fn turn_page(&mut self) -> Option<(T, Error)> {
         let Listing {
             trail,
             directory,
             after,
-        } = listing;
-        let (entries, more) = self.view.list(directory, after.as_deref(), PAGE)?;
-        let after = entries.last().map(|entry| entry.name.clone());
-        for entry in entries {
-            self.found.push_back((trail.below(&entry.name)?, entry.attr));
+            ..
+        } = self.listings.pop()?;
+        after.as_ref()?;
+        match self.list(trail.clone(), directory, after.as_deref()) {
+            Ok(listing) => {
+                self.listings.push(listing);
+                None
+            }
+            Err(error) => Some((trail, error)),
         }
-        if more {
-            self.listing = Some(Listing {
-                trail,
-                directory,
-                after,
-            });
-        }
-        Ok(())
+    }
+
+    fn list(&self, trail: T, directory: InodeId, after: Option<&str>) -> Result<Listing<T>> {
+        let (entries, more) = self.view.list(directory, after, PAGE)?;
+        let last = entries.last().map(|entry| entry.name.clone());
+        Ok(Listing {
+            trail,
+            directory,
+            page: entries.into_iter(),
+            after: last.filter(|_| more),
+        })
     }
 }

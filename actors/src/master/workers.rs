@@ -6,13 +6,9 @@ use curvine_protocol::worker::DeleteBlocks;
 use curvine_protocol::{BlockId, CallContext, WorkerId};
 
 use super::blocks::BlockMap;
+pub use crate::kit::WorkerConnector;
 use crate::kit::{WorkerRef, call};
 use crate::planted::{Bug, is_planted};
-
-/// Makes the port of a worker: the local one, or a proxy for its address. Asked from any thread.
-pub trait WorkerConnector: Send + Sync {
-    fn connect(&self, id: WorkerId, address: &str) -> WorkerRef;
-}
 
 /// The ports of the workers that are registered. Cheap to clone.
 #[derive(Clone)]

@@ -1,6 +1,8 @@
-//! OpenDAL's errors as ours: the kind for programs, the cause for people, no secrets for anybody.
+//! OpenDAL's errors as ours: the kind for programs; for people which store it was, what it answered and what to do.
 
 use curvine_protocol::{Error, ErrorKind};
+
+use super::answer::Answer;
 
 /// Where an error happened.
 pub struct Fault<'a> {
@@ -9,102 +11,219 @@ pub struct Fault<'a> {
     pub key: &'a str,
 }
 
-impl Fault<'_> {
-    pub fn of(&self, error: &opendal::Error) -> Error {
-        let (kind, advice) = self.judge(error);
-        let what = match self.key {
-            "" => self.uri.to_owned(),
-            key => format!("{}: `{key}`", self.uri),
-        };
-        Error::new(kind, format!("{what}: {advice}{}", said(error)))
-    }
+/// What is wrong, by the code that a store gives it: S3 and its dialects, Azure, WebHDFS.
+struct Row {
+    codes: &'static [&'static str],
+    kind: ErrorKind,
+    advice: &'static str,
+}
 
-    fn judge(&self, error: &opendal::Error) -> (ErrorKind, &'static str) {
-        use opendal::ErrorKind as Dal;
-        let text = error.to_string();
-        if names_missing_bucket(error) {
-            return (
-                ErrorKind::NotFound,
-                "no such bucket or container; check its name and the region",
-            );
-        }
-        let refused = [
+const MISSING_BUCKET: &[&str] = &["NoSuchBucket", "ContainerNotFound"];
+
+const ELSEWHERE: &str = "the bucket is in another region or at another endpoint; check region and endpoint";
+const DENIED: &str =
+    "access was denied; check the credentials among the mount's options and what they may do";
+const BUSY: &str = "the store asks for fewer requests; try again later";
+const BROKEN: &str = "the store has a fault of its own; try again later";
+
+const ROWS: &[Row] = &[
+    Row {
+        codes: MISSING_BUCKET,
+        kind: ErrorKind::NotFound,
+        advice: "no such bucket or container; check its name and the region",
+    },
+    Row {
+        codes: &[
+            "AuthorizationHeaderMalformed",
+            "PermanentRedirect",
+            "TemporaryRedirect",
+            "IllegalLocationConstraintException",
+            "InvalidRegion",
+        ],
+        kind: ErrorKind::Ufs,
+        advice: ELSEWHERE,
+    },
+    Row {
+        codes: &["InvalidObjectState", "BlobArchived", "BlobBeingRehydrated"],
+        kind: ErrorKind::Ufs,
+        advice: "the object is archived; restore it in the store, then read it again",
+    },
+    Row {
+        codes: &[
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "TokenRefreshRequired",
+            "SecurityTokenExpired",
+        ],
+        kind: ErrorKind::UfsDenied,
+        advice: "the credentials have expired; give the mount new ones",
+    },
+    Row {
+        codes: &["RequestTimeTooSkewed", "RequestExpired"],
+        kind: ErrorKind::UfsDenied,
+        advice: "the clock of this node differs from the store's; set it",
+    },
+    Row {
+        codes: &[
             "InvalidAccessKeyId",
             "SignatureDoesNotMatch",
-            "AccessDenied",
             "InvalidToken",
-            "ExpiredToken",
-            "status: 401",
-            "status: 403",
-            "no valid credential",
-        ];
-        if error.kind() == Dal::PermissionDenied || refused.iter().any(|sign| text.contains(sign)) {
-            return (
-                ErrorKind::UfsDenied,
-                "access was denied; check access_key_id, secret_access_key and the permissions of the bucket",
-            );
-        }
-        let unreachable = [
-            "dns error",
-            "error trying to connect",
-            "Connection refused",
-            "error sending request",
-            "tcp connect",
-            "connection closed",
-        ];
-        if unreachable.iter().any(|sign| text.contains(sign)) {
-            // Not `Unreachable`, which is said of the cluster's own nodes: clients would look for another master.
-            return (
-                ErrorKind::Ufs,
-                "nobody answers there; check the endpoint and the network",
-            );
-        }
-        match error.kind() {
-            Dal::NotFound => (ErrorKind::NotFound, "not found"),
-            Dal::ConfigInvalid => (ErrorKind::InvalidArgument, "bad mount options"),
-            Dal::ConditionNotMatch => (ErrorKind::UfsChanged, "the object changed; open it again"),
-            Dal::RangeNotSatisfied => (
-                ErrorKind::UfsChanged,
-                "the object is shorter than it was; open it again",
-            ),
-            Dal::Unsupported => (ErrorKind::Unsupported, "the service cannot do this"),
-            Dal::NotADirectory => (ErrorKind::NotADirectory, "not a directory"),
-            Dal::IsADirectory => (ErrorKind::IsADirectory, "is a directory"),
-            _ => (ErrorKind::Ufs, "the under file system failed"),
+            "AuthenticationFailed",
+            "InvalidAuthenticationInfo",
+        ],
+        kind: ErrorKind::UfsDenied,
+        advice: "access was denied: the store does not know the credentials; check access_key_id and secret_access_key, or their like",
+    },
+    Row {
+        codes: &[
+            "AccessDenied",
+            "AllAccessDisabled",
+            "AccountProblem",
+            "AuthorizationFailure",
+            "AuthorizationPermissionMismatch",
+            "AccessControlException",
+        ],
+        kind: ErrorKind::UfsDenied,
+        advice: DENIED,
+    },
+    Row {
+        codes: &[
+            "SlowDown",
+            "TooManyRequests",
+            "ServerBusy",
+            "RequestLimitExceeded",
+        ],
+        kind: ErrorKind::Ufs,
+        advice: BUSY,
+    },
+    Row {
+        codes: &["InternalError", "ServiceUnavailable", "OperationTimedOut"],
+        kind: ErrorKind::Ufs,
+        advice: BROKEN,
+    },
+];
+
+impl Fault<'_> {
+    pub fn of(&self, error: &opendal::Error) -> Error {
+        let answer = Answer::of(error);
+        let (kind, advice) = judge(error, &answer);
+        self.says(kind, &format!("{advice}{}", answer.quoted()))
+    }
+
+    /// The store did not answer for so long. Not `Timeout`, which is said of the cluster's own nodes.
+    pub fn silent(&self, for_s: u64) -> Error {
+        let words = format!("the store gave no answer within {for_s} s; check the endpoint and the network");
+        self.says(ErrorKind::Ufs, &words)
+    }
+
+    fn says(&self, kind: ErrorKind, words: &str) -> Error {
+        match self.key {
+            "" => Error::new(kind, format!("{}: {words}", self.uri)),
+            key => Error::new(kind, format!("{}: `{key}`: {words}", self.uri)),
         }
     }
+}
+
+fn judge(error: &opendal::Error, answer: &Answer) -> (ErrorKind, &'static str) {
+    if let Some(row) = ROWS.iter().find(|row| answer.is_one_of(row.codes)) {
+        return (row.kind, row.advice);
+    }
+    if answer.is_page {
+        return (
+            ErrorKind::Ufs,
+            "a web page answered instead of the store; check the endpoint, and proxies before it",
+        );
+    }
+    by_kind(error.kind())
+        .or_else(|| match answer.status {
+            Some(status) => by_status(status),
+            None => unanswered(error, answer),
+        })
+        .unwrap_or((ErrorKind::Ufs, "the under file system failed"))
+}
+
+fn by_kind(kind: opendal::ErrorKind) -> Option<(ErrorKind, &'static str)> {
+    use opendal::ErrorKind as Dal;
+    Some(match kind {
+        Dal::NotFound => (ErrorKind::NotFound, "not found"),
+        Dal::PermissionDenied => (ErrorKind::UfsDenied, DENIED),
+        Dal::RateLimited => (ErrorKind::Ufs, BUSY),
+        Dal::ConfigInvalid => (ErrorKind::InvalidArgument, "bad mount options"),
+        Dal::ConditionNotMatch => (ErrorKind::UfsChanged, "the object changed; open it again"),
+        Dal::RangeNotSatisfied => (
+            ErrorKind::UfsChanged,
+            "the object is shorter than it was; open it again",
+        ),
+        Dal::Unsupported => (ErrorKind::Unsupported, "the service cannot do this"),
+        Dal::NotADirectory => (ErrorKind::NotADirectory, "not a directory"),
+        Dal::IsADirectory => (ErrorKind::IsADirectory, "is a directory"),
+        _ => return None,
+    })
+}
+
+fn by_status(status: u16) -> Option<(ErrorKind, &'static str)> {
+    Some(match status {
+        301 | 302 | 307 | 308 => (ErrorKind::Ufs, ELSEWHERE),
+        // `HEAD` has no words for it.
+        400 => (
+            ErrorKind::Ufs,
+            "the store does not understand the request; check region, endpoint and credentials",
+        ),
+        401 | 403 => (ErrorKind::UfsDenied, DENIED),
+        429 => (ErrorKind::Ufs, BUSY),
+        500..=599 => (ErrorKind::Ufs, BROKEN),
+        _ => return None,
+    })
+}
+
+/// Nobody answered. None of these is `Unreachable`, which is said of the cluster's own nodes: clients would look for
+/// another master.
+fn unanswered(error: &opendal::Error, answer: &Answer) -> Option<(ErrorKind, &'static str)> {
+    let told = format!("{} {}", error.message(), answer.words).to_ascii_lowercase();
+    let says = |signs: &[&str]| signs.iter().any(|sign| told.contains(sign));
+    if says(&[
+        "no valid credential",
+        "loading credential",
+        "credential is required",
+    ]) {
+        return Some((
+            ErrorKind::UfsDenied,
+            "there are no credentials; give them as options, or to the nodes",
+        ));
+    }
+    if says(&["dns error", "failed to lookup address"]) {
+        return Some((
+            ErrorKind::Ufs,
+            "the name of the store's host is not known; check the endpoint and DNS",
+        ));
+    }
+    if says(&["certificate", "handshake", "corrupt message", "tls"]) {
+        return Some((
+            ErrorKind::Ufs,
+            "no encrypted connection can be made; check http:// or https:// in the endpoint, and certificates",
+        ));
+    }
+    if says(&["timeout reached"]) {
+        return Some((
+            ErrorKind::Ufs,
+            "the store gives no answer; check the endpoint and the network",
+        ));
+    }
+    let unreachable = [
+        "error sending request",
+        "connection refused",
+        "tcp connect",
+        "connection closed",
+        "send http request",
+    ];
+    says(&unreachable).then_some((
+        ErrorKind::Ufs,
+        "nobody answers there; check the endpoint and the network",
+    ))
 }
 
 /// OpenDAL also says `NotFound` of a bucket that does not exist.
 pub fn names_missing_bucket(error: &opendal::Error) -> bool {
-    let text = error.to_string();
-    ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"]
-        .iter()
-        .any(|sign| text.contains(sign))
-}
-
-/// The service's own words, on one line, bounded, without what may carry credentials: contexts with URLs and headers.
-fn said(error: &opendal::Error) -> String {
-    const SAID_MAX: usize = 300;
-    let text = error.to_string();
-    let message = text.rsplit("=> ").next().unwrap_or(&text);
-    let cause = std::error::Error::source(error)
-        .map(|source| source.to_string())
-        .unwrap_or_default();
-    let mut said = format!("{} {cause}", message.trim())
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
-    for secret in ["Authorization", "X-Amz-Signature", "X-Amz-Credential", "sig="] {
-        if let Some(at) = said.find(secret) {
-            said.truncate(at);
-        }
-    }
-    if let Some((at, _)) = said.char_indices().nth(SAID_MAX) {
-        said.truncate(at);
-    }
-    match said.trim() {
-        "" => String::new(),
-        said => format!(" ({said})"),
-    }
+    let answer = Answer::of(error);
+    answer.is_one_of(MISSING_BUCKET) || answer.words.contains("bucket does not exist")
 }

@@ -1,16 +1,30 @@
 //! Under file systems through OpenDAL, behind one type.
 //!
 //! - [`uri`]: what a mount's URI and options mean to OpenDAL; bad ones are refused here.
-//! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets.
+//! - [`changes`]: writing, copying and deleting, each bound to a version.
+//! - [`names`]: which keys are shown, and which are hidden.
+//! - [`listing`]: directories, and whether there are any; [`watched`]: stores that repeat themselves.
+//! - [`local`]: directories of this node, without following links.
+//! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets; `answer`: what the store said, in words.
 //!
 //! Invariants: keys are relative to the mount's root, have no leading slash and name nothing above it; a read is of one
-//! version of the object or fails; every call is bounded by timeouts and a number of retries; a version is the same
-//! whether a listing, a question or a read said it.
+//! version of the object or fails; every call is bounded by timeouts and a number of retries; a store that is silent is
+//! said to be, within [`STORE_ANSWER`], to whoever waits; a version is the same whether a listing, a question or a read
+//! said it.
 
+mod answer;
+pub mod changes;
 pub mod fault;
+pub mod listing;
+pub mod local;
+pub mod names;
+#[cfg(test)]
+pub mod scripted;
 pub mod uri;
+mod watched;
 
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,25 +32,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::UfsObject;
-use curvine_protocol::path::check_name;
 use curvine_protocol::{Error, ErrorKind, FileKind, Result, UfsVersion};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use opendal::layers::{ConcurrentLimitLayer, RetryEvent, RetryLayer, TimeoutLayer};
 use opendal::options::ReaderOptions;
-use opendal::{Entry, Metadata, Operator};
+use opendal::{Metadata, MetadataBuilder, Operator};
+use tokio::time::timeout;
 
 use self::fault::Fault;
+use self::local::{Found, Local};
+use self::names::Spelling;
+use crate::kit::deadlines::{STORE_ANSWER, STORE_TRY};
 
-/// A call that has no bytes to move (stat, list, delete).
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A piece of a transfer.
 const IO_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRIES: usize = 3;
 /// Requests in flight to one mount from one node.
 const REQUESTS_MAX: usize = 256;
-/// Objects asked for one by one at the same time, where a listing does not say enough.
-const STATS_AT_ONCE: usize = 32;
+/// Read from a local file at once.
+const LOCAL_PIECE_BYTES: usize = 1 << 20;
 
 pub type ByteStream = BoxStream<'static, Result<Bytes>>;
 
@@ -64,8 +79,12 @@ pub struct Ufs {
     uri: String,
     /// Whether a read can be made conditional on an ETag. Some servers ignore that silently.
     if_match: bool,
+    /// Whether writes and deletes can be made conditional, as it was seen when the store was mounted.
+    conditions: bool,
     /// Whether objects have ETags, also where a listing leaves them out.
     has_etags: bool,
+    /// For a directory of this node: what OpenDAL does is not exact enough there.
+    local: Option<Local>,
     /// Requests that had to be repeated.
     retries: Arc<AtomicU64>,
 }
@@ -76,19 +95,30 @@ impl Ufs {
     /// # Errors
     /// `InvalidArgument`, naming the bad scheme or option and the nearest good one.
     pub fn open(mount: &MountRecord) -> Result<Ufs> {
-        Self::open_parts(&mount.uri, &mount.options)
+        let mut options = mount.options.clone();
+        if mount.settings.writable && !options.contains_key(uri::UPLOADS_OPTION) {
+            options.extend(uri::uploads_of(&mount.uri));
+        }
+        Ok(Ufs {
+            conditions: mount.settings.conditions,
+            ..Self::open_parts(&mount.uri, &options)?
+        })
     }
 
     pub fn open_parts(uri: &str, options: &std::collections::BTreeMap<String, String>) -> Result<Ufs> {
         prepare();
         let target = uri::parse(uri, options)?;
+        let root = target.options.iter().find(|(name, _)| name == "root");
+        let local = root
+            .filter(|_| target.scheme == "fs")
+            .map(|(_, root)| Local::new(root.into()));
         let retries = Arc::new(AtomicU64::new(0));
         let counter = retries.clone();
         let once = Operator::via_iter(target.scheme, target.options)
             .map_err(|error| Fault { uri, key: "" }.of(&error))?
             .layer(
                 TimeoutLayer::new()
-                    .with_timeout(CALL_TIMEOUT)
+                    .with_timeout(STORE_TRY)
                     .with_io_timeout(IO_TIMEOUT),
             );
         let operator = once
@@ -109,7 +139,9 @@ impl Ufs {
             once: once.layer(ConcurrentLimitLayer::new(REQUESTS_MAX)),
             uri: uri.to_owned(),
             if_match: target.scheme == "s3",
+            conditions: false,
             has_etags: ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme),
+            local,
             retries,
         })
     }
@@ -118,9 +150,15 @@ impl Ufs {
         Fault { uri: &self.uri, key }.of(&error)
     }
 
+    /// What a store answers, or that it is silent.
+    async fn answered<T>(&self, key: &str, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let silent = |_| Fault { uri: &self.uri, key }.silent(STORE_ANSWER.as_secs());
+        timeout(STORE_ANSWER, answer).await.map_err(silent)?
+    }
+
     /// The version of an object; none if there is no such object.
     pub async fn stat(&self, key: &str) -> Result<Option<UfsVersion>> {
-        match self.ask(key).await {
+        match self.answered(key, self.ask(key)).await {
             Ok(Some(metadata)) if metadata.is_file() => Ok(Some(version(&metadata))),
             Ok(_) => Ok(None),
             Err(error) => Err(error),
@@ -132,6 +170,9 @@ impl Ufs {
     }
 
     async fn ask_through(&self, operator: &Operator, key: &str) -> Result<Option<Metadata>> {
+        if let Some(local) = &self.local {
+            return Ok(self.look(local, key).await?.map(|found| metadata_of(&found)));
+        }
         let Some(path) = object_path(key) else {
             return Ok(None);
         };
@@ -142,10 +183,72 @@ impl Ufs {
         }
     }
 
+    /// What a local name is; none for nothing, and for what is not shown.
+    async fn look(&self, local: &Local, key: &str) -> Result<Option<Found>> {
+        let (local, name) = (local.clone(), key.to_owned());
+        let looking = tokio::task::spawn_blocking(move || local.find(&name));
+        match timeout(STORE_TRY, looking).await {
+            Ok(Ok(Ok(found))) => Ok(found),
+            Ok(Ok(Err(error))) => self.local_fault(key, error).map_or(Ok(None), Err),
+            Ok(Err(_)) => Err(Error::new(ErrorKind::Stopping, "the node is stopping")),
+            Err(_) => Err(self.stuck(key)),
+        }
+    }
+
+    fn stuck(&self, key: &str) -> Error {
+        Error::new(
+            ErrorKind::Ufs,
+            format!(
+                "{}: `{key}`: no answer within {} s; is the file system behind it stuck?",
+                self.uri,
+                STORE_TRY.as_secs()
+            ),
+        )
+    }
+
+    /// An error of a local directory; none if it says that there is nothing.
+    fn local_fault(&self, key: &str, error: std::io::Error) -> Option<Error> {
+        (!local::is_absent(&error)).then(|| self.fault(key, opendal::raw::new_std_io_error(error)))
+    }
+
+    /// How exactly names are said.
+    pub fn spelling(&self) -> Spelling {
+        match self.has_etags {
+            true => Spelling::Xml,
+            false => Spelling::Exact,
+        }
+    }
+
     /// What a name is: an object, or a directory if it has something below it or a marker. An object wins.
     pub async fn find(&self, key: &str) -> Result<Option<UfsObject>> {
+        self.answered(key, self.find_now(key)).await
+    }
+
+    async fn find_now(&self, key: &str) -> Result<Option<UfsObject>> {
         let name = key.rsplit('/').next().unwrap_or(key).to_owned();
-        let found = |kind, version| Ok(Some(UfsObject { name, kind, version }));
+        if let Some(local) = &self.local {
+            let found = self.look(local, key).await?;
+            let shown = |found: &Found| match found {
+                Found::Special | Found::Link(None) => false,
+                Found::Directory => names::fate(&name, true, Spelling::Exact).is_ok(),
+                _ => names::fate(&name, false, Spelling::Exact).is_ok(),
+            };
+            return Ok(found
+                .filter(shown)
+                .map(|found| listing::local_found(name.clone(), found)));
+        }
+        if names::fate(&name, true, self.spelling()).is_err() && !key.is_empty() {
+            return Ok(None);
+        }
+        let found = |kind, version| {
+            let target = None;
+            Ok(Some(UfsObject {
+                name,
+                kind,
+                version,
+                target,
+            }))
+        };
         let metadata = match self.ask_through(&self.once, key).await {
             // Some servers stumble, each time, over the name of what is only a prefix to them: asking again and again
             // would take a second for every look at a directory.
@@ -167,113 +270,15 @@ impl Ufs {
         }
     }
 
-    /// Whether there is a directory: something below the key, or a marker.
-    async fn has_below(&self, key: &str) -> Result<bool> {
-        let below = self.operator.lister_with(&directory_path(key)).limit(1).await;
-        let first = match below {
-            Ok(mut below) => below.try_next().await,
-            Err(error) => Err(error),
-        };
-        match first {
-            Ok(first) => Ok(first.is_some()),
-            Err(error) if is_absent(&error) => Ok(false),
-            Err(error) => Err(self.fault(key, error)),
-        }
-    }
-
-    /// Lists one directory (not what is below its subdirectories), sorted by name. `key` is empty for the root.
-    ///
-    /// Objects whose names cannot be file names are left out and counted in the second value.
-    pub async fn list(&self, key: &str) -> Result<(Vec<UfsObject>, usize)> {
-        let absent = |error: &opendal::Error| is_absent(error) && !key.is_empty();
-        let entries = match self.operator.lister(&directory_path(key)).await {
-            Err(error) if absent(&error) => return Ok((Vec::new(), 0)),
-            entries => entries.map_err(|error| self.fault(key, error))?,
-        };
-        let directory = if key.is_empty() {
-            "/".to_owned()
-        } else {
-            format!("{key}/")
-        };
-        let mut listed = std::pin::pin!(
-            entries
-                .map(|entry| async {
-                    match entry {
-                        Ok(entry) => self.object(&directory, entry).await,
-                        Err(error) if absent(&error) => Ok(Listed::Itself),
-                        Err(error) => Err(self.fault(key, error)),
-                    }
-                })
-                .buffered(STATS_AT_ONCE)
-        );
-        let mut objects = std::collections::BTreeMap::new();
-        let mut skipped = 0;
-        while let Some(listed) = listed.try_next().await? {
-            match listed {
-                Listed::Itself => {}
-                Listed::Unusable => skipped += 1,
-                Listed::Object(object) => {
-                    // `a` and `a/` together: the object wins, as in `find`.
-                    let known = objects
-                        .entry(object.name.clone())
-                        .or_insert_with(|| object.clone());
-                    if known.kind == FileKind::Directory && object.kind == FileKind::File {
-                        *known = object;
-                    }
-                }
-            }
-        }
-        Ok((objects.into_values().collect(), skipped))
-    }
-
-    async fn object(&self, directory: &str, entry: Entry) -> Result<Listed> {
-        let path = entry.path();
-        let relative = path.strip_prefix(directory).unwrap_or(path);
-        let name = relative.strip_suffix('/').unwrap_or(relative);
-        if name.is_empty() && relative.is_empty() || path == directory {
-            return Ok(Listed::Itself);
-        }
-        if check_name(name).is_err() {
-            return Ok(Listed::Unusable);
-        }
-        let name = name.to_owned();
-        let metadata = entry.metadata();
-        if metadata.is_dir() || relative.ends_with('/') {
-            return Ok(Listed::Object(UfsObject {
-                name,
-                kind: FileKind::Directory,
-                version: None,
-            }));
-        }
-        if object_path(path).is_none() {
-            return Ok(Listed::Unusable);
-        }
-        // Some services list names alone, some servers no ETags: the version would not be the one of a question.
-        let whole = match self.has_etags {
-            true => metadata.etag().is_some(),
-            false => metadata.last_modified().is_some(),
-        };
-        let version = match whole {
-            true => Some(version(metadata)),
-            false => self.stat(path).await?,
-        };
-        Ok(match version {
-            Some(version) => Listed::Object(UfsObject {
-                name,
-                kind: FileKind::File,
-                version: Some(version),
-            }),
-            // Gone since it was listed.
-            None => Listed::Itself,
-        })
-    }
-
     /// The bytes of a range of one version of an object, as they arrive.
     ///
     /// # Errors
     /// `UfsChanged` if the object is not this version: before the first byte, or at the end of the stream where it
     /// could have changed on the way.
     pub async fn read(&self, key: &str, range: Range<u64>, expected: &UfsVersion) -> Result<ByteStream> {
+        if let Some(local) = &self.local {
+            return self.read_local(local.clone(), key, range, expected).await;
+        }
         let wanted = range.end - range.start;
         let etag = expected.etag.as_ref().filter(|_| self.if_match);
         let options = ReaderOptions {
@@ -291,13 +296,16 @@ impl Ufs {
         };
         let mut stream = opened.await.map_err(|error| self.fault(key, error))?;
         // This sends the request. What answers it says which version its bytes are of.
-        let told = match stream.metadata().await {
-            Ok(metadata) if metadata.etag().is_some() => Some(version(&metadata)),
-            Ok(_) => None,
-            Err(error) if error.kind() == opendal::ErrorKind::Unsupported => None,
-            Err(error) if is_absent(&error) => return Err(self.changed(key)),
-            Err(error) => return Err(self.fault(key, error)),
+        let told = async {
+            match stream.metadata().await {
+                Ok(metadata) if metadata.etag().is_some() => Ok(Some(version(&metadata))),
+                Ok(_) => Ok(None),
+                Err(error) if error.kind() == opendal::ErrorKind::Unsupported => Ok(None),
+                Err(error) if is_absent(&error) => Err(self.changed(key)),
+                Err(error) => Err(self.fault(key, error)),
+            }
         };
+        let told = self.answered(key, told).await?;
         let is_told = told.is_some();
         let now = match told {
             Some(told) => Some(told),
@@ -314,6 +322,12 @@ impl Ufs {
                 Err(error) => Error::new(ErrorKind::Ufs, format!("{}: reading `{key}`: {error}", this.uri)),
             }
         });
+        let silent = Fault {
+            uri: &self.uri,
+            key: &key,
+        }
+        .silent(STORE_ANSWER.as_secs());
+        let pieces = never_silent(pieces, silent);
         let (changed, expected) = (self.changed(&key), expected.clone());
         let checked = checked_at_the_end(pieces, wanted, changed, move || {
             let (this, key, expected) = (this.clone(), key.clone(), expected.clone());
@@ -326,6 +340,75 @@ impl Ufs {
             }
         });
         Ok(checked)
+    }
+
+    async fn read_local(
+        &self,
+        local: Local,
+        key: &str,
+        range: Range<u64>,
+        expected: &UfsVersion,
+    ) -> Result<ByteStream> {
+        let name = key.to_owned();
+        let opening = tokio::task::spawn_blocking(move || local.open(&name));
+        let opened = timeout(STORE_TRY, opening).await.map_err(|_| self.stuck(key))?;
+        let file = match opened {
+            Ok(Ok(Some((file, version)))) if version == *expected => Arc::new(file),
+            Ok(Ok(_)) => return Err(self.changed(key)),
+            Ok(Err(error)) => return Err(self.local_fault(key, error).unwrap_or_else(|| self.changed(key))),
+            Err(_) => return Err(Error::new(ErrorKind::Stopping, "the node is stopping")),
+        };
+        let fault = {
+            let (this, key) = (self.clone(), key.to_owned());
+            move |error| {
+                this.local_fault(&key, error)
+                    .unwrap_or_else(|| this.changed(&key))
+            }
+        };
+        let stuck = self.stuck(key);
+        let reading = {
+            let (file, fault) = (file.clone(), fault.clone());
+            futures::stream::try_unfold(range.start, move |at| {
+                let (file, fault, stuck) = (file.clone(), fault.clone(), stuck.clone());
+                async move {
+                    if at >= range.end {
+                        return Ok(None);
+                    }
+                    let wanted = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+                    let piece = tokio::task::spawn_blocking(move || {
+                        let mut piece = vec![0; wanted.min(LOCAL_PIECE_BYTES)];
+                        let read = file.read_at(&mut piece, at)?;
+                        piece.truncate(read);
+                        Ok(piece)
+                    });
+                    match timeout(IO_TIMEOUT, piece).await {
+                        Ok(Ok(Ok(piece))) if piece.is_empty() => Ok(None),
+                        Ok(Ok(Ok(piece))) => {
+                            let next = at + piece.len() as u64;
+                            Ok(Some((Bytes::from(piece), next)))
+                        }
+                        Ok(Ok(Err(error))) => Err(fault(error)),
+                        Ok(Err(_)) => Err(Error::new(ErrorKind::Stopping, "the node is stopping")),
+                        Err(_) => Err(stuck),
+                    }
+                }
+            })
+        };
+        let expected = expected.clone();
+        let wanted = range.end - range.start;
+        Ok(checked_at_the_end(
+            reading,
+            wanted,
+            self.changed(key),
+            move || {
+                let (file, fault, expected) = (file.clone(), fault.clone(), expected.clone());
+                async move {
+                    let now = tokio::task::spawn_blocking(move || local::version_of(&file)).await;
+                    let now = now.map_err(|_| Error::new(ErrorKind::Stopping, "the node is stopping"))?;
+                    Ok(now.map_err(fault)? == expected)
+                }
+            },
+        ))
     }
 
     /// The path of an object that is to be made.
@@ -351,42 +434,6 @@ impl Ufs {
         )
     }
 
-    /// Writes a whole object; says which version that made. Nothing is visible before it is complete.
-    pub async fn write(&self, key: &str, mut content: ByteStream) -> Result<UfsVersion> {
-        const PART_BYTES: usize = 8 << 20;
-        let path = self.storable(key)?;
-        let writer = self
-            .operator
-            .writer_with(&path)
-            .chunk(PART_BYTES)
-            .concurrent(4)
-            .await;
-        let mut writer = writer.map_err(|error| self.fault(key, error))?;
-        loop {
-            let piece = match content.try_next().await {
-                Ok(Some(piece)) => piece,
-                Ok(None) => break,
-                Err(error) => {
-                    let _ = writer.abort().await;
-                    return Err(error);
-                }
-            };
-            if let Err(error) = writer.write(piece).await {
-                let _ = writer.abort().await;
-                return Err(self.fault(key, error));
-            }
-        }
-        writer.close().await.map_err(|error| self.fault(key, error))?;
-        self.stat(key).await?.ok_or_else(|| self.changed(key))
-    }
-
-    pub async fn delete(&self, key: &str) -> Result<()> {
-        self.operator
-            .delete(&self.storable(key)?)
-            .await
-            .map_err(|error| self.fault(key, error))
-    }
-
     /// Removes a directory's marker, where there is one.
     pub async fn delete_dir(&self, key: &str) -> Result<()> {
         self.operator
@@ -402,73 +449,43 @@ impl Ufs {
             .map_err(|error| self.fault(key, error))
     }
 
-    /// Removes everything below a directory, and its marker.
-    pub async fn delete_tree(&self, key: &str) -> Result<()> {
-        let below = self
-            .operator
-            .delete_with(&directory_path(key))
-            .recursive(true)
-            .await;
-        below.map_err(|error| self.fault(key, error))
-    }
-
-    /// Every object below a directory, by key.
-    pub async fn keys_below(&self, key: &str) -> Result<Vec<String>> {
-        let all = self
-            .operator
-            .list_with(&directory_path(key))
-            .recursive(true)
-            .await;
-        let all = all.map_err(|error| self.fault(key, error))?;
-        Ok(all
-            .into_iter()
-            .filter(|entry| entry.metadata().is_file())
-            .map(|entry| entry.path().to_owned())
-            .collect())
-    }
-
-    /// Copies one object, inside the service where it can.
-    pub async fn copy(&self, from: &str, to: &str) -> Result<()> {
-        let (source, target) = (self.storable(from)?, self.storable(to)?);
-        match self.operator.copy(&source, &target).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == opendal::ErrorKind::Unsupported => {
-                let content = self
-                    .operator
-                    .read(&source)
-                    .await
-                    .map_err(|error| self.fault(from, error))?;
-                self.operator
-                    .write(&target, content)
-                    .await
-                    .map(|_| ())
-                    .map_err(|error| self.fault(to, error))
-            }
-            Err(error) => Err(self.fault(from, error)),
+    /// With `writable`, an object can be written and deleted. Whether the store then honours conditions of requests.
+    pub async fn check(&self, writable: bool) -> Result<bool> {
+        if !writable {
+            return Ok(false);
         }
-    }
-
-    /// Reachable and listable; with `writable`, an object can be written and deleted.
-    pub async fn check(&self, writable: bool) -> Result<()> {
-        self.list("").await?;
-        if writable {
-            const PROBE: &str = ".curvine-write-probe";
-            self.operator.write(PROBE, "curvine").await.map_err(|error| {
-                self.fault(PROBE, error)
-                    .while_doing("the mount is asked to be writable, but a test object cannot be written")
-            })?;
-            self.delete(PROBE).await?;
-        }
-        Ok(())
+        const PROBE: &str = ".curvine-write-probe";
+        let write = async {
+            let written = self.operator.write(PROBE, "curvine").await;
+            written.map_err(|error| self.fault(PROBE, error))
+        };
+        self.answered(PROBE, write).await.map_err(|error| {
+            error.while_doing("the mount is asked to be writable, but a test object cannot be written")
+        })?;
+        let honours = self.answered(PROBE, self.honours_conditions(PROBE)).await;
+        let delete = async {
+            let deleted = self.operator.delete(PROBE).await;
+            deleted.map_err(|error| self.fault(PROBE, error))
+        };
+        self.answered(PROBE, delete).await?;
+        honours
     }
 }
 
-enum Listed {
-    Object(UfsObject),
-    /// The directory's own marker.
-    Itself,
-    /// No name for a file.
-    Unusable,
+/// Passes the pieces on; ends with this error when nothing comes for too long.
+fn never_silent<S>(pieces: S, silent: Error) -> ByteStream
+where
+    S: futures::Stream<Item = Result<Bytes>> + Send + 'static,
+{
+    futures::stream::unfold(Some((Box::pin(pieces), silent)), |state| async move {
+        let (mut pieces, silent) = state?;
+        match timeout(STORE_ANSWER, pieces.next()).await {
+            Ok(Some(piece)) => Some((piece, Some((pieces, silent)))),
+            Ok(None) => None,
+            Err(_) => Some((Err(silent), None)),
+        }
+    })
+    .boxed()
 }
 
 /// Passes the pieces on; at the end, fails if fewer came than were wanted or the object is another one by now.
@@ -510,6 +527,32 @@ fn object_path(key: &str) -> Option<String> {
     (!key.ends_with(char::is_whitespace)).then(|| format!("/{key}"))
 }
 
+/// The key of a name in a directory.
+pub fn joined(key: &str, name: &str) -> String {
+    match key {
+        "" => name.to_owned(),
+        key => format!("{key}/{name}"),
+    }
+}
+
+/// A local file, with a version as a store has it. What is neither a file nor a directory is unknown to OpenDAL, too.
+fn metadata_of(found: &Found) -> Metadata {
+    match found {
+        Found::File(version) => {
+            let mut metadata = MetadataBuilder::file(version.size_bytes);
+            if let Some(etag) = &version.etag {
+                metadata.etag(etag.as_str());
+            }
+            if let Ok(at) = opendal::raw::Timestamp::from_millisecond(version.mtime_ms) {
+                metadata.last_modified(at);
+            }
+            metadata.build()
+        }
+        Found::Directory => MetadataBuilder::dir().build(),
+        Found::Link(_) | Found::Special => MetadataBuilder::unknown().build(),
+    }
+}
+
 fn directory_path(key: &str) -> String {
     match key {
         "" => "/".to_owned(),
@@ -534,13 +577,17 @@ fn version(metadata: &Metadata) -> UfsVersion {
     UfsVersion {
         size_bytes: metadata.content_length(),
         // Listings have milliseconds, headers of HTTP have not.
-        mtime_ms: match etag {
-            Some(_) => mtime_ms - mtime_ms.rem_euclid(1_000),
-            None => mtime_ms,
+        mtime_ms: match &etag {
+            Some(etag) if !local::is_local(etag) => mtime_ms - mtime_ms.rem_euclid(1_000),
+            _ => mtime_ms,
         },
         etag,
     }
 }
 
+#[cfg(test)]
+mod docs_tests;
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;

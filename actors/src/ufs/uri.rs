@@ -179,6 +179,22 @@ const SCHEMES: &[Scheme] = &[
     },
 ];
 
+/// The option of services that can write beside an object and then rename.
+pub const UPLOADS_OPTION: &str = "atomic_write_dir";
+/// Where local mounts write what is not complete yet; it is not shown.
+pub const UPLOADS_DIRECTORY: &str = ".curvine-uploads";
+
+/// The option that has a mount of a local directory write objects beside their place first: nobody sees half of one.
+pub fn uploads_of(uri: &str) -> Option<(String, String)> {
+    let directory = ["file://", "fs://"]
+        .iter()
+        .find_map(|scheme| uri.strip_prefix(scheme))?;
+    Some((
+        UPLOADS_OPTION.to_owned(),
+        format!("{}/{UPLOADS_DIRECTORY}", directory.trim_end_matches('/')),
+    ))
+}
+
 /// # Errors
 /// `InvalidArgument` for an unknown scheme, a missing bucket or an unknown option, naming the nearest.
 pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
@@ -274,6 +290,15 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
     })
 }
 
+/// The URI of what a URI's last part is in, and that part. None where it names a bucket or a host alone.
+pub fn above(uri: &str) -> Option<(String, String)> {
+    let uri = uri.trim_end_matches('/');
+    let (scheme, rest) = uri.split_once("://")?;
+    let (above, name) = rest.rsplit_once('/')?;
+    let name = urlencoding::decode(name).ok()?;
+    (!above.is_empty()).then(|| (format!("{scheme}://{above}"), name.into_owned()))
+}
+
 /// The region as the tools of AWS find it: from the environment, then from the profile.
 fn aws_region(profile: Option<&str>) -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -366,6 +391,15 @@ mod tests {
             assert!(error.message.contains(says), "{error}");
             assert!(!error.message.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_prefix_is_in_something_and_a_bucket_is_not() {
+        let of = |uri| above(uri).map(|(above, name)| format!("{above} {name}"));
+        assert_eq!(of("s3://b/a/p%20q/").as_deref(), Some("s3://b/a p q"));
+        assert_eq!(of("s3://b/p").as_deref(), Some("s3://b p"));
+        assert_eq!(of("s3://b/"), None);
+        assert_eq!(of("file:///dir"), None);
     }
 
     #[test]

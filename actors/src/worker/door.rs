@@ -8,8 +8,8 @@ use std::time::Duration;
 use actix::Addr;
 use curvine_protocol::worker::{
     BlockVerified, DeleteBlocks, Done, ExportFile, FenceBlocks, GetWorkerStatus, LoadBlocks, PunchBlock,
-    PutBlock, READ_BYTES_MAX, ReadBlock, SealBlock, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed,
-    WriteBlock,
+    PutBlock, READ_BYTES_MAX, ReadBlock, SealBlock, StopLoading, SuspectBlock, WorkerDisks, WorkerEcho,
+    WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -278,6 +278,12 @@ impl Endpoint<GetWorkerStatus> for WorkerDoor {
 impl Endpoint<LoadBlocks> for WorkerDoor {
     fn ask(&self, ask: Ask<LoadBlocks>) -> BoxFuture<'static, Result<Answer<LoadBlocks>>> {
         transfer(&ask.context.clone(), Endpoint::ask(&self.inner.reader, ask))
+    }
+}
+
+impl Endpoint<StopLoading> for WorkerDoor {
+    fn ask(&self, ask: Ask<StopLoading>) -> BoxFuture<'static, Result<Answer<StopLoading>>> {
+        bounded(&ask.context.clone(), Endpoint::ask(&self.inner.reader, ask))
     }
 }
 

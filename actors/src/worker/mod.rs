@@ -37,7 +37,7 @@ use source::Sources;
 use ufs_reader::{Resolver, StopReader, UfsReader};
 use ufs_writer::UfsWriter;
 
-use crate::kit::{MasterRef, Ports, WorkerRef};
+use crate::kit::{MasterRef, Ports, WorkerConnector, WorkerRef};
 
 /// What a worker needs to know besides its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +138,8 @@ fn transfer_arbiter() -> actix::Arbiter {
 /// How long the first registration may take before the start fails.
 const FIRST_REGISTRATION: Duration = Duration::from_secs(20);
 
-/// Opens the data directories, registers with the master and serves. `address` is where others reach the worker.
+/// Opens the data directories, registers with the master and serves. `address` is where others reach the worker, `peers`
+/// how it reaches them.
 ///
 /// # Errors
 /// Those of the data directories; `WrongCluster`; `Unreachable` or `Timeout` if no master answers a worker that was never
@@ -147,10 +148,11 @@ pub async fn start(
     config: WorkerConfig,
     ports: Ports,
     master: MasterRef,
+    peers: Arc<dyn WorkerConnector>,
     address: String,
 ) -> Result<WorkerHandle> {
     let sources = Arc::new(source::OpenDal);
-    start_with(config, ports, master, address, sources, Threads::own()).await
+    start_with(config, ports, master, peers, address, sources, Threads::own()).await
 }
 
 /// [`start`] with other under file systems than OpenDAL's, and perhaps on a thread that is there already.
@@ -161,6 +163,7 @@ pub async fn start_with(
     config: WorkerConfig,
     ports: Ports,
     master: MasterRef,
+    peers: Arc<dyn WorkerConnector>,
     address: String,
     sources: Arc<dyn Sources>,
     mut threads: Threads,
@@ -216,7 +219,7 @@ pub async fn start_with(
         ports.clock.clone(),
     );
     let reader = UfsReader::start_in_arbiter(&control, |_| reader);
-    let writer = UfsWriter::new(disks.clone(), resolver);
+    let writer = UfsWriter::new(disks.clone(), peers, resolver);
     let writer = UfsWriter::start_in_arbiter(&transfers[0], |_| writer);
     let door = WorkerDoor::new(disks.clone(), session.clone(), standing, reader.clone(), writer);
     let mut handle = WorkerHandle {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::{Result, UfsVersion};
+use futures::future::BoxFuture;
 
 pub use crate::ufs::ByteStream;
 use crate::ufs::Ufs;
+use crate::ufs::changes::{Replacement, Written};
 
 /// Opens the under file system behind a mount.
 pub trait Sources: Send + Sync {
@@ -27,11 +29,17 @@ pub trait ObjectSource: Send + Sync {
     /// `Unreachable`.
     async fn read(&self, key: &str, range: Range<u64>, version: &UfsVersion) -> Result<ByteStream>;
 
-    /// Writes a whole object and says which version that made.
+    /// Writes a whole object in the place of a known version; before it is visible, `may_finish` has agreed.
     ///
     /// # Errors
-    /// Those of the stream, `Ufs`, `UfsDenied`, `Unreachable`.
-    async fn write(&self, key: &str, content: ByteStream) -> Result<UfsVersion>;
+    /// Those of the stream and of `may_finish`, `Ufs`, `UfsDenied`.
+    async fn replace(
+        &self,
+        key: &str,
+        content: ByteStream,
+        how: Replacement<'_>,
+        may_finish: BoxFuture<'_, Result<()>>,
+    ) -> Result<Written>;
 }
 
 /// The under file systems of OpenDAL.
@@ -49,7 +57,13 @@ impl ObjectSource for Ufs {
         Ufs::read(self, key, range, version).await
     }
 
-    async fn write(&self, key: &str, content: ByteStream) -> Result<UfsVersion> {
-        Ufs::write(self, key, content).await
+    async fn replace(
+        &self,
+        key: &str,
+        content: ByteStream,
+        how: Replacement<'_>,
+        may_finish: BoxFuture<'_, Result<()>>,
+    ) -> Result<Written> {
+        Ufs::replace(self, key, content, how, may_finish).await
     }
 }

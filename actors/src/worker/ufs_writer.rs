@@ -1,12 +1,17 @@
 //! Writes files to their objects, for the master.
+//!
+//! Blocks are read here or from other workers, verified. Before the object becomes visible, the master is asked whether the
+//! export is still wanted, and still of the file as it is: so a worker that was cut off or stopped meanwhile leaves nothing
+//! behind that nobody expects.
 
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use bytes::Bytes;
+use curvine_protocol::attr::{LocatedBlock, WorkerAddress};
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{ExportFile, FileExported, ReadBlock};
-use curvine_protocol::{BlockRef, Error, ErrorKind, Result};
+use curvine_protocol::{BlockRef, CallContext, EffectId, Error, ErrorKind, Result, WorkerId};
 use futures::StreamExt;
 use tokio::sync::oneshot;
 
@@ -14,22 +19,27 @@ use super::disk::{Grant, Store};
 use super::disks::Disks;
 use super::source::ByteStream;
 use super::ufs_reader::Resolver;
-use crate::kit::{Answer, Ask};
+use crate::client::file::read::{in_memory, verify};
+use crate::kit::{Answer, Ask, Endpoint, WorkerConnector};
+use crate::ufs::changes::{Replacement, Written};
 
 /// Bytes read from a block at a time.
 const PIECE_BYTES: u64 = 1 << 20;
 /// Pieces read ahead of the object store.
 const PIECES_AHEAD: usize = 4;
 
-/// Exports what is on this worker. Holds nothing but the ways to the disks and to the under file systems.
+/// Exports files. Holds nothing but the ways to the disks, to other workers and to the under file systems.
 pub struct UfsWriter {
-    disks: Disks,
+    blocks: Blocks,
     resolver: Arc<Resolver>,
 }
 
 impl UfsWriter {
-    pub fn new(disks: Disks, resolver: Arc<Resolver>) -> Self {
-        UfsWriter { disks, resolver }
+    pub fn new(disks: Disks, peers: Arc<dyn WorkerConnector>, resolver: Arc<Resolver>) -> Self {
+        UfsWriter {
+            blocks: Blocks { disks, peers },
+            resolver,
+        }
     }
 }
 
@@ -41,27 +51,44 @@ impl Handler<Ask<ExportFile>> for UfsWriter {
     type Result = ResponseFuture<Result<Answer<ExportFile>>>;
 
     fn handle(&mut self, Ask { call, .. }: Ask<ExportFile>, _: &mut Self::Context) -> Self::Result {
-        let (disks, resolver) = (self.disks.clone(), self.resolver.clone());
+        let (blocks, resolver) = (self.blocks.clone(), self.resolver.clone());
         Box::pin(async move {
             let source = resolver.source(call.mount).await?;
-            let content = content(disks, &call)?;
-            let version = source
-                .write(&call.key, content)
+            let content = content(blocks, &call)?;
+            let how = Replacement {
+                replaces: call.replaces.as_ref(),
+                mark: &call.mark,
+            };
+            let may_finish = async {
+                match call.effect {
+                    // A master of an older version does not know of effects.
+                    EffectId(0) => Ok(()),
+                    effect => resolver.confirm_export(effect).await,
+                }
+            };
+            let written = source
+                .replace(&call.key, content, how, Box::pin(may_finish))
                 .await
                 .map_err(|e| e.while_doing(format_args!("writing `{}`", call.key)))?;
-            Ok(Answer::new(FileExported { version }))
+            match written {
+                Written::Stored(version) => Ok(Answer::new(FileExported { version })),
+                Written::Conflict(_) => Err(Error::new(
+                    ErrorKind::UfsChanged,
+                    format!("`{}` was changed by somebody else meanwhile", call.key),
+                )),
+            }
         })
     }
 }
 
 /// One stretch of a file.
 enum Piece {
-    Data(BlockRef, u64, u32),
+    Data(LocatedBlock, u64, u32),
     Hole(u64),
 }
 
 /// The bytes of a file in order: blocks verified as they are read, zeros where they have holes.
-fn content(disks: Disks, call: &ExportFile) -> Result<ByteStream> {
+fn content(from: Blocks, call: &ExportFile) -> Result<ByteStream> {
     let block_bytes = call.layout.attr.block_bytes;
     if block_bytes == 0 && call.size_bytes > 0 {
         return Err(Error::invalid(format!(
@@ -70,17 +97,22 @@ fn content(disks: Disks, call: &ExportFile) -> Result<ByteStream> {
         )));
     }
     let (layout, size_bytes) = (call.layout.clone(), call.size_bytes);
+    let workers: Arc<[WorkerAddress]> = layout.workers.clone().into();
     // One block after the other: a sparse file may have any number of pieces.
     let pieces = (0..size_bytes.div_ceil(block_bytes.max(1))).flat_map(move |index| {
         let covered = block_bytes.min(size_bytes - index * block_bytes);
-        let placed = u32::try_from(index).ok().and_then(|index| layout.block_at(index));
-        let block = placed.map(|located| located.block);
-        let data = block.map_or(0, |block| block.len_bytes.min(covered));
-        let held = block.into_iter().flat_map(|block| {
+        let placed = u32::try_from(index)
+            .ok()
+            .and_then(|index| layout.block_at(index))
+            .cloned();
+        let data = placed
+            .as_ref()
+            .map_or(0, |placed| placed.block.len_bytes.min(covered));
+        let held = placed.into_iter().flat_map(|placed| {
             let starts = (0..data).step_by(to_usize(PIECE_BYTES));
             starts.map(move |at| {
                 let len = u32::try_from(PIECE_BYTES.min(data - at)).expect("a piece is small");
-                Piece::Data(block, at, len)
+                Piece::Data(placed.clone(), at, len)
             })
         });
         let starts = (data..covered).step_by(to_usize(PIECE_BYTES));
@@ -88,26 +120,58 @@ fn content(disks: Disks, call: &ExportFile) -> Result<ByteStream> {
         held.chain(zeros).collect::<Vec<_>>()
     });
     let read = futures::stream::iter(pieces).map(move |piece| {
-        let disks = disks.clone();
+        let (from, workers) = (from.clone(), workers.clone());
         async move {
             match piece {
                 Piece::Hole(len) => Ok(Bytes::from(vec![0; to_usize(len)])),
-                Piece::Data(block, at, len) => read_piece(&disks, block, at, len).await,
+                Piece::Data(placed, at, len) => from.read(&placed, &workers, at, len).await,
             }
         }
     });
     Ok(read.buffered(PIECES_AHEAD).boxed())
 }
 
-async fn read_piece(disks: &Disks, block: BlockRef, at: u64, len: u32) -> Result<Bytes> {
-    let call = ReadBlock {
-        block: block.id,
-        generation: block.generation,
-        offset_bytes: at,
-        len_bytes: len,
-        fill: None,
-    };
-    if let Some((disk, Grant::Ready(_) | Grant::Look)) = disks.grant(&call)? {
+/// The blocks of the cluster: those here, and those of other workers.
+#[derive(Clone)]
+struct Blocks {
+    disks: Disks,
+    peers: Arc<dyn WorkerConnector>,
+}
+
+impl Blocks {
+    /// # Errors
+    /// The last of those who should have it; `BlockUnavailable` if that is nobody.
+    async fn read(
+        &self,
+        placed: &LocatedBlock,
+        workers: &[WorkerAddress],
+        at: u64,
+        len: u32,
+    ) -> Result<Bytes> {
+        let block = placed.block;
+        let mut outcome = self.read_here(block, at, len).await;
+        for &worker in &placed.workers {
+            match outcome {
+                Ok(Some(bytes)) => return Ok(bytes),
+                Ok(None) | Err(_) => {
+                    outcome = self.read_there(block, worker, workers, at, len).await.map(Some)
+                }
+            }
+        }
+        outcome?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::BlockUnavailable,
+                format!("no live worker holds block {block}", block = block.id),
+            )
+        })
+    }
+
+    /// None if it is not on this worker.
+    async fn read_here(&self, block: BlockRef, at: u64, len: u32) -> Result<Option<Bytes>> {
+        let call = read_call(block, at, len);
+        let Some((disk, Grant::Ready(_) | Grant::Look)) = self.disks.grant(&call)? else {
+            return Ok(None);
+        };
         let (done, looked) = oneshot::channel();
         let read = move |store: &Arc<Store>| {
             let _ = done.send(store.read(&call).and_then(|answer| answer.body.read()));
@@ -125,13 +189,45 @@ async fn read_piece(disks: &Disks, block: BlockRef, at: u64, len: u32) -> Result
                 ),
             ));
         }
-        return Ok(bytes);
+        Ok(Some(bytes))
     }
-    Err(Error::new(
-        ErrorKind::BlockUnavailable,
-        format!(
-            "block {} is not on the worker that was asked to export it",
-            block.id
-        ),
-    ))
+
+    async fn read_there(
+        &self,
+        block: BlockRef,
+        worker: WorkerId,
+        workers: &[WorkerAddress],
+        at: u64,
+        len: u32,
+    ) -> Result<Bytes> {
+        let known = workers.iter().find(|known| known.id == worker);
+        let address = known.map(|known| known.address.as_str()).ok_or_else(|| {
+            Error::new(
+                ErrorKind::BlockUnavailable,
+                format!("nobody knows where worker {worker} is"),
+            )
+        })?;
+        let port = self.peers.connect(worker, address);
+        let mut got = Vec::with_capacity(len as usize);
+        while got.len() < len as usize {
+            let begun = u32::try_from(got.len()).expect("a piece is small");
+            let call = read_call(block, at + u64::from(begun), len - begun);
+            let asked = call.offset_bytes..at + u64::from(len);
+            let answer = Endpoint::<ReadBlock>::ask(&*port, Ask::new(call, CallContext::default())).await?;
+            let bytes = in_memory(answer.body).await?;
+            verify(&answer.reply, &bytes, asked, &block, worker)?;
+            got.extend_from_slice(&bytes);
+        }
+        Ok(got.into())
+    }
+}
+
+fn read_call(block: BlockRef, offset_bytes: u64, len_bytes: u32) -> ReadBlock {
+    ReadBlock {
+        block: block.id,
+        generation: block.generation,
+        offset_bytes,
+        len_bytes,
+        fill: None,
+    }
 }

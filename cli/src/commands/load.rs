@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use curvine_protocol::job::JobRecord;
 use curvine_protocol::{CurvinePath, Error, Result};
 
 use super::load_status;
@@ -8,7 +9,8 @@ use crate::shell::{Shell, usage};
 /// Load files of mounts into the cache
 ///
 /// Makes a durable job and prints its id; with --watch, waits for its end: exit code 0 only if every file is cached.
-/// JSON: the job, as in `cv load-status`.
+/// Jobs that have ended are remembered for 7 days, the newest 500 of them. A job takes up to 10,000 paths. JSON: the job,
+/// as in `cv load-status`.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  cv load /data/train --watch\n  cv load --manifest list.txt\n  cv load --list"
@@ -55,6 +57,9 @@ impl Args {
             return Err(usage("nothing to load"));
         }
         let job = shell.client.submit_load(paths).await?;
+        if !shell.json {
+            say_who_else_loads(shell, &job).await?;
+        }
         if self.watch {
             if !shell.json {
                 shell.line(format!("job {}", job.id));
@@ -68,6 +73,24 @@ impl Args {
             Ok(())
         }
     }
+}
+
+/// Says which other jobs load some of the same: each file is loaded by one of them, and found cached by the others.
+async fn say_who_else_loads(shell: &Shell, job: &JobRecord) -> Result<()> {
+    let jobs = shell.client.jobs().await?;
+    for other in jobs.iter().filter(|other| other.id != job.id && overlap(other, job)) {
+        shell.line(format!(
+            "job {} loads some of that already; nothing is fetched twice",
+            other.id
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a job that runs has files in common with another.
+fn overlap(other: &JobRecord, job: &JobRecord) -> bool {
+    let meet = |a: &CurvinePath, b: &CurvinePath| a.contains(b) || b.contains(a);
+    !other.state.is_ended() && other.paths.iter().any(|a| job.paths.iter().any(|b| meet(a, b)))
 }
 
 fn read_manifest(file: &PathBuf) -> Result<Vec<CurvinePath>> {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use curvine_protocol::job::{JobProgress, JobRecord, JobState};
+use curvine_protocol::job::{ENDED_AGE_NS, ENDED_MAX, JobProgress, JobRecord, JobState};
 use curvine_protocol::{CurvinePath, JobId, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -110,6 +110,10 @@ pub async fn list(shell: &Shell) -> Result<()> {
         let rows = jobs.iter().map(row).collect();
         let titles = ["Job", "State", ">Files", ">Failed", ">Size", "Started", "Paths"];
         shell.line(format::table(&titles, rows));
+        shell.line(format!(
+            "jobs that have ended are remembered for {} days, the newest {ENDED_MAX} of them",
+            ENDED_AGE_NS / (24 * 3_600 * 1_000_000_000)
+        ));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ macro_rules! modules {
 
 modules! {
     bench blocks cat chmod chown completions count df du free get head load load_cancel load_status locks ls master mkdir mount
-    mounts mv node put report rm stat tail touch umount version
+    mounts mv node persist put report rm stat tail touch umount version
 }
 
 use curvine_protocol::Result;
@@ -32,6 +32,7 @@ pub async fn run(cv: Cv) -> Result<i32> {
     let shell = Shell::connect(name, cv.master, cv.config, cv.json, stale_reads).await?;
     let result = match cv.command {
         Command::Ls(args) => args.run(&shell).await,
+        Command::Persist(args) => args.run(&shell).await,
         Command::Stat(args) => args.run(&shell).await,
         Command::Cat(args) => args.run(&shell).await,
         Command::Head(args) => args.run(&shell).await,

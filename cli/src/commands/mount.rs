@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use curvine_protocol::mount::MountSettings;
+use curvine_protocol::mount::{MountSettings, WriteMode};
 use curvine_protocol::{CurvinePath, Result};
 
 use crate::shell::{Shell, usage};
@@ -26,9 +26,27 @@ pub struct Args {
     /// Allow writing
     #[arg(long)]
     write: bool,
+    /// When what is written is in the under file system: `through` = when `close` returns, `back` = soon afterwards
+    #[arg(long, value_name = "MODE", default_value = "through", requires = "write")]
+    write_mode: Mode,
     /// How long the under file system's word about a name is believed; 0s = ask each time
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     staleness: Duration,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Mode {
+    Through,
+    Back,
+}
+
+impl From<Mode> for WriteMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Through => WriteMode::Through,
+            Mode::Back => WriteMode::Back,
+        }
+    }
 }
 
 impl Args {
@@ -51,15 +69,17 @@ impl Args {
         let settings = MountSettings {
             writable: self.write,
             staleness_ms: u64::try_from(self.staleness.as_millis()).unwrap_or(u64::MAX),
+            write_mode: self.write_mode.into(),
+            ..MountSettings::default()
         };
         let path = CurvinePath::parse(&self.path)?;
         let options = self.options()?;
         let mount = shell.client.mount(&path, &self.uri, options, settings).await?;
         shell.answer(&mount, || {
-            let access = if mount.settings.writable {
-                "for reading and writing"
-            } else {
-                "read-only"
+            let access = match (mount.settings.writable, mount.settings.write_mode) {
+                (false, _) => "read-only",
+                (true, WriteMode::Through) => "for reading and writing through",
+                (true, WriteMode::Back) => "for reading and writing back",
             };
             format!("mounted {} on {} {access}", mount.uri, mount.path)
         });

@@ -1,16 +1,27 @@
 use std::time::Duration;
 
 use curvine_protocol::Result;
+use curvine_protocol::mount::{Backlog, HiddenKeys, MountInfo, WriteMode};
 
 use crate::format;
 use crate::shell::Shell;
 
 /// List mounts
 ///
-/// JSON: an object a line with id, path, uri, options (secrets as ***), settings, created_ns.
+/// Of a writable mount also what its under file system has not got yet: files that wait for their export, what is under way
+/// there, and what failed and is tried again.
+///
+/// Keys whose names cannot be those of files are not shown below a mount, and left alone; with --verbose it is said how many
+/// there are, and why, in the directories that were listed so far.
+///
+/// JSON: an object a line with id, path, uri, options (secrets as ***), settings, created_ns, backlog, hidden.
 #[derive(clap::Args)]
-#[command(after_help = "Example: cv mounts")]
-pub struct Args {}
+#[command(after_help = "Example: cv mounts --verbose")]
+pub struct Args {
+    /// Also what is not shown
+    #[arg(short, long)]
+    verbose: bool,
+}
 
 impl Args {
     pub async fn run(self, shell: &Shell) -> Result<()> {
@@ -20,11 +31,11 @@ impl Args {
         } else if mounts.is_empty() {
             shell.line("nothing is mounted; try: cv mount file:///DIR /data");
         } else {
-            let row = |mount: &curvine_protocol::mount::MountInfo| {
-                let access = if mount.settings.writable {
-                    "write"
-                } else {
-                    "read"
+            let row = |mount: &MountInfo| {
+                let access = match (mount.settings.writable, mount.settings.write_mode) {
+                    (false, _) => "read",
+                    (true, WriteMode::Through) => "write",
+                    (true, WriteMode::Back) => "write back",
                 };
                 let staleness = Duration::from_millis(mount.settings.staleness_ms);
                 let options = mount
@@ -45,7 +56,59 @@ impl Args {
                 &["Path", "From", "Access", "Staleness", "Options"],
                 rows,
             ));
+            for mount in &mounts {
+                if let Some(backlog) = &mount.backlog {
+                    backlog_lines(mount.path.as_str(), backlog)
+                        .iter()
+                        .for_each(|line| shell.line(line));
+                }
+            }
+            if self.verbose {
+                mounts.iter().flat_map(hidden_lines).for_each(|line| shell.line(line));
+            }
         }
         Ok(())
     }
+}
+
+/// What an under file system has not got yet, for people. Nothing if it has everything.
+fn backlog_lines(path: &str, backlog: &Backlog) -> Vec<String> {
+    let mut lines = Vec::new();
+    if backlog.files > 0 {
+        lines.push(format!(
+            "{path}: {} files ({}) wait for their export, the first since {}",
+            backlog.files,
+            format::size(backlog.bytes, true),
+            format::second(backlog.oldest_ns)
+        ));
+    }
+    for effect in &backlog.effects {
+        let key = format::shown(&effect.key);
+        let to = effect.to.as_ref().map(|to| format!(" to {}", format::shown(to))).unwrap_or_default();
+        let done = match effect.done {
+            0 => String::new(),
+            done => format!(", {done} objects done"),
+        };
+        let failure = effect.failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default();
+        let since = format::second(effect.since_ns);
+        lines.push(format!("{path}: {} of {key}{to} since {since}{done}{failure}", effect.what));
+    }
+    for (key, failure) in &backlog.failures {
+        lines.push(format!("{path}: {} is not stored: {failure}", format::shown(key)));
+    }
+    lines
+}
+
+/// What a mount does not show, for people.
+fn hidden_lines(mount: &MountInfo) -> Vec<String> {
+    let line = |hidden: &HiddenKeys| {
+        format!(
+            "{}: not shown: {} whose name {}, such as {}",
+            mount.path,
+            hidden.count,
+            hidden.why,
+            format::shown(&hidden.example)
+        )
+    };
+    mount.hidden.iter().map(line).collect()
 }

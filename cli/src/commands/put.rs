@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,10 @@ use crate::transfer::{self, PIECE_BYTES, Partial};
 
 /// Copy local files and directories into Curvine
 ///
-/// Directories are copied with all they hold. Modes are kept. A file that fails half-way is removed; with -f, what it was
-/// to replace stays as it was: the new file is written under a temporary name beside it and takes its place, and that of
-/// a link, only when it is whole. So there must be room for both. JSON: files, bytes.
+/// Directories are copied with all they hold. Modes are kept. What cannot be copied (a FIFO, a socket, a name that is not
+/// UTF-8, a file that may not be read) is left out and listed at the end, with exit code 1. A file that fails half-way is
+/// removed; with -f, what it was to replace stays as it was: the new file is written under a temporary name beside it and
+/// takes its place, and that of a link, only when it is whole. So there must be room for both. JSON: files, bytes, failed.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  cv put *.csv /data\n  cv put -f dataset /data\n  tar c dir | cv put - /backup/dir.tar"
@@ -64,6 +65,8 @@ struct Plan {
     links: Vec<(CurvinePath, String)>,
     files: Vec<Job>,
     bytes: u64,
+    /// What cannot be copied, and why.
+    failed: Vec<Error>,
 }
 
 impl Args {
@@ -83,40 +86,43 @@ impl Args {
         let mut plan = Plan::default();
         for source in &self.paths {
             let source = Path::new(source);
-            if let Err(error) = destination(source, &target, into).and_then(|to| plan.add(source, to)) {
-                shell.failed(&naming(error, source.display()));
+            match destination(source, &target, into) {
+                Ok(to) => plan.add(source, to),
+                Err(error) => plan.failed.push(naming(error, source.display())),
             }
         }
-        for (path, mode) in &plan.directories {
-            match shell.client.make_dir(path, *mode, false).await {
-                Err(error) if error.kind == ErrorKind::AlreadyExists => {}
-                made => drop(made.map_err(|error| naming(error, path))?),
-            }
-        }
+        plan.make_directories(shell).await;
         for (path, target) in &plan.links {
             if let Err(error) = shell.client.symlink(path, target).await {
-                shell.failed(&naming(error, path));
+                plan.failed.push(naming(error, path));
             }
         }
         let (bar, partial) = (&transfer::bar(shell, plan.bytes), &Partial::new());
         let writer = &Writer::new(shell, self.force, bar, partial);
         let (preserve, done) = (self.preserve, &Cell::new((0_u64, 0_u64)));
+        let failed = &RefCell::new(plan.failed);
         transfer::run(shell, plan.files, self.threads, bar, |job| async move {
             let put = async {
                 let source = tokio::fs::File::open(&job.from).await?;
                 let mtime = preserve.then_some(SetTime::At(job.mtime_ns));
                 writer.write(source, &job.to, Some(job.mode), mtime).await
             };
-            let bytes = put.await.map_err(|error| naming(error, job.from.display()))?;
-            let (files, all_bytes) = done.get();
-            done.set((files + 1, all_bytes + bytes));
+            match put.await {
+                Ok(bytes) => {
+                    let (files, all_bytes) = done.get();
+                    done.set((files + 1, all_bytes + bytes));
+                }
+                Err(error) => failed.borrow_mut().push(naming(error, job.from.display())),
+            }
             Ok(())
         })
         .await;
         remove(shell, partial.take()).await;
+        let failed = failed.take();
+        failed.iter().for_each(|error| shell.failed(error));
         if shell.json {
             let (files, bytes) = done.get();
-            shell.json_line(&json!({"files": files, "bytes": bytes}));
+            shell.json_line(&json!({"files": files, "bytes": bytes, "failed": failed.len()}));
         }
         Ok(())
     }
@@ -329,32 +335,37 @@ fn destination(source: &Path, target: &CurvinePath, into: bool) -> Result<Curvin
 
 fn text(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
-        Error::invalid(format!(
-            "the name {} is not UTF-8; rename it to copy it",
-            path.display()
-        ))
+        Error::new(
+            ErrorKind::Unsupported,
+            format!("the name {} is not UTF-8; rename it to copy it", path.display()),
+        )
     })
 }
 
 impl Plan {
-    fn add(&mut self, source: &Path, to: CurvinePath) -> Result<()> {
-        // What the user named is followed; links below are copied as links.
-        let metadata = std::fs::metadata(source)?;
-        self.add_as(source, to, &metadata)
+    /// What is to be done for something that the user named, which is followed; links below are copied as links.
+    fn add(&mut self, source: &Path, to: CurvinePath) {
+        let added = std::fs::metadata(source)
+            .map_err(Error::from)
+            .and_then(|metadata| self.add_as(source, to, &metadata));
+        self.keep(source, added);
+    }
+
+    /// Keeps what failed for the end.
+    fn keep(&mut self, source: &Path, added: Result<()>) {
+        self.failed
+            .extend(added.err().map(|error| naming(error, source.display())));
     }
 
     fn add_as(&mut self, source: &Path, to: CurvinePath, metadata: &std::fs::Metadata) -> Result<()> {
         let mode = metadata.permissions().mode() & 0o7777;
         if metadata.is_dir() {
-            self.directories.push((to.clone(), mode));
             let mut entries = std::fs::read_dir(source)?.collect::<std::io::Result<Vec<_>>>()?;
             entries.sort_by_key(std::fs::DirEntry::file_name);
+            self.directories.push((to.clone(), mode));
             for entry in entries {
-                let path = entry.path();
-                let below = to.join(text(Path::new(&entry.file_name()))?)?;
-                let metadata = entry.metadata()?;
-                self.add_as(&path, below, &metadata)
-                    .map_err(|error| naming(error, path.display()))?;
+                let added = self.add_entry(&entry, &to);
+                self.keep(&entry.path(), added);
             }
         } else if metadata.is_symlink() {
             self.links
@@ -368,11 +379,36 @@ impl Plan {
                 mtime_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
             });
         } else {
-            return Err(Error::invalid(format!(
-                "{} is neither a file nor a directory",
-                source.display()
-            )));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "it is neither a file nor a directory nor a link",
+            ));
         }
         Ok(())
+    }
+
+    fn add_entry(&mut self, entry: &std::fs::DirEntry, directory: &CurvinePath) -> Result<()> {
+        let to = directory.join(text(Path::new(&entry.file_name()))?)?;
+        self.add_as(&entry.path(), to, &entry.metadata()?)
+    }
+
+    /// Makes the directories. What was to be in one that cannot be made is not tried.
+    async fn make_directories(&mut self, shell: &Shell) {
+        let mut missing: Vec<CurvinePath> = Vec::new();
+        let is_in_vain = |missing: &[CurvinePath], path: &CurvinePath| missing.iter().any(|top| top.contains(path));
+        for (path, mode) in &self.directories {
+            if is_in_vain(&missing, path) {
+                continue;
+            }
+            match shell.client.make_dir(path, *mode, false).await {
+                Err(error) if error.kind != ErrorKind::AlreadyExists => {
+                    self.failed.push(naming(error, path));
+                    missing.push(path.clone());
+                }
+                _ => {}
+            }
+        }
+        self.links.retain(|(path, _)| !is_in_vain(&missing, path));
+        self.files.retain(|job| !is_in_vain(&missing, &job.to));
     }
 }

@@ -8,12 +8,15 @@ use crate::shell::Shell;
 pub struct Args {
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<String>,
+    /// Also if the under file system has not got everything yet: that is lost
+    #[arg(long)]
+    force: bool,
 }
 
 impl Args {
     pub async fn run(self, shell: &Shell) -> Result<()> {
         shell
-            .each(&self.paths, async |path| shell.client.unmount(&path).await)
+            .each(&self.paths, async |path| shell.client.unmount(&path, self.force).await)
             .await;
         Ok(())
     }

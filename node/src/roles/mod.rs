@@ -126,7 +126,8 @@ impl Running {
             None => Arc::new(LeaderPort::start(arbiter.clone(), &masters, ports)?),
         };
         if matches!(self.role, Role::All | Role::Worker) {
-            let starting = WorkerRole::start(config, ports, master.clone(), cluster, serve_on);
+            let starting =
+                WorkerRole::start(config, ports, master.clone(), workers.clone(), cluster, serve_on);
             let mut worker = unless_told!(starting);
             if let Some(cluster) = cluster {
                 worker.belongs_to(cluster)?;

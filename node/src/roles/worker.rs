@@ -1,10 +1,11 @@
 //! The worker of a process.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use curvine_actors::kit::listener::{Limits, Serving, bind};
-use curvine_actors::kit::{MasterRef, Ports, WorkerRef};
+use curvine_actors::kit::{MasterRef, Ports, WorkerConnector, WorkerRef};
 use curvine_actors::worker::{self, WorkerConfig, WorkerHandle};
 use curvine_conf::{Advertise, Config, DataDir, Reserve};
 use curvine_protocol::cluster::Tier;
@@ -33,6 +34,7 @@ impl WorkerRole {
         config: &Config,
         ports: &Ports,
         master: MasterRef,
+        peers: Arc<dyn WorkerConnector>,
         cluster: Option<ClusterId>,
         serve_on: &[Handle],
     ) -> Result<Self> {
@@ -67,7 +69,7 @@ impl WorkerRole {
         worker.disk.scrub_bytes_per_tick = section.scrub.0;
         worker.heartbeat = section.heartbeat.0;
         worker.fill_budget_bytes = section.fill_buffers.0;
-        let handle = worker::start(worker, ports.clone(), master, address.clone()).await?;
+        let handle = worker::start(worker, ports.clone(), master, peers, address.clone()).await?;
         let serving = bound.serve_worker(handle.port.clone(), Limits::default());
         Ok(WorkerRole {
             handle,

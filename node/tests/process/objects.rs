@@ -205,3 +205,72 @@ fn a_write_of_an_object_that_became_another_one_fails_and_changes_nothing() {
     let object = fs::read(store.objects.join("shared")).expect("there");
     assert!(object == theirs, "theirs stays");
 }
+
+#[test]
+fn a_file_that_was_renamed_is_written_in_part() {
+    let mut large = random(3 * MIB);
+    let Some(store) = Store::start(&[("before", &large)]) else {
+        return;
+    };
+    fs::rename(store.files.join("before"), store.files.join("after")).expect("renamed");
+    store.free();
+    store
+        .open("after")
+        .write_all_at(b"in the middle", MIB as u64)
+        .expect("written");
+    large[MIB..MIB + 13].copy_from_slice(b"in the middle");
+    store.assert_is("after", &large);
+    assert!(!store.objects.join("before").exists());
+
+    // What is to stay of the object is neither here nor exported when it is renamed.
+    store.free();
+    let file = store.open("after");
+    file.set_len(2 * MIB as u64).expect("cut");
+    fs::rename(store.files.join("after"), store.files.join("last")).expect("renamed");
+    drop(file);
+    large.truncate(2 * MIB);
+    store.append("last", b"end");
+    large.extend_from_slice(b"end");
+    store.assert_is("last", &large);
+}
+
+#[test]
+fn what_is_written_after_a_sync_is_kept_until_it_is_stored_too() {
+    let mut large = random(MIB);
+    let Some(store) = Store::start(&[("synced", &large)]) else {
+        return;
+    };
+    let file = store.open("synced");
+    for round in 0..3 {
+        file.write_all_at(&[round; 10], 7).expect("written");
+        large[7..17].fill(round);
+        file.sync_all().expect("stored");
+        let object = fs::read(store.objects.join("synced")).expect("there");
+        assert!(object == large, "the object of round {round}");
+        store.free();
+        let mut seen = vec![0; large.len()];
+        file.read_exact_at(&mut seen, 0).expect("readable");
+        assert!(seen == large, "the file of round {round}");
+    }
+    drop(file);
+    store.assert_is("synced", &large);
+}
+
+#[test]
+fn whoever_has_a_file_open_reads_it_when_its_object_is_gone() {
+    let (first, second) = (random(2 * MIB), random(MIB));
+    let objects: [(&str, &[u8]); 3] = [("deleted", &first), ("replaced", &second), ("new", b"new")];
+    let Some(store) = Store::start(&objects) else {
+        return;
+    };
+    let (deleted, replaced) = (store.open("deleted"), store.open("replaced"));
+    fs::remove_file(store.files.join("deleted")).expect("deleted");
+    fs::rename(store.files.join("new"), store.files.join("replaced")).expect("renamed");
+    assert!(!store.objects.join("deleted").exists());
+    store.assert_is("replaced", b"new");
+    for (file, expected) in [(deleted, first), (replaced, second)] {
+        let mut seen = vec![0; expected.len()];
+        file.read_exact_at(&mut seen, 0).expect("readable");
+        assert!(seen == expected, "what was there when it was opened");
+    }
+}

@@ -101,6 +101,7 @@ macro_rules! for_master_calls {
             153 => CancelJob -> JobRecord { by: jobs, deadline: Long };
             154 => FreeCache -> Freed { by: mounts, deadline: Long };
             155 => PersistFile -> Entry { by: mounts, deadline: Long };
+            156 => PersistTree -> Persisted { by: mounts, deadline: Long };
 
             170 => RegisterWorker -> WorkerRegistered { by: workers, deadline: Short };
             171 => WorkerHeartbeat -> HeartbeatOrders { by: workers, deadline: Short };
@@ -108,6 +109,7 @@ macro_rules! for_master_calls {
             173 => ResolveMount -> MountSecret { by: workers, deadline: Short };
             174 => DescribeFile -> FileLayout { by: workers, deadline: Short };
             175 => ReportUfsChanged -> Done { by: workers, deadline: Short };
+            176 => ConfirmExport -> Done { by: workers, deadline: Short };
 
             180 => AddMaster -> Done { by: replica, deadline: Long };
             181 => RemoveMaster -> Done { by: replica, deadline: Long };

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::attr::UfsVersion;
-use crate::ids::{InodeId, MountId, WorkerId};
+use crate::ids::{EffectId, InodeId, MountId, WorkerId};
 use crate::mount::{MountInfo, MountRecord, MountSettings};
-use crate::path::CurvinePath;
+use crate::path::{CurvinePath, Node};
 
 /// The mount table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +46,18 @@ impl std::fmt::Debug for MountUfs {
 /// Undoes a mount: the names below it and the cached blocks go, the objects stay.
 ///
 /// # Errors
-/// `NotFound` if nothing is mounted on that very path.
+/// `NotFound` if nothing is mounted on that very path; `Busy` if the under file system has not got everything yet, unless
+/// `force`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnmountUfs {
     pub path: CurvinePath,
+    #[serde(default = "forced")]
+    pub force: bool,
+}
+
+/// Clients of older versions did not know of anything else.
+fn forced() -> bool {
+    true
 }
 
 /// Drops the cached blocks of files of under file systems below a path; the files stay.
@@ -67,13 +75,34 @@ pub struct Freed {
     pub kept: u64,
 }
 
-/// After closing a file in a writable mount: write it to the under file system. Answers when it is there.
+/// After a file in a writable mount was written: has it written to its object. Answers when it is there or, as the mount's
+/// [`WriteMode`](crate::mount::WriteMode) has it, when it is sure to get there.
 ///
 /// # Errors
-/// As [`ExportFile`](crate::worker::ExportFile); `BlockUnavailable` if no worker is live.
+/// `Ufs`, `UfsDenied` as the under file system says: the file stays in the queue all the same. `UnderWay` if it takes long;
+/// `BlockUnavailable` if no worker is live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistFile {
     pub inode: InodeId,
+    /// Wait for the object, whatever the mount's mode.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+/// Waits until every file at or below a node is in the under file system as it is now. Files that somebody is writing are
+/// left to those.
+///
+/// # Errors
+/// As [`PersistFile`], of the first file that failed; `InvalidArgument` outside mounts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistTree {
+    pub node: Node,
+}
+
+/// How many files had to be waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persisted {
+    pub files: u64,
 }
 
 /// A worker asks how to reach a mount's under file system. The only call that hands out credentials.
@@ -111,4 +140,16 @@ pub struct ReportUfsChanged {
     pub inode: InodeId,
     /// The version the worker was told to read.
     pub expected: UfsVersion,
+}
+
+/// A worker has read all that it is to export, and asks whether that is still the file, and still wanted, before anybody can
+/// see the object.
+///
+/// # Errors
+/// `Stale` if not; `NotPermitted` without a valid token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmExport {
+    pub worker: WorkerId,
+    pub token: u64,
+    pub effect: EffectId,
 }

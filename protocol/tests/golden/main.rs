@@ -132,7 +132,8 @@ macro_rules! variants_of_op {
     (; $($call:ident -> $variant:ident $nodes:tt;)*) => {
         variants! {
             Op: $($call,)* Format, AddWorker, AddMount, RemoveMount, SyncDir, SetUfsVersion, AddJob, UpdateJob,
-                ExpireSessions, EndSessions, BreakLease, Reclaim, LeaseFenced, HoldInodes;
+                ExpireSessions, EndSessions, BreakLease, Reclaim, LeaseFenced, HoldInodes, AgreeDir,
+                Note, CommitChange, RefuseChange, NoteCopies, SettleCopies, BeginExport, EndExport;
         }
     };
 }
@@ -140,7 +141,7 @@ for_mutations!(variants_of_op);
 
 variants! {
     OpReply: Done, Entry, Layout, Renamed, Deleted, Worker, Mount, Job, Synced, MountRemoved, SessionOpened,
-        Failed;
+        Noted, Failed;
     Node: Inode, Child, Path;
     FileKind: File, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice;
     IfExists: Fail, Open, Truncate;

@@ -7,8 +7,13 @@ use curvine_protocol::backup::BackupHeader;
 use curvine_protocol::cluster::*;
 use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::master_or_worker::*;
-use curvine_protocol::mount::{MountInfo, MountRecord, MountSettings};
-use curvine_protocol::op::{Command, Op, OpReply, SilentSession, SyncDir, UfsObject};
+use curvine_protocol::mount::{
+    Backlog, EffectInfo, HiddenKeys, MountInfo, MountRecord, MountSettings, WriteMode,
+};
+use curvine_protocol::op::{
+    AgreeDir, AgreeName, Command, CommitChange, Copied, ExportOutcome, KnownName, Op, OpReply, SilentSession,
+    SyncDir, UfsObject,
+};
 use curvine_protocol::*;
 
 /// Values to show. The first has everything that may be there, more of them what may be missing.
@@ -177,6 +182,8 @@ fn settings() -> MountSettings {
     MountSettings {
         writable: true,
         staleness_ms: 5_000,
+        write_mode: WriteMode::Back,
+        conditions: true,
     }
 }
 
@@ -322,11 +329,12 @@ samples! {
     SetLock => SetLock { inode: InodeId(12), lock: lock() };
     Unlock => Unlock { inode: InodeId(12), owner: 1 << 63 | 5, start: 4, end: 9 };
     MountUfs => MountUfs { path: path("/m"), uri: "s3://b/p".to_owned(), options: options(), settings: settings() };
-    UnmountUfs => UnmountUfs { path: path("/m") };
+    UnmountUfs => UnmountUfs { path: path("/m"), force: true };
     SubmitLoad => SubmitLoad { paths: vec![path("/m/a"), path("/m/b")] };
     CancelJob => CancelJob { id: JobId(5) };
     FreeCache => FreeCache { path: path("/m") };
-    PersistFile => PersistFile { inode: InodeId(12) };
+    PersistFile => PersistFile { inode: InodeId(12), wait: true };
+    PersistTree => PersistTree { node: at("/m") };
     RegisterWorker => RegisterWorker {
         worker: Some(WorkerId(2)), cluster: Some(cluster()), address: "h:2".to_owned(), disks: vec![disk()],
         version: "0.1.0".to_owned(), epoch: 0xE1,
@@ -341,6 +349,7 @@ samples! {
     };
     ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
     DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };
+    ConfirmExport => ConfirmExport { worker: WorkerId(2), token: 3, effect: EffectId(41) };
     ReportUfsChanged => ReportUfsChanged { inode: InodeId(12), expected: version() };
     AddMaster => AddMaster { id: NodeId(4), address: "h:4".to_owned() };
     RemoveMaster => RemoveMaster { id: NodeId(4) };
@@ -410,12 +419,13 @@ samples! {
         duties: vec![DutyStatus { name: "loads".to_owned(), doing: "none".to_owned(), failure: None }],
     };
     Mounts => Mounts { mounts: vec![mount().public()] };
-    MountInfo => mount().public();
+    MountInfo => MountInfo { backlog: Some(backlog()), hidden: vec![HiddenKeys { why: "ends with white space".to_owned(), count: 2, example: "u ".to_owned() }], ..mount().public() }, mount().public();
     JobRecord => job(), JobRecord { failures: vec![], ended_ns: None, ..job() };
     Jobs => Jobs { jobs: vec![JobRecord { failures: vec![], ..job() }] };
     Renamed => Renamed { attr: attr(), replaced: Some(Attr { inode: InodeId(13), ufs: None, ..attr() }) },
         Renamed { attr: attr(), replaced: None };
     Deleted => Deleted { files: 1, directories: 2, in_background: true };
+    Persisted => Persisted { files: 4 };
     Freed => Freed { files: 1, bytes: 2, kept: 3 };
     WorkerRegistered => WorkerRegistered { worker: WorkerId(2), cluster: cluster(), token: 3 };
     HeartbeatOrders => HeartbeatOrders { register: true };
@@ -459,14 +469,47 @@ samples! {
         tasks: vec![LoadTask {
             block: BlockId(77), generation: 4, len_bytes: 70_000, object_offset_bytes: 8, source: source(),
         }],
+        patience_ms: 1_000,
     };
-    BlocksLoaded => BlocksLoaded { outcomes: vec![Ok(70_000), Err(Error::new(ErrorKind::UfsChanged, "changed"))] };
+    BlocksLoaded => BlocksLoaded {
+        outcomes: vec![Ok(70_000), Err(Error::new(ErrorKind::UfsChanged, "changed"))],
+        under_way: vec![0],
+    };
+    StopLoading => StopLoading { blocks: vec![BlockId(77), BlockId(1 << 40)] };
+    LoadingStopped => LoadingStopped { fetched_bytes: vec![70_000, 0] };
     ExportFile => ExportFile {
         inode: InodeId(12), mount: MountId(3), key: "a/b".to_owned(), size_bytes: 70_000, layout: layout(),
+        effect: EffectId(41), replaces: Some(version()), mark: "c1.12.6".to_owned(),
     };
     FileExported => FileExported { version: version() };
     GetWorkerStatus => GetWorkerStatus {};
     WorkerDisks => WorkerDisks { worker: WorkerId(2), disks: vec![disk()] };
+}
+
+fn backlog() -> Backlog {
+    Backlog {
+        files: 3,
+        bytes: 70_001,
+        oldest_ns: 1_700_000_000_000_000_001,
+        effects: vec![EffectInfo {
+            id: EffectId(41),
+            what: "rename".to_owned(),
+            key: "a".to_owned(),
+            to: Some("b".to_owned()),
+            since_ns: 1_700_000_000_000_000_002,
+            done: 4,
+            failure: Some("503".to_owned()),
+        }],
+        failures: vec![("a/b".to_owned(), "403".to_owned())],
+    }
+}
+
+fn copied() -> Copied {
+    Copied {
+        inode: InodeId(12),
+        from: version(),
+        to: Some(version()),
+    }
 }
 
 // The replicated log
@@ -480,7 +523,7 @@ samples! {
         OpReply::Deleted(Deleted { files: 1, directories: 2, in_background: true }), OpReply::Worker(WorkerId(2)), OpReply::Mount(mount()),
         OpReply::Job(job()), OpReply::Synced { added: 1, changed: 2, removed: 3 }, OpReply::MountRemoved(MountId(3)),
         OpReply::SessionOpened(SessionOpened::samples().remove(0)),
-        OpReply::Failed(Error::not_found("/a"));
+        OpReply::Noted(EffectId(41)), OpReply::Failed(Error::not_found("/a"));
 }
 
 impl Sample for Op {
@@ -500,7 +543,10 @@ impl Sample for Op {
                 options: options(),
                 settings: settings(),
             },
-            Op::RemoveMount { path: path("/m") },
+            Op::RemoveMount {
+                path: path("/m"),
+                force: true,
+            },
             Op::SyncDir(SyncDir {
                 directory: InodeId(12),
                 after: Some("a".to_owned()),
@@ -509,6 +555,7 @@ impl Sample for Op {
                     name: "n".to_owned(),
                     kind: FileKind::File,
                     version: Some(version()),
+                    target: None,
                 }],
                 only: Some("n".to_owned()),
             }),
@@ -524,6 +571,7 @@ impl Sample for Op {
                 state: JobState::Running,
                 progress: progress(),
                 failures: failures(),
+                anew: true,
             },
             Op::ExpireSessions { before_ns: -1 },
             Op::EndSessions {
@@ -548,6 +596,56 @@ impl Sample for Op {
                 inode: InodeId(12),
                 content_version: 7,
             },
+            Op::Note(Box::new(Op::RemoveDir(RemoveDir { node: at("/a") }))),
+            Op::CommitChange(CommitChange {
+                effect: EffectId(41),
+                holders: Some(holders()),
+                copies: vec![copied()],
+            }),
+            Op::RefuseChange {
+                effect: EffectId(41),
+                error: Error::not_found("/a"),
+            },
+            Op::NoteCopies {
+                effect: EffectId(41),
+                copies: vec![copied()],
+            },
+            Op::SettleCopies {
+                effect: EffectId(41),
+                inodes: vec![InodeId(12)],
+                end: true,
+            },
+            Op::BeginExport {
+                inode: InodeId(12),
+                worker: WorkerId(2),
+            },
+            Op::EndExport {
+                effect: EffectId(41),
+                outcome: ExportOutcome::Stored(version()),
+            },
+            Op::AgreeDir(AgreeDir {
+                directory: InodeId(12),
+                names: vec![
+                    AgreeName {
+                        name: "n".to_owned(),
+                        known: Some(KnownName {
+                            inode: InodeId(13),
+                            version: Some(version()),
+                        }),
+                        object: Some(UfsObject {
+                            name: "n".to_owned(),
+                            kind: FileKind::Symlink,
+                            version: None,
+                            target: Some("t".to_owned()),
+                        }),
+                    },
+                    AgreeName {
+                        name: "gone".to_owned(),
+                        known: None,
+                        object: None,
+                    },
+                ],
+            }),
         ]);
         ops
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use curvine_actors::kit::leader::Masters as KnownMasters;
 use curvine_actors::kit::leader::search::{Limit, Search, Wanted};
-use curvine_actors::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerRef};
+use curvine_actors::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerConnector, WorkerRef};
 use curvine_actors::worker::source::OpenDal;
 use curvine_actors::worker::{self, WorkerConfig, WorkerHandle};
 use curvine_conf::{DataDir, Size};
@@ -24,6 +24,7 @@ use futures::future::BoxFuture;
 
 use crate::chance::Chance;
 use crate::disk;
+use crate::host::ToWorkers;
 use crate::machine::Machine;
 use crate::network::{Letter, Network, Port, Request, WORKERS, address};
 use crate::programs::BLOCK_BYTES;
@@ -102,6 +103,11 @@ impl WorkerHost {
             path: self.directory.join("data"),
         }]);
         config.disk.reserve_bytes = Some(0);
+        let peers = ToWorkers {
+            network: self.network.clone(),
+            from: self.id,
+        };
+        let peers: Arc<dyn WorkerConnector> = Arc::new(peers);
         let masters = leader_of(&self.network, self.id, &self.masters, &ports);
         let address = address(self.id);
         self.started = Rc::default();
@@ -110,10 +116,12 @@ impl WorkerHost {
             loop {
                 let threads = worker::Threads::Given(arbiter.clone());
                 let (config, masters, address) = (config.clone(), masters.clone(), address.clone());
+                let peers = peers.clone();
                 let started = worker::start_with(
                     config,
                     ports.clone(),
                     masters,
+                    peers,
                     address,
                     Arc::new(OpenDal),
                     threads,

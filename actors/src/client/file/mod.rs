@@ -17,7 +17,7 @@ mod deliver;
 mod fetch;
 mod lease;
 mod order;
-mod read;
+pub(crate) mod read;
 mod state;
 pub(super) mod table;
 mod write;
@@ -401,6 +401,14 @@ impl OpenFile {
             state.keep_holders(&blocks, workers);
         }
         self.handle.shared.commit(&mut state, true, false).await?;
+        if state.source.is_some() && state.writable {
+            // Nothing is written meanwhile: the state is locked.
+            let persist = PersistFile {
+                inode: self.handle.shared.inode,
+                wait: false,
+            };
+            state.attr = self.handle.shared.router.ask_master(persist).await?.attr;
+        }
         Ok(state.attr.clone())
     }
 
@@ -430,7 +438,10 @@ impl OpenFile {
         writes.store(false, Ordering::Release);
         committed?;
         if last && state.source.is_some() {
-            let persist = PersistFile { inode: shared.inode };
+            let persist = PersistFile {
+                inode: shared.inode,
+                wait: false,
+            };
             state.attr = shared.router.ask_master(persist).await?.attr;
         }
         Ok(state.attr.clone())

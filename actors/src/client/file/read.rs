@@ -231,7 +231,7 @@ fn joined(pieces: Vec<Bytes>) -> Bytes {
 }
 
 /// A grant on a file is read here: on this thread if it is small, else where blocking does not matter.
-async fn in_memory(body: Body) -> Result<Bytes> {
+pub(crate) async fn in_memory(body: Body) -> Result<Bytes> {
     match body {
         Body::Bytes(bytes) => Ok(bytes),
         small if small.len() <= INLINE_READ_BYTES => small.read(),
@@ -243,7 +243,7 @@ async fn in_memory(body: Body) -> Result<Bytes> {
 
 /// Accepts an answer to a read of `asked`: at least one byte, none too many, and each piece of the body, cut at the
 /// block's chunk boundaries, with its checksum.
-fn verify(
+pub(crate) fn verify(
     reply: &BlockData,
     bytes: &Bytes,
     asked: std::ops::Range<u64>,

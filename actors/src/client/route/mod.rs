@@ -34,7 +34,7 @@ use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort
 /// Workers of the same process.
 pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>;
 
-/// One try of a call that does not say otherwise.
+/// One try of a call that does not say otherwise: [`CALL`](crate::kit::deadlines::CALL).
 const CALL_DEADLINE_MS: u32 = 30_000;
 /// For news, which the leader holds back for 10 s while there are none.
 const NEWS_DEADLINE_MS: u32 = 15_000;
@@ -328,4 +328,14 @@ pub(super) fn is_passing(error: &Error) -> bool {
         error.kind,
         NotLeader | Unreachable | Timeout | Overloaded | Stopping | BlockUnavailable
     )
+}
+
+#[cfg(test)]
+mod deadline_tests {
+    use super::*;
+
+    #[test]
+    fn a_call_waits_longer_than_whoever_waits_for_a_store() {
+        assert_eq!(CALL_DEADLINE_MS, whole_ms(crate::kit::deadlines::CALL));
+    }
 }

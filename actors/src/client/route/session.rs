@@ -47,6 +47,11 @@ pub(super) struct Session {
     pub ended: CancellationToken,
 }
 
+/// How long is waited for what under file systems do, as long as the leader says that they do it.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(600);
+/// The leader has waited already before it says so.
+const UNDER_WAY_PAUSE: Duration = Duration::from_millis(100);
+
 impl Session {
     /// # Errors
     /// `Config` without a master.
@@ -155,7 +160,7 @@ impl Session {
         }
     }
 
-    /// A call that the leader answers.
+    /// A call that the leader answers. As long as it says that an under file system is at work on it, it is asked again.
     pub async fn attempt<C: Call>(
         &self,
         call: C,
@@ -165,7 +170,18 @@ impl Session {
     where
         dyn MasterPort: Endpoint<C>,
     {
-        self.ask(call, context, self.for_leader(retry_for)).await
+        let give_up = self.ports.clock.now() + UNDER_WAY_MAX;
+        loop {
+            let outcome = self
+                .ask(call.clone(), context.clone(), self.for_leader(retry_for))
+                .await;
+            match outcome {
+                Err(error) if error.kind == ErrorKind::UnderWay && self.ports.clock.now() < give_up => {
+                    sleep(UNDER_WAY_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// A call, by a search of [`Session::for_leader`] or [`Session::for_anybody`].

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curvine_protocol::job::JobRecord;
+use curvine_protocol::job::{JobRecord, PATHS_MAX};
 use curvine_protocol::master::*;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::{CallContext, Error, ErrorKind, JobId, Node, Result};
 
 use super::Answers;
+use crate::kit::Clock;
 use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
 use crate::master::duties::loads::Loads;
 use crate::master::mirror::Mirror;
@@ -22,6 +23,7 @@ pub struct JobAnswers {
     pub consensus: Arc<dyn Consensus>,
     pub mirror: Arc<Mirror>,
     pub loads: Loads,
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Answers<SubmitLoad> for JobAnswers {
@@ -29,6 +31,12 @@ impl Answers<SubmitLoad> for JobAnswers {
         self.consensus.read_barrier().await?;
         if call.paths.is_empty() {
             return Err(Error::invalid("nothing to load: name at least one path"));
+        }
+        if call.paths.len() > PATHS_MAX {
+            return Err(Error::invalid(format!(
+                "{} paths are too many for one job: name directories, or up to {PATHS_MAX} paths at a time",
+                call.paths.len()
+            )));
         }
         for path in &call.paths {
             self.mirror.fresh_path(path).await?;
@@ -46,7 +54,9 @@ impl Answers<SubmitLoad> for JobAnswers {
 
 impl JobAnswers {
     fn known(&self, id: JobId) -> Result<JobRecord> {
-        self.view.job(id)?.ok_or_else(|| {
+        let now_ns = self.clock.wall_ns();
+        let known = self.view.job(id)?.filter(|job| !job.is_expired(now_ns));
+        known.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
                 format!("no job {id}; `cv load --list` lists the jobs"),
@@ -65,7 +75,9 @@ impl Answers<GetJob> for JobAnswers {
 impl Answers<ListJobs> for JobAnswers {
     async fn answer(self: Arc<Self>, _call: ListJobs, _context: CallContext) -> Result<Jobs> {
         self.consensus.read_barrier().await?;
-        let jobs = self.view.jobs()?.into_iter().rev().take(JOBS_LISTED);
+        let now_ns = self.clock.wall_ns();
+        let jobs = self.view.jobs()?.into_iter().rev();
+        let jobs = jobs.filter(|job| !job.is_expired(now_ns)).take(JOBS_LISTED);
         let brief = jobs.map(|job| JobRecord {
             failures: Vec::new(),
             ..self.loads.live(job)

@@ -2,37 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountInfo;
 use curvine_protocol::op::{Op, OpReply};
-use curvine_protocol::worker::{Done, ExportFile};
+use curvine_protocol::worker::Done;
 use curvine_protocol::{BlockId, BlockRef, CallContext, Error, ErrorKind, InodeId, Node, Result, WorkerId};
 use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::Answers;
-use crate::kit::call;
+use crate::kit::deadlines::MOUNT_CHECK;
 use crate::kit::ports::{MakeOffload, offloaded};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
-use crate::master::fetching::Fetching;
+use crate::master::mirror::Mirror;
+use crate::master::stores::changes::Changes;
+use crate::master::stores::exports::Exports;
 use crate::master::walk::Walk;
 use crate::master::workers::Workers;
-use crate::ufs::Ufs;
-
-const CHECK_DEADLINE: Duration = Duration::from_secs(20);
-/// For a transfer of a whole file.
-const EXPORT_DEADLINE_MS: u32 = 3_600_000;
+use crate::ufs::{Ufs, uri};
 
 pub struct MountAnswers {
     pub view: Arc<dyn NamespaceView>,
     pub propose: Arc<dyn ProposeOp>,
     pub consensus: Arc<dyn Consensus>,
     pub blocks: Arc<BlockMap>,
+    pub mirror: Arc<Mirror>,
     pub workers: Workers,
-    pub fetching: Fetching,
+    pub changes: Arc<Changes>,
+    pub exports: Arc<Exports>,
     pub threads: MakeOffload,
 }
 
@@ -40,21 +39,18 @@ impl Answers<MountUfs> for MountAnswers {
     async fn answer(self: Arc<Self>, call: MountUfs, _context: CallContext) -> Result<MountInfo> {
         self.consensus.read_barrier().await?;
         self.check_place(&call)?;
-        let (uri, options) = (call.uri.clone(), call.options.clone());
-        // A local directory may be on something that does not answer.
-        let thread = (self.threads)("open-ufs");
-        let opening = offloaded(&*thread, move || Ufs::open_parts(&uri, &options));
         let checked = async {
-            let ufs = opening.await??;
+            let ufs = self.opened(call.uri.clone(), &call).await?;
+            self.check_root(&ufs, &call).await?;
             ufs.check(call.settings.writable).await
         };
-        timeout(CHECK_DEADLINE, checked).await.map_err(|_| {
+        let conditions = timeout(MOUNT_CHECK, checked).await.map_err(|_| {
             Error::new(
                 ErrorKind::Ufs,
                 format!(
                     "{}: no answer within {} s; check the endpoint",
                     call.uri,
-                    CHECK_DEADLINE.as_secs()
+                    MOUNT_CHECK.as_secs()
                 ),
             )
         })??;
@@ -62,8 +58,9 @@ impl Answers<MountUfs> for MountAnswers {
             path,
             uri,
             options,
-            settings,
+            mut settings,
         } = call;
+        settings.conditions = conditions;
         match self
             .propose
             .propose_op(Op::AddMount {
@@ -81,6 +78,24 @@ impl Answers<MountUfs> for MountAnswers {
 }
 
 impl MountAnswers {
+    /// Opens a store with the options of a mount. On a thread of its own: a local directory may be on something that does not
+    /// answer.
+    async fn opened(&self, uri: String, call: &MountUfs) -> Result<Ufs> {
+        let options = call.options.clone();
+        let thread = (self.threads)("open-ufs");
+        offloaded(&*thread, move || Ufs::open_parts(&uri, &options)).await?
+    }
+
+    /// See [`Ufs::check_root`].
+    async fn check_root(&self, ufs: &Ufs, call: &MountUfs) -> Result<()> {
+        let writable = call.settings.writable;
+        let Some((above, name)) = uri::above(&call.uri) else {
+            return ufs.check_root(None, writable).await;
+        };
+        let above = self.opened(above, call).await?;
+        ufs.check_root(Some((&above, &name)), writable).await
+    }
+
     /// What can be refused before the under file system is asked. Applying checks it again.
     fn check_place(&self, call: &MountUfs) -> Result<()> {
         let path = &call.path;
@@ -130,7 +145,7 @@ impl MountAnswers {
         let Some(source) = layout.source else {
             return Ok(None);
         };
-        if self.view.is_written(inode)? {
+        if self.view.lease_holder(inode)?.is_some() {
             return Ok(None);
         }
         let blocks = layout.blocks.iter().map(|located| located.block);
@@ -151,7 +166,10 @@ impl MountAnswers {
 impl Answers<UnmountUfs> for MountAnswers {
     async fn answer(self: Arc<Self>, call: UnmountUfs, _context: CallContext) -> Result<Done> {
         self.propose
-            .propose_op(Op::RemoveMount { path: call.path })
+            .propose_op(Op::RemoveMount {
+                path: call.path,
+                force: call.force,
+            })
             .await?;
         Ok(Done {})
     }
@@ -161,7 +179,22 @@ impl Answers<ListMounts> for MountAnswers {
     async fn answer(self: Arc<Self>, _call: ListMounts, _context: CallContext) -> Result<Mounts> {
         self.consensus.read_barrier().await?;
         Ok(Mounts {
-            mounts: self.view.mounts()?.iter().map(|mount| mount.public()).collect(),
+            mounts: self
+                .view
+                .mounts()?
+                .iter()
+                .map(|mount| {
+                    let backlog = match mount.settings.writable {
+                        true => Some(self.exports.backlog(mount.id, &self.changes.progress)?),
+                        false => None,
+                    };
+                    Ok(MountInfo {
+                        backlog,
+                        hidden: self.mirror.hidden(mount.id),
+                        ..mount.public()
+                    })
+                })
+                .collect::<Result<_>>()?,
         })
     }
 }
@@ -196,60 +229,27 @@ impl Answers<FreeCache> for MountAnswers {
     }
 }
 
+impl Answers<PersistTree> for MountAnswers {
+    async fn answer(self: Arc<Self>, call: PersistTree, context: CallContext) -> Result<Persisted> {
+        self.consensus.read_barrier().await?;
+        let top = self.view.lookup(&call.node, true)?.attr.inode;
+        if self.view.mounted(top)?.is_none() {
+            return Err(Error::invalid(format!(
+                "{}: is in no mount; `cv mounts` lists them",
+                call.node
+            )));
+        }
+        let files = self.exports.persist_tree(top, &context).await?;
+        Ok(Persisted { files })
+    }
+}
+
 impl Answers<PersistFile> for MountAnswers {
     async fn answer(self: Arc<Self>, persist: PersistFile, context: CallContext) -> Result<Entry> {
         self.consensus.read_barrier().await?;
-        let inode = persist.inode;
-        let node = Node::Inode(inode);
-        let Some((mount, key)) = self.view.mounted(inode)? else {
-            return self.view.lookup(&node, false);
-        };
-        if !self.view.needs_export(inode)? {
-            return self.view.lookup(&node, false);
-        }
-        // What is to stay of the object must be here before it is replaced.
-        self.fetching.fetch(inode, |_| {}).await?;
-        let mut layout = self.view.layout(inode)?;
-        self.blocks.locate(&mut layout);
-        let holder = layout
-            .blocks
-            .iter()
-            .find_map(|located| located.workers.first().copied());
-        let worker = holder.or_else(|| {
-            let now = self.blocks.now();
-            self.blocks
-                .cluster()
-                .roster
-                .addresses(now)
-                .first()
-                .map(|worker| worker.id)
-        });
-        let port = worker
-            .and_then(|worker| self.workers.port(worker))
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::BlockUnavailable,
-                    format!("`{key}`: no live worker can write it to its under file system"),
-                )
-            })?;
-        let export = ExportFile {
-            inode,
-            mount,
-            key,
-            size_bytes: layout.attr.size_bytes,
-            layout,
-        };
-        let long = CallContext {
-            deadline_ms: EXPORT_DEADLINE_MS,
-            ..context
-        };
-        let exported = call(&*port, export, long).await?;
-        self.propose
-            .propose_op(Op::SetUfsVersion {
-                inode,
-                version: exported.version,
-            })
+        self.exports
+            .persist(persist.inode, persist.wait, &context)
             .await?;
-        self.view.lookup(&node, false)
+        self.view.lookup(&Node::Inode(persist.inode), false)
     }
 }

@@ -1,7 +1,9 @@
 //! A master with its real Replica and Namespace, a mount of a directory, and a worker that does as it is told.
 
+mod stores;
+
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +11,9 @@ use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
 use curvine_protocol::job::{JobProgress, JobRecord, JobState};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountSettings;
-use curvine_protocol::worker::{BlocksLoaded, Done, FenceBlocks, LoadBlocks, LoadTask};
+use curvine_protocol::worker::{
+    BlocksLoaded, Done, FenceBlocks, LoadBlocks, LoadTask, LoadingStopped, StopLoading,
+};
 use curvine_protocol::*;
 use futures::future::BoxFuture;
 
@@ -27,6 +31,10 @@ enum Fate {
     Fails(u32, ErrorKind),
     /// None of them ever ends.
     Hangs,
+    /// With each look so many bytes more have arrived, and it never ends.
+    Trickles(u64),
+    /// This worker cannot, others can.
+    FailsOn(WorkerId, ErrorKind),
 }
 
 /// A worker that loads what it is told, unless fate has other plans.
@@ -36,6 +44,10 @@ struct Worker {
     /// How often each object was asked for.
     tries: Mutex<HashMap<String, u32>>,
     fences: Mutex<Vec<FenceBlocks>>,
+    /// What was stopped.
+    stopped: Mutex<Vec<StopLoading>>,
+    /// These do not answer.
+    silent: Mutex<HashSet<WorkerId>>,
 }
 
 impl Worker {
@@ -52,8 +64,8 @@ impl Worker {
         tries.get(key).copied().unwrap_or_default()
     }
 
-    /// None = it never ends.
-    fn load(&self, task: &LoadTask) -> Option<Result<u64>> {
+    /// What a worker of this id answers, and whether it is under way. None = it never ends.
+    fn load(&self, id: WorkerId, task: &LoadTask) -> Option<(Result<u64>, bool)> {
         let key = &task.source.key;
         *self
             .tries
@@ -65,14 +77,34 @@ impl Worker {
             Some(Fate::Hangs) => None,
             Some(Fate::Fails(left, kind)) if *left > 0 => {
                 *left -= 1;
-                Some(Err(Error::new(*kind, format!("{key} fails"))))
+                Some((Err(Error::new(*kind, format!("{key} fails"))), false))
             }
-            _ => Some(Ok(task.len_bytes)),
+            Some(Fate::FailsOn(at, kind)) if *at == id => {
+                Some((Err(Error::new(*kind, format!("{key} fails there"))), false))
+            }
+            Some(Fate::Trickles(bytes)) => {
+                let looks = self.tries.lock().expect("no panic")[key];
+                Some((Ok(*bytes * u64::from(looks)), true))
+            }
+            _ => Some((Ok(task.len_bytes), false)),
         }
+    }
+
+    fn load_all(&self, id: WorkerId, load: &LoadBlocks) -> Option<BlocksLoaded> {
+        let mut loaded = BlocksLoaded {
+            outcomes: Vec::new(),
+            under_way: Vec::new(),
+        };
+        for (place, task) in (0..).zip(&load.tasks) {
+            let (outcome, is_under_way) = self.load(id, task)?;
+            loaded.outcomes.push(outcome);
+            loaded.under_way.extend(is_under_way.then_some(place));
+        }
+        Some(loaded)
     }
 }
 
-struct Port(Arc<Worker>);
+struct Port(Arc<Worker>, WorkerId);
 
 impl<C: Call> Endpoint<C> for Port {
     fn ask(&self, ask: Ask<C>) -> BoxFuture<'static, Result<Answer<C>>> {
@@ -80,26 +112,42 @@ impl<C: Call> Endpoint<C> for Port {
         if let Some(fence) = call.downcast_ref::<FenceBlocks>() {
             self.0.fences.lock().expect("no panic").push(fence.clone());
         }
-        let reply: Box<dyn Any> = match call.downcast_ref::<LoadBlocks>() {
-            None => Box::new(Done {}),
-            Some(load) => {
-                let outcomes = load.tasks.iter().map(|task| self.0.load(task));
-                match outcomes.collect() {
-                    None => return Box::pin(std::future::pending()),
-                    Some(outcomes) => Box::new(BlocksLoaded { outcomes }),
+        if self.0.silent.lock().expect("no panic").contains(&self.1) {
+            let silence = Error::new(ErrorKind::Unreachable, "no answer");
+            return Box::pin(std::future::ready(Err(silence)));
+        }
+        if let Some(stop) = call.downcast_ref::<StopLoading>() {
+            self.0.stopped.lock().expect("no panic").push(stop.clone());
+        }
+        let mut is_patient = false;
+        let reply: Box<dyn Any> = match (call.downcast_ref::<LoadBlocks>(), call.downcast_ref()) {
+            (Some(load), _) => match self.0.load_all(self.1, load) {
+                None => return Box::pin(std::future::pending()),
+                Some(loaded) => {
+                    is_patient = !loaded.under_way.is_empty();
+                    Box::new(loaded)
                 }
-            }
+            },
+            (None, Some(StopLoading { blocks })) => Box::new(LoadingStopped {
+                fetched_bytes: vec![0; blocks.len()],
+            }),
+            (None, None) => Box::new(Done {}),
         };
         let reply = *reply.downcast::<C::Reply>().expect("a call that is mocked");
-        Box::pin(std::future::ready(Ok(Answer::new(reply))))
+        Box::pin(async move {
+            if is_patient {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            Ok(Answer::new(reply))
+        })
     }
 }
 
 struct Connector(Arc<Worker>);
 
 impl WorkerConnector for Connector {
-    fn connect(&self, _id: WorkerId, _address: &str) -> WorkerRef {
-        Arc::new(Port(self.0.clone()))
+    fn connect(&self, id: WorkerId, _address: &str) -> WorkerRef {
+        Arc::new(Port(self.0.clone(), id))
     }
 }
 
@@ -143,22 +191,7 @@ impl World {
             .await
             .expect("the master starts");
         master.joined().await.expect("it leads");
-        let register = RegisterWorker {
-            worker: known.as_ref().map(|known| known.worker),
-            cluster: known.as_ref().map(|known| known.cluster),
-            address: "w:1".to_owned(),
-            disks: vec![DiskStatus {
-                tier: Tier::Ssd,
-                path: "d".to_owned(),
-                capacity_bytes: 1 << 30,
-                used_bytes: 0,
-                available_bytes: 1 << 30,
-                blocks: 0,
-                failure: None,
-            }],
-            version: "1".to_owned(),
-            epoch: 0,
-        };
+        let register = register(known.as_ref());
         let registered = call(&*master.port, register, NO_ONE).await.expect("registered");
         let world = World {
             master,
@@ -168,6 +201,21 @@ impl World {
         };
         world.report(true, &[]).await.expect("its first report is in");
         world
+    }
+
+    /// Another worker comes, which has nothing. Its id.
+    async fn another_worker(&self) -> WorkerId {
+        let registered = self.ask(register(None)).await.expect("registered");
+        let report = ReportBlocks {
+            worker: registered.worker,
+            token: registered.token,
+            full_start: true,
+            full_end: true,
+            stored: Vec::new(),
+            removed: Vec::new(),
+        };
+        self.ask(report).await.expect("its first report is in");
+        registered.worker
     }
 
     /// The master stops; another begins with what is on its disk. The worker comes back without its blocks.
@@ -238,6 +286,25 @@ impl World {
 
     async fn ended(&self, id: JobId) -> JobRecord {
         self.until(id, "the job ends", |job| job.state.is_ended()).await
+    }
+}
+
+fn register(known: Option<&WorkerRegistered>) -> RegisterWorker {
+    RegisterWorker {
+        worker: known.map(|known| known.worker),
+        cluster: known.map(|known| known.cluster),
+        address: "w:1".to_owned(),
+        disks: vec![DiskStatus {
+            tier: Tier::Ssd,
+            path: "d".to_owned(),
+            capacity_bytes: 1 << 30,
+            used_bytes: 0,
+            available_bytes: 1 << 30,
+            blocks: 0,
+            failure: None,
+        }],
+        version: "1".to_owned(),
+        epoch: 0,
     }
 }
 
@@ -368,6 +435,135 @@ async fn a_job_goes_on_after_a_restart_of_the_master_and_ends_with_the_true_coun
         "each file is counted once"
     );
     assert_eq!(progress.files_failed, 0);
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_cancelled_job_has_its_transfers_stopped_and_says_what_had_arrived() {
+    let world = World::new().await;
+    let _bucket = world.mount(&[("a", 1_000_000)]).await;
+    world.worker.decree("a", Fate::Trickles(3));
+    let id = world.submit().await;
+    let moves = |job: &JobRecord| job.progress.bytes_moved > 0;
+    let moving = world.until(id, "bytes are counted as they come", moves).await;
+    assert_eq!(
+        (moving.state, moving.progress.files_loaded),
+        (JobState::Running, 0)
+    );
+    assert_eq!(moving.progress.bytes_moved, moving.progress.bytes_done);
+    let cancelled = world.ask(CancelJob { id }).await.expect("it ran");
+    assert_eq!(
+        (cancelled.state, cancelled.progress.files_loaded),
+        (JobState::Cancelled, 0)
+    );
+    assert!(cancelled.progress.bytes_moved >= moving.progress.bytes_moved);
+    let stopped = world.worker.stopped.lock().expect("no panic").clone();
+    assert_eq!(stopped.len(), 1, "{stopped:?}");
+    let looks = world.worker.tries("a");
+    assert_eq!(world.ended(id).await.progress, cancelled.progress);
+    assert_eq!(world.worker.tries("a"), looks, "it is not asked for again");
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn two_jobs_on_the_same_files_fetch_and_count_each_byte_once() {
+    let world = World::new().await;
+    let _bucket = world.mount(&[("a", 10), ("b", 20)]).await;
+    world.worker.decree("b", Fate::Trickles(0));
+    let first = world.submit().await;
+    let comes_to_b = |_: &JobRecord| world.worker.tries("b") > 0;
+    world.until(first, "one file is under way", comes_to_b).await;
+    let second = world.submit().await;
+    let counts_a = |job: &JobRecord| job.progress.files_already == 1 && job.progress.files_total == 2;
+    world.until(second, "the other waits for it", counts_a).await;
+    world.worker.relent();
+    let (first, second) = (
+        world.ended(first).await.progress,
+        world.ended(second).await.progress,
+    );
+    let counted = |progress: &JobProgress| {
+        let files = (
+            progress.files_total,
+            progress.files_loaded,
+            progress.files_already,
+        );
+        (files, progress.bytes_done, progress.bytes_moved)
+    };
+    assert_eq!(counted(&first), ((2, 2, 0), 30, 30));
+    assert_eq!(counted(&second), ((2, 0, 2), 30, 0));
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn what_a_worker_that_does_not_answer_was_given_is_loaded_by_another() {
+    let world = World::new().await;
+    let names: Vec<String> = (0..20).map(|number| format!("f{number}")).collect();
+    let objects: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 10)).collect();
+    let _bucket = world.mount(&objects).await;
+    let other = world.another_worker().await;
+    world.worker.silent.lock().expect("no panic").insert(other);
+    let id = world.submit().await;
+    let job = world.ended(id).await;
+    assert_eq!(
+        (job.state, job.progress.files_loaded, job.progress.bytes_moved),
+        (JobState::Done, 20, 200)
+    );
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_file_fails_only_when_every_live_worker_has_failed_it() {
+    let world = World::new().await;
+    let _bucket = world.mount(&[("a", 10), ("b", 20), ("c", 30), ("d", 40)]).await;
+    let other = world.another_worker().await;
+    for (key, at) in [("a", other), ("b", world.registered.worker)] {
+        world.worker.decree(key, Fate::FailsOn(at, ErrorKind::UfsDenied));
+    }
+    world
+        .worker
+        .decree("d", Fate::Fails(u32::MAX, ErrorKind::NoSpace));
+    let id = world.submit().await;
+    let job = world.ended(id).await;
+    let failed: Vec<_> = job.failures.iter().map(|failure| failure.path.as_str()).collect();
+    assert_eq!((job.progress.files_loaded, failed), (3, vec!["/data/d"]));
+    assert_eq!(world.worker.tries("d"), 2, "once by each");
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_job_finds_every_file_of_directories_of_several_pages() {
+    let world = World::new().await;
+    let bucket = world.mount(&[]).await;
+    let directories = [("", 1_100), ("a", 3), ("m", 3), ("m/inner", 3), ("z", 3)];
+    for (directory, files) in directories {
+        let directory = bucket.path().join(directory);
+        std::fs::create_dir_all(&directory).expect("room");
+        // Names before, between and behind those of the directories, on two pages.
+        for number in 0..files {
+            let name = format!("{}-{number}", ["0", "n", "zz"][number % 3]);
+            std::fs::write(directory.join(name), "x").expect("room");
+        }
+    }
+    let id = world.submit().await;
+    let job = world.ended(id).await;
+    let count = directories.iter().map(|(_, files)| *files as u64).sum();
+    let found = (job.progress.files_total, job.progress.files_loaded);
+    assert_eq!((job.state, found), (JobState::Done, (count, count)));
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_job_of_too_many_paths_is_refused() {
+    let world = World::new().await;
+    let _bucket = world.mount(&[("a", 10)]).await;
+    let too_many = SubmitLoad {
+        paths: vec![path("/data/a"); curvine_protocol::job::PATHS_MAX + 1],
+    };
+    let refused = world.ask(too_many).await.map(|_| ());
+    assert_eq!(
+        refused.map_err(|error| error.kind),
+        Err(ErrorKind::InvalidArgument)
+    );
     world.master.stop().await;
 }
 

@@ -154,3 +154,12 @@ impl Answers<ReportUfsChanged> for WorkerAnswers {
         Ok(Done {})
     }
 }
+
+impl Answers<ConfirmExport> for WorkerAnswers {
+    async fn answer(self: Arc<Self>, call: ConfirmExport, _context: CallContext) -> Result<Done> {
+        self.consensus.read_barrier().await?;
+        self.known(call.worker, call.token)?;
+        self.view.confirm_export(call.effect, call.worker)?;
+        Ok(Done {})
+    }
+}

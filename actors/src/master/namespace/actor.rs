@@ -9,6 +9,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use curvine_protocol::attr::{UfsSource, UfsVersion};
@@ -21,21 +22,28 @@ use curvine_protocol::{
 };
 use futures::future::BoxFuture;
 use heed::RoTxn;
+use tokio::time::timeout_at;
 
 use super::leases::Leases;
-use super::opens::{Opens, Removal};
+use super::opens::Opens;
 use super::records::InodeRecord;
-use super::resolve::{is_within, path_of, resolve};
+use super::resolve::{path_of, real_path, resolve};
 use super::store::{Dbs, Store, broken, pair_key};
 use super::view::{layout_of, lookup};
 use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Clock, Endpoint};
-use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp, UfsView};
+use crate::master::contract::{Consensus, Keeping, NamespaceView, Placement, ProposeOp, UfsView};
 use crate::master::replica::own_command;
+use crate::master::stores::Outcomes;
 use crate::planted::{Bug, is_planted};
 
 /// The epoch of no worker: what is written in it is refused, and its writer has to show its lease.
 const NO_EPOCH: u64 = u64::MAX;
+
+/// How long a change waits for an under file system before its caller is told that it goes on.
+const STORE_PATIENCE: Duration = Duration::from_secs(25);
+/// Of a caller's patience, what is left for the way back.
+const STORE_WAY_BACK: Duration = Duration::from_secs(2);
 
 /// What new files get when nobody says otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +62,8 @@ pub struct Parts {
     pub leases: Leases,
     pub defaults: FileDefaults,
     pub opens: Arc<Opens>,
+    pub keeping: Arc<dyn Keeping>,
+    pub outcomes: Arc<Outcomes>,
 }
 
 /// Answers the namespace's calls, from any thread. Cheap to clone.
@@ -314,6 +324,26 @@ fn closed_with(op: &mut Op) -> Vec<ClosedFile> {
     }
 }
 
+/// Whether a change is of what a link leads to, and not of the link.
+fn follows_last_link(op: &Op) -> bool {
+    match op {
+        Op::CreateFile(call) => call.if_exists != IfExists::Fail,
+        Op::OpenForWrite(call) => call.follow,
+        Op::SetAttr(call) => call.follow,
+        Op::SetXattr(_) | Op::RemoveXattr(_) => true,
+        Op::MakeDir(call) => call.parents,
+        _ => false,
+    }
+}
+
+/// Whether an under file system has to make a change before the namespace does.
+fn is_made_in_stores(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Unlink(_) | Op::Delete(_) | Op::RemoveDir(_) | Op::MakeDir(_) | Op::Rename(_)
+    )
+}
+
 /// Every mutation is answered by its op.
 macro_rules! mutations {
     (; $($call:ident -> $variant:ident $nodes:tt;)*) => {$(
@@ -407,7 +437,34 @@ impl Parts {
         look(&self.store.dbs, &*self.store.read()?)
     }
 
+    /// What a node leads to, if it is a path: a link into a mount leads to the mount.
+    fn real(&self, node: &Node, follow: bool) -> Result<Node> {
+        match node {
+            Node::Path(path) => {
+                let txn = self.store.read()?;
+                real_path(&self.store.dbs, &txn, path, follow).map(Node::Path)
+            }
+            node => Ok(node.clone()),
+        }
+    }
+
+    /// Where the nodes of a change are.
+    fn places_of(&self, op: &Op) -> Result<Vec<Node>> {
+        let follow = follows_last_link(op);
+        op.nodes()
+            .into_iter()
+            .map(|node| self.real(node, follow))
+            .collect()
+    }
+
     async fn refresh(&self, node: &Node) -> Result<()> {
+        match self.has_mounts()? {
+            true => self.refresh_real(&self.real(node, true)?).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn refresh_real(&self, node: &Node) -> Result<()> {
         match node {
             Node::Inode(inode) => match self.mount_of(*inode)? {
                 MountId(0) => Ok(()),
@@ -419,7 +476,7 @@ impl Parts {
                 _ => self.ufs.refresh_child(*parent, name).await,
             },
             Node::Path(path) => {
-                if self.has_mounts()? && self.store.mounts()?.iter().any(|mount| mount.path.contains(path)) {
+                if self.store.mounts()?.iter().any(|mount| mount.path.contains(path)) {
                     return self.ufs.refresh_path(path).await;
                 }
                 Ok(())
@@ -490,72 +547,91 @@ impl Parts {
         Ok(reply)
     }
 
-    /// Proposes a client's change, after the under file system has agreed to it.
+    /// Proposes a client's change, or has an under file system make it first.
     async fn change(self: &Arc<Self>, mut op: Op, context: CallContext) -> Result<OpReply> {
         if self.has_mounts()? {
             let mut mounted = false;
-            for node in op.nodes() {
-                self.refresh(node).await?;
-                mounted |= self.in_mount(node)?;
+            let places = self.places_of(&op)?;
+            for place in &places {
+                self.refresh_real(place).await?;
+                mounted |= self.in_mount(place)?;
             }
             if mounted {
-                // A task of its own: a caller that gives up must not leave the objects half changed.
-                let parts = self.clone();
-                let changing = tokio::spawn(async move {
-                    let _removal = parts.note_holders(&mut op)?;
-                    parts.ufs.before_change(&op).await?;
-                    parts.propose(op, context).await
-                });
-                return changing
-                    .await
-                    .unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the master is stopping")));
+                self.ufs.may_change(&op, &places).await?;
+                if is_made_in_stores(&op) {
+                    return self.change_in_store(op, context).await;
+                }
             }
         }
-        let _removal = self.note_holders(&mut op)?;
+        let _removal = self.keeping.note_holders(&mut op)?;
         self.propose(op, context).await
     }
 
-    /// Writes into an op that takes names away who has open what may lose its last one. Until the guard is dropped,
-    /// nobody opens it.
-    fn note_holders(&self, op: &mut Op) -> Result<Option<Removal<'_>>> {
-        let (node, holders) = match op {
-            Op::Unlink(Unlink { node, holders, .. }) | Op::Delete(Delete { node, holders, .. }) => {
-                (&*node, holders)
-            }
-            Op::Rename(Rename {
-                to, mode, holders, ..
-            }) if *mode == RenameMode::Replace => (&*to, holders),
-            _ => return Ok(None),
+    /// Has a change noted that the under file system makes first, and waits for what becomes of it.
+    async fn change_in_store(&self, op: Op, context: CallContext) -> Result<OpReply> {
+        // What somebody else has put there since is seen, and stays, if it is seen before the change is noted.
+        self.refresh_tree(&op).await?;
+        let patience = match context.deadline_ms {
+            0 => STORE_PATIENCE,
+            ms => STORE_PATIENCE.min(Duration::from_millis(ms.into()).saturating_sub(STORE_WAY_BACK)),
         };
-        *holders = None;
-        let now = self.clock.now();
-        let txn = self.store.read()?;
-        let dbs = &self.store.dbs;
-        // What is wrong with the name, the op itself will say.
-        let Ok(place) = resolve(dbs, &txn, node, false) else {
-            return Ok(None);
-        };
-        let Some((inode, record)) = place.found else {
-            return Ok(None);
-        };
-        let (removal, files, unsure, of) = match record.is_dir() {
-            false => {
-                let (removal, files, unsure) = self.opens.remove(inode, now);
-                (removal, files, unsure, inode)
-            }
-            true => {
-                let is_in_it = |file: InodeId| {
-                    let above = dbs.inode(&txn, file).ok().flatten();
-                    above.is_some_and(|file| is_within(dbs, &txn, file.parent, inode).unwrap_or(true))
-                };
-                let (removal, files, unsure) = self.opens.remove_tree(is_in_it, now);
-                (removal, files, unsure, InodeId(0))
+        let asked_by = Some((context.client, context.sequence));
+        let mut in_the_way = None;
+        let noting = async {
+            loop {
+                let mut op = op.clone();
+                let removal = self.keeping.note_holders(&mut op)?;
+                let noted = self.propose(Op::Note(Box::new(op)), context.clone()).await;
+                drop(removal);
+                match noted {
+                    Ok(OpReply::Noted(effect)) => return self.outcomes.answer(effect, &self.consensus).await,
+                    Err(error) if error.kind == ErrorKind::UnderWay => in_the_way = Some(error),
+                    answer => return answer,
+                }
+                self.outcomes.change().await;
             }
         };
-        if !is_planted(Bug::ForgetsOtherHolders) {
-            *holders = Some(Holders { of, files, unsure });
+        let give_up = self.clock.now() + patience;
+        let Ok(answer) = timeout_at(give_up, noting).await else {
+            return Err(in_the_way.unwrap_or_else(|| {
+                Error::new(
+                    ErrorKind::UnderWay,
+                    "the under file system is still making the change; `cv mounts` shows how it gets on",
+                )
+            }));
+        };
+        // What a rename leaves where it was is not part of the answer, but of what was asked for.
+        let clearing = async {
+            while self
+                .store
+                .effects()?
+                .iter()
+                .any(|(_, record)| record.asked_by() == asked_by)
+            {
+                self.outcomes.change().await;
+            }
+            Ok::<_, Error>(())
+        };
+        if let Ok(cleared) = timeout_at(give_up, clearing).await {
+            cleared?;
         }
-        Ok(Some(removal))
+        answer
+    }
+
+    /// Makes everything fresh that a change takes away or moves.
+    async fn refresh_tree(&self, op: &Op) -> Result<()> {
+        let top = match op {
+            Op::Delete(Delete { node, .. }) | Op::RemoveDir(RemoveDir { node }) => node,
+            Op::Rename(Rename { from, .. }) => from,
+            _ => return Ok(()),
+        };
+        let Ok((inode, record)) = self.store.entry(top, false) else {
+            return Ok(());
+        };
+        match record.is_dir() && record.mount != MountId(0) {
+            true => self.ufs.refresh_tree(inode).await,
+            false => Ok(()),
+        }
     }
 
     /// Notes what a client has closed. What was kept for it alone goes.

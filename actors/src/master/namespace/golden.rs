@@ -54,7 +54,7 @@ fn body(blocks: BlockList) -> FileBody {
         needs_export: true,
         unfenced: true,
         holes: Vec::new(),
-        object_generation: 0,
+        cached_below: 0,
     }
 }
 
@@ -181,6 +181,7 @@ fn state() -> (Store, tempfile::TempDir) {
             mtime_ms: 6,
             etag: None,
         }),
+        target: None,
     };
     let ops = [
         Op::Format {
@@ -236,6 +237,7 @@ fn state() -> (Store, tempfile::TempDir) {
                 path: "/m/x".to_owned(),
                 error: Error::new(ErrorKind::Ufs, "503"),
             }],
+            anew: false,
         },
     ];
     let mut txn = store.write().expect("one writer");

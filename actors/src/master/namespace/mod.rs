@@ -6,9 +6,11 @@
 //! - [`sessions`]: whether a command of a session is carried out.
 //! - [`locks`]: which locks of programs go together.
 //! - [`detached`]: trees that were cut off and go in the background.
+//! - [`effects`]: what is to be done in under file systems.
 //! - [`apply`]: one command against the state; pure but for the transaction it is given.
 //! - [`view`]: consistent reads; [`listing`]: of a directory, a page at a time.
-//! - [`opens`]: which client has which file open, so that what loses its last name stays for those.
+//! - [`opens`]: which client has which file open, so that what loses its last name stays for those; [`holding`]: the same
+//!   for one change.
 //! - [`actor`]: the thin shell that clients ask; [`leases`]: what it does where a lease is in the way.
 //!
 //! Invariants:
@@ -21,8 +23,10 @@
 pub mod actor;
 pub mod apply;
 pub mod detached;
+pub mod effects;
 #[cfg(test)]
 mod golden;
+pub mod holding;
 pub mod leases;
 mod listing;
 pub mod locks;

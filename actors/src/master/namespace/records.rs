@@ -61,10 +61,10 @@ pub struct FileBody {
     /// Blocks with holes in them: their indexes, in order, and how many bytes that is.
     #[serde(default)]
     pub holes: Vec<(u32, u64)>,
-    /// With `needs_export`: blocks up to this generation are the object's still, newer ones were written since. Left out
+    /// With `needs_export`: blocks below this generation are the object's still, the others were written since. Left out
     /// where it is 0, as long as it is the last field.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub object_generation: u32,
+    pub cached_below: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,16 +88,33 @@ impl FileBody {
     /// known as that, by its generation: to be called before any block or the version is changed.
     pub fn leaves_object(&mut self, in_mount: bool) {
         if in_mount && !self.needs_export {
-            self.object_generation = u32::try_from(self.content_version).unwrap_or(u32::MAX - 1);
+            self.cached_below = match self.ufs {
+                Some(_) => u32::try_from(self.content_version + 1).unwrap_or(u32::MAX),
+                None => 0,
+            };
             self.needs_export = true;
         }
     }
 
-    /// Up to which generation blocks are the object's; all of them, if nothing was written since.
-    pub fn cached_until(&self) -> u32 {
+    /// A block of this generation has been written. Others of it are of the same writer, who may have begun them before
+    /// the last export and write them again: from now on they are kept, too.
+    pub fn keeps_from(&mut self, generation: u32) {
+        self.cached_below = self.cached_below.min(generation);
+    }
+
+    /// The object that the next export replaces. With one that these bytes never were, every block is kept.
+    pub fn set_base(&mut self, base: Option<UfsVersion>, has_blocks: bool) {
+        self.ufs = base;
+        if !has_blocks {
+            self.cached_below = 0;
+        }
+    }
+
+    /// Up to which generation blocks are the object's: all of them, if nothing was written since. None if none is.
+    pub fn cached_until(&self) -> Option<u32> {
         match self.needs_export {
-            true => self.object_generation,
-            false => u32::MAX,
+            true => self.cached_below.checked_sub(1),
+            false => Some(u32::MAX),
         }
     }
 

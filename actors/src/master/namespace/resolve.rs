@@ -147,10 +147,7 @@ fn walk_anything(dbs: &Dbs, txn: &RoTxn, path: &CurvinePath, follow: bool) -> Re
             Some(target) if !last || follow => {
                 links += 1;
                 if links > LINKS_MAX {
-                    return Err(Error::new(
-                        ErrorKind::TooManySymlinks,
-                        format!("{path}: more than {LINKS_MAX} symbolic links"),
-                    ));
+                    return Err(too_many_links(path));
                 }
                 if target.starts_with('/') {
                     at = root.clone();
@@ -174,6 +171,60 @@ fn walk_anything(dbs: &Dbs, txn: &RoTxn, path: &CurvinePath, follow: bool) -> Re
         entry,
         found: Some(at),
     })
+}
+
+/// The path that a path leads to: with every symbolic link on the way followed, as far as it is known, and the last one if
+/// asked. What is not known is taken for what it says.
+///
+/// # Errors
+/// `TooManySymlinks`; `NameTooLong` if the links make it too long.
+pub fn real_path(dbs: &Dbs, txn: &RoTxn, path: &CurvinePath, follow: bool) -> Result<CurvinePath> {
+    let mut at = Some(InodeId::ROOT);
+    let mut walked: Vec<(String, Option<InodeId>)> = Vec::new();
+    let mut names: Vec<String> = path.names().rev().map(str::to_owned).collect();
+    let mut links = 0;
+    while let Some(name) = names.pop() {
+        if name == "." {
+            continue;
+        }
+        if name == ".." {
+            walked.pop();
+            at = walked.last().map_or(Some(InodeId::ROOT), |(_, inode)| *inode);
+            continue;
+        }
+        let found = match at {
+            Some(directory) => child(dbs, txn, directory, &name)?,
+            None => None,
+        };
+        let target = found.as_ref().and_then(|(_, record)| record.target());
+        match target.filter(|_| follow || !names.is_empty()) {
+            Some(target) => {
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(too_many_links(path));
+                }
+                if target.starts_with('/') {
+                    walked.clear();
+                    at = Some(InodeId::ROOT);
+                }
+                let below = target.split('/').rev().filter(|name| !name.is_empty());
+                names.extend(below.map(str::to_owned));
+            }
+            None => {
+                at = found.map(|(inode, _)| inode);
+                walked.push((name, at));
+            }
+        }
+    }
+    let names: Vec<String> = walked.into_iter().map(|(name, _)| name).collect();
+    CurvinePath::parse(&format!("/{}", names.join("/")))
+}
+
+fn too_many_links(path: &CurvinePath) -> Error {
+    Error::new(
+        ErrorKind::TooManySymlinks,
+        format!("{path}: more than {LINKS_MAX} symbolic links"),
+    )
 }
 
 /// Whether a directory is another one or below it.

@@ -12,7 +12,7 @@
 //! | replies | client, sequence | `Result<OpReply, Error>` |
 //! | mounts | mount id | `MountRecord` |
 //! | jobs | job id | `JobRecord` |
-//! | meta | name | counters, the cluster's id, the last applied log id, the format, when it was restored |
+//! | meta | name | effects (see [`effects`](super::effects)), counters, the cluster's id, the last applied log id, the format, when it was restored |
 //!
 //! Numbers in keys are big endian, so that LMDB's order is theirs.
 
@@ -181,7 +181,7 @@ pub fn name_of(key: &[u8]) -> &str {
     std::str::from_utf8(&key[8..]).expect("names are checked to be UTF-8 before they are stored")
 }
 
-fn get<T: DeserializeOwned>(db: &Raw, txn: &RoTxn, key: &[u8]) -> Result<Option<T>> {
+pub fn get<T: DeserializeOwned>(db: &Raw, txn: &RoTxn, key: &[u8]) -> Result<Option<T>> {
     match db.get(txn, key).map_err(broken)? {
         None => Ok(None),
         Some(bytes) => decode(bytes).map(Some).map_err(undecodable),
@@ -298,6 +298,7 @@ impl Dbs {
             record.kind == FileKind::Directory,
             matches!(record.body, InodeBody::Directory)
         );
+        self.index_export(txn, inode, record)?;
         put(&self.inodes, txn, &inode.0.to_be_bytes(), record)
     }
 
@@ -470,6 +471,7 @@ pub enum Counter {
     Mount,
     Job,
     Client,
+    Effect,
     /// Not given out: how many inodes there are.
     InodeCount,
 }
@@ -483,6 +485,7 @@ impl Counter {
             Counter::Mount => b"next_mount",
             Counter::Job => b"next_job",
             Counter::Client => b"next_client",
+            Counter::Effect => b"next_effect",
             Counter::InodeCount => b"inode_count",
         }
     }
@@ -497,12 +500,13 @@ impl Counter {
     }
 
     /// Those that are given out.
-    pub const GIVEN_OUT: [Counter; 6] = [
+    pub const GIVEN_OUT: [Counter; 7] = [
         Counter::Inode,
         Counter::Block,
         Counter::Worker,
         Counter::Mount,
         Counter::Job,
         Counter::Client,
+        Counter::Effect,
     ];
 }

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use curvine_protocol::job::{ENDED_AGE_NS, ENDED_MAX, FileFailure, JobProgress, JobState};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountSettings;
 use curvine_protocol::number::to_u32;
-use curvine_protocol::op::{Command, Op, OpReply, SilentSession, SyncDir, UfsObject};
+use curvine_protocol::op::{
+    AgreeDir, AgreeName, Command, KnownName, Op, OpReply, SilentSession, SyncDir, UfsObject,
+};
 use curvine_protocol::*;
 
 use super::apply::Effects;
 use super::records::InodeBody;
 use super::store::{Counter, Store, name_of, u64_at};
 use crate::master::contract::NamespaceView;
+
+mod effects;
 
 struct Tree {
     store: Store,
@@ -1128,6 +1133,7 @@ fn mounted(tree: &mut Tree) -> InodeId {
     let settings = MountSettings {
         writable: true,
         staleness_ms: 0,
+        ..MountSettings::default()
     };
     tree.apply(Op::AddMount {
         path,
@@ -1149,6 +1155,7 @@ fn object(name: &str, size_bytes: u64, etag: &str) -> UfsObject {
         name: name.to_owned(),
         kind: FileKind::File,
         version: Some(version),
+        target: None,
     }
 }
 
@@ -1177,6 +1184,7 @@ fn a_listing_adds_changes_and_removes_and_spares_what_is_ours() {
         name: "d".to_owned(),
         kind: FileKind::Directory,
         version: None,
+        target: None,
     };
     assert_eq!(
         sync(
@@ -1204,6 +1212,7 @@ fn a_listing_adds_changes_and_removes_and_spares_what_is_ours() {
     tree.check();
     tree.apply(Op::RemoveMount {
         path: CurvinePath::parse("/m").expect("valid"),
+        force: true,
     })
     .expect("unmounted");
     assert_eq!(tree.names("/m"), [""; 0]);
@@ -1325,6 +1334,108 @@ fn an_object_that_is_one_block_has_room_behind_it_when_it_is_written() {
 }
 
 #[test]
+fn an_answer_changes_only_what_is_as_it_was_when_the_question_was_asked() {
+    let mut tree = Tree::new();
+    let directory = mounted(&mut tree);
+    let agree = |tree: &mut Tree, names: Vec<AgreeName>| match tree
+        .apply(Op::AgreeDir(AgreeDir { directory, names }))
+        .expect("agreed")
+    {
+        OpReply::Synced {
+            added,
+            changed,
+            removed,
+        } => (added, changed, removed),
+        other => panic!("{other:?}"),
+    };
+    let known = |tree: &Tree, name: &str| {
+        let attr = tree.stat(&format!("/m/{name}")).expect("there");
+        KnownName {
+            inode: attr.inode,
+            version: attr.ufs,
+        }
+    };
+    let said = |name: &str, known: Option<KnownName>, object: Option<UfsObject>| AgreeName {
+        name: name.to_owned(),
+        known,
+        object,
+    };
+    let link = UfsObject {
+        name: "link".to_owned(),
+        kind: FileKind::Symlink,
+        version: None,
+        target: Some("a".to_owned()),
+    };
+    let names = ["a", "b", "c", "d"].map(|name| said(name, None, Some(object(name, 5, "1"))));
+    let names = names.into_iter().chain([said("link", None, Some(link.clone()))]);
+    assert_eq!(agree(&mut tree, names.collect()), (5, 0, 0));
+    assert_eq!(
+        tree.store
+            .lookup(&path("/m/link"), false)
+            .expect("there")
+            .target
+            .as_deref(),
+        Some("a")
+    );
+    let before = ["a", "b", "c", "link"].map(|name| known(&tree, name));
+    // Meanwhile: one gets another version, one goes, one comes, one is being written.
+    let [a, b, c, old_link] = before.clone();
+    let newer = said("a", Some(a.clone()), Some(object("a", 6, "2")));
+    assert_eq!(agree(&mut tree, vec![newer]), (0, 1, 0));
+    tree.done(unlink("/m/b"));
+    tree.write("/m/new", 10);
+    let late = vec![
+        said("a", Some(a.clone()), Some(object("a", 7, "3"))),
+        said("a", Some(a), None),
+        said("b", Some(b), Some(object("b", 6, "2"))),
+        said("new", None, Some(object("new", 3, "1"))),
+        said("d", None, Some(object("d", 9, "9"))),
+    ];
+    assert_eq!(agree(&mut tree, late), (0, 0, 0));
+    assert_eq!(tree.names("/m"), ["a", "c", "d", "link", "new"]);
+    assert_eq!(tree.stat("/m/a").expect("there").size_bytes, 6);
+    assert_eq!(tree.stat("/m/new").expect("there").size_bytes, 10);
+    // What is as it was, changes.
+    let other_link = UfsObject {
+        target: Some("c".to_owned()),
+        ..link
+    };
+    let in_time = vec![
+        said("c", Some(c), None),
+        said("link", Some(old_link), Some(other_link)),
+    ];
+    assert_eq!(agree(&mut tree, in_time), (1, 0, 2));
+    assert_eq!(
+        tree.store
+            .lookup(&path("/m/link"), false)
+            .expect("there")
+            .target
+            .as_deref(),
+        Some("c")
+    );
+    tree.check();
+}
+
+#[test]
+fn a_directory_that_is_gone_from_its_store_stays_while_it_has_what_is_not_stored_yet() {
+    let mut tree = Tree::new();
+    let directory = mounted(&mut tree);
+    tree.mkdir("/m/d");
+    tree.write("/m/d/new", 10);
+    let inode = tree.stat("/m/d").expect("there").inode;
+    let gone = AgreeName {
+        name: "d".to_owned(),
+        known: Some(KnownName { inode, version: None }),
+        object: None,
+    };
+    let names = vec![gone];
+    tree.apply(Op::AgreeDir(AgreeDir { directory, names }))
+        .expect("agreed");
+    assert_eq!(tree.names("/m/d"), ["new"]);
+    tree.check();
+}
+
+#[test]
 fn a_listing_says_of_each_name_what_a_look_at_it_alone_says() {
     let mut tree = Tree::new();
     tree.mkdir("/d");
@@ -1399,6 +1510,78 @@ fn mounts_do_not_nest_and_need_an_empty_directory() {
         ErrorKind::Busy
     );
     tree.check();
+}
+
+/// Ends a job that was just added, or changes its record.
+fn update_job(job: JobId, state: JobState, failed: &[&str], anew: bool) -> Op {
+    let failure = |path: &&str| FileFailure {
+        path: (*path).to_owned(),
+        error: Error::new(ErrorKind::Ufs, "no"),
+    };
+    Op::UpdateJob {
+        id: job,
+        state,
+        progress: JobProgress::default(),
+        failures: failed.iter().map(failure).collect(),
+        anew,
+    }
+}
+
+impl Tree {
+    fn add_job(&mut self) -> JobId {
+        let added = self.apply(Op::AddJob {
+            paths: vec![CurvinePath::root()],
+        });
+        match added.expect("added") {
+            OpReply::Job(job) => job.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ended_job(&mut self) -> JobId {
+        let job = self.add_job();
+        self.apply(update_job(job, JobState::Done, &[], false))
+            .expect("ended");
+        job
+    }
+
+    fn jobs(&self) -> Vec<JobId> {
+        let jobs = self.store.jobs().expect("readable");
+        jobs.iter().map(|job| job.id).collect()
+    }
+}
+
+#[test]
+fn jobs_that_ended_are_forgotten_by_their_number_and_age_and_those_that_run_never() {
+    let mut tree = Tree::new();
+    let runs = tree.add_job();
+    let ended: Vec<_> = (0..=ENDED_MAX).map(|_| tree.ended_job()).collect();
+    let last = tree.ended_job();
+    let mut known = vec![runs];
+    known.extend(&ended[1..]);
+    known.push(last);
+    assert_eq!(tree.jobs(), known, "the last one makes room when the next comes");
+    tree.now_ns += ENDED_AGE_NS + 10;
+    let next = tree.add_job();
+    assert_eq!(tree.jobs(), [runs, next]);
+}
+
+#[test]
+fn a_job_that_is_begun_anew_forgets_what_failed_before() {
+    let mut tree = Tree::new();
+    let id = tree.add_job();
+    let failed = |tree: &Tree| -> Vec<String> {
+        let job = tree.store.job(id).expect("readable").expect("known");
+        job.failures.into_iter().map(|failure| failure.path).collect()
+    };
+    tree.apply(update_job(id, JobState::Running, &["/a"], false))
+        .expect("runs");
+    tree.apply(update_job(id, JobState::Running, &["/b"], false))
+        .expect("runs");
+    assert_eq!(failed(&tree), ["/a", "/b"]);
+    tree.apply(update_job(id, JobState::Planning, &["/b"], true))
+        .expect("runs");
+    assert_eq!(failed(&tree), ["/b"]);
 }
 
 mod random {

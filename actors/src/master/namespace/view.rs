@@ -5,11 +5,12 @@ use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::Entry;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::{
-    Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, Error, ErrorKind, FileLayout,
-    InodeId, JobId, LocatedBlock, MountId, Node, Result, WorkerId,
+    Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, EffectId, Error, ErrorKind,
+    FileLayout, InodeId, JobId, LocatedBlock, MountId, Node, Result, WorkerId,
 };
 use heed::RoTxn;
 
+use super::effects::{CopyRecord, EffectRecord, Work};
 use super::listing::list;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
@@ -98,7 +99,7 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
         };
         return Err(Error::new(kind, format!("inode {inode} is not a file")));
     };
-    let source = source_of(dbs, txn, record)?;
+    let source = source_of(dbs, txn, inode, record)?;
     let attr = Attr {
         bare: dbs.is_bare(txn, inode)?,
         ..record.attr(inode)
@@ -110,24 +111,25 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
 }
 
 /// The object that a file's blocks, or some of them, can be fetched from.
-pub fn source_of(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Option<UfsSource>> {
+pub fn source_of(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> Result<Option<UfsSource>> {
     let InodeBody::File(file) = &record.body else {
         return Ok(None);
     };
-    let until_generation = file.cached_until();
+    // Until its export, what is written here is the file.
+    let (Some(version), Some(until_generation)) = (&file.ufs, file.cached_until()) else {
+        return Ok(None);
+    };
     let is_cached = |(_, block): &(u32, BlockRef)| block.generation <= until_generation;
-    match &file.ufs {
-        Some(version) if !file.needs_export || file.placed_blocks().iter().any(is_cached) => {
-            Ok(key_in_mount(dbs, txn, record)?.map(|(mount, key)| UfsSource {
-                mount,
-                key,
-                version: version.clone(),
-                until_generation,
-            }))
-        }
-        // Until its export, what is written here is the file.
-        _ => Ok(None),
+    if file.needs_export && !file.placed_blocks().iter().any(is_cached) {
+        return Ok(None);
     }
+    let moved = dbs.moved_object(txn, inode)?;
+    Ok(key_in_mount(dbs, txn, record)?.map(|(mount, key)| UfsSource {
+        mount,
+        key,
+        version: moved.unwrap_or_else(|| version.clone()),
+        until_generation,
+    }))
 }
 
 /// Blocks of a file with their indexes, from the first index that was asked for on. Nobody has them yet.
@@ -152,7 +154,7 @@ pub fn layout_with(attr: Attr, placed: &[(u32, BlockRef)], from_index: u32) -> F
 }
 
 /// The mount of an inode and the key of its object relative to the mount's root.
-fn key_in_mount(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Option<(MountId, String)>> {
+pub fn key_in_mount(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Option<(MountId, String)>> {
     if record.mount == MountId(0) {
         return Ok(None);
     }
@@ -230,9 +232,51 @@ impl NamespaceView for Store {
         Ok(matches!(record.body, InodeBody::File(file) if file.needs_export))
     }
 
-    fn is_written(&self, inode: InodeId) -> Result<bool> {
-        let record = self.dbs.inode_or_stale(&*self.read()?, inode)?;
-        Ok(matches!(record.body, InodeBody::File(file) if file.lease.is_some()))
+    fn confirm_export(&self, effect: EffectId, worker: WorkerId) -> Result<()> {
+        let txn = self.read()?;
+        if let Some(record) = self.dbs.effect(&txn, effect)?
+            && let Work::Export(export) = record.work
+            && export.worker == worker
+            && let Some(record) = self.dbs.inode(&txn, export.inode)?
+            && let InodeBody::File(file) = &record.body
+            && file.content_version == export.content_version
+            // Whoever has got the lease since may have written over what was being read.
+            && (file.lease.is_none() || file.lease == export.writer)
+        {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Stale,
+            format!("export {effect} is not wanted any more, or the file has changed meanwhile"),
+        ))
+    }
+
+    fn effect(&self, effect: EffectId) -> Result<Option<EffectRecord>> {
+        self.dbs.effect(&*self.read()?, effect)
+    }
+
+    fn copy(&self, inode: InodeId) -> Result<Option<CopyRecord>> {
+        self.dbs.copy(&*self.read()?, inode)
+    }
+
+    fn effects(&self) -> Result<Vec<(EffectId, EffectRecord)>> {
+        self.dbs.effects(&*self.read()?)
+    }
+
+    fn copies(&self, effect: EffectId, after: InodeId, limit: usize) -> Result<Vec<(InodeId, CopyRecord)>> {
+        self.dbs.copies(&*self.read()?, effect, after, limit)
+    }
+
+    fn unexported(&self, mount: MountId, after: InodeId, limit: usize) -> Result<Vec<(InodeId, i64)>> {
+        self.dbs.unexported(&*self.read()?, mount, after, limit)
+    }
+
+    fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>> {
+        let record = self.dbs.inode(&*self.read()?, inode)?;
+        Ok(match record.map(|record| record.body) {
+            Some(InodeBody::File(file)) => file.lease,
+            _ => None,
+        })
     }
 
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool> {

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use curvine_protocol::attr::UfsSource;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::{DeleteBlocks, ExportFile, Fill, LoadBlocks, LoadTask, SuspectBlock};
+use curvine_protocol::worker::{
+    DeleteBlocks, ExportFile, Fill, LoadBlocks, LoadTask, StopLoading, SuspectBlock,
+};
 use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, UfsVersion};
 
 use super::objects::*;
@@ -54,7 +56,15 @@ pub fn task(block: u64, version: &UfsVersion, object_offset_bytes: u64, len_byte
 }
 
 pub async fn load(worker: &WorkerHandle, tasks: Vec<LoadTask>) -> Vec<Result<u64, Error>> {
-    let loaded = call(&*worker.port, LoadBlocks { tasks }, CallContext::default()).await;
+    let loaded = call(
+        &*worker.port,
+        LoadBlocks {
+            tasks,
+            patience_ms: 0,
+        },
+        CallContext::default(),
+    )
+    .await;
     loaded.unwrap().outcomes
 }
 
@@ -431,6 +441,9 @@ async fn an_exported_file_has_its_blocks_in_order_and_zeros_in_its_holes() {
         key: "out".to_owned(),
         size_bytes,
         layout,
+        effect: curvine_protocol::EffectId(0),
+        replaces: None,
+        mark: String::new(),
     };
     let exported = call(&*worker.port, export, CallContext::default()).await.unwrap();
     let (content, written) = objects.state.lock().unwrap().objects["out"].clone();
@@ -471,6 +484,9 @@ async fn a_directory_of_the_system_is_read_through_loaded_and_written() {
         key: "b".to_owned(),
         size_bytes: 3 << 20,
         layout,
+        effect: curvine_protocol::EffectId(0),
+        replaces: None,
+        mark: String::new(),
     };
     let exported = call(&*worker.port, export, CallContext::default()).await.unwrap();
     assert_eq!(exported.version.size_bytes, 3 << 20);
@@ -522,4 +538,67 @@ async fn bytes_that_rot_after_they_were_fetched_are_fetched_again_when_a_reader_
         assert!(again == content[..MIB.min(len)], "{len}: it is fetched anew");
         worker.stop().await;
     }
+}
+
+/// Asks once for these loads, with little patience.
+async fn look(worker: &WorkerHandle, tasks: Vec<LoadTask>) -> (Vec<Result<u64, Error>>, Vec<u32>) {
+    let load = LoadBlocks {
+        tasks,
+        patience_ms: 50,
+    };
+    let loaded = call(&*worker.port, load, CallContext::default()).await.unwrap();
+    (loaded.outcomes, loaded.under_way)
+}
+
+#[actix::test]
+async fn a_load_says_how_far_it_is_and_asking_again_is_no_second_load() {
+    let objects = Objects::closed();
+    let world = world(&objects);
+    let content = bytes_of(12, 20 * MIB);
+    let version = file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config()).await;
+    let tasks = vec![task(100, &version, 0, 20 << 20), task(200, &version, 0, 100)];
+    assert_eq!(
+        look(&worker, tasks.clone()).await,
+        (vec![Ok(0), Ok(0)], vec![0, 1])
+    );
+    // One of the parts of the large one, or the small one.
+    objects.gate.add_permits(1);
+    crate::kit::until::until_some("some of it is there", async || {
+        let (outcomes, _) = look(&worker, tasks.clone()).await;
+        (outcomes != [Ok(0), Ok(0)]).then_some(())
+    })
+    .await;
+    objects.gate.add_permits(1_000);
+    crate::kit::until::until_some("all of it is there", async || {
+        let (_, under_way) = look(&worker, tasks.clone()).await;
+        under_way.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(objects.bytes_read(), (20 << 20) + 100);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_load_that_is_stopped_fetches_nothing_more_and_goes_on_from_there() {
+    let objects = Objects::closed();
+    let world = world(&objects);
+    let content = bytes_of(13, 20 * MIB);
+    let version = file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config()).await;
+    let tasks = vec![task(100, &version, 0, 20 << 20), task(200, &version, 0, 100)];
+    look(&worker, tasks.clone()).await;
+    let stop = StopLoading {
+        blocks: vec![BlockId(100), BlockId(200), BlockId(300)],
+    };
+    let stopped = call(&*worker.port, stop, CallContext::default()).await.unwrap();
+    assert_eq!(stopped.fetched_bytes, [0, 0, 0]);
+    // A reader that comes now opens it anew: what it wants, and as much ahead, is all that goes through the gate.
+    objects.gate.add_permits(1_000);
+    let some = read(&*worker.port, 100, 1, 0, 100, fill(10, 0)).await.unwrap();
+    assert_eq!(some, content[..100]);
+    assert_eq!(objects.bytes_read(), 2 << 20);
+    assert_eq!(load(&worker, tasks).await, [Ok(20 << 20), Ok(100)]);
+    assert_eq!(objects.bytes_read(), (20 << 20) + 100);
+    worker.stop().await;
 }

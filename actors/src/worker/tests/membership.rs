@@ -145,6 +145,7 @@ async fn a_worker_of_another_cluster_is_refused() {
             world.config(),
             crate::kit::Ports::system(),
             world.master.clone(),
+            std::sync::Arc::new(NoPeers),
             "127.0.0.1:1".to_owned(),
             world.sources.clone(),
             crate::worker::Threads::own(),

@@ -16,7 +16,9 @@ use curvine_protocol::{
     UfsVersion,
 };
 use futures::StreamExt;
+use futures::future::BoxFuture;
 
+use crate::ufs::changes::{Replacement, Written};
 use crate::worker::source::{ByteStream, ObjectSource, Sources};
 
 pub struct Objects {
@@ -107,10 +109,17 @@ impl ObjectSource for Bucket {
         }
     }
 
-    async fn write(&self, key: &str, content: ByteStream) -> Result<UfsVersion> {
+    async fn replace(
+        &self,
+        key: &str,
+        content: ByteStream,
+        _how: Replacement<'_>,
+        may_finish: BoxFuture<'_, Result<()>>,
+    ) -> Result<Written> {
         let pieces: Vec<_> = content.collect().await;
         let content = pieces.into_iter().collect::<Result<Vec<_>>>()?.concat();
-        Ok(self.0.put(key, "written", content.into()))
+        may_finish.await?;
+        Ok(Written::Stored(self.0.put(key, "written", content.into())))
     }
 }
 

@@ -214,6 +214,7 @@ impl World {
                 config.clone(),
                 ports.clone(),
                 self.master.clone(),
+                Arc::new(NoPeers),
                 "127.0.0.1:1".to_owned(),
                 self.sources.clone(),
                 crate::worker::Threads::own(),
@@ -229,6 +230,15 @@ impl World {
 
     pub async fn until(&self, what: &str, condition: impl Fn(&MasterState) -> bool) {
         until(what, || condition(&self.master.state.lock().unwrap())).await;
+    }
+}
+
+/// There is one worker.
+pub struct NoPeers;
+
+impl crate::kit::WorkerConnector for NoPeers {
+    fn connect(&self, id: WorkerId, _address: &str) -> crate::kit::WorkerRef {
+        panic!("worker {id} is asked for, and there is one worker")
     }
 }
 

@@ -9,6 +9,7 @@ use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{BlockData, ReadBlock};
 use curvine_protocol::{Error, Result};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::fills;
 use super::transfer::Target;
@@ -26,6 +27,8 @@ pub struct Place {
     pub target: Target,
     pub store: Arc<Store>,
     pub file: Arc<File>,
+    /// Ends what is being fetched here.
+    pub stop: CancellationToken,
     pub fetch: Fetch,
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use curvine_protocol::worker::{Fill, LoadTask};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::Place;
 use super::fills::{Begun, Purpose};
@@ -44,10 +45,11 @@ pub enum Opened {
     NoRoom(Target, Error),
 }
 
-/// Makes a block whole, or ready to be filled.
+/// Makes a block whole, or ready to be filled, until `stop` ends that and later fetches.
 ///
 /// # Errors
-/// Those of resolving the block, of the source and of the disk; `BlockUnavailable` if the block was deleted meanwhile; a full disk is no error but [`Opened::NoRoom`].
+/// `Cancelled` when it was stopped; `BlockUnavailable` if the block was deleted meanwhile; those of resolving the block,
+/// of the source and of the disk. A full disk is no error but [`Opened::NoRoom`].
 pub async fn open(
     disks: &Disks,
     resolver: &Resolver,
@@ -55,6 +57,25 @@ pub async fn open(
     generation: u32,
     origin: Origin,
     budget: &Budget,
+    stop: &CancellationToken,
+) -> Result<Opened> {
+    let opening = open_until_stopped(disks, resolver, block, generation, origin, budget, stop);
+    stop.run_until_cancelled(opening).await.unwrap_or_else(|| {
+        Err(Error::new(
+            ErrorKind::Cancelled,
+            format!("the load of block {block} was stopped"),
+        ))
+    })
+}
+
+async fn open_until_stopped(
+    disks: &Disks,
+    resolver: &Resolver,
+    block: BlockId,
+    generation: u32,
+    origin: Origin,
+    budget: &Budget,
+    stop: &CancellationToken,
 ) -> Result<Opened> {
     let fetch = disks.fetches().begin(block);
     if let Some(store) = disks.sealed(block, generation)? {
@@ -71,7 +92,7 @@ pub async fn open(
     let opened = if target.len_bytes <= SMALL_BYTES {
         open_small(disk.store.clone(), &target, fetch, budget).await
     } else {
-        open_large(disk.store.clone(), target.clone(), fetch).await
+        open_large(disk.store.clone(), target.clone(), fetch, stop).await
     };
     if let Err(error) = &opened {
         resolver.failed(&target, error.kind).await;
@@ -97,7 +118,12 @@ async fn open_small(store: Arc<Store>, target: &Target, fetch: Fetch, budget: &B
     }
 }
 
-async fn open_large(store: Arc<Store>, target: Target, fetch: Fetch) -> Result<Opened> {
+async fn open_large(
+    store: Arc<Store>,
+    target: Target,
+    fetch: Fetch,
+    stop: &CancellationToken,
+) -> Result<Opened> {
     let (done, begun) = oneshot::channel();
     let (block, generation, len_bytes) = (target.block, target.generation, target.len_bytes);
     let on_lane = fetch.clone();
@@ -119,6 +145,7 @@ async fn open_large(store: Arc<Store>, target: Target, fetch: Fetch) -> Result<O
                 target,
                 store,
                 file,
+                stop: stop.clone(),
                 fetch,
             }),
             generation,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curvine_protocol::master::{DescribeFile, ReportUfsChanged, ResolveMount};
+use curvine_protocol::master::{ConfirmExport, DescribeFile, ReportUfsChanged, ResolveMount};
 use curvine_protocol::worker::{Fill, LoadTask};
-use curvine_protocol::{BlockId, Error, ErrorKind, FileLayout, InodeId, MountId, Result};
+use curvine_protocol::{BlockId, EffectId, Error, ErrorKind, FileLayout, InodeId, MountId, Result};
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -169,6 +169,19 @@ impl Resolver {
         let source = self.sources.open(&secret.record)?;
         self.mounts.insert(mount, (now, source.clone()));
         Ok(source)
+    }
+
+    /// Whether an export is still wanted, and of the file as it is.
+    ///
+    /// # Errors
+    /// `Stale` if it is not; those of the master.
+    pub async fn confirm_export(&self, effect: EffectId) -> Result<()> {
+        let confirm = |session: Session| ConfirmExport {
+            worker: session.worker,
+            token: session.token,
+            effect,
+        };
+        self.ask(confirm).await.map(|_| ())
     }
 
     /// Asks with the current token; again where it turns out to be an old one.

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_protocol::checksum::CHUNK_BYTES;
@@ -13,6 +12,7 @@ use curvine_protocol::{BlockId, Error, ErrorKind, InodeId, MountId, Result, UfsV
 use futures::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
+use crate::kit::deadlines::TRANSFER_SILENCE;
 use crate::worker::disk::Store;
 use crate::worker::source::{ByteStream, ObjectSource};
 
@@ -24,9 +24,6 @@ const WRITES_MAX: usize = 2;
 const PART_MEMORY_BYTES: u64 = (WRITE_BYTES * (WRITES_MAX + 1)) as u64;
 /// One unit of the budget.
 const PERMIT_BYTES: u64 = 64 * 1024;
-/// Longest silence in a stream.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
-
 /// What a block is filled with.
 #[derive(Clone)]
 pub struct Target {
@@ -155,10 +152,10 @@ impl Target {
 /// The next bytes of a stream that must end exactly when nothing is left.
 async fn next(stream: &mut ByteStream, left: &mut u64) -> Result<Option<Bytes>> {
     let ufs = |message: String| Err(Error::new(ErrorKind::Ufs, message));
-    let Ok(piece) = tokio::time::timeout(SILENCE_MAX, stream.next()).await else {
+    let Ok(piece) = tokio::time::timeout(TRANSFER_SILENCE, stream.next()).await else {
         return ufs(format!(
             "the under file system sent nothing for {} s",
-            SILENCE_MAX.as_secs()
+            TRANSFER_SILENCE.as_secs()
         ));
     };
     match piece.transpose()? {

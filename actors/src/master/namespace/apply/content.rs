@@ -237,7 +237,7 @@ impl Apply<'_, '_> {
             ..record.attr(inode)
         };
         Ok(FileLayout {
-            source: source_of(&self.dbs, self.txn, &record)?,
+            source: source_of(&self.dbs, self.txn, inode, &record)?,
             ..layout_with(attr, &asked, indexes.start)
         })
     }
@@ -282,6 +282,7 @@ impl Applies<CommitFile> for Apply<'_, '_> {
             file.leaves_object(in_mount);
             file.set_blocks(blocks);
             for commit in &call.blocks {
+                file.keeps_from(commit.generation);
                 file.set_holes(commit.index, commit.hole_bytes.min(commit.len_bytes));
             }
             file.content_version += 1;

@@ -1,10 +1,10 @@
 //! Load jobs.
 
-use curvine_protocol::job::{FAILURES_MAX, FileFailure, JobProgress, JobRecord, JobState};
+use curvine_protocol::job::{ENDED_MAX, FAILURES_MAX, FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::{CurvinePath, Error, ErrorKind, JobId, Result};
 
 use super::{Apply, already_exists};
-use crate::master::namespace::store::{Counter, put};
+use crate::master::namespace::store::{Counter, broken, put};
 
 impl Apply<'_, '_> {
     pub(super) fn add_job(&mut self, paths: Vec<CurvinePath>) -> Result<JobRecord> {
@@ -19,7 +19,22 @@ impl Apply<'_, '_> {
             ended_ns: None,
         };
         self.put_job(&job)?;
+        self.forget_jobs()?;
         Ok(job)
+    }
+
+    /// Of the jobs that have ended, the newest stay, and none for too long.
+    fn forget_jobs(&mut self) -> Result<()> {
+        let mut ended = self.dbs.job_records(self.txn)?;
+        ended.retain(|job| job.state.is_ended());
+        let too_many = ended.len().saturating_sub(ENDED_MAX);
+        for (number, job) in ended.iter().enumerate() {
+            if number < too_many || job.is_expired(self.now_ns) {
+                let key = job.id.0.to_be_bytes();
+                self.dbs.jobs.delete(self.txn, &key).map_err(broken)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn update_job(
@@ -28,6 +43,7 @@ impl Apply<'_, '_> {
         state: JobState,
         progress: JobProgress,
         failures: Vec<FileFailure>,
+        anew: bool,
     ) -> Result<JobRecord> {
         let Some(mut job) = self.dbs.job(self.txn, id)? else {
             return Err(Error::new(
@@ -43,6 +59,9 @@ impl Apply<'_, '_> {
         }
         job.state = state;
         job.progress = progress;
+        if anew {
+            job.failures.clear();
+        }
         let room = FAILURES_MAX.saturating_sub(job.failures.len());
         job.failures.extend(failures.into_iter().take(room));
         job.ended_ns = state.is_ended().then_some(self.now_ns);

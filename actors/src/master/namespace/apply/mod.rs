@@ -4,11 +4,14 @@
 //!
 //! - Users': [`entries`] are looked up and made, [`attributes`] set, [`content`] committed, names gone ([`remove`]) or
 //!   moved ([`rename`]); files are locked ([`locks`]).
-//! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`jobs`].
+//! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`effects`] (what they are to do),
+//!   [`jobs`].
 
+mod agree;
 mod attributes;
 mod cluster;
 mod content;
+mod effects;
 mod entries;
 mod jobs;
 mod locks;
@@ -22,7 +25,7 @@ use curvine_protocol::master::{BlockCommit, Entry};
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
-    BlockId, ClientId, Error, ErrorKind, InodeId, MountId, Mutation, Result, for_mutations,
+    BlockId, ClientId, EffectId, Error, ErrorKind, InodeId, MountId, Mutation, Result, for_mutations,
 };
 use heed::RwTxn;
 
@@ -41,6 +44,12 @@ pub struct Effects {
     pub unleased: Vec<InodeId>,
     /// Files on which somebody has fewer locks.
     pub unlocked: Vec<InodeId>,
+    /// Answers to changes that under file systems had to make first.
+    pub settled: Vec<(EffectId, Result<OpReply>)>,
+    /// Effects that are over.
+    pub ended: Vec<EffectId>,
+    /// There is an effect more to be carried out.
+    pub noted: bool,
 }
 
 /// One command being applied.
@@ -99,7 +108,11 @@ impl Store {
             effects,
             txn,
         };
-        let result = apply.op(command.op);
+        let numbers = (command.client, command.sequence);
+        let result = match command.op {
+            Op::Note(op) => apply.note(Command { op: *op, ..command }),
+            op => apply.op(op),
+        };
         if let Err(error) = &result
             && matches!(
                 error.kind,
@@ -108,10 +121,15 @@ impl Store {
         {
             return Err(error.clone());
         }
-        let asked_again =
-            command.waits && matches!(&result, Err(error) if error.kind == ErrorKind::LeaseConflict);
+        let asked_again = match &result {
+            Err(error) => {
+                (command.waits && error.kind == ErrorKind::LeaseConflict) || error.kind == ErrorKind::UnderWay
+            }
+            // Its answer is yet to come.
+            Ok(reply) => matches!(reply, OpReply::Noted(_)),
+        };
         if remembered && !asked_again {
-            let key = pair_key(command.client.0, command.sequence);
+            let key = pair_key(numbers.0.0, numbers.1);
             dbs.replies.put(txn, &key, &encode(&result)).map_err(broken)?;
         }
         Ok(result.unwrap_or_else(OpReply::Failed))
@@ -134,14 +152,15 @@ macro_rules! ops {
                     Op::AddMount { path, uri, options, settings } => {
                         self.add_mount(path, uri, options, settings).map(OpReply::Mount)
                     }
-                    Op::RemoveMount { path } => self.remove_mount(path).map(OpReply::MountRemoved),
+                    Op::RemoveMount { path, force } => self.remove_mount(path, force).map(OpReply::MountRemoved),
                     Op::SyncDir(sync) => self.sync_dir(sync),
+                    Op::AgreeDir(agree) => self.agree_dir(agree),
                     Op::SetUfsVersion { inode, version } => {
                         self.set_ufs_version(inode, version).map(OpReply::Done)
                     }
                     Op::AddJob { paths } => self.add_job(paths).map(OpReply::Job),
-                    Op::UpdateJob { id, state, progress, failures } => {
-                        self.update_job(id, state, progress, failures).map(OpReply::Job)
+                    Op::UpdateJob { id, state, progress, failures, anew } => {
+                        self.update_job(id, state, progress, failures, anew).map(OpReply::Job)
                     }
                     Op::ExpireSessions { before_ns } => self.expire_sessions(before_ns).map(OpReply::Done),
                     Op::HoldInodes { inodes } => self.hold_inodes(inodes).map(OpReply::Done),
@@ -153,6 +172,15 @@ macro_rules! ops {
                         self.lease_fenced(inode, content_version).map(OpReply::Done)
                     }
                     Op::EndSessions { sessions } => self.end_sessions(sessions).map(OpReply::Done),
+                    Op::Note(_) => Err(Error::internal("a change was to be noted twice")),
+                    Op::CommitChange(call) => self.commit_change(call),
+                    Op::RefuseChange { effect, error } => self.refuse_change(effect, error).map(OpReply::Done),
+                    Op::NoteCopies { effect, copies } => self.note_copies(effect, copies).map(OpReply::Done),
+                    Op::SettleCopies { effect, inodes, end } => {
+                        self.settle_copies(effect, inodes, end).map(OpReply::Done)
+                    }
+                    Op::BeginExport { inode, worker } => self.begin_export(inode, worker).map(OpReply::Noted),
+                    Op::EndExport { effect, outcome } => self.end_export(effect, outcome).map(OpReply::Done),
                 }
             }
         }

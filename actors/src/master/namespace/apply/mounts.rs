@@ -70,7 +70,7 @@ impl Apply<'_, '_> {
         Ok(mount)
     }
 
-    pub(super) fn remove_mount(&mut self, path: CurvinePath) -> Result<MountId> {
+    pub(super) fn remove_mount(&mut self, path: CurvinePath, force: bool) -> Result<MountId> {
         let mounts = self.dbs.mount_records(self.txn)?;
         let Some(mount) = mounts.into_iter().find(|mount| mount.path == path) else {
             return Err(Error::new(
@@ -78,6 +78,23 @@ impl Apply<'_, '_> {
                 format!("{path}: nothing is mounted there; `cv mounts` lists the mounts"),
             ));
         };
+        let effects = self.dbs.effects_of(self.txn, mount.id)?;
+        let is_behind =
+            !effects.is_empty() || !self.dbs.unexported(self.txn, mount.id, InodeId(0), 1)?.is_empty();
+        if is_behind && !force {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "{path}: {} has not got everything yet; `cv mounts` says what is waiting, `cv persist {path}` waits for it, \
+                     and `cv umount --force {path}` gives it up",
+                    mount.uri
+                ),
+            ));
+        }
+        for (effect, _) in effects {
+            self.dbs.end_effect(self.txn, effect)?;
+            self.effects.ended.push(effect);
+        }
         let place = self.place(&Node::Path(path.clone()), false)?;
         let entry = place.entry.clone();
         let (mut inode, _) = place.existing(&Node::Path(path))?;

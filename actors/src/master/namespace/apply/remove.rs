@@ -158,6 +158,7 @@ impl Apply<'_, '_> {
                     .map_err(broken)?;
             }
         }
+        self.dbs.forget_export(self.txn, inode, record.mount)?;
         self.forget_locks(inode)?;
         let (from, until) = (inode.0.to_be_bytes(), (inode.0 + 1).to_be_bytes());
         Store::delete_range(&self.dbs.xattrs, self.txn, &from, &until)?;

@@ -64,7 +64,7 @@ impl Applies<Rename> for Apply<'_, '_> {
 
 impl Apply<'_, '_> {
     /// In the order in which Linux finds fault.
-    fn check_rename(
+    pub(super) fn check_rename(
         &self,
         call: &Rename,
         (from_dir, inode, record): (InodeId, InodeId, &InodeRecord),
@@ -157,7 +157,7 @@ impl Apply<'_, '_> {
     }
 
     /// Stores an inode with its new place.
-    fn moved(
+    pub(super) fn moved(
         &mut self,
         inode: InodeId,
         mut record: InodeRecord,

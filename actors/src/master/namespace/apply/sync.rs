@@ -8,7 +8,9 @@ use curvine_protocol::{Error, ErrorKind, FileKind, InodeId, MountId, Result, Ufs
 
 use super::Apply;
 use super::remove::{Keep, NOTHING_YET};
+use crate::master::namespace::effects::{Area, EffectRecord};
 use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
+use crate::master::namespace::view::key_in_mount;
 
 impl Apply<'_, '_> {
     pub(super) fn sync_dir(&mut self, sync: SyncDir) -> Result<OpReply> {
@@ -20,6 +22,7 @@ impl Apply<'_, '_> {
             ));
         }
         let (mut added, mut changed, mut removed) = (0, 0, 0);
+        let masked = self.masked(&above)?;
         let mut after = sync.after.clone();
         let listed: BTreeMap<&str, &UfsObject> = sync
             .objects
@@ -29,6 +32,7 @@ impl Apply<'_, '_> {
         // What the namespace has and the under file system has not.
         if let Some(name) = &sync.only
             && let Some(inode) = self.dbs.child(self.txn, sync.directory, name)?
+            && !masked.has(name)
         {
             removed += self.remove_unlisted(sync.directory, name, inode, &listed)?;
         }
@@ -43,14 +47,16 @@ impl Apply<'_, '_> {
                 if sync.until.as_ref().is_some_and(|until| name > *until) {
                     break;
                 }
-                removed += self.remove_unlisted(sync.directory, &name, inode, &listed)?;
+                if !masked.has(&name) {
+                    removed += self.remove_unlisted(sync.directory, &name, inode, &listed)?;
+                }
             }
             if sync.until.as_ref().is_some_and(|until| last >= *until) {
                 break;
             }
             after = Some(last);
         }
-        for object in &sync.objects {
+        for object in sync.objects.iter().filter(|object| !masked.has(&object.name)) {
             match self.dbs.child(self.txn, sync.directory, &object.name)? {
                 None => {
                     self.add_object(sync.directory, object)?;
@@ -63,6 +69,19 @@ impl Apply<'_, '_> {
             added,
             changed,
             removed,
+        })
+    }
+
+    /// The names of a directory of which a listing has nothing to say now.
+    pub(super) fn masked(&self, directory: &InodeRecord) -> Result<Masked> {
+        let effects = self.dbs.effects_of(self.txn, directory.mount)?;
+        let key = match effects.is_empty() {
+            true => None,
+            false => key_in_mount(&self.dbs, self.txn, directory)?,
+        };
+        Ok(Masked {
+            key: key.map(|(_, key)| key).unwrap_or_default(),
+            effects: effects.into_iter().map(|(_, effect)| effect).collect(),
         })
     }
 
@@ -82,7 +101,7 @@ impl Apply<'_, '_> {
         }
     }
 
-    fn remove_synced(
+    pub(super) fn remove_synced(
         &mut self,
         parent: InodeId,
         name: &str,
@@ -99,7 +118,7 @@ impl Apply<'_, '_> {
         Ok(deleted.files + deleted.directories + 1)
     }
 
-    fn add_object(&mut self, parent: InodeId, object: &UfsObject) -> Result<()> {
+    pub(super) fn add_object(&mut self, parent: InodeId, object: &UfsObject) -> Result<()> {
         let above = self.dbs.inode_or_stale(self.txn, parent)?;
         let modified_ns = object
             .version
@@ -107,6 +126,10 @@ impl Apply<'_, '_> {
             .map_or(0, |version| version.mtime_ms.saturating_mul(1_000_000));
         let (mode, body) = match object.kind {
             FileKind::Directory => (0o755, InodeBody::Directory),
+            FileKind::Symlink => (
+                0o777,
+                InodeBody::Symlink(object.target.clone().unwrap_or_default()),
+            ),
             _ => (
                 0o644,
                 InodeBody::File(FileBody {
@@ -130,7 +153,7 @@ impl Apply<'_, '_> {
     }
 
     /// Whether the file had another version.
-    fn change_object(&mut self, inode: InodeId, object: &UfsObject) -> Result<bool> {
+    pub(super) fn change_object(&mut self, inode: InodeId, object: &UfsObject) -> Result<bool> {
         let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
         if is_ours(&record) {
             return Ok(false);
@@ -161,7 +184,30 @@ impl Apply<'_, '_> {
     }
 }
 
+/// What effects are at work on, below a directory.
+pub(super) struct Masked {
+    key: String,
+    effects: Vec<EffectRecord>,
+}
+
+impl Masked {
+    pub(super) fn has(&self, name: &str) -> bool {
+        if self.effects.is_empty() {
+            return false;
+        }
+        let key = match self.key.as_str() {
+            "" => name.to_owned(),
+            directory => format!("{directory}/{name}"),
+        };
+        let area = Area {
+            key: &key,
+            tree: true,
+        };
+        self.effects.iter().any(|effect| effect.meets(effect.mount, area))
+    }
+}
+
 /// Being written, or written and not exported: what the under file system says of it does not count yet.
-fn is_ours(record: &InodeRecord) -> bool {
+pub(super) fn is_ours(record: &InodeRecord) -> bool {
     matches!(&record.body, InodeBody::File(file) if file.needs_export || file.lease.is_some())
 }

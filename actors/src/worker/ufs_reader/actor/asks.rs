@@ -1,7 +1,12 @@
 //! What others ask of the UfsReader: reads, loads, and to stop.
 
-use actix::{AsyncContext, Handler, Message, ResponseFuture};
-use curvine_protocol::worker::{BlocksLoaded, Fill, LoadBlocks, LoadTask, ReadBlock, SuspectBlock};
+use std::time::Duration;
+
+use actix::{Addr, AsyncContext, Handler, Message, ResponseFuture};
+use curvine_protocol::number::to_u32;
+use curvine_protocol::worker::{
+    BlocksLoaded, Fill, LoadBlocks, LoadTask, LoadingStopped, ReadBlock, StopLoading, SuspectBlock,
+};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use futures::StreamExt;
 use tokio::sync::oneshot;
@@ -126,27 +131,86 @@ impl Handler<Load> for UfsReader {
     }
 }
 
+/// How far these blocks are: bytes fetched so far.
+struct Fetched(Vec<BlockId>);
+
+impl Message for Fetched {
+    type Result = Vec<u64>;
+}
+
+impl Handler<Fetched> for UfsReader {
+    type Result = Vec<u64>;
+
+    fn handle(&mut self, Fetched(blocks): Fetched, _: &mut Self::Context) -> Self::Result {
+        blocks
+            .iter()
+            .map(|block| self.fills.fetched_bytes(*block))
+            .collect()
+    }
+}
+
 impl Handler<Ask<LoadBlocks>> for UfsReader {
     type Result = ResponseFuture<Result<Answer<LoadBlocks>>>;
 
     fn handle(&mut self, Ask { call, .. }: Ask<LoadBlocks>, ctx: &mut Self::Context) -> Self::Result {
         let reader = ctx.address();
-        Box::pin(async move {
-            let loads = call.tasks.into_iter().map(|task| {
-                let (reader, block) = (reader.clone(), task.block);
-                async move {
-                    reader
-                        .send(Load(task))
-                        .await
-                        .unwrap_or_else(|_| Err(given_up(block)))
-                }
-            });
-            let outcomes = futures::stream::iter(loads)
-                .buffered(LOAD_TASKS_MAX)
-                .collect()
-                .await;
-            Ok(Answer::new(BlocksLoaded { outcomes }))
-        })
+        Box::pin(async move { Ok(Answer::new(load_all(&reader, call).await)) })
+    }
+}
+
+/// Loads blocks until all have ended or patience has.
+async fn load_all(reader: &Addr<UfsReader>, call: LoadBlocks) -> BlocksLoaded {
+    let blocks: Vec<BlockId> = call.tasks.iter().map(|task| task.block).collect();
+    let mut ended: Vec<Option<Result<u64>>> = vec![None; blocks.len()];
+    let loads = call
+        .tasks
+        .into_iter()
+        .enumerate()
+        .map(|(place, task)| async move {
+            let block = task.block;
+            let outcome = reader.send(Load(task)).await;
+            (place, outcome.unwrap_or_else(|_| Err(given_up(block))))
+        });
+    let all = futures::stream::iter(loads)
+        .buffer_unordered(LOAD_TASKS_MAX)
+        .for_each(|(place, outcome)| {
+            ended[place] = Some(outcome);
+            std::future::ready(())
+        });
+    match call.patience_ms {
+        0 => all.await,
+        ms => drop(tokio::time::timeout(Duration::from_millis(ms.into()), all).await),
+    }
+    let places: Vec<usize> = (0..blocks.len())
+        .filter(|place| ended[*place].is_none())
+        .collect();
+    if !places.is_empty() {
+        let asked = Fetched(places.iter().map(|place| blocks[*place]).collect());
+        let fetched = reader.send(asked).await.unwrap_or_else(|_| vec![0; places.len()]);
+        for (place, bytes) in places.iter().zip(fetched) {
+            ended[*place] = Some(Ok(bytes));
+        }
+    }
+    BlocksLoaded {
+        outcomes: ended.into_iter().flatten().collect(),
+        under_way: places.into_iter().map(to_u32).collect(),
+    }
+}
+
+impl Handler<Ask<StopLoading>> for UfsReader {
+    type Result = ResponseFuture<Result<Answer<StopLoading>>>;
+
+    fn handle(&mut self, Ask { call, .. }: Ask<StopLoading>, ctx: &mut Self::Context) -> Self::Result {
+        let mut fetched_bytes = Vec::with_capacity(call.blocks.len());
+        for block in call.blocks {
+            self.end_if_deleted(block, ctx);
+            fetched_bytes.push(self.fills.fetched_bytes(block));
+            let decisions = self.fills.stop_loading(block);
+            self.act(decisions, ctx);
+        }
+        Box::pin(std::future::ready(Ok(Answer::new(LoadingStopped {
+            fetched_bytes,
+        }))))
     }
 }
 

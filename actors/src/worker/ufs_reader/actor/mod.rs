@@ -8,13 +8,15 @@ mod outcomes;
 
 pub use self::asks::{ReadThrough, StopReader, Suspect};
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context};
 use curvine_protocol::worker::ReadBlock;
-use curvine_protocol::{BlockId, Result};
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use tokio_util::sync::CancellationToken;
 
 use self::outcomes::{BlockOpened, ChunksStored, FillSaved, PartEnded};
 use super::answer::{
@@ -42,6 +44,8 @@ pub struct UfsReader {
     for_loads: Budget,
     clock: Arc<dyn Clock>,
     fills: Fills<Arc<Place>, Reader, Loader>,
+    /// Ends the opening of this number, and what is fetched after it.
+    openings: HashMap<u64, CancellationToken>,
 }
 
 impl Actor for UfsReader {
@@ -76,6 +80,7 @@ impl UfsReader {
             for_loads: Budget::new(budget_bytes / 2),
             clock,
             fills: Fills::new(),
+            openings: HashMap::new(),
         }
     }
 
@@ -105,8 +110,10 @@ impl UfsReader {
             Asked::Opens(number) => {
                 let budget = self.budget(origin.purpose());
                 let (disks, resolver, reader) = (self.disks.clone(), self.resolver.clone(), ctx.address());
+                let stop = CancellationToken::new();
+                self.openings.insert(number, stop.clone());
                 self.transfer(async move {
-                    let outcome = open(&disks, &resolver, block, generation, origin, &budget).await;
+                    let outcome = open(&disks, &resolver, block, generation, origin, &budget, &stop).await;
                     reader.do_send(BlockOpened {
                         block,
                         number,
@@ -167,6 +174,10 @@ impl UfsReader {
                         });
                     });
                 }
+                Decision::Stop(place) => place.stop.cancel(),
+                Decision::StopOpening(number) => {
+                    self.openings.get(&number).inspect(|opening| opening.cancel());
+                }
                 Decision::Remove(block, place) => place.store.on_lane(block, move |store| {
                     if let Err(error) = store.remove(block) {
                         tracing::warn!("dropping a block of a changed object: {error}");
@@ -200,10 +211,11 @@ impl UfsReader {
                 });
             };
             let (store, file) = (place.store.clone(), place.file.clone());
-            let outcome = place
+            let fetching = place
                 .target
-                .fetch_to(chunks.clone(), store, file, &budget, stored)
-                .await;
+                .fetch_to(chunks.clone(), store, file, &budget, stored);
+            let outcome = (place.stop.run_until_cancelled(fetching).await)
+                .unwrap_or_else(|| Err(Error::new(ErrorKind::Cancelled, "it is not wanted any more")));
             reader.do_send(PartEnded {
                 block,
                 number,

@@ -29,6 +29,7 @@ impl Handler<BlockOpened> for UfsReader {
         }: BlockOpened,
         ctx: &mut Self::Context,
     ) {
+        self.openings.remove(&number);
         match outcome {
             Ok(Opened::Fill(begun)) => {
                 let decisions = self.fills.begin(block, number, begun, self.clock.now());

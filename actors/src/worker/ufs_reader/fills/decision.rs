@@ -66,6 +66,10 @@ pub enum Decision<P, R, L> {
         purpose: Purpose,
     },
     Save(Progress<P>),
+    /// What is being fetched to this place is wanted no more.
+    Stop(P),
+    /// Nobody waits any more for the opening of this number.
+    StopOpening(u64),
     /// The object has another version now: nothing of this one may stay on the disk.
     Remove(BlockId, P),
     /// What the block is filled with may be wrong by now.

@@ -16,6 +16,8 @@ use crate::worker::ufs_reader::plan::Plan;
 pub const SAVE_BYTES: u64 = 32 << 20;
 /// A fill that nobody reads is saved and let go after this.
 pub const IDLE: Duration = Duration::from_secs(20);
+/// A load that nobody asks for again is given up after this.
+pub const LOAD_IDLE: Duration = Duration::from_secs(10);
 
 /// One fill.
 pub struct Filling<P, R, L> {
@@ -32,6 +34,8 @@ pub struct Filling<P, R, L> {
     fetched_bytes: u64,
     unsaved_bytes: u64,
     saving: bool,
+    /// Somebody wanted all of it.
+    loading: bool,
     used_at: Instant,
 }
 
@@ -51,6 +55,7 @@ impl<P: Clone, R, L> Filling<P, R, L> {
             fetched_bytes: 0,
             unsaved_bytes: 0,
             saving: false,
+            loading: false,
             used_at: now,
         }
     }
@@ -92,7 +97,10 @@ impl<P: Clone, R, L> Filling<P, R, L> {
                 let parts = chunks.map_or(Vec::new(), |chunks| self.plan.want(chunks));
                 (parts, Purpose::Reading)
             }
-            Request::Whole(_) => (self.plan.want_all(parts_each), Purpose::Loading),
+            Request::Whole(_) => {
+                self.loading = true;
+                (self.plan.want_all(parts_each), Purpose::Loading)
+            }
         };
         let mut decisions = Vec::new();
         self.answer_or_wait(request, &mut decisions);
@@ -164,6 +172,39 @@ impl<P: Clone, R, L> Filling<P, R, L> {
     pub fn is_used(&self, now: Instant) -> bool {
         let busy = self.parts > 0 || self.saving || !self.waiting.is_empty();
         busy || now.duration_since(self.used_at) <= IDLE
+    }
+
+    /// Bytes that arrived of it so far.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes
+    }
+
+    /// It is being loaded, and whoever wanted that does not ask any more.
+    pub fn is_forsaken(&self, now: Instant) -> bool {
+        self.loading
+            && self.parts > 0
+            && self.waiting.is_empty()
+            && now.duration_since(self.used_at) > LOAD_IDLE
+    }
+
+    /// Nobody wants the whole block any more. Whoever waited for that fails, and so what is left waits for a reader.
+    pub fn fail_loads(&mut self, error: &Error) -> Vec<Decision<P, R, L>> {
+        self.loading = false;
+        let is_load = |request: &mut Request<R, L>| matches!(request, Request::Whole(_));
+        let loads = self.waiting.extract_if(.., is_load);
+        loads.map(|load| Decision::Fail(load, error.clone())).collect()
+    }
+
+    /// All of it is there, or a reader waits for something: it goes on without a load.
+    pub fn goes_on(&self) -> bool {
+        self.plan.present().is_full() || !self.waiting.is_empty()
+    }
+
+    /// Ends what is being fetched, and keeps what is there.
+    pub fn stop(self) -> Vec<Decision<P, R, L>> {
+        let mut decisions = vec![Decision::Stop(self.place.clone())];
+        decisions.extend(self.is_unsaved().then(|| Decision::Save(self.progress())));
+        decisions
     }
 
     pub fn is_unsaved(&self) -> bool {

@@ -229,6 +229,45 @@ impl<P: Clone, R, L> Fills<P, R, L> {
         }
     }
 
+    /// The bytes that arrived so far of a block that is being filled.
+    pub fn fetched_bytes(&self, block: BlockId) -> u64 {
+        match self.slots.get(&block) {
+            Some(Slot::Open(filling)) => filling.fetched_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Loads of a block are given up. What arrived is kept; what a reader waits for goes on.
+    pub fn stop_loading(&mut self, block: BlockId) -> Vec<Decision<P, R, L>> {
+        let error = Error::new(
+            ErrorKind::Cancelled,
+            format!("the load of block {block} was stopped"),
+        );
+        match self.slots.get_mut(&block) {
+            None => Vec::new(),
+            Some(Slot::Opening(number, waiting)) => {
+                let number = *number;
+                let is_load = |request: &mut Request<R, L>| matches!(request, Request::Whole(_));
+                let loads = waiting.extract_if(.., is_load);
+                let mut decisions: Vec<_> = loads.map(|load| Decision::Fail(load, error.clone())).collect();
+                if waiting.is_empty() {
+                    self.slots.remove(&block);
+                    decisions.push(Decision::StopOpening(number));
+                }
+                decisions
+            }
+            Some(Slot::Open(filling)) => {
+                let mut decisions = filling.fail_loads(&error);
+                if !filling.goes_on()
+                    && let Some(Slot::Open(filling)) = self.slots.remove(&block)
+                {
+                    decisions.extend(filling.stop());
+                }
+                decisions
+            }
+        }
+    }
+
     /// Saves and lets go of fills that nobody uses, and forgets who waits no more.
     pub fn sweep(
         &mut self,
@@ -236,9 +275,11 @@ impl<P: Clone, R, L> Fills<P, R, L> {
         now: Instant,
     ) -> Vec<Decision<P, R, L>> {
         let mut saves = Vec::new();
-        self.slots.retain(|_, slot| {
+        let mut forsaken = Vec::new();
+        self.slots.retain(|block, slot| {
             let Slot::Open(filling) = slot else { return true };
             filling.forget_waiting(&is_given_up);
+            forsaken.extend(filling.is_forsaken(now).then_some(*block));
             if filling.is_used(now) {
                 return true;
             }
@@ -246,6 +287,8 @@ impl<P: Clone, R, L> Fills<P, R, L> {
             saves.extend(unsaved.then(|| filling.save()).flatten());
             unsaved
         });
+        let stopped = forsaken.into_iter().flat_map(|block| self.stop_loading(block));
+        saves.extend(stopped.collect::<Vec<_>>());
         saves
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::worker::ReadBlock;
 
-use super::filling::{IDLE, SAVE_BYTES};
+use super::filling::{IDLE, LOAD_IDLE, SAVE_BYTES};
 use super::*;
 use crate::worker::disk::Bitmap;
 
@@ -257,5 +257,80 @@ fn progress_is_saved_every_so_many_bytes_and_one_save_at_a_time() {
     assert_eq!(
         fills.saved(BLOCK, number, Err(failed.clone())),
         vec![Decision::Fail(Request::Whole("load"), failed)]
+    );
+}
+
+fn stopped(request: Request<&'static str, &'static str>) -> TestDecision {
+    let error = Error::new(ErrorKind::Cancelled, "the load of block 7 was stopped");
+    Decision::Fail(request, error)
+}
+
+#[test]
+fn a_load_that_is_stopped_ends_what_is_fetched_and_keeps_what_arrived() {
+    let (mut fills, number, _) = begun(256, vec![Request::Whole("load")], Instant::now());
+    fills.stored(BLOCK, number, 0, &[11, 12]);
+    assert_eq!(fills.fetched_bytes(BLOCK), 2 * CHUNK_BYTES);
+    let decisions = fills.stop_loading(BLOCK);
+    let [failed, Decision::Stop(()), Decision::Save(progress)] = &decisions[..] else {
+        panic!("{decisions:?}");
+    };
+    assert_eq!(failed, &stopped(Request::Whole("load")));
+    assert!(progress.present.all(0..2) && !progress.present.get(2));
+    let late = fills.part_ended(BLOCK, number, &(0..128), Err(error(ErrorKind::Cancelled)));
+    assert_eq!(late, vec![], "nobody hears of it");
+    assert_eq!(fills.stop_loading(BLOCK), vec![], "a second time is none");
+    let anew = fills.ask(BLOCK, GENERATION, read(2..3, "reader"), Instant::now());
+    assert!(matches!(anew, Asked::Opens(another) if another != number));
+}
+
+#[test]
+fn a_load_that_is_stopped_leaves_alone_what_a_reader_waits_for() {
+    let waiting = vec![Request::Whole("load"), read(5..6, "reader")];
+    let (mut fills, number, _) = begun(256, waiting, Instant::now());
+    assert_eq!(fills.stop_loading(BLOCK), vec![stopped(Request::Whole("load"))]);
+    let decisions = fills.stored(BLOCK, number, 5, &[15]);
+    assert!(matches!(
+        &decisions[..],
+        [Decision::Grant { reader: "reader", .. }]
+    ));
+}
+
+#[test]
+fn an_opening_is_stopped_only_if_no_reader_waits_for_it() {
+    let mut fills = TestFills::new();
+    let now = Instant::now();
+    let Asked::Opens(number) = fills.ask(BLOCK, GENERATION, Request::Whole("load"), now) else {
+        panic!("it is opened");
+    };
+    ask(&mut fills, GENERATION, read(0..1, "reader"));
+    assert_eq!(fills.stop_loading(BLOCK), vec![stopped(Request::Whole("load"))]);
+    assert_eq!(fills.end_opening(BLOCK, number), vec![read(0..1, "reader")]);
+    let Asked::Opens(number) = fills.ask(BLOCK, GENERATION, Request::Whole("load"), now) else {
+        panic!("it is opened");
+    };
+    let decisions = vec![stopped(Request::Whole("load")), Decision::StopOpening(number)];
+    assert_eq!(fills.stop_loading(BLOCK), decisions);
+    assert_eq!(
+        fills.end_opening(BLOCK, number),
+        vec![],
+        "what is opened all the same is let go"
+    );
+}
+
+#[test]
+fn a_load_that_nobody_asks_for_again_is_given_up() {
+    let begun_at = Instant::now();
+    let (mut fills, number, _) = begun(256, vec![Request::Whole("load")], begun_at);
+    fills.stored(BLOCK, number, 0, &[11]);
+    let given_up = |request: &Request<_, _>| matches!(request, Request::Whole("load"));
+    assert_eq!(fills.sweep(given_up, begun_at + LOAD_IDLE), vec![]);
+    // Asked again meanwhile, as long as it takes.
+    let asked_at = begun_at + LOAD_IDLE;
+    fills.ask(BLOCK, GENERATION, Request::Whole("load"), asked_at);
+    assert_eq!(fills.sweep(given_up, asked_at + LOAD_IDLE), vec![]);
+    let decisions = fills.sweep(given_up, asked_at + LOAD_IDLE + Duration::from_millis(1));
+    assert!(
+        matches!(&decisions[..], [Decision::Stop(()), Decision::Save(_)]),
+        "{decisions:?}"
     );
 }

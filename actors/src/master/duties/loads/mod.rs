@@ -2,30 +2,46 @@
 //!
 //! A job's record is updated at every change of state and every [`CHECKPOINT`] while it runs. A master that begins
 //! to lead takes up the jobs that have not ended: it plans them again, and what is cached by then is found cached.
+//!
+//! Invariants: a job holds a few hundred planned files and a page of each directory on its way, whatever it loads; a
+//! file is loaded by one job at a time; nothing is fetched for a job that was cancelled.
+//!
+//! - [`counts`]: what a job has found and done.
+//! - [`tries`]: which worker loads a block, and what follows when it does not.
+//! - [`file`]: one file.
+//! - [`turns`]: a turn for each file.
+
+mod counts;
+mod file;
+mod tries;
+mod turns;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use curvine_protocol::error::Retry;
-use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
+use curvine_protocol::job::{JobProgress, JobRecord, JobState};
 use curvine_protocol::op::Op;
-use curvine_protocol::{Attr, CurvinePath, Error, ErrorKind, JobId, Node, Result};
+use curvine_protocol::{Attr, CurvinePath, Error, ErrorKind, JobId, Node, Result, WorkerId};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::counts::Counts;
+use self::file::File;
+use self::turns::Turns;
 use super::Duty;
+use crate::master::blocks::BlockMap;
 use crate::master::contract::{NamespaceView, ProposeOp};
-use crate::master::fetching::Fetching;
 use crate::master::mirror::Mirror;
 use crate::master::walk::Walk;
+use crate::master::workers::Workers;
 
 const CHECKPOINT: Duration = Duration::from_secs(2);
 /// Files that one job loads at the same time.
 const FILES_IN_FLIGHT: usize = 64;
-const ATTEMPTS: u32 = 4;
-const BACKOFF: Duration = Duration::from_millis(300);
 
 /// The running jobs. Cheap to clone.
 #[derive(Clone)]
@@ -37,9 +53,13 @@ pub struct Loads {
 struct Parts {
     view: Arc<dyn NamespaceView>,
     propose: Arc<dyn ProposeOp>,
-    fetching: Fetching,
+    blocks: Arc<BlockMap>,
     mirror: Arc<Mirror>,
+    workers: Workers,
     running: Mutex<HashMap<JobId, Arc<Running>>>,
+    turns: Turns,
+    /// When a worker was last seen to live, by a file that looked for one.
+    worker_seen: Mutex<Option<Instant>>,
 }
 
 impl Parts {
@@ -48,6 +68,28 @@ impl Parts {
             .lock()
             .expect("nobody panics while it holds the jobs")
     }
+
+    /// The workers that live.
+    fn live(&self) -> Vec<WorkerId> {
+        let now = self.blocks.now();
+        let live = self.blocks.cluster().roster.live(now);
+        if !live.is_empty() {
+            *self.worker_seen() = Some(now);
+        }
+        live
+    }
+
+    /// For how long no worker was seen to live, since somebody first looked for one.
+    fn without_worker(&self) -> Duration {
+        let now = self.blocks.now();
+        now.duration_since(*self.worker_seen().get_or_insert(now))
+    }
+
+    fn worker_seen(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.worker_seen
+            .lock()
+            .expect("nobody panics while it holds a time")
+    }
 }
 
 struct Running {
@@ -55,14 +97,6 @@ struct Running {
     cancel: CancellationToken,
     /// This master leads no more.
     given_up: CancellationToken,
-}
-
-#[derive(Default)]
-struct Counts {
-    progress: JobProgress,
-    /// Not in the record yet.
-    failures: Vec<FileFailure>,
-    planning: bool,
 }
 
 impl Running {
@@ -101,16 +135,16 @@ impl Duty for Loads {
         for (_, running) in self.parts.running().drain() {
             running.given_up.cancel();
         }
+        *self.parts.worker_seen() = None;
     }
 
     fn status(&self) -> String {
         let running = self.parts.running();
         let (mut done, mut total) = (0, 0);
         for job in running.values() {
-            let counts = job.counts();
-            done +=
-                counts.progress.files_loaded + counts.progress.files_already + counts.progress.files_failed;
-            total += counts.progress.files_total;
+            let progress = job.counts().progress();
+            done += progress.files_loaded + progress.files_already + progress.files_failed;
+            total += progress.files_total;
         }
         match running.len() {
             0 => "none running".to_owned(),
@@ -123,15 +157,19 @@ impl Loads {
     pub fn new(
         view: Arc<dyn NamespaceView>,
         propose: Arc<dyn ProposeOp>,
-        fetching: Fetching,
+        blocks: Arc<BlockMap>,
         mirror: Arc<Mirror>,
+        workers: Workers,
     ) -> Self {
         let parts = Parts {
             view,
             propose,
-            fetching,
+            blocks,
             mirror,
+            workers,
             running: Mutex::default(),
+            turns: Turns::default(),
+            worker_seen: Mutex::default(),
         };
         Loads {
             parts: Arc::new(parts),
@@ -140,17 +178,8 @@ impl Loads {
 
     /// Begins a job that is recorded.
     pub fn run(&self, job: JobRecord) {
-        let progress = JobProgress {
-            bytes_moved: job.progress.bytes_moved,
-            ..JobProgress::default()
-        };
-        let counts = Counts {
-            progress,
-            failures: Vec::new(),
-            planning: true,
-        };
         let running = Arc::new(Running {
-            counts: Mutex::new(counts),
+            counts: Mutex::new(Counts::going_on(&job.progress)),
             cancel: CancellationToken::new(),
             given_up: CancellationToken::new(),
         });
@@ -178,10 +207,10 @@ impl Loads {
     pub fn live(&self, mut job: JobRecord) -> JobRecord {
         if let Some(running) = self.parts.running().get(&job.id) {
             let counts = running.counts();
-            job.progress = counts.progress.clone();
-            job.failures.extend(counts.failures.iter().cloned());
-            if !job.state.is_ended() && !counts.planning {
-                job.state = JobState::Running;
+            job.progress = counts.progress();
+            job.failures.extend(counts.failures().iter().cloned());
+            if !job.state.is_ended() {
+                job.state = counts.state();
             }
         }
         job
@@ -189,98 +218,105 @@ impl Loads {
 }
 
 async fn load(parts: &Arc<Parts>, running: &Arc<Running>, job: JobRecord) -> Result<()> {
-    wait_for_workers(parts).await?;
+    let is_begun = job.progress != JobProgress::default() || !job.failures.is_empty();
+    if is_begun && !until_told(parts, running, job.id, || JobState::Planning, true).await? {
+        return Ok(());
+    }
     let (files, planned) = mpsc::channel(4 * FILES_IN_FLIGHT);
-    let planning = plan(parts.clone(), running.clone(), job.paths.clone(), files);
-    let work = async { tokio::join!(planning, load_files(parts.clone(), running.clone(), planned)) };
-    tokio::select! {
-        _ = work => {}
-        () = running.cancel.cancelled() => {}
-        () = running.given_up.cancelled() => return Ok(()),
-        error = checkpoints(parts, running, job.id) => return Err(error),
-    }
-    let state = match (
-        running.cancel.is_cancelled(),
-        running.counts().progress.files_failed,
-    ) {
-        (true, _) => JobState::Cancelled,
-        (false, 0) => JobState::Done,
-        (false, _) => JobState::Failed,
+    let work = async {
+        // After a change of the leader the workers must come back first, and say what they have.
+        parts.blocks.heard_from_all(parts.view.last_worker()?).await;
+        let planning = plan(parts, running, &job.paths, files);
+        let planning = running.cancel.run_until_cancelled(planning);
+        tokio::join!(planning, load_files(parts, running, planned));
+        Ok::<_, Error>(())
     };
-    update(parts, running, job.id, state).await
-}
-
-/// After a start of the master the workers must come back first, and say what they have. Not for ever: a job without
-/// workers fails file by file.
-async fn wait_for_workers(parts: &Parts) -> Result<()> {
-    for _ in 0..100 {
-        let blocks = &parts.fetching.blocks;
-        if !blocks.cluster().roster.live(blocks.now()).is_empty() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::select! {
+        worked = work => worked?,
+        () = running.given_up.cancelled() => return Ok(()),
+        never = checkpoints(parts, running, job.id) => match never {},
     }
-    parts
-        .fetching
-        .blocks
-        .heard_from_all(parts.view.last_worker()?)
-        .await;
+    let end = || match running.counts().progress().files_failed {
+        _ if running.cancel.is_cancelled() => JobState::Cancelled,
+        0 => JobState::Done,
+        _ => JobState::Failed,
+    };
+    until_told(parts, running, job.id, end, false).await?;
     Ok(())
 }
 
-/// Keeps the record up to date. Returns only when that fails.
-async fn checkpoints(parts: &Parts, running: &Running, id: JobId) -> Error {
+/// Brings a state into the record, as soon as the group takes it. False if this master leads no more.
+async fn until_told(
+    parts: &Parts,
+    running: &Running,
+    id: JobId,
+    state: impl Fn() -> JobState,
+    anew: bool,
+) -> Result<bool> {
+    loop {
+        match update(parts, running, id, state(), anew).await {
+            Ok(()) => return Ok(true),
+            // It has ended.
+            Err(error) if matches!(error.kind, ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
+                return Err(error);
+            }
+            Err(error) => tracing::warn!(job = %id, %error, "cannot keep the job's record now; trying again"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(CHECKPOINT) => {}
+            () = running.given_up.cancelled() => return Ok(false),
+        }
+    }
+}
+
+/// Keeps the record up to date.
+async fn checkpoints(parts: &Parts, running: &Running, id: JobId) -> std::convert::Infallible {
     let mut last = JobProgress::default();
     loop {
         tokio::time::sleep(CHECKPOINT).await;
-        let (progress, planning) = {
+        let (progress, state) = {
             let counts = running.counts();
-            (counts.progress.clone(), counts.planning)
+            (counts.progress(), counts.state())
         };
         if progress == last {
             continue;
         }
-        last = progress;
-        let state = if planning {
-            JobState::Planning
-        } else {
-            JobState::Running
-        };
-        if let Err(error) = update(parts, running, id, state).await {
-            return error;
+        match update(parts, running, id, state, false).await {
+            Ok(()) => last = progress,
+            Err(error) => tracing::warn!(job = %id, %error, "cannot keep the job's record now; trying again"),
         }
     }
 }
 
-async fn update(parts: &Parts, running: &Running, id: JobId, state: JobState) -> Result<()> {
+async fn update(parts: &Parts, running: &Running, id: JobId, state: JobState, anew: bool) -> Result<()> {
     let (progress, failures) = {
         let mut counts = running.counts();
-        (counts.progress.clone(), std::mem::take(&mut counts.failures))
+        (counts.progress(), counts.take_failures())
     };
-    parts
-        .propose
-        .propose_op(Op::UpdateJob {
-            id,
-            state,
-            progress,
-            failures,
-        })
-        .await
-        .map(|_| ())
+    let update = Op::UpdateJob {
+        id,
+        state,
+        progress,
+        failures: failures.clone(),
+        anew,
+    };
+    let told = parts.propose.propose_op(update).await;
+    told.map(drop)
+        .inspect_err(|_| running.counts().put_back(failures))
 }
 
 async fn plan(
-    parts: Arc<Parts>,
-    running: Arc<Running>,
-    paths: Vec<CurvinePath>,
+    parts: &Parts,
+    running: &Running,
+    paths: &[CurvinePath],
     files: mpsc::Sender<(Attr, CurvinePath)>,
 ) {
     for path in paths {
-        if let Err(error) = plan_below(&parts, &running, &path, &files).await {
-            fail(&running, &path, error);
+        if let Err(error) = plan_below(parts, running, path, &files).await {
+            running.counts().unseen(path.to_string(), error);
         }
     }
-    running.counts().planning = false;
+    running.counts().planned();
 }
 
 /// Sends on what is found at or below a path, until nobody takes it any more.
@@ -296,91 +332,40 @@ async fn plan_below(
     while let Some((path, found)) = walk.next().await {
         match found {
             Ok(attr) if attr.is_file() => {
-                {
-                    let mut counts = running.counts();
-                    counts.progress.files_total += 1;
-                    counts.progress.bytes_total += attr.size_bytes;
-                }
+                running.counts().found(attr.size_bytes);
                 if files.send((attr, path)).await.is_err() {
                     return Ok(());
                 }
             }
             Ok(_) => {}
-            Err(error) => fail(running, &path, error),
+            Err(error) => running.counts().unseen(path.to_string(), error),
         }
     }
     Ok(())
 }
 
-fn fail(running: &Running, path: &CurvinePath, error: Error) {
-    let mut counts = running.counts();
-    counts.progress.files_failed += 1;
-    counts.failures.push(FileFailure {
-        path: path.to_string(),
-        error,
-    });
-}
-
-/// Loads files as they are planned. Ends, and drops what is in flight, with the future.
+/// Loads files as they are planned, until the job is cancelled. Ends, and drops what is in flight, with the future.
 async fn load_files(
-    parts: Arc<Parts>,
-    running: Arc<Running>,
+    parts: &Arc<Parts>,
+    running: &Arc<Running>,
     mut planned: mpsc::Receiver<(Attr, CurvinePath)>,
 ) {
     let mut loading = tokio::task::JoinSet::new();
-    while let Some((attr, path)) = planned.recv().await {
+    while let Some(Some((attr, path))) = running.cancel.run_until_cancelled(planned.recv()).await {
         if loading.len() >= FILES_IN_FLIGHT {
             loading.join_next().await;
         }
         let (parts, running) = (parts.clone(), running.clone());
-        loading.spawn(async move { load_file(&parts, &running, attr, path).await });
+        loading.spawn(async move {
+            let file = File {
+                parts: &parts,
+                running: &running,
+                attr,
+                path,
+                cached: AtomicU64::new(0),
+            };
+            file.load().await;
+        });
     }
     while loading.join_next().await.is_some() {}
-}
-
-async fn load_file(parts: &Parts, running: &Running, attr: Attr, path: CurvinePath) {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        match load_once(parts, running, &attr).await {
-            Ok(moved) => {
-                let mut counts = running.counts();
-                counts.progress.bytes_done += attr.size_bytes;
-                match moved {
-                    0 => counts.progress.files_already += 1,
-                    _ => counts.progress.files_loaded += 1,
-                }
-                return;
-            }
-            Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
-                tokio::time::sleep(BACKOFF * 3u32.pow(attempt - 1)).await;
-            }
-            Err(error) => return fail(running, &path, error),
-        }
-    }
-}
-
-/// `UfsChanged`: the namespace learns the new version meanwhile, and that one is loaded.
-fn may_pass(error: &Error) -> bool {
-    error.kind.retry() != Retry::Never
-        || error.kind == ErrorKind::UfsChanged
-        || error.kind == ErrorKind::Stopping
-}
-
-/// One try at a file. Answers with the bytes it moved.
-async fn load_once(parts: &Parts, running: &Running, attr: &Attr) -> Result<u64> {
-    let mut moved = 0;
-    let count = |bytes| {
-        moved += bytes;
-        running.counts().progress.bytes_moved += bytes;
-    };
-    match parts.fetching.fetch(attr.inode, count).await {
-        Ok(()) => Ok(moved),
-        Err(error) => {
-            if error.kind == ErrorKind::UfsChanged {
-                parts.mirror.doubt(attr.inode).await?;
-            }
-            Err(error)
-        }
-    }
 }

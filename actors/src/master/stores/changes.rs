@@ -1,0 +1,556 @@
+//! Carries out what clients change in mounts: deletions, renames, directories.
+//!
+//! The store is changed first, and the namespace when that is done; what the store refuses, the client is told, and the
+//! namespace stays as it is. A rename copies every object before the namespace makes it, and removes the old ones
+//! afterwards, each if it is the version that was copied: whatever somebody else has put there meanwhile stays. A leader that
+//! takes over goes on where the log says that its predecessor was.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use curvine_protocol::master::{Delete, Holders, RemoveDir, Unlink};
+use curvine_protocol::op::{CommitChange, Copied, Op};
+use curvine_protocol::{Attr, EffectId, Error, ErrorKind, InodeId, Node, Result, UfsVersion};
+use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
+use tokio::time::sleep;
+
+use super::Outcomes;
+use crate::master::contract::{Keeping, NamespaceView, ProposeOp};
+use crate::master::duties::Duty;
+use crate::master::fetching::Fetching;
+use crate::master::mirror::Mirror;
+use crate::master::namespace::effects::{Change, EffectRecord, Stage, Work};
+use crate::master::walk::{Trail, Walk};
+use crate::ufs::Ufs;
+
+/// Requests of one change at the same time.
+const AT_ONCE: usize = 64;
+/// Copies that one command notes.
+const COPIES_PER_COMMAND: usize = 256;
+/// How long a rest after a try that failed is at most.
+const REST_MAX: Duration = Duration::from_secs(30);
+
+/// How far an effect is, for people.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    pub done: u64,
+    pub failure: Option<String>,
+}
+
+pub struct Changes {
+    pub view: Arc<dyn NamespaceView>,
+    pub propose: Arc<dyn ProposeOp>,
+    pub mirror: Arc<Mirror>,
+    pub outcomes: Arc<Outcomes>,
+    /// Who has open what loses its name.
+    pub keeping: Arc<dyn Keeping>,
+    pub fetching: Fetching,
+    pub progress: Progresses,
+}
+
+/// How far each effect is.
+#[derive(Default)]
+pub struct Progresses(Mutex<BTreeMap<EffectId, Progress>>);
+
+impl Progresses {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<EffectId, Progress>> {
+        self.0.lock().expect("nobody panics while it holds this")
+    }
+
+    pub fn of(&self, effect: EffectId) -> Progress {
+        self.all().get(&effect).cloned().unwrap_or_default()
+    }
+
+    fn did(&self, effect: EffectId, count: usize) {
+        self.all().entry(effect).or_default().done += count as u64;
+    }
+
+    fn failed(&self, effect: EffectId, error: &Error) {
+        self.all().entry(effect).or_default().failure = Some(error.message.clone());
+    }
+}
+
+/// A key while a tree is walked.
+#[derive(Clone)]
+struct Key(String);
+
+impl Trail for Key {
+    fn below(&self, name: &str) -> Result<Self> {
+        Ok(Key(joined(&self.0, name)))
+    }
+}
+
+fn joined(key: &str, name: &str) -> String {
+    match key {
+        "" => name.to_owned(),
+        key => format!("{key}/{name}"),
+    }
+}
+
+/// What an effect is done with.
+struct Task<'a> {
+    changes: &'a Changes,
+    id: EffectId,
+    record: &'a EffectRecord,
+    change: &'a Change,
+    ufs: Ufs,
+}
+
+impl Changes {
+    /// Carries one out, however long it takes.
+    async fn carry_out(&self, id: EffectId) -> EffectId {
+        let mut rest = Duration::from_secs(1);
+        loop {
+            match self.advance(id).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(effect = %id, %error, "a change of an under file system does not get on; trying again");
+                    self.progress.failed(id, &error);
+                    sleep(rest).await;
+                    rest = (rest * 2).min(REST_MAX);
+                }
+            }
+        }
+        self.progress.all().remove(&id);
+        id
+    }
+
+    /// Does one stage of an effect. False if it is over.
+    async fn advance(&self, id: EffectId) -> Result<bool> {
+        let Some(record) = self.view.effect(id)? else {
+            return Ok(false);
+        };
+        let Work::Change(change) = &record.work else {
+            return Ok(false);
+        };
+        let outcome = match self.mirror.store(record.mount).await {
+            Ok(ufs) => {
+                let task = Task {
+                    changes: self,
+                    id,
+                    record: &record,
+                    change,
+                    ufs,
+                };
+                match change.stage {
+                    Stage::Begun => task.make().await,
+                    Stage::Made => task.remove_sources().await,
+                    Stage::Undone => task.remove_copies().await,
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(error) if change.stage == Stage::Begun && error.kind != ErrorKind::NotLeader => {
+                let refuse = Op::RefuseChange { effect: id, error };
+                self.propose.propose_op(refuse).await?;
+            }
+            Err(error) => return Err(error),
+        }
+        let keys = std::iter::once(record.key.as_str()).chain(record.to.as_deref());
+        self.mirror.forget_keys(record.mount, keys).await?;
+        Ok(self.view.effect(id)?.is_some())
+    }
+}
+
+impl Task<'_> {
+    /// Has the store make the change, and then the namespace.
+    async fn make(&self) -> Result<()> {
+        let key = &self.record.key;
+        self.keep_open_readable().await?;
+        let mut copies = Vec::new();
+        match &self.change.command.op {
+            Op::MakeDir(_) => self.ufs.make_dir(key).await?,
+            Op::Rename(_) => copies = self.copy_all().await?,
+            Op::RemoveDir(RemoveDir { node }) => self.remove_dir(key, node).await?,
+            Op::Delete(Delete { node, recursive, .. }) if self.record.tree => match recursive {
+                true => self.remove_tree(key, node).await?,
+                false => self.remove_dir(key, node).await?,
+            },
+            Op::Delete(Delete { node, .. }) | Op::Unlink(Unlink { node, .. }) => {
+                if let Some(object) = &self.change.object {
+                    self.keep_parent(key, node).await?;
+                    self.delete(key, object).await?;
+                }
+            }
+            other => return Err(Error::internal(format!("no store has to make {other:?}"))),
+        }
+        let mut op = self.change.command.op.clone();
+        // From here to the answer nobody opens what loses its name.
+        let kept = self.changes.keeping.note_holders(&mut op)?;
+        let commit = CommitChange {
+            effect: self.id,
+            holders: holders_of(op),
+            copies,
+        };
+        let outcome = self.changes.propose.propose_op(Op::CommitChange(commit)).await;
+        drop(kept);
+        match outcome {
+            // Whatever it is, it is the client's answer, and was noted as that.
+            Err(error) if self.is_at(Stage::Begun)? => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has fetched what is in an object alone that is about to go while somebody has its file open. What cannot be
+    /// fetched, whoever has it open loses.
+    async fn keep_open_readable(&self) -> Result<()> {
+        let mut op = self.change.command.op.clone();
+        // Nobody is kept from opening it meanwhile.
+        drop(self.changes.keeping.note_holders(&mut op)?);
+        let open = holders_of(op).map_or_else(Vec::new, |holders| holders.files);
+        stream::iter(open)
+            .for_each_concurrent(AT_ONCE, |file| async move {
+                if let Err(error) = self.changes.fetching.keep_readable(file.inode).await {
+                    tracing::warn!(inode = %file.inode, %error, "a file that is open loses its object, which is not cached whole");
+                }
+            })
+            .await;
+        Ok(())
+    }
+
+    fn is_at(&self, stage: Stage) -> Result<bool> {
+        let record = self.changes.view.effect(self.id)?;
+        Ok(record.is_some_and(|record| matches!(record.work, Work::Change(change) if change.stage == stage)))
+    }
+
+    async fn delete(&self, key: &str, object: &UfsVersion) -> Result<()> {
+        if !self.ufs.delete_version(key, object).await? {
+            tracing::warn!(
+                mount = %self.record.mount, key,
+                "another version than was meant is there: it stays, and will be seen as a new file"
+            );
+        }
+        self.changes.progress.did(self.id, 1);
+        Ok(())
+    }
+
+    /// A directory that is about to lose its last object needs a marker, or it would be gone with it.
+    async fn keep_parent(&self, key: &str, node: &Node) -> Result<()> {
+        let (Some((above, _)), Node::Child { parent, .. }) = (key.rsplit_once('/'), node) else {
+            return Ok(());
+        };
+        match self.changes.view.list(*parent, None, 2)?.0.len() {
+            0 | 1 => self.ufs.make_dir(above).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove_dir(&self, key: &str, node: &Node) -> Result<()> {
+        if let Some(other) = self.ufs.something_in(key).await? {
+            return Err(not_shown(node, &other));
+        }
+        self.keep_parent(key, node).await?;
+        self.ufs.delete_dir(key).await
+    }
+
+    /// Everything that is in a tree of the namespace, with keys that begin with `top`.
+    fn walk(&self, top: &str) -> Result<Walk<Key>> {
+        let attr = self.changes.view.attr(self.change.inode)?;
+        Ok(Walk::new(
+            self.changes.view.clone(),
+            None,
+            Key(top.to_owned()),
+            attr,
+        ))
+    }
+
+    /// Deletes every object that the namespace shows in a tree, and then its directories.
+    async fn remove_tree(&self, key: &str, node: &Node) -> Result<()> {
+        self.keep_parent(key, node).await?;
+        let mut directories = Vec::new();
+        let mut walk = self.walk(key)?;
+        let mut deleting = FuturesUnordered::new();
+        while let Some((Key(key), attr)) = walk.next().await {
+            let attr = attr?;
+            match attr.ufs {
+                _ if attr.is_dir() => directories.push(key),
+                Some(object) => deleting.push(async move { self.delete(&key, &object).await }),
+                None => {}
+            }
+            if deleting.len() >= AT_ONCE {
+                deleting.try_next().await?;
+            }
+        }
+        while deleting.try_next().await?.is_some() {}
+        self.remove_directories(directories).await?;
+        match self.ufs.something_in(key).await? {
+            Some(other) => Err(not_shown(node, &other)),
+            None => Ok(()),
+        }
+    }
+
+    /// Directories and markers, from the leaves upward. One that still holds something stays.
+    async fn remove_directories(&self, mut directories: Vec<String>) -> Result<()> {
+        directories.sort_by_key(|key| std::cmp::Reverse(key.matches('/').count()));
+        for key in directories {
+            if self.ufs.something_in(&key).await?.is_none() {
+                self.ufs.delete_dir(&key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what a rename moves. The copies that are not noted yet.
+    async fn copy_all(&self) -> Result<Vec<Copied>> {
+        let to = self.record.to.as_deref().unwrap_or_default();
+        let mut copies = Vec::new();
+        let mut copying = FuturesUnordered::new();
+        let mut walk = self.walk(&self.record.key)?;
+        let outcome = async {
+            while let Some((Key(from), attr)) = walk.next().await {
+                let attr = attr?;
+                let target = format!("{to}{}", &from[self.record.key.len()..]);
+                if attr.is_dir() {
+                    if self.needs_marker(attr.inode)? {
+                        self.ufs.make_dir(&target).await?;
+                    }
+                    continue;
+                }
+                let Some(object) = attr.ufs.clone() else { continue };
+                if self
+                    .changes
+                    .view
+                    .copy(attr.inode)?
+                    .is_some_and(|copy| copy.effect == self.id)
+                {
+                    continue;
+                }
+                copying.push(self.copy(from, target, attr, object));
+                if copying.len() >= AT_ONCE
+                    && let Some(copied) = copying.try_next().await?
+                {
+                    copies.push(copied);
+                }
+                if copies.len() >= COPIES_PER_COMMAND {
+                    self.note(std::mem::take(&mut copies)).await?;
+                }
+            }
+            while let Some(copied) = copying.try_next().await? {
+                copies.push(copied);
+            }
+            Ok(())
+        };
+        if let Err(error) = outcome.await {
+            // Those under way end before what was copied is taken back.
+            while let Some(ended) = copying.next().await {
+                copies.extend(ended);
+            }
+            if !copies.is_empty() {
+                self.note(copies).await?;
+            }
+            return Err(error);
+        }
+        let last = copies.split_off(copies.len() - copies.len().min(COPIES_PER_COMMAND));
+        if !copies.is_empty() {
+            self.note(copies).await?;
+        }
+        Ok(last)
+    }
+
+    async fn note(&self, copies: Vec<Copied>) -> Result<()> {
+        let effect = self.id;
+        self.changes
+            .propose
+            .propose_op(Op::NoteCopies { effect, copies })
+            .await
+            .map(|_| ())
+    }
+
+    /// Whether a directory is nothing but its marker, or the store has real directories.
+    fn needs_marker(&self, directory: InodeId) -> Result<bool> {
+        Ok(self.ufs.has_directories() || self.changes.view.list(directory, None, 1)?.0.is_empty())
+    }
+
+    async fn copy(&self, from: String, to: String, attr: Attr, object: UfsVersion) -> Result<Copied> {
+        let inode = attr.inode;
+        // Its content is newer, and all of it is here: that will be written to the new key.
+        let copied = match self.changes.view.layout(inode)?.source {
+            None => None,
+            Some(_) => {
+                let replaces = self
+                    .change
+                    .replaces
+                    .as_ref()
+                    .filter(|_| self.change.inode == inode);
+                Some(self.ufs.copy_version((&from, &object), (&to, replaces)).await?)
+            }
+        };
+        self.changes.progress.did(self.id, 1);
+        Ok(Copied {
+            inode,
+            from: object,
+            to: copied,
+        })
+    }
+
+    /// The namespace has made a rename: what was copied goes where it was.
+    async fn remove_sources(&self) -> Result<()> {
+        if let Op::Rename(rename) = &self.change.command.op {
+            self.keep_source_parent(&rename.from).await?;
+        }
+        let to = self.record.to.as_deref().unwrap_or_default();
+        self.settle(to, &self.record.key, |copy| Some(copy.from.clone()))
+            .await?;
+        if self.record.tree {
+            let mut directories = Vec::new();
+            let mut walk = self.walk(&self.record.key)?;
+            while let Some((Key(key), attr)) = walk.next().await {
+                directories.extend(attr?.is_dir().then_some(key));
+            }
+            self.remove_directories(directories).await?;
+        }
+        self.end().await
+    }
+
+    async fn keep_source_parent(&self, from: &Node) -> Result<()> {
+        let (Some((above, _)), Node::Child { parent, .. }) = (self.record.key.rsplit_once('/'), from) else {
+            return Ok(());
+        };
+        match self.changes.view.list(*parent, None, 1)?.0.is_empty() {
+            true => self.ufs.make_dir(above).await,
+            false => Ok(()),
+        }
+    }
+
+    /// A rename was refused: what was copied goes where it went.
+    async fn remove_copies(&self) -> Result<()> {
+        let to = self.record.to.as_deref().unwrap_or_default();
+        self.settle(&self.record.key, to, |copy| copy.to.clone()).await?;
+        if self.record.tree {
+            let mut directories = Vec::new();
+            let mut walk = self.walk(to)?;
+            while let Some((Key(key), attr)) = walk.next().await {
+                directories.extend(attr?.is_dir().then_some(key));
+            }
+            // What is there in the namespace stays.
+            let is_there = match &self.change.command.op {
+                Op::Rename(rename) => self.changes.view.lookup(&rename.to, false).is_ok(),
+                _ => false,
+            };
+            directories.retain(|key| !(is_there && key == to));
+            self.remove_directories(directories).await?;
+        }
+        self.end().await
+    }
+
+    /// Deletes the objects of one side of a rename, and forgets that they were copied. Files are at `now` and their objects
+    /// at `there`.
+    async fn settle(
+        &self,
+        now: &str,
+        there: &str,
+        version: impl Fn(&crate::master::namespace::effects::CopyRecord) -> Option<UfsVersion>,
+    ) -> Result<()> {
+        let view = &self.changes.view;
+        loop {
+            let page = view.copies(self.id, InodeId(0), COPIES_PER_COMMAND)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let mut objects = Vec::new();
+            for (inode, copy) in &page {
+                // One that is gone meanwhile has no place any more.
+                if let (Ok(Some((_, key))), Some(object)) = (view.mounted(*inode), version(copy))
+                    && let Some(below) = key.strip_prefix(now)
+                {
+                    objects.push((format!("{there}{below}"), object));
+                }
+            }
+            stream::iter(objects)
+                .map(|(key, object)| async move { self.delete(&key, &object).await })
+                .buffer_unordered(AT_ONCE)
+                .try_collect::<()>()
+                .await?;
+            let settle = Op::SettleCopies {
+                effect: self.id,
+                inodes: page.into_iter().map(|(inode, _)| inode).collect(),
+                end: false,
+            };
+            self.changes.propose.propose_op(settle).await?;
+        }
+    }
+
+    async fn end(&self) -> Result<()> {
+        let settle = Op::SettleCopies {
+            effect: self.id,
+            inodes: Vec::new(),
+            end: true,
+        };
+        self.changes.propose.propose_op(settle).await.map(|_| ())
+    }
+}
+
+fn holders_of(op: Op) -> Option<Holders> {
+    match op {
+        Op::Unlink(call) => call.holders,
+        Op::Delete(call) => call.holders,
+        Op::Rename(call) => call.holders,
+        _ => None,
+    }
+}
+
+fn not_shown(node: &Node, key: &str) -> Error {
+    Error::new(
+        ErrorKind::DirectoryNotEmpty,
+        format!(
+            "{node}: its under file system holds more than is shown, such as `{key}`, which stays; `cv mounts -v` counts such keys"
+        ),
+    )
+}
+
+#[async_trait]
+impl Duty for Changes {
+    fn name(&self) -> &'static str {
+        "changes"
+    }
+
+    fn begin(&self, _term: u64) -> Result<()> {
+        self.progress.all().clear();
+        self.outcomes.noted.notify_one();
+        Ok(())
+    }
+
+    async fn due(&self) {
+        self.outcomes.noted().await;
+    }
+
+    async fn tick(&self) -> Result<()> {
+        let (mut busy, mut running) = (HashSet::new(), FuturesUnordered::new());
+        loop {
+            for (id, record) in self.view.effects()? {
+                if matches!(record.work, Work::Change(_)) && busy.insert(id) {
+                    running.push(self.carry_out(id));
+                }
+            }
+            if running.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(id) = running.next() => drop(busy.remove(&id)),
+                () = self.outcomes.noted() => {}
+            }
+        }
+    }
+
+    fn end(&self) {
+        self.progress.all().clear();
+    }
+
+    fn status(&self) -> String {
+        match self.view.effects() {
+            Ok(effects) => {
+                let is_change = |record: &EffectRecord| matches!(record.work, Work::Change(_));
+                match effects.iter().filter(|(_, record)| is_change(record)).count() {
+                    0 => "none under way".to_owned(),
+                    count => format!("{count} under way in under file systems"),
+                }
+            }
+            Err(error) => error.message,
+        }
+    }
+}

@@ -1,0 +1,627 @@
+//! Has files that were written in mounts written to their objects.
+//!
+//! Which files need that is in the log (`unexported`), so nothing that was written is forgotten: not when the writer was
+//! killed, not when the store refused, not when the leader changed. A file is exported once at a time, by a worker that the
+//! effect names; what that says of the object counts for the version of the file that was exported. Tries that fail are
+//! repeated, later and later.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use curvine_protocol::mount::{Backlog, EffectInfo, MountRecord, WriteMode};
+use curvine_protocol::op::{ExportOutcome, Op, OpReply};
+use curvine_protocol::worker::ExportFile;
+use curvine_protocol::{
+    CallContext, ClientId, EffectId, Error, ErrorKind, FileLayout, InodeId, MountId, Result, WorkerId,
+};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Outcomes;
+use super::changes::Progresses;
+use crate::kit::{Clock, call};
+use crate::master::blocks::BlockMap;
+use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
+use crate::master::duties::Duty;
+use crate::master::fetching::Fetching;
+use crate::master::mirror::Mirror;
+use crate::master::namespace::effects::{Export, Work};
+use crate::master::workers::Workers;
+
+/// Exports of one mount at the same time.
+const AT_ONCE: usize = 32;
+/// Files of a mount that are looked at in one go.
+const PAGE: usize = 1_000;
+/// How often it is looked for files that need an export, besides when somebody asks.
+const EVERY: Duration = Duration::from_secs(1);
+const REST_MIN: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(60);
+/// For a transfer of a whole file.
+const DEADLINE_MS: u32 = 3_600_000;
+/// In write-back mode, `close` waits while more files than this wait for their export.
+pub const BACKLOG_FILES_MAX: usize = 10_000;
+/// The same of their bytes.
+pub const BACKLOG_BYTES_MAX: u64 = 16 << 30;
+/// Failures that `cv mounts` shows of a mount.
+const FAILURES_SHOWN: usize = 5;
+/// Files whose last stored version is remembered.
+const STORED_MAX: usize = 10_000;
+/// Of a caller's patience, what is left for the way back.
+const WAY_BACK: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(25);
+
+pub struct Exports {
+    pub view: Arc<dyn NamespaceView>,
+    pub propose: Arc<dyn ProposeOp>,
+    pub consensus: Arc<dyn Consensus>,
+    pub mirror: Arc<Mirror>,
+    pub blocks: Arc<BlockMap>,
+    pub workers: Workers,
+    pub fetching: Fetching,
+    pub clock: Arc<dyn Clock>,
+    pub outcomes: Arc<Outcomes>,
+    pub queue: Queue,
+}
+
+/// What is soft of the queue.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    /// Somebody waits for a file, or there is something new.
+    wake: Notify,
+    /// An export has ended.
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    running: BTreeMap<InodeId, MountId>,
+    failed: HashMap<InodeId, Failed>,
+    /// Files that somebody waits for, with how many do. They are exported though they are being written.
+    asked: BTreeMap<InodeId, usize>,
+    /// The version of each file that was stored last.
+    stored: BTreeMap<InodeId, u64>,
+    /// How much waits in each mount, as it was counted last.
+    backlogs: BTreeMap<MountId, Counted>,
+}
+
+/// Files that wait for their export, and when they were counted.
+#[derive(Clone, Copy)]
+struct Counted {
+    files: u64,
+    bytes: u64,
+    at: Instant,
+}
+
+/// Tries that failed.
+#[derive(Clone)]
+struct Failed {
+    /// Grows with each try of this leader.
+    tries: u64,
+    next: Instant,
+    rest: Duration,
+    error: Error,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while it holds the queue")
+    }
+}
+
+/// Somebody who waits for a file's export. Dropped, it waits no more.
+struct Asking<'a> {
+    queue: &'a Queue,
+    inode: InodeId,
+}
+
+impl<'a> Asking<'a> {
+    fn begin(queue: &'a Queue, inode: InodeId) -> Self {
+        let mut state = queue.state();
+        *state.asked.entry(inode).or_default() += 1;
+        // Whoever asks does not wait for the end of a rest.
+        if let Some(failed) = state.failed.get_mut(&inode) {
+            failed.rest = REST_MIN;
+        }
+        drop(state);
+        queue.wake.notify_one();
+        Asking { queue, inode }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        if let Some(count) = state.asked.get_mut(&self.inode) {
+            *count -= 1;
+            if *count == 0 {
+                state.asked.remove(&self.inode);
+            }
+        }
+    }
+}
+
+impl Exports {
+    /// Returns when a file is stored as it is now, or when the mount's mode does not ask for that.
+    ///
+    /// # Errors
+    /// What the store said to a try that began meanwhile; `UnderWay` if it takes longer than the caller waits.
+    pub async fn persist(&self, inode: InodeId, wait: bool, context: &CallContext) -> Result<()> {
+        let Some((mount, _)) = self.view.mounted(inode)? else {
+            return Ok(());
+        };
+        let Some(mount) = self.view.mount(mount)? else {
+            return Ok(());
+        };
+        let waiting = async {
+            match (wait, mount.settings.write_mode) {
+                (false, WriteMode::Back) => {
+                    self.queue.wake.notify_one();
+                    self.room(mount.id).await
+                }
+                _ => self.stored(inode, context.client).await,
+            }
+        };
+        patiently(context, waiting, || {
+            format!("inode {inode} is still being written to {}", mount.uri)
+        })
+        .await
+    }
+
+    /// Returns when every file at or below an inode is stored as it is now; says how many were not.
+    ///
+    /// # Errors
+    /// As [`Exports::persist`], of the first that failed.
+    pub async fn persist_tree(&self, top: InodeId, context: &CallContext) -> Result<u64> {
+        let Some((mount, key)) = self.view.mounted(top)? else {
+            return Ok(0);
+        };
+        let mut waiting = Vec::new();
+        let mut after = InodeId(0);
+        loop {
+            let page = self.view.unexported(mount, after, PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            for (inode, _) in page {
+                if let Ok(Some((_, of_file))) = self.view.mounted(inode)
+                    && is_at_or_below(&of_file, &key)
+                {
+                    waiting.push(inode);
+                }
+            }
+        }
+        let files = waiting.len() as u64;
+        let all =
+            futures::future::try_join_all(waiting.iter().map(|inode| self.stored(*inode, context.client)));
+        let all = async { all.await.map(|_| files) };
+        patiently(context, all, || {
+            format!("{files} files are still being written to their objects")
+        })
+        .await
+    }
+
+    async fn stored(&self, inode: InodeId, client: ClientId) -> Result<()> {
+        let wanted = self.view.attr(inode)?.content_version;
+        let tries_before = self
+            .queue
+            .state()
+            .failed
+            .get(&inode)
+            .map_or(0, |failed| failed.tries);
+        let _asking = Asking::begin(&self.queue, inode);
+        loop {
+            let ended = self.queue.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if !self.view.needs_export(inode)? {
+                return Ok(());
+            }
+            // Another client writes it: it is exported when that one closes it.
+            if self
+                .view
+                .lease_holder(inode)?
+                .is_some_and(|writer| writer != client)
+            {
+                return Ok(());
+            }
+            {
+                let state = self.queue.state();
+                if state.stored.get(&inode).is_some_and(|stored| *stored >= wanted) {
+                    return Ok(());
+                }
+                if let Some(failed) = state.failed.get(&inode)
+                    && failed.tries > tries_before
+                {
+                    return Err(failed.error.clone());
+                }
+            }
+            if !self.consensus.is_leader() {
+                return Err(Error::not_leader(None));
+            }
+            let _ = timeout(EVERY, ended).await;
+        }
+    }
+
+    /// Waits while too much waits in a mount.
+    async fn room(&self, mount: MountId) -> Result<()> {
+        loop {
+            let ended = self.queue.ended.notified();
+            let counted = self.queue.state().backlogs.get(&mount).copied();
+            let has_room = |counted: Counted| {
+                counted.files < BACKLOG_FILES_MAX as u64 && counted.bytes < BACKLOG_BYTES_MAX
+            };
+            if counted.is_none_or(has_room) {
+                return Ok(());
+            }
+            if !self.consensus.is_leader() {
+                return Err(Error::not_leader(None));
+            }
+            let _ = timeout(EVERY, ended).await;
+        }
+    }
+
+    /// What of a mount its store has not got yet, and why.
+    ///
+    /// # Errors
+    /// Those of reading the state.
+    pub fn backlog(&self, mount: MountId, progress: &Progresses) -> Result<Backlog> {
+        let mut backlog = Backlog::default();
+        let mut after = InodeId(0);
+        loop {
+            let page = self.view.unexported(mount, after, PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            for (inode, since_ns) in page {
+                backlog.files += 1;
+                backlog.bytes += self.view.attr(inode).map_or(0, |attr| attr.size_bytes);
+                backlog.oldest_ns = match backlog.oldest_ns {
+                    0 => since_ns,
+                    oldest_ns => oldest_ns.min(since_ns),
+                };
+                let failed = self
+                    .queue
+                    .state()
+                    .failed
+                    .get(&inode)
+                    .map(|failed| failed.error.message.clone());
+                if let Some(failure) = failed.filter(|_| backlog.failures.len() < FAILURES_SHOWN)
+                    && let Ok(Some((_, key))) = self.view.mounted(inode)
+                {
+                    backlog.failures.push((key, failure));
+                }
+            }
+        }
+        for (id, record) in self.view.effects()? {
+            if record.mount == mount {
+                let progress = progress.of(id);
+                backlog.effects.push(EffectInfo {
+                    id,
+                    what: record.what().to_owned(),
+                    key: record.key,
+                    to: record.to,
+                    since_ns: record.since_ns,
+                    done: progress.done,
+                    failure: progress.failure,
+                });
+            }
+        }
+        Ok(backlog)
+    }
+
+    /// Files that are to be exported now.
+    fn due_now(&self) -> Result<Vec<(InodeId, MountId)>> {
+        let now = self.clock.now();
+        let mut due = Vec::new();
+        let mounts = self.view.mounts()?;
+        for mount in mounts.iter().filter(|mount| mount.settings.writable) {
+            self.due_of(mount, now, &mut due)?;
+        }
+        let is_mounted = |id: &MountId| mounts.iter().any(|mount| mount.id == *id);
+        self.queue.state().backlogs.retain(|id, _| is_mounted(id));
+        Ok(due)
+    }
+
+    fn due_of(&self, mount: &MountRecord, now: Instant, due: &mut Vec<(InodeId, MountId)>) -> Result<()> {
+        // All of them are counted now and then. In between it is enough to find as many as there is room for.
+        let (mut room, is_counting) = {
+            let state = self.queue.state();
+            let running = state.running.values().filter(|of| **of == mount.id).count();
+            let counted = state.backlogs.get(&mount.id);
+            let is_fresh = counted.is_some_and(|counted| now.duration_since(counted.at) < EVERY);
+            (AT_ONCE.saturating_sub(running), !is_fresh)
+        };
+        let (mut after, mut files, mut bytes) = (InodeId(0), 0, 0);
+        loop {
+            let page = self.view.unexported(mount.id, after, PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            for (inode, _) in page {
+                if room == 0 && !is_counting {
+                    return Ok(());
+                }
+                let Ok(attr) = self.view.attr(inode) else { continue };
+                files += 1;
+                bytes += attr.size_bytes;
+                let (is_asked, is_free) = {
+                    let state = self.queue.state();
+                    let is_asked = state.asked.contains_key(&inode);
+                    let rests = state.failed.get(&inode).is_some_and(|failed| failed.next > now);
+                    (
+                        is_asked,
+                        room > 0 && !rests && !state.running.contains_key(&inode),
+                    )
+                };
+                if is_free && (is_asked || self.view.lease_holder(inode)?.is_none()) {
+                    due.push((inode, mount.id));
+                    room -= 1;
+                }
+            }
+        }
+        let counted = Counted {
+            files,
+            bytes,
+            at: now,
+        };
+        if is_counting {
+            self.queue.state().backlogs.insert(mount.id, counted);
+        }
+        Ok(())
+    }
+
+    /// Exports one file, once, and notes what came of it.
+    async fn export(&self, inode: InodeId) -> InodeId {
+        let outcome = self.try_export(inode).await;
+        let mut state = self.queue.state();
+        match outcome {
+            Ok(Some(stored)) => {
+                state.failed.remove(&inode);
+                if state.stored.len() >= STORED_MAX {
+                    state.stored.pop_first();
+                }
+                state.stored.insert(inode, stored);
+            }
+            // Something else is in the way, or it changed meanwhile.
+            Ok(None) => {}
+            Err(error) if error.kind == ErrorKind::Stale => {}
+            Err(error) => {
+                let before = state.failed.get(&inode).cloned();
+                let rest = before
+                    .as_ref()
+                    .map_or(REST_MIN, |failed| (failed.rest * 2).min(REST_MAX));
+                if before.is_none() {
+                    tracing::warn!(%inode, %error, "a file is not exported; trying again");
+                }
+                let failed = Failed {
+                    tries: before.map_or(0, |failed| failed.tries) + 1,
+                    next: self.clock.now() + rest,
+                    rest,
+                    error,
+                };
+                state.failed.insert(inode, failed);
+            }
+        }
+        drop(state);
+        self.queue.ended.notify_waiters();
+        inode
+    }
+
+    /// The version of the file that was stored; none if it has to be tried again soon.
+    async fn try_export(&self, inode: InodeId) -> Result<Option<u64>> {
+        let mut layout = self.view.layout(inode)?;
+        self.blocks.locate(&mut layout);
+        let worker = self.worker_for(&layout)?;
+        let begun = self.propose.propose_op(Op::BeginExport { inode, worker }).await;
+        let effect = match begun {
+            Ok(OpReply::Noted(effect)) => effect,
+            Ok(other) => return Err(Error::internal(format!("the reply to BeginExport is {other:?}"))),
+            Err(error) if matches!(error.kind, ErrorKind::UnderWay | ErrorKind::Stale) => {
+                self.outcomes.change().await;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let outcome = self.carry_out(effect, worker).await;
+        let (ended, stored) = match outcome {
+            Ok((ended, content_version)) => {
+                let is_stored = matches!(ended, ExportOutcome::Stored(_));
+                (ended, Ok(is_stored.then_some(content_version)))
+            }
+            Err(error) => (ExportOutcome::Failed, Err(error)),
+        };
+        let end = Op::EndExport {
+            effect,
+            outcome: ended,
+        };
+        self.propose.propose_op(end).await?;
+        stored
+    }
+
+    async fn carry_out(&self, effect: EffectId, worker: WorkerId) -> Result<(ExportOutcome, u64)> {
+        let Some(record) = self.view.effect(effect)? else {
+            return Ok((ExportOutcome::Failed, 0));
+        };
+        let Work::Export(export) = &record.work else {
+            return Err(Error::internal(format!("effect {effect} is no export")));
+        };
+        // What is to stay of the object must be here before it is replaced.
+        self.fetching.fetch(export.inode).await?;
+        let mut layout = self.view.layout(export.inode)?;
+        if layout.attr.content_version != export.content_version {
+            return Ok((ExportOutcome::Failed, 0));
+        }
+        self.blocks.locate(&mut layout);
+        let port = self.workers.port(worker).ok_or_else(|| no_worker(&record.key))?;
+        let call_of = ExportFile {
+            inode: export.inode,
+            mount: record.mount,
+            key: record.key.clone(),
+            size_bytes: layout.attr.size_bytes,
+            layout,
+            effect,
+            replaces: export.replaces.clone(),
+            mark: self.mark(export)?,
+        };
+        let long = CallContext {
+            deadline_ms: DEADLINE_MS,
+            ..CallContext::default()
+        };
+        match call(&*port, call_of, long).await {
+            Ok(exported) => Ok((ExportOutcome::Stored(exported.version), export.content_version)),
+            Err(error) if error.kind == ErrorKind::UfsChanged => {
+                let found = self.mirror.store(record.mount).await?.stat(&record.key).await?;
+                tracing::warn!(
+                    key = record.key,
+                    "an object was changed by somebody else and here: both are kept"
+                );
+                Ok((ExportOutcome::Conflict(found), export.content_version))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Names a content of a file, in all clusters.
+    fn mark(&self, export: &Export) -> Result<String> {
+        Ok(format!(
+            "{}-{}.{}",
+            self.view.cluster_id()?,
+            export.inode,
+            export.content_version
+        ))
+    }
+
+    /// The live worker that holds most of a file, or any.
+    fn worker_for(&self, layout: &FileLayout) -> Result<WorkerId> {
+        let mut held: BTreeMap<WorkerId, u64> = BTreeMap::new();
+        for located in &layout.blocks {
+            for worker in &located.workers {
+                *held.entry(*worker).or_default() += located.block.len_bytes;
+            }
+        }
+        let now = self.blocks.now();
+        let live: BTreeSet<WorkerId> = self
+            .blocks
+            .cluster()
+            .roster
+            .addresses(now)
+            .iter()
+            .map(|worker| worker.id)
+            .collect();
+        let most = held
+            .into_iter()
+            .filter(|(worker, _)| live.contains(worker))
+            .max_by_key(|(_, bytes)| *bytes);
+        most.map(|(worker, _)| worker)
+            .or_else(|| live.first().copied())
+            .ok_or_else(|| no_worker(&format!("inode {}", layout.attr.inode)))
+    }
+
+    /// Exports that a leader before this one had begun: whoever carries them out is refused when it has read the file.
+    async fn end_abandoned(&self, mine: &HashSet<InodeId>) -> Result<()> {
+        for (effect, record) in self.view.effects()? {
+            if let Work::Export(export) = &record.work
+                && !mine.contains(&export.inode)
+            {
+                let outcome = ExportOutcome::Failed;
+                self.propose.propose_op(Op::EndExport { effect, outcome }).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As long as a caller waits.
+///
+/// # Errors
+/// `UnderWay`, saying what is, when that is over.
+async fn patiently<T>(
+    context: &CallContext,
+    waiting: impl Future<Output = Result<T>>,
+    what: impl FnOnce() -> String,
+) -> Result<T> {
+    let patience = match context.deadline_ms {
+        0 => PATIENCE,
+        ms => PATIENCE.min(Duration::from_millis(ms.into()).saturating_sub(WAY_BACK)),
+    };
+    timeout(patience, waiting)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::UnderWay, what())))
+}
+
+fn is_at_or_below(key: &str, top: &str) -> bool {
+    let below = key.strip_prefix(top);
+    top.is_empty() || below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+}
+
+fn no_worker(what: &str) -> Error {
+    Error::new(
+        ErrorKind::BlockUnavailable,
+        format!("{what}: no live worker can write it to its under file system; see `cv report`"),
+    )
+}
+
+#[async_trait]
+impl Duty for Exports {
+    fn name(&self) -> &'static str {
+        "exports"
+    }
+
+    fn begin(&self, _term: u64) -> Result<()> {
+        *self.queue.state() = State::default();
+        self.queue.wake.notify_one();
+        Ok(())
+    }
+
+    async fn due(&self) {
+        tokio::select! {
+            () = self.queue.wake.notified() => {}
+            () = sleep(EVERY) => {}
+        }
+    }
+
+    async fn tick(&self) -> Result<()> {
+        let (mut mine, mut running) = (HashSet::new(), FuturesUnordered::new());
+        self.end_abandoned(&mine).await?;
+        loop {
+            for (inode, mount) in self.due_now()? {
+                self.queue.state().running.insert(inode, mount);
+                mine.insert(inode);
+                running.push(self.export(inode));
+            }
+            if running.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(inode) = running.next() => {
+                    mine.remove(&inode);
+                    self.queue.state().running.remove(&inode);
+                }
+                () = self.queue.wake.notified() => {}
+                () = sleep(EVERY) => {}
+            }
+        }
+    }
+
+    fn end(&self) {
+        *self.queue.state() = State::default();
+        self.queue.ended.notify_waiters();
+    }
+
+    fn status(&self) -> String {
+        let state = self.queue.state();
+        let (files, bytes) = state.backlogs.values().fold((0, 0), |(files, bytes), one| {
+            (files + one.files, bytes + one.bytes)
+        });
+        match files {
+            0 => "nothing waiting".to_owned(),
+            _ => format!(
+                "{files} files waiting ({bytes} bytes), {} being written, {} failed and tried again",
+                state.running.len(),
+                state.failed.len()
+            ),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Changes of an under file system, each bound to the version that was meant.
+//!
+//! What is there is compared right before a change. Where the store was seen to honour conditions of requests, the request
+//! carries the condition as well; elsewhere somebody else can still change the object in between. What is written carries a
+//! *mark*, where the store keeps metadata: so a try whose answer was lost is known again, and is no conflict.
+
+use std::collections::HashMap;
+use std::future::Future;
+
+use curvine_protocol::{Error, ErrorKind, Result, UfsVersion};
+use futures::TryStreamExt;
+use opendal::Metadata;
+use opendal::options::{DeleteOptions, WriteOptions};
+
+use super::{ByteStream, Ufs, directory_path, is_absent, version};
+
+/// Bytes in one part of an upload.
+const PART_BYTES: usize = 8 << 20;
+const PARTS_AT_ONCE: usize = 4;
+/// Objects that S3 copies with one request.
+const COPY_BYTES_MAX: u64 = 5 << 30;
+/// The metadata under which a [mark](Replacement::mark) is kept.
+const MARK: &str = "curvine-content";
+
+/// What a write is to replace.
+#[derive(Clone, Debug)]
+pub struct Replacement<'a> {
+    /// The object as it is known; none if there is to be none.
+    pub replaces: Option<&'a UfsVersion>,
+    /// Names the content: a file, a dot, and the version of it.
+    pub mark: &'a str,
+}
+
+impl Replacement<'_> {
+    /// Whether an object with this mark is of the same file: written by an earlier try, whose answer was lost.
+    fn is_ours(&self, mark: &str) -> bool {
+        let file = |mark: &str| mark.rsplit_once('.').map(|(file, _)| file.to_owned());
+        file(mark).is_some() && file(mark) == file(self.mark)
+    }
+}
+
+/// How a write has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The object is this version.
+    Stored(UfsVersion),
+    /// Nothing was written: somebody else has changed the object. It is this version, or gone.
+    Conflict(Option<UfsVersion>),
+}
+
+enum Compared {
+    /// This version is to be replaced.
+    Base(Option<UfsVersion>),
+    /// There is nothing to be written.
+    Ended(Written),
+}
+
+impl Ufs {
+    /// The version of an object and its mark. A file of a directory keeps its metadata when somebody else writes into it, so
+    /// there a mark says nothing.
+    async fn stat_marked(&self, key: &str) -> Result<Option<(UfsVersion, Option<String>)>> {
+        let found = self.ask(key).await?.filter(Metadata::is_file);
+        let mark = |metadata: &Metadata| mark_of(metadata).filter(|_| self.has_etags);
+        Ok(found.map(|metadata| (version(&metadata), mark(&metadata))))
+    }
+
+    /// Writes a whole object in the place of a known version. Nothing is visible before it is complete, and before
+    /// `may_finish` has agreed.
+    ///
+    /// # Errors
+    /// Those of the content and of `may_finish`: the object is as it was. Those of the store: it is as it was, or complete.
+    pub async fn replace(
+        &self,
+        key: &str,
+        content: ByteStream,
+        how: Replacement<'_>,
+        may_finish: impl Future<Output = Result<()>> + Send,
+    ) -> Result<Written> {
+        let base = match self.compared(key, &how).await? {
+            Compared::Base(base) => base,
+            Compared::Ended(ended) => return Ok(ended),
+        };
+        let how = Replacement {
+            replaces: base.as_ref(),
+            ..how
+        };
+        let written = match self.upload(key, content, &how, may_finish).await {
+            Ok(written) => written,
+            // The store says that it is another version; or it has this one, and its answer was lost.
+            Err(error) if error.kind == ErrorKind::UfsChanged => {
+                let found = self.stat_marked(key).await?;
+                return Ok(match found {
+                    Some((now, Some(mark))) if mark == how.mark => Written::Stored(now),
+                    found => Written::Conflict(found.map(|(now, _)| now)),
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        let now = self.stat(key).await?;
+        let etag = written.etag().map(|etag| etag.trim_matches('"').to_owned());
+        Ok(Written::Stored(match now {
+            Some(now) if etag.is_none() || now.etag == etag => now,
+            // Somebody has replaced it already: what was written is a version that is over.
+            _ => UfsVersion {
+                etag,
+                ..version(&written)
+            },
+        }))
+    }
+
+    /// What is there, beside what is to be there.
+    async fn compared(&self, key: &str, how: &Replacement<'_>) -> Result<Compared> {
+        Ok(match self.stat_marked(key).await? {
+            Some((now, Some(mark))) if mark == how.mark => Compared::Ended(Written::Stored(now)),
+            Some((now, Some(mark))) if how.is_ours(&mark) => Compared::Base(Some(now)),
+            found => {
+                let now = found.map(|(now, _)| now);
+                match now.as_ref() == how.replaces {
+                    true => Compared::Base(now),
+                    false => Compared::Ended(Written::Conflict(now)),
+                }
+            }
+        })
+    }
+
+    async fn upload(
+        &self,
+        key: &str,
+        mut content: ByteStream,
+        how: &Replacement<'_>,
+        may_finish: impl Future<Output = Result<()>> + Send,
+    ) -> Result<Metadata> {
+        let path = self.storable(key)?;
+        let can = self.operator.info().capability();
+        let mut options = WriteOptions {
+            chunk: Some(PART_BYTES),
+            concurrent: PARTS_AT_ONCE,
+            ..WriteOptions::default()
+        };
+        if can.write_with_user_metadata && self.has_etags {
+            options.user_metadata = Some(HashMap::from([(MARK.to_owned(), how.mark.to_owned())]));
+        }
+        if self.conditions {
+            let etag = how.replaces.and_then(|replaces| replaces.etag.as_ref());
+            options.if_match = etag.map(|etag| format!("\"{etag}\""));
+            options.if_not_exists = how.replaces.is_none();
+        }
+        let writer = self.operator.writer_options(&path, options).await;
+        let mut writer = writer.map_err(|error| self.fault(key, error))?;
+        let moved = async {
+            while let Some(piece) = content.try_next().await? {
+                writer
+                    .write(piece)
+                    .await
+                    .map_err(|error| self.fault(key, error))?;
+            }
+            may_finish.await?;
+            // An upload takes long, and where the store takes no condition this is the last look.
+            match self.conditions {
+                true => Ok(()),
+                false => match self.compared(key, how).await? {
+                    Compared::Base(_) => Ok(()),
+                    Compared::Ended(_) => Err(self.changed(key)),
+                },
+            }
+        };
+        if let Err(error) = moved.await {
+            if let Err(error) = writer.abort().await {
+                tracing::warn!(%error, "{}: an upload of `{key}` could not be given up", self.uri);
+            }
+            return Err(error);
+        }
+        match writer.close().await {
+            Ok(metadata) => Ok(metadata),
+            Err(error) => {
+                // Refused: nothing of it may stay in the store, where it would cost money unseen.
+                let _ = writer.abort().await;
+                Err(self.fault(key, error))
+            }
+        }
+    }
+
+    /// Deletes an object if it is this version. Whether it is gone: another version stays.
+    pub async fn delete_version(&self, key: &str, meant: &UfsVersion) -> Result<bool> {
+        match self.stat(key).await? {
+            None => return Ok(true),
+            Some(now) if now != *meant => return Ok(false),
+            Some(_) => {}
+        }
+        let etag = meant.etag.as_ref().filter(|_| self.conditions);
+        let options = DeleteOptions {
+            if_match: etag.map(|etag| format!("\"{etag}\"")),
+            ..DeleteOptions::default()
+        };
+        match self.operator.delete_options(&self.storable(key)?, options).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_absent(&error) => Ok(true),
+            Err(error) if error.kind() == opendal::ErrorKind::ConditionNotMatch => Ok(false),
+            Err(error) => Err(self.fault(key, error)),
+        }
+    }
+
+    /// Copies one version of an object over what is known of another; says which version that made.
+    ///
+    /// # Errors
+    /// `UfsChanged`, naming which of the two is not what was meant: nothing was copied.
+    pub async fn copy_version(
+        &self,
+        (from, meant): (&str, &UfsVersion),
+        (to, replaces): (&str, Option<&UfsVersion>),
+    ) -> Result<UfsVersion> {
+        let there = self.stat(to).await?;
+        if let Some(there) = there.as_ref().filter(|there| Some(*there) != replaces) {
+            // As an earlier try left it. Copies in one request have the same ETag.
+            let is_copied =
+                there.size_bytes == meant.size_bytes && there.etag.is_some() && there.etag == meant.etag;
+            return match is_copied {
+                true => Ok(there.clone()),
+                false => Err(self.unexpected(to)),
+            };
+        }
+        if self.stat(from).await?.as_ref() != Some(meant) {
+            return Err(self.unexpected(from));
+        }
+        if meant.size_bytes <= COPY_BYTES_MAX && self.operator.info().capability().copy {
+            let (source, target) = (self.storable(from)?, self.storable(to)?);
+            let copied = self.operator.copy(&source, &target).await;
+            copied.map_err(|error| self.fault(from, error))?;
+        } else {
+            let content = self.read(from, 0..meant.size_bytes, meant).await?;
+            let mark = format!("copy of {}", meant.etag.as_deref().unwrap_or("an object"));
+            let how = Replacement {
+                replaces,
+                mark: &mark,
+            };
+            if let Written::Conflict(_) = self.replace(to, content, how, async { Ok(()) }).await? {
+                return Err(self.unexpected(to));
+            }
+        }
+        match self.stat(to).await? {
+            Some(now) if now.size_bytes == meant.size_bytes => Ok(now),
+            _ => Err(self.unexpected(to)),
+        }
+    }
+
+    /// Whether directories are there by themselves, and not as prefixes of keys.
+    pub fn has_directories(&self) -> bool {
+        matches!(
+            self.operator.info().scheme(),
+            "fs" | "webhdfs" | "hdfs" | "hdfs-native"
+        )
+    }
+
+    /// Whether anything is at or below a directory's key but its marker: the key of one such thing.
+    pub async fn something_in(&self, key: &str) -> Result<Option<String>> {
+        let marker = directory_path(key);
+        let below = self.operator.lister_with(&marker).recursive(true).limit(2).await;
+        let mut below = match below {
+            Ok(below) => below,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) => return Err(self.fault(key, error)),
+        };
+        loop {
+            match below.try_next().await {
+                Ok(None) => return Ok(None),
+                Ok(Some(entry)) if format!("/{}", entry.path().trim_start_matches('/')) == marker => {}
+                Ok(Some(entry)) => return Ok(Some(entry.path().to_owned())),
+                Err(error) if is_absent(&error) => return Ok(None),
+                Err(error) => return Err(self.fault(key, error)),
+            }
+        }
+    }
+
+    fn unexpected(&self, key: &str) -> Error {
+        Error::new(
+            ErrorKind::UfsChanged,
+            format!(
+                "{}: `{key}` was changed by somebody else meanwhile; look at it, and try again",
+                self.uri
+            ),
+        )
+    }
+
+    /// Whether the store honours conditions of requests, seen by trying. Some servers ignore them and say nothing.
+    pub async fn honours_conditions(&self, probe: &str) -> Result<bool> {
+        let can = self.operator.info().capability();
+        if !(can.write_with_if_match && can.write_with_if_not_exists) {
+            return Ok(false);
+        }
+        let wrong = WriteOptions {
+            if_match: Some("\"00000000000000000000000000000000\"".to_owned()),
+            ..WriteOptions::default()
+        };
+        let again = WriteOptions {
+            if_not_exists: true,
+            ..WriteOptions::default()
+        };
+        for options in [wrong, again] {
+            match self.operator.write_options(probe, "curvine", options).await {
+                Err(error) if error.kind() == opendal::ErrorKind::ConditionNotMatch => {}
+                // It took what it should not have, or does not know what is meant.
+                Ok(_) => return Ok(false),
+                Err(error) if error.kind() == opendal::ErrorKind::Unsupported => return Ok(false),
+                Err(error) => return Err(self.fault(probe, error)),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn mark_of(metadata: &Metadata) -> Option<String> {
+    metadata.user_metadata()?.get(MARK).map(str::to_owned)
+}

@@ -1,0 +1,264 @@
+//! Against a server that hangs, refuses and lies: what is said of it.
+
+use std::collections::BTreeMap;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::kit::deadlines::CALL;
+
+/// What a server does with each connection.
+#[derive(Clone)]
+enum Conduct {
+    Hang,
+    /// Speaks first, and not TLS.
+    Greet,
+    /// To every request.
+    Answer(String),
+    /// The head and some bytes of a body, then nothing.
+    Stall(String),
+}
+
+async fn serve(listener: TcpListener, conduct: Conduct) {
+    loop {
+        let Ok((mut client, _)) = listener.accept().await else {
+            return;
+        };
+        let conduct = conduct.clone();
+        tokio::spawn(async move {
+            if matches!(conduct, Conduct::Greet) {
+                return drop(client.write_all(b"220 hello there\r\n").await);
+            }
+            let mut request = Vec::new();
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                match client.read_buf(&mut request).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+            match conduct {
+                Conduct::Hang | Conduct::Greet => std::future::pending().await,
+                Conduct::Answer(answer) => drop(client.write_all(answer.as_bytes()).await),
+                Conduct::Stall(head) => {
+                    let _ = client.write_all(head.as_bytes()).await;
+                    std::future::pending().await
+                }
+            }
+        });
+    }
+}
+
+fn answer(status: &str, kind: &str, body: &str) -> Conduct {
+    Conduct::Answer(format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nSet-Cookie: hunter2\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    ))
+}
+
+fn error(status: &str, code: &str, message: &str) -> Conduct {
+    let body =
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>");
+    answer(status, "application/xml", &body)
+}
+
+async fn bucket(conduct: Conduct, protocol: &str) -> Ufs {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("is bound");
+    tokio::spawn(serve(listener, conduct));
+    let options = [
+        ("endpoint", format!("{protocol}://{address}")),
+        ("region", "us-east-1".to_owned()),
+        ("access_key_id", "id".to_owned()),
+        ("secret_access_key", "hunter2".to_owned()),
+    ];
+    let options: BTreeMap<_, _> = options.map(|(name, value)| (name.to_owned(), value)).into();
+    Ufs::open_parts("s3://b", &options).expect("opens")
+}
+
+#[tokio::test]
+async fn what_a_store_answers_is_said_in_its_words() {
+    let cases = [
+        (
+            error(
+                "400 Bad Request",
+                "AuthorizationHeaderMalformed",
+                "the region 'us-east-1' is wrong; expecting 'eu-west-1'",
+            ),
+            ErrorKind::Ufs,
+            "s3://b: the bucket is in another region or at another endpoint; check region and endpoint (it answered \
+             400 AuthorizationHeaderMalformed: the region 'us-east-1' is wrong; expecting 'eu-west-1')",
+        ),
+        (
+            error(
+                "301 Moved Permanently",
+                "PermanentRedirect",
+                "use another endpoint",
+            ),
+            ErrorKind::Ufs,
+            "s3://b: the bucket is in another region or at another endpoint; check region and endpoint (it answered \
+             301 PermanentRedirect: use another endpoint)",
+        ),
+        (
+            error(
+                "400 Bad Request",
+                "ExpiredToken",
+                "The provided token has expired.",
+            ),
+            ErrorKind::UfsDenied,
+            "s3://b: the credentials have expired; give the mount new ones (it answered 400 ExpiredToken: The provided token \
+             has expired.)",
+        ),
+        (
+            error("403 Forbidden", "InvalidAccessKeyId", "no such key"),
+            ErrorKind::UfsDenied,
+            "s3://b: access was denied: the store does not know the credentials; check access_key_id and \
+             secret_access_key, or their like (it answered 403 InvalidAccessKeyId: no such key)",
+        ),
+        (
+            error("404 Not Found", "NoSuchBucket", "gone"),
+            ErrorKind::NotFound,
+            "s3://b: no such bucket or container; check its name and the region (it answered 404 NoSuchBucket: gone)",
+        ),
+        (
+            error(
+                "503 Service Unavailable",
+                "SlowDown",
+                "Please reduce your request rate.",
+            ),
+            ErrorKind::Ufs,
+            "s3://b: the store asks for fewer requests; try again later (it answered 503 SlowDown: Please reduce your \
+             request rate.)",
+        ),
+        (
+            answer(
+                "403 Forbidden",
+                "text/html",
+                "<html><head><title>Blocked by policy</title></head><body>session=hunter2</body></html>",
+            ),
+            ErrorKind::Ufs,
+            "s3://b: a web page answered instead of the store; check the endpoint, and proxies before it (it answered \
+             403)",
+        ),
+    ];
+    for (conduct, kind, message) in cases {
+        let error = bucket(conduct, "http")
+            .await
+            .list("")
+            .await
+            .expect_err("it refuses");
+        assert_eq!((error.kind, error.message.as_str()), (kind, message));
+    }
+}
+
+#[tokio::test]
+async fn an_archived_object_is_not_a_matter_of_credentials() {
+    let archived = error("403 Forbidden", "InvalidObjectState", "The object is in GLACIER.");
+    let ufs = bucket(archived, "http").await;
+    let version = UfsVersion {
+        size_bytes: 3,
+        mtime_ms: 0,
+        etag: Some("e".to_owned()),
+    };
+    let refused = ufs
+        .read("cold", 0..3, &version)
+        .await
+        .err()
+        .expect("it is archived");
+    assert_eq!(
+        (refused.kind, refused.message.as_str()),
+        (
+            ErrorKind::Ufs,
+            "s3://b: `cold`: the object is archived; restore it in the store, then read it again (it answered 403 \
+             InvalidObjectState: The object is in GLACIER.)"
+        )
+    );
+}
+
+#[tokio::test]
+async fn an_answer_without_words_is_said_by_its_status() {
+    let ufs = bucket(answer("403 Forbidden", "application/xml", ""), "http").await;
+    let refused = ufs.stat("a").await.expect_err("it refuses");
+    assert_eq!(
+        refused.message,
+        "s3://b: `a`: access was denied; check the credentials among the mount's options and what they may do (it \
+         answered 403)"
+    );
+}
+
+#[tokio::test]
+async fn encryption_that_fails_is_said() {
+    let ufs = bucket(Conduct::Greet, "https").await;
+    let refused = ufs.stat("a").await.expect_err("it speaks no TLS");
+    assert_eq!(refused.kind, ErrorKind::Ufs);
+    assert!(
+        refused.message.starts_with(
+            "s3://b: `a`: no encrypted connection can be made; check http:// or https:// in the endpoint"
+        ),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_known_is_said() {
+    // As the transport gives it: the outer error says little, the inner one why.
+    let inner = std::io::Error::other("failed to lookup address information: Name or service not known");
+    let dal = opendal::Error::new(opendal::ErrorKind::Unexpected, "send http request").set_source(inner);
+    let fault = Fault {
+        uri: "s3://b",
+        key: "",
+    }
+    .of(&dal);
+    assert_eq!(
+        (fault.kind, fault.message.as_str()),
+        (
+            ErrorKind::Ufs,
+            "s3://b: the name of the store's host is not known; check the endpoint and DNS (failed to lookup address \
+             information: Name or service not known)"
+        )
+    );
+}
+
+/// Virtual time: it goes on as soon as everybody waits.
+#[tokio::test(start_paused = true)]
+async fn a_silent_store_is_named_before_whoever_asked_gives_up() {
+    let ufs = bucket(Conduct::Hang, "http").await;
+    let silent = "the store gave no answer within 20 s; check the endpoint and the network";
+    let listed = timeout(CALL, ufs.list(""))
+        .await
+        .expect("before a client gives up");
+    let listed = listed.expect_err("it hangs");
+    assert_eq!(
+        (listed.kind, listed.message),
+        (ErrorKind::Ufs, format!("s3://b: {silent}"))
+    );
+    let found = timeout(CALL, ufs.find("a"))
+        .await
+        .expect("before a client gives up");
+    let found = found.expect_err("it hangs");
+    assert_eq!(
+        (found.kind, found.message),
+        (ErrorKind::Ufs, format!("s3://b: `a`: {silent}"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_stalls_is_named() {
+    let head = "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nLast-Modified: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 3\r\n\r\na";
+    let ufs = bucket(Conduct::Stall(head.to_owned()), "http").await;
+    let version = UfsVersion {
+        size_bytes: 3,
+        mtime_ms: 0,
+        etag: Some("e".to_owned()),
+    };
+    let outcome: Result<Vec<Bytes>> = match ufs.read("a", 0..3, &version).await {
+        Ok(pieces) => pieces.try_collect().await,
+        Err(error) => Err(error),
+    };
+    let stalled = outcome.expect_err("two bytes never come");
+    assert_eq!(
+        stalled.message,
+        "s3://b: `a`: the store gave no answer within 20 s; check the endpoint and the network"
+    );
+}

@@ -1,0 +1,217 @@
+//! For tests: an S3 server of a few lines, which lists as slowly, and lies as badly, as a test wants.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// How a listing goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// It says "more", and not from where.
+    MoreWithoutToken,
+    /// As that, and no page has anything in it.
+    EmptyPages,
+    /// Always the same token.
+    SameToken,
+}
+
+pub struct Store {
+    pub endpoint: String,
+    state: Arc<State>,
+}
+
+struct State {
+    objects: Mutex<BTreeMap<String, String>>,
+    page_keys: usize,
+    lie: Option<Lie>,
+    /// A permit is taken for each page that is not the answer to a look whether anything is there.
+    pages: Semaphore,
+    asked: Mutex<Vec<String>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no test panics while it holds this")
+}
+
+impl Store {
+    /// A bucket with these keys, which answers with so many at once. It lists as many pages as it is told to.
+    pub async fn start(keys: impl IntoIterator<Item = String>, page_keys: usize, lie: Option<Lie>) -> Store {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("is bound");
+        let state = Arc::new(State {
+            objects: Mutex::new(keys.into_iter().map(|key| (key, "etag".to_owned())).collect()),
+            page_keys,
+            lie,
+            pages: Semaphore::new(0),
+            asked: Mutex::default(),
+        });
+        let served = state.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(serve(connection, served.clone()));
+            }
+        });
+        Store {
+            endpoint: format!("http://{address}"),
+            state,
+        }
+    }
+
+    pub fn options(&self) -> BTreeMap<String, String> {
+        [
+            ("endpoint", self.endpoint.as_str()),
+            ("access_key_id", "id"),
+            ("secret_access_key", "key"),
+            ("disable_config_load", "true"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// Lets so many more pages be listed.
+    pub fn list_pages(&self, pages: usize) {
+        self.state.pages.add_permits(pages);
+    }
+
+    pub fn put(&self, key: &str, etag: &str) {
+        locked(&self.state.objects).insert(key.to_owned(), etag.to_owned());
+    }
+
+    pub fn delete(&self, key: &str) {
+        locked(&self.state.objects).remove(key);
+    }
+
+    /// How many requests began with this: a method, a space and the beginning of a path, or a part of a query.
+    pub fn asked(&self, what: &str) -> usize {
+        let asked = locked(&self.state.asked);
+        asked.iter().filter(|request| request.contains(what)).count()
+    }
+}
+
+async fn serve(connection: TcpStream, state: Arc<State>) -> std::io::Result<()> {
+    let mut connection = BufReader::new(connection);
+    loop {
+        let mut request = String::new();
+        if connection.read_line(&mut request).await? == 0 {
+            return Ok(());
+        }
+        let mut body = 0;
+        let mut header = String::new();
+        while connection.read_line(&mut header).await? > 2 {
+            if let Some(length) = header.to_ascii_lowercase().strip_prefix("content-length:") {
+                body = length.trim().parse().expect("a number");
+            }
+            header.clear();
+        }
+        connection.read_exact(&mut vec![0; body]).await?;
+        locked(&state.asked).push(request.trim().to_owned());
+        let (head, body) = answer(&request, &state).await;
+        connection.write_all(head.as_bytes()).await?;
+        connection.write_all(body.as_bytes()).await?;
+        connection.flush().await?;
+    }
+}
+
+async fn answer(request: &str, state: &State) -> (String, String) {
+    let mut words = request.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if !query.contains("list-type=2") {
+        let key = urlencoding::decode(path.trim_start_matches("/bucket/"))
+            .expect("UTF-8")
+            .into_owned();
+        let done = |head: &str| {
+            (
+                format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\netag: \"etag\"\r\n\r\n"),
+                String::new(),
+            )
+        };
+        let mut objects = locked(&state.objects);
+        match method {
+            "PUT" => {
+                objects.insert(key, "etag".to_owned());
+                return done("200 OK");
+            }
+            "DELETE" => {
+                objects.remove(&key);
+                return done("204 No Content");
+            }
+            _ => {}
+        }
+        return match objects.get(&key).cloned() {
+            Some(etag) => (
+                format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\netag: \"{etag}\"\r\n\r\n"
+                ),
+                if method == "HEAD" {
+                    String::new()
+                } else {
+                    "four".to_owned()
+                },
+            ),
+            None => (
+                "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
+                String::new(),
+            ),
+        };
+    }
+    let of = |name: &str| {
+        let value = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        value.map(|value| urlencoding::decode(value).expect("UTF-8").into_owned())
+    };
+    if of("max-keys").is_none() {
+        state.pages.acquire().await.expect("is not closed").forget();
+    }
+    let body = page(
+        state,
+        &of("prefix").unwrap_or_default(),
+        of("continuation-token").as_deref(),
+    );
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    (head, body)
+}
+
+/// A page of what is directly below a prefix, after a token.
+fn page(state: &State, prefix: &str, token: Option<&str>) -> String {
+    let mut names: Vec<(String, Option<String>)> = Vec::new();
+    for (key, etag) in &*locked(&state.objects) {
+        let Some(rest) = key.strip_prefix(prefix) else {
+            continue;
+        };
+        let (name, etag) = match rest.find('/') {
+            Some(slash) => (format!("{prefix}{}", &rest[..=slash]), None),
+            None => (key.clone(), Some(etag.clone())),
+        };
+        if names.last().is_none_or(|(last, _)| *last != name) {
+            names.push((name, etag));
+        }
+    }
+    let after = token.filter(|_| state.lie.is_none());
+    let mut left = names
+        .into_iter()
+        .filter(|(name, _)| after.is_none_or(|after| name.as_str() > after));
+    let listed: Vec<_> = left.by_ref().take(state.page_keys).collect();
+    let next = match (state.lie, listed.last()) {
+        (Some(Lie::MoreWithoutToken | Lie::EmptyPages), _) => Some(String::new()),
+        (Some(Lie::SameToken), _) => Some("<NextContinuationToken>same</NextContinuationToken>".to_owned()),
+        (None, Some((last, _))) if left.next().is_some() => {
+            Some(format!("<NextContinuationToken>{last}</NextContinuationToken>"))
+        }
+        (None, _) => None,
+    };
+    let mut body = format!("<ListBucketResult><IsTruncated>{}</IsTruncated>", next.is_some());
+    for (name, etag) in listed.iter().filter(|_| state.lie != Some(Lie::EmptyPages)) {
+        match etag {
+            Some(etag) => body.push_str(&format!(
+                "<Contents><Key>{name}</Key><Size>4</Size><ETag>\"{etag}\"</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+            )),
+            None => body.push_str(&format!("<CommonPrefixes><Prefix>{name}</Prefix></CommonPrefixes>")),
+        }
+    }
+    body + &next.unwrap_or_default() + "</ListBucketResult>"
+}

@@ -1,0 +1,201 @@
+"""Stores that fail at bad moments: nothing of theirs is harmed, and nothing that was written is forgotten."""
+
+import contextlib
+import subprocess
+import threading
+import time
+
+from proxy import Proxy
+from report import equal, holds, until
+
+
+@contextlib.contextmanager
+def faulty(job, name, *more):
+    """A bucket behind a proxy, mounted for writing: the bucket's name, the path, the proxy."""
+    bucket, top = name, f"/{name}"
+    job.make_bucket(job.moto, bucket)
+    proxy = Proxy(job.moto)
+    try:
+        job.mount(job.moto, bucket, top, "--write", "--staleness", "0s", *more, endpoint=proxy.endpoint)
+        yield bucket, top, proxy
+        proxy.clear()
+        job.cv("umount", "--force", top)
+    finally:
+        proxy.close()
+
+
+def backlog(job, top):
+    return next(mount["backlog"] for mount in job.cv.json("mounts") if mount["path"] == top)
+
+
+def is_idle(job, top):
+    now = backlog(job, top)
+    return now["files"] == 0 and not now["effects"]
+
+
+def store_changes(job):
+    """A store that refuses, is slow and loses answers: deletions and renames have one effect, or none"""
+    cv, moto = job.cv, job.moto
+    with faulty(job, "faults") as (bucket, top, proxy):
+        put = lambda key, content: moto.put(bucket, key, content)  # noqa: E731
+        with job.check("a deletion whose answer is lost deletes nothing that is written meanwhile"):
+            put("a", b"old")
+            lost = proxy.add("DELETE", "a", lose=True)
+            cv("rm", f"{top}/a")
+            holds(lost.met, "no answer was lost")
+            cv("put", "-", f"{top}/a", stdin=b"new")
+            equal((moto.get(bucket, "a"), cv("cat", f"{top}/a")), (b"new",) * 2)
+        with job.check("a deletion that is refused changes nothing, and says what the store said"):
+            proxy.add("DELETE", "a", times=9, refuse=403)
+            cv.refused("rm", f"{top}/a", says="denie", code=4)
+            equal(cv("cat", f"{top}/a"), b"new")
+            proxy.clear()
+        with job.check("another version than was meant is not deleted"):
+            slow = proxy.add("HEAD", "a", times=2, delay=1.0)
+            put("a", b"seen")
+            removing = cv.start("rm", f"{top}/a")
+            until(lambda: slow.met, "the deletion looks at the object")
+            removing.communicate(timeout=60)
+            put("a", b"theirs, later")
+            equal(cv("cat", f"{top}/a"), b"theirs, later")
+        with job.check("what somebody puts into a directory while it is renamed stays where it was put"):
+            for number in range(20):
+                put(f"tree/{number}", f"content {number}".encode())
+            slow = proxy.add("COPY", "moved/.*", times=20, delay=0.5)
+            moving = cv.start("mv", f"{top}/tree", f"{top}/moved")
+            until(lambda: slow.met, "the first copy")
+            effects = backlog(job, top)["effects"]
+            equal([effect["what"] for effect in effects], ["rename"], "under way")
+            put("tree/late", b"late")
+            equal((moving.communicate(timeout=120), moving.returncode)[1], 0, "exit code")
+            equal(moto.keys(bucket, "moved/"), sorted(f"moved/{number}" for number in range(20)))
+            equal(moto.keys(bucket, "tree/"), ["tree/late"])
+            equal((cv("cat", f"{top}/tree/late"), cv("cat", f"{top}/moved/7")), (b"late", b"content 7"))
+            holds(is_idle(job, top), backlog(job, top))
+        with job.check("a rename that is refused half-way leaves nothing behind, and can be made again"):
+            proxy.add("COPY", "again/1[0-9]", times=99, refuse=403)
+            cv.refused("mv", f"{top}/moved", f"{top}/again", says="denie", code=4)
+            until(lambda: is_idle(job, top), "what was copied is removed")
+            equal(moto.keys(bucket, "again/"), [])
+            equal(len(moto.keys(bucket, "moved/")), 20, "objects")
+            proxy.clear()
+            cv("mv", f"{top}/moved", f"{top}/again")
+            equal(moto.keys(bucket, "again/"), sorted(f"again/{number}" for number in range(20)))
+            equal(moto.keys(bucket, "moved/"), [])
+        with job.check("a rename of many slow objects ends, however long it takes"):
+            proxy.add("COPY", "slow/.*", times=99, delay=8.0)
+            cv("mv", f"{top}/again", f"{top}/slow")
+            equal(len(moto.keys(bucket, "slow/")), 20, "objects")
+            proxy.clear()
+        with job.check("a directory that loses its last file is still there"):
+            cv("mkdir", f"{top}/kept")
+            cv("put", "-", f"{top}/kept/one", stdin=b"1")
+            cv("rm", f"{top}/kept/one")
+            equal(cv.text("ls", "-C", top).split().count(f"{top}/kept"), 1)
+            cv("rm", "-r", f"{top}/kept")
+        with job.check("a link into a mount leads to the mount, also for who changes something"):
+            place = job.node.mount_point
+            (place / "link").symlink_to(f"{top[1:]}")
+            cv("put", "-", "/link/through", stdin=b"1")
+            equal(moto.get(bucket, "through"), b"1")
+            cv("mv", "/link/through", "/link/moved-through")
+            equal((moto.keys(bucket, "through"), moto.get(bucket, "moved-through")), ([], b"1"))
+            cv("mkdir", "-p", "/link/made/below")
+            cv("rm", "-r", "/link/made", "/link/moved-through")
+            equal([key for key in moto.keys(bucket) if key.startswith(("made", "moved-through"))], [])
+            cv("rm", "/link")
+        with job.check("kill -9 of everything during a rename: it goes on after the start"):
+            proxy.add("COPY", "after/.*", times=99, delay=1.0)
+            moving = cv.start("mv", f"{top}/slow", f"{top}/after")
+            until(lambda: proxy.count("COPY", "after/.*"), "the first copy")
+            job.node.kill()
+            proxy.clear()
+            job.node.start()
+            moving.communicate(timeout=120)
+            until(lambda: is_idle(job, top), "the rename is over", 60)
+            either = len(moto.keys(bucket, "after/")), len(moto.keys(bucket, "slow/"))
+            holds(either in [(20, 0), (0, 20)], f"after and before: {either}")
+            shown = cv.text("ls", "-C", top).split()
+            holds((f"{top}/after" in shown) == (either[0] > 0), shown)
+
+
+def store_exports(job):
+    """A store that refuses exports: they are tried again, shown, and waited for"""
+    cv, moto = job.cv, job.moto
+    with faulty(job, "exports") as (bucket, top, proxy):
+        with job.check("a PUT that is refused at close is an error, and is tried again until it is stored"):
+            proxy.add("PUT", "f", times=4, refuse=403)
+            cv.refused("put", "-", f"{top}/f", stdin=b"f", says="denie", code=4)
+        place = job.node.mount_point / top[1:]
+        with job.check("what a program wrote and the store refused is shown, and stored when the store takes it"):
+            proxy.add("PUT", "g", times=4, refuse=403)
+            failed = subprocess.run(["cp", "/etc/hostname", place / "g"], capture_output=True, check=False)
+            holds(failed.returncode != 0, "cp says nothing of it")
+            waiting = backlog(job, top)
+            equal(waiting["files"], 1, waiting)
+            holds("denied" in cv.text("mounts"), cv.text("mounts"))
+            cv.refused("umount", top, says="cv persist", code=1)
+            proxy.clear()
+            cv("persist", top)
+            equal(moto.get(bucket, "g"), open("/etc/hostname", "rb").read())
+            holds(is_idle(job, top), backlog(job, top))
+        with job.check("empty files and truncations reach the store, whoever makes them"):
+            (place / "touched").touch()
+            subprocess.run(["sh", "-c", f": > {place}/emptied"], check=True)
+            subprocess.run(["cp", "/dev/null", place / "null"], check=True)
+            subprocess.run(["truncate", "-s", "0", place / "g"], check=True)
+            cv("touch", f"{top}/cv-touched")
+            cv("persist", top)
+            equal({key: moto.get(bucket, key) for key in moto.keys(bucket)}, {
+                key: b"" for key in ("cv-touched", "emptied", "g", "null", "touched")
+            })
+        with job.check("two who change an object: both versions are kept, each under a name"):
+            cv("put", "-", f"{top}/both", stdin=b"first")
+            slow = proxy.add("PUT", "both", delay=2.0)
+            writing = threading.Thread(target=lambda: (place / "both").write_bytes(b"ours"))
+            proxy.add("HEAD", "both", times=0)
+            writing.start()
+            until(lambda: slow.met, "the export")
+            moto.put(bucket, "both", b"theirs")
+            writing.join(60)
+            until(lambda: is_idle(job, top), "both are stored", 60)
+            kept = {key: moto.get(bucket, key) for key in moto.keys(bucket, "both")}
+            equal(sorted(kept.values()), [b"ours", b"theirs"], kept)
+            shown = cv.text("ls", "-C", top).split()
+            equal(sorted(name for name in shown if "/both" in name), sorted(f"{top}/{key}" for key in kept))
+
+
+def store_back(job):
+    """A mount that writes back: close returns at once, and the bucket is the namespace in the end"""
+    cv, moto = job.cv, job.moto
+    with faulty(job, "back", "--write-mode", "back") as (bucket, top, proxy):
+        place = job.node.mount_point / top[1:]
+        with job.check("close does not wait for the store, and the objects are there soon"):
+            slow = proxy.add("PUT", ".*", times=5, delay=3.0)
+            begun = time.monotonic()
+            for number in range(5):
+                (place / f"f{number}").write_bytes(f"content {number}".encode())
+            took = time.monotonic() - begun
+            holds(slow.met < 5 or took < 3 * 5, f"close waited for the store: {took:.1f} s")
+            cv("persist", top)
+            equal([moto.get(bucket, f"f{number}") for number in range(5)], [f"content {n}".encode() for n in range(5)])
+        with job.check("kill -9 of everything while exports wait: they are made after the start"):
+            proxy.add("PUT", "late.*", times=99, refuse=503)
+            for number in range(5):
+                (place / f"late{number}").write_bytes(b"x" * 100_000)
+            holds(backlog(job, top)["files"] > 0, "nothing waits")
+            job.node.kill()
+            proxy.clear()
+            job.node.start()
+            cv("persist", top)
+            equal([len(moto.get(bucket, f"late{number}")) for number in range(5)], [100_000] * 5)
+        with job.check("a file that is written, renamed and deleted at once leaves what the namespace has"):
+            for number in range(10):
+                (place / "tmp").write_bytes(f"round {number}".encode())
+                (place / "tmp").rename(place / "final")
+            (place / "gone").write_bytes(b"gone")
+            (place / "gone").unlink()
+            cv("persist", top)
+            until(lambda: is_idle(job, top), "nothing is under way")
+            equal(moto.get(bucket, "final"), b"round 9")
+            equal([key for key in moto.keys(bucket) if key in ("tmp", "gone")], [])
