@@ -1,7 +1,6 @@
 //! Listings: one directory, from its first name to its last.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use curvine_protocol::op::UfsObject;
 use curvine_protocol::{Error, ErrorKind, FileKind, Result};
@@ -10,15 +9,15 @@ use opendal::{Entry, Operator};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::fault::Fault;
 use super::local::{Found, Local};
 use super::names::{Hidden, HiddenNames, fate};
 use super::watched::Watched;
 use super::{Ufs, directory_path, is_absent, version};
+use crate::kit::deadlines::STORE_ANSWER;
 
 /// Objects asked for one by one at the same time, where a listing does not say enough.
 const STATS_AT_ONCE: usize = 32;
-/// Between two pages of a listing, in which OpenDAL asks again a few times.
-const SILENCE: Duration = Duration::from_secs(90);
 /// Names of a local directory that are handed over at once.
 const LOCAL_PAGE: usize = 1_000;
 
@@ -78,7 +77,7 @@ impl Ufs {
         let mut objects: BTreeMap<String, UfsObject> = BTreeMap::new();
         let mut hidden = HiddenNames::default();
         loop {
-            let next = timeout(SILENCE, listed.try_next()).await;
+            let next = timeout(STORE_ANSWER, listed.try_next()).await;
             match next.map_err(|_| self.silent(key))?? {
                 None => return Ok(Listing::of(objects, hidden)),
                 Some(Listed::Nothing) => {}
@@ -112,14 +111,8 @@ impl Ufs {
     }
 
     fn silent(&self, key: &str) -> Error {
-        Error::new(
-            ErrorKind::Ufs,
-            format!(
-                "{}: listing `{key}/`: nothing came for {} s",
-                self.uri,
-                SILENCE.as_secs()
-            ),
-        )
+        let uri = &self.uri;
+        Fault { uri, key }.silent(STORE_ANSWER.as_secs())
     }
 
     async fn listed(&self, directory: &str, entry: Entry) -> Result<Listed> {
@@ -187,7 +180,7 @@ impl Ufs {
         });
         let mut objects = BTreeMap::new();
         let mut hidden = HiddenNames::default();
-        while let Some(page) = timeout(SILENCE, listed.recv())
+        while let Some(page) = timeout(STORE_ANSWER, listed.recv())
             .await
             .map_err(|_| self.silent(key))?
         {
