@@ -4,6 +4,7 @@
 //! there; to kill the process is to drop the runtime with everything in it; to stop it is not to run it. What the process
 //! is (a master, a worker, a mount) is the business of whoever has the machine.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,6 +28,9 @@ pub struct Machine {
     pub disk_delay: DiskDelay,
     process: Option<Process>,
     stopped: bool,
+    /// How long it has been in the world, and the whiles of that in which it ran nothing.
+    passed: Duration,
+    idle: Vec<Range<Duration>>,
 }
 
 /// What a kill ends.
@@ -49,6 +53,8 @@ impl Machine {
             chance,
             process: None,
             stopped: false,
+            passed: Duration::ZERO,
+            idle: Vec::new(),
         }
     }
 
@@ -120,8 +126,33 @@ impl Machine {
         self.skew_ns.fetch_add(by_ns, Ordering::Relaxed);
     }
 
+    /// How long it took, until now and in the world's time, to run for a while: longer than that while if the process
+    /// was stopped or dead in between.
+    pub fn took_to_run(&self, time: Duration) -> Duration {
+        let (mut left, mut since) = (time, self.passed);
+        for idle in self.idle.iter().rev() {
+            let Some(rest) = left.checked_sub(since - idle.end) else {
+                break;
+            };
+            (left, since) = (rest, idle.start);
+        }
+        self.passed - since.saturating_sub(left)
+    }
+
+    fn was_idle_since(&mut self, begun: Duration) {
+        match self.idle.last_mut() {
+            Some(last) if last.end == begun => last.end = self.passed,
+            _ => self.idle.push(begun..self.passed),
+        }
+    }
+
     /// Lets a while of the world's time pass.
     pub fn pass(&mut self, time: Duration) {
+        let begun = self.passed;
+        self.passed += time;
+        if self.stopped || self.process.is_none() {
+            self.was_idle_since(begun);
+        }
         let Some(process) = &mut self.process else { return };
         process.until += time.mul_f64(self.pace);
         if self.stopped {

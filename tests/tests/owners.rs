@@ -19,8 +19,7 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).expect("is a directory") {
         let path = entry.expect("is readable").path();
         let name = path.file_name().and_then(|name| name.to_str()).expect("is text");
-        let is_test =
-            name == "tests" || name.ends_with("tests.rs") || ["golden.rs", "scripted.rs"].contains(&name);
+        let is_test = name == "tests" || name.ends_with("tests.rs") || name == "golden.rs";
         match path.is_dir() {
             _ if is_test => {}
             true => sources(&path, found),

@@ -7,14 +7,11 @@ use curvine_protocol::{Error, ErrorKind, FileKind, Result};
 use futures::{StreamExt, TryStreamExt};
 use opendal::{Entry, Operator};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
-use super::fault::Fault;
 use super::local::{Found, Local};
 use super::names::{Hidden, HiddenNames, fate};
 use super::watched::Watched;
 use super::{Ufs, directory_path, is_absent, version};
-use crate::kit::deadlines::STORE_ANSWER;
 
 /// Objects asked for one by one at the same time, where a listing does not say enough.
 const STATS_AT_ONCE: usize = 32;
@@ -55,7 +52,8 @@ impl Ufs {
             return self.list_local(local.clone(), key).await;
         }
         let absent = |error: &opendal::Error| is_absent(error) && !key.is_empty();
-        let entries = match self.watched().lister(&directory_path(key)).await {
+        let asked = async { Ok(self.watched().lister(&directory_path(key)).await) };
+        let entries = match self.answered(key, asked).await? {
             Err(error) if absent(&error) => return Ok(Listing::default()),
             entries => entries.map_err(|error| self.fault(key, error))?,
         };
@@ -77,8 +75,7 @@ impl Ufs {
         let mut objects: BTreeMap<String, UfsObject> = BTreeMap::new();
         let mut hidden = HiddenNames::default();
         loop {
-            let next = timeout(STORE_ANSWER, listed.try_next()).await;
-            match next.map_err(|_| self.silent(key))?? {
+            match self.answered(key, listed.try_next()).await? {
                 None => return Ok(Listing::of(objects, hidden)),
                 Some(Listed::Nothing) => {}
                 Some(Listed::Hidden(why, example)) => hidden.add(why, &example),
@@ -108,11 +105,6 @@ impl Ufs {
         let transport = Watched::new(context.http_transport().clone());
         let context = context.with_http_transport(opendal::HttpTransporter::new(transport));
         self.operator.clone().with_context(context)
-    }
-
-    fn silent(&self, key: &str) -> Error {
-        let uri = &self.uri;
-        Fault { uri, key }.silent(STORE_ANSWER.as_secs())
     }
 
     async fn listed(&self, directory: &str, entry: Entry) -> Result<Listed> {
@@ -180,10 +172,7 @@ impl Ufs {
         });
         let mut objects = BTreeMap::new();
         let mut hidden = HiddenNames::default();
-        while let Some(page) = timeout(STORE_ANSWER, listed.recv())
-            .await
-            .map_err(|_| self.silent(key))?
-        {
+        while let Some(page) = self.answered(key, async { Ok(listed.recv().await) }).await? {
             for (name, found) in page {
                 match local_object(name, found) {
                     Ok(object) => {

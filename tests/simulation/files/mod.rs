@@ -28,8 +28,8 @@ use crate::known::{Known, is_known};
 
 pub use self::units::{END, HOLE, UNIT, UNITS_MAX, bytes, name_of, stamps};
 
-/// Workers sync by themselves every second. What is younger may go with the power.
-const SYNCED_AFTER: Duration = Duration::from_secs(10);
+/// Workers sync by themselves every second, while they run. What has had less of that may go with the power.
+pub const SYNCED_AFTER: Duration = Duration::from_secs(10);
 
 pub type WriteId = usize;
 /// A moment: events before it.
@@ -365,11 +365,12 @@ impl Files {
         }
     }
 
-    /// A power cut of a worker: what was flushed lately and not synced may be gone.
-    pub fn power_cut(&mut self, now: Duration) {
+    /// A power cut of a worker, which has run for [`SYNCED_AFTER`] since: what was flushed later and not synced may be
+    /// gone.
+    pub fn power_cut(&mut self, since: Duration) {
         for file in self.files.values_mut() {
             file.lossy |= file.writes.iter().any(|write| match write.flushed {
-                Some((_, at)) => !write.synced && at + SYNCED_AFTER > now,
+                Some((_, at)) => !write.synced && at > since,
                 None => write.is_flushing && write.settled.is_none() && !write.never,
             });
         }

@@ -7,6 +7,7 @@ use curvine_protocol::NodeId;
 
 use crate::checks::Violation;
 use crate::faults::bad_weather;
+use crate::files::SYNCED_AFTER;
 use crate::known::{Known, is_known};
 use crate::network::{WORKERS, Weather, name};
 use crate::store;
@@ -150,7 +151,8 @@ impl World {
         let cluster = self.cluster.as_mut().expect("it is one");
         let worker = cluster.workers.get_mut(id).expect("it is one of them");
         let lost = worker.lose_power().map_err(text)?;
-        cluster.mounts.shared.files.borrow_mut().power_cut(now);
+        let since = now.saturating_sub(worker.machine.took_to_run(SYNCED_AFTER));
+        cluster.mounts.shared.files.borrow_mut().power_cut(since);
         self.tell(format!("{} loses its power, and {lost} pages with it", name(id)));
         let most_ms = worker_is_away_ms(&self.chance, &[3_000, 15_000]);
         self.after(300..most_ms, Act::Start(id));

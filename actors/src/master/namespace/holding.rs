@@ -35,11 +35,15 @@ impl Keeping for Holding {
         let now = self.clock.now();
         let txn = self.store.read()?;
         let dbs = &self.store.dbs;
-        // What is wrong with the name, the op itself will say.
-        let Ok(place) = resolve(dbs, &txn, node, false) else {
-            return Ok(None);
-        };
-        let Some((inode, record)) = place.found else {
+        let found = resolve(dbs, &txn, node, false).ok().and_then(|place| place.found);
+        let Some((inode, record)) = found else {
+            // What is wrong with the name, the op itself will say. But it may be made, and opened, before this is applied:
+            // then whoever has it is not known here.
+            *holders = Some(Holders {
+                of: InodeId(0),
+                files: Vec::new(),
+                unsure: true,
+            });
             return Ok(None);
         };
         let (removal, files, unsure, of) = match record.is_dir() {

@@ -60,12 +60,21 @@ pub async fn open(
     stop: &CancellationToken,
 ) -> Result<Opened> {
     let opening = open_until_stopped(disks, resolver, block, generation, origin, budget, stop);
-    stop.run_until_cancelled(opening).await.unwrap_or_else(|| {
+    unless_stopped(stop, opening).await.unwrap_or_else(|| {
         Err(Error::new(
             ErrorKind::Cancelled,
             format!("the load of block {block} was stopped"),
         ))
     })
+}
+
+/// None as soon as it is stopped, also when the work could go on at the same moment: nothing more is asked of a store then.
+pub async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        done = work => Some(done),
+    }
 }
 
 async fn open_until_stopped(

@@ -23,7 +23,7 @@ use super::answer::{
     Loader, Place, Reader, Request, answer_granted, answer_nothing, answer_passed, answer_read, answer_whole,
 };
 use super::fills::{Asked, Decision, Fills, Progress, Purpose, read_end};
-use super::open::{Origin, open};
+use super::open::{Origin, open, unless_stopped};
 use super::resolve::Resolver;
 use super::transfer::{Budget, Target};
 use crate::kit::Clock;
@@ -214,7 +214,7 @@ impl UfsReader {
             let fetching = place
                 .target
                 .fetch_to(chunks.clone(), store, file, &budget, stored);
-            let outcome = (place.stop.run_until_cancelled(fetching).await)
+            let outcome = (unless_stopped(&place.stop, fetching).await)
                 .unwrap_or_else(|| Err(Error::new(ErrorKind::Cancelled, "it is not wanted any more")));
             reader.do_send(PartEnded {
                 block,
