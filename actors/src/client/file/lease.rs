@@ -56,11 +56,9 @@ impl Shared {
         if let Err(error) = &outcome
             && !is_passing(error)
         {
-            // Whoever wrote here must hear of it; who reads has the file as it is by now.
-            let lease_lost = state.lease_lost;
             self.abandon(&mut state).await;
+            // Whoever wrote here must hear of it.
             state.fail(error.clone());
-            state.lease_lost = lease_lost;
         }
         outcome
     }
