@@ -42,6 +42,7 @@ impl Apply<'_, '_> {
     ) -> Result<FileLayout> {
         let now_ns = self.now_ns;
         let client = self.client;
+        let in_mount = record.mount.0 != 0;
         let file = file_of(&mut record, node)?;
         self.check_lease(file, node)?;
         if file.ufs.is_some() && !file.needs_export && !truncate && file.size_bytes > 0 {
@@ -55,6 +56,7 @@ impl Apply<'_, '_> {
         file.lease = Some(client);
         if truncate && file.size_bytes > 0 {
             self.cut(file, inode, 0)?;
+            file.needs_export = in_mount;
             // As Linux does: whoever may set them keeps them.
             if self.uid != 0 {
                 record.clear_suid_sgid();

@@ -269,6 +269,29 @@ fn an_export_counts_for_the_version_that_was_exported() {
 }
 
 #[test]
+fn a_file_that_is_only_emptied_waits_for_its_export() {
+    let mut tree = with_objects(&["a"]);
+    let inode = tree.stat("/m/a").expect("there").inode;
+    tree.done(OpenForWrite {
+        node: path("/m/a"),
+        follow: true,
+        truncate: true,
+        open: 0,
+        named: false,
+    });
+    assert_eq!(tree.store.attr(inode).expect("there").size_bytes, 0);
+    let waiting = tree
+        .store
+        .unexported(MountId(1), InodeId(0), 10)
+        .expect("readable");
+    assert_eq!(
+        waiting.iter().map(|(inode, _)| *inode).collect::<Vec<_>>(),
+        [inode]
+    );
+    tree.check();
+}
+
+#[test]
 fn an_object_that_somebody_else_changed_is_kept_beside_ours() {
     let mut tree = Tree::new();
     mounted(&mut tree);
