@@ -7,6 +7,8 @@
 
 pub mod backup;
 pub mod client;
+#[cfg(test)]
+mod documented;
 #[cfg(feature = "server")]
 mod format;
 #[cfg(all(test, feature = "server"))]

@@ -24,12 +24,15 @@ pub enum Known {
     RemovedElsewhere,
     /// A chunk of a cached object rots, its readers find that, and nobody fetches it again. Left out: bits of such blocks.
     RottenChunk,
+    /// A mount that lost a lease while it was stopped or cut off tells later users of the file on that mount of the loss,
+    /// too, and not only the writer (`FOUND.md`, seed 1020018). Left out: what such mounts say of leases.
+    LossIsToldToOthers,
 }
 
 use Known::*;
 
 /// The table.
-const NOT_MENDED: [Known; 0] = [];
+const NOT_MENDED: [Known; 1] = [LossIsToldToOthers];
 
 impl Known {
     fn name(self) -> &'static str {
@@ -41,6 +44,7 @@ impl Known {
             SentElsewhere => "sent-elsewhere",
             RemovedElsewhere => "removed-elsewhere",
             RottenChunk => "rotten-chunk",
+            LossIsToldToOthers => "loss-is-told-to-others",
         }
     }
 }

@@ -54,7 +54,7 @@ const CLUSTER_SEEDS_DEFAULT: u64 = 150;
 /// Of each plot.
 const PLOT_SEEDS_DEFAULT: u64 = 3;
 /// The first so many of a kind are run twice: a seed decides everything.
-const TWICE: u64 = 8;
+const TWICE: u64 = 3;
 
 fn main() -> ExitCode {
     if let Some(code) = run::as_child() {

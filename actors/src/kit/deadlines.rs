@@ -16,3 +16,15 @@ pub const TRANSFER_SILENCE: Duration = Duration::from_secs(STORE_ANSWER.as_secs(
 pub const MOUNT_CHECK: Duration = Duration::from_secs(3 * STORE_ANSWER.as_secs() + 2);
 /// A client's try of a call, unless the call takes longer by its nature (checks of mounts, exports).
 pub const CALL: Duration = Duration::from_secs(TRANSFER_SILENCE.as_secs() + 8);
+/// How long a leader keeps a caller waiting for others: for a lease, for what an under file system does.
+pub const LEADER_WAIT: Duration = Duration::from_secs(25);
+/// Of a caller's patience, what is left for the way back.
+const WAY_BACK: Duration = Duration::from_secs(2);
+
+/// How long a caller with this deadline is kept waiting; 0 is none.
+pub fn leader_waits(deadline_ms: u32) -> Duration {
+    match deadline_ms {
+        0 => LEADER_WAIT,
+        ms => LEADER_WAIT.min(Duration::from_millis(ms.into()).saturating_sub(WAY_BACK)),
+    }
+}

@@ -111,13 +111,12 @@ pub trait UfsView: Send + Sync {
     async fn refresh_inode(&self, inode: InodeId) -> Result<()>;
     /// Makes a whole directory (not what is below its subdirectories) fresh.
     async fn refresh_dir(&self, directory: InodeId) -> Result<()>;
-    /// Makes everything in a directory fresh.
-    async fn refresh_tree(&self, directory: InodeId) -> Result<()>;
-    /// Refuses what a mount does not allow: any change of one that is not writable, and entries that under file systems
-    /// cannot have.
+    /// Refuses what a mount does not allow: any change of one that is not writable, entries that under file systems cannot
+    /// have, and changes that would touch what is not shown. What is to be removed or moved is made fresh first, all of
+    /// it: what somebody else has put there is then seen before the change is noted.
     ///
     /// # Errors
-    /// `ReadOnly`, `Unsupported`. `places` are where the op's nodes are, links followed.
+    /// `ReadOnly`, `Unsupported`, `InvalidArgument`, `DirectoryNotEmpty`. `places` are where the op's nodes are, links followed.
     async fn may_change(&self, op: &Op, places: &[Node]) -> Result<()>;
 }
 

@@ -1,9 +1,9 @@
 //! Changes that are refused at the door because of keys: those that would make a name which stands for another key or for
 //! none, and those that would touch what is not shown.
 
-use curvine_protocol::master::{CreateFile, Delete, MakeDir, MakeNode, RemoveDir, Rename, Unlink};
+use curvine_protocol::master::{Delete, RemoveDir, Rename, Unlink};
 use curvine_protocol::op::Op;
-use curvine_protocol::{Error, ErrorKind, FileKind, MountId, Node, Result};
+use curvine_protocol::{Error, ErrorKind, FileKind, InodeId, MountId, Node, Result};
 
 use super::mirror::Mirror;
 use crate::ufs::names::fate;
@@ -18,10 +18,8 @@ impl Mirror {
             return Ok(());
         };
         match op {
-            Op::MakeDir(MakeDir { .. }) => self.refuse_name(place, true).await,
-            Op::CreateFile(CreateFile { .. }) | Op::MakeNode(MakeNode { .. }) => {
-                self.refuse_name(place, false).await
-            }
+            Op::MakeDir(_) => self.refuse_name(place, true).await,
+            Op::CreateFile(_) | Op::MakeNode(_) => self.refuse_name(place, false).await,
             Op::Rename(Rename { from, to, .. }) => {
                 let moved = self.view.lookup(from, false);
                 let is_dir = moved.is_ok_and(|entry| entry.attr.is_dir());
@@ -69,14 +67,14 @@ impl Mirror {
                 format!("{node}: symbolic links of an under file system are shown, and cannot be changed"),
             )),
             FileKind::Directory if !key.is_empty() => {
-                self.fresh_dir(inode).await?;
+                self.fresh_tree(inode).await?;
                 self.refuse_hidden_below(node, mount, inode)
             }
             _ => Ok(()),
         }
     }
 
-    fn refuse_hidden_below(&self, node: &Node, mount: MountId, top: curvine_protocol::InodeId) -> Result<()> {
+    fn refuse_hidden_below(&self, node: &Node, mount: MountId, top: InodeId) -> Result<()> {
         // The listing may have found that it is gone.
         let Ok(hidden) = self.hidden_below(mount, top) else {
             return Ok(());

@@ -162,6 +162,29 @@ impl Mirror {
         }
     }
 
+    /// Makes everything in a directory fresh.
+    pub(super) async fn fresh_tree(&self, directory: InodeId) -> Result<()> {
+        let mut directories = vec![directory];
+        while let Some(directory) = directories.pop() {
+            self.fresh_dir(directory).await?;
+            let mut after = None;
+            loop {
+                let (entries, more) = self.view.list(directory, after.as_deref(), 1_000)?;
+                directories.extend(
+                    entries
+                        .iter()
+                        .filter(|entry| entry.attr.is_dir())
+                        .map(|entry| entry.attr.inode),
+                );
+                after = entries.last().map(|entry| entry.name.clone());
+                if !more {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn fresh_child(&self, directory: InodeId, name: &str) -> Result<()> {
         match self.place(directory).await? {
             Some(place) => self.listings.fresh_child(&place, name).await,
@@ -330,28 +353,6 @@ impl UfsView for Mirror {
 
     async fn refresh_dir(&self, directory: InodeId) -> Result<()> {
         self.fresh_dir(directory).await
-    }
-
-    async fn refresh_tree(&self, directory: InodeId) -> Result<()> {
-        let mut directories = vec![directory];
-        while let Some(directory) = directories.pop() {
-            self.fresh_dir(directory).await?;
-            let mut after = None;
-            loop {
-                let (entries, more) = self.view.list(directory, after.as_deref(), 1_000)?;
-                directories.extend(
-                    entries
-                        .iter()
-                        .filter(|entry| entry.attr.is_dir())
-                        .map(|entry| entry.attr.inode),
-                );
-                after = entries.last().map(|entry| entry.name.clone());
-                if !more {
-                    break;
-                }
-            }
-        }
-        Ok(())
     }
 
     async fn may_change(&self, op: &Op, places: &[Node]) -> Result<()> {

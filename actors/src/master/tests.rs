@@ -39,9 +39,6 @@ impl UfsView for NoUfs {
     async fn refresh_dir(&self, _directory: InodeId) -> Result<()> {
         Ok(())
     }
-    async fn refresh_tree(&self, _directory: InodeId) -> Result<()> {
-        Ok(())
-    }
     async fn may_change(&self, _op: &Op, _places: &[Node]) -> Result<()> {
         Ok(())
     }

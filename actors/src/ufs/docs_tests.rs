@@ -1,9 +1,9 @@
 //! The table of schemes in `docs/stores.md`: what OpenDAL can do with each.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::*;
+use crate::documented;
 
 const BEGIN: &str =
     "<!-- The table is rendered: UPDATE_RENDERED=1 cargo test --workspace --lib -- ufs::docs -->\n";
@@ -52,17 +52,10 @@ fn table() -> String {
 
 #[test]
 fn the_documentation_says_what_each_scheme_can_do() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/stores.md");
-    let text = std::fs::read_to_string(&path).expect("docs/stores.md is there");
-    let (before, rest) = text.split_once(BEGIN).expect("where the table begins");
-    let (_, after) = rest.split_once(END).expect("where the table ends");
-    let right = format!("{before}{BEGIN}\n{}\n{END}{after}", table());
-    if std::env::var_os("UPDATE_RENDERED").is_some() {
-        std::fs::write(&path, &right).expect("written");
-    } else {
-        assert!(
-            text == right,
-            "docs/stores.md is out of date: UPDATE_RENDERED=1 cargo test --workspace --lib -- ufs::docs"
-        );
-    }
+    documented::check(
+        "docs/stores.md",
+        (BEGIN, END),
+        &table(),
+        "cargo test --workspace --lib -- ufs::docs",
+    );
 }

@@ -124,10 +124,17 @@ impl Shared {
             block.uncommitted = false;
         }
         let size_bytes = state.cut_to_keepable();
-        let call = CommitFile {
+        let mut call = CommitFile {
             abandoned: true,
             ..self.what_is_written(state, size_bytes)
         };
+        if is_planted(Bug::CommitsWhatNobodyHas) {
+            call.blocks = commits(
+                &state.blocks,
+                |block| block.begun,
+                |block| block.located.block.len_bytes,
+            );
+        }
         match self.under_lease(state, call).await {
             Ok(entry) => {
                 state.kept = true;
@@ -308,7 +315,7 @@ struct BlockSeals {
 }
 
 /// What the masters are told of some of the blocks.
-pub(super) fn commits(
+fn commits(
     blocks: &BTreeMap<u32, Block>,
     which: impl Fn(&Block) -> bool,
     len_bytes: impl Fn(&Block) -> u64,

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use curvine_protocol::master::{AllocateBlocks, BlockCommit, CommitFile, ReleaseLease};
+use curvine_protocol::master::{AllocateBlocks, CommitFile, ReleaseLease};
 use curvine_protocol::{Error, ErrorKind, FileLayout, Mutation, Result};
 
-use super::commit::commits;
 use super::state::State;
 use super::table::again_for_write;
 use super::{Shared, held_bytes};
@@ -56,11 +55,9 @@ impl Shared {
         if let Err(error) = &outcome
             && !is_passing(error)
         {
-            // Whoever wrote here must hear of it; who reads has the file as it is by now.
-            let lease_lost = state.lease_lost;
             self.abandon(&mut state).await;
+            // Whoever wrote here must hear of it.
             state.fail(error.clone());
-            state.lease_lost = lease_lost;
         }
         outcome
     }
@@ -178,21 +175,13 @@ impl Shared {
         self.size_bytes.store(size_bytes, Ordering::Release);
         state.drop_behind(size_bytes);
         let begun = state.blocks.values().any(|block| block.begun);
-        let blocks = match is_planted(Bug::CommitsWhatNobodyHas) {
-            true => commits(
-                &state.blocks,
-                |block| block.begun,
-                |block| block.located.block.len_bytes,
-            ),
-            false => Vec::new(),
-        };
         if lease_lost {
             // Looking who wrote meanwhile got it again.
             if self.open_for_write().await.is_ok() {
-                self.give_back(Vec::new(), false).await;
+                self.give_back(false).await;
             }
         } else if state.writable {
-            self.give_back(blocks, begun).await;
+            self.give_back(begun).await;
         }
         self.written_ns.store(0, Ordering::Release);
         self.lineage.fetch_add(1, Ordering::AcqRel);
@@ -214,13 +203,13 @@ impl Shared {
         state.writers = writers;
     }
 
-    /// Gives the lease back with what is committed; nobody hears of it if that fails. Workers may have more than that. How
+    /// Gives the lease back, with what is committed already; nobody hears of it if that fails. Workers may have more than that. How
     /// long the file is, the masters know better: they may have made a change whose answer was lost.
-    async fn give_back(&self, blocks: Vec<BlockCommit>, abandoned: bool) {
+    async fn give_back(&self, abandoned: bool) {
         let call = CommitFile {
             inode: self.inode,
             size_bytes: self.size(),
-            blocks,
+            blocks: Vec::new(),
             mtime_ns: None,
             close: true,
             keep_privileges: true,

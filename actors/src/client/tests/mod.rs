@@ -881,39 +881,6 @@ fn a_lease_that_another_client_wants_is_given_back_with_what_was_written_and_got
     });
 }
 
-#[test]
-fn whoever_opens_a_file_after_its_lease_was_lost_reads_it_and_only_its_writer_hears_of_the_loss() {
-    run(|world| async move {
-        let client = world.client();
-        written(&client, 1, content(10)).await;
-        let file = client.open_for_write(FILE, false).await.expect("open");
-        file.append(content(5)).await.expect("taken");
-        {
-            // Another client wrote meanwhile.
-            let mut state = world.state();
-            let file = state.file.as_mut().expect("there");
-            (file.leased, file.content_version) = (false, file.content_version + 2);
-            state.wanted = true;
-        }
-        until("the masters refuse what was not flushed", || {
-            !world.seen("CommitFile").is_empty() && !world.state().wanted
-        })
-        .await;
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let reader = client.open(FILE).await.expect("open");
-        assert_eq!(reader.read_at(0, 100).await.expect("as it is"), content(10));
-        for error in [
-            file.append(content(1)).await.expect_err("loud"),
-            file.flush().await.expect_err("loud"),
-            file.close().await.expect_err("loud"),
-        ] {
-            assert_eq!(error.kind, ErrorKind::Stale);
-        }
-        assert!(!world.state().file.as_ref().expect("there").leased);
-        assert_eq!(world.committed(), content(10));
-    });
-}
-
 // ------------------------------------------------------------------------------------------------------ sessions
 
 #[test]

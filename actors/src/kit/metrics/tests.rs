@@ -1,6 +1,5 @@
 use std::collections::HashSet;
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 use curvine_protocol::call::Done;
@@ -9,6 +8,7 @@ use curvine_protocol::{Call, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::documented;
 
 const BEGIN: &str =
     "<!-- The table is rendered: UPDATE_RENDERED=1 cargo test -p curvine-actors metrics -->\n";
@@ -43,19 +43,12 @@ fn table() -> String {
 
 #[test]
 fn the_documentation_has_the_table_and_names_no_other_metric() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
-    let text = std::fs::read_to_string(&path).expect("docs/metrics.md is there");
-    let (before, rest) = text.split_once(BEGIN).expect("where the table begins");
-    let (_, after) = rest.split_once(END).expect("where the table ends");
-    let right = format!("{before}{BEGIN}\n{}\n{END}{after}", table());
-    if std::env::var_os("UPDATE_RENDERED").is_some() {
-        std::fs::write(&path, &right).expect("written");
-    } else {
-        assert!(
-            text == right,
-            "docs/metrics.md is out of date: UPDATE_RENDERED=1 cargo test -p curvine-actors metrics"
-        );
-    }
+    let right = documented::check(
+        "docs/metrics.md",
+        (BEGIN, END),
+        &table(),
+        "cargo test -p curvine-actors metrics",
+    );
     let mut names: HashSet<String> = ALL.iter().map(|kind| kind.metric().name.to_owned()).collect();
     for kind in ALL.iter().filter(|kind| matches!(kind, Kind::Histogram(_))) {
         names.extend(["bucket", "sum", "count"].map(|part| format!("{}_{part}", kind.metric().name)));

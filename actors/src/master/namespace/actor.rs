@@ -9,7 +9,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use curvine_protocol::attr::{UfsSource, UfsVersion};
@@ -30,6 +29,7 @@ use super::records::InodeRecord;
 use super::resolve::{path_of, real_path, resolve};
 use super::store::{Dbs, Store, broken, pair_key};
 use super::view::{layout_of, lookup};
+use crate::kit::deadlines::leader_waits;
 use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Clock, Endpoint};
 use crate::master::contract::{Consensus, Keeping, NamespaceView, Placement, ProposeOp, UfsView};
@@ -39,11 +39,6 @@ use crate::planted::{Bug, is_planted};
 
 /// The epoch of no worker: what is written in it is refused, and its writer has to show its lease.
 const NO_EPOCH: u64 = u64::MAX;
-
-/// How long a change waits for an under file system before its caller is told that it goes on.
-const STORE_PATIENCE: Duration = Duration::from_secs(25);
-/// Of a caller's patience, what is left for the way back.
-const STORE_WAY_BACK: Duration = Duration::from_secs(2);
 
 /// What new files get when nobody says otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -569,12 +564,6 @@ impl Parts {
 
     /// Has a change noted that the under file system makes first, and waits for what becomes of it.
     async fn change_in_store(&self, op: Op, context: CallContext) -> Result<OpReply> {
-        // What somebody else has put there since is seen, and stays, if it is seen before the change is noted.
-        self.refresh_tree(&op).await?;
-        let patience = match context.deadline_ms {
-            0 => STORE_PATIENCE,
-            ms => STORE_PATIENCE.min(Duration::from_millis(ms.into()).saturating_sub(STORE_WAY_BACK)),
-        };
         let asked_by = Some((context.client, context.sequence));
         let mut in_the_way = None;
         let noting = async {
@@ -591,7 +580,7 @@ impl Parts {
                 self.outcomes.change().await;
             }
         };
-        let give_up = self.clock.now() + patience;
+        let give_up = self.clock.now() + leader_waits(context.deadline_ms);
         let Ok(answer) = timeout_at(give_up, noting).await else {
             return Err(in_the_way.unwrap_or_else(|| {
                 Error::new(
@@ -616,22 +605,6 @@ impl Parts {
             cleared?;
         }
         answer
-    }
-
-    /// Makes everything fresh that a change takes away or moves.
-    async fn refresh_tree(&self, op: &Op) -> Result<()> {
-        let top = match op {
-            Op::Delete(Delete { node, .. }) | Op::RemoveDir(RemoveDir { node }) => node,
-            Op::Rename(Rename { from, .. }) => from,
-            _ => return Ok(()),
-        };
-        let Ok((inode, record)) = self.store.entry(top, false) else {
-            return Ok(());
-        };
-        match record.is_dir() && record.mount != MountId(0) {
-            true => self.ufs.refresh_tree(inode).await,
-            false => Ok(()),
-        }
     }
 
     /// Notes what a client has closed. What was kept for it alone goes.

@@ -118,12 +118,14 @@ fn is_below(key: &str, directory: &str) -> bool {
     }
 }
 
+/// What a change of a key touches; of a rename, under both keys.
+pub fn areas<'k>(key: &'k str, to: Option<&'k str>, tree: bool) -> impl Iterator<Item = Area<'k>> {
+    std::iter::once(key).chain(to).map(move |key| Area { key, tree })
+}
+
 impl EffectRecord {
     pub fn areas(&self) -> impl Iterator<Item = Area<'_>> {
-        let tree = self.tree;
-        std::iter::once(self.key.as_str())
-            .chain(self.to.as_deref())
-            .map(move |key| Area { key, tree })
+        areas(&self.key, self.to.as_deref(), self.tree)
     }
 
     pub fn meets(&self, mount: MountId, area: Area) -> bool {

@@ -18,6 +18,7 @@ use super::actor::Parts;
 use super::records::InodeBody;
 use super::resolve::resolve;
 use super::store::Store;
+use crate::kit::deadlines::{LEADER_WAIT, leader_waits};
 use crate::master::contract::{Fences, ProposeOp};
 use crate::master::duties::sessions::Hearing;
 use crate::master::locking::Locking;
@@ -26,10 +27,6 @@ use crate::planted::{Bug, is_planted};
 
 /// A holder that is silent for so long may lose its lease to whoever wants the file. Clients renew every 10 s.
 pub const LEASE: Duration = Duration::from_millis(curvine_protocol::master::LEASE_SILENT_MS);
-/// How long a change waits for a lease, less than its caller waits for the change.
-const WAIT: Duration = Duration::from_secs(25);
-/// Of a caller's patience, what is left for the way back.
-const WAY_BACK: Duration = Duration::from_secs(2);
 /// How often a waiter looks whether the holder lives.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -99,10 +96,7 @@ impl Parts {
                 reply => return reply,
             }
         }
-        let patience = match context.deadline_ms {
-            0 => WAIT,
-            ms => WAIT.min(Duration::from_millis(ms.into()).saturating_sub(WAY_BACK)),
-        };
+        let patience = leader_waits(context.deadline_ms);
         let waiting = async {
             while let Some(inode) = self.store.file_at(&node, follow)? {
                 match self.wait_and_commit(inode, (&node, follow), &command).await {
@@ -199,7 +193,7 @@ impl Parts {
         outcome
     }
 
-    /// Returns when a lock may be had, or after [`WAIT`].
+    /// Returns when a lock may be had, or after [`LEADER_WAIT`].
     pub(super) async fn await_lock(&self, client: ClientId, inode: InodeId, lock: Lock) -> Result<()> {
         let mut waiter = self.leases.locking.wait(inode, client, lock)?;
         let waiting = async {
@@ -218,7 +212,7 @@ impl Parts {
                 waiter.change().await;
             }
         };
-        timeout(WAIT, waiting).await.unwrap_or(Ok(()))
+        timeout(LEADER_WAIT, waiting).await.unwrap_or(Ok(()))
     }
 
     fn is_gone(&self, holder: ClientId, heard_ns: i64) -> bool {

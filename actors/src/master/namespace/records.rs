@@ -257,6 +257,14 @@ impl InodeRecord {
         }
     }
 
+    /// The object behind a file, if there is one.
+    pub fn object(&self) -> Option<&UfsVersion> {
+        match &self.body {
+            InodeBody::File(file) => file.ufs.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Sets the modification time and keeps the others where they are.
     pub fn set_mtime(&mut self, mtime_ns: i64) {
         let moved = mtime_ns - self.mtime_ns;

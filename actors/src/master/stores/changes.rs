@@ -21,9 +21,9 @@ use crate::master::contract::{Keeping, NamespaceView, ProposeOp};
 use crate::master::duties::Duty;
 use crate::master::fetching::Fetching;
 use crate::master::mirror::Mirror;
-use crate::master::namespace::effects::{Change, EffectRecord, Stage, Work};
+use crate::master::namespace::effects::{Change, CopyRecord, EffectRecord, Stage, Work};
 use crate::master::walk::{Trail, Walk};
-use crate::ufs::Ufs;
+use crate::ufs::{Ufs, joined};
 
 /// Requests of one change at the same time.
 const AT_ONCE: usize = 64;
@@ -79,13 +79,6 @@ struct Key(String);
 impl Trail for Key {
     fn below(&self, name: &str) -> Result<Self> {
         Ok(Key(joined(&self.0, name)))
-    }
-}
-
-fn joined(key: &str, name: &str) -> String {
-    match key {
-        "" => name.to_owned(),
-        key => format!("{key}/{name}"),
     }
 }
 
@@ -173,7 +166,7 @@ impl Task<'_> {
             },
             Op::Delete(Delete { node, .. }) | Op::Unlink(Unlink { node, .. }) => {
                 if let Some(object) = &self.change.object {
-                    self.keep_parent(key, node).await?;
+                    self.keep_parent(key, node, 1).await?;
                     self.delete(key, object).await?;
                 }
             }
@@ -229,14 +222,14 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// A directory that is about to lose its last object needs a marker, or it would be gone with it.
-    async fn keep_parent(&self, key: &str, node: &Node) -> Result<()> {
+    /// A directory that has no more than `going` entries, which go, needs a marker, or it would be gone with the last one.
+    async fn keep_parent(&self, key: &str, node: &Node, going: usize) -> Result<()> {
         let (Some((above, _)), Node::Child { parent, .. }) = (key.rsplit_once('/'), node) else {
             return Ok(());
         };
-        match self.changes.view.list(*parent, None, 2)?.0.len() {
-            0 | 1 => self.ufs.make_dir(above).await,
-            _ => Ok(()),
+        match self.changes.view.list(*parent, None, going + 1)?.0.len() <= going {
+            true => self.ufs.make_dir(above).await,
+            false => Ok(()),
         }
     }
 
@@ -244,7 +237,7 @@ impl Task<'_> {
         if let Some(other) = self.ufs.something_in(key).await? {
             return Err(not_shown(node, &other));
         }
-        self.keep_parent(key, node).await?;
+        self.keep_parent(key, node, 1).await?;
         self.ufs.delete_dir(key).await
     }
 
@@ -259,9 +252,19 @@ impl Task<'_> {
         ))
     }
 
+    /// The directories of the tree, with keys that begin with `top`.
+    async fn directories(&self, top: &str) -> Result<Vec<String>> {
+        let mut directories = Vec::new();
+        let mut walk = self.walk(top)?;
+        while let Some((Key(key), attr)) = walk.next().await {
+            directories.extend(attr?.is_dir().then_some(key));
+        }
+        Ok(directories)
+    }
+
     /// Deletes every object that the namespace shows in a tree, and then its directories.
     async fn remove_tree(&self, key: &str, node: &Node) -> Result<()> {
-        self.keep_parent(key, node).await?;
+        self.keep_parent(key, node, 1).await?;
         let mut directories = Vec::new();
         let mut walk = self.walk(key)?;
         let mut deleting = FuturesUnordered::new();
@@ -391,30 +394,16 @@ impl Task<'_> {
     /// The namespace has made a rename: what was copied goes where it was.
     async fn remove_sources(&self) -> Result<()> {
         if let Op::Rename(rename) = &self.change.command.op {
-            self.keep_source_parent(&rename.from).await?;
+            self.keep_parent(&self.record.key, &rename.from, 0).await?;
         }
         let to = self.record.to.as_deref().unwrap_or_default();
         self.settle(to, &self.record.key, |copy| Some(copy.from.clone()))
             .await?;
         if self.record.tree {
-            let mut directories = Vec::new();
-            let mut walk = self.walk(&self.record.key)?;
-            while let Some((Key(key), attr)) = walk.next().await {
-                directories.extend(attr?.is_dir().then_some(key));
-            }
+            let directories = self.directories(&self.record.key).await?;
             self.remove_directories(directories).await?;
         }
         self.end().await
-    }
-
-    async fn keep_source_parent(&self, from: &Node) -> Result<()> {
-        let (Some((above, _)), Node::Child { parent, .. }) = (self.record.key.rsplit_once('/'), from) else {
-            return Ok(());
-        };
-        match self.changes.view.list(*parent, None, 1)?.0.is_empty() {
-            true => self.ufs.make_dir(above).await,
-            false => Ok(()),
-        }
     }
 
     /// A rename was refused: what was copied goes where it went.
@@ -422,11 +411,7 @@ impl Task<'_> {
         let to = self.record.to.as_deref().unwrap_or_default();
         self.settle(&self.record.key, to, |copy| copy.to.clone()).await?;
         if self.record.tree {
-            let mut directories = Vec::new();
-            let mut walk = self.walk(to)?;
-            while let Some((Key(key), attr)) = walk.next().await {
-                directories.extend(attr?.is_dir().then_some(key));
-            }
+            let mut directories = self.directories(to).await?;
             // What is there in the namespace stays.
             let is_there = match &self.change.command.op {
                 Op::Rename(rename) => self.changes.view.lookup(&rename.to, false).is_ok(),
@@ -444,7 +429,7 @@ impl Task<'_> {
         &self,
         now: &str,
         there: &str,
-        version: impl Fn(&crate::master::namespace::effects::CopyRecord) -> Option<UfsVersion>,
+        version: impl Fn(&CopyRecord) -> Option<UfsVersion>,
     ) -> Result<()> {
         let view = &self.changes.view;
         loop {

@@ -23,13 +23,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Outcomes;
 use super::changes::Progresses;
+use crate::kit::deadlines::leader_waits;
 use crate::kit::{Clock, call};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
 use crate::master::duties::Duty;
 use crate::master::fetching::Fetching;
 use crate::master::mirror::Mirror;
-use crate::master::namespace::effects::{Export, Work};
+use crate::master::namespace::effects::{Area, Export, Work};
 use crate::master::workers::Workers;
 
 /// Exports of one mount at the same time.
@@ -50,9 +51,6 @@ pub const BACKLOG_BYTES_MAX: u64 = 16 << 30;
 const FAILURES_SHOWN: usize = 5;
 /// Files whose last stored version is remembered.
 const STORED_MAX: usize = 10_000;
-/// Of a caller's patience, what is left for the way back.
-const WAY_BACK: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(25);
 
 pub struct Exports {
     pub view: Arc<dyn NamespaceView>,
@@ -180,6 +178,10 @@ impl Exports {
         let Some((mount, key)) = self.view.mounted(top)? else {
             return Ok(0);
         };
+        let top = Area {
+            key: &key,
+            tree: true,
+        };
         let mut waiting = Vec::new();
         let mut after = InodeId(0);
         loop {
@@ -188,7 +190,10 @@ impl Exports {
             after = *last;
             for (inode, _) in page {
                 if let Ok(Some((_, of_file))) = self.view.mounted(inode)
-                    && is_at_or_below(&of_file, &key)
+                    && top.meets(Area {
+                        key: &of_file,
+                        tree: false,
+                    })
                 {
                     waiting.push(inode);
                 }
@@ -542,18 +547,9 @@ async fn patiently<T>(
     waiting: impl Future<Output = Result<T>>,
     what: impl FnOnce() -> String,
 ) -> Result<T> {
-    let patience = match context.deadline_ms {
-        0 => PATIENCE,
-        ms => PATIENCE.min(Duration::from_millis(ms.into()).saturating_sub(WAY_BACK)),
-    };
-    timeout(patience, waiting)
+    timeout(leader_waits(context.deadline_ms), waiting)
         .await
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::UnderWay, what())))
-}
-
-fn is_at_or_below(key: &str, top: &str) -> bool {
-    let below = key.strip_prefix(top);
-    top.is_empty() || below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
 fn no_worker(what: &str) -> Error {

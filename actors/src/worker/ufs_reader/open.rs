@@ -59,7 +59,29 @@ pub async fn open(
     budget: &Budget,
     stop: &CancellationToken,
 ) -> Result<Opened> {
-    let opening = open_until_stopped(disks, resolver, block, generation, origin, budget, stop);
+    let opening = async {
+        let fetch = disks.fetches().begin(block);
+        if let Some(store) = disks.sealed(block, generation)? {
+            return Ok(Opened::Whole(store.clone(), 0));
+        }
+        let target = match &origin {
+            Origin::Reader(fill) => resolver.target(block, generation, fill).await?,
+            Origin::Master(task) => resolver.load_target(task).await?,
+        };
+        let disk = match disks.for_fetched(block, target.len_bytes) {
+            Ok(disk) => disk,
+            Err(error) => return Ok(Opened::NoRoom(target, error)),
+        };
+        let opened = if target.len_bytes <= SMALL_BYTES {
+            open_small(disk.store.clone(), &target, fetch, budget).await
+        } else {
+            open_large(disk.store.clone(), target.clone(), fetch, stop).await
+        };
+        if let Err(error) = &opened {
+            resolver.failed(&target, error.kind).await;
+        }
+        opened
+    };
     unless_stopped(stop, opening).await.unwrap_or_else(|| {
         Err(Error::new(
             ErrorKind::Cancelled,
@@ -75,38 +97,6 @@ pub async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Outpu
         () = stop.cancelled() => None,
         done = work => Some(done),
     }
-}
-
-async fn open_until_stopped(
-    disks: &Disks,
-    resolver: &Resolver,
-    block: BlockId,
-    generation: u32,
-    origin: Origin,
-    budget: &Budget,
-    stop: &CancellationToken,
-) -> Result<Opened> {
-    let fetch = disks.fetches().begin(block);
-    if let Some(store) = disks.sealed(block, generation)? {
-        return Ok(Opened::Whole(store.clone(), 0));
-    }
-    let target = match &origin {
-        Origin::Reader(fill) => resolver.target(block, generation, fill).await?,
-        Origin::Master(task) => resolver.load_target(task).await?,
-    };
-    let disk = match disks.for_fetched(block, target.len_bytes) {
-        Ok(disk) => disk,
-        Err(error) => return Ok(Opened::NoRoom(target, error)),
-    };
-    let opened = if target.len_bytes <= SMALL_BYTES {
-        open_small(disk.store.clone(), &target, fetch, budget).await
-    } else {
-        open_large(disk.store.clone(), target.clone(), fetch, stop).await
-    };
-    if let Err(error) = &opened {
-        resolver.failed(&target, error.kind).await;
-    }
-    opened
 }
 
 async fn open_small(store: Arc<Store>, target: &Target, fetch: Fetch, budget: &Budget) -> Result<Opened> {

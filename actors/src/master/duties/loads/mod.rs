@@ -8,7 +8,7 @@
 //!
 //! - [`counts`]: what a job has found and done.
 //! - [`tries`]: which worker loads a block, and what follows when it does not.
-//! - [`file`]: one file.
+//! - [`file`](mod@file): one file.
 //! - [`turns`]: a turn for each file.
 
 mod counts;

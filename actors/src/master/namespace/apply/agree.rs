@@ -1,11 +1,11 @@
 //! What a listing of an under file system says, where the namespace said something else when it began.
 
 use curvine_protocol::op::{AgreeDir, AgreeName, OpReply};
-use curvine_protocol::{Error, ErrorKind, FileKind, InodeId, MountId, Result};
+use curvine_protocol::{FileKind, InodeId, Result};
 
 use super::Apply;
 use super::sync::is_ours;
-use crate::master::namespace::records::{InodeBody, InodeRecord};
+use crate::master::namespace::records::InodeRecord;
 
 /// Inodes of a tree that are looked at for files that are ours.
 const LOOKED_AT_MAX: usize = 10_000;
@@ -19,13 +19,7 @@ struct Counts {
 
 impl Apply<'_, '_> {
     pub(super) fn agree_dir(&mut self, agree: AgreeDir) -> Result<OpReply> {
-        let above = self.dbs.inode_or_stale(self.txn, agree.directory)?;
-        if !above.is_dir() || above.mount == MountId(0) {
-            return Err(Error::new(
-                ErrorKind::Stale,
-                format!("inode {} is no directory of a mount any more", agree.directory),
-            ));
-        }
+        let above = self.directory_of_mount(agree.directory)?;
         let masked = self.masked(&above)?;
         let mut counts = Counts::default();
         for name in agree.names.iter().filter(|name| !masked.has(&name.name)) {
@@ -55,7 +49,7 @@ impl Apply<'_, '_> {
             }
             (Some(inode), Some(known)) if inode == known.inode => {
                 let record = self.dbs.inode_or_stale(self.txn, inode)?;
-                if version(&record) != known.version.as_ref() || self.has_ours(inode, &record)? {
+                if record.object() != known.version.as_ref() || self.has_ours(inode, &record)? {
                     return Ok(());
                 }
                 (inode, record)
@@ -110,12 +104,5 @@ impl Apply<'_, '_> {
             }
         }
         Ok(false)
-    }
-}
-
-fn version(record: &InodeRecord) -> Option<&curvine_protocol::UfsVersion> {
-    match &record.body {
-        InodeBody::File(file) => file.ufs.as_ref(),
-        _ => None,
     }
 }

@@ -51,6 +51,7 @@ impl Apply<'_, '_> {
         if truncate && file.size_bytes > 0 {
             file.leaves_object(in_mount);
             self.cut(file, inode, 0)?;
+            file.needs_export = in_mount;
             // As Linux does: whoever may set them keeps them.
             if self.uid != 0 {
                 record.clear_suid_sgid();

@@ -10,11 +10,12 @@ use curvine_protocol::{
 use super::Apply;
 use super::remove::not_empty;
 use crate::master::namespace::effects::{
-    Area, Change, EFFECTS_MAX, EffectRecord, Export, Stage, Work, under_way,
+    Area, Change, EFFECTS_MAX, EffectRecord, Export, Stage, Work, areas, under_way,
 };
-use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
+use crate::master::namespace::records::{InodeBody, InodeRecord};
 use crate::master::namespace::store::pair_key;
 use crate::master::namespace::view::key_in_mount;
+use crate::ufs::joined;
 
 /// What an under file system has to do before a change.
 struct Plan {
@@ -40,13 +41,7 @@ impl Apply<'_, '_> {
         let Some(plan) = self.plan(&command.op)? else {
             return self.op(command.op);
         };
-        let areas = || {
-            let tree = plan.tree;
-            std::iter::once(plan.key.as_str())
-                .chain(plan.to.as_deref())
-                .map(move |key| Area { key, tree })
-        };
-        self.room_for(plan.mount, areas)?;
+        self.room_for(plan.mount, || areas(&plan.key, plan.to.as_deref(), plan.tree))?;
         if plan.is_free {
             return self.make_at_once(plan);
         }
@@ -137,7 +132,7 @@ impl Apply<'_, '_> {
                 return Err(not_empty(node));
             }
         }
-        let object = object_of(&record);
+        let object = record.object().cloned();
         let node = Node::child(parent, name);
         let op = match op.clone() {
             Op::Unlink(call) => Op::Unlink(Unlink { node, ..call }),
@@ -239,7 +234,7 @@ impl Apply<'_, '_> {
         let directory = key_in_mount(&self.dbs, self.txn, &above)?
             .map(|(_, key)| key)
             .unwrap_or_default();
-        let object = object_of(&record);
+        let object = record.object().cloned();
         Ok(Some(Plan {
             mount,
             key,
@@ -248,7 +243,7 @@ impl Apply<'_, '_> {
             inode,
             is_free: !record.is_dir() && object.is_none(),
             object,
-            replaces: to.found.as_ref().and_then(|(_, record)| object_of(record)),
+            replaces: to.found.as_ref().and_then(|(_, record)| record.object().cloned()),
             op: Op::Rename(Rename {
                 from: Node::child(from_dir, from_name),
                 to: Node::child(to_dir, to_name),
@@ -407,7 +402,7 @@ impl Apply<'_, '_> {
             self.dbs.forget_copy(self.txn, inode)?;
             let Some(change) = change else { continue };
             let record = self.dbs.inode(self.txn, inode)?;
-            let is_as_copied = record.and_then(|record| object_of(&record)) == Some(copy.from);
+            let is_as_copied = record.is_some_and(|record| record.object() == Some(&copy.from));
             if is_as_copied {
                 let replaces = change.replaces.clone().filter(|_| change.inode == inode);
                 let has_blocks = copy.to.is_some();
@@ -438,12 +433,7 @@ impl Apply<'_, '_> {
                 format!("inode {inode} needs no export any more"),
             ));
         };
-        self.room_for(mount, || {
-            std::iter::once(Area {
-                key: &key,
-                tree: false,
-            })
-        })?;
+        self.room_for(mount, || areas(&key, None, false))?;
         let export = Export {
             inode,
             content_version: file.content_version,
@@ -534,18 +524,4 @@ fn conflict_name(name: &str, effect: EffectId) -> String {
         kept -= 1;
     }
     format!("{}{suffix}", &name[..kept])
-}
-
-fn object_of(record: &InodeRecord) -> Option<UfsVersion> {
-    match &record.body {
-        InodeBody::File(FileBody { ufs, .. }) => ufs.clone(),
-        _ => None,
-    }
-}
-
-fn joined(key: &str, name: &str) -> String {
-    match key {
-        "" => name.to_owned(),
-        key => format!("{key}/{name}"),
-    }
 }

@@ -11,16 +11,11 @@ use super::remove::{Keep, NOTHING_YET};
 use crate::master::namespace::effects::{Area, EffectRecord};
 use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
 use crate::master::namespace::view::key_in_mount;
+use crate::ufs::joined;
 
 impl Apply<'_, '_> {
     pub(super) fn sync_dir(&mut self, sync: SyncDir) -> Result<OpReply> {
-        let above = self.dbs.inode_or_stale(self.txn, sync.directory)?;
-        if !above.is_dir() || above.mount == MountId(0) {
-            return Err(Error::new(
-                ErrorKind::Stale,
-                format!("inode {} is no directory of a mount any more", sync.directory),
-            ));
-        }
+        let above = self.directory_of_mount(sync.directory)?;
         let (mut added, mut changed, mut removed) = (0, 0, 0);
         let masked = self.masked(&above)?;
         let mut after = sync.after.clone();
@@ -70,6 +65,19 @@ impl Apply<'_, '_> {
             changed,
             removed,
         })
+    }
+
+    /// # Errors
+    /// `Stale` if it is no directory of a mount, or not any more.
+    pub(super) fn directory_of_mount(&self, directory: InodeId) -> Result<InodeRecord> {
+        let record = self.dbs.inode_or_stale(self.txn, directory)?;
+        match record.is_dir() && record.mount != MountId(0) {
+            true => Ok(record),
+            false => Err(Error::new(
+                ErrorKind::Stale,
+                format!("inode {directory} is no directory of a mount any more"),
+            )),
+        }
     }
 
     /// The names of a directory of which a listing has nothing to say now.
@@ -195,10 +203,7 @@ impl Masked {
         if self.effects.is_empty() {
             return false;
         }
-        let key = match self.key.as_str() {
-            "" => name.to_owned(),
-            directory => format!("{directory}/{name}"),
-        };
+        let key = joined(&self.key, name);
         let area = Area {
             key: &key,
             tree: true,

@@ -78,6 +78,17 @@ fn export(tree: &mut Tree, inode: InodeId) -> EffectId {
     }
 }
 
+/// Ends a rename of one file.
+fn settle(tree: &mut Tree, effect: EffectId, inode: InodeId) {
+    let inodes = vec![inode];
+    tree.apply(Op::SettleCopies {
+        effect,
+        inodes,
+        end: true,
+    })
+    .expect("settled");
+}
+
 fn effects(tree: &Tree) -> usize {
     tree.store.effects().expect("readable").len()
 }
@@ -168,13 +179,7 @@ fn a_renamed_file_is_read_from_its_copy_and_settles_on_it() {
         note(&mut tree, 2, unlink("/m/b")).is_err(),
         "until then nothing else touches it"
     );
-    let inodes = vec![inode];
-    tree.apply(Op::SettleCopies {
-        effect,
-        inodes,
-        end: true,
-    })
-    .expect("settled");
+    settle(&mut tree, effect, inode);
     assert_eq!(tree.store.attr(inode).expect("there").ufs, Some(version("copy")));
     assert_eq!((effects(&tree), tree.names("/m")), (0, vec!["b".to_owned()]));
     tree.check();
@@ -199,13 +204,7 @@ fn a_rename_that_is_refused_leaves_its_copies_to_be_removed() {
         1
     );
     assert_eq!((effects(&tree), tree.names("/m")), (1, vec!["a".to_owned()]));
-    let inodes = vec![inode];
-    tree.apply(Op::SettleCopies {
-        effect,
-        inodes,
-        end: true,
-    })
-    .expect("settled");
+    settle(&mut tree, effect, inode);
     assert_eq!(tree.store.attr(inode).expect("there").ufs, Some(version("a")));
     assert_eq!(effects(&tree), 0);
 }
@@ -266,6 +265,29 @@ fn an_export_counts_for_the_version_that_was_exported() {
     let outcome = ExportOutcome::Stored(version("2"));
     tree.apply(Op::EndExport { effect, outcome }).expect("noted");
     assert_eq!((waiting(&tree), effects(&tree)), (0, 0));
+    tree.check();
+}
+
+#[test]
+fn a_file_that_is_only_emptied_waits_for_its_export() {
+    let mut tree = with_objects(&["a"]);
+    let inode = tree.stat("/m/a").expect("there").inode;
+    tree.done(OpenForWrite {
+        node: path("/m/a"),
+        follow: true,
+        truncate: true,
+        open: 0,
+        named: false,
+    });
+    assert_eq!(tree.store.attr(inode).expect("there").size_bytes, 0);
+    let waiting = tree
+        .store
+        .unexported(MountId(1), InodeId(0), 10)
+        .expect("readable");
+    assert_eq!(
+        waiting.iter().map(|(inode, _)| *inode).collect::<Vec<_>>(),
+        [inode]
+    );
     tree.check();
 }
 
