@@ -172,6 +172,20 @@ pub fn key_in_mount(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Opti
     }
 }
 
+/// Where a file is to be exported to: its mount and the key there. None when there is nothing to export, as when its last
+/// name went, be it with a directory above it.
+pub fn to_export(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Option<(MountId, String)>> {
+    let wants = matches!(&record.body, InodeBody::File(file) if file.needs_export);
+    if !wants || record.nlink == 0 {
+        return Ok(None);
+    }
+    let place = dbs.refuse_detached(txn, record.parent);
+    match place.and_then(|()| key_in_mount(dbs, txn, record)) {
+        Err(gone) if gone.kind == ErrorKind::Stale => Ok(None),
+        place => place,
+    }
+}
+
 impl NamespaceView for Store {
     fn lookup(&self, node: &Node, follow: bool) -> Result<Entry> {
         lookup(&self.dbs, &*self.read()?, node, follow)
@@ -228,8 +242,9 @@ impl NamespaceView for Store {
     }
 
     fn needs_export(&self, inode: InodeId) -> Result<bool> {
-        let record = self.dbs.inode_or_stale(&*self.read()?, inode)?;
-        Ok(matches!(record.body, InodeBody::File(file) if file.needs_export))
+        let txn = self.read()?;
+        let record = self.dbs.inode_or_stale(&txn, inode)?;
+        Ok(to_export(&self.dbs, &txn, &record)?.is_some())
     }
 
     fn confirm_export(&self, effect: EffectId, worker: WorkerId) -> Result<()> {

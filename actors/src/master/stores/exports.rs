@@ -149,6 +149,9 @@ impl Exports {
     /// # Errors
     /// What the store said to a try that began meanwhile; `UnderWay` if it takes longer than the caller waits.
     pub async fn persist(&self, inode: InodeId, wait: bool, context: &CallContext) -> Result<()> {
+        if !self.view.needs_export(inode)? {
+            return Ok(());
+        }
         let Some((mount, _)) = self.view.mounted(inode)? else {
             return Ok(());
         };

@@ -14,7 +14,7 @@ use crate::master::namespace::effects::{
 };
 use crate::master::namespace::records::{InodeBody, InodeRecord};
 use crate::master::namespace::store::pair_key;
-use crate::master::namespace::view::key_in_mount;
+use crate::master::namespace::view::{key_in_mount, to_export};
 use crate::ufs::joined;
 
 /// What an under file system has to do before a change.
@@ -420,13 +420,7 @@ impl Apply<'_, '_> {
         let InodeBody::File(file) = &record.body else {
             return Err(Error::invalid(format!("inode {inode} is not a file")));
         };
-        let place = match file.needs_export && record.nlink > 0 {
-            true => {
-                self.dbs.refuse_detached(self.txn, record.parent)?;
-                key_in_mount(&self.dbs, self.txn, &record)?
-            }
-            false => None,
-        };
+        let place = to_export(&self.dbs, self.txn, &record)?;
         let Some((mount, key)) = place else {
             return Err(Error::new(
                 ErrorKind::Stale,

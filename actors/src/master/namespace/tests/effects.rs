@@ -292,6 +292,29 @@ fn a_file_that_is_only_emptied_waits_for_its_export() {
 }
 
 #[test]
+fn a_file_that_is_open_without_a_name_waits_for_no_export() {
+    let mut tree = Tree::new();
+    mounted(&mut tree);
+    let inode = tree.write("/m/f", 10).inode;
+    assert!(tree.store.needs_export(inode).expect("readable"));
+    let gone = Op::Unlink(Unlink {
+        node: path("/m/f"),
+        keep_open: true,
+        closed: Vec::new(),
+        holders: None,
+    });
+    note(&mut tree, 1, gone).expect("it has no object yet");
+    assert_eq!(tree.store.attr(inode).expect("open").nlink, 0);
+    assert!(!tree.store.needs_export(inode).expect("readable"));
+    let begun = tree.apply(Op::BeginExport {
+        inode,
+        worker: WorkerId(1),
+    });
+    assert_eq!(begun.expect_err("no object").kind, ErrorKind::Stale);
+    tree.check();
+}
+
+#[test]
 fn an_object_that_somebody_else_changed_is_kept_beside_ours() {
     let mut tree = Tree::new();
     mounted(&mut tree);
