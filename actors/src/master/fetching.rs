@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curvine_protocol::worker::{LoadBlocks, LoadTask};
-use curvine_protocol::{CallContext, Error, ErrorKind, FileLayout, InodeId, Result, WorkerId};
+use curvine_protocol::{
+    BlockRef, CallContext, Error, ErrorKind, FileLayout, InodeId, LocatedBlock, Result, WorkerId,
+};
 use futures::future::try_join_all;
 use tokio::time::timeout;
 
@@ -38,8 +40,8 @@ impl Fetching {
     pub async fn fetch(&self, inode: InodeId) -> Result<()> {
         let mut layout = self.view.layout(inode)?;
         self.blocks.locate(&mut layout);
-        let missing = self.missing(&layout)?.into_iter();
-        try_join_all(missing.map(|(worker, tasks)| self.load(worker, tasks))).await?;
+        let assigned = self.assigned(&layout)?.into_iter();
+        try_join_all(assigned.map(|(worker, tasks)| self.load(worker, tasks))).await?;
         Ok(())
     }
 
@@ -58,32 +60,24 @@ impl Fetching {
         })
     }
 
-    /// What to fetch, and who is to do it.
-    fn missing(&self, layout: &FileLayout) -> Result<BTreeMap<WorkerId, Vec<LoadTask>>> {
-        let mut tasks: BTreeMap<WorkerId, Vec<LoadTask>> = BTreeMap::new();
-        let Some(source) = &layout.source else {
-            return Ok(tasks);
-        };
+    /// What to fetch.
+    fn missing(&self, layout: &FileLayout) -> Vec<(LocatedBlock, LoadTask)> {
         let now = self.blocks.now();
         let cluster = self.blocks.cluster();
-        for (index, located) in layout.placed(0) {
-            let block = located.block;
-            if !source.has(&block) || cluster.is_cached(&block, now) {
-                continue;
-            }
+        to_load(layout, |block| cluster.is_cached(block, now))
+    }
+
+    /// What to fetch, by who is to do it.
+    fn assigned(&self, layout: &FileLayout) -> Result<BTreeMap<WorkerId, Vec<LoadTask>>> {
+        let mut tasks: BTreeMap<WorkerId, Vec<LoadTask>> = BTreeMap::new();
+        for (located, task) in self.missing(layout) {
             let worker = *located.workers.first().ok_or_else(|| {
                 Error::new(
                     ErrorKind::BlockUnavailable,
                     "no worker is live to load it; see `cv report`",
                 )
             })?;
-            tasks.entry(worker).or_default().push(LoadTask {
-                block: block.id,
-                generation: block.generation,
-                len_bytes: block.len_bytes,
-                object_offset_bytes: u64::from(index) * layout.attr.block_bytes,
-                source: source.clone(),
-            });
+            tasks.entry(worker).or_default().push(task);
         }
         Ok(tasks)
     }
@@ -123,5 +117,100 @@ impl Fetching {
             tasks = left;
         }
         failure
+    }
+}
+
+/// The blocks that workers have to load for all of a file to be on workers: those that are in its object, and not here. What
+/// was written since is kept, and is not the object's to give.
+pub fn to_load(layout: &FileLayout, is_here: impl Fn(&BlockRef) -> bool) -> Vec<(LocatedBlock, LoadTask)> {
+    let Some(source) = &layout.source else {
+        return Vec::new();
+    };
+    let missing = layout
+        .placed(0)
+        .filter(|(_, located)| source.has(&located.block) && !is_here(&located.block));
+    let task = |(index, located): (u32, &LocatedBlock)| LoadTask {
+        block: located.block.id,
+        generation: located.block.generation,
+        len_bytes: located.block.len_bytes,
+        object_offset_bytes: u64::from(index) * layout.attr.block_bytes,
+        source: source.clone(),
+    };
+    missing
+        .map(|(index, located)| (located.clone(), task((index, located))))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use curvine_protocol::attr::UfsSource;
+    use curvine_protocol::{Attr, BlockId, FileKind, MountId, UfsVersion};
+
+    use super::*;
+
+    const BLOCK: u64 = 1 << 20;
+    const WRITTEN: u32 = 5;
+
+    /// A file of an object, with the generation of each block.
+    fn layout(generations: &[u32]) -> FileLayout {
+        let version = UfsVersion {
+            size_bytes: BLOCK * generations.len() as u64,
+            mtime_ms: 1,
+            etag: None,
+        };
+        let attr = Attr {
+            inode: InodeId(9),
+            kind: FileKind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            size_bytes: version.size_bytes,
+            atime_ns: 0,
+            mtime_ns: 0,
+            ctime_ns: 0,
+            btime_ns: 0,
+            rdev: 0,
+            block_bytes: BLOCK,
+            replicas: 1,
+            content_version: 0,
+            ufs: Some(version.clone()),
+            hole_bytes: 0,
+            bare: false,
+        };
+        let located = |(id, &generation): (u64, &u32)| LocatedBlock {
+            block: BlockRef {
+                id: BlockId(id),
+                len_bytes: BLOCK,
+                generation,
+            },
+            workers: Vec::new(),
+        };
+        FileLayout {
+            attr,
+            blocks: (0..).zip(generations).map(located).collect(),
+            workers: Vec::new(),
+            source: Some(UfsSource {
+                mount: MountId(1),
+                key: "a".to_owned(),
+                version,
+                until_generation: WRITTEN - 1,
+            }),
+            indexes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_written_since_and_what_is_here_is_not_loaded() {
+        let mut layout = layout(&[1, WRITTEN, 1, 1]);
+        let loaded = |layout: &FileLayout| {
+            let tasks = to_load(layout, |block| block.id == BlockId(2)).into_iter();
+            tasks
+                .map(|(_, task)| (task.block, task.generation, task.object_offset_bytes))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(loaded(&layout), [(BlockId(0), 1, 0), (BlockId(3), 1, 3 * BLOCK)]);
+        layout.source = None;
+        assert_eq!(loaded(&layout), [], "there is no object");
     }
 }

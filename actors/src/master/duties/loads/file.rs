@@ -11,7 +11,7 @@ use futures::future::join_all;
 use super::tries::{Fault, Next, Tries};
 use super::{Parts, Running};
 use crate::kit::{WorkerRef, call};
-use crate::master::contract::Placement;
+use crate::master::fetching::to_load;
 
 /// How often a worker says how far it is.
 const PATIENCE_MS: u32 = 1_000;
@@ -129,11 +129,11 @@ impl File<'_> {
 
     /// Which workers load which of the blocks that are not cached.
     fn assign(&self, tries: &Tries) -> Result<BTreeMap<WorkerId, Vec<Task>>, Fault> {
-        let mut layout = self.parts.view.layout(self.attr.inode).map_err(Fault::File)?;
+        let layout = self.parts.view.layout(self.attr.inode).map_err(Fault::File)?;
         let mut assigned: BTreeMap<WorkerId, Vec<Task>> = BTreeMap::new();
-        let Some(source) = layout.source.clone() else {
+        if layout.source.is_none() {
             return Ok(assigned);
-        };
+        }
         // Whoever writes a file fetches what of it is needed.
         if self
             .parts
@@ -144,36 +144,24 @@ impl File<'_> {
         {
             return Ok(assigned);
         }
-        self.parts.blocks.locate(&mut layout);
         let live = self.parts.live();
-        let mut cached = 0;
-        for (index, located) in layout.placed(0) {
-            let block = &located.block;
-            let is_cached = self
-                .parts
-                .blocks
-                .cluster()
-                .is_cached(block, self.parts.blocks.now());
-            // What was written since is not the object's to give.
-            if is_cached || !source.has(block) {
-                cached += block.len_bytes;
-                continue;
-            }
+        let missing = {
+            let now = self.parts.blocks.now();
+            let cluster = self.parts.blocks.cluster();
+            to_load(&layout, |block| cluster.is_cached(block, now))
+        };
+        let all: u64 = layout.blocks.iter().map(|located| located.block.len_bytes).sum();
+        let left: u64 = missing.iter().map(|(_, block)| block.len_bytes).sum();
+        for (_, block) in missing {
             let worker = tries
-                .choose(block.id, &live)
+                .choose(block.block, &live)
                 .ok_or_else(|| Fault::NoWorker(self.parts.without_worker()))?;
-            assigned.entry(worker).or_default().push(Task {
-                block: LoadTask {
-                    block: block.id,
-                    generation: block.generation,
-                    len_bytes: block.len_bytes,
-                    object_offset_bytes: u64::from(index) * layout.attr.block_bytes,
-                    source: source.clone(),
-                },
-                arrived: 0,
-            });
+            assigned
+                .entry(worker)
+                .or_default()
+                .push(Task { block, arrived: 0 });
         }
-        self.arrived(cached, 0);
+        self.arrived(all - left, 0);
         Ok(assigned)
     }
 
