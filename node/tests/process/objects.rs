@@ -7,8 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use curvine_protocol::CurvinePath;
+use curvine_actors::client::CreateOptions;
 use curvine_protocol::mount::MountSettings;
+use curvine_protocol::{CurvinePath, ErrorKind};
 use curvine_tests::random::Seeded;
 
 use crate::support::{Node, run, text};
@@ -204,6 +205,82 @@ fn a_write_of_an_object_that_became_another_one_fails_and_changes_nothing() {
     drop(file);
     let object = fs::read(store.objects.join("shared")).expect("there");
     assert!(object == theirs, "theirs stays");
+}
+
+#[test]
+fn a_part_of_an_object_that_somebody_else_changed_is_an_error_until_it_is_deleted_or_written_anew() {
+    const BLOCK: usize = 64 << 10;
+    const THEIRS: &[u8] = b"written by somebody else";
+    let Some(store) = Store::start(&[]) else {
+        return;
+    };
+    let is_told = |said: &str| {
+        let what_to_do = "delete it, which leaves their object, or write all of it anew, which keeps both";
+        assert!(
+            said.contains("was written here in part") && said.contains(what_to_do),
+            "{said}"
+        );
+    };
+    let anew = random(3 * BLOCK);
+    run(async {
+        let client = store.node.client().await;
+        for name in ["deleted", "written anew"] {
+            let path = at(&format!("/m/{name}"));
+            let options = CreateOptions {
+                block_bytes: BLOCK as u64,
+                ..CreateOptions::default()
+            };
+            let file = client.create(&path, options).await.expect("created");
+            file.write_at(0, random(2 * BLOCK).into()).await.expect("written");
+            file.close().await.expect("stored");
+            client.free(&path).await.expect("freed");
+
+            // The first block is fetched to be written, the second one is not.
+            let file = client.open_for_write(&path, false).await.expect("opened");
+            file.write_at(0, "ours".into()).await.expect("written");
+            file.flush().await.expect("committed");
+            fs::write(store.objects.join(name), THEIRS).expect("room");
+            for error in [file.close().await.err(), client.persist(&path).await.err()] {
+                let error = error.expect("the second block is nowhere any more");
+                assert_eq!(error.kind, ErrorKind::UfsChanged, "{error}");
+                is_told(&error.message);
+            }
+            let mounts = client.mounts().await.expect("listed");
+            let backlog = mounts[0].backlog.as_ref().expect("it is writable");
+            let [(key, failure)] = &backlog.failures[..] else {
+                panic!("one file has failed: {backlog:?}");
+            };
+            assert_eq!(key, name);
+            is_told(failure);
+            let file = client.open(&path).await.expect("there");
+            assert_eq!(file.read_at(0, 4).await.expect("it is here"), "ours");
+            let second = file.read_at(BLOCK as u64, 4).await;
+            assert_eq!(second.expect_err("it is nowhere").kind, ErrorKind::UfsChanged);
+            file.close().await.expect("closed");
+            assert_eq!(fs::read(store.objects.join(name)).expect("there"), THEIRS);
+            if name == "deleted" {
+                client.unlink(&path, false).await.expect("deleted");
+            } else {
+                client.write(&path, anew.clone()).await.expect("both are kept");
+            }
+            assert_eq!(client.read(&path).await.expect("there"), THEIRS);
+        }
+    });
+    let mut objects: Vec<_> = fs::read_dir(&store.objects)
+        .expect("there")
+        .map(|object| object.expect("readable").path())
+        .filter(|object| object.is_file())
+        .collect();
+    objects.sort();
+    let [deleted, written, kept] = &objects[..] else {
+        panic!("both versions of one of them: {objects:?}");
+    };
+    assert_eq!(deleted, &store.objects.join("deleted"));
+    assert_eq!(written, &store.objects.join("written anew"));
+    assert!(text(kept).contains("written anew.conflict-"), "{kept:?}");
+    for (object, expected) in [(deleted, THEIRS), (written, THEIRS), (kept, &anew)] {
+        assert!(fs::read(object).expect("readable") == expected, "{object:?}");
+    }
 }
 
 #[test]

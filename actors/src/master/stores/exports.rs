@@ -118,12 +118,12 @@ struct Asking<'a> {
 }
 
 impl<'a> Asking<'a> {
-    fn begin(queue: &'a Queue, inode: InodeId) -> Self {
+    fn begin(queue: &'a Queue, inode: InodeId, now: Instant) -> Self {
         let mut state = queue.state();
         *state.asked.entry(inode).or_default() += 1;
         // Whoever asks does not wait for the end of a rest.
         if let Some(failed) = state.failed.get_mut(&inode) {
-            failed.rest = REST_MIN;
+            (failed.next, failed.rest) = (now, REST_MIN);
         }
         drop(state);
         queue.wake.notify_one();
@@ -220,7 +220,7 @@ impl Exports {
             .failed
             .get(&inode)
             .map_or(0, |failed| failed.tries);
-        let _asking = Asking::begin(&self.queue, inode);
+        let _asking = Asking::begin(&self.queue, inode, self.clock.now());
         loop {
             let ended = self.queue.ended.notified();
             tokio::pin!(ended);
@@ -456,7 +456,8 @@ impl Exports {
             return Err(Error::internal(format!("effect {effect} is no export")));
         };
         // What is to stay of the object must be here before it is replaced.
-        self.fetching.fetch(export.inode).await?;
+        let fetched = self.fetching.fetch(export.inode).await;
+        fetched.map_err(|error| rest_is_lost(&record.key, error))?;
         let mut layout = self.view.layout(export.inode)?;
         if layout.attr.content_version != export.content_version {
             return Ok((ExportOutcome::Failed, 0));
@@ -555,6 +556,22 @@ async fn patiently<T>(
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::UnderWay, what())))
 }
 
+/// Why a file cannot be exported of which a part was written here, and the rest not fetched: if its object is another one by
+/// now, or gone, nobody has that rest any more.
+fn rest_is_lost(key: &str, error: Error) -> Error {
+    match error.kind {
+        ErrorKind::UfsChanged | ErrorKind::NotFound => Error::new(
+            ErrorKind::UfsChanged,
+            format!(
+                "`{key}` was written here in part, and its object was changed or deleted by somebody else before the rest \
+                 was fetched: save what can be read of it; then delete it, which leaves their object, or write all of it \
+                 anew, which keeps both"
+            ),
+        ),
+        _ => error,
+    }
+}
+
 fn no_worker(what: &str) -> Error {
     Error::new(
         ErrorKind::BlockUnavailable,
@@ -622,5 +639,36 @@ impl Duty for Exports {
                 state.failed.len()
             ),
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any time will do")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_for_a_file_does_not_wait_for_the_end_of_its_rest() {
+        let (queue, now, file) = (Queue::default(), Instant::now(), InodeId(7));
+        let failed = Failed {
+            tries: 9,
+            next: now + REST_MAX,
+            rest: REST_MAX,
+            error: Error::internal("refused"),
+        };
+        queue.state().failed.insert(file, failed);
+        let _asking = Asking::begin(&queue, file, now);
+        let state = queue.state();
+        let failed = &state.failed[&file];
+        assert_eq!((failed.tries, failed.next, failed.rest), (9, now, REST_MIN));
+    }
+
+    #[test]
+    fn a_file_whose_rest_nobody_has_any_more_says_what_to_do() {
+        let kinds = |kind| rest_is_lost("a/b", Error::new(kind, "said by a worker")).kind;
+        assert_eq!(kinds(ErrorKind::UfsChanged), ErrorKind::UfsChanged);
+        assert_eq!(kinds(ErrorKind::NotFound), ErrorKind::UfsChanged);
+        let passing = Error::new(ErrorKind::BlockUnavailable, "no worker");
+        assert_eq!(rest_is_lost("a/b", passing.clone()), passing);
     }
 }
