@@ -16,10 +16,14 @@ REFUSALS = {
 class Rule:
     """What is done to the next `times` requests of a method whose key matches. `COPY` is a PUT from another object."""
 
-    def __init__(self, method, key, times, *, delay=0.0, refuse=None, lose=False):
+    def __init__(self, method, key, times, *, delay=0.0, late=0.0, refuse=None, lose=False):
         self.method, self.key, self.times = method, re.compile(key), times
-        self.delay, self.refuse, self.lose = delay, refuse, lose
+        # Seconds before the server is asked, and before its answer is passed on.
+        self.delay, self.late = delay, late
+        self.refuse, self.lose = refuse, lose
         self.met = 0
+        # The server has answered, and its answer is late.
+        self.done = threading.Event()
 
     def meets(self, method, key):
         return self.met < self.times and method == self.method and self.key.fullmatch(key) is not None
@@ -92,6 +96,9 @@ class Proxy:
             content = reply.read()
         finally:
             connection.close()
+        if rule and rule.late:
+            rule.done.set()
+            time.sleep(rule.late)
         if rule and rule.lose:
             request.close_connection = True
             return None

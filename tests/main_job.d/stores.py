@@ -58,6 +58,30 @@ def store_changes(job):
             removing.communicate(timeout=60)
             put("a", b"theirs, later")
             equal(cv("cat", f"{top}/a"), b"theirs, later")
+        place = job.node.mount_point / top[1:]
+        with job.check("what is opened when its object is gone already is not there, be it deleted or replaced"):
+            for words in (["rm", f"{top}/going"], ["rm", "-r", f"{top}/tree"]):
+                put("going", b"g" * 100_000)
+                put("tree/going", b"g" * 100_000)
+                key = words[-1].removeprefix(f"{top}/").replace("tree", "tree/going")
+                holds((place / key).exists(), key)
+                slow = proxy.add("DELETE", key, late=3.0)
+                removing = cv.start(*words)
+                holds(slow.done.wait(30), "the object is deleted")
+                try:
+                    found = (place / key).read_bytes()
+                except FileNotFoundError:
+                    found = None
+                equal((removing.communicate(timeout=60), removing.returncode)[1], 0, "exit code")
+                equal(found, None, words)
+            cv("put", "-f", "-", f"{top}/a", stdin=b"old")
+            cv("put", "-f", "-", f"{top}/b", stdin=b"new")
+            slow = proxy.add("COPY", "a", late=3.0)
+            moving = cv.start("mv", f"{top}/b", f"{top}/a")
+            holds(slow.done.wait(30), "the object is replaced")
+            equal((place / "a").read_bytes(), b"new")
+            equal((moving.communicate(timeout=60), moving.returncode)[1], 0, "exit code")
+            cv("rm", f"{top}/a", f"{top}/going")
         with job.check("what somebody puts into a directory while it is renamed stays where it was put"):
             for number in range(20):
                 put(f"tree/{number}", f"content {number}".encode())

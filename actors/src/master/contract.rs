@@ -128,6 +128,8 @@ pub trait Keeping: Send + Sync {
     /// # Errors
     /// Those of reading the state.
     fn note_holders(&self, op: &mut Op) -> Result<Option<Removal<'_>>>;
+    /// Whether somebody has a file open. Until the guard is dropped, nobody else opens it.
+    fn close_off(&self, inode: InodeId) -> (Removal<'_>, bool);
 }
 
 /// Keeps writers that have lost their leases away from blocks.

@@ -60,6 +60,14 @@ impl Fetching {
         })
     }
 
+    /// Whether a file is readable without the object that is behind it now.
+    ///
+    /// # Errors
+    /// Those of reading the state.
+    pub fn is_here(&self, inode: InodeId) -> Result<bool> {
+        Ok(self.missing(&self.view.layout(inode)?).is_empty())
+    }
+
     /// What to fetch.
     fn missing(&self, layout: &FileLayout) -> Vec<(LocatedBlock, LoadTask)> {
         let now = self.blocks.now();

@@ -65,4 +65,9 @@ impl Keeping for Holding {
         }
         Ok(Some(removal))
     }
+
+    fn close_off(&self, inode: InodeId) -> (Removal<'_>, bool) {
+        let (removal, files, _) = self.opens.remove(inode, self.clock.now());
+        (removal, !files.is_empty())
+    }
 }

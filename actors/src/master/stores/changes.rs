@@ -5,12 +5,12 @@
 //! afterwards, each if it is the version that was copied: whatever somebody else has put there meanwhile stays. A leader that
 //! takes over goes on where the log says that its predecessor was.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use curvine_protocol::master::{Delete, Holders, RemoveDir, Unlink};
+use curvine_protocol::master::{Delete, Holders, RemoveDir, Rename, Unlink};
 use curvine_protocol::op::{CommitChange, Copied, Op};
 use curvine_protocol::{Attr, EffectId, Error, ErrorKind, InodeId, Node, Result, UfsVersion};
 use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
@@ -22,6 +22,7 @@ use crate::master::duties::Duty;
 use crate::master::fetching::Fetching;
 use crate::master::mirror::Mirror;
 use crate::master::namespace::effects::{Change, CopyRecord, EffectRecord, Stage, Work};
+use crate::master::namespace::opens::Removal;
 use crate::master::walk::{Trail, Walk};
 use crate::ufs::{Ufs, joined};
 
@@ -29,6 +30,8 @@ use crate::ufs::{Ufs, joined};
 const AT_ONCE: usize = 64;
 /// Copies that one command notes.
 const COPIES_PER_COMMAND: usize = 256;
+/// Files of a tree that nobody opens once their objects are gone. Beyond that, an open finds the file without its object.
+const DEPARTING_MAX: usize = 100_000;
 /// How long a rest after a try that failed is at most.
 const REST_MAX: Duration = Duration::from_secs(30);
 
@@ -89,6 +92,13 @@ struct Task<'a> {
     record: &'a EffectRecord,
     change: &'a Change,
     ufs: Ufs,
+}
+
+/// A file whose object goes. Until this is dropped, nobody opens it.
+struct Departing<'a> {
+    /// Somebody had it open before.
+    is_open: bool,
+    _closed: Removal<'a>,
 }
 
 impl Changes {
@@ -154,20 +164,25 @@ impl Task<'_> {
     /// Has the store make the change, and then the namespace.
     async fn make(&self) -> Result<()> {
         let key = &self.record.key;
-        self.keep_open_readable().await?;
-        let mut copies = Vec::new();
+        let (mut copies, mut departing) = (Vec::new(), HashMap::new());
         match &self.change.command.op {
             Op::MakeDir(_) => self.ufs.make_dir(key).await?,
-            Op::Rename(_) => copies = self.copy_all().await?,
+            Op::Rename(rename) => {
+                if let Some(replaced) = self.replaced_file(rename) {
+                    departing.insert(replaced, self.depart(replaced).await?);
+                }
+                copies = self.copy_all().await?;
+            }
             Op::RemoveDir(RemoveDir { node }) => self.remove_dir(key, node).await?,
             Op::Delete(Delete { node, recursive, .. }) if self.record.tree => match recursive {
-                true => self.remove_tree(key, node).await?,
+                true => departing = self.remove_tree(key, node).await?,
                 false => self.remove_dir(key, node).await?,
             },
             Op::Delete(Delete { node, .. }) | Op::Unlink(Unlink { node, .. }) => {
                 if let Some(object) = &self.change.object {
                     self.keep_parent(key, node, 1).await?;
-                    self.delete(key, object).await?;
+                    let (inode, gone) = self.delete_file(self.change.inode, key, object).await?;
+                    departing.insert(inode, gone);
                 }
             }
             other => return Err(Error::internal(format!("no store has to make {other:?}"))),
@@ -175,13 +190,19 @@ impl Task<'_> {
         let mut op = self.change.command.op.clone();
         // From here to the answer nobody opens what loses its name.
         let kept = self.changes.keeping.note_holders(&mut op)?;
+        let holders = holders_of(op).map(|mut holders| {
+            // Who came after its object was gone finds it gone.
+            let is_late = |inode: &InodeId| departing.get(inode).is_some_and(|file| !file.is_open);
+            holders.files.retain(|file| !is_late(&file.inode));
+            holders
+        });
         let commit = CommitChange {
             effect: self.id,
-            holders: holders_of(op),
+            holders,
             copies,
         };
         let outcome = self.changes.propose.propose_op(Op::CommitChange(commit)).await;
-        drop(kept);
+        drop((kept, departing));
         match outcome {
             // Whatever it is, it is the client's answer, and was noted as that.
             Err(error) if self.is_at(Stage::Begun)? => Err(error),
@@ -189,26 +210,50 @@ impl Task<'_> {
         }
     }
 
-    /// Has fetched what is in an object alone that is about to go while somebody has its file open. What cannot be
-    /// fetched, whoever has it open loses.
-    async fn keep_open_readable(&self) -> Result<()> {
-        let mut op = self.change.command.op.clone();
-        // Nobody is kept from opening it meanwhile.
-        drop(self.changes.keeping.note_holders(&mut op)?);
-        let open = holders_of(op).map_or_else(Vec::new, |holders| holders.files);
-        stream::iter(open)
-            .for_each_concurrent(AT_ONCE, |file| async move {
-                if let Err(error) = self.changes.fetching.keep_readable(file.inode).await {
-                    tracing::warn!(inode = %file.inode, %error, "a file that is open loses its object, which is not cached whole");
-                }
-            })
-            .await;
-        Ok(())
+    /// To be called before a file's object goes. What is in the object alone is fetched if somebody has the file open; what
+    /// cannot be fetched, whoever has it open loses.
+    async fn depart(&self, inode: InodeId) -> Result<Departing<'_>> {
+        let departing = self.close_off(inode);
+        if !departing.is_open || self.changes.fetching.is_here(inode)? {
+            return Ok(departing);
+        }
+        // Nobody is kept from opening it for as long as that takes.
+        drop(departing);
+        if let Err(error) = self.changes.fetching.keep_readable(inode).await {
+            tracing::warn!(%inode, %error, "a file that is open loses its object, which is not cached whole");
+        }
+        Ok(self.close_off(inode))
+    }
+
+    fn close_off(&self, inode: InodeId) -> Departing<'_> {
+        let (closed, is_open) = self.changes.keeping.close_off(inode);
+        Departing {
+            is_open,
+            _closed: closed,
+        }
+    }
+
+    /// The file that has the name that another one gets.
+    fn replaced_file(&self, rename: &Rename) -> Option<InodeId> {
+        let found = self.changes.view.lookup(&rename.to, false).ok()?;
+        found.attr.is_file().then_some(found.attr.inode)
     }
 
     fn is_at(&self, stage: Stage) -> Result<bool> {
         let record = self.changes.view.effect(self.id)?;
         Ok(record.is_some_and(|record| matches!(record.work, Work::Change(change) if change.stage == stage)))
+    }
+
+    /// Deletes a file's object; until what it gives is dropped, nobody opens the file.
+    async fn delete_file(
+        &self,
+        inode: InodeId,
+        key: &str,
+        object: &UfsVersion,
+    ) -> Result<(InodeId, Departing<'_>)> {
+        let departing = self.depart(inode).await?;
+        self.delete(key, object).await?;
+        Ok((inode, departing))
     }
 
     async fn delete(&self, key: &str, object: &UfsVersion) -> Result<()> {
@@ -263,27 +308,34 @@ impl Task<'_> {
     }
 
     /// Deletes every object that the namespace shows in a tree, and then its directories.
-    async fn remove_tree(&self, key: &str, node: &Node) -> Result<()> {
+    async fn remove_tree(&self, key: &str, node: &Node) -> Result<HashMap<InodeId, Departing<'_>>> {
         self.keep_parent(key, node, 1).await?;
-        let mut directories = Vec::new();
+        let (mut directories, mut departing) = (Vec::new(), HashMap::new());
         let mut walk = self.walk(key)?;
         let mut deleting = FuturesUnordered::new();
         while let Some((Key(key), attr)) = walk.next().await {
             let attr = attr?;
             match attr.ufs {
                 _ if attr.is_dir() => directories.push(key),
-                Some(object) => deleting.push(async move { self.delete(&key, &object).await }),
+                Some(object) => {
+                    deleting.push(async move { self.delete_file(attr.inode, &key, &object).await });
+                }
                 None => {}
             }
-            if deleting.len() >= AT_ONCE {
-                deleting.try_next().await?;
+            if deleting.len() >= AT_ONCE
+                && let Some((inode, gone)) = deleting.try_next().await?
+                && departing.len() < DEPARTING_MAX
+            {
+                departing.insert(inode, gone);
             }
         }
-        while deleting.try_next().await?.is_some() {}
+        while let Some((inode, gone)) = deleting.try_next().await? {
+            departing.insert(inode, gone);
+        }
         self.remove_directories(directories).await?;
         match self.ufs.something_in(key).await? {
             Some(other) => Err(not_shown(node, &other)),
-            None => Ok(()),
+            None => Ok(departing),
         }
     }
 
