@@ -18,6 +18,7 @@ def by_name():
         reading.behind_the_back,
         reading.one_version,
         writing.write_through,
+        writing.write_programs,
         writing.own_files,
         stores.store_changes,
         stores.store_exports,

@@ -1,5 +1,10 @@
 """Writing through Curvine: into a bucket, and into its own space."""
 
+import os
+import shutil
+import sqlite3
+import subprocess
+
 import data
 from report import equal, holds
 
@@ -87,6 +92,110 @@ def write_through(job):
                       ["rm", "-r", "/moto/python"], ["touch", "/moto/x"]):
             cv.refused(*words, says="read-only", code=1)
         equal(job.moto.keys("data"), before)
+
+
+def run(*words, cwd=None):
+    """A program that has never heard of Curvine, and must succeed."""
+    words = [str(word) for word in words]
+    result = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    holds(result.returncode == 0, f"{' '.join(words)}: exit code {result.returncode}: {result.stderr.strip()[-1000:]}")
+    return result.stdout
+
+
+def bucket_is(s3, bucket, place, into):
+    """Compares a bucket with the mount, and copies it to a directory."""
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir()
+    for key in objects(s3, bucket, ""):
+        (into / key).parent.mkdir(parents=True, exist_ok=True)
+        (into / key).write_bytes(s3.get(bucket, key))
+    equal(data.files(into), data.files(place), "sizes in the bucket, and in the mount")
+    for name in data.files(into):
+        equal((into / name).read_bytes() == (place / name).read_bytes(), True, name)
+
+
+def write_programs(job):
+    """Programs that append, write in place and replace leave in the bucket what they wrote"""
+    for s3 in job.servers:
+        bucket, top = "programs", f"/programs-{s3.name}"
+        job.make_bucket(s3, bucket)
+        lines = b"one\ntwo\n"
+        theirs = {"log": b"one\n", "text": lines, "edited": lines, "large": bytes(range(256)) * 20_000}
+        for key, content in theirs.items():
+            s3.put(bucket, key, content)
+        job.mount(s3, bucket, top, "--write")
+        place, copy = job.node.mount_point / top[1:], job.scratch.path / f"programs-{s3.name}"
+        shell = lambda script: run("sh", "-ec", script, cwd=place)  # noqa: E731
+        with job.check(f"a shell appends to an object, and several programs write to one redirection ({s3.name})"):
+            shell("echo two >> log; /bin/echo three >> log")
+            equal(s3.get(bucket, "log"), b"one\ntwo\nthree\n")
+            job.cv("free", top)
+            shell("{ echo four; /bin/echo five; (/bin/echo six); } >> log")
+            equal(s3.get(bucket, "log"), b"one\ntwo\nthree\nfour\nfive\nsix\n")
+            shell("{ echo a; /bin/echo b; (/bin/echo c); } > many; { /bin/echo d; /bin/echo e; } > many")
+            equal(s3.get(bucket, "many"), b"d\ne\n")
+        with job.check(f"sed -i, vim, dd and truncate change objects ({s3.name})"):
+            shell("sed -i s/two/three/ text")
+            equal(s3.get(bucket, "text"), b"one\nthree\n")
+            if shutil.which("vim"):
+                shell("vim -es -u NONE -i NONE -c '%s/two/three/' -c wq edited")
+                equal(s3.get(bucket, "edited"), b"one\nthree\n")
+            shell("printf XYZ | dd of=large conv=notrunc bs=1 seek=1000000 status=none; truncate -s 4000000 large")
+            expected = bytearray(theirs["large"][:4_000_000])
+            expected[1_000_000:1_000_003] = b"XYZ"
+            job.cv("persist", top)
+            equal(s3.get(bucket, "large") == expected, True, "the object")
+        if shutil.which("rsync"):
+            with job.check(f"rsync --inplace changes an object, and sends nothing the second time ({s3.name})"):
+                source = job.scratch.path / "rsync-source"
+                source.write_bytes(bytes(expected[::-1]))
+                # Of the same size and second it would not be sent at all.
+                os.utime(source, (1_000_000_000, 1_000_000_000))
+                rsync = ["rsync", "--inplace", "--no-whole-file", "--times", "--stats", source, place / "large"]
+                run(*rsync)
+                equal(s3.get(bucket, "large") == source.read_bytes(), True, "the object")
+                holds("transferred: 0\n" in run(*rsync), "it is sent again")
+        # The other one fails when it is asked for the name of a directory, and git makes them one in the other.
+        if s3 is job.moto:
+            with job.check(f"git commits into a repository, and the bucket has all of it ({s3.name})"):
+                who = ["-c", "user.name=job", "-c", "user.email=job@localhost", "-c", "init.defaultBranch=main"]
+                git = lambda where, *words: run("git", "-C", where, *who, *words)  # noqa: E731
+                repository = place / "repository"
+                repository.mkdir()
+                git(repository, "init", "-q")
+                for number in range(3):
+                    with open(repository / "file", "a", encoding="utf-8") as file:
+                        file.write(f"line {number}\n")
+                    git(repository, "add", "-A")
+                    git(repository, "commit", "-qm", f"commit {number}")
+                git(repository, "gc", "-q")
+                git(repository, "commit", "--allow-empty", "-qm", "after the packing")
+                job.cv("persist", top)
+                bucket_is(s3, bucket, place, copy)
+                # What is an empty directory is no object, and git wants it.
+                (copy / "repository" / ".git" / "refs" / "heads").mkdir(parents=True, exist_ok=True)
+                git(copy / "repository", "fsck", "--strict")
+                equal(len(git(copy / "repository", "log", "--oneline").splitlines()), 4, "commits")
+                equal(git(copy / "repository", "status", "--porcelain"), "")
+        for mode in ("delete", "truncate", "wal"):
+            with job.check(f"sqlite changes a database, and the bucket has all of it ({mode}, {s3.name})"):
+                for begun in (0, 10):
+                    job.cv("free", top)
+                    database = sqlite3.connect(place / f"{mode}.db", timeout=30)
+                    database.execute(f"pragma journal_mode={mode}")
+                    database.execute("create table if not exists t (n integer primary key, text)")
+                    for number in range(begun, begun + 10):
+                        with database:
+                            database.execute("insert into t values (?, ?)", (number, "x" * number * 1_000))
+                            database.execute("update t set text = text || 'y' where n = ?", (number // 2,))
+                    database.close()
+                    job.cv("persist", top)
+                    bucket_is(s3, bucket, place, copy)
+                    database = sqlite3.connect(copy / f"{mode}.db")
+                    equal(database.execute("pragma integrity_check").fetchone(), ("ok",))
+                    equal(database.execute("select count(*) from t").fetchone(), (begun + 10,), "rows")
+                    database.close()
+        job.cv("umount", top)
 
 
 def own_files(job):
