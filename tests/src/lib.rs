@@ -6,7 +6,7 @@
 //! - [`random`]: random operations, replay by seed, shrinking.
 //! - [`history`] and [`linearizability`]: whether what clients saw can be.
 //! - [`directory`] and [`remote`]: a directory of this machine and a cluster, seen as what the model is. [`several`]: two
-//!   mounts of one cluster, seen so.
+//!   mounts of one cluster, seen so. [`stored`]: a writable mount, and the directory below it.
 
 pub mod directory;
 pub mod history;
@@ -16,4 +16,5 @@ pub mod process;
 pub mod random;
 pub mod remote;
 pub mod several;
+pub mod stored;
 pub mod wait;

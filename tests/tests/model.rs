@@ -2,16 +2,21 @@
 //! model; then Curvine against the model.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use curvine_actors::client::{Client, ClientOptions};
+use curvine_protocol::CurvinePath;
+use curvine_protocol::mount::{MountSettings, WriteMode};
 use curvine_tests::directory::Directory;
 use curvine_tests::process::{Node, text};
 use curvine_tests::random::{Mix, check};
 use curvine_tests::remote::Remote;
 use curvine_tests::several::Several;
+use curvine_tests::stored::Stored;
+use tokio::runtime::Runtime;
 
 const BLOCK_BYTES: u64 = 64 << 10;
 
@@ -20,12 +25,20 @@ const MIX: Mix = Mix {
     block_bytes: BLOCK_BYTES,
     file_bytes_max: 5 * BLOCK_BYTES,
     restart_every: 0,
+    can: |_| true,
 };
 
 /// Of [`MIX`], through two mounts and a client: 100,000 operations are `CURVINE_TWO_MOUNTS=250`.
 fn two_mounts_seeds() -> u64 {
-    let asked = std::env::var("CURVINE_TWO_MOUNTS").ok();
-    asked.map_or(20, |seeds| seeds.parse().expect("CURVINE_TWO_MOUNTS is a number"))
+    seeds("CURVINE_TWO_MOUNTS", 20)
+}
+
+fn seeds(variable: &str, default: u64) -> u64 {
+    let asked = std::env::var(variable).ok();
+    let parsed = asked.map(|seeds| seeds.parse());
+    parsed.map_or(default, |seeds| {
+        seeds.unwrap_or_else(|_| panic!("{variable} is a number"))
+    })
 }
 
 /// Runs every sequence in a directory of its own below `root`.
@@ -51,7 +64,7 @@ fn the_model_is_what_this_machine_does_in_memory() {
 fn check_client(seeds: std::ops::RangeInclusive<u64>, mix: Mix) {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let node = Rc::new(RefCell::new(Node::start_all(scratch.path(), &[])));
-    let runtime = Arc::new(tokio::runtime::Runtime::new().expect("threads"));
+    let runtime = Arc::new(Runtime::new().expect("threads"));
     let connect = || {
         let master = node.borrow().master().to_owned();
         let client = runtime.block_on(Client::connect([master], ClientOptions::default()));
@@ -131,7 +144,7 @@ fn through_two_mounts_and_a_client_curvine_is_what_the_model_is() {
         (Node::start(&args), at)
     };
     let ((_first, at_first), (_second, at_second)) = (mount("a"), mount("b"));
-    let runtime = Arc::new(tokio::runtime::Runtime::new().expect("threads"));
+    let runtime = Arc::new(Runtime::new().expect("threads"));
     let connect = || {
         let client = runtime.block_on(Client::connect(
             [node.master().to_owned()],
@@ -154,5 +167,127 @@ fn through_two_mounts_and_a_client_curvine_is_what_the_model_is() {
             Box::new(Directory::new(&at_second.join(&name), |_| ())),
             Box::new(remote.expect("a fresh directory")),
         ])
+    });
+}
+
+/// Of [`STORED`], in each mode of writing; `CURVINE_STORED` says so.
+fn stored_seeds() -> u64 {
+    seeds("CURVINE_STORED", 10)
+}
+
+/// Of what a mount of objects can do.
+const STORED: Mix = Mix {
+    can: Stored::<fn()>::can,
+    ..MIX
+};
+
+fn writable(write_mode: WriteMode) -> MountSettings {
+    MountSettings {
+        writable: true,
+        staleness_ms: 0,
+        write_mode,
+        ..MountSettings::default()
+    }
+}
+
+/// A directory of this machine is mounted at `/w`; what this gives back waits until all that was closed there is below.
+fn mount_to_write(
+    runtime: &Arc<Runtime>,
+    client: &Client,
+    below: &Path,
+    write_mode: WriteMode,
+) -> impl Fn() + Clone + use<> {
+    let at = CurvinePath::parse("/w").expect("a path");
+    std::fs::create_dir(below).expect("a directory to mount");
+    let uri = format!("file://{}", below.display());
+    let mounting = client.mount(&at, &uri, BTreeMap::new(), writable(write_mode));
+    runtime.block_on(mounting).expect("it can be mounted");
+    let (runtime, client) = (runtime.clone(), client.clone());
+    move || {
+        let persisted = runtime.block_on(client.persist(&at));
+        persisted.map(|_files| ()).expect("all of it is below");
+    }
+}
+
+/// In the directory below there are files that the mount made, and others' changes show in the mount at once.
+fn check_writable_mount(write_mode: WriteMode, seeds: std::ops::RangeInclusive<u64>) {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let (config, mount_point) = (scratch.path().join("curvine.toml"), scratch.path().join("mnt"));
+    let keys = "[master]\nblock_size = \"64KiB\"\n[fuse]\nttl = \"0s\"\n";
+    std::fs::write(&config, keys).expect("written");
+    let node = Node::start_all(
+        &scratch.path().join("data"),
+        &["--config", text(&config), "--mount-point", text(&mount_point)],
+    );
+    let runtime = Arc::new(Runtime::new().expect("threads"));
+    let client = runtime.block_on(Client::connect(
+        [node.master().to_owned()],
+        ClientOptions::default(),
+    ));
+    let below = scratch.path().join("below");
+    let settle = mount_to_write(&runtime, &client.expect("the node is ready"), &below, write_mode);
+    check(seeds, STORED, |seed, attempt| {
+        let name = format!("{seed}-{attempt}");
+        let shown = mount_point.join("w").join(&name);
+        std::fs::create_dir(&shown).expect("a fresh directory");
+        Stored::new(
+            Box::new(Directory::new(&shown, |_| ())),
+            Box::new(Directory::new(&below.join(&name), |_| ())),
+            4,
+            settle.clone(),
+        )
+    });
+}
+
+#[test]
+fn through_a_writable_mount_curvine_is_what_the_model_is_and_so_is_the_store() {
+    check_writable_mount(WriteMode::Through, 1..=stored_seeds());
+}
+
+#[test]
+fn a_mount_that_writes_back_is_what_the_model_is_and_the_store_follows() {
+    check_writable_mount(WriteMode::Back, 10_001..=10_000 + stored_seeds());
+}
+
+/// One client, while its node is killed now and then. Nobody else changes the store: a call that names a path takes the
+/// known directories on its way for granted.
+#[test]
+fn a_store_is_what_the_model_is_after_stops_and_kills() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let node = Rc::new(RefCell::new(Node::start_all(&scratch.path().join("data"), &[])));
+    let runtime = Arc::new(Runtime::new().expect("threads"));
+    let connect = || {
+        let master = node.borrow().master().to_owned();
+        let client = runtime.block_on(Client::connect([master], ClientOptions::default()));
+        client.expect("the node is ready")
+    };
+    let clients = (connect(), connect());
+    let below = scratch.path().join("below");
+    let settle = mount_to_write(&runtime, &clients.0, &below, WriteMode::Through);
+    let mix = Mix {
+        ops: 250,
+        restart_every: 25,
+        ..STORED
+    };
+    check(1_001..=1_004, mix, |seed, attempt| {
+        let name = format!("{seed}-{attempt}");
+        let node = node.clone();
+        let restart = move |kill: bool| {
+            let mut node = node.borrow_mut();
+            if kill {
+                node.kill()
+            } else {
+                node.stop()
+            }
+            node.start_again();
+        };
+        let root = format!("/w/{name}");
+        let remote = Remote::new(runtime.clone(), clients.clone(), &root, BLOCK_BYTES, restart);
+        Stored::new(
+            Box::new(remote.expect("a fresh directory")),
+            Box::new(Directory::new(&below.join(&name), |_| ())),
+            0,
+            settle.clone(),
+        )
     });
 }

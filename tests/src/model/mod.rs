@@ -21,6 +21,11 @@ pub use rustix::io::Errno;
 pub trait FileSystem {
     /// Does one operation. `Op::Open` on a slot in use closes that handle first.
     fn apply(&mut self, op: &Op) -> Result<Outcome, Errno>;
+
+    /// Of an outcome, what this one can be held to.
+    fn comparable(&self, outcome: Outcome) -> Outcome {
+        outcome
+    }
 }
 
 type Ino = u64;
