@@ -186,4 +186,28 @@ pub struct UfsSource {
     /// Key relative to the mount's root, as the store has it; no leading slash.
     pub key: String,
     pub version: UfsVersion,
+    /// Blocks of a newer generation are kept: their bytes were written here, and the object has not got them.
+    #[serde(default = "every_generation", skip_serializing_if = "is_every_generation")]
+    pub until_generation: u32,
+}
+
+impl UfsSource {
+    /// Whether a block is cached: its bytes are the object's, can be fetched again, and so may be dropped. A block that is
+    /// not cached is kept.
+    pub fn has(&self, block: &BlockRef) -> bool {
+        block.len_bytes > 0 && self.version.size_bytes > 0 && block.generation <= self.until_generation
+    }
+
+    /// Whether the whole file is the object's: nothing was written here that the object has not got.
+    pub fn is_whole(&self) -> bool {
+        self.version.size_bytes > 0 && is_every_generation(&self.until_generation)
+    }
+}
+
+fn every_generation() -> u32 {
+    u32::MAX
+}
+
+fn is_every_generation(generation: &u32) -> bool {
+    *generation == u32::MAX
 }

@@ -56,6 +56,17 @@ pub struct Fill {
     pub inode: InodeId,
     /// Index of the block in the file.
     pub block_index: u32,
+    /// Answer when all of the block is here, as whoever is to write a part of it needs it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub whole: bool,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes fields by reference"
+)]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// The body is the bytes from `offset_bytes` on.
@@ -100,6 +111,8 @@ pub struct WriteBlock {
     pub checksum: u32,
     /// The committed length of the block when this writer opened it. On the first write of a generation the worker
     /// cuts the block to it, so that what an earlier truncation hid reads as zeros.
+    ///
+    /// A worker that has not all of these bytes refuses the write: it never makes zeros of what it has not got.
     pub base_len_bytes: u64,
     /// Space to set aside, a hint: how long the block may become.
     pub reserve_bytes: u64,

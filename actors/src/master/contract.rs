@@ -47,7 +47,7 @@ pub trait NamespaceView: Send + Sync {
     fn attr(&self, inode: InodeId) -> Result<Attr>;
     /// A page of a directory in the order of names: entries after `after`, and whether there are more.
     fn list(&self, directory: InodeId, after: Option<&str>, limit: usize) -> Result<(Vec<DirEntry>, bool)>;
-    /// Blocks without workers; `source` is set for a file whose content is in an under file system.
+    /// Blocks without workers; `source` is set where an under file system has the content, or some blocks of it.
     fn layout(&self, inode: InodeId) -> Result<FileLayout>;
     fn path(&self, inode: InodeId) -> Result<CurvinePath>;
     /// The file that a block belongs to, its index there, and what the namespace expects of it. None = garbage.

@@ -18,6 +18,7 @@ pub mod contract;
 pub mod door;
 pub mod duties;
 mod fencing;
+mod fetching;
 mod keys;
 pub mod listings;
 pub mod locking;
@@ -55,6 +56,7 @@ use self::duties::reclaim::Reclaim;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
 use self::fencing::Fencing;
+use self::fetching::Fetching;
 use self::locking::Locking;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
@@ -193,6 +195,11 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         keeping: holding.clone(),
         outcomes: outcomes.clone(),
     });
+    let fetching = Fetching {
+        view: view.clone(),
+        blocks: blocks.clone(),
+        workers: workers.clone(),
+    };
     let loads = Loads::new(
         view.clone(),
         propose.clone(),
@@ -213,6 +220,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         mirror: mirror.clone(),
         outcomes: outcomes.clone(),
         keeping: holding,
+        fetching: fetching.clone(),
         progress: Progresses::default(),
     });
     let exports = Arc::new(Exports {
@@ -222,6 +230,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         mirror: mirror.clone(),
         blocks: blocks.clone(),
         workers: workers.clone(),
+        fetching,
         clock: ports.clock.clone(),
         outcomes,
         queue: Queue::default(),

@@ -16,6 +16,7 @@ mod loop_disk;
 mod masters;
 mod metrics;
 mod mounts;
+mod objects;
 mod partitions;
 mod power;
 mod power_masters;

@@ -162,6 +162,7 @@ fn source() -> UfsSource {
         mount: MountId(3),
         key: "a/b".to_owned(),
         version: version(),
+        until_generation: u32::MAX,
     }
 }
 
@@ -438,7 +439,7 @@ samples! {
     WorkerEchoed => WorkerEchoed { worker: WorkerId(2), cluster: cluster() };
     ReadBlock => ReadBlock {
         block: BlockId(77), generation: 4, offset_bytes: 65_536, len_bytes: 4_096,
-        fill: Some(Fill { inode: InodeId(12), block_index: 1 }),
+        fill: Some(Fill { inode: InodeId(12), block_index: 1, whole: false }),
     }, ReadBlock { block: BlockId(77), generation: 0, offset_bytes: 0, len_bytes: 1 << 20, fill: None };
     BlockData => BlockData { offset_bytes: 65_536, checksums: vec![0xE306_9283, 1] };
     WriteBlock => WriteBlock {

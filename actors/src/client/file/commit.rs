@@ -181,7 +181,7 @@ impl Shared {
             .filter(|(_, block)| {
                 let unsynced = !block.synced && block.len_bytes > 0;
                 // What can be fetched again need not be on disk.
-                block.unsealed || (sync && unsynced && (block.begun || !state.fillable))
+                block.unsealed || (sync && unsynced && (block.begun || !block.cached))
             })
             .map(|(&index, _)| index)
             .collect();
@@ -225,8 +225,9 @@ impl Shared {
 
     /// Looks for the holders of blocks that others wrote and that nobody had when the file was opened.
     async fn find_missing_holders(&self, state: &mut State) -> Result<()> {
-        let is_missing = |block: &Block| block.len_bytes > 0 && block.located.workers.is_empty();
-        if state.fillable || !state.blocks.values().any(is_missing) {
+        let is_missing =
+            |block: &Block| block.len_bytes > 0 && !block.cached && block.located.workers.is_empty();
+        if !state.blocks.values().any(is_missing) {
             return Ok(());
         }
         let layout = self.layout_now().await?;

@@ -212,11 +212,11 @@ impl Shared {
             attr: state.attr.clone(),
             blocks,
             workers: std::mem::take(&mut state.workers),
-            source: None,
+            source: state.source.take(),
             indexes,
         };
         let mut next = State::new(layout, false);
-        (next.in_mount, next.fillable, next.outdated) = (state.in_mount, state.fillable, state.outdated);
+        next.outdated = state.outdated;
         next.writers = std::mem::take(&mut state.writers);
         *state = next;
         self.leased.store(false, Ordering::Release);

@@ -15,6 +15,7 @@
 
 mod commit;
 mod deliver;
+mod fetch;
 mod lease;
 mod order;
 pub(crate) mod read;
@@ -415,14 +416,14 @@ impl OpenFile {
     pub async fn sync(&self) -> Result<Attr> {
         let mut state = self.handle.shared.lock().await;
         state.writers.check(self.handle.id)?;
-        if !state.writable && !state.fillable {
+        if !state.writable && !state.is_object() {
             // What others have flushed is meant too.
             let (blocks, workers) = (state.blocks.clone(), state.workers.clone());
             self.handle.shared.reload(&mut state).await?;
             state.keep_holders(&blocks, workers);
         }
         self.handle.shared.commit(&mut state, true, false).await?;
-        if state.in_mount && state.writable {
+        if state.source.is_some() && state.writable {
             // Nothing is written meanwhile: the state is locked.
             let persist = PersistFile {
                 inode: self.handle.shared.inode,
@@ -459,7 +460,7 @@ impl OpenFile {
         state.writers.leave(*id);
         writes.store(false, Ordering::Release);
         lost.and(committed)?;
-        if last && state.in_mount {
+        if last && state.source.is_some() {
             let persist = PersistFile {
                 inode: shared.inode,
                 wait: false,
@@ -616,19 +617,24 @@ impl Shared {
             return Ok(());
         }
         if named > state.attr.content_version {
-            if state.fillable {
-                return Err(Error::new(
-                    ErrorKind::UfsChanged,
-                    format!(
-                        "inode {}: the object behind the file changed while it was open; open it again",
-                        self.inode
-                    ),
-                ));
+            let layout = self.layout_now().await?;
+            if state.is_replaced_by(&layout) {
+                return Err(self.object_changed());
             }
-            self.reload(&mut state).await?;
+            self.adopt(&mut state, layout, false);
         }
         self.looked_at.fetch_max(named, Ordering::AcqRel);
         Ok(())
+    }
+
+    fn object_changed(&self) -> Error {
+        Error::new(
+            ErrorKind::UfsChanged,
+            format!(
+                "inode {}: the object behind the file changed while it was open; open it again",
+                self.inode
+            ),
+        )
     }
 
     /// A change of this client has made the content this version.
@@ -732,10 +738,8 @@ impl Shared {
 
     /// The masters may have another content than the one that is known here: they are asked before the next read.
     fn look_before_reading(&self, state: &State) {
-        if !state.fillable {
-            self.named
-                .fetch_max(state.attr.content_version + 1, Ordering::AcqRel);
-        }
+        self.named
+            .fetch_max(state.attr.content_version + 1, Ordering::AcqRel);
     }
 
     /// Something was written that the masters do not know of.

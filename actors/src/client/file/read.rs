@@ -94,14 +94,8 @@ impl Shared {
             return Ok(false);
         }
         let changed = layout.attr.content_version != version;
-        if changed && state.fillable {
-            return Err(Error::new(
-                ErrorKind::UfsChanged,
-                format!(
-                    "inode {}: the object behind the file changed while it was open; open it again",
-                    self.inode
-                ),
-            ));
+        if changed && state.is_replaced_by(&layout) {
+            return Err(self.object_changed());
         }
         if layout.attr.content_version >= state.attr.content_version {
             self.adopt(&mut state, layout, false);
@@ -137,6 +131,7 @@ impl Shared {
                 let fill = can_fill.then_some(Fill {
                     inode: self.inode,
                     block_index: index,
+                    whole: false,
                 });
                 let read = self.read_block(worker, &workers, &located.block, offset_bytes, len_bytes, fill);
                 match read.await {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::BytesMut;
-use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::attr::{UfsSource, WorkerAddress};
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{READ_BYTES_MAX, WriteOrder};
 use curvine_protocol::{Attr, BlockRef, ClientId, Error, FileLayout, LocatedBlock, Result, WorkerId};
@@ -23,8 +23,8 @@ pub(super) struct State {
     pub lapses: u64,
     /// Handles that wrote, or may.
     pub writers: Writers,
-    pub in_mount: bool,
-    pub fillable: bool,
+    /// Of a file in a mount.
+    pub source: Option<UfsSource>,
     /// By index in the file. Where there is none, there is a hole.
     pub blocks: BTreeMap<u32, Block>,
     pub workers: Vec<WorkerAddress>,
@@ -69,6 +69,8 @@ pub(super) struct Block {
     pub begun: bool,
     /// Assigned to this lease: nobody wrote it before.
     pub fresh: bool,
+    /// Its bytes are those of the object behind the file: whoever has not got it can fetch it.
+    pub cached: bool,
     /// Written since the last seal.
     pub unsealed: bool,
     /// What its workers acknowledged since it was begun.
@@ -124,6 +126,7 @@ impl Block {
             base_len_bytes: len_bytes,
             begun: false,
             fresh,
+            cached: false,
             unsealed: false,
             taken: Taken::default(),
             synced: false,
@@ -149,6 +152,7 @@ impl Block {
     /// The masters know all of it.
     fn committed(&mut self) {
         if std::mem::take(&mut self.uncommitted) {
+            self.cached = false;
             self.committed_generation = self.located.block.generation;
         }
         self.located.block.len_bytes = self.len_bytes;
@@ -165,18 +169,22 @@ impl State {
     pub fn new(layout: FileLayout, writable: bool) -> Self {
         // Without a byte in it, the file has no block but those that were assigned with this answer.
         let fresh = layout.attr.size_bytes == 0;
+        let source = layout.source.as_ref();
+        let block = |located: &LocatedBlock| Block {
+            cached: source.is_some_and(|source| source.has(&located.block)),
+            ..Block::new(located.clone(), fresh)
+        };
         State {
             generation: layout.attr.next_generation(),
             writable,
             session: None,
             lapses: 0,
             writers: Writers::default(),
-            in_mount: layout.source.is_some(),
-            fillable: (layout.source.as_ref()).is_some_and(|source| source.version.size_bytes > 0),
             blocks: layout
                 .placed(0)
-                .map(|(index, located)| (index, Block::new(located.clone(), fresh)))
+                .map(|(index, located)| (index, block(located)))
                 .collect(),
+            source: layout.source,
             attr: layout.attr,
             workers: layout.workers,
             gathered: None,
@@ -190,6 +198,30 @@ impl State {
             lease_lost: None,
             outdated: false,
             uncommitted: false,
+        }
+    }
+
+    /// The file is what an object is: nothing was written that the object has not got.
+    pub fn is_object(&self) -> bool {
+        self.source.as_ref().is_some_and(UfsSource::is_whole)
+    }
+
+    /// The object has become another one by somebody else's doing. What is written here keeps some block, or is not in the
+    /// object yet.
+    pub fn is_replaced_by(&self, layout: &FileLayout) -> bool {
+        let is_ours = |located: &LocatedBlock| {
+            let id = located.block.id;
+            self.blocks.values().any(|block| block.located.block.id == id)
+        };
+        self.is_object()
+            && layout.source.as_ref().is_some_and(UfsSource::is_whole)
+            && !layout.blocks.iter().any(is_ours)
+    }
+
+    /// What is written under this lease is not the object's.
+    fn leaves_object(&mut self) {
+        if let Some(source) = &mut self.source {
+            source.until_generation = source.until_generation.min(self.generation.saturating_sub(1));
         }
     }
 
@@ -320,7 +352,7 @@ impl State {
                         workers: self.workers.clone(),
                         offset_bytes: within,
                         len_bytes: to_u32(to_usize(len)),
-                        fill: self.fillable,
+                        fill: block.cached && !block.begun,
                     });
                     len
                 }
@@ -461,7 +493,9 @@ impl State {
 
     /// The masters know everything that was written.
     pub fn committed(&mut self, close: bool) {
-        self.uncommitted = false;
+        if std::mem::take(&mut self.uncommitted) {
+            self.leaves_object();
+        }
         self.writable = !close;
         self.drop_behind(self.attr.size_bytes);
         let anew = std::mem::take(&mut self.regained) || close;
@@ -544,6 +578,7 @@ impl State {
             block.committed();
             (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
         }
+        self.leaves_object();
         self.generation = attr.next_generation();
         self.attr = attr;
     }

@@ -104,6 +104,7 @@ impl Shared {
         while let Some(at) = state.gathered.as_ref().map(|gathered| gathered.offset_bytes) {
             let (index, within) = (state.index_of(at), at % state.block_bytes());
             self.ensure_block(state, index).await?;
+            self.fetch_to_write(state, index).await?;
             self.settle(state, WINDOW - 1).await?;
             let ends_at = state.blocks[&index].len_bytes;
             let room = match within < ends_at && !is_planted(Bug::OverwritesNeedRoom) {
@@ -151,6 +152,7 @@ impl Shared {
         within: Range<u64>,
     ) -> Result<()> {
         self.ensure_block(state, index).await?;
+        self.fetch_to_write(state, index).await?;
         self.settle(state, WINDOW - 1).await?;
         let start = state.start_of(index);
         let block = touch(state, index);
@@ -254,7 +256,7 @@ impl Shared {
     }
 
     /// Asks where a block is that has bytes, until its holders are there. Nobody else may be given a write to it.
-    async fn find_holders(&self, state: &mut State, index: u32) -> Result<()> {
+    pub(super) async fn find_holders(&self, state: &mut State, index: u32) -> Result<()> {
         let Ports { clock, random, .. } = self.router.ports();
         let give_up = clock.now() + self.router.retry_for();
         let mut backoff = Backoff::up_to(BACKOFF_MAX);

@@ -7,7 +7,7 @@ use curvine_protocol::master::*;
 use curvine_protocol::mount::MountInfo;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
-use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Node, Result, WorkerId};
+use curvine_protocol::{BlockId, BlockRef, CallContext, Error, ErrorKind, InodeId, Node, Result, WorkerId};
 use futures::future::join_all;
 use tokio::time::timeout;
 
@@ -138,6 +138,22 @@ impl MountAnswers {
         }
     }
 
+    /// The blocks of a file that can be fetched again; none if it has to stay as it is. While it is written, workers may
+    /// have more of a block than the object.
+    fn droppable(&self, inode: InodeId) -> Result<Option<Vec<BlockRef>>> {
+        let layout = self.view.layout(inode)?;
+        let Some(source) = layout.source else {
+            return Ok(None);
+        };
+        if self.view.lease_holder(inode)?.is_some() {
+            return Ok(None);
+        }
+        let blocks = layout.blocks.iter().map(|located| located.block);
+        let cached: Vec<_> = blocks.filter(|block| source.has(block)).collect();
+        let is_kept = cached.is_empty() && !layout.blocks.is_empty();
+        Ok((!is_kept).then_some(cached))
+    }
+
     /// Tells workers to delete blocks and waits until they have, or do not answer: then they are told when they do.
     async fn delete_now(&self, orders: BTreeMap<WorkerId, Vec<BlockId>>) {
         let telling = orders
@@ -196,12 +212,10 @@ impl Answers<FreeCache> for MountAnswers {
             if !attr.is_file() {
                 continue;
             }
-            let layout = self.view.layout(attr.inode)?;
-            if layout.source.is_none() {
+            let Some(blocks) = self.droppable(attr.inode)? else {
                 freed.kept += 1;
                 continue;
-            }
-            let blocks: Vec<_> = layout.blocks.iter().map(|located| located.block).collect();
+            };
             let bytes = self.blocks.cached_bytes(&blocks);
             if bytes > 0 {
                 freed.files += 1;

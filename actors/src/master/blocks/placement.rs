@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use curvine_protocol::number::to_usize;
-use curvine_protocol::{BlockRef, Error, ErrorKind, FileLayout, Result, WorkerId};
+use curvine_protocol::{BlockId, BlockRef, Error, ErrorKind, FileLayout, Result, WorkerId};
 use tokio::time::Instant;
 
 use super::Cluster;
@@ -23,13 +23,11 @@ impl Cluster {
     /// Holders of each block; where nobody has it and there is an object to fetch it from, who should.
     pub fn locate(&self, layout: &mut FileLayout, now: Instant) {
         let live = self.roster.live(now);
-        let fetchable = layout.source.is_some();
+        let source = layout.source.as_ref();
         for located in &mut layout.blocks {
             located.workers = self.live_holders(&located.block, now);
-            if located.workers.is_empty() && fetchable && !live.is_empty() {
-                // By the block's id: every reader goes to the same worker, and blocks spread over all.
-                let turn = to_usize(located.block.id.0 % live.len() as u64);
-                located.workers.push(live[turn]);
+            if located.workers.is_empty() && source.is_some_and(|source| source.has(&located.block)) {
+                located.workers.extend(in_turn(located.block.id, &live));
             }
         }
         self.add_addresses(layout);
@@ -39,17 +37,21 @@ impl Cluster {
 
     /// Where each block is to be written: its holders, or the workers with most room if it has no bytes yet. Of a block
     /// that has, and whose holders are not there now (they have not reported yet, or are away), nobody: its writer asks
-    /// again.
+    /// again. Of a block that can be fetched and that nobody has, who should: its writer has it fetched first.
     ///
     /// # Errors
     /// `BlockUnavailable` where no worker lives, `NoSpace` where none has room.
     pub fn place(&mut self, layout: &mut FileLayout, now: Instant) -> Result<()> {
         let replicas = usize::from(layout.attr.replicas.max(1));
+        let live = self.roster.live(now);
         let room = self.roster.with_room(layout.attr.block_bytes, replicas, now);
         for located in &mut layout.blocks {
             let block = located.block;
             located.workers = self.live_holders(&block, now);
             let is_written = block.len_bytes > 0 && !is_planted(Bug::WriterIsSentElsewhere);
+            if located.workers.is_empty() && layout.source.as_ref().is_some_and(|source| source.has(&block)) {
+                located.workers.extend(in_turn(block.id, &live));
+            }
             if !located.workers.is_empty() || is_written {
                 continue;
             }
@@ -86,4 +88,11 @@ impl Cluster {
             .collect();
         layout.workers = self.roster.addresses_of(named);
     }
+}
+
+/// Who is to fetch a block that nobody has. By the block's id: everybody goes to the same worker, and blocks spread over
+/// all.
+fn in_turn(block: BlockId, live: &[WorkerId]) -> Option<WorkerId> {
+    let turn = block.0.checked_rem(live.len() as u64)?;
+    Some(live[to_usize(turn)])
 }

@@ -657,7 +657,12 @@ impl Parts {
                 mtime_ms: 0,
                 etag: None,
             };
-            layout.source = Some(UfsSource { mount, key, version });
+            layout.source = Some(UfsSource {
+                mount,
+                key,
+                version,
+                until_generation: 0,
+            });
         }
         Ok(())
     }

@@ -54,6 +54,7 @@ fn body(blocks: BlockList) -> FileBody {
         needs_export: true,
         unfenced: true,
         holes: Vec::new(),
+        cached_below: 0,
     }
 }
 

@@ -58,10 +58,13 @@ pub struct FileBody {
     /// The last writer lost its lease without a word: nobody gets the next before workers refuse what it may still send.
     #[serde(default)]
     pub unfenced: bool,
-    /// Blocks with holes in them: their indexes, in order, and how many bytes that is. Left out where there are none, as
-    /// long as it is the last field.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Blocks with holes in them: their indexes, in order, and how many bytes that is.
+    #[serde(default)]
     pub holes: Vec<(u32, u64)>,
+    /// With `needs_export`: blocks below this generation are the object's still, the others were written since. Left out
+    /// where it is 0, as long as it is the last field.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached_below: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +84,51 @@ impl Default for BlockList {
 }
 
 impl FileBody {
+    /// In a mount, the content is about to become another one than the object's. What was the object's so far stays
+    /// known as that, by its generation: to be called before any block or the version is changed.
+    pub fn leaves_object(&mut self, in_mount: bool) {
+        if in_mount && !self.needs_export {
+            self.cached_below = match self.ufs {
+                Some(_) => u32::try_from(self.content_version + 1).unwrap_or(u32::MAX),
+                None => 0,
+            };
+            self.needs_export = true;
+        }
+    }
+
+    /// A block of this generation has been written. Others of it are of the same writer, who may have begun them before
+    /// the last export and write them again: from now on they are kept, too.
+    pub fn keeps_from(&mut self, generation: u32) {
+        self.cached_below = self.cached_below.min(generation);
+    }
+
+    /// The object that the next export replaces. With one that these bytes never were, every block is kept.
+    pub fn set_base(&mut self, base: Option<UfsVersion>, has_blocks: bool) {
+        self.ufs = base;
+        if !has_blocks {
+            self.cached_below = 0;
+        }
+    }
+
+    /// Up to which generation blocks are the object's: all of them, if nothing was written since. None if none is.
+    pub fn cached_until(&self) -> Option<u32> {
+        match self.needs_export {
+            true => self.cached_below.checked_sub(1),
+            false => Some(u32::MAX),
+        }
+    }
+
+    /// Makes room behind an object that is one block, cut to its size: its blocks to come are of the usual length. A block's
+    /// length is a limit, so the one that is there stays what it is.
+    pub fn make_room_behind(&mut self, block_bytes: u64) {
+        let is_run = matches!(self.blocks, BlockList::Run(_));
+        if is_run && self.object_blocks() == 1 && self.block_bytes < block_bytes {
+            // A run's lengths follow from those of the file.
+            self.set_blocks(self.placed_blocks());
+            self.block_bytes = block_bytes;
+        }
+    }
+
     /// Blocks that an object of this size is cut into.
     pub fn object_blocks(&self) -> u32 {
         to_u32(to_usize(self.size_bytes.div_ceil(self.block_bytes.max(1))))

@@ -1219,6 +1219,120 @@ fn a_listing_adds_changes_and_removes_and_spares_what_is_ours() {
     tree.check();
 }
 
+/// Writes one block of a file whole; says of each block whether it can be fetched from the object afterwards.
+fn overwrite(tree: &mut Tree, at: &str, index: u32) -> Vec<bool> {
+    let layout = tree.done(OpenForWrite {
+        node: path(at),
+        follow: false,
+        truncate: false,
+        open: 0,
+        named: false,
+    });
+    let block = layout.block_at(index).expect("it has so many").block;
+    tree.done(CommitFile {
+        inode: layout.attr.inode,
+        size_bytes: layout.attr.size_bytes,
+        blocks: vec![BlockCommit {
+            index,
+            id: block.id,
+            len_bytes: block.len_bytes,
+            generation: layout.attr.next_generation(),
+            workers: Vec::new(),
+            hole_bytes: 0,
+        }],
+        mtime_ns: None,
+        close: true,
+        keep_privileges: false,
+        abandoned: false,
+        keep_size: false,
+    });
+    let written = tree.store.layout(layout.attr.inode).expect("a file");
+    assert_eq!(written.blocks.len(), layout.blocks.len());
+    let source = written.source.expect("some blocks are the object's");
+    let blocks = written.blocks.iter();
+    blocks.map(|located| source.has(&located.block)).collect()
+}
+
+#[test]
+fn a_block_of_an_object_is_cached_until_it_is_written_and_again_when_it_is_exported() {
+    let mut tree = Tree::new();
+    let directory = mounted(&mut tree);
+    tree.apply(Op::SyncDir(SyncDir {
+        directory,
+        after: None,
+        until: None,
+        objects: vec![object("z", (1 << 30) + 1, "1")],
+        only: None,
+    }))
+    .expect("synced");
+    let inode = tree.stat("/m/z").expect("there").inode;
+    let whole = |tree: &Tree| {
+        tree.store
+            .layout(inode)
+            .expect("a file")
+            .source
+            .map(|source| source.is_whole())
+    };
+    assert_eq!(whole(&tree), Some(true));
+    assert_eq!(overwrite(&mut tree, "/m/z", 1), [true, false, true, true, true]);
+    assert_eq!(overwrite(&mut tree, "/m/z", 3), [true, false, true, false, true]);
+    assert_eq!(whole(&tree), Some(false));
+    let version = object("z", (1 << 30) + 1, "2").version.expect("it has one");
+    tree.apply(Op::SetUfsVersion { inode, version })
+        .expect("exported");
+    assert_eq!(whole(&tree), Some(true));
+    assert_eq!(overwrite(&mut tree, "/m/z", 0), [false, true, true, true, true]);
+    let cut = AttrChange {
+        size_bytes: Some((256 << 20) + 1),
+        ..AttrChange::default()
+    };
+    tree.done(SetAttr {
+        node: path("/m/z"),
+        follow: false,
+        change: cut,
+    });
+    let cut = tree.store.layout(inode).expect("a file");
+    let source = cut.source.expect("the second block is the object's");
+    let blocks = cut
+        .blocks
+        .iter()
+        .map(|located| (located.block.len_bytes, source.has(&located.block)));
+    assert_eq!(blocks.collect::<Vec<_>>(), [(256 << 20, false), (1, true)]);
+    tree.check();
+}
+
+#[test]
+fn an_object_that_is_one_block_has_room_behind_it_when_it_is_written() {
+    let mut tree = Tree::new();
+    let directory = mounted(&mut tree);
+    tree.apply(Op::SyncDir(SyncDir {
+        directory,
+        after: None,
+        until: None,
+        objects: vec![object("a", 5, "1"), object("empty", 0, "1")],
+        only: None,
+    }))
+    .expect("synced");
+    assert_eq!(tree.stat("/m/a").expect("there").block_bytes, 64 << 10);
+    for name in ["a", "empty"] {
+        let layout = tree.done(OpenForWrite {
+            node: path(&format!("/m/{name}")),
+            follow: false,
+            truncate: false,
+            open: 0,
+            named: false,
+        });
+        assert_eq!(layout.attr.block_bytes, 128 << 20);
+        let lengths: Vec<_> = layout
+            .blocks
+            .iter()
+            .map(|located| located.block.len_bytes)
+            .collect();
+        assert_eq!(lengths, if name == "a" { vec![5] } else { vec![] });
+    }
+    tree.check();
+}
+
 #[test]
 fn an_answer_changes_only_what_is_as_it_was_when_the_question_was_asked() {
     let mut tree = Tree::new();

@@ -99,18 +99,7 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
         };
         return Err(Error::new(kind, format!("inode {inode} is not a file")));
     };
-    let source = match &file.ufs {
-        // Until its export, what is written here is the file.
-        Some(version) if !file.needs_export => {
-            let moved = dbs.moved_object(txn, inode)?;
-            key_in_mount(dbs, txn, record)?.map(|(mount, key)| UfsSource {
-                mount,
-                key,
-                version: moved.unwrap_or_else(|| version.clone()),
-            })
-        }
-        _ => None,
-    };
+    let source = source_of(dbs, txn, inode, record)?;
     let attr = Attr {
         bare: dbs.is_bare(txn, inode)?,
         ..record.attr(inode)
@@ -119,6 +108,28 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
         source,
         ..layout_with(attr, &file.placed_blocks(), 0)
     })
+}
+
+/// The object that a file's blocks, or some of them, can be fetched from.
+pub fn source_of(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> Result<Option<UfsSource>> {
+    let InodeBody::File(file) = &record.body else {
+        return Ok(None);
+    };
+    // Until its export, what is written here is the file.
+    let (Some(version), Some(until_generation)) = (&file.ufs, file.cached_until()) else {
+        return Ok(None);
+    };
+    let is_cached = |(_, block): &(u32, BlockRef)| block.generation <= until_generation;
+    if file.needs_export && !file.placed_blocks().iter().any(is_cached) {
+        return Ok(None);
+    }
+    let moved = dbs.moved_object(txn, inode)?;
+    Ok(key_in_mount(dbs, txn, record)?.map(|(mount, key)| UfsSource {
+        mount,
+        key,
+        version: moved.unwrap_or_else(|| version.clone()),
+        until_generation,
+    }))
 }
 
 /// Blocks of a file with their indexes, from the first index that was asked for on. Nobody has them yet.
@@ -158,6 +169,20 @@ pub fn key_in_mount(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Opti
         }
         names.push(at.name);
         at = above;
+    }
+}
+
+/// Where a file is to be exported to: its mount and the key there. None when there is nothing to export, as when its last
+/// name went, be it with a directory above it.
+pub fn to_export(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Option<(MountId, String)>> {
+    let wants = matches!(&record.body, InodeBody::File(file) if file.needs_export);
+    if !wants || record.nlink == 0 {
+        return Ok(None);
+    }
+    let place = dbs.refuse_detached(txn, record.parent);
+    match place.and_then(|()| key_in_mount(dbs, txn, record)) {
+        Err(gone) if gone.kind == ErrorKind::Stale => Ok(None),
+        place => place,
     }
 }
 
@@ -217,8 +242,9 @@ impl NamespaceView for Store {
     }
 
     fn needs_export(&self, inode: InodeId) -> Result<bool> {
-        let record = self.dbs.inode_or_stale(&*self.read()?, inode)?;
-        Ok(matches!(record.body, InodeBody::File(file) if file.needs_export))
+        let txn = self.read()?;
+        let record = self.dbs.inode_or_stale(&txn, inode)?;
+        Ok(to_export(&self.dbs, &txn, &record)?.is_some())
     }
 
     fn confirm_export(&self, effect: EffectId, worker: WorkerId) -> Result<()> {

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use super::Outcomes;
 use crate::master::contract::{Keeping, NamespaceView, ProposeOp};
 use crate::master::duties::Duty;
+use crate::master::fetching::Fetching;
 use crate::master::mirror::Mirror;
 use crate::master::namespace::effects::{Change, CopyRecord, EffectRecord, Stage, Work};
 use crate::master::walk::{Trail, Walk};
@@ -45,6 +46,7 @@ pub struct Changes {
     pub outcomes: Arc<Outcomes>,
     /// Who has open what loses its name.
     pub keeping: Arc<dyn Keeping>,
+    pub fetching: Fetching,
     pub progress: Progresses,
 }
 
@@ -152,6 +154,7 @@ impl Task<'_> {
     /// Has the store make the change, and then the namespace.
     async fn make(&self) -> Result<()> {
         let key = &self.record.key;
+        self.keep_open_readable().await?;
         let mut copies = Vec::new();
         match &self.change.command.op {
             Op::MakeDir(_) => self.ufs.make_dir(key).await?,
@@ -184,6 +187,23 @@ impl Task<'_> {
             Err(error) if self.is_at(Stage::Begun)? => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Has fetched what is in an object alone that is about to go while somebody has its file open. What cannot be
+    /// fetched, whoever has it open loses.
+    async fn keep_open_readable(&self) -> Result<()> {
+        let mut op = self.change.command.op.clone();
+        // Nobody is kept from opening it meanwhile.
+        drop(self.changes.keeping.note_holders(&mut op)?);
+        let open = holders_of(op).map_or_else(Vec::new, |holders| holders.files);
+        stream::iter(open)
+            .for_each_concurrent(AT_ONCE, |file| async move {
+                if let Err(error) = self.changes.fetching.keep_readable(file.inode).await {
+                    tracing::warn!(inode = %file.inode, %error, "a file that is open loses its object, which is not cached whole");
+                }
+            })
+            .await;
+        Ok(())
     }
 
     fn is_at(&self, stage: Stage) -> Result<bool> {
@@ -351,10 +371,10 @@ impl Task<'_> {
 
     async fn copy(&self, from: String, to: String, attr: Attr, object: UfsVersion) -> Result<Copied> {
         let inode = attr.inode;
-        // Its content is newer: that will be written to the new key.
-        let copied = match self.changes.view.needs_export(inode)? {
-            true => None,
-            false => {
+        // Its content is newer, and all of it is here: that will be written to the new key.
+        let copied = match self.changes.view.layout(inode)?.source {
+            None => None,
+            Some(_) => {
                 let replaces = self
                     .change
                     .replaces

@@ -28,6 +28,7 @@ use crate::kit::{Clock, call};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
 use crate::master::duties::Duty;
+use crate::master::fetching::Fetching;
 use crate::master::mirror::Mirror;
 use crate::master::namespace::effects::{Area, Export, Work};
 use crate::master::workers::Workers;
@@ -58,6 +59,7 @@ pub struct Exports {
     pub mirror: Arc<Mirror>,
     pub blocks: Arc<BlockMap>,
     pub workers: Workers,
+    pub fetching: Fetching,
     pub clock: Arc<dyn Clock>,
     pub outcomes: Arc<Outcomes>,
     pub queue: Queue,
@@ -147,6 +149,9 @@ impl Exports {
     /// # Errors
     /// What the store said to a try that began meanwhile; `UnderWay` if it takes longer than the caller waits.
     pub async fn persist(&self, inode: InodeId, wait: bool, context: &CallContext) -> Result<()> {
+        if !self.view.needs_export(inode)? {
+            return Ok(());
+        }
         let Some((mount, _)) = self.view.mounted(inode)? else {
             return Ok(());
         };
@@ -450,6 +455,8 @@ impl Exports {
         let Work::Export(export) = &record.work else {
             return Err(Error::internal(format!("effect {effect} is no export")));
         };
+        // What is to stay of the object must be here before it is replaced.
+        self.fetching.fetch(export.inode).await?;
         let mut layout = self.view.layout(export.inode)?;
         if layout.attr.content_version != export.content_version {
             return Ok((ExportOutcome::Failed, 0));

@@ -7,8 +7,10 @@ use bytes::Bytes;
 use curvine_protocol::attr::UfsSource;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::{DeleteBlocks, ExportFile, LoadBlocks, LoadTask, StopLoading, SuspectBlock};
-use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, InodeId, MountId, UfsVersion};
+use curvine_protocol::worker::{
+    DeleteBlocks, ExportFile, Fill, LoadBlocks, LoadTask, StopLoading, SuspectBlock,
+};
+use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, UfsVersion};
 
 use super::objects::*;
 use super::world::*;
@@ -48,6 +50,7 @@ pub fn task(block: u64, version: &UfsVersion, object_offset_bytes: u64, len_byte
             mount: MountId(1),
             key: "a/b".to_owned(),
             version: version.clone(),
+            until_generation: u32::MAX,
         },
     }
 }
@@ -117,6 +120,46 @@ async fn a_random_read_of_a_large_object_fetches_little_and_a_scan_fetches_each_
         .await;
     assert!(read_all(port, 100, 1, None).await.unwrap() == content);
     assert_eq!(world.master.state.lock().unwrap().describes, 1);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn whoever_is_to_write_a_part_of_a_block_gets_all_of_it_here_first() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(8, 20 * MIB + 5);
+    file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    let last = content.len() as u64 - 1;
+    let whole = fill(10, 0).map(|fill| Fill { whole: true, ..fill });
+    let byte = read(port, 100, 1, last, 1, whole).await.unwrap();
+    assert_eq!(byte[..], content[content.len() - 1..]);
+    assert_eq!(objects.bytes_read(), content.len() as u64);
+    assert!(read_all(port, 100, 1, None).await.unwrap() == content);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_block_that_was_written_since_is_not_fetched_from_the_object() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    file(&world, &objects, &bytes_of(9, 1_000), 64 << 20);
+    let kept = |layout: &mut FileLayout| layout.source.as_mut().unwrap().until_generation = 0;
+    kept(
+        world
+            .master
+            .state
+            .lock()
+            .unwrap()
+            .files
+            .get_mut(&InodeId(10))
+            .unwrap(),
+    );
+    let mut worker = world.start(world.config()).await;
+    let refused = read(&*worker.port, 100, 1, 0, 10, fill(10, 0)).await;
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(objects.bytes_read(), 0);
     worker.stop().await;
 }
 

@@ -161,6 +161,7 @@ pub fn layout(inode: u64, key: &str, version: &UfsVersion, block_bytes: u64, fir
             mount: MountId(1),
             key: key.to_owned(),
             version: version.clone(),
+            until_generation: u32::MAX,
         }),
         indexes: Vec::new(),
     }
@@ -170,5 +171,6 @@ pub fn fill(inode: u64, block_index: u32) -> Option<Fill> {
     Some(Fill {
         inode: InodeId(inode),
         block_index,
+        whole: false,
     })
 }

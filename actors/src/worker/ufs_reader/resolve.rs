@@ -73,11 +73,12 @@ impl Resolver {
             else {
                 continue;
             };
-            let Some(object) = &layout.source else {
+            let object = layout.source.as_ref();
+            let Some(object) = object.filter(|object| object.has(&located.block)) else {
                 return Err(Error::new(
                     ErrorKind::NotFound,
                     format!(
-                        "block {block} is not on this worker and inode {} has no object behind it",
+                        "block {block} is not on this worker and inode {} has no object that it is in",
                         fill.inode
                     ),
                 ));

@@ -134,17 +134,28 @@ impl File<'_> {
         let Some(source) = layout.source.clone() else {
             return Ok(assigned);
         };
+        // Whoever writes a file fetches what of it is needed.
+        if self
+            .parts
+            .view
+            .lease_holder(self.attr.inode)
+            .map_err(Fault::File)?
+            .is_some()
+        {
+            return Ok(assigned);
+        }
         self.parts.blocks.locate(&mut layout);
         let live = self.parts.live();
         let mut cached = 0;
         for (index, located) in layout.placed(0) {
             let block = &located.block;
-            if self
+            let is_cached = self
                 .parts
                 .blocks
                 .cluster()
-                .is_cached(block, self.parts.blocks.now())
-            {
+                .is_cached(block, self.parts.blocks.now());
+            // What was written since is not the object's to give.
+            if is_cached || !source.has(block) {
                 cached += block.len_bytes;
                 continue;
             }

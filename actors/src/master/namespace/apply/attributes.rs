@@ -31,18 +31,9 @@ impl Applies<SetAttr> for Apply<'_, '_> {
                 return Err(Error::new(kind, format!("{}: has no size to set", call.node)));
             };
             self.check_lease(file, &call.node)?;
-            if size_bytes != file.size_bytes && size_bytes > 0 && file.ufs.is_some() && !file.needs_export {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "{}: an object of an under file system is replaced as a whole",
-                        call.node
-                    ),
-                ));
-            }
             if size_bytes != file.size_bytes {
+                file.leaves_object(record.mount.0 != 0);
                 self.cut(file, inode, size_bytes)?;
-                file.needs_export = record.mount.0 != 0;
             }
             record.set_mtime(now_ns);
             if !change.keep_privileges {

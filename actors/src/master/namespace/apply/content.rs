@@ -11,11 +11,12 @@ use curvine_protocol::{
     UfsVersion,
 };
 
+use super::entries::DEFAULT_BLOCK_BYTES;
 use super::{Applies, Apply};
 use crate::master::namespace::leases::not_fenced;
 use crate::master::namespace::records::{BlockList, FileBody, InodeBody, InodeRecord};
 use crate::master::namespace::store::{BlockRun, Counter, broken, pair_key};
-use crate::master::namespace::view::{layout, layout_with};
+use crate::master::namespace::view::{layout, layout_with, source_of};
 use crate::planted::{Bug, is_planted};
 
 /// Blocks added by one command at most.
@@ -45,16 +46,10 @@ impl Apply<'_, '_> {
         let in_mount = record.mount.0 != 0;
         let file = file_of(&mut record, node)?;
         self.check_lease(file, node)?;
-        if file.ufs.is_some() && !file.needs_export && !truncate && file.size_bytes > 0 {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "{node}: an object of an under file system is replaced as a whole; truncate it or write a new file"
-                ),
-            ));
-        }
         file.lease = Some(client);
+        file.make_room_behind(DEFAULT_BLOCK_BYTES);
         if truncate && file.size_bytes > 0 {
+            file.leaves_object(in_mount);
             self.cut(file, inode, 0)?;
             file.needs_export = in_mount;
             // As Linux does: whoever may set them keeps them.
@@ -242,7 +237,10 @@ impl Apply<'_, '_> {
             bare: self.dbs.is_bare(self.txn, inode)?,
             ..record.attr(inode)
         };
-        Ok(layout_with(attr, &asked, indexes.start))
+        Ok(FileLayout {
+            source: source_of(&self.dbs, self.txn, inode, &record)?,
+            ..layout_with(attr, &asked, indexes.start)
+        })
     }
 }
 
@@ -282,12 +280,13 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         }
         let changed = !call.blocks.is_empty() || size_bytes != file.size_bytes;
         if changed {
+            file.leaves_object(in_mount);
             file.set_blocks(blocks);
             for commit in &call.blocks {
+                file.keeps_from(commit.generation);
                 file.set_holes(commit.index, commit.hole_bytes.min(commit.len_bytes));
             }
             file.content_version += 1;
-            file.needs_export = in_mount;
         } else if call.abandoned {
             // Workers may hold bytes of the generation that follows this version: the next writer must get another one.
             file.content_version += 1;
@@ -331,6 +330,7 @@ impl Applies<PunchHole> for Apply<'_, '_> {
             .offset_bytes
             .saturating_add(call.len_bytes)
             .min(file.size_bytes);
+        file.leaves_object(in_mount);
         let (mut kept, mut gone) = (Vec::new(), Vec::new());
         for (index, mut block) in file.placed_blocks() {
             let start = u64::from(index) * file.block_bytes;
@@ -346,7 +346,6 @@ impl Applies<PunchHole> for Apply<'_, '_> {
         }
         file.set_blocks(kept);
         file.content_version += 1;
-        file.needs_export |= in_mount;
         record.set_mtime(now_ns);
         record.ctime_ns = now_ns;
         if !call.keep_privileges {
@@ -471,7 +470,8 @@ fn object_block_bytes(size_bytes: u64) -> u64 {
     const GIANT_BLOCK: u64 = 256 << 20;
     const ROUND: u64 = 64 << 10;
     match size_bytes {
-        0 => ROUND,
+        // Whoever writes to it begins as with any new file.
+        0 => DEFAULT_BLOCK_BYTES,
         1..=ONE_BLOCK_MAX => size_bytes.next_multiple_of(ROUND),
         _ => GIANT_BLOCK,
     }

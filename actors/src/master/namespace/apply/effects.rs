@@ -14,7 +14,7 @@ use crate::master::namespace::effects::{
 };
 use crate::master::namespace::records::{InodeBody, InodeRecord};
 use crate::master::namespace::store::pair_key;
-use crate::master::namespace::view::key_in_mount;
+use crate::master::namespace::view::{key_in_mount, to_export};
 use crate::ufs::joined;
 
 /// What an under file system has to do before a change.
@@ -257,16 +257,16 @@ impl Apply<'_, '_> {
         let is_rename = matches!(plan.op, Op::Rename(_));
         let reply = self.op(plan.op)?;
         if is_rename {
-            self.set_base(plan.inode, plan.replaces)?;
+            self.set_base(plan.inode, plan.replaces, false)?;
         }
         Ok(reply)
     }
 
-    /// The object that the next export of a file replaces.
-    fn set_base(&mut self, inode: InodeId, base: Option<UfsVersion>) -> Result<()> {
+    /// The object that the next export of a file replaces, and whether blocks can be fetched from it.
+    fn set_base(&mut self, inode: InodeId, base: Option<UfsVersion>, has_blocks: bool) -> Result<()> {
         let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
         if let InodeBody::File(file) = &mut record.body {
-            file.ufs = base;
+            file.set_base(base, has_blocks);
             self.dbs.put_inode(self.txn, inode, &record)?;
         }
         Ok(())
@@ -405,7 +405,8 @@ impl Apply<'_, '_> {
             let is_as_copied = record.is_some_and(|record| record.object() == Some(&copy.from));
             if is_as_copied {
                 let replaces = change.replaces.clone().filter(|_| change.inode == inode);
-                self.set_base(inode, copy.to.or(replaces))?;
+                let has_blocks = copy.to.is_some();
+                self.set_base(inode, copy.to.or(replaces), has_blocks)?;
             }
         }
         if end {
@@ -419,13 +420,7 @@ impl Apply<'_, '_> {
         let InodeBody::File(file) = &record.body else {
             return Err(Error::invalid(format!("inode {inode} is not a file")));
         };
-        let place = match file.needs_export && record.nlink > 0 {
-            true => {
-                self.dbs.refuse_detached(self.txn, record.parent)?;
-                key_in_mount(&self.dbs, self.txn, &record)?
-            }
-            false => None,
-        };
+        let place = to_export(&self.dbs, self.txn, &record)?;
         let Some((mount, key)) = place else {
             return Err(Error::new(
                 ErrorKind::Stale,
@@ -475,9 +470,9 @@ impl Apply<'_, '_> {
                 file.needs_export &= file.content_version != export.content_version;
             }
             // Gone: there is nothing that this one could replace.
-            ExportOutcome::Conflict(None) => file.ufs = None,
+            ExportOutcome::Conflict(None) => file.set_base(None, false),
             ExportOutcome::Conflict(Some(theirs)) => {
-                file.ufs = None;
+                file.set_base(None, false);
                 return self.keep_both(effect, inode, record, theirs);
             }
         }

@@ -292,6 +292,29 @@ fn a_file_that_is_only_emptied_waits_for_its_export() {
 }
 
 #[test]
+fn a_file_that_is_open_without_a_name_waits_for_no_export() {
+    let mut tree = Tree::new();
+    mounted(&mut tree);
+    let inode = tree.write("/m/f", 10).inode;
+    assert!(tree.store.needs_export(inode).expect("readable"));
+    let gone = Op::Unlink(Unlink {
+        node: path("/m/f"),
+        keep_open: true,
+        closed: Vec::new(),
+        holders: None,
+    });
+    note(&mut tree, 1, gone).expect("it has no object yet");
+    assert_eq!(tree.store.attr(inode).expect("open").nlink, 0);
+    assert!(!tree.store.needs_export(inode).expect("readable"));
+    let begun = tree.apply(Op::BeginExport {
+        inode,
+        worker: WorkerId(1),
+    });
+    assert_eq!(begun.expect_err("no object").kind, ErrorKind::Stale);
+    tree.check();
+}
+
+#[test]
 fn an_object_that_somebody_else_changed_is_kept_beside_ours() {
     let mut tree = Tree::new();
     mounted(&mut tree);
@@ -322,4 +345,77 @@ fn a_mount_that_is_behind_stays_unless_it_is_forced() {
     assert_eq!(tree.names("/m"), ["f"]);
     tree.apply(unmount(true)).expect("unmounted");
     tree.check();
+}
+
+/// Whether each block of a file can be fetched from its object.
+fn cached(tree: &Tree, inode: InodeId) -> Vec<bool> {
+    let layout = tree.store.layout(inode).expect("a file");
+    let has = |located: &LocatedBlock| {
+        let source = layout.source.as_ref();
+        source.is_some_and(|source| source.has(&located.block))
+    };
+    layout.blocks.iter().map(has).collect()
+}
+
+#[test]
+fn what_is_written_again_under_a_lease_after_an_export_is_kept() {
+    let mut tree = with_objects(&["a"]);
+    let layout = tree.done(OpenForWrite {
+        node: path("/m/a"),
+        follow: false,
+        truncate: false,
+        open: 0,
+        named: false,
+    });
+    let inode = layout.attr.inode;
+    assert_eq!(cached(&tree, inode), [true]);
+    for round in ["1", "2"] {
+        // The writer goes on with the generation with which it began.
+        tree.done(CommitFile {
+            inode,
+            size_bytes: 5,
+            blocks: vec![BlockCommit {
+                index: 0,
+                id: layout.blocks[0].block.id,
+                len_bytes: 5,
+                generation: layout.attr.next_generation(),
+                workers: Vec::new(),
+                hole_bytes: 0,
+            }],
+            mtime_ns: None,
+            close: false,
+            keep_privileges: false,
+            abandoned: false,
+            keep_size: false,
+        });
+        assert_eq!(cached(&tree, inode), [false], "round {round}");
+        let effect = export(&mut tree, inode);
+        let outcome = ExportOutcome::Stored(version(round));
+        tree.apply(Op::EndExport { effect, outcome }).expect("noted");
+        assert_eq!(cached(&tree, inode), [true], "round {round}");
+    }
+}
+
+#[test]
+fn nothing_is_fetched_from_an_object_that_a_file_is_about_to_replace_and_never_was() {
+    let mut tree = with_objects(&["a", "b"]);
+    let inode = tree.stat("/m/a").expect("there").inode;
+    let change = AttrChange {
+        size_bytes: Some(3),
+        ..AttrChange::default()
+    };
+    tree.done(SetAttr {
+        node: path("/m/a"),
+        follow: false,
+        change,
+    });
+    assert_eq!(cached(&tree, inode), [true], "what is left of it");
+    let effect = export(&mut tree, inode);
+    let outcome = ExportOutcome::Conflict(None);
+    tree.apply(Op::EndExport { effect, outcome }).expect("noted");
+    assert_eq!(cached(&tree, inode), [false], "its object is gone");
+    let renamed = note(&mut tree, 1, rename("/m/a", "/m/b"));
+    assert!(matches!(renamed, Ok(OpReply::Renamed(_))), "{renamed:?}");
+    assert_eq!(tree.store.attr(inode).expect("there").ufs, Some(version("b")));
+    assert_eq!(cached(&tree, inode), [false]);
 }

@@ -36,15 +36,24 @@ impl Handler<ReadThrough> for UfsReader {
     type Result = ResponseFuture<Result<Answer<ReadBlock>>>;
 
     fn handle(&mut self, ReadThrough { call, fill }: ReadThrough, ctx: &mut Self::Context) -> Self::Result {
-        let (reply, answer) = oneshot::channel();
         let (block, generation) = (call.block, call.generation);
-        self.ask(
-            block,
-            generation,
-            Request::Read(call, reply),
-            Origin::Reader(fill),
-            ctx,
-        );
+        let origin = Origin::Reader(fill.clone());
+        if fill.whole {
+            let (reply, loaded) = oneshot::channel();
+            self.ask(block, generation, Request::Whole(reply), origin, ctx);
+            let reader = ctx.address();
+            let once_whole = ReadThrough {
+                call,
+                fill: Fill { whole: false, ..fill },
+            };
+            return Box::pin(async move {
+                loaded.await.unwrap_or_else(|_| Err(given_up(block)))?;
+                let read = reader.send(once_whole).await;
+                read.unwrap_or_else(|_| Err(given_up(block)))
+            });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.ask(block, generation, Request::Read(call, reply), origin, ctx);
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(given_up(block))) })
     }
 }

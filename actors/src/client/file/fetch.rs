@@ -1,0 +1,85 @@
+//! Objects that are written in part: workers get what is to stay of a block before the first write of it.
+
+use bytes::Bytes;
+use curvine_protocol::worker::{Fill, ReadBlock};
+use curvine_protocol::{Error, ErrorKind, Result};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+use super::Shared;
+use super::deliver::BACKOFF_MAX;
+use super::state::{Block, State};
+use crate::client::route::is_passing;
+use crate::kit::Ports;
+use crate::kit::backoff::Backoff;
+
+/// How long is waited for a block to be fetched. It may have 1 GiB, and each try asks how far it has come.
+const FETCH_MAX: Duration = Duration::from_secs(600);
+
+impl Shared {
+    /// Has a block that is the object's fetched whole by those who are to be sent writes of it, if none was yet: they keep
+    /// it from then on.
+    ///
+    /// # Errors
+    /// `UfsChanged` if the object is another one by now; those of workers and of the under file system. The file is
+    /// failed.
+    pub(super) async fn fetch_to_write(&self, state: &mut State, index: u32) -> Result<()> {
+        if !state.blocks.get(&index).is_some_and(is_to_be_fetched) {
+            return Ok(());
+        }
+        let began = self.router.ports().clock.now();
+        let mut backoff = Backoff::up_to(BACKOFF_MAX);
+        loop {
+            let Err(error) = self.fetch_whole(state, index).await else {
+                return Ok(());
+            };
+            if !self.is_worth_waiting(&error, began) {
+                let error = error.while_doing(format_args!("fetching the object to write a part of it"));
+                state.fail(error.clone());
+                return Err(error);
+            }
+            let Ports { random, .. } = self.router.ports();
+            sleep(backoff.next(random.next_u64())).await;
+            if error.kind != ErrorKind::Timeout {
+                self.find_holders(state, index)
+                    .await
+                    .inspect_err(|error| state.fail(error.clone()))?;
+            }
+        }
+    }
+
+    fn is_worth_waiting(&self, error: &Error, began: Instant) -> bool {
+        let limit = match error.kind {
+            ErrorKind::Timeout => FETCH_MAX,
+            _ => self.router.retry_for(),
+        };
+        is_passing(error) && self.router.ports().clock.now() < began + limit
+    }
+
+    /// Asks each worker of a block for its last byte, and for all of it before that.
+    async fn fetch_whole(&self, state: &State, index: u32) -> Result<()> {
+        let Some(block) = state.blocks.get(&index) else {
+            return Ok(());
+        };
+        let call = ReadBlock {
+            block: block.located.block.id,
+            generation: block.located.block.generation,
+            offset_bytes: block.len_bytes.saturating_sub(1),
+            len_bytes: 1,
+            fill: Some(Fill {
+                inode: self.inode,
+                block_index: index,
+                whole: true,
+            }),
+        };
+        for &worker in &block.located.workers {
+            let port = self.router.worker(worker, &state.workers)?;
+            self.router.ask_worker(&port, call.clone(), Bytes::new()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn is_to_be_fetched(block: &Block) -> bool {
+    block.cached && !block.begun
+}
