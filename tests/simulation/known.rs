@@ -24,15 +24,12 @@ pub enum Known {
     RemovedElsewhere,
     /// A chunk of a cached object rots, its readers find that, and nobody fetches it again. Left out: bits of such blocks.
     RottenChunk,
-    /// A mount that lost a lease while it was stopped or cut off tells later users of the file on that mount of the loss,
-    /// too, and not only the writer (`FOUND.md`, seed 1020018). Left out: what such mounts say of leases.
-    LossIsToldToOthers,
 }
 
 use Known::*;
 
 /// The table.
-const NOT_MENDED: [Known; 1] = [LossIsToldToOthers];
+const NOT_MENDED: [Known; 0] = [];
 
 impl Known {
     fn name(self) -> &'static str {
@@ -44,7 +41,6 @@ impl Known {
             SentElsewhere => "sent-elsewhere",
             RemovedElsewhere => "removed-elsewhere",
             RottenChunk => "rotten-chunk",
-            LossIsToldToOthers => "loss-is-told-to-others",
         }
     }
 }

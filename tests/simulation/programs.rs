@@ -15,7 +15,6 @@ use curvine_tests::history::{History, Name, Operation, Outcome};
 
 use crate::chance::Chance;
 use crate::files::{Files, Seen, UNIT, UNITS_MAX, bytes, stamps};
-use crate::known::{Known, is_known};
 use crate::network::{self, Network};
 use crate::objects::{self, Objects};
 use crate::troubles::ClusterPlan;
@@ -210,7 +209,7 @@ impl Program {
     fn is_there(&self, handle: &Handle, error: &Error) {
         let is_gone = matches!(error.kind, ErrorKind::Stale | ErrorKind::NotFound)
             && !self.shared.files.borrow().is_lossy(handle.inode);
-        if is_gone && self.shared.healthy_since(self.mount, self.answers_since(handle)) {
+        if is_gone && self.shared.healthy_since(self.mount, handle.opened_at) {
             self.shared.wrong(format!(
                 "{} was healthy and lost inode {}, which it has open: {error}",
                 network::name(self.mount),
@@ -417,19 +416,11 @@ impl Program {
         files.flushed(inode, writes, now, is_synced);
     }
 
-    /// Since when a mount must have been healthy to answer for what it says of leases.
-    fn answers_since(&self, handle: &Handle) -> Duration {
-        match is_known(Known::LossIsToldToOthers) {
-            true => Duration::ZERO,
-            false => handle.opened_at,
-        }
-    }
-
     /// A healthy client does not lose its lease.
     fn lost(&self, handle: &Handle, error: &Error) {
         let is_lease = error.kind == ErrorKind::Stale && error.message.contains("lease")
             || error.kind == ErrorKind::SessionEnded;
-        if is_lease && self.shared.healthy_since(self.mount, self.answers_since(handle)) {
+        if is_lease && self.shared.healthy_since(self.mount, handle.opened_at) {
             self.shared.wrong(format!(
                 "{} was healthy and lost its lease on inode {}: {error}",
                 network::name(self.mount),

@@ -26,10 +26,15 @@ impl Shared {
     /// An error of masters or workers that may pass leaves everything as it is for another try. After one that does not,
     /// what workers have is recorded, and the error says how long the file is.
     pub(super) async fn commit(self: &Arc<Self>, state: &mut State, sync: bool, close: bool) -> Result<()> {
-        match self.commit_all(state, sync, close).await {
+        let outcome = match self.commit_all(state, sync, close).await {
             Err(error) if state.check().is_err() => Err(self.keep(state, error).await),
             outcome => outcome,
+        };
+        if outcome.is_ok() {
+            state.writers.flushed();
         }
+        self.let_go_if_lost(state).await;
+        outcome
     }
 
     async fn commit_all(self: &Arc<Self>, state: &mut State, sync: bool, close: bool) -> Result<()> {
@@ -51,6 +56,8 @@ impl Shared {
                 self.recorded(state, entry.attr, close);
                 Ok(())
             }
+            // The lease was lost, and nothing with it.
+            Err(_) if state.lease_lost.is_some() && !state.is_dirty() => Ok(()),
             Err(error) => {
                 if !is_passing(&error) {
                     state.fail(error.clone());
@@ -98,7 +105,7 @@ impl Shared {
         state.lose_gathered();
         let cancelled = std::mem::take(&mut state.on_the_way);
         state.lost.extend(cancelled);
-        if !state.lease_lost {
+        if state.lease_lost.is_none() {
             self.commit_kept(state).await;
         }
         match state.check() {

@@ -32,9 +32,9 @@ impl Shared {
     /// again. A write under way comes first.
     ///
     /// # Errors
-    /// Of the flush. If it may pass, the lease stays here, and is asked for again; else the file is failed.
+    /// Of the flush. If it may pass, the lease stays here, and is asked for again; else the file is failed, or let go.
     pub(in crate::client) async fn recall(self: &Arc<Self>) -> Result<()> {
-        let mut state = self.state.lock().await;
+        let mut state = self.lock().await;
         if !state.writable {
             if let Some(files) = self.files.upgrade() {
                 files.gives_back_unknown();
@@ -54,6 +54,7 @@ impl Shared {
         let outcome = self.commit(&mut state, false, true).await;
         if let Err(error) = &outcome
             && !is_passing(error)
+            && state.writable
         {
             self.abandon(&mut state).await;
             // Whoever wrote here must hear of it.
@@ -68,7 +69,7 @@ impl Shared {
     /// # Errors
     /// Of the masters; then nobody knows.
     pub(in crate::client) async fn check_lease(&self) -> Result<()> {
-        let mut state = self.state.lock().await;
+        let mut state = self.lock().await;
         self.check_lease_of(&mut state).await
     }
 
@@ -78,8 +79,11 @@ impl Shared {
         if !state.writable || state.is_dirty() || state.lapses == lapses {
             return Ok(());
         }
-        state.lapses = lapses;
         match self.has_lease().await {
+            Ok(()) => {
+                state.lapses = lapses;
+                Ok(())
+            }
             Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded) => {
                 match self.reload(state).await {
                     // Gone; whoever has it open will see.
@@ -94,31 +98,36 @@ impl Shared {
     /// # Errors
     /// `Stale` or `SessionEnded` if the masters say that this client has not the lease.
     pub(super) async fn has_lease(&self) -> Result<()> {
-        let nothing = AllocateBlocks {
+        self.router.change(self.nothing()).await.map(|_| ())
+    }
+
+    /// A change that changes nothing, and needs the lease.
+    pub(super) fn nothing(&self) -> AllocateBlocks {
+        AllocateBlocks {
             inode: self.inode,
             from_index: u32::MAX,
             until_index: 0,
-        };
-        self.router.change(nothing).await.map(|_| ())
+        }
     }
 
-    /// Makes a change that needs the lease. Where the lease has gone, gets it again if nobody else has written since: then
-    /// the version is what it was, or one more for the end of the lease.
+    /// Makes a change that needs the lease. Where the lease has gone, gets it again if nobody else has written since; else it
+    /// is lost, and [`Shared::let_go_if_lost`] must follow.
     pub(super) async fn under_lease<C: Mutation>(&self, state: &mut State, call: C) -> Result<C::Reply>
     where
         dyn MasterPort: Endpoint<C>,
     {
         match self.router.change(call.clone()).await {
             Err(error)
-                if matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded) && !state.lease_lost =>
+                if matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded)
+                    && state.lease_lost.is_none() =>
             {
                 match self.open_for_write().await {
-                    Ok(layout) if layout.attr.content_version <= state.attr.content_version + 1 => {
+                    Ok(layout) if !state.is_overtaken(&layout.attr) => {
                         state.regained(&layout.attr);
                         self.router.change(call).await
                     }
                     _ => {
-                        state.lease_lost = true;
+                        state.lease_lost = Some(error.clone());
                         Err(error)
                     }
                 }
@@ -128,64 +137,72 @@ impl Shared {
     }
 
     /// The session that got the lease has ended, and with it the lease. Without anything to lose, it is as if nobody had
-    /// written here for a while.
-    ///
-    /// # Errors
-    /// `SessionEnded`, if something was not flushed. The file is failed.
-    pub(super) fn lease_ended(&self, state: &mut State) -> Result<()> {
+    /// written here for a while; else whoever wrote hears of the loss.
+    pub(super) async fn lease_ended(&self, state: &mut State) {
+        if state.is_dirty() {
+            state.lease_lost = Some(Error::new(
+                ErrorKind::SessionEnded,
+                format!(
+                    "inode {}: the masters did not hear of this client for too long and ended its session; what was not \
+                     flushed is lost",
+                    self.inode
+                ),
+            ));
+            self.let_go_if_lost(state).await;
+        }
         state.writable = false;
         self.leased.store(false, Ordering::Release);
-        if !state.is_dirty() {
-            return Ok(());
-        }
-        state.lease_lost = true;
-        state.fail(Error::new(
-            ErrorKind::SessionEnded,
-            format!(
-                "inode {}: the masters did not hear of this client for too long and ended its session; what was not flushed \
-                 is lost",
-                self.inode
-            ),
-        ));
-        state.check()
     }
 
-    /// The masters gave the lease, which was thought to be held, for another content than the one that is known here:
-    /// it was lost meanwhile, and somebody else wrote.
+    /// The masters gave the lease, which was thought to be held, for a newer content than the one that is known here: it
+    /// was lost meanwhile. What was not flushed is lost with it, if somebody else wrote.
     pub(super) fn overtaken(&self, state: &mut State, layout: FileLayout) {
         if state.is_dirty() {
-            state.lease_lost = true;
-            state.fail(Error::new(
+            if !state.is_overtaken(&layout.attr) {
+                return state.regained(&layout.attr);
+            }
+            state.writers.lost(&Error::new(
                 ErrorKind::Stale,
                 format!(
                     "inode {}: the lease was lost and another client wrote; what was not flushed here is lost",
                     self.inode
                 ),
             ));
-        } else {
-            self.adopt(state, layout, true);
+            state.unfail();
         }
+        self.adopt(state, layout, true);
+    }
+
+    /// Lets go of a file whose lease was found to be lost: who wrote what was not flushed hears of it until it closes the
+    /// file; everybody else reads what the masters have, and writes under another lease. Whether it was lost.
+    pub(super) async fn let_go_if_lost(&self, state: &mut State) -> bool {
+        let Some(error) = state.lease_lost.clone() else {
+            return false;
+        };
+        state.writers.lost(&error);
+        state.outdated = true;
+        self.abandon(state).await;
+        self.look_before_reading(state);
+        true
     }
 
     /// Gives the lease back without committing: the file is what its last commit made it.
     pub(super) async fn abandon(&self, state: &mut State) {
         state.sending.shutdown().await;
-        let lease_lost = state.lease_lost;
         let size_bytes = state.attr.size_bytes;
         self.size_bytes.store(size_bytes, Ordering::Release);
         state.drop_behind(size_bytes);
         let begun = state.blocks.values().any(|block| block.begun);
-        if lease_lost {
-            // Looking who wrote meanwhile got it again.
-            if self.open_for_write().await.is_ok() {
-                self.give_back(false).await;
-            }
+        if state.lease_lost.is_some() {
+            // Looking who wrote meanwhile may have got it again. Nothing was written under that one.
+            let released = self.router.change(ReleaseLease { inode: self.inode }).await;
+            self.note_if_kept(released.err());
+            self.answers_are_of_before(u64::MAX);
         } else if state.writable {
             self.give_back(begun).await;
         }
         self.written_ns.store(0, Ordering::Release);
         self.lineage.fetch_add(1, Ordering::AcqRel);
-        let writers = state.writers;
         self.held_bytes.store(held_bytes(&state.attr), Ordering::Release);
         let (indexes, blocks) = std::mem::take(&mut state.blocks)
             .into_iter()
@@ -198,9 +215,11 @@ impl Shared {
             source: state.source.take(),
             indexes,
         };
-        *state = State::new(layout, false);
+        let mut next = State::new(layout, false);
+        next.outdated = state.outdated;
+        next.writers = std::mem::take(&mut state.writers);
+        *state = next;
         self.leased.store(false, Ordering::Release);
-        state.writers = writers;
     }
 
     /// Gives the lease back, with what is committed already; nobody hears of it if that fails. Workers may have more than that. How
@@ -216,15 +235,20 @@ impl Shared {
             abandoned,
             keep_size: !is_planted(Bug::GivesBackTheOldSize),
         };
-        let given_back = self.router.change(call).await;
-        let known = given_back.map_or_else(
-            |error| {
-                tracing::debug!(%error, "the lease on inode {} was not given back; it ends with the session", self.inode);
+        let known = match self.router.change(call).await {
+            Ok(entry) => entry.attr.content_version,
+            Err(error) => {
+                self.note_if_kept(Some(error));
                 u64::MAX
-            },
-            |entry| entry.attr.content_version,
-        );
+            }
+        };
         self.answers_are_of_before(known);
+    }
+
+    fn note_if_kept(&self, error: Option<Error>) {
+        if let Some(error) = error {
+            tracing::debug!(%error, "the lease on inode {} was not given back; it ends with the session", self.inode);
+        }
     }
 
     async fn open_for_write(&self) -> Result<FileLayout> {

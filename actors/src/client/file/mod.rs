@@ -6,6 +6,7 @@
 //! - `order`: the numbers of changes, and what workers acknowledged of them. Pure.
 //! - `commit`: sealing what was written, and telling the masters.
 //! - `lease`: getting the write lease, losing it, giving it back.
+//! - `writers`: which handles wrote, and which are to hear of a loss. Pure.
 //! - `read`: ranges from workers, verified, from another replica where one fails.
 //!
 //! Invariants: bytes reach the master's record of the file only after every one of them is sealed on a worker. After a
@@ -21,6 +22,7 @@ pub(crate) mod read;
 mod state;
 pub(super) mod table;
 mod write;
+mod writers;
 
 #[cfg(test)]
 pub(super) use write::{PIECE_BYTES, WINDOW};
@@ -35,12 +37,13 @@ use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::READ_BYTES_MAX;
 use curvine_protocol::{Attr, Error, ErrorKind, FILE_BYTES_MAX, FileLayout, InodeId, Node, Result};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::route::{Router, is_passing};
 use crate::planted::{Bug, is_planted};
 use state::State;
 use table::Files;
+use writers::HandleId;
 
 /// Ranges of [`READ_BYTES_MAX`] read at the same time for one read.
 const RANGES: usize = 4;
@@ -56,9 +59,14 @@ const RANGES: usize = 4;
 /// write, flush, sync and read of this client on it gives the same error. The first flush, sync or close that says so
 /// has committed what workers have of what was written, up to the first byte that they have not: the error says how
 /// long the file is (an overwrite in place may have replaced bytes already). From then on reads see that file; those of
-/// bytes in it that were written over and may be lost still give the error. Where the lease was lost, reads see what
-/// others made. `close` gives the error once more and gives the lease back; the handle can then be used again. Workers
-/// and masters that do not answer are tried again for [`retry_for`](super::ClientOptions::retry_for) before that.
+/// bytes in it that were written over and may be lost still give the error. `close` gives the error once more and gives
+/// the lease back; the handle can then be used again. Workers and masters that do not answer are tried again for
+/// [`retry_for`](super::ClientOptions::retry_for) before that.
+///
+/// Where the lease was lost while another client wanted the file, what was not flushed under it is lost, and nothing of it
+/// gets into the file. Every handle that wrote some of it is told so by each write, flush, sync and close, until it is
+/// closed. The file is not failed: reads see what others made, and other handles, also those that are opened before that
+/// close, write under a lease of their own.
 ///
 /// # Dropping
 /// Dropping the last clone without `close` gives the lease back and forgets what was not flushed, as nobody would hear of
@@ -70,7 +78,8 @@ pub struct OpenFile {
 
 struct Handle {
     shared: Arc<Shared>,
-    /// Counted in the state's writers. Changed while the state is held.
+    id: HandleId,
+    /// Among the state's writers. Changed while the state is held.
     writes: AtomicBool,
 }
 
@@ -85,6 +94,8 @@ pub(super) struct Shared {
     written_ns: AtomicI64,
     /// The number of its last open, as the masters know it.
     open: AtomicU64,
+    /// How many handles it has had.
+    handles: AtomicU64,
     /// How often the content of others was taken over, so far.
     lineage: AtomicU64,
     /// This client has the lease, as the state says.
@@ -115,11 +126,11 @@ impl Drop for Handle {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let shared = self.shared.clone();
+        let (shared, id) = (self.shared.clone(), self.id);
         runtime.spawn(async move {
-            let mut state = shared.state.lock().await;
-            state.writers -= 1;
-            if state.writers == 0 {
+            let mut state = shared.lock().await;
+            state.writers.leave(id);
+            if state.writers.is_empty() {
                 shared.abandon(&mut state).await;
             }
         });
@@ -235,8 +246,11 @@ impl OpenFile {
         const STEP: u64 = READ_BYTES_MAX as u64;
         let shared = &self.handle.shared;
         shared.catch_up().await?;
-        let end = offset_bytes.saturating_add(len_bytes).min(shared.size());
+        let asked = offset_bytes.saturating_add(len_bytes);
+        let end = asked.min(shared.size());
         if end.saturating_sub(offset_bytes) <= STEP {
+            // Where the file ends is seen when its state is: others may have made it longer.
+            let end = asked.min(offset_bytes.saturating_add(STEP));
             return shared.read_range(offset_bytes, end).await;
         }
         let starts = (offset_bytes..end).step_by(to_usize(STEP));
@@ -285,7 +299,7 @@ impl OpenFile {
     /// `LeaseConflict` if another client that writes the file does not give it back; `FileTooLarge`; the error of an earlier write (see
     /// [`OpenFile`]), such as `NoSpace`.
     pub async fn write_at(&self, offset_bytes: u64, bytes: Bytes) -> Result<()> {
-        let mut state = self.handle.shared.state.lock().await;
+        let mut state = self.handle.shared.lock().await;
         self.handle.ready_to_write(&mut state).await?;
         self.handle.shared.write(&mut state, offset_bytes, bytes).await
     }
@@ -295,7 +309,7 @@ impl OpenFile {
     /// # Errors
     /// As [`OpenFile::write_at`].
     pub async fn append(&self, bytes: Bytes) -> Result<u64> {
-        let mut state = self.handle.shared.state.lock().await;
+        let mut state = self.handle.shared.lock().await;
         self.handle.ready_to_write(&mut state).await?;
         let offset_bytes = self.size_now();
         self.handle.shared.write(&mut state, offset_bytes, bytes).await?;
@@ -307,7 +321,7 @@ impl OpenFile {
     /// # Errors
     /// As [`OpenFile::flush`]; `LeaseConflict` if another client that writes the file does not give it back.
     pub async fn truncate(&self, size_bytes: u64) -> Result<Attr> {
-        self.handle.shared.truncate(size_bytes, false).await
+        self.handle.truncate(size_bytes, false).await
     }
 
     /// As [`OpenFile::truncate`]; the set-user-id and set-group-id bits stay.
@@ -315,7 +329,7 @@ impl OpenFile {
     /// # Errors
     /// As [`OpenFile::truncate`].
     pub async fn truncate_keeping_privileges(&self, size_bytes: u64) -> Result<Attr> {
-        self.handle.shared.truncate(size_bytes, true).await
+        self.handle.truncate(size_bytes, true).await
     }
 
     /// Makes the file at least this long; what is new reads as zeros and takes no space.
@@ -324,7 +338,7 @@ impl OpenFile {
     /// As [`OpenFile::write_at`].
     pub async fn extend(&self, size_bytes: u64) -> Result<()> {
         let shared = &self.handle.shared;
-        let mut state = shared.state.lock().await;
+        let mut state = shared.lock().await;
         self.handle.ready_to_write(&mut state).await?;
         if size_bytes > FILE_BYTES_MAX {
             return Err(Error::too_large());
@@ -342,10 +356,16 @@ impl OpenFile {
     /// # Errors
     /// As [`OpenFile::flush`] and [`OpenFile::write_at`].
     pub async fn punch(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        let mut state = self.handle.shared.state.lock().await;
+        let shared = &self.handle.shared;
+        let mut state = shared.lock().await;
         self.handle.ready_to_write(&mut state).await?;
         let range = offset_bytes..offset_bytes.saturating_add(len_bytes);
-        self.handle.shared.punch(&mut state, range).await
+        // The masters cut what they know.
+        shared.commit(&mut state, false, false).await?;
+        state.writers.writes(self.handle.id);
+        let punched = shared.punch(&mut state, range).await;
+        shared.let_go_if_lost(&mut state).await;
+        punched
     }
 
     /// How many bytes of a range are in blocks, and so have space already.
@@ -383,7 +403,8 @@ impl OpenFile {
     /// The error of an earlier write; `Stale` if the lease was lost, because the masters did not hear of this client for
     /// a minute.
     pub async fn flush(&self) -> Result<Attr> {
-        let mut state = self.handle.shared.state.lock().await;
+        let mut state = self.handle.shared.lock().await;
+        state.writers.check(self.handle.id)?;
         self.handle.shared.commit(&mut state, false, false).await?;
         Ok(state.attr.clone())
     }
@@ -393,7 +414,8 @@ impl OpenFile {
     /// # Errors
     /// As [`OpenFile::flush`].
     pub async fn sync(&self) -> Result<Attr> {
-        let mut state = self.handle.shared.state.lock().await;
+        let mut state = self.handle.shared.lock().await;
+        state.writers.check(self.handle.id)?;
         if !state.writable && !state.is_object() {
             // What others have flushed is meant too.
             let (blocks, workers) = (state.blocks.clone(), state.workers.clone());
@@ -419,12 +441,12 @@ impl OpenFile {
     /// As [`OpenFile::flush`]: what workers do not have is lost then. To be able to try again, flush first.
     /// In a mount, `Ufs...` if the object could not be written: the content is kept by Curvine.
     pub async fn close(&self) -> Result<Attr> {
-        let Handle { shared, writes } = &*self.handle;
-        let mut state = shared.state.lock().await;
+        let Handle { shared, id, writes } = &*self.handle;
+        let mut state = shared.lock().await;
         if !writes.load(Ordering::Acquire) {
             return Ok(state.attr.clone());
         }
-        let last = state.writers == 1;
+        let last = state.writers.is_last(*id);
         let committed = shared.commit(&mut state, false, last).await;
         let committed = match committed {
             Err(error) if last => {
@@ -434,9 +456,10 @@ impl OpenFile {
             }
             outcome => outcome,
         };
-        state.writers -= 1;
+        let lost = state.writers.check(*id);
+        state.writers.leave(*id);
         writes.store(false, Ordering::Release);
-        committed?;
+        lost.and(committed)?;
         if last && state.source.is_some() {
             let persist = PersistFile {
                 inode: shared.inode,
@@ -449,29 +472,40 @@ impl OpenFile {
 }
 
 impl Handle {
-    fn open(shared: Arc<Shared>, writes: bool) -> OpenFile {
+    fn open(shared: Arc<Shared>, id: HandleId, writes: bool) -> OpenFile {
         OpenFile {
             handle: Arc::new(Handle {
                 shared,
+                id,
                 writes: AtomicBool::new(writes),
             }),
         }
     }
 
+    /// # Errors
+    /// As [`OpenFile::flush`]: something that was written is lost, by this handle or, where a write failed, by any.
     async fn ready_to_write(&self, state: &mut State) -> Result<()> {
+        state.writers.check(self.id)?;
         state.check()?;
         let session = self.shared.router.session().await?;
         if state.writable && state.session != Some(session) {
-            self.shared.lease_ended(state)?;
+            self.shared.lease_ended(state).await;
+            state.writers.check(self.id)?;
         }
         self.shared.check_lease_of(state).await?;
         if !state.writable {
             self.shared.reopen(state).await?;
         }
-        if !self.writes.swap(true, Ordering::AcqRel) {
-            state.writers += 1;
-        }
+        self.writes.store(true, Ordering::Release);
+        state.writers.writes(self.id);
         Ok(())
+    }
+
+    async fn truncate(&self, size_bytes: u64, keep_privileges: bool) -> Result<Attr> {
+        let mut state = self.shared.lock().await;
+        state.writers.check(self.id)?;
+        let shared = &self.shared;
+        shared.truncate_in(&mut state, size_bytes, keep_privileges).await
     }
 }
 
@@ -508,6 +542,7 @@ impl Shared {
             held_bytes: AtomicU64::new(held_bytes(&state.attr)),
             written_ns: AtomicI64::new(0),
             open: AtomicU64::new(0),
+            handles: AtomicU64::new(0),
             lineage: AtomicU64::new(0),
             leased: AtomicBool::new(state.writable),
             version: AtomicU64::new(state.attr.content_version),
@@ -533,23 +568,40 @@ impl Shared {
             self.lineage.fetch_add(1, Ordering::AcqRel);
         }
         let mut next = State::new(layout, writable);
-        (next.writers, next.session) = (state.writers, self.router.session_now());
+        next.writers = std::mem::take(&mut state.writers);
+        next.session = self.router.session_now();
         next.lapses = self.router.lapses();
         next.stays_failed_as(state);
         *state = next;
         self.leased.store(writable, Ordering::Release);
     }
 
-    /// After a write that failed, the file is read as what was kept of it, once its writer has been told; where the
-    /// lease was lost, and with it what was written here, as others made it.
+    /// The state, of which nothing is left that a lost lease has made untrue.
+    async fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().await;
+        self.let_go_if_lost(&mut state).await;
+        state
+    }
+
+    /// After a write that failed, the file is read as what was kept of it, once its writer has been told; where the lease was
+    /// lost with it, as others made it.
     ///
     /// # Errors
     /// The error of an earlier write that no flush has said yet, or of which the masters do not know what is kept.
     async fn ready_to_read(&self, state: &mut State) -> Result<()> {
-        match state.check() {
-            Err(_) if state.lease_lost && state.writable => self.reload(state).await,
-            Err(_) if state.lease_lost || state.kept => Ok(()),
-            outcome => outcome,
+        let error = match state.check() {
+            Err(error) if !state.kept => error,
+            _ if state.outdated => return self.reload(state).await,
+            _ => return Ok(()),
+        };
+        let may_be_lost = matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded);
+        if state.writable && state.lease_lost.is_none() && may_be_lost {
+            // A worker says so, perhaps. The masters know whether that is because of the lease.
+            let _ = self.under_lease(state, self.nothing()).await;
+        }
+        match self.let_go_if_lost(state).await {
+            true => self.reload(state).await,
+            false => Err(error),
         }
     }
 
@@ -559,7 +611,7 @@ impl Shared {
         if named <= self.looked_at.load(Ordering::Acquire) || is_planted(Bug::ReadsOldLayouts) {
             return Ok(());
         }
-        let mut state = self.state.lock().await;
+        let mut state = self.lock().await;
         if state.writable {
             // Until the lease goes.
             return Ok(());
@@ -618,8 +670,17 @@ impl Shared {
     }
 
     pub(super) async fn truncate(self: &Arc<Self>, size_bytes: u64, keep_privileges: bool) -> Result<Attr> {
-        let mut state = self.state.lock().await;
-        self.commit(&mut state, false, false).await?;
+        let mut state = self.lock().await;
+        self.truncate_in(&mut state, size_bytes, keep_privileges).await
+    }
+
+    async fn truncate_in(
+        self: &Arc<Self>,
+        state: &mut State,
+        size_bytes: u64,
+        keep_privileges: bool,
+    ) -> Result<Attr> {
+        self.commit(state, false, false).await?;
         let call = SetAttr {
             node: Node::Inode(self.inode),
             follow: false,
@@ -630,22 +691,21 @@ impl Shared {
             },
         };
         match self.router.change(call).await {
-            Ok(entry) if state.writable => {
+            Ok(entry) if state.writable && !state.is_overtaken(&entry.attr) => {
                 self.size_bytes.store(size_bytes, Ordering::Release);
                 self.held_bytes.store(held_bytes(&entry.attr), Ordering::Release);
                 self.changed_to(entry.attr.content_version);
                 state.cut(entry.attr);
             }
-            Ok(_) => self.reload(&mut state).await?,
-            Err(error) => return Err(self.maybe_done(&mut state, error)),
+            Ok(_) => self.reload(state).await?,
+            Err(error) => return Err(self.maybe_done(state, error)),
         }
         Ok(state.attr.clone())
     }
 
-    /// Drops whole blocks at the masters, and makes holes in the two in which the range begins and ends.
+    /// Drops whole blocks at the masters, which know everything that was written, and makes holes in the two in which the
+    /// range begins and ends.
     async fn punch(self: &Arc<Self>, state: &mut State, range: Range<u64>) -> Result<()> {
-        // The masters cut what they know.
-        self.commit(state, false, false).await?;
         let range = range.start..range.end.min(self.size());
         if range.is_empty() {
             return Ok(());
@@ -676,6 +736,12 @@ impl Shared {
         self.settle(state, 0).await
     }
 
+    /// The masters may have another content than the one that is known here: they are asked before the next read.
+    fn look_before_reading(&self, state: &State) {
+        self.named
+            .fetch_max(state.attr.content_version + 1, Ordering::AcqRel);
+    }
+
     /// Something was written that the masters do not know of.
     fn written_now(&self) {
         let now_ns = self.router.ports().clock.wall_ns();
@@ -689,8 +755,7 @@ impl Shared {
             return error;
         }
         self.answers_are_of_before(u64::MAX);
-        self.named
-            .fetch_max(state.attr.content_version + 1, Ordering::AcqRel);
+        self.look_before_reading(state);
         if state.writable {
             state.fail(error.clone());
         }

@@ -34,15 +34,11 @@ impl Shared {
         let mut rotten = false;
         loop {
             let (plan, version) = {
-                let mut state = self.state.lock().await;
+                let mut state = self.lock().await;
                 self.ready_to_read(&mut state).await?;
-                match self.send_all(&mut state).await {
-                    // The lease was lost meanwhile. Whoever wrote hears of it; who reads has the file as it is.
-                    Err(error) if state.lease_lost => {
-                        state.fail(error);
-                        self.ready_to_read(&mut state).await?;
-                    }
-                    outcome => outcome?,
+                if self.send_all(&mut state).await.is_err() {
+                    // The file has failed, or its lease was lost: then who reads has it as it is.
+                    self.ready_to_read(&mut state).await?;
                 }
                 let end = end.min(self.size());
                 if start >= end {
@@ -91,7 +87,7 @@ impl Shared {
     /// `UfsChanged` if an object changed: one reader never sees two versions.
     async fn look_again(&self, version: u64) -> Result<bool> {
         let layout = self.layout_now().await?;
-        let mut state = self.state.lock().await;
+        let mut state = self.lock().await;
         state.learn(layout.workers.clone());
         if state.writable {
             // Nobody else changes it, and what was not committed is known here alone.

@@ -11,6 +11,7 @@ use curvine_protocol::{Attr, BlockRef, ClientId, Error, FileLayout, LocatedBlock
 use tokio::task::JoinSet;
 
 use super::order::{Numbers, Taken};
+use super::writers::Writers;
 
 pub(super) struct State {
     pub attr: Attr,
@@ -21,7 +22,7 @@ pub(super) struct State {
     /// How often the masters had not heard of the session for long when they were asked for the lease.
     pub lapses: u64,
     /// Handles that wrote, or may.
-    pub writers: u32,
+    pub writers: Writers,
     /// Of a file in a mount.
     pub source: Option<UfsSource>,
     /// By index in the file. Where there is none, there is a hole.
@@ -44,8 +45,11 @@ pub(super) struct State {
     pub kept: bool,
     /// The lease was gone and is back: workers refuse what it wrote under before, once that is committed.
     regained: bool,
-    /// Another client has had the lease: nothing that is known here counts any more.
-    pub lease_lost: bool,
+    /// Why nothing that was written and not flushed counts any more: another client has had the lease, or may have had
+    /// it. Whoever comes next lets the file go before anything else.
+    pub lease_lost: Option<Error>,
+    /// Others may have written since: the masters are asked before anything is read.
+    pub outdated: bool,
     /// The master does not know the size or a block's length yet.
     pub uncommitted: bool,
 }
@@ -175,7 +179,7 @@ impl State {
             writable,
             session: None,
             lapses: 0,
-            writers: 0,
+            writers: Writers::default(),
             blocks: layout
                 .placed(0)
                 .map(|(index, located)| (index, block(located)))
@@ -191,7 +195,8 @@ impl State {
             failed: None,
             kept: false,
             regained: false,
-            lease_lost: false,
+            lease_lost: None,
+            outdated: false,
             uncommitted: false,
         }
     }
@@ -361,6 +366,12 @@ impl State {
         pieces
     }
 
+    /// Whether somebody else has written since the lease was got, if these are the attributes when it was got again. Its end
+    /// without this client's word makes a version of its own.
+    pub fn is_overtaken(&self, attr: &Attr) -> bool {
+        attr.content_version > self.attr.content_version + 1
+    }
+
     /// The lease was gone, and is back without anybody having written in between.
     pub fn regained(&mut self, attr: &Attr) {
         self.generation = attr.next_generation();
@@ -381,7 +392,7 @@ impl State {
     /// # Errors
     /// The error of an earlier write that may have lost bytes of this range.
     pub fn check_lost(&self, range: &Range<u64>) -> Result<()> {
-        match !self.lease_lost && self.lost.iter().any(|lost| meet(lost, range)) {
+        match self.lost.iter().any(|lost| meet(lost, range)) {
             true => self.check(),
             false => Ok(()),
         }
@@ -402,7 +413,7 @@ impl State {
     /// Whoever wrote is still to hear of it.
     pub fn stays_failed_as(&mut self, before: &mut State) {
         self.failed = before.failed.take();
-        (self.lease_lost, self.kept) = (before.lease_lost, before.kept);
+        self.kept = before.kept;
     }
 
     /// What [`State::fail`] said did not happen after all.

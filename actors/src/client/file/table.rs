@@ -9,6 +9,7 @@ use curvine_protocol::master::{OpenFile as OpenFileCall, OpenForWrite};
 use curvine_protocol::{Error, ErrorKind, FileLayout, InodeId, Mutation, Node, Result};
 use tokio::sync::Notify;
 
+use super::writers::HandleId;
 use super::{Handle, OpenFile, Router, Shared};
 use crate::client::route::opens::{Opening, Opens};
 use crate::kit::{Endpoint, MasterPort};
@@ -245,8 +246,9 @@ impl Files {
             };
         };
         shared.open.fetch_max(opening.number, Ordering::AcqRel);
+        let id = HandleId(shared.handles.fetch_add(1, Ordering::AcqRel));
         if writes || layout.is_some() {
-            let mut state = shared.state.lock().await;
+            let mut state = shared.lock().await;
             match layout {
                 Some(layout)
                     if writes
@@ -256,7 +258,7 @@ impl Files {
                     shared.reopen(&mut state).await?;
                 }
                 // While this client has the lease, nobody knows the file better than its state here.
-                Some(layout) if !state.writable || state.lease_lost || opened == Opened::Truncated => {
+                Some(layout) if !state.writable || opened == Opened::Truncated => {
                     let newer = layout.attr.content_version >= state.attr.content_version;
                     if newer || writes {
                         shared.adopt(&mut state, layout, writes);
@@ -267,12 +269,14 @@ impl Files {
                 }
                 _ => {}
             }
-            state.writers += u32::from(writes);
+            if writes {
+                state.writers.enter(id);
+            }
         }
         if writes {
             self.got_lease();
         }
-        Ok(Handle::open(shared, writes))
+        Ok(Handle::open(shared, id, writes))
     }
 }
 

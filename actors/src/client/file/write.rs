@@ -36,8 +36,14 @@ impl Shared {
         self: &Arc<Self>,
         state: &mut State,
         offset_bytes: u64,
-        mut bytes: Bytes,
+        bytes: Bytes,
     ) -> Result<()> {
+        let taken = self.take(state, offset_bytes, bytes).await;
+        self.let_go_if_lost(state).await;
+        taken
+    }
+
+    async fn take(self: &Arc<Self>, state: &mut State, offset_bytes: u64, mut bytes: Bytes) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }

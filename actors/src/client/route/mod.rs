@@ -234,7 +234,7 @@ impl Router {
 
     /// How often the masters did not hear of the session for so long that leases may have been given on.
     pub fn lapses(&self) -> u64 {
-        self.session.sequences.lapses()
+        self.session.sequences.lapses(self.session.ports.clock.now())
     }
 
     pub(super) fn news_route(&self) -> NewsRoute {

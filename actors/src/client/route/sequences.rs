@@ -28,6 +28,13 @@ struct Open {
     lapses: u64,
 }
 
+impl Open {
+    /// Whether a silence that lasts until then is a long one.
+    fn lapses_by(&self, then: Instant) -> bool {
+        then.saturating_duration_since(self.heard) >= LAPSE
+    }
+}
+
 /// After a silence of so long, leases may have been given on.
 const LAPSE: Duration = Duration::from_millis(LEASE_SILENT_MS * 4 / 5);
 
@@ -87,15 +94,19 @@ impl Sequences {
         let Some(open) = open.as_mut().filter(|open| open.client == client) else {
             return false;
         };
-        let lapsed = asked.saturating_duration_since(open.heard) >= LAPSE;
+        let lapsed = open.lapses_by(asked);
         open.lapses += u64::from(lapsed);
         open.heard = open.heard.max(asked);
         lapsed
     }
 
-    /// How often the masters did not hear of the session for long.
-    pub fn lapses(&self) -> u64 {
-        self.open().as_ref().map_or(0, |open| open.lapses)
+    /// How often the masters did not hear of the session for long. A silence that lasts until now counts, too.
+    pub fn lapses(&self, now: Instant) -> u64 {
+        let open = self.open();
+        let lapses = open
+            .as_ref()
+            .map(|open| open.lapses + u64::from(open.lapses_by(now)));
+        lapses.unwrap_or(0)
     }
 
     /// The masters say that this session has ended.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::{CurvinePath, Error, ErrorKind, FILE_BYTES_MAX, Node};
+use curvine_protocol::{CurvinePath, Error, ErrorKind, FILE_BYTES_MAX, Node, Result};
 use tokio::time::{Instant, timeout};
 
 use super::file::PIECE_BYTES;
@@ -204,10 +204,7 @@ fn a_reader_that_stays_open_follows_what_others_write() {
         // The file is replaced: its old blocks are gone from workers.
         written(&writer, 1, content(3_000)).await;
         world.state().blocks.retain(|(_, id), _| id.0 != 1);
-        assert_eq!(
-            open.read_at(0, 10_000).await.expect("read"),
-            content(3_000)[..1_000]
-        );
+        assert_eq!(open.read_at(0, 10_000).await.expect("read"), content(3_000));
         assert_eq!(open.size_now(), 3_000);
     });
 }
@@ -878,6 +875,150 @@ fn a_lease_that_another_client_wants_is_given_back_with_what_was_written_and_got
             Err(ErrorKind::Io)
         );
         assert_eq!(world.committed().len(), 20, "what the workers have is kept");
+    });
+}
+
+/// As after the lease on the file was broken and another client changed it so many times.
+fn overtake(world: &World, changes: u64) {
+    let mut state = world.state();
+    let file = state.file.as_mut().expect("there");
+    (file.leased, file.content_version) = (false, file.content_version + 1 + changes);
+}
+
+fn stale<T>(outcome: Result<T>) {
+    assert_eq!(outcome.map(drop).map_err(|e| e.kind), Err(ErrorKind::Stale));
+}
+
+/// The handles that wrote under the lost lease, and others of before and after the loss.
+async fn the_writer_alone_hears_of_it(world: &World, client: &Client, writer: &OpenFile, other: &OpenFile) {
+    let reader = client.open(FILE).await.expect("open");
+    assert_eq!(reader.read_at(0, 100).await.expect("as it is"), content(10));
+    stale(writer.append(content(1)).await);
+    stale(writer.flush().await);
+    let later = client.open_for_write(FILE, false).await.expect("open");
+    assert_eq!(later.append(content(2)).await.expect("under another lease"), 10);
+    assert_eq!(other.append(content(3)).await.expect("it has lost nothing"), 12);
+    stale(writer.sync().await);
+    stale(writer.truncate(3).await);
+    later.close().await.expect("closed");
+    stale(writer.close().await);
+    assert_eq!(other.close().await.expect("closed").size_bytes, 15);
+    assert!(!world.state().file.as_ref().expect("there").leased);
+    let expected = [content(10), content(2), content(3)].concat();
+    assert_eq!(world.committed(), expected);
+    assert_eq!(reader.read_at(0, 100).await.expect("read"), expected);
+    assert_eq!(writer.append(content(1)).await.expect("a new start"), 15);
+    writer.close().await.expect("closed");
+}
+
+#[test]
+fn a_lease_that_is_found_lost_when_it_is_asked_back_is_a_loss_to_its_writer_alone() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(10)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        let other = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(5)).await.expect("taken");
+        overtake(&world, 1);
+        world.state().wanted = true;
+        until("the lease of now is given back", || {
+            !world.seen("ReleaseLease").is_empty()
+        })
+        .await;
+        the_writer_alone_hears_of_it(&world, &client, &file, &other).await;
+    });
+}
+
+#[test]
+fn a_lease_that_is_found_lost_by_a_flush_is_a_loss_to_its_writer_alone() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(10)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        let other = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(5)).await.expect("taken");
+        overtake(&world, 1);
+        stale(file.flush().await);
+        assert_eq!(file.size_now(), 10);
+        the_writer_alone_hears_of_it(&world, &client, &file, &other).await;
+    });
+}
+
+#[test]
+fn a_lease_that_is_found_lost_by_another_open_is_a_loss_to_its_writer_alone() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(10)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(5)).await.expect("taken");
+        overtake(&world, 1);
+        let other = client.open_for_write(FILE, false).await.expect("open");
+        other.flush().await.expect("nothing of it is lost");
+        the_writer_alone_hears_of_it(&world, &client, &file, &other).await;
+    });
+}
+
+#[test]
+fn a_reader_is_not_told_that_a_worker_refuses_what_was_written_under_a_lost_lease() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(10)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        let other = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(5)).await.expect("taken");
+        overtake(&world, 1);
+        world.fate_at(1, "WriteBlock", [refuse(ErrorKind::Stale)]);
+        let reader = client.open(FILE).await.expect("open");
+        assert_eq!(reader.read_at(0, 100).await.expect("as it is"), content(10));
+        world.fate_at(1, "WriteBlock", [Fate::Pass]);
+        the_writer_alone_hears_of_it(&world, &client, &file, &other).await;
+    });
+}
+
+#[test]
+fn a_lease_that_ended_and_is_got_by_another_open_loses_nothing_if_nobody_wrote_meanwhile() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(10)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        file.append(content(5)).await.expect("taken");
+        overtake(&world, 0);
+        let other = client.open_for_write(FILE, false).await.expect("open");
+        assert_eq!(other.append(content(2)).await.expect("taken"), 15);
+        file.close().await.expect("closed");
+        other.close().await.expect("closed");
+        assert_eq!(world.committed(), [content(10), content(5), content(2)].concat());
+    });
+}
+
+#[test]
+fn a_writer_of_whom_the_masters_did_not_hear_for_long_looks_whether_it_has_its_lease_before_it_writes() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(10)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        // They are not heard of when they are asked again, either.
+        world.fate("RenewSession", [refuse(ErrorKind::Io)]);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        overtake(&world, 1);
+        assert_eq!(file.append(content(5)).await.expect("under another lease"), 10);
+        file.close().await.expect("closed");
+        assert_eq!(world.committed(), [content(10), content(5)].concat());
+    });
+}
+
+#[test]
+fn a_lease_that_is_lost_without_anything_written_under_it_is_no_error_of_its_close() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(10)).await;
+        let file = client.open_for_write(FILE, false).await.expect("open");
+        overtake(&world, 1);
+        file.close().await.expect("nothing is lost");
+        assert!(!world.state().file.as_ref().expect("there").leased);
+        assert_eq!(file.append(content(5)).await.expect("taken"), 10);
+        file.close().await.expect("closed");
+        assert_eq!(world.committed().len(), 15);
     });
 }
 

@@ -478,6 +478,10 @@ impl State {
             let attr = self.attr()?;
             return Ok(Stored::Entry(Entry { attr, target: None }));
         }
+        if call.is::<ReleaseLease>() {
+            self.file()?.leased = false;
+            return Ok(Stored::Done);
+        }
         if call.is::<RenewSession>() || call.is::<EndSession>() {
             return Ok(Stored::Done);
         }
