@@ -103,6 +103,55 @@ fn a_load_that_fails_names_each_file_and_its_reason() {
 }
 
 #[test]
+fn an_update_of_a_mount_is_checked_first_and_keeps_what_is_cached() {
+    let node = Node::start();
+    let source = mounted(&node, &[]);
+    node.ok(&["load", "/m", "--watch"]);
+    node.refused(&["rm", "/m/a"], 1);
+    let said = node.ok(&[
+        "mount",
+        "--update",
+        "/m",
+        "--write",
+        "--write-mode",
+        "back",
+        "--staleness",
+        "0s",
+    ]);
+    assert_eq!(
+        said.trim_end(),
+        format!("updated file://{source} on /m for reading and writing back")
+    );
+    let settings = &node.json(&["mounts"])[0]["settings"];
+    assert_eq!(
+        (
+            &settings["writable"],
+            &settings["staleness_ms"],
+            &settings["write_mode"]
+        ),
+        (&true.into(), &0.into(), &"Back".into())
+    );
+    assert_eq!(
+        node.json(&["du", "-s", "/m"])[0]["cached_bytes"],
+        6,
+        "the cache stays"
+    );
+    node.ok(&["rm", "/m/a"]);
+    assert!(!fs::exists(format!("{source}/a")).expect("readable"));
+    let said = node.refused(&["mount", "--update", "/m", "-o", "regoin=hunter2"], 2);
+    assert!(
+        said.contains("unknown option `regoin`") && !said.contains("hunter2"),
+        "{said}"
+    );
+    assert_eq!(node.ok(&["cat", "/m/b"]), "bb", "nothing changed");
+    node.refused(&["mount", "--update", "/nowhere", "--write"], 1);
+    let said = node.refused(&["mount", "--update", "/m"], 2);
+    assert!(said.contains("what is to change"), "{said}");
+    let said = node.refused(&["mount", "file:///srv", "/x", "--write-mode", "back"], 2);
+    assert!(said.contains("--write"), "{said}");
+}
+
+#[test]
 fn mounts_are_listed_without_secrets() {
     let node = Node::start();
     assert_eq!(

@@ -63,6 +63,27 @@ impl Default for MountSettings {
     }
 }
 
+/// What is to change of a mount; the rest stays. Holds credentials, like [`MountRecord`].
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountChanges {
+    /// By OpenDAL's names. An empty value takes the option away.
+    pub options: BTreeMap<String, String>,
+    pub writable: Option<bool>,
+    pub staleness_ms: Option<u64>,
+    pub write_mode: Option<WriteMode>,
+}
+
+impl std::fmt::Debug for MountChanges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MountChanges")
+            .field("options", &self.options.keys())
+            .field("writable", &self.writable)
+            .field("staleness_ms", &self.staleness_ms)
+            .field("write_mode", &self.write_mode)
+            .finish()
+    }
+}
+
 /// A mount as users see it: the values of secret options are `***`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountInfo {
@@ -146,6 +167,28 @@ const SHOWN_OPTIONS: &[&str] = &[
 ];
 
 impl MountRecord {
+    /// The record with these changes. Its id, path and URI stay, and with them what is cached.
+    pub fn changed(&self, changes: &MountChanges) -> MountRecord {
+        let mut changed = self.clone();
+        for (name, value) in &changes.options {
+            match value.as_str() {
+                "" => changed.options.remove(name),
+                value => changed.options.insert(name.clone(), value.to_owned()),
+            };
+        }
+        let settings = &mut changed.settings;
+        settings.writable = changes.writable.unwrap_or(settings.writable);
+        settings.staleness_ms = changes.staleness_ms.unwrap_or(settings.staleness_ms);
+        settings.write_mode = changes.write_mode.unwrap_or(settings.write_mode);
+        changed
+    }
+
+    /// Whether the same under file system is reached in the same way: an open one of the other record will do.
+    pub fn opens_as(&self, other: &MountRecord) -> bool {
+        let how = |settings: &MountSettings| (settings.writable, settings.conditions);
+        self.uri == other.uri && self.options == other.options && how(&self.settings) == how(&other.settings)
+    }
+
     /// The record without its secrets.
     pub fn public(&self) -> MountInfo {
         let shown = |name: &String| SHOWN_OPTIONS.contains(&name.as_str());
@@ -197,5 +240,51 @@ mod tests {
         assert_eq!(record.public().options["secret_access_key"], "***");
         assert_eq!(record.public().options["endpoint"], "http://s3");
         assert!(!format!("{record:?}").contains("hunter2"));
+        let changes = MountChanges {
+            options: [("session_token".to_owned(), "hunter2".to_owned())].into(),
+            ..MountChanges::default()
+        };
+        assert!(!format!("{changes:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn changes_replace_add_and_take_away_options_and_leave_the_rest() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            pairs.iter().map(owned).collect()
+        };
+        let record = MountRecord {
+            id: MountId(1),
+            path: CurvinePath::parse("/data").expect("valid"),
+            uri: "s3://bucket".to_owned(),
+            options: map(&[("region", "r"), ("session_token", "old"), ("access_key_id", "me")]),
+            settings: MountSettings::default(),
+            created_ns: 7,
+        };
+        let changed = record.changed(&MountChanges {
+            options: map(&[("session_token", ""), ("access_key_id", "you"), ("endpoint", "e")]),
+            write_mode: Some(WriteMode::Back),
+            ..MountChanges::default()
+        });
+        assert_eq!(
+            changed.options,
+            map(&[("region", "r"), ("access_key_id", "you"), ("endpoint", "e")])
+        );
+        let settings = MountSettings {
+            write_mode: WriteMode::Back,
+            ..record.settings.clone()
+        };
+        assert_eq!(changed.settings, settings);
+        assert!(!changed.opens_as(&record), "its options are others");
+        let slower = record.changed(&MountChanges {
+            staleness_ms: Some(9),
+            ..MountChanges::default()
+        });
+        assert!(slower.opens_as(&record) && slower.settings.staleness_ms == 9);
+        let writable = record.changed(&MountChanges {
+            writable: Some(true),
+            ..MountChanges::default()
+        });
+        assert!(!writable.opens_as(&record), "it is opened for writing");
     }
 }

@@ -12,7 +12,7 @@ use crate::for_mutations;
 use crate::ids::{ClientId, ClusterId, EffectId, InodeId, JobId, MountId, WorkerId};
 use crate::job::{JobProgress, JobRecord, JobState};
 use crate::master::*;
-use crate::mount::{MountRecord, MountSettings};
+use crate::mount::{MountChanges, MountRecord, MountSettings};
 use crate::path::{CurvinePath, Node};
 
 /// One command: what to do, for whom, when.
@@ -156,6 +156,13 @@ macro_rules! ops {
             },
             /// Makes names of a directory of a mount agree with a listing of the under file system.
             AgreeDir(AgreeDir),
+            /// Records changes of a mount that the store was checked with.
+            UpdateMount {
+                id: MountId,
+                changes: MountChanges,
+                /// See [`MountSettings::conditions`].
+                conditions: bool,
+            },
         }
 
         impl Op {
@@ -184,7 +191,8 @@ macro_rules! ops {
                     | Op::SettleCopies { .. }
                     | Op::BeginExport { .. }
                     | Op::EndExport { .. }
-                    | Op::AgreeDir(_) => Vec::new(),
+                    | Op::AgreeDir(_)
+                    | Op::UpdateMount { .. } => Vec::new(),
                     Op::Note(op) => op.nodes(),
                 }
             }

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 REFUSALS = {
+    400: ("ExpiredToken", "the proxy knows that it has expired"),
     403: ("AccessDenied", "the proxy denies it"),
     503: ("SlowDown", "the proxy asks for patience"),
 }
@@ -35,6 +36,8 @@ class Proxy:
     def __init__(self, server):
         self.behind = urlsplit(server.endpoint)
         self.rules, self.seen, self.lock = [], [], threading.Lock()
+        # Access keys that are not taken any more.
+        self.expired = set()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -82,6 +85,9 @@ class Proxy:
             rule = next((rule for rule in self.rules if rule.meets(method, key)), None)
             if rule:
                 rule.met += 1
+        signed_by = re.search("Credential=([^/,]+)/", request.headers.get("Authorization") or "")
+        if signed_by and signed_by.group(1) in self.expired:
+            return self.refuse(request, 400)
         if rule and rule.delay:
             time.sleep(rule.delay)
         if rule and rule.refuse:

@@ -23,6 +23,7 @@ def by_name():
         stores.store_changes,
         stores.store_exports,
         stores.store_back,
+        stores.store_renewed,
         mounted.mount_reads,
         mounted.mount_truth,
         mounted.mount_programs,

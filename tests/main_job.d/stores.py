@@ -223,3 +223,34 @@ def store_back(job):
             until(lambda: is_idle(job, top), "nothing is under way")
             equal(moto.get(bucket, "final"), b"round 9")
             equal([key for key in moto.keys(bucket) if key in ("tmp", "gone")], [])
+
+
+def store_renewed(job):
+    """A key that has expired is renewed: reads and exports go on, and what is cached stays"""
+    cv, moto = job.cv, job.moto
+    with faulty(job, "renewed") as (bucket, top, proxy):
+        def renew(key):
+            return ("mount", "--update", top, "-o", f"access_key_id={key}", "-o", "secret_access_key=it-is-new")
+
+        moto.put(bucket, "cached", b"cached" * 10_000)
+        with job.check("an expired key is named, and one that has expired as well changes nothing"):
+            cv("load", top, "--watch")
+            proxy.expired |= {moto.key, "expired-too"}
+            moto.put(bucket, "later", b"later")
+            cv.refused("cat", f"{top}/later", says="have expired", code=4)
+            cv.refused(*renew("expired-too"), says="have expired", code=4)
+        with job.check("with a new key what is new is read, and what is cached is not fetched again"):
+            fetched = proxy.count("GET", "cached")
+            said = cv.text(*renew("a-new-key"))
+            holds("it-is-new" not in said and "updated" in said, said)
+            equal((cv("cat", f"{top}/later"), cv("cat", f"{top}/cached")), (b"later", b"cached" * 10_000))
+            equal(proxy.count("GET", "cached"), fetched, "requests for what is cached")
+        with job.check("what waits to be exported when a key expires is exported with the new one"):
+            proxy.add("PUT", "waits", times=99, refuse=403)
+            cv.refused("put", "-", f"{top}/waits", stdin=b"waits", says="denie", code=4)
+            equal(backlog(job, top)["files"], 1, "files that wait")
+            proxy.expired.add("a-new-key")
+            proxy.clear()
+            cv(*renew("a-newer-key"))
+            until(lambda: is_idle(job, top), "the export is made", 60)
+            equal(moto.get(bucket, "waits"), b"waits")

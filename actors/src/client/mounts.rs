@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::{
     CancelJob, FreeCache, Freed, GetJob, ListJobs, ListMounts, MountUfs, PersistTree, SubmitLoad, UnmountUfs,
+    UpdateMount,
 };
-use curvine_protocol::mount::{MountInfo, MountSettings};
+use curvine_protocol::mount::{MountChanges, MountInfo, MountSettings};
 use curvine_protocol::{CurvinePath, JobId, Node, Result};
 
 use super::Client;
@@ -32,6 +33,16 @@ impl Client {
             settings,
         })
         .await
+    }
+
+    /// Changes options and settings of a mount, after the store was checked with them. What is cached stays.
+    ///
+    /// # Errors
+    /// `NotFound` if nothing is mounted there; `InvalidArgument` for what would lead somewhere else; those of
+    /// [`Client::mount`].
+    pub async fn update_mount(&self, path: &CurvinePath, changes: MountChanges) -> Result<MountInfo> {
+        let path = path.clone();
+        self.call(UpdateMount { path, changes }).await
     }
 
     /// Forgets a mount and everything cached of it; the objects stay. With `force`, what the under file system has not got

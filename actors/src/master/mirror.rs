@@ -28,9 +28,10 @@ pub struct Mirror {
     pub(super) view: Arc<dyn NamespaceView>,
     threads: MakeOffload,
     listings: Listings,
-    opened: Mutex<HashMap<MountId, Ufs>>,
+    /// With the record that each was opened by: it may have changed since.
+    opened: Mutex<HashMap<MountId, (MountRecord, Ufs)>>,
     /// Under file systems that are being opened, each by one thread however often it is asked for.
-    opening: Mutex<HashMap<MountId, Opening>>,
+    opening: Mutex<HashMap<MountId, (MountRecord, Opening)>>,
 }
 
 /// Says what came of it, when that is known.
@@ -70,13 +71,12 @@ impl Mirror {
     }
 
     async fn ufs(&self, mount: &MountRecord) -> Result<Ufs> {
-        if let Some(ufs) = locked(&self.opened).get(&mount.id) {
+        if let Some((by, ufs)) = locked(&self.opened).get(&mount.id)
+            && by.opens_as(mount)
+        {
             return Ok(ufs.clone());
         }
-        let mut opening = locked(&self.opening)
-            .entry(mount.id)
-            .or_insert_with(|| begin_to_open(mount.clone(), &self.threads))
-            .clone();
+        let mut opening = self.opening(mount);
         let outcome = match timeout(OPEN_DEADLINE, opening.wait_for(Option::is_some)).await {
             Ok(Ok(outcome)) => outcome.clone(),
             Ok(Err(_)) => None,
@@ -92,15 +92,28 @@ impl Mirror {
                 ));
             }
         };
-        locked(&self.opening).remove(&mount.id);
+        locked(&self.opening).retain(|id, (by, _)| *id != mount.id || !by.opens_as(mount));
         let ufs =
             outcome.unwrap_or_else(|| Err(Error::new(ErrorKind::Stopping, "the master is stopping")))?;
         let mounts = self.view.mounts()?;
         let mut opened = locked(&self.opened);
         opened.retain(|id, _| mounts.iter().any(|mount| mount.id == *id));
-        opened.insert(mount.id, ufs.clone());
+        opened.insert(mount.id, (mount.clone(), ufs.clone()));
         drop(opened);
         Ok(ufs)
+    }
+
+    /// What opens a mount as this record says; it may be under way.
+    fn opening(&self, mount: &MountRecord) -> Opening {
+        let mut under_way = locked(&self.opening);
+        if let Some((by, opening)) = under_way.get(&mount.id)
+            && by.opens_as(mount)
+        {
+            return opening.clone();
+        }
+        let opening = begin_to_open(mount.clone(), &self.threads);
+        under_way.insert(mount.id, (mount.clone(), opening.clone()));
+        opening
     }
 
     /// The mount that a path is in.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use curvine_protocol::mount::MountRecord;
 use curvine_protocol::{Error, Result};
 
 /// A service of OpenDAL and its options.
@@ -222,15 +223,6 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
             "{name}://...: credentials have no place in a URI, which everybody sees; give them as options with -o"
         )));
     }
-    if let Some(endpoint) = options.get("endpoint")
-        && endpoint
-            .split_once("://")
-            .is_some_and(|(_, host)| host.split('/').next().is_some_and(|host| host.contains('@')))
-    {
-        return Err(Error::invalid(
-            "option `endpoint`: credentials have no place in an endpoint, which everybody sees; give them as options of their own",
-        ));
-    }
     let path = urlencoding::decode(path).map_err(|_| Error::invalid(format!("`{uri}`: bad % escape")))?;
     if path.split('/').any(|part| part == ".." || part == ".") || path.contains('\0') {
         return Err(Error::invalid(format!(
@@ -241,6 +233,9 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
         if !scheme.options.contains(&option.as_str()) {
             return Err(unknown_option(scheme, option));
         }
+    }
+    for (option, value) in options {
+        check_value(option, value)?;
     }
     let mut all: BTreeMap<String, String> = options.clone();
     match scheme.authority {
@@ -288,6 +283,104 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
         scheme: scheme.service,
         options: all.into_iter().collect(),
     })
+}
+
+/// Options that are yes or no.
+const FLAGS: &[&str] = &[
+    "allow_anonymous",
+    "disable_config_load",
+    "disable_ec2_metadata",
+    "disable_list_batch",
+    "disable_list_objects_v2",
+    "disable_stat_with_override",
+    "disable_vm_metadata",
+    "disable_write_with_if_match",
+    "enable_request_payer",
+    "enable_virtual_host_style",
+    "skip_signature",
+];
+/// Options that are numbers.
+const NUMBERS: &[&str] = &[
+    "assume_role_duration_seconds",
+    "batch_max_operations",
+    "delete_max_size",
+];
+/// Options that say where the store is: everybody sees them.
+const ADDRESSES: &[&str] = &["endpoint", "sts_endpoint"];
+
+/// Whether an option can have this value. OpenDAL says less, and later; and it may repeat the value, which may be a secret.
+fn check_value(option: &str, value: &str) -> Result<()> {
+    let refused = |why: &str| Err(Error::invalid(format!("option `{option}`: {why}")));
+    if value.is_empty() {
+        return refused("has no value; leave it out, or give one");
+    }
+    if value.trim() != value && !PLACES.contains(&option) {
+        return refused("its value begins or ends with white space");
+    }
+    if FLAGS.contains(&option) && !["true", "false", "on", "off"].contains(&value) {
+        return refused("is yes or no; write true or false");
+    }
+    if NUMBERS.contains(&option) && value.parse::<u32>().is_err() {
+        return refused("is a number; write one, such as 1000");
+    }
+    match ADDRESSES.contains(&option) {
+        true => check_address(option, value),
+        false => Ok(()),
+    }
+}
+
+/// `http://host:port` or `https://host:port`, perhaps with a path.
+fn check_address(option: &str, value: &str) -> Result<()> {
+    let refused = |why: String| Err(Error::invalid(format!("option `{option}`: {why}")));
+    let (scheme, rest) = match value.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
+        None => (None, value),
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if host.contains('@') {
+        return refused(
+            "credentials have no place in an endpoint, which everybody sees; give them as options of their own"
+                .to_owned(),
+        );
+    }
+    match scheme.as_deref() {
+        None => refused(format!(
+            "`{value}` lacks its scheme; write `http://{value}`, or `https://{value}` if the store speaks TLS"
+        )),
+        Some("http" | "https") if !is_host(host) => refused(format!(
+            "`{value}` names no host; write http://HOST:PORT or https://HOST:PORT"
+        )),
+        Some("http" | "https") => Ok(()),
+        Some(other) => refused(format!(
+            "`{value}` has the scheme `{other}`; write http://HOST:PORT or https://HOST:PORT"
+        )),
+    }
+}
+
+/// `name`, `name:port`, `[::1]:port`.
+fn is_host(authority: &str) -> bool {
+    let (name, port) = match authority.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (authority, None),
+    };
+    let is_name = !name.is_empty() && !name.contains(char::is_whitespace);
+    is_name && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+/// Options that say which objects a mount has.
+const PLACES: &[&str] = &["root", "bucket", "container"];
+
+/// # Errors
+/// `InvalidArgument` if a mount that is changed like this would have other objects: what is cached is not of those.
+pub fn check_same_place(before: &MountRecord, after: &MountRecord) -> Result<()> {
+    let moved = |option: &&&str| before.options.get(**option) != after.options.get(**option);
+    match PLACES.iter().find(moved) {
+        None => Ok(()),
+        Some(option) => Err(Error::invalid(format!(
+            "option `{option}`: says which objects a mount has, and cannot be changed; `cv umount {path}`, then `cv mount`",
+            path = before.path
+        ))),
+    }
 }
 
 /// The URI of what a URI's last part is in, and that part. None where it names a bucket or a host alone.
@@ -386,10 +479,71 @@ mod tests {
                 &[("endpoint", "http://me:hunter2@h")],
                 "no place in an endpoint",
             ),
+            (
+                "s3://b",
+                &[("endpoint", "me:hunter2@h:9000")],
+                "no place in an endpoint",
+            ),
+            (
+                "s3://b",
+                &[("endpoint", "127.0.0.1:9000")],
+                "option `endpoint`: `127.0.0.1:9000` lacks its scheme; write `http://127.0.0.1:9000`",
+            ),
+            ("s3://b", &[("endpoint", "s3://h")], "write http://HOST:PORT"),
+            ("s3://b", &[("endpoint", "http://")], "names no host"),
+            ("s3://b", &[("endpoint", "http://h:port")], "names no host"),
+            ("s3://b", &[("endpoint", "")], "option `endpoint`: has no value"),
+            ("oss://b", &[("sts_endpoint", "sts.example")], "lacks its scheme"),
+            (
+                "s3://b",
+                &[("enable_virtual_host_style", "hunter2")],
+                "write true or false",
+            ),
+            ("s3://b", &[("batch_max_operations", "hunter2")], "is a number"),
+            (
+                "s3://b",
+                &[("secret_access_key", "hunter2\n")],
+                "option `secret_access_key`: its value begins or ends with white space",
+            ),
         ] {
             let error = parse(uri, &options(pairs)).expect_err("must be refused");
             assert!(error.message.contains(says), "{error}");
             assert!(!error.message.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn endpoints_of_stores_are_taken() {
+        for endpoint in [
+            "http://127.0.0.1:9000",
+            "https://s3.eu-west-1.amazonaws.com",
+            "HTTP://minio/path",
+            "http://[::1]:9000",
+            "http://[::1]",
+        ] {
+            assert_eq!(check_address("endpoint", endpoint), Ok(()), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn a_change_that_leads_to_other_objects_is_refused() {
+        let record = |pairs: &[(&str, &str)]| MountRecord {
+            id: curvine_protocol::MountId(1),
+            path: curvine_protocol::CurvinePath::parse("/data").expect("valid"),
+            uri: "s3://bucket".to_owned(),
+            options: options(pairs),
+            settings: curvine_protocol::mount::MountSettings::default(),
+            created_ns: 0,
+        };
+        let before = record(&[("region", "r"), ("root", "a")]);
+        let renewed = record(&[("region", "s"), ("root", "a"), ("session_token", "t")]);
+        assert_eq!(check_same_place(&before, &renewed), Ok(()));
+        for moved in [record(&[("root", "b")]), record(&[])] {
+            let refused = check_same_place(&before, &moved).expect_err("other objects");
+            assert!(
+                refused.message.contains("`root`") && refused.message.contains("`cv umount /data`"),
+                "{refused}"
+            );
         }
     }
 

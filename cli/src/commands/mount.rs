@@ -1,7 +1,6 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use curvine_protocol::mount::{MountSettings, WriteMode};
+use curvine_protocol::mount::{MountChanges, MountInfo, MountSettings, WriteMode};
 use curvine_protocol::{CurvinePath, Result};
 
 use crate::shell::{Shell, usage};
@@ -11,27 +10,36 @@ use crate::shell::{Shell, usage};
 /// Options are those of the OpenDAL service. A value `@FILE` is read from a file, `@env:NAME` from a variable: secrets
 /// need not stand on the command line. Without credentials among the options, the nodes' own are used (environment,
 /// profile files, instance roles). Secrets are never shown again.
+///
+/// `--update PATH` renews options of a mount, such as its credentials, and keeps what is cached: those that are named
+/// change, an empty value takes one away. The store is asked with them first; if it refuses, nothing changes.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  cv mount s3://bucket/prefix /data -o endpoint=http://127.0.0.1:9000 -o region=us-east-1 \\\n     -o access_key_id=me -o secret_access_key=@/run/secrets/s3\n  cv mount file:///srv/data /srv --write --staleness 1m"
+    after_help = "Examples:\n  cv mount s3://bucket/prefix /data -o endpoint=http://127.0.0.1:9000 -o region=us-east-1 \\\n     -o access_key_id=me -o secret_access_key=@/run/secrets/s3\n  cv mount file:///srv/data /srv --write --staleness 1m\n  cv mount --update /data -o session_token=@/run/secrets/token"
 )]
 pub struct Args {
     /// s3://BUCKET/PREFIX, file:///DIR, ...
-    uri: String,
+    #[arg(required_unless_present = "update")]
+    uri: Option<String>,
     /// Where in Curvine
-    path: String,
+    #[arg(required_unless_present = "update")]
+    path: Option<String>,
+    /// Change the mount at PATH
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["uri", "path"])]
+    update: Option<String>,
     /// An option of the service
     #[arg(short, long = "option", value_name = "NAME=VALUE")]
     options: Vec<String>,
     /// Allow writing
     #[arg(long)]
     write: bool,
-    /// When what is written is in the under file system: `through` = when `close` returns, `back` = soon afterwards
-    #[arg(long, value_name = "MODE", default_value = "through", requires = "write")]
-    write_mode: Mode,
-    /// How long the under file system's word about a name is believed; 0s = ask each time
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    staleness: Duration,
+    /// With --write, when what is written is in the under file system: `through` = when `close` returns, `back` = soon
+    /// afterwards [default: through]
+    #[arg(long, value_name = "MODE")]
+    write_mode: Option<Mode>,
+    /// How long the under file system's word about a name is believed; 0s = ask each time [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    staleness: Option<Duration>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -51,40 +59,68 @@ impl From<Mode> for WriteMode {
 
 impl Args {
     pub fn check(&self) -> Result<()> {
-        CurvinePath::parse(&self.path)?;
-        if !self.uri.contains("://") {
+        CurvinePath::parse(self.place())?;
+        if let Some(uri) = self.uri.as_ref().filter(|uri| !uri.contains("://")) {
             return Err(usage(format!(
-                "`{}` is no URI; write s3://bucket/prefix or file:///dir",
-                self.uri
+                "`{uri}` is no URI; write s3://bucket/prefix or file:///dir"
             )));
         }
-        self.options().map(|_| ())
+        let changes = self.changes()?;
+        if self.update.is_some() && changes == MountChanges::default() {
+            return Err(usage("--update: say what is to change, with -o NAME=VALUE for instance"));
+        }
+        if self.update.is_none() && self.write_mode.is_some() && !self.write {
+            return Err(usage("--write-mode is for mounts with --write"));
+        }
+        Ok(())
     }
 
-    fn options(&self) -> Result<BTreeMap<String, String>> {
-        self.options.iter().map(|option| parse_option(option)).collect()
+    /// Where the mount is, or shall be.
+    fn place(&self) -> &str {
+        let place = self.update.as_deref().or(self.path.as_deref());
+        place.expect("one of both is required")
+    }
+
+    /// What the options say; of a new mount, how it differs from one without any.
+    fn changes(&self) -> Result<MountChanges> {
+        let in_ms = |staleness: Duration| u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX);
+        let options = self.options.iter().map(|option| parse_option(option));
+        Ok(MountChanges {
+            options: options.collect::<Result<_>>()?,
+            writable: self.write.then_some(true),
+            staleness_ms: self.staleness.map(in_ms),
+            write_mode: self.write_mode.map(WriteMode::from),
+        })
     }
 
     pub async fn run(self, shell: &Shell) -> Result<()> {
-        let settings = MountSettings {
-            writable: self.write,
-            staleness_ms: u64::try_from(self.staleness.as_millis()).unwrap_or(u64::MAX),
-            write_mode: self.write_mode.into(),
-            ..MountSettings::default()
+        let (path, changes) = (CurvinePath::parse(self.place())?, self.changes()?);
+        let (mount, done) = match &self.uri {
+            Some(uri) => {
+                let usual = MountSettings::default();
+                let settings = MountSettings {
+                    writable: changes.writable.unwrap_or(usual.writable),
+                    staleness_ms: changes.staleness_ms.unwrap_or(usual.staleness_ms),
+                    write_mode: changes.write_mode.unwrap_or(usual.write_mode),
+                    ..usual
+                };
+                let mount = shell.client.mount(&path, uri, changes.options, settings);
+                (mount.await?, "mounted")
+            }
+            None => (shell.client.update_mount(&path, changes).await?, "updated"),
         };
-        let path = CurvinePath::parse(&self.path)?;
-        let options = self.options()?;
-        let mount = shell.client.mount(&path, &self.uri, options, settings).await?;
-        shell.answer(&mount, || {
-            let access = match (mount.settings.writable, mount.settings.write_mode) {
-                (false, _) => "read-only",
-                (true, WriteMode::Through) => "for reading and writing through",
-                (true, WriteMode::Back) => "for reading and writing back",
-            };
-            format!("mounted {} on {} {access}", mount.uri, mount.path)
-        });
+        shell.answer(&mount, || said(done, &mount));
         Ok(())
     }
+}
+
+fn said(done: &str, mount: &MountInfo) -> String {
+    let access = match (mount.settings.writable, mount.settings.write_mode) {
+        (false, _) => "read-only",
+        (true, WriteMode::Through) => "for reading and writing through",
+        (true, WriteMode::Back) => "for reading and writing back",
+    };
+    format!("{done} {} on {} {access}", mount.uri, mount.path)
 }
 
 fn parse_option(option: &str) -> Result<(String, String)> {

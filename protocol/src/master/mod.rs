@@ -102,6 +102,7 @@ macro_rules! for_master_calls {
             154 => FreeCache -> Freed { by: mounts, deadline: Long };
             155 => PersistFile -> Entry { by: mounts, deadline: Long };
             156 => PersistTree -> Persisted { by: mounts, deadline: Long };
+            157 => UpdateMount -> MountInfo { by: mounts, deadline: Long };
 
             170 => RegisterWorker -> WorkerRegistered { by: workers, deadline: Short };
             171 => WorkerHeartbeat -> HeartbeatOrders { by: workers, deadline: Short };

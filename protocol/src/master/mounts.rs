@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attr::UfsVersion;
 use crate::ids::{EffectId, InodeId, MountId, WorkerId};
-use crate::mount::{MountInfo, MountRecord, MountSettings};
+use crate::mount::{MountChanges, MountInfo, MountRecord, MountSettings};
 use crate::path::{CurvinePath, Node};
 
 /// The mount table.
@@ -41,6 +41,18 @@ impl std::fmt::Debug for MountUfs {
             .field("settings", &self.settings)
             .finish()
     }
+}
+
+/// Changes options and settings of a mount and keeps what is cached of it. The leader checks the store with them before
+/// it records them.
+///
+/// # Errors
+/// `NotFound` if nothing is mounted on that very path; `InvalidArgument` for what would lead somewhere else; those of
+/// [`MountUfs`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateMount {
+    pub path: CurvinePath,
+    pub changes: MountChanges,
 }
 
 /// Undoes a mount: the names below it and the cached blocks go, the objects stay.

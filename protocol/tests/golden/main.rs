@@ -133,7 +133,8 @@ macro_rules! variants_of_op {
         variants! {
             Op: $($call,)* Format, AddWorker, AddMount, RemoveMount, SyncDir, SetUfsVersion, AddJob, UpdateJob,
                 ExpireSessions, EndSessions, BreakLease, Reclaim, LeaseFenced, HoldInodes, AgreeDir,
-                Note, CommitChange, RefuseChange, NoteCopies, SettleCopies, BeginExport, EndExport;
+                Note, CommitChange, RefuseChange, NoteCopies, SettleCopies, BeginExport, EndExport,
+                UpdateMount;
         }
     };
 }

@@ -8,7 +8,7 @@ use curvine_protocol::cluster::*;
 use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::master_or_worker::*;
 use curvine_protocol::mount::{
-    Backlog, EffectInfo, HiddenKeys, MountInfo, MountRecord, MountSettings, WriteMode,
+    Backlog, EffectInfo, HiddenKeys, MountChanges, MountInfo, MountRecord, MountSettings, WriteMode,
 };
 use curvine_protocol::op::{
     AgreeDir, AgreeName, Command, CommitChange, Copied, ExportOutcome, KnownName, Op, OpReply, SilentSession,
@@ -178,6 +178,15 @@ fn disk() -> DiskStatus {
     }
 }
 
+fn changes() -> MountChanges {
+    MountChanges {
+        options: options(),
+        writable: Some(true),
+        staleness_ms: Some(300),
+        write_mode: Some(WriteMode::Back),
+    }
+}
+
 fn settings() -> MountSettings {
     MountSettings {
         writable: true,
@@ -329,6 +338,7 @@ samples! {
     SetLock => SetLock { inode: InodeId(12), lock: lock() };
     Unlock => Unlock { inode: InodeId(12), owner: 1 << 63 | 5, start: 4, end: 9 };
     MountUfs => MountUfs { path: path("/m"), uri: "s3://b/p".to_owned(), options: options(), settings: settings() };
+    UpdateMount => UpdateMount { path: path("/m"), changes: changes() };
     UnmountUfs => UnmountUfs { path: path("/m"), force: true };
     SubmitLoad => SubmitLoad { paths: vec![path("/m/a"), path("/m/b")] };
     CancelJob => CancelJob { id: JobId(5) };
@@ -546,6 +556,11 @@ impl Sample for Op {
             Op::RemoveMount {
                 path: path("/m"),
                 force: true,
+            },
+            Op::UpdateMount {
+                id: MountId(3),
+                changes: changes(),
+                conditions: true,
             },
             Op::SyncDir(SyncDir {
                 directory: InodeId(12),

@@ -89,7 +89,7 @@ metrics! {
     gauge DISK_CAPACITY = "curvine_disk_capacity_bytes", Bytes, [worker: &[], tier: TIERS, path: &[]], Cluster,
         "What a data directory may hold.";
     gauge DISK_USED = "curvine_disk_used_bytes", Bytes, [worker: &[], tier: TIERS, path: &[]], Cluster,
-        "Block data in a data directory.";
+        "Block data in a data directory, and its index.";
     gauge DISK_AVAILABLE = "curvine_disk_available_bytes", Bytes, [worker: &[], tier: TIERS, path: &[]], Cluster,
         "What may still be written to a data directory.";
     gauge DISK_BLOCKS = "curvine_disk_blocks", None, [worker: &[], tier: TIERS, path: &[]], Cluster,

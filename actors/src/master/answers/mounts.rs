@@ -39,21 +39,10 @@ impl Answers<MountUfs> for MountAnswers {
     async fn answer(self: Arc<Self>, call: MountUfs, _context: CallContext) -> Result<MountInfo> {
         self.consensus.read_barrier().await?;
         self.check_place(&call)?;
-        let checked = async {
-            let ufs = self.opened(call.uri.clone(), &call).await?;
-            self.check_root(&ufs, &call).await?;
-            ufs.check(call.settings.writable).await
-        };
-        let conditions = timeout(MOUNT_CHECK, checked).await.map_err(|_| {
-            Error::new(
-                ErrorKind::Ufs,
-                format!(
-                    "{}: no answer within {} s; check the endpoint",
-                    call.uri,
-                    MOUNT_CHECK.as_secs()
-                ),
-            )
-        })??;
+        let writable = call.settings.writable;
+        let conditions = self
+            .check_store(&call.uri, &call.options, writable, writable)
+            .await?;
         let MountUfs {
             path,
             uri,
@@ -77,23 +66,85 @@ impl Answers<MountUfs> for MountAnswers {
     }
 }
 
+impl Answers<UpdateMount> for MountAnswers {
+    async fn answer(self: Arc<Self>, call: UpdateMount, _context: CallContext) -> Result<MountInfo> {
+        self.consensus.read_barrier().await?;
+        let mounts = self.view.mounts()?;
+        let Some(mount) = mounts.iter().find(|mount| mount.path == call.path) else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "{}: nothing is mounted there; `cv mounts` lists the mounts",
+                    call.path
+                ),
+            ));
+        };
+        let changed = mount.changed(&call.changes);
+        uri::check_same_place(mount, &changed)?;
+        // Its objects may all be gone by now.
+        let conditions = self
+            .check_store(&changed.uri, &changed.options, changed.settings.writable, true)
+            .await?;
+        let update = Op::UpdateMount {
+            id: mount.id,
+            changes: call.changes,
+            conditions,
+        };
+        let reply = self.propose.propose_op(update).await?;
+        self.exports.try_now();
+        match reply {
+            OpReply::Mount(record) => Ok(record.public()),
+            other => Err(Error::internal(format!("the reply to UpdateMount is {other:?}"))),
+        }
+    }
+}
+
 impl MountAnswers {
+    /// Whether the store is there and does what the mount will ask of it. The answer: whether it honours conditions.
+    async fn check_store(
+        &self,
+        uri: &str,
+        options: &BTreeMap<String, String>,
+        writable: bool,
+        may_be_empty: bool,
+    ) -> Result<bool> {
+        let checked = async {
+            let ufs = self.opened(uri.to_owned(), options).await?;
+            self.check_root(&ufs, uri, options, may_be_empty).await?;
+            ufs.check(writable).await
+        };
+        timeout(MOUNT_CHECK, checked).await.map_err(|_| {
+            Error::new(
+                ErrorKind::Ufs,
+                format!(
+                    "{uri}: no answer within {} s; check the endpoint",
+                    MOUNT_CHECK.as_secs()
+                ),
+            )
+        })?
+    }
+
     /// Opens a store with the options of a mount. On a thread of its own: a local directory may be on something that does not
     /// answer.
-    async fn opened(&self, uri: String, call: &MountUfs) -> Result<Ufs> {
-        let options = call.options.clone();
+    async fn opened(&self, uri: String, options: &BTreeMap<String, String>) -> Result<Ufs> {
+        let options = options.clone();
         let thread = (self.threads)("open-ufs");
         offloaded(&*thread, move || Ufs::open_parts(&uri, &options)).await?
     }
 
     /// See [`Ufs::check_root`].
-    async fn check_root(&self, ufs: &Ufs, call: &MountUfs) -> Result<()> {
-        let writable = call.settings.writable;
-        let Some((above, name)) = uri::above(&call.uri) else {
-            return ufs.check_root(None, writable).await;
+    async fn check_root(
+        &self,
+        ufs: &Ufs,
+        uri: &str,
+        options: &BTreeMap<String, String>,
+        may_be_empty: bool,
+    ) -> Result<()> {
+        let Some((above, name)) = uri::above(uri) else {
+            return ufs.check_root(None, may_be_empty).await;
         };
-        let above = self.opened(above, call).await?;
-        ufs.check_root(Some((&above, &name)), writable).await
+        let above = self.opened(above, options).await?;
+        ufs.check_root(Some((&above, &name)), may_be_empty).await
     }
 
     /// What can be refused before the under file system is asked. Applying checks it again.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use curvine_protocol::job::{ENDED_AGE_NS, ENDED_MAX, FileFailure, JobProgress, JobState};
 use curvine_protocol::master::*;
-use curvine_protocol::mount::MountSettings;
+use curvine_protocol::mount::{MountChanges, MountSettings};
 use curvine_protocol::number::to_u32;
 use curvine_protocol::op::{
     AgreeDir, AgreeName, Command, KnownName, Op, OpReply, SilentSession, SyncDir, UfsObject,
@@ -1143,6 +1143,38 @@ fn mounted(tree: &mut Tree) -> InodeId {
     })
     .expect("mounted");
     tree.stat("/m").expect("made").inode
+}
+
+#[test]
+fn an_update_of_a_mount_changes_that_mount_alone_and_nothing_in_it() {
+    let mut tree = Tree::new();
+    mounted(&mut tree);
+    tree.write("/m/new", 10);
+    let before = tree.store.mounts().expect("readable").remove(0);
+    let update = |id| Op::UpdateMount {
+        id,
+        changes: MountChanges {
+            options: [("region".to_owned(), "r".to_owned())].into(),
+            ..MountChanges::default()
+        },
+        conditions: true,
+    };
+    let missing = tree.apply(update(MountId(77))).map(|_| ());
+    assert_eq!(missing.map_err(|error| error.kind), Err(ErrorKind::NotFound));
+    assert_eq!(tree.store.mounts(), Ok(vec![before.clone()]));
+    let mut after = before.clone();
+    after.options.insert("region".to_owned(), "r".to_owned());
+    after.settings.conditions = true;
+    match tree.apply(update(before.id)) {
+        Ok(OpReply::Mount(updated)) => assert_eq!(updated, after),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(tree.store.mounts(), Ok(vec![after]));
+    assert_eq!(
+        (tree.names("/m"), tree.released.len()),
+        (vec!["new".to_owned()], 0)
+    );
+    tree.check();
 }
 
 fn object(name: &str, size_bytes: u64, etag: &str) -> UfsObject {

@@ -173,6 +173,16 @@ impl Exports {
         .await
     }
 
+    /// What failed is tried at once, rested or not: a store may take now what it refused.
+    pub fn try_now(&self) {
+        let now = self.clock.now();
+        for failed in self.queue.state().failed.values_mut() {
+            failed.next = now;
+            failed.rest = REST_MIN;
+        }
+        self.queue.wake.notify_one();
+    }
+
     /// Returns when every file at or below an inode is stored as it is now; says how many were not.
     ///
     /// # Errors

@@ -236,7 +236,7 @@ impl Handler<RemoveBlocks> for Disk {
     }
 }
 
-/// Measures the device, syncs what waits and verifies a little: every tick.
+/// Measures the device, syncs what waits, shortens the index and verifies a little: every tick.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Measure;
@@ -254,6 +254,7 @@ impl Handler<Measure> for Disk {
             let done = store
                 .measure()
                 .and_then(|()| store.sync_background())
+                .and_then(|()| store.shorten_index())
                 .and_then(|()| {
                     let mut scrubbed = lock(&scrubbed);
                     *scrubbed = store.scrub(*scrubbed, bytes, store.clock.now())?;

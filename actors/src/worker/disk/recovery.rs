@@ -13,7 +13,7 @@ use curvine_protocol::{BlockId, Error, Result};
 
 use super::index::{Change, Index, LastRun};
 use super::record::{BlockFlags, BlockRecord, BlockState, is_content_of};
-use super::space::Space;
+use super::space::{Space, index_unsynced_max, on_device};
 use super::store::Store;
 use super::victims::goes_aside;
 use super::{Bitmap, BlockNews, DiskOptions, layout};
@@ -41,6 +41,7 @@ pub(super) fn open(
         &layout::index_path(&root),
         layout::run_token(&root)?,
         ports.random.next_u64(),
+        index_unsynced_max(directory.capacity.map(|Size(bytes)| bytes)),
         ports.offload(&format!("{thread_name}-index")),
     )?;
     let power_was_cut = last_run == LastRun::PowerCut;
@@ -60,16 +61,18 @@ pub(super) fn open(
     let reserve = options
         .reserve_bytes
         .unwrap_or_else(|| (total / 100).max(DEFAULT_RESERVE_BYTES).min(total / 10));
-    let capacity = directory
-        .capacity
-        .map_or_else(|| used_bytes + free.saturating_sub(reserve), |Size(bytes)| bytes);
+    let capacity = directory.capacity.map_or_else(
+        || used_bytes + index.file_bytes() + free.saturating_sub(reserve),
+        |Size(bytes)| bytes,
+    );
     let lanes = (0..options.lanes.max(1))
         .map(|lane| ports.offload(&format!("{thread_name}-{lane}")))
         .collect();
+    let space = Space::new(capacity, reserve, used_bytes, index.file_bytes(), free);
     Ok(Store::new(
         directory,
         index,
-        Space::new(capacity, reserve, used_bytes, free),
+        space,
         blocks,
         options.fsync,
         options.open_files_max,
@@ -79,8 +82,8 @@ pub(super) fn open(
     ))
 }
 
-/// Drops records without files and files without records, finishes cuts, verifies after a power cut. Returns the
-/// bytes and the number of the blocks that are left.
+/// Drops records without files and files without records, finishes cuts, verifies after a power cut. Returns what the
+/// files take that are left, in bytes, and the number of the blocks.
 fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u64)> {
     let mut files = HashSet::new();
     let mut strays = Vec::new();
@@ -107,8 +110,8 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
             Ok(record) if record.is_sealed() && !power_was_cut => {
                 if !record.is_in_index() {
                     files.remove(&block);
+                    used_bytes += on_device(record.len_bytes());
                 }
-                used_bytes += record.len_bytes();
                 blocks += 1;
             }
             Ok(record) => {
@@ -126,8 +129,8 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
                 Ok((len_bytes, change)) => {
                     if !record.flags.in_index {
                         files.remove(&block);
+                        used_bytes += on_device(len_bytes);
                     }
-                    used_bytes += len_bytes;
                     blocks += 1;
                     changes.extend(change);
                 }

@@ -1,6 +1,7 @@
 //! Blocks that clients write.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::cluster::Tier;
@@ -9,6 +10,7 @@ use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus, WriteOrder};
 use curvine_protocol::{BlockId, CallContext, ErrorKind};
 
 use super::world::*;
+use crate::kit::until::until_some;
 use crate::kit::{Body, call};
 use crate::worker::disk::Grant;
 
@@ -224,7 +226,7 @@ async fn a_new_generation_cuts_what_a_truncation_hid() {
     expected.resize(CHUNK, 0);
     expected.extend_from_slice(&bytes_of(2, 10));
     assert_eq!(read_all(&*worker.port, 5, 2, None).await.unwrap(), expected);
-    assert_eq!(status(&worker).await.used_bytes, CHUNK as u64 + 10);
+    assert_eq!(in_files(&world, &worker).await, CHUNK as u64 + 4_096);
     let short = write(&*worker.port, 5, 3, 0, 1 << 20, bytes_of(2, 10)).await;
     assert_eq!(short.unwrap_err().kind, ErrorKind::Stale);
     worker.stop().await;
@@ -233,6 +235,17 @@ async fn a_new_generation_cuts_what_a_truncation_hid() {
 async fn status(worker: &crate::worker::WorkerHandle) -> curvine_protocol::cluster::DiskStatus {
     let status = call(&*worker.port, GetWorkerStatus {}, CallContext::default()).await;
     status.unwrap().disks.remove(0)
+}
+
+/// What counts for files of blocks: all that is used but the index.
+async fn in_files(world: &World, worker: &crate::worker::WorkerHandle) -> u64 {
+    let used_bytes = status(worker).await.used_bytes;
+    used_bytes - index_bytes(world)
+}
+
+fn index_bytes(world: &World) -> u64 {
+    let data = world.disk("d0").join("index/data.mdb");
+    std::fs::metadata(data).unwrap().len()
 }
 
 #[actix::test]
@@ -311,25 +324,25 @@ async fn the_scrubber_finds_a_flipped_byte_that_nobody_reads() {
 #[actix::test]
 async fn a_full_disk_refuses_the_block_and_serves_the_others() {
     let world = World::new();
-    let config = world.config_of(&[("d0", Tier::Ssd, 200_000)]);
+    let config = world.config_of(&[("d0", Tier::Ssd, 500_000)]);
     let mut worker = world.start(config).await;
-    put(&*worker.port, 1, 1, bytes_of(1, 150_000)).await.unwrap();
-    let full = put(&*worker.port, 2, 1, bytes_of(2, 60_000)).await;
+    put(&*worker.port, 1, 1, bytes_of(1, 300_000)).await.unwrap();
+    let full = put(&*worker.port, 2, 1, bytes_of(2, 200_000)).await;
     assert_eq!(full.unwrap_err().kind, ErrorKind::NoSpace);
-    let full = write(&*worker.port, 3, 1, 0, 0, bytes_of(2, 60_000)).await;
+    let full = write(&*worker.port, 3, 1, 0, 0, bytes_of(2, 200_000)).await;
     assert_eq!(full.unwrap_err().kind, ErrorKind::NoSpace);
     assert_eq!(
         read_all(&*worker.port, 1, 1, None).await.unwrap(),
-        bytes_of(1, 150_000)
+        bytes_of(1, 300_000)
     );
     let delete = DeleteBlocks {
         blocks: vec![BlockId(1), BlockId(99)],
     };
     call(&*worker.port, delete, CallContext::default()).await.unwrap();
-    put(&*worker.port, 2, 1, bytes_of(2, 60_000)).await.unwrap();
+    put(&*worker.port, 2, 1, bytes_of(2, 200_000)).await.unwrap();
     assert_eq!(
-        (status(&worker).await.used_bytes, status(&worker).await.blocks),
-        (60_000, 1)
+        (in_files(&world, &worker).await, status(&worker).await.blocks),
+        (49 * 4_096, 1)
     );
     worker.stop().await;
 }
@@ -346,14 +359,14 @@ async fn a_block_that_comes_again_before_its_commit_counts_once() {
     for stored in futures::future::join_all(puts).await {
         stored.unwrap();
     }
-    let held = status(&worker).await;
-    assert_eq!((held.used_bytes, held.blocks), (25 * 21_000, 50));
+    let held = status(&worker).await.blocks;
+    assert_eq!((in_files(&world, &worker).await, held), (25 * 5 * 4_096, 50));
     let blocks = blocks.map(BlockId).collect();
     call(&*worker.port, DeleteBlocks { blocks }, CallContext::default())
         .await
         .unwrap();
-    let held = status(&worker).await;
-    assert_eq!((held.used_bytes, held.blocks), (0, 0));
+    let held = status(&worker).await.blocks;
+    assert_eq!((in_files(&world, &worker).await, held), (0, 0));
     worker.stop().await;
 }
 
@@ -423,10 +436,10 @@ async fn a_restart_keeps_blocks_and_drops_what_has_no_record_or_no_file() {
 #[actix::test]
 async fn new_blocks_go_to_the_fastest_disk_with_room() {
     let world = World::new();
-    let config = world.config_of(&[("mem", Tier::Mem, 100_000), ("hdd", Tier::Hdd, 1 << 30)]);
+    let config = world.config_of(&[("mem", Tier::Mem, 500_000), ("hdd", Tier::Hdd, 1 << 30)]);
     let mut worker = world.start(config).await;
     for block in 1..=3 {
-        put(&*worker.port, block, 1, bytes_of(block, 40_000))
+        put(&*worker.port, block, 1, bytes_of(block, 170_000))
             .await
             .unwrap();
     }
@@ -436,7 +449,7 @@ async fn new_blocks_go_to_the_fastest_disk_with_room() {
     assert_eq!(places, [true, true, false]);
     assert_eq!(
         read_all(&*worker.port, 3, 1, None).await.unwrap(),
-        bytes_of(3, 40_000)
+        bytes_of(3, 170_000)
     );
     worker.stop().await;
 }
@@ -454,7 +467,8 @@ async fn a_small_block_has_no_file_and_is_a_block_like_any_other() {
     kill(worker);
 
     let mut worker = world.start(world.config()).await;
-    assert_eq!(status(&worker).await.used_bytes, 5_000);
+    let held = status(&worker).await.blocks;
+    assert_eq!((in_files(&world, &worker).await, held), (0, 2));
     assert_eq!(read_all(&*worker.port, 7, 1, None).await.unwrap(), body);
     assert_eq!(read_all(&*worker.port, 8, 1, None).await.unwrap().len(), 0);
     assert_eq!(
@@ -467,7 +481,7 @@ async fn a_small_block_has_no_file_and_is_a_block_like_any_other() {
         read_all(&*worker.port, 7, 2, None).await.unwrap(),
         bytes_of(3, 10)
     );
-    assert_eq!(status(&worker).await.used_bytes, 10);
+    assert_eq!(status(&worker).await.blocks, 2);
     let delete = DeleteBlocks {
         blocks: vec![BlockId(7)],
     };
@@ -476,7 +490,49 @@ async fn a_small_block_has_no_file_and_is_a_block_like_any_other() {
         read(&*worker.port, 7, 2, 0, 1, None).await.unwrap_err().kind,
         ErrorKind::NotFound
     );
-    assert_eq!(status(&worker).await.used_bytes, 0);
+    let held = status(&worker).await.blocks;
+    assert_eq!((in_files(&world, &worker).await, held), (0, 1));
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn small_blocks_take_no_more_than_the_disk_may_and_their_space_comes_back() {
+    const CAPACITY: u64 = 4 << 20;
+    const UNSYNCED_MAX: u64 = 64 << 10;
+    /// What an index without a block may have when nothing goes on.
+    const QUIET_MAX: u64 = 300 << 10;
+    let world = World::new();
+    let mut config = world.config_of(&[("d0", Tier::Ssd, CAPACITY)]);
+    config.disk.tick = Duration::from_millis(20);
+    let mut worker = world.start(config).await;
+    let mut blocks = Vec::new();
+    let refused = loop {
+        let block = blocks.len() as u64 + 1;
+        match put(&*worker.port, block, 1, bytes_of(block, 1_000)).await {
+            Ok(_) => blocks.push(BlockId(block)),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind, ErrorKind::NoSpace, "{refused}");
+    let d0 = world.disk("d0");
+    let files = (blocks.iter()).filter(|block| block_file(&d0, block.0).exists());
+    let (files, index) = (files.count() as u64, index_bytes(&world));
+    assert!(
+        index + files * 4_096 <= CAPACITY + 2 * UNSYNCED_MAX,
+        "{} blocks, {files} of them files, and an index of {index} bytes",
+        blocks.len()
+    );
+    assert!(files > 0 && blocks.len() as u64 > files, "some are in the index");
+
+    call(&*worker.port, DeleteBlocks { blocks }, CallContext::default())
+        .await
+        .unwrap();
+    let emptied = async || {
+        let held = status(&worker).await;
+        (held.used_bytes <= QUIET_MAX && index_bytes(&world) == held.used_bytes).then_some(held.blocks)
+    };
+    assert_eq!(until_some("the space comes back", emptied).await, 0);
+    put(&*worker.port, 1, 2, bytes_of(1, 3_500_000)).await.unwrap();
     worker.stop().await;
 }
 
@@ -504,6 +560,6 @@ async fn a_small_block_that_grows_gets_a_file_and_loses_nothing_on_the_way() {
     assert_eq!(seal(&*worker.port, 7, 2, true).await.unwrap().len_bytes, 104_000);
     assert_eq!(read_all(&*worker.port, 7, 2, None).await.unwrap(), grown);
     assert_eq!(read_all(&*worker.port, 8, 2, None).await.unwrap(), more);
-    assert_eq!(status(&worker).await.used_bytes, 204_000);
+    assert_eq!(in_files(&world, &worker).await, (26 + 25) * 4_096);
     worker.stop().await;
 }

@@ -292,6 +292,32 @@ async fn without_room_reads_go_through_and_loads_say_so() {
 }
 
 #[actix::test]
+async fn a_worker_that_is_refused_goes_on_with_the_options_that_the_mount_has_by_now() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(9, 40 * MIB);
+    let version = file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config()).await;
+    read(&*worker.port, 100, 1, 0, 1 << 20, fill(10, 0))
+        .await
+        .unwrap();
+    objects.state.lock().unwrap().token = Some("renewed".to_owned());
+    let at_the_end = async || read(&*worker.port, 100, 1, 39 << 20, 1 << 20, fill(10, 0)).await;
+    assert_eq!(at_the_end().await.unwrap_err().kind, ErrorKind::UfsDenied);
+
+    world.master.state.lock().unwrap().mount_token = Some("renewed".to_owned());
+    assert!(at_the_end().await.unwrap() == content[39 << 20..]);
+    // Once more, while nothing is remembered as refused.
+    objects.state.lock().unwrap().token = Some("renewed again".to_owned());
+    world.master.state.lock().unwrap().mount_token = Some("renewed again".to_owned());
+    let loaded = load(&worker, vec![task(100, &version, 0, 40 << 20)]).await;
+    loaded
+        .into_iter()
+        .for_each(|outcome| assert!(outcome.is_ok(), "{outcome:?}"));
+    worker.stop().await;
+}
+
+#[actix::test]
 async fn a_fill_goes_on_after_a_stop() {
     let objects = Objects::open();
     let world = world(&objects);

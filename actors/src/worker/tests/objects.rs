@@ -38,6 +38,8 @@ pub struct State {
     pub failures: u32,
     /// Bytes are cut from the end of each answer.
     pub short_by: usize,
+    /// Whoever was opened with another one is refused.
+    pub token: Option<String>,
 }
 
 impl Objects {
@@ -75,12 +77,14 @@ impl Objects {
 pub struct Opener(pub Arc<Objects>);
 
 impl Sources for Opener {
-    fn open(&self, _: &MountRecord) -> Result<Arc<dyn ObjectSource>> {
-        Ok(Arc::new(Bucket(self.0.clone())))
+    fn open(&self, mount: &MountRecord) -> Result<Arc<dyn ObjectSource>> {
+        let token = mount.options.get("session_token").cloned();
+        Ok(Arc::new(Bucket(self.0.clone(), token)))
     }
 }
 
-struct Bucket(Arc<Objects>);
+/// The objects, and the token that they are asked for with.
+struct Bucket(Arc<Objects>, Option<String>);
 
 #[async_trait]
 impl ObjectSource for Bucket {
@@ -88,6 +92,9 @@ impl ObjectSource for Bucket {
         self.0.asked.fetch_add(1, Ordering::SeqCst);
         self.0.gate.acquire().await.unwrap().forget();
         let mut state = self.0.state.lock().unwrap();
+        if state.token != self.1 {
+            return Err(Error::new(ErrorKind::UfsDenied, "the credentials have expired"));
+        }
         if state.failures > 0 {
             state.failures -= 1;
             return Err(Error::new(ErrorKind::Ufs, "503 slow down"));

@@ -56,15 +56,20 @@ pub struct MasterState {
     pub changed: Vec<InodeId>,
     pub describes: u32,
     pub mount_uri: String,
+    pub mount_token: Option<String>,
 }
 
 impl MockMaster {
     pub fn mount(&self, id: MountId) -> MountRecord {
+        let state = self.state.lock().unwrap();
+        let token = state.mount_token.iter();
         MountRecord {
             id,
             path: curvine_protocol::CurvinePath::parse("/data").unwrap(),
-            uri: self.state.lock().unwrap().mount_uri.clone(),
-            options: Default::default(),
+            uri: state.mount_uri.clone(),
+            options: token
+                .map(|token| ("session_token".to_owned(), token.clone()))
+                .collect(),
             settings: Default::default(),
             created_ns: 0,
         }

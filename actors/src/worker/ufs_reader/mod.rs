@@ -4,7 +4,8 @@
 //! readers, writes it as it arrives and answers whoever waits for it. A whole block is sealed and reported.
 //!
 //! - pure: [`fills`] decides what each event leads to, [`plan`] what of a block is fetched when.
-//! - [`open`]: the opening of a block; [`resolve`]: what it is filled with; [`transfer`]: its bytes on their way.
+//! - [`open`]: the opening of a block; [`resolve`]: what it is filled with; [`mounts`]: the stores, by their options as they
+//!   are now; [`transfer`]: its bytes on their way.
 //! - [`answer`]: the replies. [`actor`]: carries out what was decided.
 //!
 //! Invariants:
@@ -16,6 +17,7 @@
 mod actor;
 mod answer;
 mod fills;
+mod mounts;
 mod open;
 mod plan;
 mod resolve;

@@ -3,34 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curvine_protocol::master::{ConfirmExport, DescribeFile, ReportUfsChanged, ResolveMount};
+use curvine_protocol::master::{ConfirmExport, DescribeFile, ReportUfsChanged};
 use curvine_protocol::worker::{Fill, LoadTask};
 use curvine_protocol::{BlockId, EffectId, Error, ErrorKind, FileLayout, InodeId, MountId, Result};
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::mounts::{Masters, Mounts};
 use super::transfer::Target;
 use crate::kit::{Clock, MasterRef};
 use crate::worker::disks::fetches::Fetches;
-use crate::worker::membership::{Session, ask_master};
+use crate::worker::membership::Session;
 use crate::worker::source::{ObjectSource, Sources};
 
 /// How long a layout is believed, if nothing was deleted meanwhile. A new version of a file has new blocks, so an old one can only fail to match.
 const LAYOUT_AGE: Duration = Duration::from_secs(2);
-const MOUNT_AGE: Duration = Duration::from_secs(60);
 const LAYOUTS_MAX: usize = 4_096;
-const MOUNTS_MAX: usize = 1_024;
-const TRIES: u32 = 3;
 
 pub struct Resolver {
-    master: MasterRef,
-    session: watch::Receiver<Option<Session>>,
-    sources: Arc<dyn Sources>,
+    masters: Arc<Masters>,
     clock: Arc<dyn Clock>,
     fetches: Arc<Fetches>,
     layouts: Cache<InodeId, Known>,
-    mounts: Cache<MountId, (Instant, Arc<dyn ObjectSource>)>,
+    mounts: Arc<Mounts>,
 }
 
 /// A layout, and when it was asked for: the time, and how many orders to remove blocks there had been.
@@ -49,14 +45,13 @@ impl Resolver {
         clock: Arc<dyn Clock>,
         fetches: Arc<Fetches>,
     ) -> Self {
+        let masters = Arc::new(Masters::new(master, session));
         Resolver {
-            master,
-            session,
-            sources,
+            mounts: Arc::new(Mounts::new(masters.clone(), sources, clock.clone())),
+            masters,
             clock,
             fetches,
             layouts: Cache::new(LAYOUTS_MAX),
-            mounts: Cache::new(MOUNTS_MAX),
         }
     }
 
@@ -131,14 +126,12 @@ impl Resolver {
         {
             return Ok(known.layout);
         }
-        let layout = self
-            .ask(|session| DescribeFile {
-                worker: session.worker,
-                token: session.token,
-                inode,
-            })
-            .await?;
-        let layout = Arc::new(layout);
+        let describe = |session: Session| DescribeFile {
+            worker: session.worker,
+            token: session.token,
+            inode,
+        };
+        let layout = Arc::new(self.masters.ask(describe).await?);
         let known = Known {
             at: now,
             removals,
@@ -148,27 +141,12 @@ impl Resolver {
         Ok(layout)
     }
 
-    /// The under file system of a mount.
+    /// The objects of a mount, reached by whatever options it has when they are.
     ///
     /// # Errors
     /// Those of the master and of opening it.
     pub async fn source(&self, mount: MountId) -> Result<Arc<dyn ObjectSource>> {
-        let now = self.clock.now();
-        if let Some((at, source)) = self.mounts.get(&mount)
-            && now.duration_since(at) < MOUNT_AGE
-        {
-            return Ok(source);
-        }
-        let secret = self
-            .ask(|session| ResolveMount {
-                worker: session.worker,
-                token: session.token,
-                mount,
-            })
-            .await?;
-        let source = self.sources.open(&secret.record)?;
-        self.mounts.insert(mount, (now, source.clone()));
-        Ok(source)
+        self.mounts.source(mount).await
     }
 
     /// Whether an export is still wanted, and of the file as it is.
@@ -181,38 +159,13 @@ impl Resolver {
             token: session.token,
             effect,
         };
-        self.ask(confirm).await.map(|_| ())
-    }
-
-    /// Asks with the current token; again where it turns out to be an old one.
-    async fn ask<C>(&self, make: impl Fn(Session) -> C) -> Result<C::Reply>
-    where
-        C: curvine_protocol::Call,
-        dyn crate::kit::MasterPort: crate::kit::Endpoint<C>,
-    {
-        let mut session = self.session.clone();
-        let mut outcome = Err(Error::new(
-            ErrorKind::Unreachable,
-            "this worker is not registered with a master yet",
-        ));
-        for _ in 0..TRIES {
-            let current = *session.borrow_and_update();
-            if let Some(current) = current {
-                outcome = ask_master(self.master.clone(), make(current)).await;
-                match &outcome {
-                    Err(error) if error.kind == ErrorKind::NotPermitted => {}
-                    _ => return outcome,
-                }
-            }
-            let _ = tokio::time::timeout(Duration::from_secs(2), session.changed()).await;
-        }
-        outcome
+        self.masters.ask(confirm).await.map(|_| ())
     }
 
     /// What is remembered of a target turned out to be wrong: the object changed, or the credentials do not work.
     pub async fn failed(&self, target: &Target, kind: ErrorKind) {
         if matches!(kind, ErrorKind::UfsDenied | ErrorKind::Ufs) {
-            self.mounts.remove(&target.mount);
+            self.mounts.doubt(target.mount);
         }
         let Some(inode) = target.inode.filter(|_| kind == ErrorKind::UfsChanged) else {
             return;
@@ -222,7 +175,7 @@ impl Resolver {
             inode,
             expected: target.version.clone(),
         };
-        if let Err(error) = ask_master(self.master.clone(), changed).await {
+        if let Err(error) = self.masters.tell(changed).await {
             tracing::warn!("telling the master that `{}` changed: {error}", target.key);
         }
     }

@@ -232,3 +232,60 @@ async fn keys_that_are_not_shown_are_counted_and_nothing_touches_them() {
     assert_eq!(changes(), mounting);
     world.master.stop().await;
 }
+
+fn to_options(options: std::collections::BTreeMap<String, String>) -> UpdateMount {
+    UpdateMount {
+        path: path("/s3"),
+        changes: MountChanges {
+            options,
+            ..MountChanges::default()
+        },
+    }
+}
+
+#[actix::test]
+async fn an_update_is_checked_with_the_store_and_used_at_once() {
+    let world = World::new().await;
+    let before = Store::start(["old".to_owned()], 1, None).await;
+    let after = Store::start(["new".to_owned()], 1, None).await;
+    before.list_pages(100);
+    after.list_pages(100);
+    world
+        .mount_store(&before, believed_for(0))
+        .await
+        .expect("mounted");
+    assert_eq!(world.names("/s3").await.expect("listed"), ["old"]);
+    let closed = "http://127.0.0.1:1".to_owned();
+    for (update, kind) in [
+        (
+            to_options([("endpoint".to_owned(), closed)].into()),
+            ErrorKind::Ufs,
+        ),
+        (
+            to_options([("root".to_owned(), "elsewhere".to_owned())].into()),
+            ErrorKind::InvalidArgument,
+        ),
+        (
+            to_options([("regoin".to_owned(), "r".to_owned())].into()),
+            ErrorKind::InvalidArgument,
+        ),
+        (
+            UpdateMount {
+                path: path("/s3/below"),
+                ..to_options(after.options())
+            },
+            ErrorKind::NotFound,
+        ),
+    ] {
+        let refused = world.ask(update.clone()).await.expect_err("refused");
+        assert_eq!(refused.kind, kind, "{update:?}: {refused}");
+        assert_eq!(
+            world.names("/s3").await.expect("listed"),
+            ["old"],
+            "{update:?} changed something"
+        );
+    }
+    world.ask(to_options(after.options())).await.expect("updated");
+    assert_eq!(world.names("/s3").await.expect("listed"), ["new"]);
+    world.master.stop().await;
+}

@@ -152,6 +152,9 @@ macro_rules! ops {
                     Op::AddMount { path, uri, options, settings } => {
                         self.add_mount(path, uri, options, settings).map(OpReply::Mount)
                     }
+                    Op::UpdateMount { id, changes, conditions } => {
+                        self.update_mount(id, &changes, conditions).map(OpReply::Mount)
+                    }
                     Op::RemoveMount { path, force } => self.remove_mount(path, force).map(OpReply::MountRemoved),
                     Op::SyncDir(sync) => self.sync_dir(sync),
                     Op::AgreeDir(agree) => self.agree_dir(agree),

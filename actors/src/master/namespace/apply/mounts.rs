@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use curvine_protocol::master::MakeDir;
-use curvine_protocol::mount::{MountRecord, MountSettings};
+use curvine_protocol::mount::{MountChanges, MountRecord, MountSettings};
 use curvine_protocol::{CurvinePath, Error, ErrorKind, InodeId, MountId, Node, Result};
 
 use super::remove::{Keep, NOTHING_YET};
@@ -66,6 +66,25 @@ impl Apply<'_, '_> {
             settings,
             created_ns: self.now_ns,
         };
+        put(&self.dbs.mounts, self.txn, &id.0.to_be_bytes(), &mount)?;
+        Ok(mount)
+    }
+
+    pub(super) fn update_mount(
+        &mut self,
+        id: MountId,
+        changes: &MountChanges,
+        conditions: bool,
+    ) -> Result<MountRecord> {
+        let mounts = self.dbs.mount_records(self.txn)?;
+        let Some(mount) = mounts.into_iter().find(|mount| mount.id == id) else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("mount {id} no longer exists; `cv mounts` lists the mounts"),
+            ));
+        };
+        let mut mount = mount.changed(changes);
+        mount.settings.conditions = conditions;
         put(&self.dbs.mounts, self.txn, &id.0.to_be_bytes(), &mount)?;
         Ok(mount)
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use curvine_protocol::{BlockId, Error, Result};
 use heed::RwTxn;
 
-use super::{Index, failed, generation_of};
+use super::{Index, Opened, failed, generation_of};
 use crate::room;
 use crate::worker::disk::record::RecordView;
 
@@ -27,6 +27,22 @@ pub enum Change {
     Fence(BlockId, u32),
     /// The record, the content and the fence.
     Delete(BlockId),
+}
+
+/// Pages of LMDB that a commit writes whatever it changes: from the roots down, and the list of free pages.
+const PAGES_OF_A_COMMIT: u64 = 8;
+const PAGE_BYTES: u64 = 4 << 10;
+
+/// About what a commit of these changes writes: nobody counts it.
+fn bytes_written<'a>(changes: impl Iterator<Item = &'a Change>) -> u64 {
+    let of_change = |change: &Change| match change {
+        Change::PutContent(_, pieces) => {
+            PAGE_BYTES + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>()
+        }
+        Change::Put(_, record) => PAGE_BYTES + record.len() as u64,
+        Change::DeleteContent(_) | Change::Fence(..) | Change::Delete(_) => PAGE_BYTES,
+    };
+    PAGES_OF_A_COMMIT * PAGE_BYTES + changes.map(of_change).sum::<u64>()
 }
 
 impl Index {
@@ -98,25 +114,27 @@ impl Index {
         {
             return Ok(());
         }
+        let opened = self.opened();
         let written = || -> heed::Result<()> {
-            let mut transaction = self.env.write_txn()?;
+            let mut transaction = opened.env.write_txn()?;
             // Most disks have none, and need not look for them.
-            let mut any_fences = !self.fences.is_empty(&transaction)?;
+            let mut any_fences = !opened.fences.is_empty(&transaction)?;
             for change in updates.iter().flat_map(|update| &update.changes) {
                 match change {
                     Change::Put(block, record) => {
-                        self.blocks
+                        opened
+                            .blocks
                             .put(&mut transaction, &block.0.to_be_bytes(), record)?;
                         if any_fences {
-                            self.drop_fence_of_older(&mut transaction, *block)?;
+                            opened.drop_fence_of_older(&mut transaction, *block)?;
                         }
                     }
                     Change::Fence(block, generation) => {
-                        any_fences |= self.put_fence(&mut transaction, *block, *generation)?;
+                        any_fences |= opened.put_fence(&mut transaction, *block, *generation)?;
                     }
                     Change::PutContent(block, pieces) => {
                         let len = pieces.iter().map(bytes::Bytes::len).sum();
-                        self.contents.put_reserved(
+                        opened.contents.put_reserved(
                             &mut transaction,
                             &block.0.to_be_bytes(),
                             len,
@@ -128,13 +146,13 @@ impl Index {
                         )?;
                     }
                     Change::DeleteContent(block) => {
-                        self.contents.delete(&mut transaction, &block.0.to_be_bytes())?;
+                        opened.contents.delete(&mut transaction, &block.0.to_be_bytes())?;
                     }
                     Change::Delete(block) => {
-                        self.blocks.delete(&mut transaction, &block.0.to_be_bytes())?;
-                        self.contents.delete(&mut transaction, &block.0.to_be_bytes())?;
+                        opened.blocks.delete(&mut transaction, &block.0.to_be_bytes())?;
+                        opened.contents.delete(&mut transaction, &block.0.to_be_bytes())?;
                         if any_fences {
-                            self.fences.delete(&mut transaction, &block.0.to_be_bytes())?;
+                            opened.fences.delete(&mut transaction, &block.0.to_be_bytes())?;
                         }
                     }
                 }
@@ -143,13 +161,23 @@ impl Index {
         };
         written()
             .map_err(|e| room::named(failed(e), &self.directory).while_doing("writing the block index"))?;
+        drop(opened);
         self.unsynced.store(true, Ordering::Release);
+        self.quiet.store(false, Ordering::Release);
+        self.measure()?;
+        let written = bytes_written(updates.iter().flat_map(|update| &update.changes));
+        let unsynced = written + self.unsynced_bytes.fetch_add(written, Ordering::AcqRel);
         if updates.iter().any(|update| update.sync) {
             self.sync()?;
+        } else if unsynced > self.unsynced_bytes_max {
+            // Nobody was promised this one. What it fails of, the next that is asked for says.
+            let _ = self.sync();
         }
         Ok(())
     }
+}
 
+impl Opened {
     fn generation(&self, transaction: &RwTxn, block: BlockId) -> heed::Result<Option<u32>> {
         let record = self.blocks.get(transaction, &block.0.to_be_bytes())?;
         Ok(record.and_then(|record| Some(RecordView::parse(record).ok()?.generation())))

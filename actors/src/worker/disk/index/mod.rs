@@ -5,21 +5,26 @@
 //!
 //! The bytes of small blocks are in here too: a file for each would cost more than they do.
 //!
-//! - [`commit`]: changes on their way in. [`anchor`]: where a power cut leads back to.
+//! LMDB writes no page over that was in use since the anchored snapshot, so between two syncs nothing of what commits let
+//! go is used again, and the file gets longer. The commit with which that comes to more than a limit therefore syncs. The
+//! file never gets shorter by itself: [`compact`] replaces it.
+//!
+//! - [`commit`]: changes on their way in. [`anchor`]: where a power cut leads back to. [`compact`]: a shorter file.
 
 mod anchor;
 mod commit;
+mod compact;
 #[cfg(test)]
 mod tests;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use heed::types::Bytes;
-use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls};
+use heed::{Database, DatabaseStat, Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls};
 
 use self::anchor::{Anchor, Kept};
 pub use self::commit::{Change, Update};
@@ -31,6 +36,8 @@ use crate::room;
 const MAP_BYTES: usize = 1 << 40;
 /// Threads that may read at once.
 const READERS_MAX: u32 = 1_024;
+/// The file with everything, as LMDB calls it.
+const DATA: &str = "data.mdb";
 /// The token of an index that was stopped in order.
 const STOPPED: &str = "stopped";
 /// What this version writes, and the newest it reads.
@@ -40,12 +47,14 @@ const LIFE: &[u8] = b"life";
 
 pub struct Index {
     directory: PathBuf,
-    env: Env<WithoutTls>,
-    blocks: Database<Bytes, Bytes>,
-    /// Of small blocks: their bytes.
-    contents: Database<Bytes, Bytes>,
-    /// Of blocks that were fenced: the lowest generation that may write them.
-    fences: Database<Bytes, Bytes>,
+    /// Written only to replace the file by a shorter one.
+    opened: RwLock<Opened>,
+    /// Bytes of the file.
+    file_bytes: AtomicU64,
+    /// About what was written to it since it was last synced, in bytes.
+    unsynced_bytes: AtomicU64,
+    /// What may be written to it between two syncs, in bytes.
+    unsynced_bytes_max: u64,
     /// What the anchor calls this run.
     run: String,
     /// The same from one power cut to the next; never 0.
@@ -57,18 +66,51 @@ pub struct Index {
     committer: Arc<dyn Offload>,
     /// Committed but perhaps not on disk.
     unsynced: AtomicBool,
+    /// Nothing was committed since this was last looked at.
+    quiet: AtomicBool,
+    /// How long the file was when it could not be replaced by a shorter one.
+    not_shortened_bytes: AtomicU64,
 }
 
 /// An environment and its databases.
 struct Opened {
     env: Env<WithoutTls>,
     blocks: Database<Bytes, Bytes>,
+    /// Of small blocks: their bytes.
     contents: Database<Bytes, Bytes>,
+    /// Of blocks that were fenced: the lowest generation that may write them.
     fences: Database<Bytes, Bytes>,
     meta: Database<Bytes, Bytes>,
 }
 
 impl Opened {
+    /// Opens or creates the environment at a path: of its directory, or with `NO_SUB_DIR` of its file.
+    fn open(path: &Path, more: EnvFlags) -> Result<Opened> {
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(MAP_BYTES).max_dbs(4).max_readers(READERS_MAX);
+        // SAFETY: NO_SYNC gives up durability at a power cut, which the anchor accounts for. The data directory is locked
+        // by its node, so no other process maps the file.
+        let env = unsafe {
+            options.flags(EnvFlags::NO_SYNC | more);
+            options.open(path)
+        };
+        let env = env.map_err(failed)?;
+        let mut transaction = env.write_txn().map_err(failed)?;
+        let mut database = |name| env.create_database(&mut transaction, Some(name)).map_err(failed);
+        let (blocks, contents, meta) = (database("blocks")?, database("contents")?, database("meta")?);
+        // Versions that do not know it leave it alone.
+        let fences = database("fences")?;
+        crate::format::check(meta, &mut transaction, FORMAT, path)?;
+        transaction.commit().map_err(failed)?;
+        Ok(Opened {
+            env,
+            blocks,
+            contents,
+            fences,
+            meta,
+        })
+    }
+
     /// The life that goes on, or the next one, which is noted.
     fn life(&self, last_run: LastRun, next: u64) -> Result<u64> {
         let mut transaction = self.env.write_txn().map_err(failed)?;
@@ -116,7 +158,8 @@ pub enum LastRun {
 
 impl Index {
     /// Opens or creates the index in a directory of its own. `run` names this boot of the kernel and this mount, `random`
-    /// the life of the disk if one begins here.
+    /// the life of the disk if one begins here. About `unsynced_bytes_max` are written
+    /// between two syncs, and the file may have free pages for twice as many.
     ///
     /// # Errors
     /// `Io` if it cannot be opened.
@@ -124,11 +167,12 @@ impl Index {
         directory: &Path,
         run: String,
         random: u64,
+        unsynced_bytes_max: u64,
         committer: Arc<dyn Offload>,
     ) -> Result<(Arc<Self>, LastRun)> {
         std::fs::create_dir_all(directory)
             .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", directory.display())))?;
-        let data = directory.join("data.mdb");
+        let data = directory.join(DATA);
         let existed = data.exists();
         let (anchor, kept) = Anchor::open(directory)?;
         let last_run = match &kept {
@@ -141,29 +185,23 @@ impl Index {
         if let (LastRun::PowerCut, Some(kept)) = (last_run, &kept) {
             put_back(&data, &kept.metas).map_err(doing)?;
         }
-        let opened = match Self::open_env(directory) {
+        compact::remove_leftovers(directory).map_err(doing)?;
+        let opened = match Opened::open(directory, EnvFlags::empty()) {
             // It was never anchored, so nobody was ever told of anything in it.
             Err(_) if kept.is_none() && existed => {
                 std::fs::remove_file(&data).map_err(|e| doing(e.into()))?;
-                Self::open_env(directory)
+                Opened::open(directory, EnvFlags::empty())
             }
             opened => opened,
         };
         let opened = opened.map_err(doing)?;
         let life = opened.life(last_run, random | 1).map_err(doing)?;
-        let Opened {
-            env,
-            blocks,
-            contents,
-            fences,
-            ..
-        } = opened;
         let index = Index {
             directory: directory.to_owned(),
-            env,
-            blocks,
-            contents,
-            fences,
+            opened: RwLock::new(opened),
+            file_bytes: AtomicU64::new(0),
+            unsynced_bytes: AtomicU64::new(0),
+            unsynced_bytes_max,
             run,
             life,
             anchored: Mutex::new(Anchored {
@@ -175,35 +213,17 @@ impl Index {
             committing: Mutex::new(()),
             committer,
             unsynced: AtomicBool::new(true),
+            quiet: AtomicBool::new(false),
+            not_shortened_bytes: AtomicU64::new(0),
         };
+        index.measure().map_err(doing)?;
         index.sync().map_err(doing)?;
         Ok((Arc::new(index), last_run))
     }
 
-    fn open_env(directory: &Path) -> Result<Opened> {
-        let mut options = EnvOpenOptions::new().read_txn_without_tls();
-        options.map_size(MAP_BYTES).max_dbs(4).max_readers(READERS_MAX);
-        // SAFETY: NO_SYNC gives up durability at a power cut, which the anchor accounts for. The data directory is locked
-        // by its node, so no other process maps the file.
-        let env = unsafe {
-            options.flags(EnvFlags::NO_SYNC);
-            options.open(directory)
-        };
-        let env = env.map_err(failed)?;
-        let mut transaction = env.write_txn().map_err(failed)?;
-        let mut database = |name| env.create_database(&mut transaction, Some(name)).map_err(failed);
-        let (blocks, contents, meta) = (database("blocks")?, database("contents")?, database("meta")?);
-        // Versions that do not know it leave it alone.
-        let fences = database("fences")?;
-        crate::format::check(meta, &mut transaction, FORMAT, directory)?;
-        transaction.commit().map_err(failed)?;
-        Ok(Opened {
-            env,
-            blocks,
-            contents,
-            fences,
-            meta,
-        })
+    /// For as long as it is held, the file is not replaced. Never waits for the device.
+    fn opened(&self) -> RwLockReadGuard<'_, Opened> {
+        self.opened.read().expect("no holder panics")
     }
 
     /// In which life of the disk this is: what is acknowledged in one is there as long as it lasts.
@@ -228,8 +248,9 @@ impl Index {
         block: BlockId,
         look: impl FnOnce(RecordView<'_>, Option<&[u8]>) -> T,
     ) -> Result<Option<T>> {
-        let transaction = self.env.read_txn().map_err(failed)?;
-        let Some(bytes) = self
+        let opened = self.opened();
+        let transaction = opened.env.read_txn().map_err(failed)?;
+        let Some(bytes) = opened
             .blocks
             .get(&transaction, &block.0.to_be_bytes())
             .map_err(failed)?
@@ -240,7 +261,7 @@ impl Index {
         if !view.is_in_index() {
             return Ok(Some(look(view, None)));
         }
-        match self
+        match opened
             .contents
             .get(&transaction, &block.0.to_be_bytes())
             .map_err(failed)?
@@ -258,8 +279,9 @@ impl Index {
     /// # Errors
     /// `Io`.
     pub fn fence(&self, block: BlockId) -> Result<u32> {
-        let transaction = self.env.read_txn().map_err(failed)?;
-        let fence = self.fences.get(&transaction, &block.0.to_be_bytes());
+        let opened = self.opened();
+        let transaction = opened.env.read_txn().map_err(failed)?;
+        let fence = opened.fences.get(&transaction, &block.0.to_be_bytes());
         Ok(fence.map_err(failed)?.map_or(0, generation_of))
     }
 
@@ -273,11 +295,12 @@ impl Index {
         limit: usize,
         mut visit: impl FnMut(BlockId, Result<RecordView<'_>>),
     ) -> Result<Option<BlockId>> {
-        let transaction = self.env.read_txn().map_err(failed)?;
+        let opened = self.opened();
+        let transaction = opened.env.read_txn().map_err(failed)?;
         let first = after.map_or(0, |block| block.0.saturating_add(1)).to_be_bytes();
         let range = (std::ops::Bound::Included(&first[..]), std::ops::Bound::Unbounded);
         let mut last = None;
-        for item in self
+        for item in opened
             .blocks
             .range(&transaction, &range)
             .map_err(failed)?
@@ -327,21 +350,50 @@ impl Index {
     }
 
     fn anchor(&self, anchored: &mut Anchored, token: &str) -> Result<()> {
+        let opened = self.opened();
+        let unsynced_bytes = self.unsynced_bytes.load(Ordering::Acquire);
         let mut metas = vec![0; anchor::metas_bytes()];
         let snapshot = {
             // While this transaction lives nobody commits: the meta pages are those of the snapshot.
-            let _nobody_else = self.env.write_txn().map_err(failed)?;
-            let file = self.env.try_clone_inner_file().map_err(failed)?;
+            let _nobody_else = opened.env.write_txn().map_err(failed)?;
+            let file = opened.env.try_clone_inner_file().map_err(failed)?;
             file.read_exact_at(&mut metas, 0)?;
-            self.env.clone().static_read_txn().map_err(failed)?
+            opened.env.clone().static_read_txn().map_err(failed)?
         };
-        self.env
+        opened
+            .env
             .force_sync()
             .map_err(|e| room::named(failed(e), &self.directory).while_doing("syncing the block index"))?;
         let token = token.to_owned();
         anchored.anchor.keep(&Kept { token, metas })?;
         anchored.held = Some(snapshot);
+        self.unsynced_bytes.fetch_sub(unsynced_bytes, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Bytes of the file, free pages included. Does not block.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes.load(Ordering::Acquire)
+    }
+
+    /// Notes how long the file is.
+    fn measure(&self) -> Result<()> {
+        let file_bytes = self.opened().env.real_disk_size().map_err(failed)?;
+        self.file_bytes.store(file_bytes, Ordering::Release);
+        Ok(())
+    }
+
+    /// Bytes of the pages that records, contents and fences are in.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn live_bytes(&self) -> Result<u64> {
+        let opened = self.opened();
+        let transaction = opened.env.read_txn().map_err(failed)?;
+        [opened.blocks, opened.contents, opened.fences, opened.meta]
+            .iter()
+            .map(|database| Ok(bytes_of(&database.stat(&transaction).map_err(failed)?)))
+            .sum()
     }
 
     /// Disk that the contents of small blocks use.
@@ -349,10 +401,14 @@ impl Index {
     /// # Errors
     /// `Io`.
     pub fn contents_bytes(&self) -> Result<u64> {
-        let transaction = self.env.read_txn().map_err(failed)?;
-        let stat = self.contents.stat(&transaction).map_err(failed)?;
-        Ok((stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64 * u64::from(stat.page_size))
+        let opened = self.opened();
+        let transaction = opened.env.read_txn().map_err(failed)?;
+        Ok(bytes_of(&opened.contents.stat(&transaction).map_err(failed)?))
     }
+}
+
+fn bytes_of(stat: &DatabaseStat) -> u64 {
+    (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64 * u64::from(stat.page_size)
 }
 
 /// Makes the snapshot that was anchored the newest one.

@@ -6,9 +6,14 @@ use super::super::record::{BlockFlags, BlockRecord};
 use super::*;
 use crate::kit::ports::Inline;
 
+/// An index that syncs when it is told to.
 fn open(directory: &Path, run: &str) -> (Arc<Index>, LastRun) {
+    open_with(directory, run, 1 << 30)
+}
+
+fn open_with(directory: &Path, run: &str, unsynced_bytes_max: u64) -> (Arc<Index>, LastRun) {
     // No thread of its own, which might hold the index a moment longer than the test.
-    Index::open(directory, run.to_owned(), 1, Arc::new(Inline)).unwrap()
+    Index::open(directory, run.to_owned(), 1, unsynced_bytes_max, Arc::new(Inline)).unwrap()
 }
 
 fn put(index: &Arc<Index>, block: u64, content: &'static [u8], sync: bool) {
@@ -86,6 +91,115 @@ fn a_power_cut_leads_back_to_the_last_sync_whatever_else_reached_the_device() {
     assert_eq!(last, LastRun::PowerCut);
     for round in 0..20 {
         assert_eq!(content(&index, round), Some(b"synced".to_vec()), "round {round}");
+    }
+}
+
+#[test]
+fn the_file_does_not_grow_with_what_is_written_but_with_what_is_there() {
+    const UNSYNCED_BYTES_MAX: u64 = 1 << 20;
+    let scratch = tempfile::tempdir().unwrap();
+    let (index, _) = open_with(scratch.path(), "boot", UNSYNCED_BYTES_MAX);
+    let mut longest = 0;
+    for number in 0..2_000 {
+        put(&index, number % 50, b"written over and over", false);
+        longest = longest.max(index.file_bytes() - index.live_bytes().unwrap());
+    }
+    assert!(
+        longest <= 2 * UNSYNCED_BYTES_MAX,
+        "{longest} bytes were not in use"
+    );
+    let length = std::fs::metadata(scratch.path().join(DATA)).unwrap().len();
+    assert_eq!(index.file_bytes(), length);
+}
+
+/// An index in which most of the file is free.
+fn mostly_free(directory: &Path, run: &str) -> Arc<Index> {
+    let (index, _) = open(directory, run);
+    let content: &'static [u8] = &[7; 4_000];
+    (0..500).for_each(|block| put(&index, block, content, false));
+    let all_but_one = (1..500).map(|block| Change::Delete(BlockId(block)));
+    index.submit_and_wait(all_but_one.collect(), false).unwrap();
+    index
+}
+
+#[test]
+fn a_file_that_is_mostly_free_is_shortened_when_nothing_goes_on_and_keeps_what_is_in_use() {
+    let scratch = tempfile::tempdir().unwrap();
+    let index = mostly_free(scratch.path(), "boot 1");
+    let life = index.life();
+    for round in 0..3 {
+        index.compact().unwrap();
+        assert!(
+            index.file_bytes() > 1 << 20,
+            "something was going on: round {round}"
+        );
+        index.compact().unwrap();
+        let length = std::fs::metadata(scratch.path().join(DATA)).unwrap().len();
+        assert!(
+            index.file_bytes() == length && length < 100 << 10,
+            "round {round}: {length} bytes"
+        );
+        assert_eq!(content(&index, 0), Some(vec![7; 4_000]), "round {round}");
+        let content: &'static [u8] = &[8; 4_000];
+        (1..500).for_each(|block| put(&index, block, content, false));
+        let others = (1..500).map(|block| Change::Delete(BlockId(block)));
+        index.submit_and_wait(others.collect(), false).unwrap();
+    }
+    drop(index);
+    let (index, last) = open(scratch.path(), "boot 1");
+    assert_eq!(
+        (last, index.life(), content(&index, 0)),
+        (LastRun::Killed, life, Some(vec![7; 4_000]))
+    );
+}
+
+#[test]
+fn a_power_cut_after_a_file_was_shortened_leads_back_to_what_was_in_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let index = mostly_free(scratch.path(), "boot 1");
+    index.compact().unwrap();
+    index.compact().unwrap();
+    let data = scratch.path().join(DATA);
+    let before = std::fs::read(&data).unwrap();
+    (1..20).for_each(|block| put(&index, block, b"lost", false));
+    drop(index);
+    // As above: what was written since is lost, and what it was written over as well.
+    let mut after = std::fs::read(&data).unwrap();
+    for at in (anchor::metas_bytes()..after.len()).step_by(4_096) {
+        let page = at..at + 4_096;
+        if before.get(page.clone()) != Some(&after[page.clone()]) {
+            after[page].fill(0xee);
+        }
+    }
+    std::fs::write(&data, after).unwrap();
+    let (index, last) = open(scratch.path(), "boot 2");
+    assert_eq!(
+        (last, content(&index, 0), content(&index, 1)),
+        (LastRun::PowerCut, Some(vec![7; 4_000]), None)
+    );
+}
+
+#[test]
+fn a_power_cut_while_a_file_is_shortened_leaves_the_old_one_or_the_new_one() {
+    for is_renamed in [false, true] {
+        let scratch = tempfile::tempdir().unwrap();
+        let index = mostly_free(scratch.path(), "boot 1");
+        index.sync().unwrap();
+        let path = scratch.path().join("compact-0.mdb");
+        let copy = index.copied(&path).unwrap();
+        let token = "boot 1".to_owned();
+        let nothing = Kept { token, metas: vec![] };
+        index.anchored.lock().unwrap().anchor.keep(&nothing).unwrap();
+        if is_renamed {
+            std::fs::rename(&path, scratch.path().join(DATA)).unwrap();
+        }
+        drop((index, copy));
+        let (index, last) = open(scratch.path(), "boot 2");
+        assert_eq!(
+            (last, content(&index, 0), content(&index, 1)),
+            (LastRun::PowerCut, Some(vec![7; 4_000]), None)
+        );
+        assert!(!path.exists(), "a start leaves nothing beside it");
     }
 }
 

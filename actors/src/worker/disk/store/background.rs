@@ -46,6 +46,14 @@ impl Store {
         self.index.sync()
     }
 
+    /// Gives back to the device what the index no longer uses.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn shorten_index(&self) -> Result<()> {
+        self.index.compact()
+    }
+
     fn sync_everything(&self) -> Result<()> {
         let directory = File::open(&self.directory.path).map_err(Error::from)?;
         rustix::fs::syncfs(&directory).map_err(|e| {

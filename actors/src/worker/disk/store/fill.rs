@@ -53,14 +53,14 @@ impl Store {
             }
         }
         self.check_usable()?;
-        self.space().take(len_bytes, &self.name)?;
+        self.space().lengthen(0, len_bytes, &self.name)?;
         let file = match self.create(block).and_then(|file| {
             file.set_len(len_bytes).map_err(|e| self.failed(e, block))?;
             Ok(file)
         }) {
             Ok(file) => file,
             Err(error) => {
-                self.space().give_back(len_bytes);
+                self.space().shorten(len_bytes, 0);
                 return Err(error);
             }
         };

@@ -182,8 +182,11 @@ impl Store {
         to_usize(block.0) % self.lanes.len()
     }
 
+    /// With the index as long as it is now.
     fn space(&self) -> MutexGuard<'_, Space> {
-        lock(&self.space)
+        let mut space = lock(&self.space);
+        space.index_is(self.index.file_bytes());
+        space
     }
 
     fn now_ms(&self) -> i64 {

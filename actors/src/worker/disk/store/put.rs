@@ -154,12 +154,12 @@ impl Store {
     ) -> Result<()> {
         match before {
             None => {
-                self.space().take(record.len_bytes, &self.name)?;
+                self.space().lengthen(0, record.len_bytes, &self.name)?;
                 let written = self
                     .create(block)
                     .and_then(|file| self.write_pieces(&file, block, 0, body));
                 if let Err(error) = written {
-                    self.space().give_back(record.len_bytes);
+                    self.space().shorten(record.len_bytes, 0);
                     self.drop_file(block);
                     return Err(error);
                 }
@@ -170,15 +170,14 @@ impl Store {
                 let on_device = self.is_on_device(block, &before);
                 let file = self.file(block)?;
                 let old_len = file.metadata().map_err(|e| self.failed(e, block))?.len();
-                self.space()
-                    .take(record.len_bytes.saturating_sub(old_len), &self.name)?;
+                self.space().lengthen(old_len, record.len_bytes, &self.name)?;
                 let writing =
                     OpenBlock::new(file.clone(), record.generation).writing_record(self.now_ms(), false);
                 self.index
                     .submit_and_wait(vec![Change::Put(block, writing.encode())], on_device)?;
                 file.set_len(record.len_bytes)
                     .map_err(|e| self.failed(e, block))?;
-                self.space().give_back(old_len.saturating_sub(record.len_bytes));
+                self.space().shorten(old_len, record.len_bytes);
                 self.write_pieces(&file, block, 0, body)?;
             }
         }

@@ -58,11 +58,11 @@ impl Store {
         };
         self.index.submit_and_wait(vec![Change::Delete(block)], false)?;
         self.blocks.fetch_sub(1, Ordering::Relaxed);
-        self.space().give_back(len_bytes);
         (self.news)(BlockNews::Removed(block));
         if in_index {
             return Ok(());
         }
+        self.space().shorten(len_bytes, 0);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error, block)),
             _ => Ok(()),
@@ -109,7 +109,9 @@ impl Store {
             let _ = std::fs::remove_file(&path);
         }
         self.blocks.fetch_sub(1, Ordering::Relaxed);
-        self.space().give_back(record.len_bytes);
+        if !record.flags.in_index {
+            self.space().shorten(record.len_bytes, 0);
+        }
         (self.news)(BlockNews::Removed(block));
         error
     }

@@ -17,7 +17,7 @@ use crate::kit::Answer;
 
 /// The largest block whose bytes are in the index. It is less than a chunk, so there is one checksum.
 const SMALL_BYTES_MAX: u64 = 16 << 10;
-/// The index may use one in so many of the disk's bytes for them: it never gives space back to the device.
+/// The index may use one in so many of the disk's bytes for them: the larger it is, the more each commit costs.
 const SHARE_OF_CAPACITY: u64 = 8;
 
 impl Store {
@@ -50,19 +50,17 @@ impl Store {
             ..record.flags
         };
         let record = BlockRecord { flags, ..record };
-        let (is_new, old_len) = before.map_or((true, 0), |before| (false, before.len_bytes));
-        let growth = record.len_bytes.saturating_sub(old_len);
-        let shrinkage = old_len.saturating_sub(record.len_bytes);
-        if let Err(error) = self.space().take(growth, &self.name) {
+        let is_new = before.is_none();
+        let len_bytes = record.len_bytes;
+        if let Err(error) = self.space().take(len_bytes, &self.name) {
             return done(Err(error));
         }
         self.blocks.fetch_add(u64::from(is_new), Ordering::Relaxed);
         let store = self.clone();
         let told = move |outcome: Result<BlockSealed>| {
-            if outcome.is_ok() {
-                store.space().give_back(shrinkage);
-            } else {
-                store.space().give_back(growth);
+            // From here on the length of the index counts.
+            store.space().give_back(len_bytes);
+            if outcome.is_err() {
                 store.blocks.fetch_sub(u64::from(is_new), Ordering::Relaxed);
             }
             done(outcome);
@@ -99,6 +97,8 @@ impl Store {
             self.drop_file(block);
             return Err(error);
         }
+        // Not refused by a full disk: what goes over bytes that are here needs no room. The index has these pages free now.
+        self.space().moved_to_file(record.len_bytes);
         Ok(record)
     }
 

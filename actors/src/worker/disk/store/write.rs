@@ -103,7 +103,7 @@ impl Store {
                 self.name
             );
         }
-        self.space().give_back(len_bytes);
+        self.space().shorten(len_bytes, 0);
     }
 
     /// Makes sure that the lane has the block; true if it was created, and the index does not know it yet.
@@ -180,8 +180,8 @@ impl Store {
     ) -> Result<()> {
         let new_generation = self.take_generation(open, call)?;
         let end = call.offset_bytes + body.len() as u64;
-        let growth = end.saturating_sub(open.len_bytes);
-        self.space().take(growth, &self.name)?;
+        let before = open.len_bytes;
+        self.space().lengthen(before, end, &self.name)?;
         let written = self
             .mark(open, call.block, call.offset_bytes..end, new_generation)
             .and_then(|()| {
@@ -193,7 +193,7 @@ impl Store {
                 self.worked();
                 open.wrote(call.offset_bytes, pieces);
             }
-            Err(_) => self.space().give_back(growth),
+            Err(_) => self.space().shorten(end, before),
         }
         written
     }
@@ -232,7 +232,8 @@ impl Store {
             open.file
                 .set_len(call.base_len_bytes)
                 .map_err(|e| self.failed(e, call.block))?;
-            self.space().give_back(cut_bytes);
+            self.space()
+                .shorten(call.base_len_bytes + cut_bytes, call.base_len_bytes);
         }
         Ok(())
     }
