@@ -247,7 +247,8 @@ def store_renewed(job):
             equal(proxy.count("GET", "cached"), fetched, "requests for what is cached")
         with job.check("what waits to be exported when a key expires is exported with the new one"):
             proxy.add("PUT", "waits", times=99, refuse=403)
-            cv.refused("put", "-", f"{top}/waits", stdin=b"waits", says="denie", code=4)
+            with contextlib.suppress(OSError):
+                (job.node.mount_point / top[1:] / "waits").write_bytes(b"waits")
             equal(backlog(job, top)["files"], 1, "files that wait")
             proxy.expired.add("a-new-key")
             proxy.clear()

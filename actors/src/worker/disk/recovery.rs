@@ -71,7 +71,7 @@ pub(super) fn open(
     let space = Space::new(capacity, reserve, used_bytes, index.file_bytes(), free);
     Ok(Store::new(
         directory,
-        index,
+        (index, last_run),
         space,
         blocks,
         options.fsync,

@@ -1,8 +1,8 @@
 //! The under file systems of mounts, as their options are now.
 //!
-//! A mount's options may change (`UpdateMount`), most often because credentials are about to expire, or have. So nobody keeps
-//! an open under file system: what is handed out asks here with each read and write. It is asked of the master again when it
-//! is older than [`MOUNT_AGE`], and as soon as the store refuses or fails.
+//! A mount's options may change (`UpdateMount`), most often because credentials are about to expire, or have. So nobody
+//! keeps an open under file system: what is handed out asks here with each read and write. It is asked of the master again when
+//! it is older than [`MOUNT_AGE`], and as soon as the store refuses or fails.
 
 use std::ops::Range;
 use std::sync::Arc;

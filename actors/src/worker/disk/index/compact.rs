@@ -1,7 +1,8 @@
-//! Replaces the file of the index by one without free pages. LMDB uses them again, but never gives them back to the device.
+//! Replaces the file of the index by one without free pages. LMDB uses them again, but never gives them back to
+//! the device.
 //!
-//! Nobody commits meanwhile; those who read notice nothing. A power cut finds the old file or the new one. Both are whole
-//! and on the device, so for that time the anchor has no meta pages to put back.
+//! Nobody commits meanwhile; those who read notice nothing. A power cut finds the old file or the new one. Both are
+//! whole and on the device, so for that time the anchor has no meta pages to put back.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,8 +14,8 @@ use heed::{CompactionOption, EnvFlags};
 use super::anchor::Kept;
 use super::{Anchored, DATA, Index, Opened, failed};
 
-/// What a new file is called before it takes the place of the old one. Two, because an environment is known by the path that
-/// it was opened at.
+/// What a new file is called before it takes the place of the old one. Two, because an environment is known by the path
+/// that it was opened at.
 const NEW: [&str; 2] = ["compact-0.mdb", "compact-1.mdb"];
 /// Free bytes that are given back when nothing is going on.
 const QUIET_FREE_BYTES: u64 = 256 << 10;

@@ -5,6 +5,7 @@ use std::fs::File;
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
+use super::unsynced::Todo;
 use super::{Store, lock};
 
 impl Store {
@@ -25,24 +26,16 @@ impl Store {
     /// # Errors
     /// `Io`.
     pub fn sync_background(&self) -> Result<()> {
-        /// Above this many, one sync of the whole file system is cheaper.
-        const SINGLE_SYNCS_MAX: usize = 64;
-        let unsynced = std::mem::take(&mut *lock(&self.unsynced));
-        if unsynced.len() > SINGLE_SYNCS_MAX {
-            self.sync_everything()?;
-        } else {
-            let mut outcome = Ok(());
-            for block in unsynced {
-                let synced = match self.file(block) {
-                    Ok(file) => file.sync_data().map_err(|e| self.sync_failed(e, block)),
-                    Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-                    Err(error) => Err(error),
-                };
-                // One that fails keeps no other from the disk.
-                outcome = outcome.and(synced);
-            }
-            outcome?;
-        }
+        let todo = lock(&self.unsynced).begin();
+        let outcome = match todo {
+            Todo::Everything => self.sync_everything(),
+            // One that fails keeps no other from the disk.
+            Todo::Blocks(blocks) => (blocks.into_iter())
+                .map(|block| self.sync_block(block))
+                .fold(Ok(()), Result::and),
+        };
+        lock(&self.unsynced).ended(outcome.is_ok());
+        outcome?;
         self.index.sync()
     }
 
@@ -54,10 +47,22 @@ impl Store {
         self.index.compact()
     }
 
+    fn sync_block(&self, block: BlockId) -> Result<()> {
+        match self.file(block) {
+            Ok(file) => file.sync_data().map_err(|e| self.sync_failed(e, block)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A failed one is the disk's end, as [`Store::sync_failed`] says.
     fn sync_everything(&self) -> Result<()> {
         let directory = File::open(&self.directory.path).map_err(Error::from)?;
         rustix::fs::syncfs(&directory).map_err(|e| {
-            Error::from(std::io::Error::from(e)).while_doing(format_args!("syncing {}", self.name))
+            let error = Error::from(std::io::Error::from(e));
+            let error = error.while_doing(format_args!("syncing {}", self.name));
+            self.give_up(&error);
+            error
         })
     }
 

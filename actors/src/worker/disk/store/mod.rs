@@ -8,11 +8,12 @@ mod put;
 mod read;
 mod remove;
 mod small;
+mod unsynced;
 mod verify;
 mod write;
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -24,7 +25,8 @@ use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
-use super::index::{Change, Index, Update};
+use self::unsynced::Unsynced;
+use super::index::{Change, Index, LastRun, Update};
 use super::layout;
 use super::open_block::OpenBlock;
 use super::recency::Recent;
@@ -63,7 +65,7 @@ pub struct Store {
     failures: AtomicU32,
     failure: Mutex<Option<String>>,
     /// Sealed without a sync since the last background sync.
-    unsynced: Mutex<HashSet<BlockId>>,
+    unsynced: Mutex<Unsynced>,
     /// How many changes of a block's record were handed to the index and are not committed.
     uncommitted: Mutex<HashMap<BlockId, usize>>,
 }
@@ -102,7 +104,7 @@ impl Store {
     )]
     pub(super) fn new(
         directory: DataDir,
-        index: Arc<Index>,
+        (index, last_run): (Arc<Index>, LastRun),
         space: Space,
         blocks: u64,
         fsync: FsyncPolicy,
@@ -133,7 +135,7 @@ impl Store {
             small_blocks_fit: AtomicBool::new(true),
             failures: AtomicU32::new(0),
             failure: Mutex::new(None),
-            unsynced: Mutex::default(),
+            unsynced: Mutex::new(Unsynced::after(last_run == LastRun::Killed)),
             uncommitted: Mutex::default(),
         }
     }
@@ -319,7 +321,7 @@ impl Store {
     /// Whether bytes of a block that the index has are on the device by some promise: of a sync, or of the background's.
     fn is_on_device(&self, block: BlockId, record: &BlockRecord) -> bool {
         let promised = record.flags.synced || record.rewritten.is_some();
-        promised || self.fsync == FsyncPolicy::Periodic && !lock(&self.unsynced).contains(&block)
+        promised || self.fsync == FsyncPolicy::Periodic && !lock(&self.unsynced).has(block)
     }
 
     /// The file is shorter than the index says.

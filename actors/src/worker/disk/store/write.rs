@@ -471,7 +471,7 @@ impl Store {
         };
         let sealed = self.as_sealed(&record);
         if !sync && !record.flags.in_index && self.fsync == FsyncPolicy::Periodic {
-            lock(&self.unsynced).insert(block);
+            lock(&self.unsynced).sealed(block);
         }
         let news = self.news.clone();
         let record = Change::Put(block, record.encode());
