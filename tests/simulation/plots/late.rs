@@ -99,7 +99,8 @@ fn lost_before_seal(world: &mut World) -> Result<(), Violation> {
 pub const FULL_OVERWRITE: Plot = Plot {
     name: "full-overwrite",
     cast: |_| Cast {
-        capacity_bytes: 400 << 10,
+        // Some 64 KiB of it are the index.
+        capacity_bytes: 464 << 10,
         ..Cast::default()
     },
     play: full_overwrite,
