@@ -125,6 +125,19 @@ pub struct Backlog {
     pub failures: Vec<(String, String)>,
 }
 
+impl Backlog {
+    /// The key of something whose last try failed, and what the under file system said.
+    pub fn failure(&self) -> Option<(&str, &str)> {
+        let files = self
+            .failures
+            .iter()
+            .map(|(key, failure)| (key.as_str(), failure.as_str()));
+        let effects = self.effects.iter();
+        let effects = effects.filter_map(|effect| Some((effect.key.as_str(), effect.failure.as_deref()?)));
+        files.chain(effects).next()
+    }
+}
+
 /// A change or an export that an under file system is making.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EffectInfo {

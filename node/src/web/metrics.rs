@@ -2,15 +2,17 @@
 
 use curvine_actors::kit::metrics::{self, Of, Readings};
 use curvine_protocol::cluster::{ClusterStatus, WorkerState};
+use curvine_protocol::mount::MountInfo;
 
-/// The metrics of these parts of a node. `status` is missing if no leader answered in time.
-pub fn render(role: &str, parts: &[Of], status: Option<&ClusterStatus>) -> String {
+/// The metrics of these parts of a node. What the cluster says is missing if no leader answered in time.
+pub fn render(role: &str, parts: &[Of], told: Option<&(ClusterStatus, Vec<MountInfo>)>) -> String {
     let mut readings = Readings::default();
     readings.set(&metrics::BUILD_INFO, &[env!("CARGO_PKG_VERSION"), role], 1.0);
     readings.set(&metrics::RESIDENT_MEMORY, &[], resident_bytes() as f64);
-    readings.set(&metrics::CLUSTER_ANSWERS, &[], is(status.is_some()));
-    if let Some(status) = status {
+    readings.set(&metrics::CLUSTER_ANSWERS, &[], is(told.is_some()));
+    if let Some((status, mounts)) = told {
         read(&mut readings, status);
+        mounts.iter().for_each(|mount| read_mount(&mut readings, mount));
     }
     metrics::render(parts, &readings)
 }
@@ -43,6 +45,23 @@ fn read(readings: &mut Readings, status: &ClusterStatus) {
     for duty in &status.duties {
         readings.set(&metrics::DUTY_FAILED, &[&duty.name], is(duty.failure.is_some()));
     }
+}
+
+/// What the under file system of a mount has not got yet.
+fn read_mount(readings: &mut Readings, mount: &MountInfo) {
+    let Some(backlog) = mount.backlog.as_ref().filter(|_| mount.settings.writable) else {
+        return;
+    };
+    let labels = [mount.path.as_str()];
+    readings.set(&metrics::MOUNT_WAITING_FILES, &labels, backlog.files as f64);
+    readings.set(&metrics::MOUNT_WAITING_BYTES, &labels, backlog.bytes as f64);
+    readings.set(
+        &metrics::MOUNT_WAITING_SINCE,
+        &labels,
+        backlog.oldest_ns as f64 / 1e9,
+    );
+    readings.set(&metrics::MOUNT_UNDER_WAY, &labels, backlog.effects.len() as f64);
+    readings.set(&metrics::MOUNT_FAILED, &labels, is(backlog.failure().is_some()));
 }
 
 /// What is so, as Prometheus says it.

@@ -13,12 +13,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use curvine_actors::kit::metrics::Of;
-use curvine_actors::kit::{MasterRef, call};
+use curvine_actors::kit::{Endpoint, MasterPort, MasterRef, call};
 use curvine_conf::WebAddress;
 use curvine_protocol::cluster::ClusterStatus;
-use curvine_protocol::master::GetClusterStatus;
+use curvine_protocol::master::{GetClusterStatus, ListMounts};
+use curvine_protocol::mount::MountInfo;
 use curvine_protocol::number::whole_ms;
-use curvine_protocol::{CallContext, Error, ErrorKind, Result};
+use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -94,24 +95,38 @@ impl Drop for Web {
     }
 }
 
-async fn cluster_status(shown: &Shown) -> Result<ClusterStatus> {
+/// Asks the leader, as long as somebody who looks at a page waits.
+async fn ask<C: Call>(shown: &Shown, question: C) -> Result<C::Reply>
+where
+    dyn MasterPort: Endpoint<C>,
+{
     let context = CallContext {
         deadline_ms: whole_ms(STATUS_DEADLINE),
         ..CallContext::default()
     };
-    let asked = call(&*shown.master, GetClusterStatus {}, context);
+    let asked = call(&*shown.master, question, context);
     tokio::time::timeout(STATUS_DEADLINE, asked)
         .await
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "the master does not answer")))
 }
 
+async fn cluster_status(shown: &Shown) -> Result<ClusterStatus> {
+    ask(shown, GetClusterStatus {}).await
+}
+
+/// The cluster and its mounts, both asked at once.
+async fn all(shown: &Shown) -> Result<(ClusterStatus, Vec<MountInfo>)> {
+    let (status, mounts) = tokio::join!(cluster_status(shown), ask(shown, ListMounts {}));
+    Ok((status?, mounts?.mounts))
+}
+
 async fn page(State(shown): State<Shown>) -> Html<String> {
-    Html(page::render(shown.role, &cluster_status(&shown).await))
+    Html(page::render(shown.role, &all(&shown).await))
 }
 
 async fn prometheus(State(shown): State<Shown>) -> Response {
-    let status = cluster_status(&shown).await.ok();
-    let text = metrics::render(shown.role, &shown.parts, status.as_ref());
+    let told = all(&shown).await.ok();
+    let text = metrics::render(shown.role, &shown.parts, told.as_ref());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

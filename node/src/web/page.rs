@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use curvine_protocol::Result;
 use curvine_protocol::cluster::{ClusterStatus, WorkerState};
+use curvine_protocol::mount::{Backlog, MountInfo, WriteMode};
 
 const LINE: &str = "writing to a String cannot fail";
 
@@ -14,11 +15,11 @@ const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><meta http-
     border-bottom:1px solid #ddd}th{font-weight:600;background:#f6f6f6}.bad{color:#b00020}.num{text-align:right}\
     </style>";
 
-/// The page for a cluster's status, or for the error in its place.
-pub fn render(role: &str, status: &Result<ClusterStatus>) -> String {
+/// The page for a cluster's status and its mounts, or for the error in their place.
+pub fn render(role: &str, told: &Result<(ClusterStatus, Vec<MountInfo>)>) -> String {
     let mut out = String::from(HEAD);
-    let status = match status {
-        Ok(status) => status,
+    let (status, mounts) = match told {
+        Ok((status, mounts)) => (status, mounts),
         Err(error) => {
             write!(
                 out,
@@ -82,6 +83,33 @@ pub fn render(role: &str, status: &Result<ClusterStatus>) -> String {
             .expect(LINE);
         }
     }
+    out.push_str(
+        "</table><h2>Mounts</h2><table><tr><th>path<th>of<th>for<th class=num>files waiting<th class=num>bytes\
+         <th class=num>under way<th>failure</tr>",
+    );
+    for mount in mounts {
+        let nothing = Backlog::default();
+        let backlog = mount.backlog.as_ref().unwrap_or(&nothing);
+        let used_for = match (mount.settings.writable, mount.settings.write_mode) {
+            (false, _) => "reading",
+            (true, WriteMode::Through) => "writing through",
+            (true, WriteMode::Back) => "writing back",
+        };
+        let failure = backlog
+            .failure()
+            .map(|(key, failure)| format!("<span class=bad>{}: {}</span>", escape(key), escape(failure)));
+        write!(
+            out,
+            "<tr><td>{}<td>{}<td>{used_for}<td class=num>{}<td class=num>{}<td class=num>{}<td>{}</tr>",
+            escape(mount.path.as_str()),
+            escape(&mount.uri),
+            backlog.files,
+            size(backlog.bytes),
+            backlog.effects.len(),
+            failure.unwrap_or_default()
+        )
+        .expect(LINE);
+    }
     out.push_str("</table><h2>Duties of the leader</h2><table><tr><th>duty<th>doing<th>last try</tr>");
     for duty in &status.duties {
         let outcome = match &duty.failure {
@@ -125,7 +153,9 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use curvine_protocol::cluster::{DiskStatus, DutyStatus, MasterRole, MasterStatus, Tier, WorkerStatus};
-    use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, WorkerId};
+    use curvine_protocol::mount::MountSettings;
+    use curvine_protocol::{ClusterId, CurvinePath, Error, ErrorKind, MountId, NodeId, WorkerId};
+    use std::collections::BTreeMap;
 
     #[test]
     fn what_others_named_is_shown_as_text() {
@@ -164,7 +194,29 @@ mod tests {
                 failure: Some("<b>no".to_owned()),
             }],
         };
-        let page = render("all", &Ok(status));
+        let mount = MountInfo {
+            id: MountId(1),
+            path: CurvinePath::parse("/lake").expect("a path"),
+            uri: "s3://lake".to_owned(),
+            options: BTreeMap::new(),
+            settings: MountSettings {
+                writable: true,
+                ..MountSettings::default()
+            },
+            created_ns: 0,
+            backlog: Some(Backlog {
+                files: 2,
+                bytes: 1536,
+                failures: vec![("a&b".to_owned(), "no".to_owned())],
+                ..Backlog::default()
+            }),
+            hidden: Vec::new(),
+        };
+        let page = render("all", &Ok((status, vec![mount])));
+        assert!(page.contains(
+            "<tr><td>/lake<td>s3://lake<td>writing through<td class=num>2<td class=num>1.5 KiB<td class=num>0\
+             <td><span class=bad>a&amp;b: no</span></tr>"
+        ));
         assert!(page.contains(
             "<tr><td>3<td>127.0.0.1:8996<td>live<td>SSD<td>/data/&lt;script&gt;<td class=num>9\
              <td class=num>1.5 KiB<td class=num>1.5 GiB<td class=num>3 GiB</tr>"

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use curvine_actors::kit::metrics::{ALL, Kind, Of};
-use curvine_protocol::ErrorKind;
-use curvine_protocol::master::Lookup;
+use curvine_protocol::master::{Lookup, MountUfs};
+use curvine_protocol::mount::MountSettings;
+use curvine_protocol::{CurvinePath, ErrorKind};
 
 use super::support::*;
 
@@ -202,8 +203,23 @@ fn master_and_worker(dir: &Path) -> (Node, Node) {
 fn every_metric_of_a_node_is_shown_from_its_start_and_counts() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (master, worker) = master_and_worker(dir.path());
+    let store = dir.path().join("store");
+    std::fs::create_dir(&store).expect("a directory");
+    let mount = MountUfs {
+        path: CurvinePath::parse("/w").expect("a path"),
+        uri: format!("file://{}", store.display()),
+        options: BTreeMap::new(),
+        settings: MountSettings {
+            writable: true,
+            ..MountSettings::default()
+        },
+    };
+    master.ask(mount).expect("mounted");
 
     let of_worker = scrape(&worker, &[Of::Node, Of::Cluster, Of::Worker]);
+    for nothing in ["curvine_mount_waiting_files", "curvine_mount_failed"] {
+        assert_eq!(value(&of_worker, nothing, "", &[("mount", "/w")]), 0.0);
+    }
     assert_eq!(
         value(&of_worker, "curvine_workers", "", &[("state", "live")]),
         1.0

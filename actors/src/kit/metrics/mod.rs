@@ -82,6 +82,16 @@ metrics! {
         "Files, directories and other inodes of the namespace.";
     gauge MOUNTS = "curvine_mounts", None, [], Cluster,
         "Under file systems that are mounted into the namespace.";
+    gauge MOUNT_WAITING_FILES = "curvine_mount_waiting_files", None, [mount: &[]], Cluster,
+        "Files of a writable mount whose content is newer than their objects.";
+    gauge MOUNT_WAITING_BYTES = "curvine_mount_waiting_bytes", Bytes, [mount: &[]], Cluster,
+        "What these files have.";
+    gauge MOUNT_WAITING_SINCE = "curvine_mount_waiting_since_seconds", Seconds, [mount: &[]], Cluster,
+        "When the one of these files that has waited longest was changed, since the Unix epoch; 0 if none waits.";
+    gauge MOUNT_UNDER_WAY = "curvine_mount_changes_under_way", None, [mount: &[]], Cluster,
+        "Exports, deletions and renames that are being made in the under file system of a writable mount.";
+    gauge MOUNT_FAILED = "curvine_mount_failed", None, [mount: &[]], Cluster,
+        "1 if the last try at a file or change of a writable mount failed in its under file system, else 0.";
     gauge MASTERS = "curvine_masters", None, [state: &["reachable", "unreachable"]], Cluster,
         "Masters of the group, by whether the leader reaches them.";
     gauge WORKERS = "curvine_workers", None, [state: &["live", "lost"]], Cluster,

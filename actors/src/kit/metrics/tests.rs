@@ -129,7 +129,7 @@ fn what_is_read_is_shown_with_its_labels_escaped() {
     let sample = r#"curvine_disk_blocks{worker="7",tier="SSD",path="/data\\\"x\"\n"} 10000000000"#;
     assert!(text.contains(&format!("\n{sample}\n")), "{text}");
     assert!(
-        !text.contains("_seconds"),
+        !text.contains("_call_seconds"),
         "parts that are not there are not shown"
     );
 }
