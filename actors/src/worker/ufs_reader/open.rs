@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Place;
+use super::budget::Budget;
 use super::fills::{Begun, Purpose};
 use super::resolve::Resolver;
-use super::transfer::{Budget, Target};
+use super::transfer::Target;
 use crate::worker::disk::{FillStart, Store};
 use crate::worker::disks::Disks;
 use crate::worker::disks::fetches::Fetch;

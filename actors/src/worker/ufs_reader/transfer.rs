@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use curvine_protocol::checksum::CHUNK_BYTES;
-use curvine_protocol::number::{to_u32, to_usize};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{BlockId, Error, ErrorKind, InodeId, MountId, Result, UfsVersion};
 use futures::StreamExt;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
+use super::budget::Budget;
 use crate::kit::deadlines::TRANSFER_SILENCE;
 use crate::worker::disk::Store;
 use crate::worker::source::{ByteStream, ObjectSource};
@@ -21,9 +22,8 @@ const WRITE_BYTES: usize = 512 * 1024;
 /// Writes under way for one part.
 const WRITES_MAX: usize = 2;
 /// Memory that one part can hold: writes under way and what gathers for the next.
-const PART_MEMORY_BYTES: u64 = (WRITE_BYTES * (WRITES_MAX + 1)) as u64;
-/// One unit of the budget.
-const PERMIT_BYTES: u64 = 64 * 1024;
+pub const PART_MEMORY_BYTES: u64 = (WRITE_BYTES * (WRITES_MAX + 1)) as u64;
+
 /// What a block is filled with.
 #[derive(Clone)]
 pub struct Target {
@@ -38,26 +38,6 @@ pub struct Target {
     pub key: String,
     pub version: UfsVersion,
     pub source: Arc<dyn ObjectSource>,
-}
-
-/// Memory for bytes on their way, shared by all transfers of one kind.
-#[derive(Clone)]
-pub struct Budget(Arc<Semaphore>, u32);
-
-impl Budget {
-    pub fn new(bytes: u64) -> Self {
-        let permits = to_usize((bytes / PERMIT_BYTES).max(PART_MEMORY_BYTES / PERMIT_BYTES));
-        Budget(Arc::new(Semaphore::new(permits)), to_u32(permits))
-    }
-
-    async fn take(&self, len_bytes: u64) -> SemaphorePermit<'_> {
-        let permits =
-            to_u32(to_usize(len_bytes.min(PART_MEMORY_BYTES).div_ceil(PERMIT_BYTES))).clamp(1, self.1);
-        self.0
-            .acquire_many(permits)
-            .await
-            .expect("the budget is never closed")
-    }
 }
 
 impl Target {
@@ -76,7 +56,7 @@ impl Target {
     /// # Errors
     /// Those of the source; `Ufs` if it sends another number of bytes.
     pub async fn fetch(&self, range: Range<u64>, budget: &Budget) -> Result<Vec<Bytes>> {
-        let _permit = budget.take(range.end - range.start).await;
+        let _permit = budget.take(self.mount, range.end - range.start).await;
         let fetched = async {
             let mut stream = self.stream(&range).await?;
             let mut pieces = Vec::new();
@@ -103,7 +83,7 @@ impl Target {
     ) -> Result<()> {
         let start = chunks.start as u64 * CHUNK_BYTES;
         let end = (chunks.end as u64 * CHUNK_BYTES).min(self.len_bytes);
-        let _permit = budget.take(end - start).await;
+        let _permit = budget.take(self.mount, end - start).await;
         let fetched = async {
             let mut stream = self.stream(&(start..end)).await?;
             let mut left = end - start;

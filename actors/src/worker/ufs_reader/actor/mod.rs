@@ -22,10 +22,11 @@ use self::outcomes::{BlockOpened, ChunksStored, FillSaved, PartEnded};
 use super::answer::{
     Loader, Place, Reader, Request, answer_granted, answer_nothing, answer_passed, answer_read, answer_whole,
 };
+use super::budget::Budget;
 use super::fills::{Asked, Decision, Fills, Progress, Purpose, read_end};
 use super::open::{Origin, open, unless_stopped};
 use super::resolve::Resolver;
-use super::transfer::{Budget, Target};
+use super::transfer::{PART_MEMORY_BYTES, Target};
 use crate::kit::Clock;
 use crate::worker::disks::Disks;
 use crate::worker::disks::fetches::deleted;
@@ -76,8 +77,8 @@ impl UfsReader {
             resolver,
             transfers,
             next_transfer: 0,
-            for_readers: Budget::new(budget_bytes / 2),
-            for_loads: Budget::new(budget_bytes / 2),
+            for_readers: Budget::new(budget_bytes / 2, PART_MEMORY_BYTES),
+            for_loads: Budget::new(budget_bytes / 2, PART_MEMORY_BYTES),
             clock,
             fills: Fills::new(),
             openings: HashMap::new(),
