@@ -6,7 +6,7 @@
 //! exactly as long, so that the masters keep one that loses its last name.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use curvine_actors::client::OpenFile;
@@ -38,6 +38,8 @@ pub struct Slot {
     file: RwLock<Option<OpenFile>>,
     /// How many handles may write. Held while a handle is opened or closed, which so happens one at a time.
     pub writers: tokio::sync::Mutex<u32>,
+    /// How many handles have written since a descriptor of theirs was closed.
+    unflushed: AtomicU32,
     /// The kernel may have pages of it: some request went through them.
     pub paged: AtomicBool,
     /// The lineage of the file that was seen last.
@@ -61,6 +63,27 @@ struct Shared {
 pub struct Handle {
     pub slot: Arc<Slot>,
     pub access: Access,
+    /// It has written since a descriptor of it was closed.
+    unflushed: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// It is about to write.
+    pub fn writes(&self) {
+        if !self.unflushed.swap(true, Ordering::AcqRel) {
+            self.slot.unflushed.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// A descriptor of it is being closed. Says whether no handle has written since one of its own was: those that are
+    /// open may be idle, or closed already, of which the kernel says so later.
+    pub fn flushes(&self) -> bool {
+        let mut others = self.slot.unflushed.load(Ordering::Acquire);
+        if self.unflushed.swap(false, Ordering::AcqRel) {
+            others = self.slot.unflushed.fetch_sub(1, Ordering::AcqRel) - 1;
+        }
+        others == 0
+    }
 }
 
 #[derive(Default)]
@@ -118,6 +141,7 @@ impl Files {
                 inode,
                 file: RwLock::new(None),
                 writers: tokio::sync::Mutex::new(0),
+                unflushed: AtomicU32::new(0),
                 paged: AtomicBool::new(false),
                 lineage: AtomicU64::new(0),
                 reads: Arc::default(),
@@ -130,9 +154,14 @@ impl Files {
 
     pub fn opened(&self, slot: Arc<Slot>, access: Access) -> FileHandle {
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        locked(&self.tables)
-            .handles
-            .insert(number, Handle { slot, access });
+        locked(&self.tables).handles.insert(
+            number,
+            Handle {
+                slot,
+                access,
+                unflushed: Arc::default(),
+            },
+        );
         FileHandle(number)
     }
 
@@ -196,6 +225,26 @@ mod tests {
     use super::*;
 
     const FILE: InodeId = InodeId(7);
+
+    #[test]
+    fn the_last_that_wrote_is_last_though_the_kernel_has_not_said_yet_that_others_are_closed() {
+        let files = Files::new();
+        let open = || {
+            let handle = files.opened(files.enter(FILE), Access::Write);
+            files.handle(handle).unwrap_or_else(|_| panic!("it is open"))
+        };
+        let (first, second) = (open(), open());
+        assert!(first.flushes(), "nobody wrote");
+        first.writes();
+        second.writes();
+        second.writes();
+        assert!(!first.flushes(), "the second is still at it");
+        assert!(second.flushes());
+        assert!(second.flushes(), "a duplicate of its descriptor");
+        first.writes();
+        assert!(!second.flushes());
+        assert!(first.flushes());
+    }
 
     #[test]
     fn handles_of_one_inode_share_a_slot_until_the_last_closes() {

@@ -101,6 +101,15 @@ impl User {
     }
 }
 
+/// # Errors
+/// `EBADF` for a handle that only reads.
+fn writable(handle: &Handle) -> Result<OpenFile> {
+    match handle.access.writes() {
+        true => handle.slot.file(),
+        false => Err(Refusal::of(libc::EBADF)),
+    }
+}
+
 /// From the text of `/proc/PID/status` (proc(5)).
 fn groups_in(status: &str) -> Vec<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
@@ -405,8 +414,10 @@ impl Core {
         bytes: Bytes,
         how: WriteHow,
     ) -> Result<(u32, Option<InodeId>)> {
-        let Handle { slot, access } = self.files.handle(handle)?;
-        let file = self.writable(handle)?;
+        let handle = self.files.handle(handle)?;
+        let file = writable(&handle)?;
+        handle.writes();
+        let Handle { slot, access, .. } = handle;
         let written = to_u32(bytes.len());
         if how.clears_privileges {
             file.clear_privileges();
@@ -437,27 +448,22 @@ impl Core {
         Ok((written, moved.then_some(slot.inode)))
     }
 
-    fn writable(&self, handle: FileHandle) -> Result<OpenFile> {
-        match self.files.handle(handle)? {
-            Handle { slot, access } if access.writes() => slot.file(),
-            _ => Err(Refusal::of(libc::EBADF)),
-        }
-    }
-
     /// A descriptor of the handle is being closed: what it wrote is visible to whoever opens the file afterwards.
     pub async fn flush(&self, handle: FileHandle) -> Result<()> {
-        let Handle { slot, access } = self.files.handle(handle)?;
-        if !access.writes() {
+        let handle = self.files.handle(handle)?;
+        if !handle.access.writes() {
             return Ok(());
         }
-        let writers = slot.writers.lock().await;
+        let slot = &handle.slot;
+        let _alone = slot.writers.lock().await;
         let file = slot.file()?;
-        // The lease goes with the last writer. A duplicate of the descriptor that writes on gets it again.
-        let attr = match *writers {
-            1 => file.close().await?,
-            _ => file.flush().await?,
+        // The lease goes with the last that wrote. Whoever writes on, by a duplicate of the descriptor or another one, gets
+        // it again.
+        let attr = match handle.flushes() {
+            true => file.close().await?,
+            false => file.flush().await?,
         };
-        self.committed(&slot, &file, &attr).await;
+        self.committed(slot, &file, &attr).await;
         Ok(())
     }
 
@@ -476,10 +482,13 @@ impl Core {
 
     /// The kernel closes the handle.
     pub async fn release(&self, handle: FileHandle) -> Result<()> {
-        let Handle { slot, access } = self.files.handle(handle)?;
-        let closed = match access.writes() {
+        let leaving = self.files.handle(handle)?;
+        let closed = match leaving.access.writes() {
             false => Ok(()),
-            true => self.writer_left(&slot).await,
+            true => {
+                leaving.flushes();
+                self.writer_left(&leaving.slot).await
+            }
         };
         self.files.closed(handle);
         closed
@@ -502,7 +511,7 @@ impl Core {
 
     /// Whoever asks, and whoever wrote: the file is on disk as it is.
     pub async fn fsync(&self, handle: FileHandle) -> Result<()> {
-        let Handle { slot, access } = self.files.handle(handle)?;
+        let Handle { slot, access, .. } = self.files.handle(handle)?;
         if !access.writes() && !slot.has_writers() && is_planted(Bug::ReadersSyncNothing) {
             return Ok(());
         }
@@ -521,8 +530,10 @@ impl Core {
         what: Allocate,
         user: User,
     ) -> Result<()> {
-        let file = self.writable(handle)?;
-        let slot = self.files.handle(handle)?.slot;
+        let handle = self.files.handle(handle)?;
+        let file = writable(&handle)?;
+        handle.writes();
+        let slot = handle.slot;
         self.refreshed(&slot).await?;
         let end = offset_bytes
             .checked_add(len_bytes)

@@ -351,3 +351,41 @@ fn whoever_has_a_file_open_reads_it_when_its_object_is_gone() {
         assert!(seen == expected, "what was there when it was opened");
     }
 }
+
+#[test]
+fn the_close_of_the_last_that_wrote_waits_for_the_object_whoever_else_has_just_closed_the_file() {
+    let names: Vec<String> = (0..40).map(|number| format!("f{number}")).collect();
+    let objects: Vec<(&str, &[u8])> = names
+        .iter()
+        .map(|name| (name.as_str(), &b"old old old"[..]))
+        .collect();
+    let Some(store) = Store::start(&objects) else {
+        return;
+    };
+    for name in &names {
+        let (first, second) = (store.open(name), store.open(name));
+        second.write_all_at(b"new", 0).expect("written");
+        second.sync_all().expect("synced");
+        first.write_all_at(b"new", 4).expect("written");
+        // That it is closed, the kernel says later than its close returns.
+        drop(second);
+        drop(first);
+        let object = fs::read(store.objects.join(name)).expect("there");
+        assert_eq!(object, b"new new old", "{name}");
+    }
+}
+
+#[test]
+fn the_close_of_who_only_cut_a_file_waits_for_the_object() {
+    let Some(store) = Store::start(&[("a", b"old old old")]) else {
+        return;
+    };
+    let file = store.open("a");
+    file.write_all_at(b"new", 0).expect("written");
+    // A descriptor of it is closed.
+    drop(file.try_clone().expect("a duplicate"));
+    file.set_len(5).expect("cut");
+    drop(file);
+    assert_eq!(fs::read(store.objects.join("a")).expect("there"), b"new o");
+    store.assert_is("a", b"new o");
+}

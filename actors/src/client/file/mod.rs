@@ -505,7 +505,15 @@ impl Handle {
         let mut state = self.shared.lock().await;
         state.writers.check(self.id)?;
         let shared = &self.shared;
-        shared.truncate_in(&mut state, size_bytes, keep_privileges).await
+        let cut = shared
+            .truncate_in(&mut state, size_bytes, keep_privileges)
+            .await?;
+        if state.source.is_some() {
+            // Its close waits for the object.
+            self.writes.store(true, Ordering::Release);
+            state.writers.enter(self.id);
+        }
+        Ok(cut)
     }
 }
 
