@@ -61,18 +61,29 @@ fn the_model_is_what_this_machine_does_in_memory() {
     check_directory(Path::new("/dev/shm"), 150);
 }
 
-fn check_client(seeds: std::ops::RangeInclusive<u64>, mix: Mix) {
-    let scratch = tempfile::tempdir().expect("a scratch directory");
-    let node = Rc::new(RefCell::new(Node::start_all(scratch.path(), &[])));
-    let runtime = Arc::new(Runtime::new().expect("threads"));
-    let connect = || {
-        let master = node.borrow().master().to_owned();
-        let client = runtime.block_on(Client::connect([master], ClientOptions::default()));
-        client.expect("the node is ready")
-    };
-    let clients = (connect(), connect());
-    check(seeds, mix, |seed, attempt| {
-        let node = node.clone();
+/// A node that can be stopped and killed under those who use it.
+struct Restarting {
+    node: Rc<RefCell<Node>>,
+    runtime: Arc<Runtime>,
+    /// One works, the other looks.
+    clients: (Client, Client),
+}
+
+impl Restarting {
+    fn start(data_dir: &Path) -> Self {
+        let node = Node::start_all(data_dir, &[]);
+        let runtime = Arc::new(Runtime::new().expect("threads"));
+        let clients = (connect(&runtime, &node), connect(&runtime, &node));
+        Restarting {
+            node: Rc::new(RefCell::new(node)),
+            runtime,
+            clients,
+        }
+    }
+
+    /// A fresh directory of it.
+    fn directory(&self, root: &str) -> Remote<impl FnMut(bool) + use<>> {
+        let node = self.node.clone();
         let restart = move |kill: bool| {
             let mut node = node.borrow_mut();
             if kill {
@@ -82,8 +93,21 @@ fn check_client(seeds: std::ops::RangeInclusive<u64>, mix: Mix) {
             }
             node.start_again();
         };
-        let root = format!("/{seed}-{attempt}");
-        Remote::new(runtime.clone(), clients.clone(), &root, BLOCK_BYTES, restart).expect("a fresh directory")
+        let (runtime, clients) = (self.runtime.clone(), self.clients.clone());
+        Remote::new(runtime, clients, root, BLOCK_BYTES, restart).expect("a fresh directory")
+    }
+}
+
+fn connect(runtime: &Runtime, node: &Node) -> Client {
+    let client = Client::connect([node.master().to_owned()], ClientOptions::default());
+    runtime.block_on(client).expect("the node is ready")
+}
+
+fn check_client(seeds: std::ops::RangeInclusive<u64>, mix: Mix) {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let node = Restarting::start(scratch.path());
+    check(seeds, mix, |seed, attempt| {
+        node.directory(&format!("/{seed}-{attempt}"))
     });
 }
 
@@ -102,17 +126,19 @@ fn what_was_done_before_a_stop_or_a_kill_is_there_after_it() {
     check_client(1_001..=1_006, mix);
 }
 
-/// A configuration whose files have small blocks, for those who cannot say so when they create one.
-fn small_blocks(scratch: &Path) -> std::path::PathBuf {
+/// A configuration whose files have small blocks, for those who cannot say so when they create one. Kernels believe what a
+/// mount says of names and attributes for `ttl`.
+fn small_blocks(scratch: &Path, ttl: &str) -> std::path::PathBuf {
     let config = scratch.join("curvine.toml");
-    std::fs::write(&config, "[master]\nblock_size = \"64KiB\"\n").expect("written");
+    let keys = format!("[master]\nblock_size = \"64KiB\"\n[fuse]\nttl = \"{ttl}\"\n");
+    std::fs::write(&config, keys).expect("written");
     config
 }
 
 #[test]
 fn through_a_mount_curvine_is_what_the_model_is() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
-    let (config, mount_point) = (small_blocks(scratch.path()), scratch.path().join("mnt"));
+    let (config, mount_point) = (small_blocks(scratch.path(), "1s"), scratch.path().join("mnt"));
     let _node = Node::start_all(
         &scratch.path().join("data"),
         &["--config", text(&config), "--mount-point", text(&mount_point)],
@@ -124,10 +150,8 @@ fn through_a_mount_curvine_is_what_the_model_is() {
 #[test]
 fn through_two_mounts_and_a_client_curvine_is_what_the_model_is() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
-    let config = scratch.path().join("curvine.toml");
     // What one mount changes shows in the other at once if the kernel always asks.
-    let keys = "[master]\nblock_size = \"64KiB\"\n[fuse]\nttl = \"0s\"\n";
-    std::fs::write(&config, keys).expect("written");
+    let config = small_blocks(scratch.path(), "0s");
     let node = Node::start_all(&scratch.path().join("data"), &["--config", text(&config)]);
     let mount = |name: &str| {
         let at = scratch.path().join(name);
@@ -145,14 +169,7 @@ fn through_two_mounts_and_a_client_curvine_is_what_the_model_is() {
     };
     let ((_first, at_first), (_second, at_second)) = (mount("a"), mount("b"));
     let runtime = Arc::new(Runtime::new().expect("threads"));
-    let connect = || {
-        let client = runtime.block_on(Client::connect(
-            [node.master().to_owned()],
-            ClientOptions::default(),
-        ));
-        client.expect("the node is ready")
-    };
-    let clients = (connect(), connect());
+    let clients = (connect(&runtime, &node), connect(&runtime, &node));
     check(1..=two_mounts_seeds(), MIX, |seed, attempt| {
         let name = format!("{seed}-{attempt}");
         let remote = Remote::new(
@@ -212,20 +229,14 @@ fn mount_to_write(
 /// In the directory below there are files that the mount made, and others' changes show in the mount at once.
 fn check_writable_mount(write_mode: WriteMode, seeds: std::ops::RangeInclusive<u64>) {
     let scratch = tempfile::tempdir().expect("a scratch directory");
-    let (config, mount_point) = (scratch.path().join("curvine.toml"), scratch.path().join("mnt"));
-    let keys = "[master]\nblock_size = \"64KiB\"\n[fuse]\nttl = \"0s\"\n";
-    std::fs::write(&config, keys).expect("written");
+    let (config, mount_point) = (small_blocks(scratch.path(), "0s"), scratch.path().join("mnt"));
     let node = Node::start_all(
         &scratch.path().join("data"),
         &["--config", text(&config), "--mount-point", text(&mount_point)],
     );
     let runtime = Arc::new(Runtime::new().expect("threads"));
-    let client = runtime.block_on(Client::connect(
-        [node.master().to_owned()],
-        ClientOptions::default(),
-    ));
     let below = scratch.path().join("below");
-    let settle = mount_to_write(&runtime, &client.expect("the node is ready"), &below, write_mode);
+    let settle = mount_to_write(&runtime, &connect(&runtime, &node), &below, write_mode);
     check(seeds, STORED, |seed, attempt| {
         let name = format!("{seed}-{attempt}");
         let shown = mount_point.join("w").join(&name);
@@ -254,16 +265,9 @@ fn a_mount_that_writes_back_is_what_the_model_is_and_the_store_follows() {
 #[test]
 fn a_store_is_what_the_model_is_after_stops_and_kills() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
-    let node = Rc::new(RefCell::new(Node::start_all(&scratch.path().join("data"), &[])));
-    let runtime = Arc::new(Runtime::new().expect("threads"));
-    let connect = || {
-        let master = node.borrow().master().to_owned();
-        let client = runtime.block_on(Client::connect([master], ClientOptions::default()));
-        client.expect("the node is ready")
-    };
-    let clients = (connect(), connect());
+    let node = Restarting::start(&scratch.path().join("data"));
     let below = scratch.path().join("below");
-    let settle = mount_to_write(&runtime, &clients.0, &below, WriteMode::Through);
+    let settle = mount_to_write(&node.runtime, &node.clients.0, &below, WriteMode::Through);
     let mix = Mix {
         ops: 250,
         restart_every: 25,
@@ -271,20 +275,8 @@ fn a_store_is_what_the_model_is_after_stops_and_kills() {
     };
     check(1_001..=1_004, mix, |seed, attempt| {
         let name = format!("{seed}-{attempt}");
-        let node = node.clone();
-        let restart = move |kill: bool| {
-            let mut node = node.borrow_mut();
-            if kill {
-                node.kill()
-            } else {
-                node.stop()
-            }
-            node.start_again();
-        };
-        let root = format!("/w/{name}");
-        let remote = Remote::new(runtime.clone(), clients.clone(), &root, BLOCK_BYTES, restart);
         Stored::new(
-            Box::new(remote.expect("a fresh directory")),
+            Box::new(node.directory(&format!("/w/{name}"))),
             Box::new(Directory::new(&below.join(&name), |_| ())),
             0,
             settle.clone(),
