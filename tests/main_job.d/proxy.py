@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,7 +52,13 @@ class Proxy:
 
             do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = pass_on
 
-        self.listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Listener(ThreadingHTTPServer):
+            def handle_error(self, *peer):
+                """A client that goes away, or is killed, is no news: its connection ends."""
+                if not isinstance(sys.exc_info()[1], ConnectionError):
+                    super().handle_error(*peer)
+
+        self.listener = Listener(("127.0.0.1", 0), Handler)
         self.listener.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self.listener.server_address[1]}"
         threading.Thread(target=self.listener.serve_forever, daemon=True).start()

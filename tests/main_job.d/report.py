@@ -8,7 +8,9 @@ import traceback
 class Report:
     def __init__(self):
         self.passed = 0
-        self.failed = 0
+        # Each with its reason, for the end of the output.
+        self.failures = []
+        self.part = ""
         self.begun = time.monotonic()
 
     @contextlib.contextmanager
@@ -18,17 +20,27 @@ class Report:
         try:
             yield
         except Exception as error:  # noqa: BLE001: whatever went wrong, the claim is not proven
-            self.failed += 1
             reason = str(error) if isinstance(error, AssertionError) else traceback.format_exc().strip()
-            print(f"FAIL  {claim}\n      " + reason.replace("\n", "\n      "), flush=True)
+            told = f"FAIL  {claim}\n      " + reason.replace("\n", "\n      ")
+            self.failures.append(f"{self.part}\n{told}")
+            print(told, flush=True)
         else:
             self.passed += 1
             print(f"ok    {claim} ({time.monotonic() - begun:.1f} s)", flush=True)
 
-    def title(self, text):
+    @property
+    def failed(self):
+        return len(self.failures)
+
+    def title(self, text, part):
+        """A new part, by its title, and by its short name, which its failures are told with at the end."""
+        self.part = part
         print(f"\n{text} [{time.monotonic() - self.begun:.0f} s]", flush=True)
 
     def end(self):
+        """What failed once more, where the end of a long output shows it, and the counts."""
+        for failure in self.failures:
+            print(f"\n{failure}", flush=True)
         print(f"MAIN JOB: {self.passed} passed, {self.failed} failed", flush=True)
         return 1 if self.failed or not self.passed else 0
 

@@ -78,13 +78,13 @@ def main(about):
         scratch = Scratch(setup.TARGET / "main_job", deployment)
         job = Job(scratch, report, programs, arguments.full, DEPLOYMENTS[deployment])
         try:
-            play(job, known, arguments.scenarios)
+            play(job, known, arguments.scenarios, deployment)
         finally:
             scratch.clean(arguments.keep)
     return report.end()
 
 
-def play(job, known, chosen):
+def play(job, known, chosen, deployment):
     """Runs the scenarios, or those that were chosen, in one deployment."""
     report, begun = job.report, time.monotonic()
     job.prepare()
@@ -94,7 +94,7 @@ def play(job, known, chosen):
     for name, scenario in known.items():
         if chosen and name not in chosen and name != "start":
             continue
-        report.title(f"{name}: {scenario.__doc__.splitlines()[0]}")
+        report.title(f"{name}: {scenario.__doc__.splitlines()[0]}", f"{name} in {deployment}")
         with_failures = report.failed
         try:
             scenario(job)
