@@ -159,6 +159,8 @@ def write_programs(job):
         if s3 is job.moto:
             with job.check(f"git commits into a repository, and the bucket has all of it ({s3.name})"):
                 who = ["-c", "user.name=job", "-c", "user.email=job@localhost", "-c", "init.defaultBranch=main"]
+                # Nothing that goes on in the background when a command has ended.
+                who += ["-c", "gc.auto=0", "-c", "maintenance.auto=false"]
                 git = lambda where, *words: run("git", "-C", where, *who, *words)  # noqa: E731
                 repository = place / "repository"
                 repository.mkdir()
