@@ -90,6 +90,17 @@ fn forget(file: &File) {
     }
 }
 
+fn forget_below(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            forget_below(&path);
+        } else if let Ok(file) = File::open(&path) {
+            forget(&file);
+        }
+    }
+}
+
 /// The file behind a descriptor that somebody else closes.
 fn file(fd: RawFd) -> ManuallyDrop<File> {
     // SAFETY: it is not closed here, and its owner is in a call with it.
@@ -209,4 +220,25 @@ unsafe extern "C" fn fsync(fd: c_int) -> c_int {
 unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
     synced(fd);
     0
+}
+
+/// Of a file system, which is the directory: each worker's is a device of its own.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn syncfs(fd: c_int) -> c_int {
+    if WATCHES.load(Ordering::Relaxed)
+        && let Ok(directory) = std::fs::read_link(format!("/proc/self/fd/{fd}"))
+    {
+        forget_below(&directory);
+    }
+    0
+}
+
+/// Punched holes are written pages that read as zeros.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fallocate(fd: c_int, mode: c_int, offset: off_t, length: off_t) -> c_int {
+    if let (Ok(offset), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) {
+        note(fd, Some(offset), length);
+    }
+    // SAFETY: as the caller's.
+    c_int::try_from(unsafe { libc::syscall(libc::SYS_fallocate, fd, mode, offset, length) }).unwrap_or(-1)
 }

@@ -16,6 +16,7 @@
 
 mod actor;
 mod bitmap;
+mod device;
 mod index;
 mod layout;
 mod open_block;

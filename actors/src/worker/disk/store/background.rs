@@ -5,6 +5,7 @@ use std::fs::File;
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
+use super::super::device::sync_file_system;
 use super::unsynced::Todo;
 use super::{Store, lock};
 
@@ -58,9 +59,8 @@ impl Store {
     /// A failed one is the disk's end, as [`Store::sync_failed`] says.
     fn sync_everything(&self) -> Result<()> {
         let directory = File::open(&self.directory.path).map_err(Error::from)?;
-        rustix::fs::syncfs(&directory).map_err(|e| {
-            let error = Error::from(std::io::Error::from(e));
-            let error = error.while_doing(format_args!("syncing {}", self.name));
+        sync_file_system(&directory).map_err(|e| {
+            let error = Error::from(e).while_doing(format_args!("syncing {}", self.name));
             self.give_up(&error);
             error
         })

@@ -9,9 +9,10 @@ use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{BlockWritten, PunchBlock, WriteBlock};
 use curvine_protocol::{BlockId, Result};
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
+use super::super::device::punch_hole;
 use super::super::open_block::{OpenBlock, Piece};
 use super::super::record::BlockRecord;
 use super::{Store, lock, missing};
@@ -75,11 +76,10 @@ impl Store {
     }
 
     fn make_hole(&self, open: &OpenBlock, block: BlockId, hole: &Range<u64>) -> Result<()> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(&open.file, flags, hole.start, hole.end - hole.start) {
+        match punch_hole(&open.file, hole.start, hole.end - hole.start) {
             Ok(()) => Ok(()),
             // The device's file system has no holes.
-            Err(Errno::OPNOTSUPP) => {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 let zeros = vec![0; to_usize(CHUNK_BYTES)];
                 zero_pieces(hole.clone())
                     .into_iter()
@@ -89,7 +89,7 @@ impl Store {
                     })
                     .map_err(|error| self.failed(error, block))
             }
-            Err(error) => Err(self.failed(error.into(), block)),
+            Err(error) => Err(self.failed(error, block)),
         }
     }
 }

@@ -14,6 +14,7 @@ use curvine_protocol::worker::{BlockSealed, PutBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::super::Numbers;
+use super::super::device::write_vectored_at;
 use super::super::index::Change;
 use super::super::open_block::{OpenBlock, Piece};
 use super::super::pieces_of;
@@ -203,11 +204,11 @@ impl Store {
         // At most IOV_MAX pieces a call.
         const SLICES_MAX: usize = 1_024;
         while !slices.is_empty() {
-            let written = match rustix::io::pwritev(file, &slices[..slices.len().min(SLICES_MAX)], at) {
+            let written = match write_vectored_at(file, &slices[..slices.len().min(SLICES_MAX)], at) {
                 Ok(0) => return Err(self.failed(std::io::ErrorKind::WriteZero.into(), block)),
                 Ok(written) => written,
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(errno) => return Err(self.failed(errno.into(), block)),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.failed(error, block)),
             };
             at += written as u64;
             IoSlice::advance_slices(&mut slices, written);
