@@ -7,6 +7,8 @@
 
 pub mod backup;
 pub mod client;
+#[cfg(feature = "server")]
+pub mod crash_points;
 #[cfg(test)]
 mod documented;
 #[cfg(feature = "server")]

@@ -53,6 +53,16 @@ def binaries(release):
     return TARGET / ("release" if release else "debug")
 
 
+def with_crash_points(place):
+    """The same, built so that they die where they are told to; below a directory of their own."""
+    features = ["--features", "curvine-actors/planted-bugs"]
+    subprocess.run(["cargo", "build", "--quiet", "-p", "curvine-node", "-p", "curvine-cli", *features], cwd=ROOT, check=True)
+    place.mkdir()
+    for program in ("curvine-node", "cv"):
+        shutil.copy2(TARGET / "debug" / program, place)
+    return place
+
+
 def pyspark_jars(scratch):
     """The jars of pyspark: a few hundred files that people really load."""
     wheelhouse = TARGET / "main_job" / "pyspark"

@@ -20,6 +20,7 @@ use super::disks::Disks;
 use super::source::ByteStream;
 use super::ufs_reader::Resolver;
 use crate::client::file::read::{in_memory, verify};
+use crate::crash_points::{Point, crash_point};
 use crate::kit::{Answer, Ask, Endpoint, WorkerConnector};
 use crate::ufs::changes::{Replacement, Written};
 
@@ -62,14 +63,17 @@ impl Handler<Ask<ExportFile>> for UfsWriter {
             let may_finish = async {
                 match call.effect {
                     // A master of an older version does not know of effects.
-                    EffectId(0) => Ok(()),
-                    effect => resolver.confirm_export(effect).await,
+                    EffectId(0) => {}
+                    effect => resolver.confirm_export(effect).await?,
                 }
+                crash_point(Point::ExportConfirmed);
+                Ok(())
             };
             let written = source
                 .replace(&call.key, content, how, Box::pin(may_finish))
                 .await
                 .map_err(|e| e.while_doing(format_args!("writing `{}`", call.key)))?;
+            crash_point(Point::ExportWritten);
             match written {
                 Written::Stored(version) => Ok(Answer::new(FileExported { version })),
                 Written::Conflict(_) => Err(Error::new(
@@ -124,7 +128,10 @@ fn content(from: Blocks, call: &ExportFile) -> Result<ByteStream> {
         async move {
             match piece {
                 Piece::Hole(len) => Ok(Bytes::from(vec![0; to_usize(len)])),
-                Piece::Data(placed, at, len) => from.read(&placed, &workers, at, len).await,
+                Piece::Data(placed, at, len) => {
+                    crash_point(Point::ExportRead);
+                    from.read(&placed, &workers, at, len).await
+                }
             }
         }
     });

@@ -17,6 +17,7 @@ use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
 use tokio::time::sleep;
 
 use super::Outcomes;
+use crate::crash_points::{Point, crash_point};
 use crate::master::contract::{Keeping, NamespaceView, ProposeOp};
 use crate::master::duties::Duty;
 use crate::master::fetching::Fetching;
@@ -163,6 +164,7 @@ impl Changes {
 impl Task<'_> {
     /// Has the store make the change, and then the namespace.
     async fn make(&self) -> Result<()> {
+        crash_point(Point::ChangeNoted);
         let key = &self.record.key;
         let (mut copies, mut departing) = (Vec::new(), HashMap::new());
         match &self.change.command.op {
@@ -201,7 +203,9 @@ impl Task<'_> {
             holders,
             copies,
         };
+        crash_point(Point::ChangeMade);
         let outcome = self.changes.propose.propose_op(Op::CommitChange(commit)).await;
+        crash_point(Point::ChangeCommitted);
         drop((kept, departing));
         match outcome {
             // Whatever it is, it is the client's answer, and was noted as that.
@@ -263,6 +267,7 @@ impl Task<'_> {
                 "another version than was meant is there: it stays, and will be seen as a new file"
             );
         }
+        crash_point(Point::ObjectDeleted);
         self.changes.progress.did(self.id, 1);
         Ok(())
     }
@@ -412,8 +417,9 @@ impl Task<'_> {
         self.changes
             .propose
             .propose_op(Op::NoteCopies { effect, copies })
-            .await
-            .map(|_| ())
+            .await?;
+        crash_point(Point::CopiesNoted);
+        Ok(())
     }
 
     /// Whether a directory is nothing but its marker, or the store has real directories.
@@ -435,6 +441,7 @@ impl Task<'_> {
                 Some(self.ufs.copy_version((&from, &object), (&to, replaces)).await?)
             }
         };
+        crash_point(Point::ObjectCopied);
         self.changes.progress.did(self.id, 1);
         Ok(Copied {
             inode,
@@ -503,6 +510,7 @@ impl Task<'_> {
                 .buffer_unordered(AT_ONCE)
                 .try_collect::<()>()
                 .await?;
+            crash_point(Point::SourcesDeleted);
             let settle = Op::SettleCopies {
                 effect: self.id,
                 inodes: page.into_iter().map(|(inode, _)| inode).collect(),

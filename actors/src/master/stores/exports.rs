@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Outcomes;
 use super::changes::Progresses;
+use crate::crash_points::{Point, crash_point};
 use crate::kit::deadlines::leader_waits;
 use crate::kit::{Clock, call};
 use crate::master::blocks::BlockMap;
@@ -442,7 +443,9 @@ impl Exports {
             }
             Err(error) => return Err(error),
         };
+        crash_point(Point::ExportBegun);
         let outcome = self.carry_out(effect, worker).await;
+        crash_point(Point::ExportAnswered);
         let (ended, stored) = match outcome {
             Ok((ended, content_version)) => {
                 let is_stored = matches!(ended, ExportOutcome::Stored(_));
@@ -455,6 +458,7 @@ impl Exports {
             outcome: ended,
         };
         self.propose.propose_op(end).await?;
+        crash_point(Point::ExportEnded);
         stored
     }
 
