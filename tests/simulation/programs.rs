@@ -198,6 +198,7 @@ impl Program {
             began,
             from,
             values: stamps(from, units, &content),
+            may_have_lost: !self.shared.healthy_since(self.mount, handle.opened_at),
         };
         if let Err(wrong) = self.shared.files.borrow().check(handle.inode, &seen) {
             self.shared.wrong(format!("inode {}: {wrong}", handle.inode));

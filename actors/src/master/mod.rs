@@ -212,7 +212,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         propose.clone(),
         consensus.clone(),
         ports.clock.clone(),
-        hearing,
+        hearing.clone(),
     );
     let changes = Arc::new(Changes {
         view: view.clone(),
@@ -295,6 +295,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     let news = NewsAnswers {
         consensus: consensus.clone(),
         recalls,
+        hearing,
         clock: ports.clock.clone(),
     };
     let jobs = JobAnswers {

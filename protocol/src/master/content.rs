@@ -200,7 +200,7 @@ pub struct ReleaseLease {
     pub inode: InodeId,
 }
 
-/// Waits until there are news for the calling client, up to 10 s. A client that holds leases asks for news all the time:
+/// Waits until there are news for the calling client, up to 5 s. A client that holds leases asks for news all the time:
 /// one that neither does nor is heard of otherwise for 15 s may lose them to who wants them. Of one client, the last call
 /// waits; the one before it is answered without news.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

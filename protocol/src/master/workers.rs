@@ -75,7 +75,7 @@ pub struct HeartbeatOrders {
 /// What a worker holds. A full report comes in parts after each registration, later ones tell only changes.
 ///
 /// # Errors
-/// `NotPermitted` if the worker is not registered, or has registered again since.
+/// `NotPermitted` if the worker is not registered, or has registered again since; `Stale` if a later one has come already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportBlocks {
     pub worker: WorkerId,
@@ -86,6 +86,9 @@ pub struct ReportBlocks {
     pub full_end: bool,
     pub stored: Vec<BlockReplica>,
     pub removed: Vec<BlockId>,
+    /// Which of this worker's it is: greater than that of any before. 0 from versions that do not number them.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// Blocks that the worker should delete: nothing in the namespace refers to them.

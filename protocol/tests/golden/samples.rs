@@ -355,7 +355,7 @@ samples! {
     WorkerHeartbeat => WorkerHeartbeat { worker: WorkerId(2), token: 1 << 63, disks: vec![disk()] };
     ReportBlocks => ReportBlocks {
         worker: WorkerId(2), token: 3, full_start: true, full_end: false, stored: vec![replica()],
-        removed: vec![BlockId(78)],
+        removed: vec![BlockId(78)], number: 1 << 40,
     };
     ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
     DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };

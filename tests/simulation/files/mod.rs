@@ -84,6 +84,9 @@ pub struct Seen {
     pub began: Moment,
     pub from: u64,
     pub values: Vec<u64>,
+    /// The mount was stopped or cut off since its handle was opened: what it has not flushed may be lost, and another
+    /// writer's is read. That is said to who wrote it by the next write or flush.
+    pub may_have_lost: bool,
 }
 
 #[derive(Default)]
@@ -447,6 +450,7 @@ impl File {
             other.mount == seen.mount
                 && other.accepted.is_some_and(|accepted| accepted < seen.began)
                 && !other.failed
+                && (other.flushed.is_some() || !seen.may_have_lost)
                 && is_older(write, other)
         };
         !is_over

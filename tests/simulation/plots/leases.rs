@@ -397,3 +397,42 @@ fn unanswered_cut(world: &mut World) -> std::result::Result<(), Violation> {
     }
     Ok(())
 }
+
+/// A writer is cut off from the masters for some seconds, just when another one wants its file: it gives the file back, and
+/// nothing is lost.
+pub const BRIEFLY_AWAY: Plot = Plot {
+    name: "briefly-away",
+    cast: |chance| Cast {
+        masters: *chance.one_of(&[1, 3]),
+        ..Cast::default()
+    },
+    play: briefly_away,
+};
+
+fn briefly_away(world: &mut World) -> std::result::Result<(), Violation> {
+    let chance = world.chance();
+    world.does(0, "makes /f", |client| make(client, "/f", 1, 3, 1))?;
+    let file = world.does(0, "writes some of /f", |client| async move {
+        let file = client.open_for_write(&at("/f"), false).await?;
+        write(&file, 2, 0..1).await?;
+        Ok(file)
+    })?;
+    // Its renewals are due somewhere in there.
+    world.pass_ms(chance.below(20_000))?;
+    let (masters, id) = (world.master_ids(), world.mount(0).id);
+    world.hold(0, &masters);
+    world.pass_ms(chance.below(500))?;
+    let wanting = world.begin(1, |client| async move {
+        let file = gets(&client, "/f").await?;
+        let seen = read(&file, 10).await?;
+        file.close().await?;
+        Ok(seen)
+    });
+    world.pass_ms(chance.within(5_000..5_500))?;
+    world.network().let_go_at_once(id);
+    let wanted: Result<Vec<u64>> = world.ended(&wanting)?;
+    let seen = wanted.map_err(|error| format!("mount 2 was healthy, and gets {error}"))?;
+    let closed = world.ask(0, move |_| async move { file.close().await })?;
+    closed.map_err(|error| format!("mount 1 was away for six seconds, and gets {error}"))?;
+    same("what the next writer reads", &seen, &rows(&[(2, 1), (1, 2)]))
+}

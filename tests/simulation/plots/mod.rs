@@ -67,6 +67,7 @@ pub const ALL: &[Plot] = &[
     data::ROTTEN_OBJECT,
     leases::UNANSWERED_CUT,
     names::OPENED_BESIDE_CLOSE,
+    leases::BRIEFLY_AWAY,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

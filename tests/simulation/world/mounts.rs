@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub struct Mount {
     chance: Chance,
     /// Programs that have not ended.
     busy: Rc<Cell<usize>>,
-    /// Since when it is stopped or cut off.
-    pub away_since: Option<Duration>,
+    /// From when until when it was stopped or cut off, with short whiles between.
+    pub away: Option<Range<Duration>>,
     /// What a plot uses, where there are no programs.
     client: Rc<RefCell<Option<Client>>>,
 }
@@ -59,7 +60,7 @@ impl Mounts {
                 shared: shared.clone(),
                 chance: chance.fork(),
                 busy: Rc::default(),
-                away_since: None,
+                away: None,
                 client: Rc::default(),
             };
             (id, host)

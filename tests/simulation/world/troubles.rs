@@ -17,8 +17,11 @@ use super::agenda::Act;
 use super::cluster::Cluster;
 use super::{World, text};
 
-/// Away for longer, and another mount may get the files that a mount writes: after 15 s by the leader's clock.
-const NOT_FELT: Duration = Duration::from_secs(12);
+/// Away for longer, and another mount may get the files that a mount writes: it is heard of every 5 s, tries again 3.5 s
+/// after a message that was lost, and is silent for too long after 15 s by the leader's clock.
+const NOT_FELT: Duration = Duration::from_secs(6);
+/// Back for less, and it may not have been heard of in between.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
 impl World {
     pub(super) fn any_trouble(&mut self) -> Result<(), Violation> {
@@ -248,7 +251,7 @@ impl World {
         let now = self.now;
         let cut_off = self.network.cut_off();
         if let Some(cluster) = &mut self.cluster {
-            cluster.note_disturbed(now, NOT_FELT, &cut_off);
+            cluster.note_disturbed(now, &cut_off);
         }
     }
 }
@@ -281,17 +284,20 @@ impl Cluster {
         }
     }
 
-    fn note_disturbed(&mut self, now: Duration, not_felt: Duration, cut_off: &[NodeId]) {
+    fn note_disturbed(&mut self, now: Duration, cut_off: &[NodeId]) {
         let shared = self.mounts.shared.clone();
         for mount in self.mounts.iter_mut() {
             let away = mount.machine.is_stopped() || cut_off.contains(&mount.id);
-            match (away, mount.away_since) {
-                (false, _) => mount.away_since = None,
-                (true, None) => mount.away_since = Some(now),
-                (true, Some(since)) if now - since > not_felt => {
-                    shared.disturbed.borrow_mut().insert(mount.id, now);
+            match (away, &mut mount.away) {
+                (true, Some(away)) => {
+                    away.end = now;
+                    if now - away.start > NOT_FELT {
+                        shared.disturbed.borrow_mut().insert(mount.id, now);
+                    }
                 }
-                (true, Some(_)) => {}
+                (true, None) => mount.away = Some(now..now),
+                (false, Some(away)) if now - away.end < HEARD_WITHIN => {}
+                (false, _) => mount.away = None,
             }
         }
     }

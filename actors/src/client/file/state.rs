@@ -7,7 +7,9 @@ use bytes::BytesMut;
 use curvine_protocol::attr::{UfsSource, WorkerAddress};
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{READ_BYTES_MAX, WriteOrder};
-use curvine_protocol::{Attr, BlockRef, ClientId, Error, FileLayout, LocatedBlock, Result, WorkerId};
+use curvine_protocol::{
+    Attr, BlockRef, ClientId, Error, ErrorKind, FileLayout, LocatedBlock, Result, WorkerId,
+};
 use tokio::task::JoinSet;
 
 use super::order::{Numbers, Taken};
@@ -147,6 +149,18 @@ impl Block {
         let ends = self.located.workers.iter();
         let all = ends.map(|worker| self.taken.end_bytes(*worker)).min();
         all.unwrap_or(0).max(self.located.block.len_bytes)
+    }
+
+    /// A worker says that its replica of a block that has bytes is gone, because it had rotted, say: where another worker has
+    /// one, that is written alone. Whether it is so.
+    fn goes_on_without(&mut self, worker: WorkerId, error: &Error) -> bool {
+        let is_gone = error.kind == ErrorKind::NotFound && self.base_len_bytes > 0;
+        let workers = &mut self.located.workers;
+        let goes_on = is_gone && workers.iter().any(|other| *other != worker);
+        if goes_on {
+            workers.retain(|other| *other != worker);
+        }
+        goes_on
     }
 
     /// The masters know all of it.
@@ -437,6 +451,11 @@ impl State {
         self.learn(workers);
         let index = self.index_of(range.start);
         let end = range.end - self.start_of(index);
+        if let (Err(error), Some(block)) = (&outcome, self.blocks.get_mut(&index))
+            && block.goes_on_without(worker, error)
+        {
+            return Ok(());
+        }
         let arrived = outcome.and_then(|life| match self.blocks.get_mut(&index) {
             Some(block) => {
                 block.taken.acknowledged(worker, &order, life)?;
@@ -670,6 +689,42 @@ mod tests {
         assert_eq!([hole(700), hole(1_000)], [Some(800), None]);
         assert_eq!(state.next_hole(710, 760), Some(760), "the end counts as one");
         assert_eq!(state.next_data(150, 500), None);
+    }
+
+    #[test]
+    fn a_replica_that_is_gone_is_written_no_more_if_there_is_another() {
+        let mut state = state(100, &[(0, 100)]);
+        let both = vec![WorkerId(1), WorkerId(2)];
+        state.blocks.get_mut(&0).unwrap().located.workers = both.clone();
+        let mut says = |worker, kind| {
+            let answered = state.answered(Sent {
+                range: 20..30,
+                worker: WorkerId(worker),
+                order: WriteOrder::default(),
+                outcome: Err(Error::new(kind, "no")),
+                workers: Vec::new(),
+            });
+            let holders = state.blocks[&0].located.workers.clone();
+            (answered.map_err(|error| error.kind), holders)
+        };
+        for kind in [ErrorKind::NoSpace, ErrorKind::Corrupt, ErrorKind::Lost] {
+            assert_eq!(says(2, kind), (Err(kind), both.clone()));
+        }
+        for _ in 0..2 {
+            assert_eq!(says(2, ErrorKind::NotFound), (Ok(()), vec![WorkerId(1)]));
+        }
+        let nobody_else = (Err(ErrorKind::NotFound), vec![WorkerId(1)]);
+        assert_eq!(says(1, ErrorKind::NotFound), nobody_else);
+        // A block without bytes is nowhere until it is written.
+        state.blocks.get_mut(&0).unwrap().base_len_bytes = 0;
+        state.blocks.get_mut(&0).unwrap().located.workers = both.clone();
+        assert!(
+            !state
+                .blocks
+                .get_mut(&0)
+                .unwrap()
+                .goes_on_without(WorkerId(2), &Error::new(ErrorKind::NotFound, "no"))
+        );
     }
 
     #[test]

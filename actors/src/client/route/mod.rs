@@ -36,7 +36,7 @@ pub type LocalWorkers = Arc<dyn Fn(WorkerId) -> Option<WorkerRef> + Send + Sync>
 
 /// One try of a call that does not say otherwise: [`CALL`](crate::kit::deadlines::CALL).
 const CALL_DEADLINE_MS: u32 = 30_000;
-/// For news, which the leader holds back for 10 s while there are none.
+/// For news, which the leader holds back for 5 s while there are none.
 const NEWS_DEADLINE_MS: u32 = 15_000;
 /// How often a task that waits for something looks whether its client is still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);

@@ -27,6 +27,9 @@ use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerRef}
 
 /// One try of a read that any master may answer, from memory.
 const STALE_DEADLINE_MS: u32 = 1_000;
+const RENEW: Duration = Duration::from_millis(SESSION_RENEW_MS);
+/// After a renewal that failed.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
 /// A session that the masters did not hear of for so long may have ended.
 const IN_DOUBT_AFTER: Duration = Duration::from_millis(SESSION_EXPIRE_MS / 2);
 
@@ -109,7 +112,7 @@ impl Session {
             }
             let retry_for = self.options.retry_for;
             match self.sequences.session() {
-                Some(client) => match self.renew(client, retry_for).await {
+                Some(client) => match self.renew(client, self.for_leader(retry_for)).await {
                     Err(error) if error.kind == ErrorKind::SessionEnded => {}
                     renewed => renewed?,
                 },
@@ -132,14 +135,14 @@ impl Session {
         now.checked_sub(IN_DOUBT_AFTER).unwrap_or(now)
     }
 
-    async fn renew(&self, client: ClientId, retry_for: Duration) -> Result<()> {
+    async fn renew(&self, client: ClientId, search: Search) -> Result<()> {
         let asked = self.ports.clock.now();
         let context = CallContext {
             client,
             deadline_ms: CALL_DEADLINE_MS,
             ..CallContext::default()
         };
-        let renewed = self.attempt(RenewSession {}, context, retry_for).await;
+        let renewed = self.ask(RenewSession {}, context, search).await;
         self.learn(client, asked, renewed.as_ref().err());
         renewed.map(|_| ())
     }
@@ -257,18 +260,25 @@ impl Session {
     }
 }
 
-/// Keeps the session's leases and nameless files while the client lives.
+/// Keeps the session's leases and nameless files while the client lives. A renewal that was missed is soon made up for:
+/// after a second one, others may have the leases.
 pub(super) async fn renew(session: Weak<Session>) {
+    let mut pause = RENEW;
     loop {
-        sleep(Duration::from_millis(SESSION_RENEW_MS)).await;
+        sleep(pause).await;
         let Some(session) = session.upgrade() else { return };
         if session.ended.is_cancelled() {
             return;
         }
-        if let Some(client) = session.sequences.session()
-            && let Err(error) = session.renew(client, Duration::ZERO).await
-        {
+        pause = RENEW;
+        let Some(client) = session.sequences.session() else {
+            continue;
+        };
+        // All masters once, whoever leads.
+        let search = Search::new(Wanted::Leader, Limit::Pauses(0), is_passing);
+        if let Err(error) = session.renew(client, search).await {
             tracing::debug!(%error, "the session was not renewed");
+            pause = RENEW_AGAIN;
         }
     }
 }

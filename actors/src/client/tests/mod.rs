@@ -1069,17 +1069,12 @@ fn a_client_that_was_away_asks_whether_its_session_lasts_before_it_changes_somet
     run(|world| async move {
         let client = world.client();
         client.make_dir(path("/d"), 0o755, false).await.expect("made");
-        // It hears nothing for a while: as a process that is stopped.
-        world.fate(
-            "RenewSession",
-            [
-                refuse(ErrorKind::Io),
-                refuse(ErrorKind::Io),
-                refuse(ErrorKind::Io),
-                Fate::Pass,
-            ],
-        );
-        tokio::time::sleep(Duration::from_secs(35)).await;
+        // It hears nothing for a while. A renewal that failed is tried again each second.
+        const TRIES: usize = 26;
+        let refused = (0..TRIES).map(|_| refuse(ErrorKind::Io));
+        world.fate("RenewSession", refused.chain([Fate::Pass]));
+        tokio::time::sleep(Duration::from_millis(35_500)).await;
+        assert_eq!(world.seen("RenewSession").len(), TRIES);
         let asked = world.seen("RenewSession").len();
         client.make_dir(path("/e"), 0o755, false).await.expect("made");
         assert_eq!(world.seen("RenewSession").len(), asked + 1);

@@ -202,13 +202,6 @@ impl Search {
         } else if self.in_vain.len() < MASTERS_MAX {
             self.in_vain.push((at.clone(), answers));
         }
-        let over = match self.limit {
-            Limit::Pauses(_) => false,
-            Limit::Until { give_up, tries_min } => self.tries >= tries_min && now >= give_up,
-        };
-        if over {
-            return self.give_up(error);
-        }
         let named = error
             .leader
             .as_deref()
@@ -217,21 +210,33 @@ impl Search {
         // It may have the answer as soon as it has room, or workers.
         let stay =
             matches!(error.kind, ErrorKind::Overloaded | ErrorKind::BlockUnavailable) && named.is_none();
-        if !stay {
-            if let Some(next) = self.next_in_round(group, &at, named.as_ref()) {
-                if self.wanted == Wanted::Leader && group.known.contains(&next) {
-                    group.guess = next.clone();
-                }
-                return self.ask(next);
-            }
-            if self.wanted == Wanted::Leader {
-                let in_turn = || group.in_turn_after(&at).next();
-                let next = named
-                    .as_ref()
+        let next = match stay {
+            true => None,
+            false => self.next_in_round(group, &at, named.as_ref()),
+        };
+        if self.wanted == Wanted::Leader && !stay {
+            // Also where this search ends: the next call begins there.
+            let in_turn = || group.in_turn_after(&at).next();
+            let guess = match &next {
+                Some(next) => Some(next).filter(|next| group.known.contains(next)),
+                None => (named.as_ref())
                     .filter(|named| group.known.contains(named))
-                    .or_else(in_turn);
-                group.guess = next.unwrap_or(&at).clone();
+                    .or_else(in_turn)
+                    .or(Some(&at)),
+            };
+            if let Some(guess) = guess.cloned() {
+                group.guess = guess;
             }
+        }
+        let over = match self.limit {
+            Limit::Pauses(_) => false,
+            Limit::Until { give_up, tries_min } => self.tries >= tries_min && now >= give_up,
+        };
+        if over {
+            return self.give_up(error);
+        }
+        if let Some(next) = next {
+            return self.ask(next);
         }
         if let Limit::Pauses(most) = self.limit
             && self.pauses >= most
@@ -400,6 +405,27 @@ mod tests {
             [ask("m3"), ask("m1")],
             "the next round begins where this one ended"
         );
+    }
+
+    #[test]
+    fn what_a_search_of_one_try_was_told_is_where_the_next_one_begins() {
+        let (mut group, now) = (group(&["m1", "m2", "m3"]), Instant::now());
+        let once = || {
+            for_leader(Limit::Until {
+                give_up: now,
+                tries_min: 1,
+            })
+        };
+        for (refusal, next) in [
+            (not_leader(Some("m3")), "m3"),
+            (refuse(ErrorKind::Unreachable), "m1"),
+            (refuse(ErrorKind::Overloaded), "m1"),
+            (not_leader(Some("stranger")), "m1"),
+        ] {
+            let done = told(&mut once(), &mut group, now, vec![Event::Ready, refusal]);
+            assert!(matches!(done[1], Decision::GiveUp(_)), "{done:?}");
+            assert_eq!(once().next(&mut group, Event::Ready, now, 0), ask(next));
+        }
     }
 
     #[test]

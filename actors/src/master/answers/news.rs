@@ -10,20 +10,24 @@ use tokio::time::timeout;
 use super::Answers;
 use crate::kit::Clock;
 use crate::master::contract::Consensus;
+use crate::master::duties::sessions::Hearing;
 use crate::master::recalls::Recalls;
 
-/// How long an answer is held back while there are no news.
-const HELD: Duration = Duration::from_secs(10);
+/// How long an answer is held back while there are no news. Who asks is heard of: often enough that a client which does
+/// not get through for some seconds keeps its leases.
+const HELD: Duration = Duration::from_secs(5);
 
 pub struct NewsAnswers {
     pub consensus: Arc<dyn Consensus>,
     pub recalls: Arc<Recalls>,
+    pub hearing: Arc<Hearing>,
     pub clock: Arc<dyn Clock>,
 }
 
 impl Answers<AwaitNews> for NewsAnswers {
     async fn answer(self: Arc<Self>, _call: AwaitNews, context: CallContext) -> Result<News> {
         self.consensus.read_barrier().await?;
+        self.hearing.heard(context.client);
         let poll = self.recalls.poll(context.client)?;
         let news = async {
             loop {

@@ -213,6 +213,7 @@ impl World {
             full_end: true,
             stored: Vec::new(),
             removed: Vec::new(),
+            number: 0,
         };
         self.ask(report).await.expect("its first report is in");
         registered.worker
@@ -249,6 +250,7 @@ impl World {
                 })
                 .collect(),
             removed: Vec::new(),
+            number: 0,
         };
         Ok(self.ask(report).await?.delete)
     }
@@ -713,6 +715,7 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
         full_end: true,
         stored: Vec::new(),
         removed: Vec::new(),
+        number: 0,
     };
     let refused = world.ask(report).await.map(|_| ());
     assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::NotPermitted));
@@ -723,6 +726,30 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
     };
     let refused = world.ask(secret).await.map(|_| ());
     assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::NotPermitted));
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_block_report_that_comes_after_a_later_one_is_refused() {
+    let world = World::new().await;
+    let report = |number, full| ReportBlocks {
+        worker: world.registered.worker,
+        token: world.registered.token,
+        full_start: full,
+        full_end: full,
+        stored: Vec::new(),
+        removed: Vec::new(),
+        number,
+    };
+    world.ask(report(3, false)).await.expect("taken");
+    world
+        .ask(report(3, false))
+        .await
+        .expect("its answer may have been lost");
+    let refused = world.ask(report(2, true)).await.map(|_| ());
+    assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::Stale));
+    world.ask(report(4, true)).await.expect("taken");
+    world.ask(report(0, false)).await.expect("of a version before");
     world.master.stop().await;
 }
 

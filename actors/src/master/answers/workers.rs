@@ -77,6 +77,7 @@ impl Answers<RegisterWorker> for WorkerAnswers {
             last_heartbeat: self.blocks.now(),
             reported: false,
             report_again: false,
+            report: 0,
         };
         self.blocks.cluster().roster.register(worker, entry);
         Ok(WorkerRegistered {
@@ -108,6 +109,20 @@ impl Answers<ReportBlocks> for WorkerAnswers {
     async fn answer(self: Arc<Self>, call: ReportBlocks, _context: CallContext) -> Result<ReportAnswer> {
         self.consensus.read_barrier().await?;
         self.known(call.worker, call.token)?;
+        if !self
+            .blocks
+            .cluster()
+            .roster
+            .takes_report(call.worker, call.number)
+        {
+            return Err(Error::new(
+                ErrorKind::Stale,
+                format!(
+                    "a block report of worker {} comes late: a later one is in",
+                    call.worker
+                ),
+            ));
+        }
         if call.full_start {
             self.blocks.cluster().holders.forget_worker(call.worker);
         }

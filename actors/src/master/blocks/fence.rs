@@ -91,6 +91,7 @@ mod tests {
             last_heartbeat: heard,
             reported,
             report_again: false,
+            report: 0,
         };
         cluster.roster.register(WorkerId(id), entry);
     }

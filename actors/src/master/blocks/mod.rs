@@ -286,6 +286,7 @@ mod tests {
                 last_heartbeat: self.blocks.now(),
                 reported: false,
                 report_again: false,
+                report: 0,
             };
             self.blocks.cluster().roster.register(WorkerId(id), entry);
         }

@@ -27,6 +27,8 @@ pub struct WorkerEntry {
     pub reported: bool,
     /// It is to register and report all it holds at its next heartbeat: it was not told everything.
     pub report_again: bool,
+    /// The number of its last report.
+    pub report: u64,
 }
 
 impl WorkerEntry {
@@ -66,6 +68,17 @@ impl Roster {
                 worker.disks = disks;
                 worker.last_heartbeat = now;
                 !worker.report_again
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether no later report of this worker has come. The same one may come again: its answer was lost, perhaps.
+    pub fn takes_report(&mut self, id: WorkerId, number: u64) -> bool {
+        match self.workers.get_mut(&id) {
+            Some(worker) if number == 0 || number >= worker.report => {
+                worker.report = worker.report.max(number);
+                true
             }
             _ => false,
         }

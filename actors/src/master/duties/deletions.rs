@@ -170,6 +170,7 @@ mod tests {
                 last_heartbeat: clock.now(),
                 reported: true,
                 report_again: false,
+                report: 0,
                 epoch: 0,
             };
             blocks.cluster().roster.register(WorkerId(worker), entry);

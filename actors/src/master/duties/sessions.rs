@@ -47,6 +47,11 @@ impl Hearing {
         self.silence().silent_for(client, heard_ns)
     }
 
+    /// The client of a session said something that changes nothing, and is in no record.
+    pub fn heard(&self, client: ClientId) {
+        self.silence().heard(client);
+    }
+
     fn silence(&self) -> MutexGuard<'_, Silence> {
         self.silence
             .lock()
@@ -99,7 +104,7 @@ impl Silence {
         let silent = self
             .since
             .iter()
-            .filter(|(_, (_, since))| self.listened - *since >= EXPIRE);
+            .filter(|(_, (_, since))| self.listened.saturating_sub(*since) >= EXPIRE);
         silent
             .map(|(client, (heard_ns, _))| SilentSession {
                 client: *client,
@@ -108,9 +113,16 @@ impl Silence {
             .collect()
     }
 
+    fn heard(&mut self, client: ClientId) {
+        if let Some((_, since)) = self.since.get_mut(&client) {
+            // Counted from the next look on.
+            *since = self.listened + EVERY;
+        }
+    }
+
     fn silent_for(&self, client: ClientId, heard_ns: i64) -> Duration {
         match self.since.get(&client) {
-            Some((known_ns, since)) if *known_ns == heard_ns => self.listened - *since,
+            Some((known_ns, since)) if *known_ns == heard_ns => self.listened.saturating_sub(*since),
             // It was heard since the last look, or is new.
             _ => Duration::ZERO,
         }
@@ -263,6 +275,19 @@ mod tests {
         assert_eq!(leader.lasts(), EXPIRE - EVERY);
         leader.heard_ns += 1;
         assert_eq!(leader.lasts(), EXPIRE, "it was heard of");
+    }
+
+    #[test]
+    fn who_asks_for_news_is_heard_of_and_its_record_says_nothing_of_that() {
+        let mut leader = Leader::new();
+        leader.silence.heard(CLIENT);
+        for _ in 0..=5 {
+            assert!(!leader.look_after(EVERY));
+        }
+        assert_eq!(leader.silence.silent_for(CLIENT, 1), 5 * EVERY);
+        leader.silence.heard(CLIENT);
+        assert_eq!(leader.silence.silent_for(CLIENT, 1), Duration::ZERO);
+        assert_eq!(leader.lasts(), EXPIRE);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
@@ -42,6 +43,8 @@ pub struct Worker {
     beating: bool,
     reporting: bool,
     report_planned: bool,
+    /// How many parts of reports there have been: one at a time is under way.
+    reports: Arc<AtomicU64>,
     /// The master could not be reached at the last try: logged once.
     master_is_silent: bool,
 }
@@ -80,6 +83,7 @@ impl Worker {
             beating: false,
             reporting: false,
             report_planned: false,
+            reports: Arc::default(),
             master_is_silent: false,
         }
     }
@@ -205,6 +209,7 @@ impl Worker {
             master: self.master.clone(),
             disks: self.disks.clone(),
             blocking: self.blocking.clone(),
+            numbers: self.reports.clone(),
         };
         let reported = async move {
             let outcome = match &untold {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::master::ReportBlocks;
@@ -22,6 +23,8 @@ pub struct Report {
     pub master: MasterRef,
     pub disks: Disks,
     pub blocking: Arc<dyn Offload>,
+    /// Of parts, from one report to the next.
+    pub numbers: Arc<AtomicU64>,
 }
 
 impl Report {
@@ -84,6 +87,7 @@ impl Report {
             full_end,
             stored,
             removed,
+            number: self.numbers.fetch_add(1, Ordering::Relaxed) + 1,
         };
         let answer = ask_master(self.master.clone(), report).await?;
         // What the master does not want is what it was told of: a block that was written again since is another.

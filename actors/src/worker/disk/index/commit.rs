@@ -45,6 +45,29 @@ fn bytes_written<'a>(changes: impl Iterator<Item = &'a Change>) -> u64 {
     PAGES_OF_A_COMMIT * PAGE_BYTES + changes.map(of_change).sum::<u64>()
 }
 
+/// A turn of the committer, for what waits. If its thread ends before, nobody commits that any more: it is let go, and
+/// who waits for it hears so. Else it would keep itself: what is to be told of a change may hold the index.
+struct Turn(Option<Arc<Index>>);
+
+impl Turn {
+    fn commit(mut self) {
+        if let Some(index) = self.0.take() {
+            index.commit_waiting();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let never_had = self.0.take();
+        let waiting = never_had.map(|index| {
+            let mut waiting = index.waiting.lock().expect("no holder panics");
+            std::mem::take(&mut *waiting)
+        });
+        drop(waiting);
+    }
+}
+
 impl Index {
     /// Hands in changes. They are committed in the order they came, many at once.
     pub fn submit(self: &Arc<Self>, update: Update) {
@@ -54,8 +77,8 @@ impl Index {
             waiting.len() == 1
         };
         if first {
-            let index = self.clone();
-            self.committer.run(Box::new(move || index.commit_waiting()));
+            let turn = Turn(Some(self.clone()));
+            self.committer.run(Box::new(move || turn.commit()));
         }
     }
 

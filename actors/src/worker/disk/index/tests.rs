@@ -60,6 +60,33 @@ fn each_end_of_a_run_is_told_from_the_others() {
     assert_eq!(open(scratch.path(), "boot 3").1, LastRun::PowerCut);
 }
 
+/// A thread that has ended.
+struct Ended;
+
+impl Offload for Ended {
+    fn run(&self, _: Box<dyn FnOnce() + Send>) {}
+}
+
+#[test]
+fn what_waits_for_a_committer_that_has_ended_is_let_go_and_with_it_the_index() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (index, _) = Index::open(scratch.path(), "boot".to_owned(), 1, 1 << 30, Arc::new(Ended)).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    let holder = index.clone();
+    index.submit(Update {
+        changes: vec![Change::Delete(BlockId(1))],
+        sync: false,
+        done: Box::new(move |outcome| {
+            drop(holder);
+            let _ = told.send(outcome);
+        }),
+    });
+    assert_eq!(heard.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected));
+    drop(index);
+    let (_index, last) = open(scratch.path(), "boot");
+    assert_eq!(last, LastRun::Killed);
+}
+
 #[test]
 fn a_power_cut_leads_back_to_the_last_sync_whatever_else_reached_the_device() {
     let scratch = tempfile::tempdir().unwrap();
