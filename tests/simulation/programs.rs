@@ -198,9 +198,9 @@ impl Program {
             began,
             from,
             values: stamps(from, units, &content),
-            may_have_lost: !self.shared.healthy_since(self.mount, handle.opened_at),
         };
-        if let Err(wrong) = self.shared.files.borrow().check(handle.inode, &seen) {
+        let checked = self.shared.files.borrow_mut().check(handle.inode, &seen);
+        if let Err(wrong) = checked {
             self.shared.wrong(format!("inode {}: {wrong}", handle.inode));
         }
         Ok(seen)
@@ -414,7 +414,11 @@ impl Program {
     fn flushed(&self, inode: InodeId, writes: &[usize], is_synced: bool) {
         self.shared.flushes.set(self.shared.flushes.get() + 1);
         let (mut files, now) = (self.shared.files.borrow_mut(), self.shared.now.get());
-        files.flushed(inode, writes, now, is_synced);
+        let outcome = files.flushed(inode, writes, now, is_synced);
+        drop(files);
+        if let Err(wrong) = outcome {
+            self.shared.wrong(format!("inode {inode}: {wrong}"));
+        }
     }
 
     /// A healthy client does not lose its lease.

@@ -51,6 +51,8 @@ struct Write {
     failed: bool,
     /// A flush of it is under way: it may be sealed already.
     is_flushing: bool,
+    /// Its own mount has read past it: it is lost, which its writer hears from its next flush.
+    missed: bool,
 }
 
 /// One write of one unit.
@@ -84,9 +86,6 @@ pub struct Seen {
     pub began: Moment,
     pub from: u64,
     pub values: Vec<u64>,
-    /// The mount was stopped or cut off since its handle was opened: what it has not flushed may be lost, and another
-    /// writer's is read. That is said to who wrote it by the next write or flush.
-    pub may_have_lost: bool,
 }
 
 #[derive(Default)]
@@ -177,6 +176,7 @@ impl Files {
             never: false,
             failed: false,
             is_flushing: false,
+            missed: false,
         };
         let entry = Entry {
             write: 0,
@@ -278,6 +278,7 @@ impl Files {
             never: false,
             failed: false,
             is_flushing: false,
+            missed: false,
         });
         write
     }
@@ -315,11 +316,30 @@ impl Files {
         begun.collect()
     }
 
-    pub fn flushed(&mut self, inode: InodeId, writes: &[WriteId], at: Duration, is_synced: bool) {
+    /// # Errors
+    /// What its own mount did not see is not flushed.
+    pub fn flushed(
+        &mut self,
+        inode: InodeId,
+        writes: &[WriteId],
+        at: Duration,
+        is_synced: bool,
+    ) -> Result<(), String> {
         let now = self.moment();
         let Some(file) = self.files.get_mut(&inode) else {
-            return;
+            return Ok(());
         };
+        let missed = writes
+            .iter()
+            .map(|id| &file.writes[*id])
+            .find(|write| write.missed);
+        let outcome = missed.map_or(Ok(()), |write| {
+            Err(format!(
+                "{} by {} was flushed, and its mount had read past it",
+                write.what,
+                crate::network::name(write.mount)
+            ))
+        });
         for id in writes {
             let write = &mut file.writes[*id];
             write.flushed.get_or_insert((now, at));
@@ -347,6 +367,7 @@ impl Files {
                 }
             }
         }
+        outcome
     }
 
     /// A client gave up on what it had not flushed: the file was closed with an error, or the client is dead.
@@ -401,13 +422,17 @@ impl Files {
     }
 
     /// Whether all of it may have been seen; else, what is wrong.
-    pub fn check(&self, inode: InodeId, seen: &Seen) -> Result<(), String> {
-        let Some(file) = self.files.get(&inode) else {
-            return Ok(());
-        };
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&mut self, inode: InodeId, seen: &Seen) -> Result<(), String> {
         if is_known(Known::RemovedElsewhere) && self.may_be_gone(inode, seen.mount) {
             return Ok(());
         }
+        let Some(file) = self.files.get_mut(&inode) else {
+            return Ok(());
+        };
+        let mut missed = Vec::new();
         for (unit, value) in (seen.from..).zip(&seen.values) {
             let Some(entries) = file.units.get(to_usize(unit)) else {
                 return Err(format!(
@@ -421,7 +446,16 @@ impl Files {
             let fits = |entry: &&Entry| entry.value == *value && !file.writes[entry.write].never;
             let candidates: Vec<&Entry> = entries.iter().filter(fits).collect();
             let may_be = |entry: &&Entry| file.lossy || file.may_be_seen(entry, entries, seen);
-            if !candidates.iter().any(may_be) {
+            if candidates.iter().any(may_be) {
+                continue;
+            }
+            // What this mount had written and not flushed may be lost, and its writer not told yet.
+            let without = candidates
+                .iter()
+                .find_map(|entry| file.is_seen_without(entry, entries, seen));
+            if let Some(lost) = without {
+                missed.extend(lost);
+            } else {
                 let story = file.story(entries, seen);
                 return Err(format!(
                     "unit {unit} is {} to {}, which opened it at event {}: it is {story}",
@@ -430,6 +464,9 @@ impl Files {
                     seen.opened,
                 ));
             }
+        }
+        for write in missed {
+            file.writes[write].missed = true;
         }
         Ok(())
     }
@@ -441,21 +478,34 @@ impl File {
         let is_past = |since: Option<Moment>| since.is_some_and(|since| since < seen.opened);
         // Flushed after all, whatever a reader saw before.
         let is_over = is_past(entry.over) || write.flushed.is_none() && is_past(entry.lost);
-        let hides = |other: &&Entry| {
-            // A gap hides nothing but the end.
-            if other.is_gap && entry.value != END {
-                return false;
-            }
-            let other = &self.writes[other.write];
-            other.mount == seen.mount
-                && other.accepted.is_some_and(|accepted| accepted < seen.began)
-                && !other.failed
-                && (other.flushed.is_some() || !seen.may_have_lost)
-                && is_older(write, other)
-        };
         !is_over
-            && !all.iter().any(|other| hides(&other))
+            && !all.iter().any(|other| self.hides(other, entry, seen))
             && (!entry.is_gap || self.may_be_a_hole(entry, all))
+    }
+
+    /// Whether the reader's own mount had written over an entry before the read.
+    fn hides(&self, other: &Entry, entry: &Entry, seen: &Seen) -> bool {
+        // A gap hides nothing but the end.
+        if other.is_gap && entry.value != END {
+            return false;
+        }
+        let other = &self.writes[other.write];
+        other.mount == seen.mount
+            && other.accepted.is_some_and(|accepted| accepted < seen.began)
+            && !other.failed
+            && is_older(&self.writes[entry.write], other)
+    }
+
+    /// What its mount must have lost of what it had not flushed, if an entry may be seen then.
+    fn is_seen_without(&self, entry: &Entry, all: &[Entry], seen: &Seen) -> Option<Vec<WriteId>> {
+        let hide = all.iter().filter(|other| self.hides(other, entry, seen));
+        let lost: Vec<WriteId> = hide.map(|other| other.write).collect();
+        let are_unflushed = lost.iter().all(|write| self.writes[*write].flushed.is_none());
+        let rest: Vec<Entry> = (all.iter())
+            .filter(|other| !lost.contains(&other.write))
+            .copied()
+            .collect();
+        (!lost.is_empty() && are_unflushed && self.may_be_seen(entry, &rest, seen)).then_some(lost)
     }
 
     /// Whether the file may have ended where this gap was made: nobody had written there for certain.
