@@ -214,7 +214,7 @@ def write_attributes(job):
         os.utime(path, ns=(7, 1_234_567_890_000_000_000 + 123_456_789 * number))
     # A directory of a bucket is no object: what it has of attributes is Curvine's alone.
     rsync = ["rsync", "-aX", "--omit-dir-times", "--itemize-changes", f"{source}/"]
-    for s3 in [job.moto]:
+    for s3 in job.servers:
         bucket, top = "attributes", f"/attributes-{s3.name}"
         job.make_bucket(s3, bucket)
         job.mount(s3, bucket, top, "--write")
