@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use common::{Node, lines};
 
@@ -181,6 +182,47 @@ fn mounts_are_listed_without_secrets() {
         "{said}"
     );
     assert_eq!(node.json(&["mounts"]).len(), 1);
+}
+
+#[test]
+fn attributes_of_a_file_are_its_own_in_the_directory_and_stay_when_it_is_mounted_anew() {
+    let node = Node::start();
+    let source = mounted(&node, &["--write"]);
+    node.file("/m/new", b"new");
+    node.ok(&["chmod", "600", "/m/new"]);
+    node.ok(&["persist", "/m"]);
+    let mode = |name: &str| {
+        let found = fs::metadata(format!("{source}/{name}")).expect("is there");
+        found.permissions().mode() & 0o7777
+    };
+    assert_eq!(
+        mode("new"),
+        0o600,
+        "the file has what its name in Curvine was given"
+    );
+    node.ok(&["mv", "/m/new", "/m/moved"]);
+    assert_eq!(mode("moved"), 0o600);
+    let shown = |node: &Node| {
+        let shown = &node.json(&["stat", "/m/moved"])[0];
+        (shown["mode"].clone(), shown["mtime_ns"].clone())
+    };
+    let before = shown(&node);
+    node.ok(&["umount", "/m"]);
+    node.ok(&["mount", &format!("file://{source}"), "/m", "--write"]);
+    assert!(before.1.is_i64(), "{before:?}");
+    assert_eq!(shown(&node), before);
+    node.ok(&["umount", "/m"]);
+    node.ok(&[
+        "mount",
+        &format!("file://{source}"),
+        "/m",
+        "--write",
+        "--attributes",
+        "namespace",
+    ]);
+    node.ok(&["chmod", "640", "/m/moved"]);
+    node.ok(&["persist", "/m"]);
+    assert_eq!(mode("moved"), 0o600, "the mount keeps attributes to itself");
 }
 
 #[test]

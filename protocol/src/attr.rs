@@ -1,5 +1,7 @@
 //! What the namespace says about a file: attributes, directory entries, the layout of its data.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BlockId, InodeId, MountId, WorkerId};
@@ -101,6 +103,26 @@ pub struct UfsVersion {
     pub mtime_ms: i64,
     /// The store's ETag, without quotes, where it has one.
     pub etag: Option<String>,
+}
+
+/// Attributes of a file as its object keeps them. Each is none where the object says nothing of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptAttributes {
+    /// Permission bits, `0o7777` at most.
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// Nanoseconds since the Unix epoch.
+    pub mtime_ns: Option<i64>,
+    /// Extended attributes by their names.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+}
+
+impl KeptAttributes {
+    /// Whether the object says nothing of any.
+    pub fn is_nothing(&self) -> bool {
+        *self == KeptAttributes::default()
+    }
 }
 
 /// One entry of a directory.

@@ -28,7 +28,9 @@ pub mod op;
 pub mod path;
 pub mod worker;
 
-pub use attr::{Attr, BlockRef, DirEntry, FILE_BYTES_MAX, FileKind, FileLayout, LocatedBlock, UfsVersion};
+pub use attr::{
+    Attr, BlockRef, DirEntry, FILE_BYTES_MAX, FileKind, FileLayout, KeptAttributes, LocatedBlock, UfsVersion,
+};
 pub use call::{Call, CallContext};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::*;

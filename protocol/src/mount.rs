@@ -39,6 +39,19 @@ pub struct MountSettings {
     /// Filled in by the leader: the store was seen to honour conditions of requests (`If-Match`, `If-None-Match`).
     #[serde(default)]
     pub conditions: bool,
+    /// Where mode, owner, times and extended attributes of files are.
+    #[serde(default)]
+    pub attributes: AttributesIn,
+}
+
+/// Where a writable mount has the mode, owner, modification time and extended attributes of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttributesIn {
+    /// In the namespace, and with the object where the store keeps them: they are read from it when it is found.
+    #[default]
+    Object,
+    /// In the namespace alone. What is found has the usual ones.
+    Namespace,
 }
 
 /// When what is written to files of a writable mount is in the under file system.
@@ -59,7 +72,15 @@ impl Default for MountSettings {
             staleness_ms: 5_000,
             write_mode: WriteMode::Through,
             conditions: false,
+            attributes: AttributesIn::Object,
         }
+    }
+}
+
+impl MountSettings {
+    /// Whether attributes of files are written to their objects, and read from them.
+    pub fn keeps_attributes(&self) -> bool {
+        self.writable && self.attributes == AttributesIn::Object
     }
 }
 
@@ -71,6 +92,8 @@ pub struct MountChanges {
     pub writable: Option<bool>,
     pub staleness_ms: Option<u64>,
     pub write_mode: Option<WriteMode>,
+    #[serde(default)]
+    pub attributes: Option<AttributesIn>,
 }
 
 impl std::fmt::Debug for MountChanges {
@@ -80,6 +103,7 @@ impl std::fmt::Debug for MountChanges {
             .field("writable", &self.writable)
             .field("staleness_ms", &self.staleness_ms)
             .field("write_mode", &self.write_mode)
+            .field("attributes", &self.attributes)
             .finish()
     }
 }
@@ -114,7 +138,7 @@ pub struct HiddenKeys {
 /// What of a mount is still to be done in its under file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backlog {
-    /// Files whose content is newer than their objects.
+    /// Files whose content, or whose attributes alone, are newer than their objects.
     pub files: u64,
     pub bytes: u64,
     /// When the one that has waited longest was changed, nanoseconds since the Unix epoch; 0 if none waits.
@@ -193,7 +217,20 @@ impl MountRecord {
         settings.writable = changes.writable.unwrap_or(settings.writable);
         settings.staleness_ms = changes.staleness_ms.unwrap_or(settings.staleness_ms);
         settings.write_mode = changes.write_mode.unwrap_or(settings.write_mode);
+        settings.attributes = changes.attributes.unwrap_or(settings.attributes);
         changed
+    }
+
+    /// Whether attributes of a file can be written to its object without its content.
+    pub fn writes_attributes(&self) -> bool {
+        let scheme = self.uri.split_once("://").map(|(scheme, _)| scheme);
+        self.settings.keeps_attributes()
+            && match scheme {
+                Some("file" | "fs") => true,
+                // Under a role that it has to take on, a node cannot make that request.
+                Some("s3" | "s3a" | "s3n") => !self.options.contains_key("role_arn"),
+                _ => false,
+            }
     }
 
     /// Whether the same under file system is reached in the same way: an open one of the other record will do.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::attr::{FileKind, FileLayout, UfsVersion};
+use crate::attr::{FileKind, FileLayout, KeptAttributes, UfsVersion};
 use crate::call::Done;
 use crate::error::{Error, Result};
 use crate::for_mutations;
@@ -149,7 +149,11 @@ macro_rules! ops {
                 inode: InodeId,
                 worker: WorkerId,
             },
-            /// What became of it.
+            /// The attributes of a file are to be written to its object, without its content.
+            BeginAttributes {
+                inode: InodeId,
+            },
+            /// What became of it: of an export, or of attributes that were to be written.
             EndExport {
                 effect: EffectId,
                 outcome: ExportOutcome,
@@ -190,6 +194,7 @@ macro_rules! ops {
                     | Op::NoteCopies { .. }
                     | Op::SettleCopies { .. }
                     | Op::BeginExport { .. }
+                    | Op::BeginAttributes { .. }
                     | Op::EndExport { .. }
                     | Op::AgreeDir(_)
                     | Op::UpdateMount { .. } => Vec::new(),
@@ -321,6 +326,9 @@ pub struct UfsObject {
     /// Where a symbolic link points.
     #[serde(default)]
     pub target: Option<String>,
+    /// Of a file, what its object keeps of attributes; none where that was not asked for.
+    #[serde(default)]
+    pub attributes: Option<KeptAttributes>,
 }
 
 /// What applying a command yields.

@@ -309,6 +309,9 @@ pub struct ExportFile {
     /// Kept with the object where the store keeps metadata: cluster, inode and content version.
     #[serde(default)]
     pub mark: String,
+    /// Kept with the object where the store can.
+    #[serde(default)]
+    pub attributes: Option<crate::attr::KeptAttributes>,
 }
 
 /// The object is there.

@@ -19,6 +19,7 @@ def by_name():
         reading.one_version,
         writing.write_through,
         writing.write_programs,
+        writing.write_attributes,
         writing.own_files,
         stores.store_changes,
         stores.store_exports,

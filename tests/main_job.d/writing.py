@@ -200,6 +200,60 @@ def write_programs(job):
         job.cv("umount", top)
 
 
+def write_attributes(job):
+    """Modes, owners, times and extended attributes survive in the bucket"""
+    if not shutil.which("rsync"):
+        return
+    source = job.scratch.path / "attributes-source"
+    (source / "below").mkdir(parents=True)
+    for number, (name, mode) in enumerate({"plain": 0o644, "secret": 0o600, "below/script": 0o755, "empty": 0o444}.items()):
+        path = source / name
+        path.write_bytes(b"" if name == "empty" else name.encode() * 1_000)
+        os.setxattr(path, "user.note", f"note of {name}".encode())
+        os.chown(path, 1_000 + number, 2_000 + number)
+        os.chmod(path, mode)
+        # Odd to the nanosecond.
+        os.utime(path, ns=(7, 1_234_567_890_000_000_000 + 123_456_789 * number))
+    # A directory of a bucket is no object: what it has of attributes is Curvine's alone.
+    rsync = ["rsync", "-aX", "--omit-dir-times", "--itemize-changes", f"{source}/"]
+    for s3 in job.servers:
+        bucket, top = "attributes", f"/attributes-{s3.name}"
+        job.make_bucket(s3, bucket)
+        job.mount(s3, bucket, top, "--write")
+        place = job.node.mount_point / top[1:]
+        with job.check(f"rsync -aX sends nothing the second time ({s3.name})"):
+            run(*rsync, place)
+            equal(run(*rsync, place), "")
+            job.cv("persist", top)
+            equal(run(*rsync, place), "")
+        with job.check(f"the objects have the attributes as s3fs and rclone write them ({s3.name})"):
+            kept = s3.client.head_object(Bucket=bucket, Key="secret")["Metadata"]
+            found = tuple(kept.get(name) for name in ("mode", "uid", "gid", "mtime"))
+            equal(found, (str(0o100600), "1001", "2001", "1234567890.123456789"))
+        with job.check(f"it sends nothing when nothing is cached any more ({s3.name})"):
+            job.cv("free", top)
+            equal(run(*rsync, place), "")
+            data.same_trees(place, source)
+        with job.check(f"it sends nothing after the bucket was mounted anew ({s3.name})"):
+            job.cv("umount", top)
+            # Under another name, of which no kernel remembers anything.
+            top, place = f"{top}-anew", place.with_name(f"{place.name}-anew")
+            job.mount(s3, bucket, top, "--write")
+            equal(run(*rsync, place), "")
+            data.same_trees(place, source)
+        with job.check(f"mv and chmod keep times, also where the bucket is mounted anew ({s3.name})"):
+            before = (source / "plain").stat().st_mtime_ns
+            run("mv", place / "plain", place / "moved")
+            os.chmod(place / "moved", 0o640)
+            job.cv("persist", top)
+            job.cv("umount", top)
+            top, place = f"{top}-again", place.with_name(f"{place.name}-again")
+            job.mount(s3, bucket, top, "--write")
+            stat = (place / "moved").stat()
+            equal((stat.st_mtime_ns, stat.st_mode & 0o7777), (before, 0o640))
+        job.cv("umount", top)
+
+
 def own_files(job):
     """Curvine's own files: a tree goes in and comes out, globs and moves do as in a shell"""
     cv = job.cv

@@ -9,10 +9,10 @@ use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{
     Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, EffectId, Error, FileLayout,
-    InodeId, JobId, MountId, Node, Result, WorkerId,
+    InodeId, JobId, KeptAttributes, MountId, Node, Result, WorkerId,
 };
 
-use super::namespace::effects::{CopyRecord, EffectRecord};
+use super::namespace::effects::{CopyRecord, EffectRecord, Unkept};
 use super::namespace::opens::Removal;
 use super::namespace::sessions::SessionRecord;
 
@@ -57,6 +57,8 @@ pub trait NamespaceView: Send + Sync {
     /// For an inode at or below a mount point: the mount and the key of the inode's object relative to the mount's
     /// root (`a/b`, no trailing slash; empty for the mount point itself).
     fn mounted(&self, inode: InodeId) -> Result<Option<(MountId, String)>>;
+    /// What an object is to keep of a file's attributes.
+    fn kept_attributes(&self, inode: InodeId) -> Result<KeptAttributes>;
     /// A file in a mount whose content is newer than its object.
     fn needs_export(&self, inode: InodeId) -> Result<bool>;
     /// Whether a worker may finish an export: it is under way, on that worker, and the file is what is being exported.
@@ -74,6 +76,10 @@ pub trait NamespaceView: Send + Sync {
     /// Files of a mount that need an export, by their inodes, those after one, with their change times when they came to
     /// need it; at most `limit`.
     fn unexported(&self, mount: MountId, after: InodeId, limit: usize) -> Result<Vec<(InodeId, i64)>>;
+    /// Files of a mount with attributes that their objects have not got, by their inodes, those after one; at most `limit`.
+    fn unkept(&self, mount: MountId, after: InodeId, limit: usize) -> Result<Vec<(InodeId, Unkept)>>;
+    /// Whether a file has attributes that its object has not got, and can get.
+    fn needs_attributes(&self, inode: InodeId) -> Result<bool>;
     fn job(&self, id: JobId) -> Result<Option<JobRecord>>;
     fn jobs(&self) -> Result<Vec<JobRecord>>;
     /// The sessions, and those whose end is remembered.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use curvine_protocol::mount::{HiddenKeys, MountRecord};
 use curvine_protocol::op::{AgreeDir, AgreeName, KnownName, Op, UfsObject};
 use curvine_protocol::{DirEntry, Error, ErrorKind, FileKind, InodeId, MountId, Node, Result};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -25,6 +26,8 @@ use crate::ufs::{Ufs, joined};
 const NAMES_PER_COMMAND: usize = 1_000;
 /// Entries of a directory that are read at once.
 const PAGE: usize = 10_000;
+/// Objects that are asked at the same time what they keep of attributes.
+const ASKED_AT_ONCE: usize = 64;
 /// Remembered answers of a mount; when there are more, all are forgotten and asked again.
 const ANSWERS_MAX: usize = 1 << 20;
 /// How long a question goes on for which nobody waits: a caller whose own deadline has passed comes again.
@@ -335,8 +338,7 @@ impl Parts {
                 return Ok(());
             }
         }
-        self.agree(place.directory, differences(known, listing.objects))
-            .await
+        self.agree(place, differences(known, listing.objects)).await
     }
 
     fn note_hidden(&self, kept: &Kept, place: &Place, names: &HiddenNames) {
@@ -387,7 +389,7 @@ impl Parts {
         };
         let found = place.ufs.find(&joined(&place.key, name)).await?;
         let found = found.into_iter().collect();
-        self.agree(place.directory, differences(known, found)).await
+        self.agree(place, differences(known, found)).await
     }
 
     /// What the namespace has in a directory.
@@ -407,15 +409,36 @@ impl Parts {
         }
     }
 
-    async fn agree(&self, directory: InodeId, names: Vec<AgreeName>) -> Result<()> {
+    async fn agree(&self, place: &Place, names: Vec<AgreeName>) -> Result<()> {
+        let directory = place.directory;
         for names in names.chunks(NAMES_PER_COMMAND) {
-            let names = names.to_vec();
+            let names = with_attributes(place, names).await?;
             self.propose
                 .propose_op(Op::AgreeDir(AgreeDir { directory, names }))
                 .await?;
         }
         Ok(())
     }
+}
+
+/// Names with what the objects of new and changed files keep of attributes. A listing does not say that: each is asked for.
+async fn with_attributes(place: &Place, names: &[AgreeName]) -> Result<Vec<AgreeName>> {
+    let is_kept = place.mount.settings.keeps_attributes() && place.ufs.keeps_attributes();
+    let asked = names.iter().cloned().map(|mut agree| async move {
+        if let Some(object) = agree.object.as_mut() {
+            object.attributes = match (&object.version, object.attributes.take()) {
+                _ if !is_kept => None,
+                (_, Some(known)) => Some(known),
+                (None, None) => None,
+                (Some(version), None) => {
+                    let key = joined(&place.key, &object.name);
+                    place.ufs.attributes(&key, version).await?
+                }
+            };
+        }
+        Ok(agree)
+    });
+    stream::iter(asked).buffered(ASKED_AT_ONCE).try_collect().await
 }
 
 /// What the namespace has under a name.
@@ -529,6 +552,7 @@ mod tests {
             kind: FileKind::File,
             version: Some(version(etag)),
             target: None,
+            attributes: None,
         };
         let known = |inode, etag: &str| Known {
             kind: FileKind::File,

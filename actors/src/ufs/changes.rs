@@ -7,18 +7,19 @@
 use std::collections::HashMap;
 use std::future::Future;
 
-use curvine_protocol::{Error, ErrorKind, Result, UfsVersion};
+use curvine_protocol::{Error, ErrorKind, KeptAttributes, Result, UfsVersion};
 use futures::TryStreamExt;
 use opendal::Metadata;
 use opendal::options::{DeleteOptions, WriteOptions};
 
+use super::attributes::{METADATA_BYTES_MAX, encode};
 use super::{ByteStream, Ufs, directory_path, is_absent, version};
 
 /// Bytes in one part of an upload.
 const PART_BYTES: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 4;
 /// Objects that S3 copies with one request.
-const COPY_BYTES_MAX: u64 = 5 << 30;
+pub(super) const COPY_BYTES_MAX: u64 = 5 << 30;
 /// The metadata under which a [mark](Replacement::mark) is kept.
 const MARK: &str = "curvine-content";
 
@@ -29,6 +30,8 @@ pub struct Replacement<'a> {
     pub replaces: Option<&'a UfsVersion>,
     /// Names the content: a file, a dot, and the version of it.
     pub mark: &'a str,
+    /// Kept with the object where the store can.
+    pub attributes: Option<&'a KeptAttributes>,
 }
 
 impl Replacement<'_> {
@@ -96,7 +99,13 @@ impl Ufs {
             }
             Err(error) => return Err(error),
         };
-        let now = self.stat(key).await?;
+        let mut now = self.stat(key).await?;
+        if let (Some(local), Some(written), Some(kept)) = (&self.local, &now, how.attributes) {
+            now = self
+                .set_local_attributes(local, key, written, kept)
+                .await?
+                .or(now);
+        }
         let etag = written.etag().map(|etag| etag.trim_matches('"').to_owned());
         Ok(Written::Stored(match now {
             Some(now) if etag.is_none() || now.etag == etag => now,
@@ -131,14 +140,13 @@ impl Ufs {
         may_finish: impl Future<Output = Result<()>> + Send,
     ) -> Result<Metadata> {
         let path = self.storable(key)?;
-        let can = self.operator.info().capability();
         let mut options = WriteOptions {
             chunk: Some(PART_BYTES),
             concurrent: PARTS_AT_ONCE,
             ..WriteOptions::default()
         };
-        if can.write_with_user_metadata && self.has_etags {
-            options.user_metadata = Some(HashMap::from([(MARK.to_owned(), how.mark.to_owned())]));
+        if self.keeps_metadata() {
+            options.user_metadata = Some(metadata_of(how.mark, how.attributes));
         }
         if self.conditions {
             let etag = how.replaces.and_then(|replaces| replaces.etag.as_ref());
@@ -226,12 +234,18 @@ impl Ufs {
             let (source, target) = (self.storable(from)?, self.storable(to)?);
             let copied = self.operator.copy(&source, &target).await;
             copied.map_err(|error| self.fault(from, error))?;
+            self.copy_local_attributes((from, meant), to).await?;
         } else {
             let content = self.read(from, 0..meant.size_bytes, meant).await?;
             let mark = format!("copy of {}", meant.etag.as_deref().unwrap_or("an object"));
+            let kept = match self.keeps_attributes() {
+                true => self.attributes(from, meant).await?,
+                false => None,
+            };
             let how = Replacement {
                 replaces,
                 mark: &mark,
+                attributes: kept.as_ref(),
             };
             if let Written::Conflict(_) = self.replace(to, content, how, async { Ok(()) }).await? {
                 return Err(self.unexpected(to));
@@ -306,6 +320,14 @@ impl Ufs {
         }
         Ok(true)
     }
+}
+
+/// What an object's metadata is to say.
+fn metadata_of(mark: &str, kept: Option<&KeptAttributes>) -> HashMap<String, String> {
+    let room_bytes = METADATA_BYTES_MAX.saturating_sub(MARK.len() + mark.len());
+    let mut fields = kept.map_or_else(HashMap::new, |kept| encode(kept, room_bytes));
+    fields.insert(MARK.to_owned(), mark.to_owned());
+    fields
 }
 
 fn mark_of(metadata: &Metadata) -> Option<String> {

@@ -146,6 +146,7 @@ impl Ufs {
                 kind: FileKind::File,
                 version: Some(version),
                 target: None,
+                attributes: None,
             }),
             None => Listed::Nothing,
         })
@@ -248,6 +249,7 @@ fn directory_object(name: String) -> UfsObject {
         kind: FileKind::Directory,
         version: None,
         target: None,
+        attributes: None,
     }
 }
 
@@ -275,12 +277,14 @@ pub(super) fn local_found(name: String, found: Found) -> UfsObject {
             kind: FileKind::File,
             version: Some(version),
             target: None,
+            attributes: None,
         },
         Found::Link(target) => UfsObject {
             name,
             kind: FileKind::Symlink,
             version: None,
             target,
+            attributes: None,
         },
         Found::Directory | Found::Special => directory_object(name),
     }

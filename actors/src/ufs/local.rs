@@ -3,6 +3,7 @@
 //!
 //! Everything here blocks: [`Ufs`](super::Ufs) calls it on threads for that.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -10,12 +11,21 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use curvine_protocol::UfsVersion;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+use curvine_protocol::{KeptAttributes, UfsVersion};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+    fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, futimens, openat, readlinkat,
+    statat,
+};
 use rustix::io::Errno;
+
+use super::attributes::{SET_ID, XATTR_PREFIX};
 
 /// What every ETag of a local file begins with.
 const ETAG: &str = "local-";
+const NS_PER_SECOND: i64 = 1_000_000_000;
+/// All names, or one value, of extended attributes: as Linux has it.
+const XATTRS_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Clone, Debug)]
 pub struct Local {
@@ -103,6 +113,81 @@ impl Local {
         Ok(())
     }
 
+    /// Mode, owner, times and extended attributes of a file; none if it is not there, or another version.
+    pub fn attributes(&self, key: &str, meant: &UfsVersion) -> io::Result<Option<KeptAttributes>> {
+        let Some((above, name)) = self.parent(key)? else {
+            return Ok(None);
+        };
+        let stat = statat(&above, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || version(&stat) != *meant {
+            return Ok(None);
+        }
+        // Its extended attributes, if it may be opened.
+        let xattrs = match self.open(key) {
+            Ok(Some((file, version))) if version == *meant => xattrs(&file).unwrap_or_default(),
+            _ => BTreeMap::new(),
+        };
+        let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
+        Ok(Some(KeptAttributes {
+            mode: Some(stat.st_mode & 0o7777 & !SET_ID),
+            uid: Some(stat.st_uid),
+            gid: Some(stat.st_gid),
+            mtime_ns: Some(
+                stat.st_mtime
+                    .saturating_mul(NS_PER_SECOND)
+                    .saturating_add(nanoseconds),
+            ),
+            xattrs,
+        }))
+    }
+
+    /// Gives a file these attributes, as far as this process may and the file system can. The version that this makes; none
+    /// if the file is not there, or another version.
+    pub fn set_attributes(
+        &self,
+        key: &str,
+        meant: &UfsVersion,
+        kept: &KeptAttributes,
+    ) -> io::Result<Option<UfsVersion>> {
+        let Some((file, _)) = self.open(key)?.filter(|(_, version)| version == meant) else {
+            return Ok(None);
+        };
+        let owner = (kept.uid.map(Uid::from_raw), kept.gid.map(Gid::from_raw));
+        if owner != (None, None) {
+            as_far_as_it_may(fchown(&file, owner.0, owner.1))?;
+        }
+        if let Some(mode) = kept.mode {
+            as_far_as_it_may(fchmod(&file, Mode::from_raw_mode(mode & !SET_ID)))?;
+        }
+        for name in xattrs(&file).unwrap_or_default().into_keys() {
+            if !kept.xattrs.contains_key(&name) {
+                as_far_as_it_may(fremovexattr(&file, &*name))?;
+            }
+        }
+        for (name, value) in kept
+            .xattrs
+            .iter()
+            .filter(|(name, _)| name.starts_with(XATTR_PREFIX))
+        {
+            as_far_as_it_may(fsetxattr(&file, &**name, value, XattrFlags::empty()))?;
+        }
+        if let Some(mtime_ns) = kept.mtime_ns {
+            let omitted = Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            };
+            let times = Timestamps {
+                last_access: omitted,
+                last_modification: Timespec {
+                    tv_sec: mtime_ns.div_euclid(NS_PER_SECOND),
+                    tv_nsec: mtime_ns.rem_euclid(NS_PER_SECOND),
+                },
+            };
+            as_far_as_it_may(futimens(&file, &times))?;
+        }
+        Ok(Some(version_of(&file)?))
+    }
+
     /// Opens a file, and says which version it is. None if there is no file.
     pub fn open(&self, key: &str) -> io::Result<Option<(File, UfsVersion)>> {
         // A FIFO would wait for a writer.
@@ -127,6 +212,33 @@ impl Local {
 /// Which version a file that is open is by now.
 pub fn version_of(file: &File) -> io::Result<UfsVersion> {
     Ok(version(&fstat(file)?))
+}
+
+/// What programs have set of a file that is open.
+fn xattrs(file: &File) -> rustix::io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut names = vec![0; XATTRS_BYTES_MAX];
+    let length = flistxattr(file, &mut names)?;
+    let mut all = BTreeMap::new();
+    let names = names[..length]
+        .split(|byte| *byte == 0)
+        .filter_map(|name| std::str::from_utf8(name).ok());
+    for name in names.filter(|name| name.starts_with(XATTR_PREFIX)) {
+        let mut value = vec![0; XATTRS_BYTES_MAX];
+        let length = fgetxattr(file, name, &mut value)?;
+        value.truncate(length);
+        all.insert(name.to_owned(), value);
+    }
+    Ok(all)
+}
+
+/// What a process without rights, or a file system without the means, leaves as it is.
+fn as_far_as_it_may(outcome: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match outcome {
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOSPC | Errno::TOOBIG | Errno::INVAL) => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 fn look(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {

@@ -1,6 +1,8 @@
 //! Under file systems through OpenDAL, behind one type.
 //!
 //! - [`uri`]: what a mount's URI and options mean to OpenDAL; bad ones are refused here.
+//! - [`attributes`]: mode, owner, times and extended attributes in the metadata of objects.
+//!   `kept`, `s3_attributes`: reading and writing them.
 //! - [`changes`]: writing, copying and deleting, each bound to a version.
 //! - [`names`]: which keys are shown, and which are hidden.
 //! - [`listing`]: directories, and whether there are any; [`watched`]: stores that repeat themselves.
@@ -13,11 +15,14 @@
 //! said it.
 
 mod answer;
+pub mod attributes;
 pub mod changes;
 pub mod fault;
+mod kept;
 pub mod listing;
 pub mod local;
 pub mod names;
+mod s3_attributes;
 #[cfg(test)]
 pub mod scripted;
 pub mod uri;
@@ -43,6 +48,7 @@ use tokio::time::timeout;
 use self::fault::Fault;
 use self::local::{Found, Local};
 use self::names::Spelling;
+use self::s3_attributes::Copying;
 use crate::kit::deadlines::{STORE_ANSWER, STORE_TRY};
 
 /// A piece of a transfer.
@@ -85,6 +91,8 @@ pub struct Ufs {
     has_etags: bool,
     /// For a directory of this node: what OpenDAL does is not exact enough there.
     local: Option<Local>,
+    /// How metadata of an object is replaced, in S3.
+    copying: Option<Copying>,
     /// Requests that had to be repeated.
     retries: Arc<AtomicU64>,
 }
@@ -112,6 +120,10 @@ impl Ufs {
         let local = root
             .filter(|_| target.scheme == "fs")
             .map(|(_, root)| Local::new(root.into()));
+        let bucket = target.options.iter().find(|(name, _)| name == "bucket");
+        let copying = bucket
+            .filter(|_| target.scheme == "s3" && !options.contains_key("role_arn"))
+            .map(|(_, bucket)| Copying::new(bucket, options));
         let retries = Arc::new(AtomicU64::new(0));
         let counter = retries.clone();
         let once = Operator::via_iter(target.scheme, target.options)
@@ -142,6 +154,7 @@ impl Ufs {
             conditions: false,
             has_etags: ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme),
             local,
+            copying,
             retries,
         })
     }
@@ -240,13 +253,14 @@ impl Ufs {
         if names::fate(&name, true, self.spelling()).is_err() && !key.is_empty() {
             return Ok(None);
         }
-        let found = |kind, version| {
+        let found = |kind, version, attributes| {
             let target = None;
             Ok(Some(UfsObject {
                 name,
                 kind,
                 version,
                 target,
+                attributes,
             }))
         };
         let metadata = match self.ask_through(&self.once, key).await {
@@ -254,18 +268,21 @@ impl Ufs {
             // would take a second for every look at a directory.
             Err(error) if error.kind == ErrorKind::Ufs => {
                 if self.has_below(key).await? {
-                    return found(FileKind::Directory, None);
+                    return found(FileKind::Directory, None, None);
                 }
                 self.ask(key).await?
             }
             asked => asked?,
         };
         match metadata {
-            Some(metadata) if metadata.is_file() => found(FileKind::File, Some(version(&metadata))),
-            Some(metadata) if metadata.is_dir() => found(FileKind::Directory, None),
+            Some(metadata) if metadata.is_file() => {
+                let attributes = self.keeps_metadata().then(|| kept::said_by(&metadata));
+                found(FileKind::File, Some(version(&metadata)), attributes)
+            }
+            Some(metadata) if metadata.is_dir() => found(FileKind::Directory, None, None),
             // Neither: a socket, a device.
             Some(_) => Ok(None),
-            None if self.has_below(key).await? => found(FileKind::Directory, None),
+            None if self.has_below(key).await? => found(FileKind::Directory, None, None),
             None => Ok(None),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use curvine_protocol::KeptAttributes;
+
 use super::changes::{Replacement, Written};
 use super::listing::Listing;
 use super::scripted::{Lie, Store};
@@ -74,7 +76,11 @@ async fn finishes() -> Result<()> {
 }
 
 fn of<'a>(mark: &'a str, replaces: Option<&'a UfsVersion>) -> Replacement<'a> {
-    Replacement { replaces, mark }
+    Replacement {
+        replaces,
+        mark,
+        attributes: None,
+    }
 }
 
 fn text(content: &'static str) -> ByteStream {
@@ -407,9 +413,13 @@ async fn keys_that_no_name_means_are_hidden() {
         dots.hidden.told(),
         "1 whose name has the part `.` or `..`, such as `a/../`"
     );
-    // A look at each name says what the listing says.
+    // A look at each name says what the listing says, and what metadata has of attributes.
     for object in &top.objects {
         let found = ufs.find(&object.name).await.expect("looked at");
+        let found = found.map(|found| UfsObject {
+            attributes: None,
+            ..found
+        });
         assert_eq!(found.as_ref(), Some(object));
     }
     for hidden in ["u ", "line\nfeed"] {
@@ -451,4 +461,52 @@ async fn what_is_mounted_must_be_there_and_be_no_object() {
     );
     assert_eq!(check("s3://bucket/none", false).await, Err(ErrorKind::NotFound));
     assert_eq!(check("s3://bucket/none", true).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_local_file_has_the_attributes_it_is_written_with_and_its_copy_has_them_too() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let ufs = local(scratch.path());
+    let kept = KeptAttributes {
+        mode: Some(0o4640),
+        uid: None,
+        gid: None,
+        mtime_ns: Some(-1_500_000_001),
+        xattrs: BTreeMap::from([("user.note".to_owned(), b"kept".to_vec())]),
+    };
+    let how = Replacement {
+        attributes: Some(&kept),
+        ..of("1.1", None)
+    };
+    let version = stored(ufs.replace("f", text("text"), how, finishes()).await);
+    assert_eq!(
+        ufs.stat("f").await,
+        Ok(Some(version.clone())),
+        "the version is that of the file as it is left"
+    );
+    let copied = ufs
+        .copy_version(("f", &version), ("g", None))
+        .await
+        .expect("copied");
+    for (key, version) in [("f", &version), ("g", &copied)] {
+        let found = ufs
+            .attributes(key, version)
+            .await
+            .expect("looked at")
+            .expect("this version");
+        assert_eq!(
+            (found.mode, found.mtime_ns),
+            (Some(0o640), kept.mtime_ns),
+            "{key}: no set-id bit by a store"
+        );
+        // Not every file system has them.
+        if !found.xattrs.is_empty() {
+            assert_eq!(found.xattrs, kept.xattrs, "{key}");
+        }
+    }
+    let other = UfsVersion {
+        mtime_ms: 7,
+        ..version
+    };
+    assert_eq!(ufs.attributes("f", &other).await, Ok(None), "another version");
 }

@@ -59,6 +59,7 @@ impl Handler<Ask<ExportFile>> for UfsWriter {
             let how = Replacement {
                 replaces: call.replaces.as_ref(),
                 mark: &call.mark,
+                attributes: call.attributes.as_ref(),
             };
             let may_finish = async {
                 match call.effect {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use curvine_protocol::mount::{MountChanges, MountInfo, MountSettings, WriteMode};
+use curvine_protocol::mount::{AttributesIn, MountChanges, MountInfo, MountSettings, WriteMode};
 use curvine_protocol::{CurvinePath, Result};
 
 use crate::shell::{Shell, usage};
@@ -37,6 +37,10 @@ pub struct Args {
     /// afterwards [default: through]
     #[arg(long, value_name = "MODE")]
     write_mode: Option<Mode>,
+    /// With --write, where mode, owner, times and extended attributes of files are: `object` = with their objects as
+    /// well, where the store keeps them, `namespace` = in Curvine alone [default: object]
+    #[arg(long, value_name = "WHERE")]
+    attributes: Option<Attributes>,
     /// How long the under file system's word about a name is believed; 0s = ask each time [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     staleness: Option<Duration>,
@@ -57,6 +61,21 @@ impl From<Mode> for WriteMode {
     }
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Attributes {
+    Object,
+    Namespace,
+}
+
+impl From<Attributes> for AttributesIn {
+    fn from(attributes: Attributes) -> Self {
+        match attributes {
+            Attributes::Object => AttributesIn::Object,
+            Attributes::Namespace => AttributesIn::Namespace,
+        }
+    }
+}
+
 impl Args {
     pub fn check(&self) -> Result<()> {
         CurvinePath::parse(self.place())?;
@@ -71,6 +90,9 @@ impl Args {
         }
         if self.update.is_none() && self.write_mode.is_some() && !self.write {
             return Err(usage("--write-mode is for mounts with --write"));
+        }
+        if self.update.is_none() && self.attributes.is_some() && !self.write {
+            return Err(usage("--attributes is for mounts with --write"));
         }
         Ok(())
     }
@@ -90,6 +112,7 @@ impl Args {
             writable: self.write.then_some(true),
             staleness_ms: self.staleness.map(in_ms),
             write_mode: self.write_mode.map(WriteMode::from),
+            attributes: self.attributes.map(AttributesIn::from),
         })
     }
 
@@ -102,6 +125,7 @@ impl Args {
                     writable: changes.writable.unwrap_or(usual.writable),
                     staleness_ms: changes.staleness_ms.unwrap_or(usual.staleness_ms),
                     write_mode: changes.write_mode.unwrap_or(usual.write_mode),
+                    attributes: changes.attributes.unwrap_or(usual.attributes),
                     ..usual
                 };
                 let mount = shell.client.mount(&path, uri, changes.options, settings);

@@ -8,7 +8,8 @@ use curvine_protocol::cluster::*;
 use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::master_or_worker::*;
 use curvine_protocol::mount::{
-    Backlog, EffectInfo, HiddenKeys, MountChanges, MountInfo, MountRecord, MountSettings, WriteMode,
+    AttributesIn, Backlog, EffectInfo, HiddenKeys, MountChanges, MountInfo, MountRecord, MountSettings,
+    WriteMode,
 };
 use curvine_protocol::op::{
     AgreeDir, AgreeName, Command, CommitChange, Copied, ExportOutcome, KnownName, Op, OpReply, SilentSession,
@@ -184,6 +185,7 @@ fn changes() -> MountChanges {
         writable: Some(true),
         staleness_ms: Some(300),
         write_mode: Some(WriteMode::Back),
+        attributes: Some(AttributesIn::Namespace),
     }
 }
 
@@ -193,6 +195,17 @@ fn settings() -> MountSettings {
         staleness_ms: 5_000,
         write_mode: WriteMode::Back,
         conditions: true,
+        attributes: AttributesIn::Namespace,
+    }
+}
+
+fn kept() -> KeptAttributes {
+    KeptAttributes {
+        mode: Some(0o640),
+        uid: Some(1_000),
+        gid: None,
+        mtime_ns: Some(-1_000_000_001),
+        xattrs: BTreeMap::from([("user.x".to_owned(), vec![1, 255])]),
     }
 }
 
@@ -490,6 +503,7 @@ samples! {
     ExportFile => ExportFile {
         inode: InodeId(12), mount: MountId(3), key: "a/b".to_owned(), size_bytes: 70_000, layout: layout(),
         effect: EffectId(41), replaces: Some(version()), mark: "c1.12.6".to_owned(),
+        attributes: Some(kept()),
     };
     FileExported => FileExported { version: version() };
     GetWorkerStatus => GetWorkerStatus {};
@@ -571,6 +585,7 @@ impl Sample for Op {
                     kind: FileKind::File,
                     version: Some(version()),
                     target: None,
+                    attributes: Some(kept()),
                 }],
                 only: Some("n".to_owned()),
             }),
@@ -634,6 +649,7 @@ impl Sample for Op {
                 inode: InodeId(12),
                 worker: WorkerId(2),
             },
+            Op::BeginAttributes { inode: InodeId(12) },
             Op::EndExport {
                 effect: EffectId(41),
                 outcome: ExportOutcome::Stored(version()),
@@ -652,6 +668,7 @@ impl Sample for Op {
                             kind: FileKind::Symlink,
                             version: None,
                             target: Some("t".to_owned()),
+                            attributes: None,
                         }),
                     },
                     AgreeName {

@@ -21,6 +21,8 @@ use crate::planted::{Bug, is_planted};
 
 /// Pieces of blocks read at the same time for one range.
 const READS: usize = 4;
+/// How often one read begins anew because the object is another version, while the masters say that its content is the same.
+const NEW_ATTRIBUTES_MAX: u32 = 3;
 /// A local file grant up to this much is read on the caller's thread.
 const INLINE_READ_BYTES: usize = 256 << 10;
 
@@ -32,6 +34,7 @@ impl Shared {
         let give_up = clock.now() + self.router.retry_for();
         let mut backoff = Backoff::up_to(BACKOFF_MAX);
         let mut rotten = false;
+        let mut new_attributes = 0;
         loop {
             let (plan, version) = {
                 let mut state = self.lock().await;
@@ -54,8 +57,15 @@ impl Shared {
                 .await;
             let error = match pieces {
                 Ok(pieces) => return Ok(joined(pieces)),
-                Err(error) if matches!(error.kind, ErrorKind::UfsChanged | ErrorKind::UfsDenied) => {
-                    return Err(error);
+                Err(error) if error.kind == ErrorKind::UfsDenied => return Err(error),
+                // An object that got other attributes is another version, with the same content.
+                Err(error) if error.kind == ErrorKind::UfsChanged => {
+                    if !self.look_again(version).await? && new_attributes >= NEW_ATTRIBUTES_MAX {
+                        return Err(error);
+                    }
+                    new_attributes += 1;
+                    sleep(backoff.next(random.next_u64())).await;
+                    continue;
                 }
                 Err(error) => error,
             };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
 use curvine_protocol::job::{JobProgress, JobRecord, JobState};
 use curvine_protocol::master::*;
-use curvine_protocol::mount::{MountChanges, MountSettings};
+use curvine_protocol::mount::{AttributesIn, MountChanges, MountSettings};
 use curvine_protocol::worker::{
     BlocksLoaded, Done, FenceBlocks, LoadBlocks, LoadTask, LoadingStopped, StopLoading,
 };

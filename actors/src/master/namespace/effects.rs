@@ -10,6 +10,7 @@
 //! | `effect `, id | [`EffectRecord`] |
 //! | `copied `, inode | [`CopyRecord`]: the object of a file that a rename moves |
 //! | `unexported `, mount, inode | the file's change time when it came to need an export |
+//! | `unkept `, mount, inode | [`Unkept`]: attributes of a file were changed since its object got them |
 //!
 //! Invariants: no two effects touch the same name of a mount, or a name and a directory above it that one of them moves or
 //! removes; a file is exported once at a time; what a listing says of a name that an effect touches does not count.
@@ -29,6 +30,7 @@ pub const EFFECTS_MAX: usize = 256;
 const EFFECT: &[u8] = b"effect ";
 const COPIED: &[u8] = b"copied ";
 const UNEXPORTED: &[u8] = b"unexported ";
+const UNKEPT: &[u8] = b"unkept ";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EffectRecord {
@@ -47,6 +49,7 @@ pub struct EffectRecord {
 pub enum Work {
     Change(Box<Change>),
     Export(Export),
+    Attributes(AttributesWrite),
 }
 
 /// A client's change that the namespace makes when the under file system has.
@@ -84,6 +87,27 @@ pub struct Export {
     pub worker: WorkerId,
     /// Who had the lease when it began, and does not write before it has ended.
     pub writer: Option<ClientId>,
+    /// As [`AttributesWrite::changes`]; 0 if there was none.
+    #[serde(default)]
+    pub attribute_changes: u64,
+}
+
+/// The leader writes the attributes of a file to its object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttributesWrite {
+    pub inode: InodeId,
+    /// The version of the object that is to get them.
+    pub object: UfsVersion,
+    /// How many changes there had been ([`Unkept::changes`]) when it began. Later ones are written by themselves.
+    pub changes: u64,
+}
+
+/// Changes of a file's attributes that its object has not got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unkept {
+    /// When the last was made, nanoseconds since the Unix epoch.
+    pub changed_ns: i64,
+    pub changes: u64,
 }
 
 /// The object of a file in a rename.
@@ -136,7 +160,16 @@ impl EffectRecord {
     pub fn asked_by(&self) -> Option<(ClientId, u64)> {
         match &self.work {
             Work::Change(change) => Some((change.command.client, change.command.sequence)),
-            Work::Export(_) => None,
+            Work::Export(_) | Work::Attributes(_) => None,
+        }
+    }
+
+    /// The file that is being written to its object, with its content or without.
+    pub fn written(&self) -> Option<InodeId> {
+        match &self.work {
+            Work::Export(export) => Some(export.inode),
+            Work::Attributes(write) => Some(write.inode),
+            Work::Change(_) => None,
         }
     }
 
@@ -144,6 +177,7 @@ impl EffectRecord {
     pub fn what(&self) -> &'static str {
         match &self.work {
             Work::Export(_) => "export",
+            Work::Attributes(_) => "attributes",
             Work::Change(change) => match (&change.command.op, change.stage) {
                 (_, Stage::Undone) => "undo rename",
                 (Op::Rename(_), _) => "rename",
@@ -178,6 +212,10 @@ fn copied_key(inode: InodeId) -> Vec<u8> {
 
 fn unexported_key(mount: MountId, inode: InodeId) -> Vec<u8> {
     [UNEXPORTED, &mount.0.to_be_bytes(), &inode.0.to_be_bytes()].concat()
+}
+
+fn unkept_key(mount: MountId, inode: InodeId) -> Vec<u8> {
+    [UNKEPT, &mount.0.to_be_bytes(), &inode.0.to_be_bytes()].concat()
 }
 
 impl Dbs {
@@ -301,8 +339,51 @@ impl Dbs {
             self.meta
                 .delete(txn, &unexported_key(mount, inode))
                 .map_err(broken)?;
+            self.forget_unkept(txn, mount, inode)?;
         }
         Ok(())
+    }
+
+    /// Attributes of a file were changed.
+    pub fn note_unkept(&self, txn: &mut RwTxn, mount: MountId, inode: InodeId, now_ns: i64) -> Result<()> {
+        let before = self.unkept(txn, mount, inode)?;
+        let unkept = Unkept {
+            changed_ns: now_ns,
+            changes: before.map_or(0, |before| before.changes) + 1,
+        };
+        put(&self.meta, txn, &unkept_key(mount, inode), &unkept)
+    }
+
+    /// What of a file's attributes its object has not got.
+    pub fn unkept(&self, txn: &RoTxn, mount: MountId, inode: InodeId) -> Result<Option<Unkept>> {
+        get(&self.meta, txn, &unkept_key(mount, inode))
+    }
+
+    /// Its object has them, or they are void.
+    pub fn forget_unkept(&self, txn: &mut RwTxn, mount: MountId, inode: InodeId) -> Result<()> {
+        let key = unkept_key(mount, inode);
+        self.meta.delete(txn, &key).map(|_| ()).map_err(broken)
+    }
+
+    /// Files of a mount with attributes that their objects have not got, by their inodes, those after one; at most `limit`.
+    pub fn all_unkept(
+        &self,
+        txn: &RoTxn,
+        mount: MountId,
+        after: InodeId,
+        limit: usize,
+    ) -> Result<Vec<(InodeId, Unkept)>> {
+        use std::ops::Bound;
+        let (start, end) = (unkept_key(mount, after), unkept_key(mount, InodeId(u64::MAX)));
+        let bounds = (Bound::Excluded(&start[..]), Bound::Included(&end[..]));
+        let all = self.meta.range(txn, &bounds).map_err(broken)?;
+        all.take(limit)
+            .map(|entry| {
+                let (key, value) = entry.map_err(broken)?;
+                let unkept = curvine_protocol::codec::decode(value).map_err(super::store::undecodable)?;
+                Ok((InodeId(u64_at(key, UNKEPT.len() + 4)), unkept))
+            })
+            .collect()
     }
 
     /// Files of a mount that need an export, by their inodes, those after one, with their change times when they came to

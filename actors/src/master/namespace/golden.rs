@@ -182,6 +182,7 @@ fn state() -> (Store, tempfile::TempDir) {
             etag: None,
         }),
         target: None,
+        attributes: None,
     };
     let ops = [
         Op::Format {

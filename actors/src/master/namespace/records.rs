@@ -1,7 +1,9 @@
 //! The record of one inode on disk: MessagePack, compact form. Golden bytes in `testdata/namespace.txt`.
 
 use curvine_protocol::number::{to_u32, to_usize};
-use curvine_protocol::{Attr, BlockId, BlockRef, ClientId, FileKind, InodeId, MountId, UfsVersion};
+use curvine_protocol::{
+    Attr, BlockId, BlockRef, ClientId, FileKind, InodeId, KeptAttributes, MountId, UfsVersion,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,6 +264,16 @@ impl InodeRecord {
         match &self.body {
             InodeBody::File(file) => file.ufs.as_ref(),
             _ => None,
+        }
+    }
+
+    /// Takes what an object keeps of attributes; what it does not say stays.
+    pub fn take(&mut self, kept: &KeptAttributes) {
+        self.mode = kept.mode.map_or(self.mode, |mode| mode & 0o7777);
+        self.uid = kept.uid.unwrap_or(self.uid);
+        self.gid = kept.gid.unwrap_or(self.gid);
+        if let Some(mtime_ns) = kept.mtime_ns {
+            self.set_mtime(mtime_ns);
         }
     }
 

@@ -16,6 +16,7 @@
 //!
 //! Numbers in keys are big endian, so that LMDB's order is theirs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use curvine_protocol::checksum::{crc32c, crc32c_combine};
@@ -349,6 +350,35 @@ impl Dbs {
             .prefix_iter(txn, &inode.0.to_be_bytes())
             .map_err(broken)?;
         Ok(names.next().transpose().map_err(broken)?.is_none())
+    }
+
+    /// The extended attributes of an inode, by their names.
+    pub fn xattrs_of(&self, txn: &RoTxn, inode: InodeId) -> Result<BTreeMap<String, Vec<u8>>> {
+        let all = self.xattrs.prefix_iter(txn, &inode.0.to_be_bytes());
+        all.map_err(broken)?
+            .map(|entry| {
+                let (key, value) = entry.map_err(broken)?;
+                Ok((name_of(key).to_owned(), value.to_vec()))
+            })
+            .collect()
+    }
+
+    pub fn put_xattrs(
+        &self,
+        txn: &mut RwTxn,
+        inode: InodeId,
+        xattrs: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<()> {
+        for (name, value) in xattrs {
+            let key = named_key(inode.0, name);
+            self.xattrs.put(txn, &key, value).map_err(broken)?;
+        }
+        Ok(())
+    }
+
+    pub fn delete_xattrs(&self, txn: &mut RwTxn, inode: InodeId) -> Result<()> {
+        let (from, until) = (inode.0.to_be_bytes(), (inode.0 + 1).to_be_bytes());
+        Store::delete_range(&self.xattrs, txn, &from, &until)
     }
 
     /// Names after `after`, in order, with their inodes; at most `limit`.

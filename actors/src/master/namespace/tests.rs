@@ -1128,8 +1128,12 @@ fn a_recursive_delete_frees_everything_below() {
 }
 
 fn mounted(tree: &mut Tree) -> InodeId {
+    mounted_from(tree, "memory:///")
+}
+
+fn mounted_from(tree: &mut Tree, uri: &str) -> InodeId {
     let path = CurvinePath::parse("/m").expect("valid");
-    let (uri, options) = ("memory:///".to_owned(), BTreeMap::new());
+    let (uri, options) = (uri.to_owned(), BTreeMap::new());
     let settings = MountSettings {
         writable: true,
         staleness_ms: 0,
@@ -1188,7 +1192,57 @@ fn object(name: &str, size_bytes: u64, etag: &str) -> UfsObject {
         kind: FileKind::File,
         version: Some(version),
         target: None,
+        attributes: None,
     }
+}
+
+#[test]
+fn a_file_that_is_found_has_the_attributes_that_its_object_keeps_and_the_version_of_the_store() {
+    let mut tree = Tree::new();
+    let directory = mounted(&mut tree);
+    let kept = KeptAttributes {
+        mode: Some(0o600),
+        uid: Some(1_000),
+        gid: Some(7),
+        mtime_ns: Some(123_456_789),
+        xattrs: [("user.note".to_owned(), b"kept".to_vec())].into(),
+    };
+    let found = |etag: &str, known: Option<KnownName>, attributes| {
+        let object = UfsObject {
+            attributes,
+            ..object("a", 5, etag)
+        };
+        Op::AgreeDir(AgreeDir {
+            directory,
+            names: vec![AgreeName {
+                name: "a".to_owned(),
+                known,
+                object: Some(object),
+            }],
+        })
+    };
+    let known = |attr: &Attr| KnownName {
+        inode: attr.inode,
+        version: attr.ufs.clone(),
+    };
+    tree.apply(found("1", None, Some(kept.clone()))).expect("agreed");
+    let is_as_kept = |tree: &mut Tree, etag: &str| {
+        let attr = tree.stat("/m/a").expect("there");
+        assert_eq!(tree.store.kept_attributes(attr.inode), Ok(kept.clone()));
+        assert_eq!(attr.ufs, object("a", 5, etag).version);
+        attr
+    };
+    let attr = is_as_kept(&mut tree, "1");
+    // Somebody replaced it by a program that keeps nothing: mode, owner and extended attributes stay, the time is the store's.
+    tree.apply(found("2", Some(known(&attr)), Some(KeptAttributes::default())))
+        .expect("agreed");
+    let attr = tree.stat("/m/a").expect("there");
+    assert_eq!((attr.mode, attr.uid, attr.mtime_ns), (0o600, 1_000, 1_000_000));
+    // By one that does.
+    tree.apply(found("3", Some(known(&attr)), Some(kept.clone())))
+        .expect("agreed");
+    is_as_kept(&mut tree, "3");
+    tree.check();
 }
 
 #[test]
@@ -1217,6 +1271,7 @@ fn a_listing_adds_changes_and_removes_and_spares_what_is_ours() {
         kind: FileKind::Directory,
         version: None,
         target: None,
+        attributes: None,
     };
     assert_eq!(
         sync(
@@ -1397,6 +1452,7 @@ fn an_answer_changes_only_what_is_as_it_was_when_the_question_was_asked() {
         kind: FileKind::Symlink,
         version: None,
         target: Some("a".to_owned()),
+        attributes: None,
     };
     let names = ["a", "b", "c", "d"].map(|name| said(name, None, Some(object(name, 5, "1"))));
     let names = names.into_iter().chain([said("link", None, Some(link.clone()))]);

@@ -6,11 +6,11 @@ use curvine_protocol::master::Entry;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::{
     Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, EffectId, Error, ErrorKind,
-    FileLayout, InodeId, JobId, LocatedBlock, MountId, Node, Result, WorkerId,
+    FileLayout, InodeId, JobId, KeptAttributes, LocatedBlock, MountId, Node, Result, WorkerId,
 };
 use heed::RoTxn;
 
-use super::effects::{CopyRecord, EffectRecord, Work};
+use super::effects::{CopyRecord, EffectRecord, Unkept, Work};
 use super::listing::list;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
@@ -241,6 +241,18 @@ impl NamespaceView for Store {
         key_in_mount(&self.dbs, &txn, &record)
     }
 
+    fn kept_attributes(&self, inode: InodeId) -> Result<KeptAttributes> {
+        let txn = self.read()?;
+        let record = self.dbs.inode_or_stale(&txn, inode)?;
+        Ok(KeptAttributes {
+            mode: Some(record.mode),
+            uid: Some(record.uid),
+            gid: Some(record.gid),
+            mtime_ns: Some(record.mtime_ns),
+            xattrs: self.dbs.xattrs_of(&txn, inode)?,
+        })
+    }
+
     fn needs_export(&self, inode: InodeId) -> Result<bool> {
         let txn = self.read()?;
         let record = self.dbs.inode_or_stale(&txn, inode)?;
@@ -284,6 +296,18 @@ impl NamespaceView for Store {
 
     fn unexported(&self, mount: MountId, after: InodeId, limit: usize) -> Result<Vec<(InodeId, i64)>> {
         self.dbs.unexported(&*self.read()?, mount, after, limit)
+    }
+
+    fn unkept(&self, mount: MountId, after: InodeId, limit: usize) -> Result<Vec<(InodeId, Unkept)>> {
+        self.dbs.all_unkept(&*self.read()?, mount, after, limit)
+    }
+
+    fn needs_attributes(&self, inode: InodeId) -> Result<bool> {
+        let txn = self.read()?;
+        let Some(record) = self.dbs.inode(&txn, inode)? else {
+            return Ok(false);
+        };
+        Ok(record.object().is_some() && self.dbs.unkept(&txn, record.mount, inode)?.is_some())
     }
 
     fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>> {

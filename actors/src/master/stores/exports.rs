@@ -15,7 +15,8 @@ use curvine_protocol::mount::{Backlog, EffectInfo, MountRecord, WriteMode};
 use curvine_protocol::op::{ExportOutcome, Op, OpReply};
 use curvine_protocol::worker::ExportFile;
 use curvine_protocol::{
-    CallContext, ClientId, EffectId, Error, ErrorKind, FileLayout, InodeId, MountId, Result, WorkerId,
+    CallContext, ClientId, EffectId, Error, ErrorKind, FileLayout, InodeId, KeptAttributes, MountId, Result,
+    WorkerId,
 };
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
@@ -40,6 +41,8 @@ const AT_ONCE: usize = 32;
 const PAGE: usize = 1_000;
 /// How often it is looked for files that need an export, besides when somebody asks.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long after the last change of its attributes a file's object gets them: programs make several, one after the other.
+const ATTRIBUTES_REST: Duration = Duration::from_secs(1);
 const REST_MIN: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(60);
 /// For a transfer of a whole file.
@@ -64,6 +67,23 @@ pub struct Exports {
     pub clock: Arc<dyn Clock>,
     pub outcomes: Arc<Outcomes>,
     pub queue: Queue,
+}
+
+/// What of a file is to be written to its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// All of it, and its attributes with it.
+    Content,
+    /// Its attributes alone.
+    Attributes,
+}
+
+/// A file that is to be written now.
+#[derive(Clone, Copy)]
+struct Due {
+    inode: InodeId,
+    mount: MountId,
+    what: What,
 }
 
 /// What is soft of the queue.
@@ -213,24 +233,79 @@ impl Exports {
                 }
             }
         }
-        let files = waiting.len() as u64;
-        let all =
-            futures::future::try_join_all(waiting.iter().map(|inode| self.stored(*inode, context.client)));
-        let all = async { all.await.map(|_| files) };
+        let attributes = self.unkept_below(mount, top)?;
+        let (files, client) = (waiting.len() as u64, context.client);
+        let all = async {
+            futures::future::try_join_all(waiting.iter().map(|inode| self.stored(*inode, client))).await?;
+            futures::future::try_join_all(attributes.iter().map(|inode| self.kept(*inode))).await?;
+            Ok(files)
+        };
         patiently(context, all, || {
             format!("{files} files are still being written to their objects")
         })
         .await
     }
 
+    /// Files of an area with attributes that their objects have not got.
+    fn unkept_below(&self, mount: MountId, top: Area<'_>) -> Result<Vec<InodeId>> {
+        let mut waiting = Vec::new();
+        let mut after = InodeId(0);
+        loop {
+            let page = self.view.unkept(mount, after, PAGE)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(waiting);
+            };
+            after = *last;
+            for (inode, _) in page {
+                if let Ok(Some((_, key))) = self.view.mounted(inode)
+                    && top.meets(Area {
+                        key: &key,
+                        tree: false,
+                    })
+                {
+                    waiting.push(inode);
+                }
+            }
+        }
+    }
+
+    /// Returns when a file's object has its attributes.
+    async fn kept(&self, inode: InodeId) -> Result<()> {
+        let tries_before = self.tries(inode);
+        let _asking = Asking::begin(&self.queue, inode, self.clock.now());
+        loop {
+            let ended = self.queue.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            // Newer content takes them with it when its writer is done.
+            if !self.view.needs_attributes(inode)? || self.view.needs_export(inode)? {
+                return Ok(());
+            }
+            if let Some(error) = self.failed_since(inode, tries_before) {
+                return Err(error);
+            }
+            if !self.consensus.is_leader() {
+                return Err(Error::not_leader(None));
+            }
+            let _ = timeout(EVERY, ended).await;
+        }
+    }
+
+    /// How often a file's export has failed.
+    fn tries(&self, inode: InodeId) -> u64 {
+        let state = self.queue.state();
+        state.failed.get(&inode).map_or(0, |failed| failed.tries)
+    }
+
+    fn failed_since(&self, inode: InodeId, tries_before: u64) -> Option<Error> {
+        let state = self.queue.state();
+        let failed = state.failed.get(&inode)?;
+        (failed.tries > tries_before).then(|| failed.error.clone())
+    }
+
     async fn stored(&self, inode: InodeId, client: ClientId) -> Result<()> {
         let wanted = self.view.attr(inode)?.content_version;
-        let tries_before = self
-            .queue
-            .state()
-            .failed
-            .get(&inode)
-            .map_or(0, |failed| failed.tries);
+        let tries_before = self.tries(inode);
         let _asking = Asking::begin(&self.queue, inode, self.clock.now());
         loop {
             let ended = self.queue.ended.notified();
@@ -252,11 +327,9 @@ impl Exports {
                 if state.stored.get(&inode).is_some_and(|stored| *stored >= wanted) {
                     return Ok(());
                 }
-                if let Some(failed) = state.failed.get(&inode)
-                    && failed.tries > tries_before
-                {
-                    return Err(failed.error.clone());
-                }
+            }
+            if let Some(error) = self.failed_since(inode, tries_before) {
+                return Err(error);
             }
             if !self.consensus.is_leader() {
                 return Err(Error::not_leader(None));
@@ -295,22 +368,18 @@ impl Exports {
             let Some((last, _)) = page.last() else { break };
             after = *last;
             for (inode, since_ns) in page {
-                backlog.files += 1;
                 backlog.bytes += self.view.attr(inode).map_or(0, |attr| attr.size_bytes);
-                backlog.oldest_ns = match backlog.oldest_ns {
-                    0 => since_ns,
-                    oldest_ns => oldest_ns.min(since_ns),
-                };
-                let failed = self
-                    .queue
-                    .state()
-                    .failed
-                    .get(&inode)
-                    .map(|failed| failed.error.message.clone());
-                if let Some(failure) = failed.filter(|_| backlog.failures.len() < FAILURES_SHOWN)
-                    && let Ok(Some((_, key))) = self.view.mounted(inode)
-                {
-                    backlog.failures.push((key, failure));
+                self.count(&mut backlog, inode, since_ns);
+            }
+        }
+        after = InodeId(0);
+        loop {
+            let page = self.view.unkept(mount, after, PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            for (inode, unkept) in page {
+                if !self.view.needs_export(inode).unwrap_or(true) {
+                    self.count(&mut backlog, inode, unkept.changed_ns);
                 }
             }
         }
@@ -331,20 +400,81 @@ impl Exports {
         Ok(backlog)
     }
 
-    /// Files that are to be exported now.
-    fn due_now(&self) -> Result<Vec<(InodeId, MountId)>> {
+    /// Adds a file that waits.
+    fn count(&self, backlog: &mut Backlog, inode: InodeId, since_ns: i64) {
+        backlog.files += 1;
+        backlog.oldest_ns = match backlog.oldest_ns {
+            0 => since_ns,
+            oldest_ns => oldest_ns.min(since_ns),
+        };
+        let failed = self.queue.state().failed.get(&inode).cloned();
+        if let Some(failed) = failed.filter(|_| backlog.failures.len() < FAILURES_SHOWN)
+            && let Ok(Some((_, key))) = self.view.mounted(inode)
+        {
+            backlog.failures.push((key, failed.error.message));
+        }
+    }
+
+    /// Files that are to be written now.
+    fn due_now(&self) -> Result<Vec<Due>> {
         let now = self.clock.now();
         let mut due = Vec::new();
         let mounts = self.view.mounts()?;
         for mount in mounts.iter().filter(|mount| mount.settings.writable) {
             self.due_of(mount, now, &mut due)?;
+            self.attributes_due(mount, now, &mut due)?;
         }
         let is_mounted = |id: &MountId| mounts.iter().any(|mount| mount.id == *id);
         self.queue.state().backlogs.retain(|id, _| is_mounted(id));
         Ok(due)
     }
 
-    fn due_of(&self, mount: &MountRecord, now: Instant, due: &mut Vec<(InodeId, MountId)>) -> Result<()> {
+    /// Files whose attributes alone are to be written, and were not changed for a moment.
+    fn attributes_due(&self, mount: &MountRecord, now: Instant, due: &mut Vec<Due>) -> Result<()> {
+        let (wall_ns, rest_ns) = (self.clock.wall_ns(), ATTRIBUTES_REST.as_nanos());
+        let mut room = {
+            let state = self.queue.state();
+            let begun = due.iter().filter(|due| due.mount == mount.id).count();
+            AT_ONCE.saturating_sub(begun + state.running.values().filter(|of| **of == mount.id).count())
+        };
+        let mut after = InodeId(0);
+        while room > 0 {
+            let page = self.view.unkept(mount.id, after, PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            for (inode, unkept) in page {
+                let (is_asked, is_free) = self.state_of(inode, now);
+                // A clock that was set back is no reason to wait.
+                let has_rested = u128::from(wall_ns.abs_diff(unkept.changed_ns)) >= rest_ns;
+                if room > 0
+                    && is_free
+                    && (is_asked || (has_rested && self.view.lease_holder(inode)?.is_none()))
+                    && self.view.needs_attributes(inode)?
+                    && !self.view.needs_export(inode)?
+                {
+                    due.push(Due {
+                        inode,
+                        mount: mount.id,
+                        what: What::Attributes,
+                    });
+                    room -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether somebody waits for a file, and whether it may be tried now.
+    fn state_of(&self, inode: InodeId, now: Instant) -> (bool, bool) {
+        let state = self.queue.state();
+        let rests = state.failed.get(&inode).is_some_and(|failed| failed.next > now);
+        (
+            state.asked.contains_key(&inode),
+            !rests && !state.running.contains_key(&inode),
+        )
+    }
+
+    fn due_of(&self, mount: &MountRecord, now: Instant, due: &mut Vec<Due>) -> Result<()> {
         // All of them are counted now and then. In between it is enough to find as many as there is room for.
         let (mut room, is_counting) = {
             let state = self.queue.state();
@@ -365,17 +495,13 @@ impl Exports {
                 let Ok(attr) = self.view.attr(inode) else { continue };
                 files += 1;
                 bytes += attr.size_bytes;
-                let (is_asked, is_free) = {
-                    let state = self.queue.state();
-                    let is_asked = state.asked.contains_key(&inode);
-                    let rests = state.failed.get(&inode).is_some_and(|failed| failed.next > now);
-                    (
-                        is_asked,
-                        room > 0 && !rests && !state.running.contains_key(&inode),
-                    )
-                };
-                if is_free && (is_asked || self.view.lease_holder(inode)?.is_none()) {
-                    due.push((inode, mount.id));
+                let (is_asked, is_free) = self.state_of(inode, now);
+                if room > 0 && is_free && (is_asked || self.view.lease_holder(inode)?.is_none()) {
+                    due.push(Due {
+                        inode,
+                        mount: mount.id,
+                        what: What::Content,
+                    });
                     room -= 1;
                 }
             }
@@ -391,9 +517,12 @@ impl Exports {
         Ok(())
     }
 
-    /// Exports one file, once, and notes what came of it.
-    async fn export(&self, inode: InodeId) -> InodeId {
-        let outcome = self.try_export(inode).await;
+    /// Exports one file, or its attributes, once, and notes what came of it.
+    async fn export(&self, Due { inode, what, .. }: Due) -> InodeId {
+        let outcome = match what {
+            What::Content => self.try_export(inode).await,
+            What::Attributes => self.try_attributes(inode).await,
+        };
         let mut state = self.queue.state();
         match outcome {
             Ok(Some(stored)) => {
@@ -462,6 +591,62 @@ impl Exports {
         stored
     }
 
+    /// Writes the attributes of a file to its object.
+    async fn try_attributes(&self, inode: InodeId) -> Result<Option<u64>> {
+        let begun = self.propose.propose_op(Op::BeginAttributes { inode }).await;
+        let effect = match begun {
+            Ok(OpReply::Noted(effect)) => effect,
+            Ok(other) => {
+                return Err(Error::internal(format!(
+                    "the reply to BeginAttributes is {other:?}"
+                )));
+            }
+            Err(error) if matches!(error.kind, ErrorKind::UnderWay | ErrorKind::Stale) => {
+                self.outcomes.change().await;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let (outcome, written) = match self.write_attributes(effect).await {
+            Ok(outcome) => (outcome, Ok(None)),
+            Err(error) => (ExportOutcome::Failed, Err(error)),
+        };
+        self.propose.propose_op(Op::EndExport { effect, outcome }).await?;
+        if written.is_ok() {
+            self.queue.state().failed.remove(&inode);
+        }
+        written
+    }
+
+    async fn write_attributes(&self, effect: EffectId) -> Result<ExportOutcome> {
+        let Some(record) = self.view.effect(effect)? else {
+            return Ok(ExportOutcome::Failed);
+        };
+        let Work::Attributes(write) = &record.work else {
+            return Err(Error::internal(format!(
+                "effect {effect} is not about attributes"
+            )));
+        };
+        let mount = self.view.mount(record.mount)?;
+        if !mount.is_some_and(|mount| mount.writes_attributes()) {
+            // It was changed since: they stay in the namespace.
+            return Ok(ExportOutcome::Conflict(None));
+        }
+        let store = self.mirror.store(record.mount).await?;
+        let kept = self.view.kept_attributes(write.inode)?;
+        // Whoever does not lead any more must not put older attributes over those that its successor writes.
+        self.consensus.read_barrier().await?;
+        match store.set_attributes(&record.key, &write.object, &kept).await? {
+            Some(version) => Ok(ExportOutcome::Stored(version)),
+            None => {
+                self.mirror
+                    .forget_keys(record.mount, std::iter::once(record.key.as_str()))
+                    .await?;
+                Ok(ExportOutcome::Conflict(None))
+            }
+        }
+    }
+
     async fn carry_out(&self, effect: EffectId, worker: WorkerId) -> Result<(ExportOutcome, u64)> {
         let Some(record) = self.view.effect(effect)? else {
             return Ok((ExportOutcome::Failed, 0));
@@ -487,6 +672,7 @@ impl Exports {
             effect,
             replaces: export.replaces.clone(),
             mark: self.mark(export)?,
+            attributes: self.attributes(record.mount, export.inode)?,
         };
         let long = CallContext {
             deadline_ms: DEADLINE_MS,
@@ -503,6 +689,14 @@ impl Exports {
                 Ok((ExportOutcome::Conflict(found), export.content_version))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// What the object is to keep of a file's attributes, where the mount wants that.
+    fn attributes(&self, mount: MountId, inode: InodeId) -> Result<Option<KeptAttributes>> {
+        match self.view.mount(mount)? {
+            Some(mount) if mount.settings.keeps_attributes() => self.view.kept_attributes(inode).map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -545,9 +739,7 @@ impl Exports {
     /// Exports that a leader before this one had begun: whoever carries them out is refused when it has read the file.
     async fn end_abandoned(&self, mine: &HashSet<InodeId>) -> Result<()> {
         for (effect, record) in self.view.effects()? {
-            if let Work::Export(export) = &record.work
-                && !mine.contains(&export.inode)
-            {
+            if record.written().is_some_and(|inode| !mine.contains(&inode)) {
                 let outcome = ExportOutcome::Failed;
                 self.propose.propose_op(Op::EndExport { effect, outcome }).await?;
             }
@@ -616,10 +808,10 @@ impl Duty for Exports {
         let (mut mine, mut running) = (HashSet::new(), FuturesUnordered::new());
         self.end_abandoned(&mine).await?;
         loop {
-            for (inode, mount) in self.due_now()? {
-                self.queue.state().running.insert(inode, mount);
-                mine.insert(inode);
-                running.push(self.export(inode));
+            for due in self.due_now()? {
+                self.queue.state().running.insert(due.inode, due.mount);
+                mine.insert(due.inode);
+                running.push(self.export(due));
             }
             if running.is_empty() {
                 return Ok(());

@@ -470,6 +470,7 @@ async fn an_exported_file_has_its_blocks_in_order_and_zeros_in_its_holes() {
         effect: curvine_protocol::EffectId(0),
         replaces: None,
         mark: String::new(),
+        attributes: None,
     };
     let exported = call(&*worker.port, export, CallContext::default()).await.unwrap();
     let (content, written) = objects.state.lock().unwrap().objects["out"].clone();
@@ -513,6 +514,7 @@ async fn a_directory_of_the_system_is_read_through_loaded_and_written() {
         effect: curvine_protocol::EffectId(0),
         replaces: None,
         mark: String::new(),
+        attributes: None,
     };
     let exported = call(&*worker.port, export, CallContext::default()).await.unwrap();
     assert_eq!(exported.version.size_bytes, 3 << 20);

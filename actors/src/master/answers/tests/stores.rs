@@ -36,6 +36,8 @@ fn believed_for(staleness_ms: u64) -> MountSettings {
     MountSettings {
         writable: true,
         staleness_ms,
+        // What else is asked is not of listings.
+        attributes: AttributesIn::Namespace,
         ..MountSettings::default()
     }
 }
@@ -85,6 +87,26 @@ async fn a_listing_is_one_whoever_waits_and_whoever_gives_up() {
         world.look(&format!("/s3/{name}")).await.expect("there");
     }
     assert_eq!(store.asked("HEAD"), 0, "a listing says all that a look would");
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn objects_that_are_new_are_asked_for_their_attributes_and_those_that_are_known_never() {
+    let world = World::new().await;
+    let store = Store::start(numbered(3), 10, None).await;
+    let settings = MountSettings {
+        attributes: AttributesIn::Object,
+        ..believed_for(0)
+    };
+    world.mount_store(&store, settings).await.expect("mounted");
+    store.list_pages(100);
+    for _ in 0..3 {
+        assert_eq!(world.names("/s3").await.expect("listed").len(), 3);
+        assert_eq!(store.asked("HEAD /bucket/0"), 3);
+    }
+    store.put("0001", "changed");
+    assert_eq!(world.names("/s3").await.expect("listed").len(), 3);
+    assert_eq!(store.asked("HEAD /bucket/0"), 4);
     world.master.stop().await;
 }
 

@@ -3,10 +3,10 @@
 use curvine_protocol::master::{Entry, RemoveXattr, SetAttr, SetTime, SetXattr};
 use curvine_protocol::path::NAME_BYTES_MAX;
 use curvine_protocol::worker::Done;
-use curvine_protocol::{Error, ErrorKind, Result};
+use curvine_protocol::{Error, ErrorKind, InodeId, MountId, Result};
 
 use super::{Applies, Apply, already_exists};
-use crate::master::namespace::records::InodeBody;
+use crate::master::namespace::records::{InodeBody, InodeRecord};
 use crate::master::namespace::store::{broken, named_key};
 
 /// As Linux has it (XATTR_SIZE_MAX).
@@ -62,6 +62,9 @@ impl Applies<SetAttr> for Apply<'_, '_> {
         }
         record.ctime_ns = now_ns;
         self.dbs.put_inode(self.txn, inode, &record)?;
+        if change.mode.is_some() || change.uid.is_some() || change.gid.is_some() || change.mtime.is_some() {
+            self.note_attributes(inode, &record)?;
+        }
         Ok(self.entry(inode, &record))
     }
 }
@@ -95,6 +98,7 @@ impl Applies<SetXattr> for Apply<'_, '_> {
         self.dbs.xattrs.put(self.txn, &key, &call.value).map_err(broken)?;
         record.ctime_ns = self.now_ns;
         self.dbs.put_inode(self.txn, inode, &record)?;
+        self.note_attributes(inode, &record)?;
         self.done()
     }
 }
@@ -112,7 +116,24 @@ impl Applies<RemoveXattr> for Apply<'_, '_> {
         }
         record.ctime_ns = self.now_ns;
         self.dbs.put_inode(self.txn, inode, &record)?;
+        self.note_attributes(inode, &record)?;
         self.done()
+    }
+}
+
+impl Apply<'_, '_> {
+    /// Attributes of a file were changed: where its object can get them without its content, it is to.
+    pub(super) fn note_attributes(&mut self, inode: InodeId, record: &InodeRecord) -> Result<()> {
+        let is_file = matches!(record.body, InodeBody::File(_));
+        if record.mount == MountId(0) || !is_file || record.nlink == 0 {
+            return Ok(());
+        }
+        match self.dbs.mount(self.txn, record.mount)? {
+            Some(mount) if mount.writes_attributes() => {
+                self.dbs.note_unkept(self.txn, record.mount, inode, self.now_ns)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -312,6 +312,7 @@ impl Applies<CommitFile> for Apply<'_, '_> {
             }
         } else if let Some(mtime_ns) = call.mtime_ns {
             record.set_mtime(mtime_ns);
+            self.note_attributes(call.inode, &record)?;
         }
         self.dbs.put_inode(self.txn, call.inode, &record)?;
         Ok(self.entry(call.inode, &record))

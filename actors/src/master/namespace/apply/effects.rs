@@ -10,9 +10,9 @@ use curvine_protocol::{
 use super::Apply;
 use super::remove::not_empty;
 use crate::master::namespace::effects::{
-    Area, Change, EFFECTS_MAX, EffectRecord, Export, Stage, Work, areas, under_way,
+    Area, AttributesWrite, Change, EFFECTS_MAX, EffectRecord, Export, Stage, Work, areas, under_way,
 };
-use crate::master::namespace::records::{InodeBody, InodeRecord};
+use crate::master::namespace::records::{FileBody, InodeBody, InodeRecord};
 use crate::master::namespace::store::pair_key;
 use crate::master::namespace::view::{key_in_mount, to_export};
 use crate::ufs::joined;
@@ -434,6 +434,7 @@ impl Apply<'_, '_> {
             replaces: file.ufs.clone(),
             worker,
             writer: file.lease,
+            attribute_changes: self.attribute_changes(mount, inode)?,
         };
         let record = EffectRecord {
             mount,
@@ -446,13 +447,92 @@ impl Apply<'_, '_> {
         self.dbs.add_effect(self.txn, &record)
     }
 
-    pub(super) fn end_export(&mut self, effect: EffectId, outcome: ExportOutcome) -> Result<Done> {
-        let Some(EffectRecord {
-            work: Work::Export(export),
-            ..
-        }) = self.dbs.effect(self.txn, effect)?
-        else {
+    fn attribute_changes(&self, mount: MountId, inode: InodeId) -> Result<u64> {
+        let unkept = self.dbs.unkept(self.txn, mount, inode)?;
+        Ok(unkept.map_or(0, |unkept| unkept.changes))
+    }
+
+    /// An object has got the attributes that its file had after so many changes.
+    fn attributes_are_kept(&mut self, mount: MountId, inode: InodeId, changes: u64) -> Result<()> {
+        match self.attribute_changes(mount, inode)? == changes {
+            true => self.dbs.forget_unkept(self.txn, mount, inode),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn begin_attributes(&mut self, inode: InodeId) -> Result<EffectId> {
+        let record = self.dbs.inode_or_stale(self.txn, inode)?;
+        let changes = self.attribute_changes(record.mount, inode)?;
+        let place = match &record.body {
+            InodeBody::File(FileBody {
+                ufs: Some(object),
+                needs_export: false,
+                ..
+            }) if changes > 0 && record.nlink > 0 => {
+                let place = key_in_mount(&self.dbs, self.txn, &record)?;
+                place.map(|(mount, key)| (mount, key, object.clone()))
+            }
+            _ => None,
+        };
+        let Some((mount, key, object)) = place else {
+            return Err(Error::new(
+                ErrorKind::Stale,
+                format!("inode {inode} has no attributes to be written to its object"),
+            ));
+        };
+        self.room_for(mount, || areas(&key, None, false))?;
+        let record = EffectRecord {
+            mount,
+            key,
+            to: None,
+            tree: false,
+            since_ns: self.now_ns,
+            work: Work::Attributes(AttributesWrite {
+                inode,
+                object,
+                changes,
+            }),
+        };
+        self.dbs.add_effect(self.txn, &record)
+    }
+
+    fn end_attributes(
+        &mut self,
+        mount: MountId,
+        write: &AttributesWrite,
+        outcome: ExportOutcome,
+    ) -> Result<Done> {
+        let inode = write.inode;
+        let Some(mut record) = self.dbs.inode(self.txn, inode)? else {
             return self.done();
+        };
+        match (outcome, &mut record.body) {
+            (ExportOutcome::Stored(version), InodeBody::File(file)) => {
+                // The object has the same content as before: what is cached of it stays.
+                if file.ufs.as_ref() == Some(&write.object) {
+                    file.ufs = Some(version);
+                    self.dbs.put_inode(self.txn, inode, &record)?;
+                }
+                self.attributes_are_kept(mount, inode, write.changes)?;
+            }
+            // Somebody else has changed the object, and the next look at it says so: with its content come its attributes.
+            (ExportOutcome::Conflict(_), _) => self.dbs.forget_unkept(self.txn, mount, inode)?,
+            _ => {}
+        }
+        self.done()
+    }
+
+    pub(super) fn end_export(&mut self, effect: EffectId, outcome: ExportOutcome) -> Result<Done> {
+        let Some(EffectRecord { mount, work, .. }) = self.dbs.effect(self.txn, effect)? else {
+            return self.done();
+        };
+        let export = match work {
+            Work::Export(export) => export,
+            Work::Attributes(write) => {
+                self.end(effect)?;
+                return self.end_attributes(mount, &write, outcome);
+            }
+            Work::Change(_) => return self.done(),
         };
         self.end(effect)?;
         let inode = export.inode;
@@ -468,6 +548,7 @@ impl Apply<'_, '_> {
                 file.ufs = Some(version);
                 // What was written since is still to be exported.
                 file.needs_export &= file.content_version != export.content_version;
+                self.attributes_are_kept(mount, inode, export.attribute_changes)?;
             }
             // Gone: there is nothing that this one could replace.
             ExportOutcome::Conflict(None) => file.set_base(None, false),
@@ -502,6 +583,7 @@ impl Apply<'_, '_> {
             kind: FileKind::File,
             version: Some(theirs),
             target: None,
+            attributes: None,
         };
         self.add_object(parent, &object)?;
         self.done()

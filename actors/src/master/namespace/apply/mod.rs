@@ -183,6 +183,7 @@ macro_rules! ops {
                         self.settle_copies(effect, inodes, end).map(OpReply::Done)
                     }
                     Op::BeginExport { inode, worker } => self.begin_export(inode, worker).map(OpReply::Noted),
+                    Op::BeginAttributes { inode } => self.begin_attributes(inode).map(OpReply::Noted),
                     Op::EndExport { effect, outcome } => self.end_export(effect, outcome).map(OpReply::Done),
                 }
             }

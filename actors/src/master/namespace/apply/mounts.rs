@@ -98,8 +98,9 @@ impl Apply<'_, '_> {
             ));
         };
         let effects = self.dbs.effects_of(self.txn, mount.id)?;
-        let is_behind =
-            !effects.is_empty() || !self.dbs.unexported(self.txn, mount.id, InodeId(0), 1)?.is_empty();
+        let is_behind = !effects.is_empty()
+            || !self.dbs.unexported(self.txn, mount.id, InodeId(0), 1)?.is_empty()
+            || !self.dbs.all_unkept(self.txn, mount.id, InodeId(0), 1)?.is_empty();
         if is_behind && !force {
             return Err(Error::new(
                 ErrorKind::Busy,

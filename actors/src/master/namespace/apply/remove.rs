@@ -14,7 +14,7 @@ use super::{Applies, Apply};
 use crate::master::namespace::detached::STEP;
 use crate::master::namespace::records::{InodeBody, InodeRecord};
 use crate::master::namespace::sessions::{SessionRecord, ended, is_given};
-use crate::master::namespace::store::{Store, broken, pair_key, u64_at};
+use crate::master::namespace::store::{broken, pair_key, u64_at};
 use crate::planted::{Bug, is_planted};
 
 /// Whom a file is kept for that loses its last name.
@@ -160,9 +160,9 @@ impl Apply<'_, '_> {
         }
         self.dbs.forget_export(self.txn, inode, record.mount)?;
         self.forget_locks(inode)?;
-        let (from, until) = (inode.0.to_be_bytes(), (inode.0 + 1).to_be_bytes());
-        Store::delete_range(&self.dbs.xattrs, self.txn, &from, &until)?;
-        self.dbs.inodes.delete(self.txn, &from).map_err(broken)?;
+        self.dbs.delete_xattrs(self.txn, inode)?;
+        let key = inode.0.to_be_bytes();
+        self.dbs.inodes.delete(self.txn, &key).map_err(broken)?;
         self.count_inodes(-1)
     }
 }

@@ -152,7 +152,14 @@ impl Apply<'_, '_> {
             record.set_mtime(modified_ns);
             record.set_atime(modified_ns);
         }
+        if let Some(kept) = &object.attributes {
+            record.take(kept);
+            record.set_atime(record.mtime_ns);
+        }
         let inode = self.insert(parent, above, &object.name, &record)?;
+        if let Some(kept) = &object.attributes {
+            self.dbs.put_xattrs(self.txn, inode, &kept.xattrs)?;
+        }
         if let (InodeBody::File(file), Some(version)) = (&mut record.body, &object.version) {
             self.set_object(file, inode, version.clone())?;
             self.dbs.put_inode(self.txn, inode, &record)?;
@@ -175,6 +182,12 @@ impl Apply<'_, '_> {
         self.set_object(file, inode, version.clone())?;
         if version.mtime_ms != 0 {
             record.set_mtime(version.mtime_ms.saturating_mul(1_000_000));
+        }
+        self.dbs.forget_unkept(self.txn, record.mount, inode)?;
+        if let Some(kept) = object.attributes.as_ref().filter(|kept| !kept.is_nothing()) {
+            record.take(kept);
+            self.dbs.delete_xattrs(self.txn, inode)?;
+            self.dbs.put_xattrs(self.txn, inode, &kept.xattrs)?;
         }
         record.ctime_ns = self.now_ns;
         self.dbs.put_inode(self.txn, inode, &record)?;

@@ -419,3 +419,135 @@ fn nothing_is_fetched_from_an_object_that_a_file_is_about_to_replace_and_never_w
     assert_eq!(tree.store.attr(inode).expect("there").ufs, Some(version("b")));
     assert_eq!(cached(&tree, inode), [false]);
 }
+
+fn chmod(at: &str, mode: u32) -> Op {
+    Op::SetAttr(SetAttr {
+        node: path(at),
+        follow: false,
+        change: AttrChange {
+            mode: Some(mode),
+            ..AttrChange::default()
+        },
+    })
+}
+
+fn begin_attributes(tree: &mut Tree, inode: InodeId) -> Result<EffectId> {
+    match tree.apply(Op::BeginAttributes { inode })? {
+        OpReply::Noted(effect) => Ok(effect),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn unkept(tree: &Tree) -> Vec<InodeId> {
+    let all = tree.store.unkept(MountId(1), InodeId(0), 10).expect("readable");
+    all.into_iter().map(|(inode, _)| inode).collect()
+}
+
+/// As [`with_objects`], of a store that takes attributes without content.
+fn with_local_objects(names: &[&str]) -> Tree {
+    let mut tree = Tree::new();
+    let directory = mounted_from(&mut tree, "file:///b");
+    list(
+        &mut tree,
+        directory,
+        names.iter().map(|name| object(name, 5, name)).collect(),
+    );
+    tree
+}
+
+#[test]
+fn attributes_that_change_are_written_to_the_object_and_nothing_that_is_cached_goes() {
+    let mut tree = with_local_objects(&["a"]);
+    let inode = tree.stat("/m/a").expect("there").inode;
+    let stale = |outcome: Result<EffectId>| outcome.expect_err("nothing to do").kind;
+    assert_eq!(stale(begin_attributes(&mut tree, inode)), ErrorKind::Stale);
+    tree.apply(chmod("/m/a", 0o600)).expect("changed");
+    assert_eq!(unkept(&tree), [inode]);
+    let before = tree.store.layout(inode).expect("a file");
+    let effect = begin_attributes(&mut tree, inode).expect("begun");
+    // While the object gets them, a listing that sees it half-way says nothing.
+    let directory = tree.stat("/m").expect("there").inode;
+    list(&mut tree, directory, vec![object("a", 5, "half-way")]);
+    tree.apply(Op::EndExport {
+        effect,
+        outcome: ExportOutcome::Stored(version("a2")),
+    })
+    .expect("noted");
+    let after = tree.store.layout(inode).expect("a file");
+    assert_eq!(after.attr.ufs, Some(version("a2")));
+    assert_eq!(
+        (after.attr.content_version, &after.blocks),
+        (before.attr.content_version, &before.blocks)
+    );
+    assert_eq!((unkept(&tree), effects(&tree)), (vec![], 0));
+    assert!(tree.released.is_empty());
+    tree.check();
+}
+
+#[test]
+fn attributes_that_change_while_they_are_written_are_written_again() {
+    let mut tree = with_local_objects(&["a"]);
+    let inode = tree.stat("/m/a").expect("there").inode;
+    tree.apply(chmod("/m/a", 0o600)).expect("changed");
+    let effect = begin_attributes(&mut tree, inode).expect("begun");
+    tree.apply(chmod("/m/a", 0o640)).expect("changed");
+    let outcome = ExportOutcome::Stored(version("a2"));
+    tree.apply(Op::EndExport { effect, outcome }).expect("noted");
+    assert_eq!(unkept(&tree), [inode]);
+    // A try that failed changes nothing, and one that finds another object leaves the rest to the next listing.
+    let effect = begin_attributes(&mut tree, inode).expect("begun");
+    let outcome = ExportOutcome::Failed;
+    tree.apply(Op::EndExport { effect, outcome }).expect("noted");
+    assert_eq!(unkept(&tree), [inode]);
+    let effect = begin_attributes(&mut tree, inode).expect("begun");
+    let outcome = ExportOutcome::Conflict(None);
+    tree.apply(Op::EndExport { effect, outcome }).expect("noted");
+    assert_eq!(unkept(&tree), [InodeId(0); 0]);
+    tree.check();
+}
+
+#[test]
+fn an_export_takes_the_attributes_with_it_and_a_rename_their_mark() {
+    let mut tree = with_local_objects(&["b"]);
+    tree.write("/m/a", 10);
+    let inode = tree.stat("/m/a").expect("there").inode;
+    tree.apply(chmod("/m/a", 0o600)).expect("changed");
+    let effect = export(&mut tree, inode);
+    let outcome = ExportOutcome::Stored(version("a2"));
+    tree.apply(Op::EndExport { effect, outcome }).expect("noted");
+    assert_eq!(unkept(&tree), [InodeId(0); 0]);
+    // What changes while the export is under way, it may not have seen.
+    tree.apply(Op::SetAttr(SetAttr {
+        node: path("/m/a"),
+        follow: false,
+        change: AttrChange {
+            size_bytes: Some(5),
+            ..AttrChange::default()
+        },
+    }))
+    .expect("cut");
+    let effect = export(&mut tree, inode);
+    tree.apply(chmod("/m/a", 0o640)).expect("changed");
+    let outcome = ExportOutcome::Stored(version("a3"));
+    tree.apply(Op::EndExport { effect, outcome }).expect("noted");
+    assert_eq!(unkept(&tree), [inode]);
+    // Under its new name it is still marked; removed, it is not.
+    let renaming = noted(&mut tree, 1, rename("/m/a", "/m/c"));
+    let copied = Copied {
+        inode,
+        from: version("a3"),
+        to: Some(version("c1")),
+    };
+    commit(&mut tree, renaming, vec![copied]).expect("committed");
+    settle(&mut tree, renaming, inode);
+    assert_eq!(unkept(&tree), [inode]);
+    let effect = begin_attributes(&mut tree, inode).expect("begun");
+    let record = tree.store.effect(effect).expect("readable").expect("there");
+    assert_eq!(record.key, "c");
+    let outcome = ExportOutcome::Failed;
+    tree.apply(Op::EndExport { effect, outcome }).expect("noted");
+    let removal = noted(&mut tree, 2, unlink("/m/c"));
+    commit(&mut tree, removal, Vec::new()).expect("committed");
+    assert_eq!(unkept(&tree), [InodeId(0); 0]);
+    tree.check();
+}
