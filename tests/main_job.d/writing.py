@@ -145,16 +145,15 @@ def write_programs(job):
             expected[1_000_000:1_000_003] = b"XYZ"
             job.cv("persist", top)
             equal(s3.get(bucket, "large") == expected, True, "the object")
-        if shutil.which("rsync"):
-            with job.check(f"rsync --inplace changes an object, and sends nothing the second time ({s3.name})"):
-                source = job.scratch.path / "rsync-source"
-                source.write_bytes(bytes(expected[::-1]))
-                # Of the same size and second it would not be sent at all.
-                os.utime(source, (1_000_000_000, 1_000_000_000))
-                rsync = ["rsync", "--inplace", "--no-whole-file", "--times", "--stats", source, place / "large"]
-                run(*rsync)
-                equal(s3.get(bucket, "large") == source.read_bytes(), True, "the object")
-                holds("transferred: 0\n" in run(*rsync), "it is sent again")
+        with job.check(f"rsync --inplace changes an object, and sends nothing the second time ({s3.name})"):
+            source = job.scratch.path / "rsync-source"
+            source.write_bytes(bytes(expected[::-1]))
+            # Of the same size and second it would not be sent at all.
+            os.utime(source, (1_000_000_000, 1_000_000_000))
+            rsync = ["rsync", "--inplace", "--no-whole-file", "--times", "--stats", source, place / "large"]
+            run(*rsync)
+            equal(s3.get(bucket, "large") == source.read_bytes(), True, "the object")
+            holds("transferred: 0\n" in run(*rsync), "it is sent again")
         # The other one fails when it is asked for the name of a directory, and git makes them one in the other.
         if s3 is job.moto:
             with job.check(f"git commits into a repository, and the bucket has all of it ({s3.name})"):
@@ -202,8 +201,6 @@ def write_programs(job):
 
 def write_attributes(job):
     """Modes, owners, times and extended attributes survive in the bucket"""
-    if not shutil.which("rsync"):
-        return
     source = job.scratch.path / "attributes-source"
     (source / "below").mkdir(parents=True)
     for number, (name, mode) in enumerate({"plain": 0o644, "secret": 0o600, "below/script": 0o755, "empty": 0o444}.items()):

@@ -33,6 +33,20 @@ pub struct Progress {
     rest_until: Option<Instant>,
 }
 
+impl Progress {
+    /// The next block is this one, of so many chunks. Chunks that are done are of another block if there is one in between
+    /// that is not sealed or gone, and mean nothing if it was cut since.
+    fn comes_to(&mut self, block: BlockId, chunks: usize) {
+        let is_next = block.0 == self.after.map_or(0, |after| after.0 + 1);
+        if !is_next {
+            self.after = block.0.checked_sub(1).map(BlockId);
+        }
+        if !is_next || self.chunks > chunks {
+            self.chunks = 0;
+        }
+    }
+}
+
 /// A sealed block as the index has it, from some chunk on.
 struct Target {
     block: BlockId,
@@ -73,11 +87,7 @@ impl Store {
                     }
                 }
             };
-            if target.block.0 != progress.after.map_or(0, |after| after.0 + 1) {
-                // Blocks in between are not sealed, or gone.
-                progress.after = target.block.0.checked_sub(1).map(BlockId);
-                progress.chunks = 0;
-            }
+            progress.comes_to(target.block, target.checksums.len());
             let verified = self.verify_some(&target, progress.chunks, left);
             left -= verified.min(left);
             progress.chunks += verified;
@@ -111,8 +121,8 @@ impl Store {
         Ok((target, last))
     }
 
-    /// Verifies at most `limit` chunks from one on; how many were done. All, if the file cannot be read: then the lane
-    /// finds out.
+    /// Verifies at most `limit` chunks from one on that the block has, or from its end; how many were done. All, if the file
+    /// cannot be read: then the lane finds out.
     fn verify_some(self: &Arc<Self>, target: &Target, from: usize, limit: usize) -> usize {
         let until = target.checksums.len().min(from + limit);
         if target.in_index {
@@ -127,7 +137,7 @@ impl Store {
         }
         let Ok(file) = File::open(self.path(target.block)) else {
             self.look_again(target, from);
-            return target.checksums.len() - from.min(target.checksums.len());
+            return target.checksums.len() - from;
         };
         let mut bytes = vec![0; to_usize(CHUNK_BYTES)];
         for chunk in from..until {
@@ -163,5 +173,28 @@ impl Store {
                 tracing::warn!("the scrubber found: {error}");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_was_cut_while_it_was_looked_at_is_looked_at_anew() {
+        let begun = Progress {
+            after: Some(BlockId(6)),
+            chunks: 5,
+            rest_until: None,
+        };
+        let at = |block, chunks| {
+            let mut progress = begun;
+            progress.comes_to(BlockId(block), chunks);
+            (progress.after, progress.chunks)
+        };
+        assert_eq!(at(7, 8), (Some(BlockId(6)), 5));
+        assert_eq!(at(7, 5), (Some(BlockId(6)), 5), "nothing is left to be done");
+        assert_eq!(at(7, 4), (Some(BlockId(6)), 0));
+        assert_eq!(at(9, 8), (Some(BlockId(8)), 0), "the block before is gone");
     }
 }
