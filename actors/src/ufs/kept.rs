@@ -122,5 +122,5 @@ impl Ufs {
 /// What an object's metadata says.
 pub(super) fn said_by(metadata: &Metadata) -> KeptAttributes {
     let fields = metadata.user_metadata();
-    attributes::decode(|name| fields.as_ref()?.get(name).map(|value| value.as_ref()))
+    attributes::decode(|name| fields.as_ref()?.get(name))
 }

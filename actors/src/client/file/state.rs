@@ -695,7 +695,12 @@ mod tests {
     fn a_replica_that_is_gone_is_written_no_more_if_there_is_another() {
         let mut state = state(100, &[(0, 100)]);
         let both = vec![WorkerId(1), WorkerId(2)];
-        state.blocks.get_mut(&0).unwrap().located.workers = both.clone();
+        let block = |state: &mut State, base_len_bytes| {
+            let block = state.blocks.get_mut(&0).expect("it is there");
+            block.located.workers = vec![WorkerId(1), WorkerId(2)];
+            block.base_len_bytes = base_len_bytes;
+        };
+        block(&mut state, 100);
         let mut says = |worker, kind| {
             let answered = state.answered(Sent {
                 range: 20..30,
@@ -716,15 +721,10 @@ mod tests {
         let nobody_else = (Err(ErrorKind::NotFound), vec![WorkerId(1)]);
         assert_eq!(says(1, ErrorKind::NotFound), nobody_else);
         // A block without bytes is nowhere until it is written.
-        state.blocks.get_mut(&0).unwrap().base_len_bytes = 0;
-        state.blocks.get_mut(&0).unwrap().located.workers = both.clone();
-        assert!(
-            !state
-                .blocks
-                .get_mut(&0)
-                .unwrap()
-                .goes_on_without(WorkerId(2), &Error::new(ErrorKind::NotFound, "no"))
-        );
+        block(&mut state, 0);
+        let is_gone = Error::new(ErrorKind::NotFound, "no");
+        let block = state.blocks.get_mut(&0).expect("it is there");
+        assert!(!block.goes_on_without(WorkerId(2), &is_gone));
     }
 
     #[test]

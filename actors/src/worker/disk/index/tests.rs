@@ -71,7 +71,7 @@ impl Offload for Ended {
 fn what_waits_for_a_committer_that_has_ended_is_let_go_and_with_it_the_index() {
     let scratch = tempfile::tempdir().unwrap();
     let (index, _) = Index::open(scratch.path(), "boot".to_owned(), 1, 1 << 30, Arc::new(Ended)).unwrap();
-    let (told, heard) = std::sync::mpsc::channel();
+    let (told, heard) = std::sync::mpsc::sync_channel(1);
     let holder = index.clone();
     index.submit(Update {
         changes: vec![Change::Delete(BlockId(1))],
