@@ -18,11 +18,13 @@ REFUSALS = {
 class Rule:
     """What is done to the next `times` requests of a method whose key matches. `COPY` is a PUT from another object."""
 
-    def __init__(self, method, key, times, *, delay=0.0, late=0.0, refuse=None, lose=False):
+    def __init__(self, method, key, times, *, delay=0.0, late=0.0, refuse=None, lose=False, forget=None):
         self.method, self.key, self.times = method, re.compile(key), times
         # Seconds before the server is asked, and before its answer is passed on.
         self.delay, self.late = delay, late
         self.refuse, self.lose = refuse, lose
+        # A header that the server does not get to see.
+        self.forget = forget
         self.met = 0
         # The server has answered, and its answer is late.
         self.done = threading.Event()
@@ -103,7 +105,8 @@ class Proxy:
         try:
             connection.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
             for name, value in request.headers.items():
-                connection.putheader(name, value)
+                if not (rule and rule.forget == name.lower()):
+                    connection.putheader(name, value)
             connection.endheaders(body)
             reply = connection.getresponse()
             content = reply.read()

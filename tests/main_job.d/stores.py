@@ -189,6 +189,21 @@ def store_exports(job):
             equal(sorted(name for name in shown if "/both" in name), sorted(f"{top}/{key}" for key in kept))
 
 
+def store_without_copies(job):
+    """A store that takes a copy for a write of nothing loses nothing when attributes change"""
+    with faulty(job, "copyless") as (bucket, top, proxy):
+        with job.check("the content stays, and the new mode is known"):
+            deaf = proxy.add("COPY", ".*", times=1_000, forget="x-amz-copy-source")
+            job.cv("put", "-", f"{top}/a", stdin=b"content")
+            place = job.node.mount_point / top[1:] / "a"
+            place.chmod(0o600)
+            job.cv("persist", top)
+            holds(deaf.met, "no copy was asked for")
+            job.cv("free", top)
+            equal((job.moto.get(bucket, "a"), place.read_bytes()), (b"content",) * 2)
+            equal((place.stat().st_mode & 0o7777, job.moto.keys(bucket)), (0o600, ["a"]))
+
+
 def store_back(job):
     """A mount that writes back: close returns at once, and the bucket is the namespace in the end"""
     cv, moto = job.cv, job.moto

@@ -4,6 +4,7 @@
 //! its way out, that is made a copy, and signed anew.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use curvine_protocol::{Error, KeptAttributes, Result, UfsVersion};
 use http::HeaderValue;
@@ -13,6 +14,7 @@ use opendal::{Buffer, HttpBody, HttpTransport, HttpTransporter, Metadata};
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
 use reqsign_core::{Context, OsEnv, ProvideCredentialChain, Signer};
 use reqsign_file_read_tokio::TokioFileRead;
+use tokio::sync::OnceCell;
 
 use super::attributes::{METADATA_BYTES_MAX, encode, is_field};
 use super::changes::COPY_BYTES_MAX;
@@ -28,12 +30,17 @@ const NOT_OF_A_COPY: &[&str] = &[
     "x-amz-security-token",
 ];
 
+/// An object that is made and deleted, to see what the store does.
+const PROBE: &str = ".curvine-copy-probe";
+
 /// What a copy needs beside the request that it is made of.
 #[derive(Clone)]
 pub struct Copying {
     signer: Signer<Credential>,
     /// In front of a request's path, where that does not begin with the bucket.
     bucket: String,
+    /// Whether the store was seen to make such copies.
+    is_known: Arc<OnceCell<bool>>,
 }
 
 impl Copying {
@@ -70,6 +77,7 @@ impl Copying {
                 true => format!("/{bucket}"),
                 false => String::new(),
             },
+            is_known: Arc::default(),
         }
     }
 }
@@ -147,6 +155,59 @@ fn scope_of(authorization: &HeaderValue) -> Option<(String, String)> {
 }
 
 impl Ufs {
+    /// Whether the store copies an object onto itself, seen once by trying with one that is nobody's.
+    async fn knows_copies(&self, copying: &Copying) -> Result<bool> {
+        let known = copying.is_known.get_or_try_init(|| self.try_a_copy(copying)).await;
+        known.copied()
+    }
+
+    async fn try_a_copy(&self, copying: &Copying) -> Result<bool> {
+        let fault = |error| self.fault(PROBE, error);
+        let written = self.operator.write(PROBE, "curvine").await.map_err(fault)?;
+        let etag = match written.etag() {
+            Some(etag) => Some(etag.to_owned()),
+            None => self.ask(PROBE).await?.and_then(|found| found.etag().map(str::to_owned)),
+        };
+        let fields = HashMap::from([("curvine-probe".to_owned(), "copied".to_owned())]);
+        let options = WriteOptions {
+            user_metadata: Some(fields.clone()),
+            ..WriteOptions::default()
+        };
+        let etag = etag.unwrap_or_default().trim_matches('"').to_owned();
+        let copied = self.copy_onto_itself(copying, PROBE, etag, options).await;
+        let found = self.ask(PROBE).await?;
+        self.operator.delete(PROBE).await.map_err(fault)?;
+        match copied {
+            // It may do better next time.
+            Err(error) if error.is_temporary() => Err(fault(error)),
+            Err(error) => {
+                tracing::warn!("{}: attributes are written with the content alone: {error}", self.uri);
+                Ok(false)
+            }
+            Ok(()) => {
+                Ok(found.is_some_and(|found| found.content_length() == 7 && fields_of(&found) == fields))
+            }
+        }
+    }
+
+    async fn copy_onto_itself(
+        &self,
+        copying: &Copying,
+        path: &str,
+        etag: String,
+        options: WriteOptions,
+    ) -> opendal::Result<()> {
+        let context = self.operator.base_context();
+        let transport = IntoCopy {
+            inner: context.http_transport().clone(),
+            copying: copying.clone(),
+            etag,
+        };
+        let context = context.with_http_transport(HttpTransporter::new(transport));
+        let operator = self.operator.clone().with_context(context);
+        operator.write_options(path, Buffer::new(), options).await.map(|_| ())
+    }
+
     /// See [`Ufs::set_attributes`].
     pub(super) async fn set_s3_attributes(
         &self,
@@ -162,21 +223,14 @@ impl Ufs {
             // More than one request copies. It gets them with its next content.
             return Ok(Some(meant.clone()));
         };
+        // To a store that does not know what a copy is, it would be a write of nothing.
+        if meant.size_bytes > 0 && !self.answered(key, self.knows_copies(copying)).await? {
+            return Ok(Some(meant.clone()));
+        }
         let options = options_for(&found, kept);
         let wanted = options.user_metadata.clone();
-        let context = self.operator.base_context();
-        let transport = IntoCopy {
-            inner: context.http_transport().clone(),
-            copying: copying.clone(),
-            etag,
-        };
-        let context = context.with_http_transport(HttpTransporter::new(transport));
-        let operator = self.operator.clone().with_context(context);
-        match operator
-            .write_options(&self.storable(key)?, Buffer::new(), options)
-            .await
-        {
-            Ok(_) => {}
+        match self.copy_onto_itself(copying, &self.storable(key)?, etag, options).await {
+            Ok(()) => {}
             Err(error) if error.kind() == opendal::ErrorKind::ConditionNotMatch => return Ok(None),
             Err(error) => return Err(self.fault(key, error)),
         }
