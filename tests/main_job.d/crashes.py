@@ -134,7 +134,7 @@ class Crashes:
         if kind == "onto":
             other = chance.choice([one for one in files if one != name])
             after = self.with_subtree((name, {}), (other, {other: self.model[name]}))
-            return Round("mv onto", ["mv", "-f", f"{TOP}/{name}", f"{TOP}/{other}"], self.model, after, CHANGE + COPY)
+            return Round("mv onto", ["mv", f"{TOP}/{name}", f"{TOP}/{other}"], self.model, after, CHANGE + COPY)
         if kind == "move-tree":
             tree = chance.choice(trees)
             moved = {fresh + path[len(tree):]: content for path, content in self.below(tree).items()}
@@ -292,7 +292,7 @@ class Crashes:
         found = {}
         for entry in self.cv.json("ls", "-R", TOP):
             path = entry["path"].removeprefix(f"{TOP}/")
-            found[path] = None if entry["kind"] == "directory" else entry["size_bytes"]
+            found[path] = None if entry["type"] == "directory" else entry["size_bytes"]
         return found
 
     def stored(self):
