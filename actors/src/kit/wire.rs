@@ -10,8 +10,10 @@ use curvine_protocol::codec::encode_into;
 use curvine_protocol::frame::{FRAME_BYTES_MAX, FrameKind, PREFIX_BYTES, Prefix};
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::{Error, ErrorKind, Result};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -357,6 +359,20 @@ async fn send_file(writer: &mut Writer, range: FileRange) -> io::Result<()> {
     }
 }
 
+/// # Errors
+/// `WouldBlock` if a socket takes nothing now.
+fn look(socket: &TcpStream) -> io::Result<()> {
+    let mut asked = [PollFd::new(socket, PollFlags::OUT)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match rustix::event::poll(&mut asked, Some(&at_once))? {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}
+
 async fn send_file_tcp(half: &OwnedWriteHalf, range: FileRange) -> io::Result<()> {
     let mut offset = range.offset_bytes;
     let end = offset + u64::from(range.len_bytes);
@@ -387,9 +403,9 @@ async fn send_file_tcp(half: &OwnedWriteHalf, range: FileRange) -> io::Result<()
         .await
         .map_err(io::Error::other)??;
         if sent == offset {
-            // The socket is full although it was said to be writable: let tokio clear its readiness.
-            let full = || -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) };
-            let _ = half.as_ref().try_io(Interest::WRITABLE, full);
+            // The socket was full although it was said to be writable: tokio is to wait for it, unless it is writable by
+            // now. To say that it is full without a look would undo what tokio was told meanwhile, and is told only once.
+            let _ = half.as_ref().try_io(Interest::WRITABLE, || look(half.as_ref()));
         }
         offset = sent;
     }
@@ -501,5 +517,42 @@ mod tests {
         let incoming = reader.next().await.expect("a frame").expect("not the end");
         assert_eq!(&incoming.body[..], &content[5..2_000_005]);
         writer.await.expect("no panic").expect("all written");
+    }
+
+    /// A sender that takes a full socket for one that stays full waits for ever: nobody tells it again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_file_is_sent_to_the_end_however_the_socket_fills_and_empties() {
+        const LEN: u32 = 1 << 20;
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(LEN.into()).expect("room");
+        let file = Arc::new(file);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let rounds = 300;
+        let reading = std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(address).expect("connects");
+            let mut left = rounds * LEN as usize;
+            let mut buffer = vec![0; 48 << 10];
+            while left > 0 {
+                let read = io::Read::read(&mut stream, &mut buffer).expect("reads");
+                assert!(read > 0, "it ended early");
+                left -= read;
+                std::hint::spin_loop();
+            }
+        });
+        let (stream, _) = listener.accept().await.expect("it comes");
+        rustix::net::sockopt::set_socket_send_buffer_size(&stream, 64 << 10).expect("a size");
+        let (_, half) = stream.into_split();
+        for _ in 0..rounds {
+            let range = FileRange {
+                file: file.clone(),
+                offset_bytes: 0,
+                len_bytes: LEN,
+            };
+            send_file_tcp(&half, range).await.expect("it goes on");
+        }
+        reading.join().expect("it has read all");
     }
 }

@@ -157,7 +157,10 @@ fn scope_of(authorization: &HeaderValue) -> Option<(String, String)> {
 impl Ufs {
     /// Whether the store copies an object onto itself, seen once by trying with one that is nobody's.
     async fn knows_copies(&self, copying: &Copying) -> Result<bool> {
-        let known = copying.is_known.get_or_try_init(|| self.try_a_copy(copying)).await;
+        let known = copying
+            .is_known
+            .get_or_try_init(|| self.try_a_copy(copying))
+            .await;
         known.copied()
     }
 
@@ -166,7 +169,10 @@ impl Ufs {
         let written = self.operator.write(PROBE, "curvine").await.map_err(fault)?;
         let etag = match written.etag() {
             Some(etag) => Some(etag.to_owned()),
-            None => self.ask(PROBE).await?.and_then(|found| found.etag().map(str::to_owned)),
+            None => self
+                .ask(PROBE)
+                .await?
+                .and_then(|found| found.etag().map(str::to_owned)),
         };
         let fields = HashMap::from([("curvine-probe".to_owned(), "copied".to_owned())]);
         let options = WriteOptions {
@@ -181,7 +187,10 @@ impl Ufs {
             // It may do better next time.
             Err(error) if error.is_temporary() => Err(fault(error)),
             Err(error) => {
-                tracing::warn!("{}: attributes are written with the content alone: {error}", self.uri);
+                tracing::warn!(
+                    "{}: attributes are written with the content alone: {error}",
+                    self.uri
+                );
                 Ok(false)
             }
             Ok(()) => {
@@ -205,7 +214,10 @@ impl Ufs {
         };
         let context = context.with_http_transport(HttpTransporter::new(transport));
         let operator = self.operator.clone().with_context(context);
-        operator.write_options(path, Buffer::new(), options).await.map(|_| ())
+        operator
+            .write_options(path, Buffer::new(), options)
+            .await
+            .map(|_| ())
     }
 
     /// See [`Ufs::set_attributes`].
@@ -229,7 +241,10 @@ impl Ufs {
         }
         let options = options_for(&found, kept);
         let wanted = options.user_metadata.clone();
-        match self.copy_onto_itself(copying, &self.storable(key)?, etag, options).await {
+        match self
+            .copy_onto_itself(copying, &self.storable(key)?, etag, options)
+            .await
+        {
             Ok(()) => {}
             Err(error) if error.kind() == opendal::ErrorKind::ConditionNotMatch => return Ok(None),
             Err(error) => return Err(self.fault(key, error)),
