@@ -216,24 +216,8 @@ impl Exports {
             key: &key,
             tree: true,
         };
-        let mut waiting = Vec::new();
-        let mut after = InodeId(0);
-        loop {
-            let page = self.view.unexported(mount, after, PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            after = *last;
-            for (inode, _) in page {
-                if let Ok(Some((_, of_file))) = self.view.mounted(inode)
-                    && top.meets(Area {
-                        key: &of_file,
-                        tree: false,
-                    })
-                {
-                    waiting.push(inode);
-                }
-            }
-        }
-        let attributes = self.unkept_below(mount, top)?;
+        let waiting = self.below(top, |after| self.view.unexported(mount, after, PAGE))?;
+        let attributes = self.below(top, |after| self.view.unkept(mount, after, PAGE))?;
         let (files, client) = (waiting.len() as u64, context.client);
         let all = async {
             futures::future::try_join_all(waiting.iter().map(|inode| self.stored(*inode, client))).await?;
@@ -246,14 +230,18 @@ impl Exports {
         .await
     }
 
-    /// Files of an area with attributes that their objects have not got.
-    fn unkept_below(&self, mount: MountId, top: Area<'_>) -> Result<Vec<InodeId>> {
-        let mut waiting = Vec::new();
+    /// The files of an area, out of those that the state gives by pages.
+    fn below<T>(
+        &self,
+        top: Area<'_>,
+        page: impl Fn(InodeId) -> Result<Vec<(InodeId, T)>>,
+    ) -> Result<Vec<InodeId>> {
+        let mut below = Vec::new();
         let mut after = InodeId(0);
         loop {
-            let page = self.view.unkept(mount, after, PAGE)?;
+            let page = page(after)?;
             let Some((last, _)) = page.last() else {
-                return Ok(waiting);
+                return Ok(below);
             };
             after = *last;
             for (inode, _) in page {
@@ -263,7 +251,7 @@ impl Exports {
                         tree: false,
                     })
                 {
-                    waiting.push(inode);
+                    below.push(inode);
                 }
             }
         }

@@ -427,7 +427,6 @@ impl Apply<'_, '_> {
                 format!("inode {inode} needs no export any more"),
             ));
         };
-        self.room_for(mount, || areas(&key, None, false))?;
         let export = Export {
             inode,
             content_version: file.content_version,
@@ -436,15 +435,7 @@ impl Apply<'_, '_> {
             writer: file.lease,
             attribute_changes: self.attribute_changes(mount, inode)?,
         };
-        let record = EffectRecord {
-            mount,
-            key,
-            to: None,
-            tree: false,
-            since_ns: self.now_ns,
-            work: Work::Export(export),
-        };
-        self.dbs.add_effect(self.txn, &record)
+        self.begin_of_file(mount, key, Work::Export(export))
     }
 
     fn attribute_changes(&self, mount: MountId, inode: InodeId) -> Result<u64> {
@@ -480,6 +471,16 @@ impl Apply<'_, '_> {
                 format!("inode {inode} has no attributes to be written to its object"),
             ));
         };
+        let write = AttributesWrite {
+            inode,
+            object,
+            changes,
+        };
+        self.begin_of_file(mount, key, Work::Attributes(write))
+    }
+
+    /// Notes what a store is to do with one file, if nothing else is under way there.
+    fn begin_of_file(&mut self, mount: MountId, key: String, work: Work) -> Result<EffectId> {
         self.room_for(mount, || areas(&key, None, false))?;
         let record = EffectRecord {
             mount,
@@ -487,11 +488,7 @@ impl Apply<'_, '_> {
             to: None,
             tree: false,
             since_ns: self.now_ns,
-            work: Work::Attributes(AttributesWrite {
-                inode,
-                object,
-                changes,
-            }),
+            work,
         };
         self.dbs.add_effect(self.txn, &record)
     }
