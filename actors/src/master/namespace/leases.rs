@@ -100,7 +100,9 @@ impl Parts {
             while let Some(inode) = self.store.file_at(&node, follow)? {
                 match self.wait_and_commit(inode, (&node, follow), &command).await {
                     // Its name leads to another file by now.
-                    Err(error) if error.kind == ErrorKind::LeaseConflict => {}
+                    Err(error)
+                        if error.kind == ErrorKind::LeaseConflict
+                            && !self.store.has_answered(&command)? => {}
                     reply => return reply,
                 }
             }
