@@ -20,7 +20,7 @@ use super::recovery::Recovery;
 use super::resolve::resolve;
 use super::store::Store;
 use crate::kit::deadlines::{LEADER_WAIT, leader_waits};
-use crate::master::contract::ProposeOp;
+use crate::master::contract::{NamespaceView, ProposeOp};
 use crate::master::duties::sessions::Hearing;
 use crate::master::locking::Locking;
 use crate::master::recalls::Recalls;
@@ -82,12 +82,12 @@ impl Parts {
         let Some((node, follow)) = wanted else {
             return self.commit(command).await;
         };
-        // Whoever comes to a file that others wait for waits behind them.
+        // Whoever comes to a file that others wait for waits behind them; but not who has it, and may not know.
         let queued = !self.leases.recalls.is_idle()
-            && self
-                .store
-                .file_at(&node, follow)?
-                .is_some_and(|inode| self.leases.recalls.is_wanted(inode));
+            && self.store.file_at(&node, follow)?.is_some_and(|inode| {
+                self.leases.recalls.is_wanted(inode)
+                    && self.store.lease_holder(inode).ok().flatten() != Some(command.client)
+            });
         if !queued {
             match self.commit(command.clone()).await {
                 Err(error)
