@@ -2,6 +2,7 @@
 //!
 //! - [`Router`]: the calls of one user of a session.
 //! - `session`: the session itself: masters, workers, renewal.
+//! - `stalled`: which workers did not answer lately.
 //! - `sequences`: who it is to the masters, the numbers of its changes.
 //! - `opens`: what it has open, and what of that the leader was told.
 //! - `host`: the thread of its proxies.
@@ -12,6 +13,7 @@ mod host;
 pub(super) mod opens;
 mod sequences;
 mod session;
+pub(super) mod stalled;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -27,6 +29,7 @@ use tokio::time::timeout;
 use self::host::Proxies;
 use self::opens::Opens;
 use self::session::{Session, renew};
+use self::stalled::Stalled;
 use super::ClientOptions;
 use crate::kit::leader::search::Words;
 use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
@@ -257,6 +260,10 @@ impl Router {
         };
         self.try_change(client, (sequence, acked_below), unanswered.call.clone())
             .await
+    }
+
+    pub(super) fn stalled(&self) -> &Stalled {
+        &self.session.stalled
     }
 
     pub(super) fn opens(&self) -> &Opens {

@@ -190,6 +190,20 @@ fn a_worker_whose_bytes_are_wrong_is_told_and_asked_again_when_nobody_else_has_t
 }
 
 #[test]
+fn a_worker_that_does_not_answer_is_asked_after_one_that_has_the_same_bytes() {
+    run(|world| async move {
+        let client = world.client();
+        let bytes = content(200_000);
+        written(&client, 2, bytes.clone()).await;
+        world.fate_at(1, "ReadBlock", [Fate::LoseReply]);
+        let begun = Instant::now();
+        assert_eq!(client.read(path("/f")).await.expect("the other has it"), bytes);
+        assert_eq!(client.read(path("/f")).await.expect("and is asked first"), bytes);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
 fn bytes_that_every_replica_has_wrong_are_an_error_and_nothing_else() {
     run(|world| async move {
         let client = world.client();
