@@ -122,8 +122,8 @@ macro_rules! ops {
             LeaseFenced {
                 inode: InodeId,
                 content_version: u64,
-                /// Blocks of which not all replicas agreed, and who has them from now on: as the generation that is this
-                /// version's.
+                /// Blocks of which not all replicas agreed, and who has them from now on: of the generation that is
+                /// this version's.
                 #[serde(default)]
                 kept: Vec<KeptBlock>,
                 /// Blocks of an object that the writer may have written over somewhere: they are fetched again.
@@ -174,9 +174,9 @@ macro_rules! ops {
                 /// See [`MountSettings::conditions`].
                 conditions: bool,
             },
-            /// A leader begins to undo what the last writer of a file, who is gone, may have left on some workers. The file becomes another
-            /// version, which is this attempt's: what an earlier one still does has no effect. `Stale` if it is of another
-            /// version by now, or somebody has it.
+            /// A leader begins to undo what the last writer of a file, who is gone, may have left on some workers. The
+            /// file becomes another version, which is this attempt's: what an earlier one still does has no effect.
+            /// `Stale` if it is of another version by now, or somebody has it.
             RecoverLease {
                 inode: InodeId,
                 content_version: u64,

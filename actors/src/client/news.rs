@@ -80,8 +80,17 @@ async fn give_back(files: &Arc<Files>, route: &NewsRoute, inode: InodeId) {
         }
         sleep(ON_ITS_WAY).await;
     }
-    // Nobody here has it open: its lease came too late for who asked, or is on its way.
+    // Nobody here has it open: its lease came too late for who asked, or is on its way. Who has the answer and has not
+    // entered it asks anew.
     files.gives_back_unknown();
+    route.note_changed(files, inode);
+    if let Some(shared) = files.find(inode) {
+        // It was entered just before.
+        if let Err(error) = shared.recall().await {
+            tracing::warn!(%error, "another client wants inode {inode}, which could not be given back");
+        }
+        return;
+    }
     if let Err(error) = route.change(ReleaseLease { inode }).await {
         tracing::debug!(%error, "the lease on inode {inode} was not given back");
     }

@@ -40,6 +40,8 @@ impl Shared {
             if let Some(files) = self.files.upgrade() {
                 files.gives_back_unknown();
             }
+            // Whoever opens it may have the answer that gave it, and wait for this state.
+            self.answers_are_of_before(u64::MAX);
             let release = ReleaseLease { inode: self.inode };
             return self.router.change(release).await.map(|_| ());
         }

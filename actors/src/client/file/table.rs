@@ -126,7 +126,7 @@ impl Files {
     }
 
     /// This client has made a change of a file, or gave its lease back, and this is its content now.
-    pub(super) fn changed(&self, inode: InodeId, content_version: u64, opens: &Opens) {
+    pub(in crate::client) fn changed(&self, inode: InodeId, content_version: u64, opens: &Opens) {
         let mut changed = self.changed.lock().expect("nobody panics while holding this");
         changed.add(inode, content_version, opens);
     }

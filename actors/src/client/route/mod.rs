@@ -31,6 +31,7 @@ use self::opens::Opens;
 use self::session::{Session, renew};
 use self::stalled::Stalled;
 use super::ClientOptions;
+use super::file::table::Files;
 use crate::kit::leader::search::Words;
 use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
 
@@ -384,6 +385,13 @@ impl NewsRoute {
         tokio::select! {
             () = session.ended.cancelled() => None,
             news = asking => Some(news.map(|answer| answer.reply.recalls)),
+        }
+    }
+
+    /// Answers to opens of a file that are on their way are of before: its lease is given back.
+    pub(super) fn note_changed(&self, files: &Files, inode: InodeId) {
+        if let Some(session) = self.0.upgrade() {
+            files.changed(inode, u64::MAX, &session.opens);
         }
     }
 
