@@ -76,9 +76,27 @@ fn pieces() -> impl futures::Stream<Item = Result<Bytes>> {
     futures::stream::iter((0..PIECES).map(|_| Ok(Bytes::from(vec![0; PIECE_BYTES]))))
 }
 
+/// Sees to it that no part is sent that is not noted.
+struct Looking {
+    inner: HttpTransporter,
+    directory: std::path::PathBuf,
+}
+
+impl HttpTransport for Looking {
+    async fn fetch(&self, request: http::Request<Buffer>) -> opendal::Result<http::Response<HttpBody>> {
+        if asked(&request) == Asked::Part {
+            let notes = std::fs::read_dir(&self.directory).expect("is there").count();
+            assert_eq!(notes, 1, "notes when a part is sent");
+        }
+        self.inner.fetch(request).await
+    }
+}
+
 #[tokio::test]
 async fn an_upload_is_noted_before_its_first_part_and_forgotten_when_it_is_complete() {
-    let world = World::new().await;
+    let mut world = World::new().await;
+    let directory = world.scratch.path().join("uploads");
+    world.ufs.operator = world.ufs.through(|inner| Looking { inner, directory });
     let written = world.export(AWKWARD, pieces().boxed()).await;
     assert!(matches!(written, Ok(Written::Stored(_))), "{written:?}");
     assert_eq!((world.noted(), world.store.uploads()), (vec![], vec![]));
