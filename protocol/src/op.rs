@@ -9,7 +9,7 @@ use crate::attr::{FileKind, FileLayout, KeptAttributes, UfsVersion};
 use crate::call::Done;
 use crate::error::{Error, Result};
 use crate::for_mutations;
-use crate::ids::{ClientId, ClusterId, EffectId, InodeId, JobId, MountId, WorkerId};
+use crate::ids::{BlockId, ClientId, ClusterId, EffectId, InodeId, JobId, MountId, WorkerId};
 use crate::job::{JobProgress, JobRecord, JobState};
 use crate::master::*;
 use crate::mount::{MountChanges, MountRecord, MountSettings};
@@ -122,6 +122,10 @@ macro_rules! ops {
             LeaseFenced {
                 inode: InodeId,
                 content_version: u64,
+                /// Blocks of which not all replicas agreed, and who has them from now on: as the generation that is this
+                /// version's.
+                #[serde(default)]
+                kept: Vec<KeptBlock>,
             },
             /// A client's change that an under file system must make before the namespace does. Noted as an effect; the
             /// reply is [`OpReply::Noted`], or that of the change if there is nothing to be done first.
@@ -167,6 +171,13 @@ macro_rules! ops {
                 /// See [`MountSettings::conditions`].
                 conditions: bool,
             },
+            /// A leader begins to bring the replicas of a file to agree, whose last writer is gone. The file becomes another
+            /// version, which is this attempt's: what an earlier one still does has no effect. `Stale` if it is of another
+            /// version by now, or somebody has it.
+            RecoverLease {
+                inode: InodeId,
+                content_version: u64,
+            },
         }
 
         impl Op {
@@ -197,7 +208,8 @@ macro_rules! ops {
                     | Op::BeginAttributes { .. }
                     | Op::EndExport { .. }
                     | Op::AgreeDir(_)
-                    | Op::UpdateMount { .. } => Vec::new(),
+                    | Op::UpdateMount { .. }
+                    | Op::RecoverLease { .. } => Vec::new(),
                     Op::Note(op) => op.nodes(),
                 }
             }
@@ -226,6 +238,13 @@ macro_rules! ops {
     };
 }
 for_mutations!(ops);
+
+/// A block and the workers that have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptBlock {
+    pub block: BlockId,
+    pub workers: Vec<WorkerId>,
+}
 
 /// A range of a directory as the under file system has it. Names in the range that are not in `objects` are removed
 /// from the namespace, unless they are being written or were written and not exported yet.

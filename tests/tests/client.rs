@@ -197,8 +197,12 @@ async fn an_unlinked_file_stays_for_the_client_that_has_it_open() {
         &file.read_at(0, 100).await.expect("read")[..],
         b"still here, and longer"
     );
-    client.release_inode(file.inode()).await.expect("released");
-    assert_eq!(kind(client.stat(file.inode()).await), Some(ErrorKind::Stale));
+    let inode = file.inode();
+    client.release_inode(inode).await.expect("taken note of");
+    file.read_at(0, 100).await.expect("it has a handle still");
+    drop(file);
+    client.release_inode(inode).await.expect("released");
+    assert_eq!(kind(client.stat(inode).await), Some(ErrorKind::Stale));
 }
 
 #[tokio::test]

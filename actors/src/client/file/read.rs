@@ -91,7 +91,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Asks the masters where the file is now. Whether its content is another than that of `version`.
+    /// Asks the masters where the file is now. Whether the content that is known here is another than that of `version`.
     ///
     /// # Errors
     /// `UfsChanged` if an object changed: one reader never sees two versions.
@@ -100,8 +100,9 @@ impl Shared {
         let mut state = self.lock().await;
         state.learn(layout.workers.clone());
         if state.writable {
-            // Nobody else changes it, and what was not committed is known here alone.
-            return Ok(false);
+            // Nobody else changes it, and what was not committed is known here alone. The lease may have come meanwhile, with
+            // what others had made.
+            return Ok(state.attr.content_version != version);
         }
         let changed = layout.attr.content_version != version;
         if changed && state.is_replaced_by(&layout) {

@@ -151,6 +151,9 @@ impl Apply<'_, '_> {
         if let InodeBody::File(file) = &record.body {
             self.release_blocks(inode, &file.placed_blocks())?;
             self.effects.unleased.push(inode);
+            if file.unfenced {
+                self.dbs.forget_unfenced(self.txn, inode)?;
+            }
             if let Some(holder) = file.lease {
                 self.dbs
                     .leases
@@ -428,7 +431,7 @@ impl Apply<'_, '_> {
                 if let InodeBody::File(file) = &mut record.body
                     && file.lease == Some(client)
                 {
-                    self.revoke(inode, file);
+                    self.revoke(inode, file)?;
                 }
                 self.dbs.put_inode(self.txn, inode, &record)?;
             }
