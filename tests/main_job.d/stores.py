@@ -5,6 +5,7 @@ import os
 import subprocess
 import threading
 import time
+import urllib.request
 
 from proxy import Proxy
 from report import equal, holds, until
@@ -190,6 +191,12 @@ def store_exports(job):
             equal(sorted(name for name in shown if "/both" in name), sorted(f"{top}/{key}" for key in kept))
 
 
+def uploads_aborted(worker):
+    with urllib.request.urlopen(f"http://{worker.web}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("curvine_uploads_aborted_total "))
+
+
 def store_uploads(job):
     """Uploads in parts that fail are aborted, also after a crash of their worker; those of others stay"""
     cv, moto = job.cv, job.moto
@@ -215,12 +222,16 @@ def store_uploads(job):
             cv("persist", top)
             equal(moto.get(bucket, "big") == content, True, "the object is what was written")
             equal(moto.uploads(bucket), theirs, "uploads that are left")
-        with job.check("a part that is refused: the upload is aborted, and tried again until the object is stored"):
+        with job.check("parts and aborts that are refused: the upload is aborted later, and counted, and the object is stored"):
+            counted = sum(uploads_aborted(worker) for worker in workers)
             proxy.add("PUT", "refused", times=4, refuse=403)
+            refused = proxy.add("DELETE", "refused", refuse=403)
             (place / "refused").write_bytes(content)
-            cv("persist", top)
+            until(lambda: is_idle(job, top), "the object is stored", 60)
             equal(moto.get(bucket, "refused") == content, True, "the object is what was written")
-            until(lambda: moto.uploads(bucket) == theirs, "nothing but theirs is left")
+            holds(refused.met, "no abort was refused")
+            until(lambda: moto.uploads(bucket) == theirs, "nothing but theirs is left", 60)
+            until(lambda: sum(uploads_aborted(worker) for worker in workers) > counted, "it is counted")
 
 
 def store_without_copies(job):

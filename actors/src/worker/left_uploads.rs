@@ -163,7 +163,7 @@ impl LeftUploads {
         tracing::info!(
             aborted,
             later,
-            "aborted {aborted} uploads that were left in stores when this worker ended; {later} are tried again later"
+            "uploads that were left in stores when this worker ended: {aborted} aborted, {later} to be tried again"
         );
     }
 
