@@ -1,10 +1,11 @@
 //! Uploads in parts that this node has begun in stores, noted in a directory of its own until they have ended.
 //!
-//! A store keeps the parts of an upload until it is completed or aborted, shows them to nobody, and asks money for them. So
-//! an upload is on disk here before its first part is sent. What is noted when a node starts was left by one that died.
+//! A store keeps the parts of an upload until it is completed or aborted, shows them to nobody, and asks money for
+//! them. So an upload is on disk here before its first part is sent. What is noted when a node starts was left by one
+//! that died.
 //!
-//! Invariants: a [`Note`] belongs to whoever makes the upload, and while there is one, nobody else gets to hear of the upload.
-//! A note that is dropped before the upload has ended is given up: the upload is then somebody's to abort.
+//! Invariants: a [`Note`] belongs to whoever makes the upload, and while there is one, nobody else gets to hear of the
+//! upload. A note that is dropped before the upload has ended is given up: the upload is then somebody's to abort.
 
 use std::fs::File;
 use std::io::Write;
@@ -58,8 +59,8 @@ struct Inner {
 }
 
 impl UploadNotes {
-    /// Opens the directory, which is made if it is missing: what was left in it, and where those arrive that are given up
-    /// later. Blocks.
+    /// Opens the directory, which is made if it is missing: what was left in it, and where those arrive that are given
+    /// up later. Blocks.
     ///
     /// # Errors
     /// As the file system says.
@@ -163,8 +164,8 @@ impl Drop for Note {
         let Some(left) = self.left.take() else { return };
         if let Err(mpsc::error::TrySendError::Full(left)) = self.notes.inner.given_up.try_send(left) {
             tracing::warn!(
-                "{}: an upload of `{}` that failed stays in the store until this node is started again: too many others \
-                 wait to be aborted",
+                "{}: an upload of `{}` that failed stays in the store until this node is started again: too many \
+                 others wait to be aborted",
                 left.upload.uri,
                 left.upload.key
             );

@@ -1,9 +1,9 @@
 //! Uploads in parts that fail: each is known by the id that the store gave it, and is aborted by that alone.
 //!
-//! OpenDAL keeps the id to itself. So it is read from the store's answer on its way in, and [noted](super::upload_notes)
-//! before OpenDAL sees it and sends the first part. After a crash OpenDAL is had to begin the same upload again: of what it
-//! sends then, nothing leaves this node but the request that aborts it. So that request goes where the others went, and is
-//! signed as they were, whatever the store and its credentials.
+//! OpenDAL keeps the id to itself. So it is read from the store's answer on its way in, and
+//! [noted](super::upload_notes) before OpenDAL sees it and sends the first part. After a crash OpenDAL is had to begin
+//! the same upload again: of what it sends then, nothing leaves this node but the request that aborts it. So that
+//! request goes where the others went, and is signed as they were, whatever the store and its credentials.
 //!
 //! Nothing is ever listed: other programs have uploads in the same bucket.
 
@@ -55,7 +55,8 @@ fn asked(request: &http::Request<Buffer>) -> Asked {
     }
 }
 
-/// The uploads that one write has begun: one, or more where an answer was lost on its way and the store was asked again.
+/// The uploads that one write has begun: one, or more where an answer was lost on its way and the store was asked
+/// again.
 #[derive(Clone, Default)]
 pub(super) struct Begun {
     notes: Arc<Mutex<Vec<Note>>>,

@@ -1,5 +1,5 @@
-//! Aborts uploads in parts that were begun here and that nobody makes any more: those that a worker left when it died, and
-//! those that failed since.
+//! Aborts uploads in parts that were begun here and that nobody makes any more: those that a worker left when it died,
+//! and those that failed since.
 //!
 //! Each by its own id, and again after a pause while the store cannot be asked. What is aborted twice harms nobody.
 
@@ -191,8 +191,8 @@ impl LeftUploads {
             }
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Unsupported) => {
                 tracing::warn!(
-                    "{uri}: an upload of `{key}` with the id {} cannot be aborted ({error}), and its parts may stay in the \
-                     store: abort it there, or have a lifecycle rule (AbortIncompleteMultipartUpload) do it",
+                    "{uri}: an upload of `{key}` with the id {} cannot be aborted ({error}), and its parts may stay in \
+                     the store: abort it there, or have a lifecycle rule (AbortIncompleteMultipartUpload) do it",
                     upload.id
                 );
                 self.notes.forget(due.left).await;
@@ -206,7 +206,8 @@ impl LeftUploads {
                     }
                     true => {}
                     false => tracing::warn!(
-                        "{uri}: aborting an upload of `{key}`: {error}; it is tried again when this worker is started again"
+                        "{uri}: aborting an upload of `{key}`: {error}; it is tried again when this worker is \
+                         started again"
                     ),
                 }
                 Outcome::Again
@@ -392,7 +393,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_waits_is_taken_when_it_is_due_and_in_order(pauses in prop::collection::vec(0_u64..20, 0..20), at in 0_u64..20) {
+        fn what_waits_is_taken_when_it_is_due_and_in_order(
+            pauses in prop::collection::vec(0_u64..20, 0..20),
+            at in 0_u64..20,
+        ) {
             let begun = Ports::system().clock.now();
             let scratch = tempfile::tempdir().expect("a scratch directory");
             let (notes, _, mut given_up) =

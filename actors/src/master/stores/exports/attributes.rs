@@ -1,7 +1,7 @@
 //! Writes the attributes of files to their objects, where they changed after the content was written.
 //!
-//! They wait in the log as content does (`unkept`), and take turns with it: a file whose content is to be written gets them
-//! with that.
+//! They wait in the log as content does (`unkept`), and take turns with it: a file whose content is to be written gets
+//! them with that.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::{AT_ONCE, Due, Exports, PAGE, What};
 use crate::master::namespace::effects::Work;
 
-/// How long after the last change of its attributes a file's object gets them: programs make several, one after the other.
+/// How long after the last change of its attributes a file's object gets them: programs make several, one after the
+/// other.
 const ATTRIBUTES_REST: Duration = Duration::from_secs(1);
 
 impl Exports {
