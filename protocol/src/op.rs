@@ -126,6 +126,9 @@ macro_rules! ops {
                 /// version's.
                 #[serde(default)]
                 kept: Vec<KeptBlock>,
+                /// Blocks of an object that the writer may have written over somewhere: they are fetched again.
+                #[serde(default)]
+                dropped: Vec<BlockId>,
             },
             /// A client's change that an under file system must make before the namespace does. Noted as an effect; the
             /// reply is [`OpReply::Noted`], or that of the change if there is nothing to be done first.
@@ -171,7 +174,7 @@ macro_rules! ops {
                 /// See [`MountSettings::conditions`].
                 conditions: bool,
             },
-            /// A leader begins to bring the replicas of a file to agree, whose last writer is gone. The file becomes another
+            /// A leader begins to undo what the last writer of a file, who is gone, may have left on some workers. The file becomes another
             /// version, which is this attempt's: what an earlier one still does has no effect. `Stale` if it is of another
             /// version by now, or somebody has it.
             RecoverLease {

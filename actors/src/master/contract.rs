@@ -160,6 +160,12 @@ pub trait Fences: Send + Sync {
         wanted: usize,
         generation: u32,
     ) -> Result<Vec<KeptBlock>>;
+
+    /// After that, of blocks that are an object's: those of which a worker has, or may have, what a writer left.
+    ///
+    /// # Errors
+    /// Those of reading the state.
+    async fn written_over(&self, blocks: &[BlockRef]) -> Result<Vec<BlockId>>;
 }
 
 /// Which worker holds which block: soft state, from reports and commits.

@@ -264,4 +264,22 @@ impl Fences for Fencing {
             .map(|(block, workers)| KeptBlock { block, workers })
             .collect())
     }
+
+    async fn written_over(&self, blocks: &[BlockRef]) -> Result<Vec<BlockId>> {
+        if blocks.is_empty() || is_planted(Bug::ReplicasStayDifferent) {
+            return Ok(Vec::new());
+        }
+        let last_worker = self.view.last_worker()?;
+        let are_all_known = {
+            let cluster = self.blocks.cluster();
+            (1..=last_worker.0).all(|id| cluster.roster.is_registered(WorkerId(id)))
+        };
+        let (found, unheard) = self.compare(blocks).await?;
+        let is_left = |known: &&BlockRef| {
+            let found = found.get(&known.id).into_iter().flatten();
+            let is_newer = |(_, sum): &(WorkerId, ReplicaSum)| sum.generation > known.generation;
+            !are_all_known || unheard.contains(&known.id) || found.clone().any(is_newer)
+        };
+        Ok(blocks.iter().filter(is_left).map(|block| block.id).collect())
+    }
 }

@@ -57,6 +57,10 @@ impl Fences for NoWorkers {
     async fn agree(&self, _: InodeId, _: &[BlockRef], _: usize, _: u32) -> Result<Vec<KeptBlock>> {
         Ok(Vec::new())
     }
+
+    async fn written_over(&self, _: &[BlockRef]) -> Result<Vec<BlockId>> {
+        Ok(Vec::new())
+    }
 }
 
 #[async_trait]

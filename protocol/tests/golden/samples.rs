@@ -636,6 +636,7 @@ impl Sample for Op {
                     block: BlockId(77),
                     workers: vec![WorkerId(1), WorkerId(2)],
                 }],
+                dropped: vec![BlockId(78)],
             },
             Op::RecoverLease {
                 inode: InodeId(12),

@@ -5,8 +5,11 @@
 //! Each attempt at that is a version of the file, so that what an earlier one still does, or a leader of before, has no
 //! effect: its generation is refused.
 //!
-//! Files that are kept more than once are noted in `meta`, and a leader sees to them unasked: their readers must not get
-//! one content here and another there. The others wait until somebody wants to write them.
+//! In a mount, it may have written over what workers cache of an object. Such blocks are given up for others, which are
+//! fetched again: what the writer left would be read as the object's, until it is evicted.
+//!
+//! Files that are kept more than once, or are in a mount, are noted in `meta`, and a leader sees to them unasked: their
+//! readers must not get one content here and another there. The others wait until somebody wants to write them.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -54,6 +57,8 @@ struct Unfenced {
     blocks: Vec<BlockId>,
     /// Those that are nowhere else.
     kept: Vec<BlockRef>,
+    /// Those that an object has.
+    cached: Vec<BlockRef>,
 }
 
 impl Store {
@@ -88,13 +93,14 @@ impl Store {
         let cached_until = file.ufs.as_ref().and_then(|_| file.cached_until());
         let is_kept = |block: &BlockRef| cached_until.is_none_or(|until| block.generation > until);
         let all = blocks.iter().map(|(_, block)| *block);
+        let written = all.clone().filter(|block| block.len_bytes > 0);
+        let (kept, cached) = written.partition(is_kept);
         Ok(Some(Unfenced {
             content_version: file.content_version,
             replicas: file.replicas,
-            blocks: all.clone().map(|block| block.id).collect(),
-            kept: all
-                .filter(|block| block.len_bytes > 0 && is_kept(block))
-                .collect(),
+            blocks: all.map(|block| block.id).collect(),
+            kept,
+            cached,
         }))
     }
 }
@@ -135,27 +141,33 @@ impl Recovery {
         let Some(file) = self.store.unfenced(inode)? else {
             return Ok(());
         };
-        let next = file.content_version + 1;
-        let generation = u32::try_from(next).unwrap_or(u32::MAX);
-        let mut fenced = (file.content_version, Vec::new());
-        if file.replicas > 1 && !file.kept.is_empty() {
+        let may_differ = file.replicas > 1 && !file.kept.is_empty();
+        let mut content_version = file.content_version;
+        if may_differ || !file.cached.is_empty() {
             let begun = Op::RecoverLease {
                 inode,
-                content_version: file.content_version,
+                content_version,
             };
             self.own.propose_op(begun).await?;
-            self.fences.fence(inode, &file.blocks, generation).await?;
-            let wanted = file.replicas.into();
-            let kept = self.fences.agree(inode, &file.kept, wanted, generation).await?;
-            fenced = (next, kept);
-        } else {
-            self.fences.fence(inode, &file.blocks, generation).await?;
+            content_version += 1;
         }
-        let (content_version, kept) = fenced;
+        let generation = match content_version == file.content_version {
+            true => content_version + 1,
+            // It is this attempt's alone.
+            false => content_version,
+        };
+        let generation = u32::try_from(generation).unwrap_or(u32::MAX);
+        self.fences.fence(inode, &file.blocks, generation).await?;
+        let mut kept = Vec::new();
+        if may_differ {
+            let wanted = file.replicas.into();
+            kept = self.fences.agree(inode, &file.kept, wanted, generation).await?;
+        }
         let fenced = Op::LeaseFenced {
             inode,
             content_version,
             kept,
+            dropped: self.fences.written_over(&file.cached).await?,
         };
         self.own.propose_op(fenced).await.map(drop)
     }

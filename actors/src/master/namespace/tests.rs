@@ -609,6 +609,7 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
         inode,
         content_version,
         kept: Vec::new(),
+        dropped: Vec::new(),
     };
     tree.apply(fenced(content_version)).expect("of another end");
     assert_eq!(tree.refused(open()), ErrorKind::LeaseConflict);
@@ -695,13 +696,17 @@ fn replicas_that_were_kept_are_newer_than_those_that_were_not_and_readers_hear_o
             block: blocks[1].block.id,
             workers: vec![WorkerId(2)],
         }],
+        dropped: vec![blocks[0].block.id],
     };
     tree.apply(kept(ended)).expect("of an attempt that was given up");
     assert_eq!(disagreeing(&tree), [inode]);
     tree.apply(kept(ended + 1)).expect("kept");
     assert_eq!(disagreeing(&tree), []);
     let now = tree.store.layout(inode).expect("there");
-    assert_eq!(now.attr.content_version, ended + 2);
+    // Both readers of what was kept and of what is fetched again are to hear of it.
+    assert_eq!(now.attr.content_version, ended + 3);
+    assert_ne!(now.blocks[0].block.id, blocks[0].block.id);
+    assert_eq!(now.blocks[1].block.id, blocks[1].block.id);
     let generations: Vec<u32> = now
         .blocks
         .iter()

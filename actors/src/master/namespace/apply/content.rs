@@ -98,18 +98,18 @@ impl Apply<'_, '_> {
 
     /// The end of a lease without its holder's word. Workers may hold bytes that it wrote and did not commit, under the
     /// generation that follows this version, and more may be on their way: the next writer must get another one.
-    pub(super) fn revoke(&mut self, inode: InodeId, file: &mut FileBody) -> Result<()> {
+    pub(super) fn revoke(&mut self, inode: InodeId, file: &mut FileBody, in_mount: bool) -> Result<()> {
         file.lease = None;
         file.content_version += 1;
         file.unfenced = file.block_count() > 0;
         self.effects.unleased.push(inode);
-        self.note_disagreement(inode, file)
+        self.note_disagreement(inode, file, in_mount)
     }
 
-    /// The workers of a file that is kept more than once may have different bytes of its last writer's. A leader is to look
-    /// for it, whether or not anybody wants the file.
-    fn note_disagreement(&mut self, inode: InodeId, file: &FileBody) -> Result<()> {
-        match file.unfenced && file.replicas > 1 {
+    /// Workers may have bytes of a writer that are not the file's, each its own; in a mount, over what they cache. A leader is
+    /// to look for it, whether or not anybody wants the file.
+    fn note_disagreement(&mut self, inode: InodeId, file: &FileBody, in_mount: bool) -> Result<()> {
+        match file.unfenced && (file.replicas > 1 || in_mount) {
             true => self.dbs.note_unfenced(self.txn, inode),
             false => Ok(()),
         }
@@ -122,11 +122,12 @@ impl Apply<'_, '_> {
         content_version: u64,
     ) -> Result<Done> {
         if let Some(mut record) = self.dbs.inode(self.txn, inode)?
+            && let in_mount = record.mount.0 != 0
             && let InodeBody::File(file) = &mut record.body
             && file.lease == Some(holder)
             && file.content_version == content_version
         {
-            self.revoke(inode, file)?;
+            self.revoke(inode, file, in_mount)?;
             self.dbs.put_inode(self.txn, inode, &record)?;
             self.drop_lease(holder, inode)?;
         }
@@ -157,6 +158,7 @@ impl Apply<'_, '_> {
         inode: InodeId,
         content_version: u64,
         kept: Vec<KeptBlock>,
+        dropped: &[BlockId],
     ) -> Result<Done> {
         if let Some(mut record) = self.dbs.inode(self.txn, inode)?
             && let InodeBody::File(file) = &mut record.body
@@ -166,6 +168,7 @@ impl Apply<'_, '_> {
             file.unfenced = false;
             self.effects.unleased.push(inode);
             self.keep_replicas(file, kept);
+            self.fetch_anew(inode, file, dropped)?;
             self.dbs.put_inode(self.txn, inode, &record)?;
         }
         let is_unfenced = self
@@ -206,6 +209,29 @@ impl Apply<'_, '_> {
             file.set_blocks(blocks);
             file.content_version += 1;
         }
+    }
+
+    /// What workers have of these blocks, also those that come back later, is not what the object has. Others take their
+    /// places, which nobody has fetched yet.
+    fn fetch_anew(&mut self, inode: InodeId, file: &mut FileBody, dropped: &[BlockId]) -> Result<()> {
+        let mut blocks = file.placed_blocks();
+        let mut is_changed = false;
+        for (index, block) in blocks.iter_mut().filter(|(_, block)| dropped.contains(&block.id)) {
+            self.release_blocks(inode, &[(*index, *block)])?;
+            block.id = BlockId(self.dbs.take(self.txn, Counter::Block, 1)?);
+            let run = BlockRun {
+                inode,
+                first_index: *index,
+                count: 1,
+            };
+            self.dbs.put_block_run(self.txn, block.id, run)?;
+            is_changed = true;
+        }
+        if is_changed {
+            file.set_blocks(blocks);
+            file.content_version += 1;
+        }
+        Ok(())
     }
 
     /// The file, if the calling client may write it now.
@@ -366,10 +392,10 @@ impl Applies<CommitFile> for Apply<'_, '_> {
             // Workers may hold bytes of the generation that follows this version: the next writer must get another one.
             file.content_version += 1;
         }
-        if call.abandoned && file.replicas > 1 && file.block_count() > 0 {
-            // And not all of them the same.
+        if call.abandoned && (file.replicas > 1 || in_mount) && file.block_count() > 0 {
+            // And not all of them the same; in a mount, the object has others.
             file.unfenced = true;
-            self.note_disagreement(call.inode, file)?;
+            self.note_disagreement(call.inode, file, in_mount)?;
         }
         let kept = size_bytes.div_ceil(file.block_bytes.max(1));
         self.cut(file, call.inode, size_bytes)?;
