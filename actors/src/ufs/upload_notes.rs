@@ -247,7 +247,7 @@ mod tests {
         drop(fails);
         let given_up = arrivals.try_recv().expect("it was given up");
         assert_eq!(given_up.upload, upload("fails"));
-        assert_eq!(open(&scratch).1, [given_up.clone()]);
+        assert_eq!(open(&scratch).1, std::slice::from_ref(&given_up));
         notes.forget(given_up).await;
         assert_eq!(open(&scratch).1, []);
     }
