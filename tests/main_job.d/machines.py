@@ -128,6 +128,11 @@ class S3:
     def delete(self, bucket, key):
         self.client.delete_object(Bucket=bucket, Key=key)
 
+    def uploads(self, bucket):
+        """The keys and ids of uploads in parts that were begun and not ended."""
+        listed = self.client.list_multipart_uploads(Bucket=bucket)
+        return {(upload["Key"], upload["UploadId"]) for upload in listed.get("Uploads", [])}
+
     def keys(self, bucket, prefix=""):
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return sorted(item["Key"] for page in pages for item in page.get("Contents", []))

@@ -23,6 +23,7 @@ def by_name():
         writing.own_files,
         stores.store_changes,
         stores.store_exports,
+        stores.store_uploads,
         stores.store_without_copies,
         stores.store_back,
         stores.store_renewed,

@@ -1,9 +1,11 @@
 """Stores that fail at bad moments: nothing of theirs is harmed, and nothing that was written is forgotten."""
 
 import contextlib
+import os
 import subprocess
 import threading
 import time
+import urllib.request
 
 from proxy import Proxy
 from report import equal, holds, until
@@ -187,6 +189,49 @@ def store_exports(job):
             equal(sorted(kept.values()), [b"ours", b"theirs"], kept)
             shown = cv.text("ls", "-C", top).split()
             equal(sorted(name for name in shown if "/both" in name), sorted(f"{top}/{key}" for key in kept))
+
+
+def uploads_aborted(worker):
+    with urllib.request.urlopen(f"http://{worker.web}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("curvine_uploads_aborted_total "))
+
+
+def store_uploads(job):
+    """Uploads in parts that fail are aborted, also after a crash of their worker; those of others stay"""
+    cv, moto = job.cv, job.moto
+    content = os.urandom(24 << 20)
+    with faulty(job, "uploads", "--write-mode", "back") as (bucket, top, proxy):
+        place = job.node.mount_point / top[1:]
+        begun = moto.client.create_multipart_upload(Bucket=bucket, Key="big")
+        theirs = {("big", begun["UploadId"])}
+        moto.client.upload_part(Bucket=bucket, Key="big", UploadId=begun["UploadId"], PartNumber=1, Body=b"theirs")
+        with job.check("kill -9 while parts are sent: the next start aborts the upload, and the object comes whole"):
+            held = proxy.add("PUT", "big", times=99, late=30.0)
+            (place / "big").write_bytes(content)
+            until(held.done.is_set, "a part is in the store")
+            equal(len(moto.uploads(bucket) - theirs), 1, "uploads of the worker")
+            left = moto.uploads(bucket) - theirs
+            workers = job.node.of("worker") or job.node.parts
+            for worker in workers:
+                worker.kill()
+            proxy.clear()
+            for worker in workers:
+                worker.start()
+            until(lambda: not moto.uploads(bucket) & left, "the upload is aborted", 60)
+            cv("persist", top)
+            equal(moto.get(bucket, "big") == content, True, "the object is what was written")
+            equal(moto.uploads(bucket), theirs, "uploads that are left")
+        with job.check("parts and aborts that are refused: the upload is aborted later, and the object is stored"):
+            counted = sum(uploads_aborted(worker) for worker in workers)
+            proxy.add("PUT", "refused", times=4, refuse=403)
+            refused = proxy.add("DELETE", "refused", refuse=403)
+            (place / "refused").write_bytes(content)
+            until(lambda: is_idle(job, top), "the object is stored", 60)
+            equal(moto.get(bucket, "refused") == content, True, "the object is what was written")
+            holds(refused.met, "no abort was refused")
+            until(lambda: moto.uploads(bucket) == theirs, "nothing but theirs is left", 60)
+            until(lambda: sum(uploads_aborted(worker) for worker in workers) > counted, "it is counted")
 
 
 def store_without_copies(job):

@@ -13,6 +13,7 @@ use opendal::Metadata;
 use opendal::options::{DeleteOptions, WriteOptions};
 
 use super::attributes::{METADATA_BYTES_MAX, encode};
+use super::uploads::Begun;
 use super::{ByteStream, Ufs, directory_path, is_absent, version};
 
 /// Bytes in one part of an upload.
@@ -153,7 +154,8 @@ impl Ufs {
             options.if_match = etag.map(|etag| format!("\"{etag}\""));
             options.if_not_exists = how.replaces.is_none();
         }
-        let writer = self.operator.writer_options(&path, options).await;
+        let begun = Begun::default();
+        let writer = self.writing(key, &begun).writer_options(&path, options).await;
         let mut writer = writer.map_err(|error| self.fault(key, error))?;
         let moved = async {
             while let Some(piece) = content.try_next().await? {
@@ -179,7 +181,10 @@ impl Ufs {
             return Err(error);
         }
         match writer.close().await {
-            Ok(metadata) => Ok(metadata),
+            Ok(metadata) => {
+                begun.completed().await;
+                Ok(metadata)
+            }
             Err(error) => {
                 // Refused: nothing of it may stay in the store, where it would cost money unseen.
                 let _ = writer.abort().await;

@@ -4,6 +4,7 @@
 //! - [`attributes`]: mode, owner, times and extended attributes in the metadata of objects.
 //!   `kept`, `s3_attributes`: reading and writing them.
 //! - [`changes`]: writing, copying and deleting, each bound to a version.
+//!   `uploads`: those in parts that fail; [`upload_notes`]: what is known of them after a crash.
 //! - [`names`]: which keys are shown, and which are hidden.
 //! - [`listing`]: directories, and whether there are any; [`watched`]: stores that repeat themselves.
 //! - [`local`]: directories of this node, without following links.
@@ -25,6 +26,8 @@ pub mod names;
 mod s3_attributes;
 #[cfg(test)]
 pub mod scripted;
+pub mod upload_notes;
+mod uploads;
 pub mod uri;
 mod watched;
 
@@ -49,6 +52,7 @@ use self::fault::Fault;
 use self::local::{Found, Local};
 use self::names::Spelling;
 use self::s3_attributes::Copying;
+use self::uploads::Noted;
 use crate::kit::deadlines::{STORE_ANSWER, STORE_TRY};
 
 /// A piece of a transfer.
@@ -93,6 +97,8 @@ pub struct Ufs {
     local: Option<Local>,
     /// How metadata of an object is replaced, in S3.
     copying: Option<Copying>,
+    /// Where uploads are noted. None where nobody would look.
+    noted: Option<Noted>,
     /// Requests that had to be repeated.
     retries: Arc<AtomicU64>,
 }
@@ -155,6 +161,7 @@ impl Ufs {
             has_etags: ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme),
             local,
             copying,
+            noted: None,
             retries,
         })
     }

@@ -1,4 +1,4 @@
-//! For tests: an S3 server of a few lines, which lists as slowly, and lies as badly, as a test wants.
+//! For tests: an S3 server of a few lines, which lists as slowly, lies as badly, and refuses as much, as a test wants.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,6 +30,10 @@ struct State {
     /// A permit is taken for each page that is not the answer to a look whether anything is there.
     pages: Semaphore,
     asked: Mutex<Vec<String>>,
+    /// Uploads in parts that are under way: the key of each id. Of parts nothing is kept.
+    uploads: Mutex<BTreeMap<String, String>>,
+    /// What requests have in them that are refused, and how often.
+    refused: Mutex<Vec<(String, usize)>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -47,6 +51,8 @@ impl Store {
             lie,
             pages: Semaphore::new(0),
             asked: Mutex::default(),
+            uploads: Mutex::default(),
+            refused: Mutex::default(),
         });
         let served = state.clone();
         tokio::spawn(async move {
@@ -84,10 +90,81 @@ impl Store {
         locked(&self.state.objects).remove(key);
     }
 
+    /// Denies the next requests in whose first line this is.
+    pub fn refuse(&self, what: &str, times: usize) {
+        locked(&self.state.refused).push((what.to_owned(), times));
+    }
+
+    /// As another program does: begins an upload in parts, and says its id.
+    pub fn begin_upload(&self, key: &str) -> String {
+        self.state.begin_upload(key)
+    }
+
+    /// The keys and ids of the uploads under way.
+    pub fn uploads(&self) -> Vec<(String, String)> {
+        let uploads = locked(&self.state.uploads);
+        uploads
+            .iter()
+            .map(|(id, key)| (key.clone(), id.clone()))
+            .collect()
+    }
+
     /// How many requests began with this: a method, a space and the beginning of a path, or a part of a query.
     pub fn asked(&self, what: &str) -> usize {
         let asked = locked(&self.state.asked);
         asked.iter().filter(|request| request.contains(what)).count()
+    }
+}
+
+impl State {
+    /// The ids have in them what must be escaped in XML and in URLs.
+    fn begin_upload(&self, key: &str) -> String {
+        let mut uploads = locked(&self.uploads);
+        let id = format!("i/d+{}&=<x>", uploads.len());
+        uploads.insert(id.clone(), key.to_owned());
+        id
+    }
+
+    fn refuses(&self, request: &str) -> bool {
+        let mut refused = locked(&self.refused);
+        let rule = refused
+            .iter_mut()
+            .find(|(what, times)| *times > 0 && request.contains(what));
+        rule.is_some_and(|(_, times)| {
+            *times -= 1;
+            true
+        })
+    }
+
+    /// The answer to a request of an upload in parts; none to any other.
+    fn answer_upload(&self, method: &str, key: &str, query: &str) -> Option<(&'static str, String)> {
+        if method == "POST" && query == "uploads" {
+            let id = self.begin_upload(key);
+            let id = id.replace('&', "&amp;").replace('<', "&lt;");
+            let body = format!(
+                "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
+            );
+            return Some(("200 OK", body));
+        }
+        let (_, id) = query.split_once("uploadId=")?;
+        let id = urlencoding::decode(id).expect("UTF-8").into_owned();
+        let mut uploads = locked(&self.uploads);
+        if uploads.get(&id).map(String::as_str) != Some(key) {
+            return Some((
+                "404 Not Found",
+                "<Error><Code>NoSuchUpload</Code></Error>".to_owned(),
+            ));
+        }
+        if method == "PUT" {
+            return Some(("200 OK", String::new()));
+        }
+        uploads.remove(&id);
+        if method == "DELETE" {
+            return Some(("204 No Content", String::new()));
+        }
+        locked(&self.objects).insert(key.to_owned(), "etag".to_owned());
+        let body = "<CompleteMultipartUploadResult><ETag>\"etag\"</ETag></CompleteMultipartUploadResult>";
+        Some(("200 OK", body.to_owned()))
     }
 }
 
@@ -119,10 +196,24 @@ async fn answer(request: &str, state: &State) -> (String, String) {
     let mut words = request.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let with_body = |head: &str, body: String| {
+        let length = body.len();
+        (
+            format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\netag: \"etag\"\r\n\r\n"),
+            body,
+        )
+    };
+    if state.refuses(request) {
+        let denied = "<Error><Code>AccessDenied</Code><Message>it is a test</Message></Error>";
+        return with_body("403 Forbidden", denied.to_owned());
+    }
     if !query.contains("list-type=2") {
         let key = urlencoding::decode(path.trim_start_matches("/bucket/"))
             .expect("UTF-8")
             .into_owned();
+        if let Some((head, body)) = state.answer_upload(method, &key, query) {
+            return with_body(head, body);
+        }
         let done = |head: &str| {
             (
                 format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\netag: \"etag\"\r\n\r\n"),

@@ -1,15 +1,19 @@
 //! The bytes of what a worker keeps beside block data.
 
+use std::sync::Arc;
+
 use curvine_protocol::checksum::CHUNK_BYTES;
-use curvine_protocol::{ClusterId, WorkerId};
+use curvine_protocol::{ClusterId, MountId, WorkerId};
 
 use super::disk::{Bitmap, BlockFlags, BlockRecord, BlockState, Numbers, RecordView};
 use super::identity::Identity;
 use crate::golden::{Golden, file, text};
+use crate::kit::ports::Inline;
+use crate::ufs::upload_notes::{Upload, UploadNotes};
 
 #[test]
 fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
-    let mut golden = Golden::new("The block index of a disk, and worker.json.");
+    let mut golden = Golden::new("The block index of a disk, worker.json, and notes of uploads.");
     let reencoded = |bytes: &[u8]| {
         RecordView::parse(bytes)
             .and_then(RecordView::to_record)
@@ -102,6 +106,22 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
     identity.store(scratch.path()).expect("room");
     let json = std::fs::read(scratch.path().join("worker.json")).expect("stored");
     golden.bytes("worker.json", String::from_utf8_lossy(&json), &json, text);
+    let upload = Upload {
+        mount: MountId(3),
+        uri: "s3://bucket/below".to_owned(),
+        key: "a/b".to_owned(),
+        id: "VXBsb2FkIElE".to_owned(),
+    };
+    let opened = UploadNotes::open(scratch.path().join("uploads"), Arc::new(Inline));
+    let (notes, _, _given_up) = opened.expect("opens");
+    let _note = futures::executor::block_on(notes.begun(upload)).expect("room");
+    let json = std::fs::read(scratch.path().join("uploads/0.json")).expect("stored");
+    let reencoded = |bytes: &[u8]| {
+        serde_json::from_slice::<Upload>(bytes)
+            .and_then(|upload| serde_json::to_vec_pretty(&upload))
+            .map_err(|error| error.to_string())
+    };
+    golden.bytes("uploads/0.json", String::from_utf8_lossy(&json), &json, reencoded);
     golden.check(&file("worker.txt"));
     assert_eq!(Identity::load(scratch.path()), Ok(identity));
 }

@@ -5,6 +5,7 @@
 //! - [`door`]: answers every call of the worker service by routing it to the disk that has the block.
 //! - [`membership`]: the Worker actor: registration, heartbeat, block reports, the master's orders.
 //! - [`ufs_reader`], [`ufs_writer`]: transfers between under file systems and blocks.
+//! - `left_uploads`: aborts, in stores, uploads that failed or that a worker left when it died.
 //!
 //! Invariants: a full or failing disk is an error for its blocks, never for the worker. A worker serves one cluster
 //! for life: its identity is in `worker.json` of the first data directory.
@@ -15,6 +16,7 @@ pub mod door;
 #[cfg(test)]
 mod golden;
 mod identity;
+mod left_uploads;
 pub mod membership;
 pub mod source;
 pub mod ufs_reader;
@@ -32,12 +34,14 @@ pub use disk::DiskOptions;
 use disks::Disks;
 use door::WorkerDoor;
 use identity::Identity;
+use left_uploads::LeftUploads;
 use membership::{News, Session, Standing, Worker};
 use source::Sources;
 use ufs_reader::{Resolver, StopReader, UfsReader};
 use ufs_writer::UfsWriter;
 
 use crate::kit::{MasterRef, Ports, WorkerConnector, WorkerRef};
+use crate::ufs::upload_notes::UploadNotes;
 
 /// What a worker needs to know besides its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,6 +189,10 @@ pub async fn start_with(
     };
     let disks = Disks::start(&config.data_dirs, &config.disk, &ports, &mut threads, tell).await?;
 
+    // Not before the disks are this process's.
+    let noting = ports.offload("worker-uploads");
+    let (notes, left, given_up) = UploadNotes::open(first.path.join("uploads"), noting)?;
+
     let control = threads.start(actix::Arbiter::new);
     let standing = Standing::new(ports.clock.clone(), ports.random.clone());
     let (session_to, session) = watch::channel(None::<Session>);
@@ -205,9 +213,12 @@ pub async fn start_with(
         master,
         session.clone(),
         sources,
+        notes.clone(),
         ports.clock.clone(),
         disks.fetches().clone(),
     ));
+    let uploads = LeftUploads::new(resolver.clone(), notes, left, given_up, ports.clock.clone());
+    control.spawn(uploads.run(session.clone()));
     let transfers: Vec<_> = (0..TRANSFER_THREADS)
         .map(|_| threads.start(transfer_arbiter))
         .collect();

@@ -11,12 +11,15 @@ use futures::future::BoxFuture;
 pub use crate::ufs::ByteStream;
 use crate::ufs::Ufs;
 use crate::ufs::changes::{Replacement, Written};
+use crate::ufs::upload_notes::{Upload, UploadNotes};
 
 /// Opens the under file system behind a mount.
 pub trait Sources: Send + Sync {
+    /// Uploads in parts that it begins are noted in `notes` until they have ended.
+    ///
     /// # Errors
     /// `Config` and others that name what is wrong with the mount; never its secrets.
-    fn open(&self, mount: &MountRecord) -> Result<Arc<dyn ObjectSource>>;
+    fn open(&self, mount: &MountRecord, notes: &UploadNotes) -> Result<Arc<dyn ObjectSource>>;
 }
 
 /// The objects of one mount, by key relative to its root.
@@ -40,14 +43,20 @@ pub trait ObjectSource: Send + Sync {
         how: Replacement<'_>,
         may_finish: BoxFuture<'_, Result<()>>,
     ) -> Result<Written>;
+
+    /// Aborts an upload in parts that nobody makes any more, and no other. Whether the store still had it.
+    ///
+    /// # Errors
+    /// `NotFound` if the bucket is another one, or gone; `Ufs`, `UfsDenied`.
+    async fn abort_upload(&self, upload: &Upload) -> Result<bool>;
 }
 
 /// The under file systems of OpenDAL.
 pub struct OpenDal;
 
 impl Sources for OpenDal {
-    fn open(&self, mount: &MountRecord) -> Result<Arc<dyn ObjectSource>> {
-        Ok(Arc::new(Ufs::open(mount)?))
+    fn open(&self, mount: &MountRecord, notes: &UploadNotes) -> Result<Arc<dyn ObjectSource>> {
+        Ok(Arc::new(Ufs::open(mount)?.noting(notes.clone(), mount.id)))
     }
 }
 
@@ -65,5 +74,9 @@ impl ObjectSource for Ufs {
         may_finish: BoxFuture<'_, Result<()>>,
     ) -> Result<Written> {
         Ufs::replace(self, key, content, how, may_finish).await
+    }
+
+    async fn abort_upload(&self, upload: &Upload) -> Result<bool> {
+        Ufs::abort_upload(self, upload).await
     }
 }

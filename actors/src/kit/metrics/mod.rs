@@ -129,6 +129,8 @@ metrics! {
         "Block data that the scrubber has verified.";
     counter CORRUPT_BLOCKS = "curvine_corrupt_blocks_total", None, [], Worker,
         "Times that a block failed its checksum; it is taken out of use.";
+    counter UPLOADS_ABORTED = "curvine_uploads_aborted_total", None, [], Worker,
+        "Uploads in parts that a crash or a failed export had left in a store, and that were aborted there later.";
 
     histogram FUSE_REQUEST_SECONDS = "curvine_fuse_request_seconds", Seconds, [op: FuseOp::NAMES], Mount,
         "Time from a request of the kernel to its reply.";

@@ -1,14 +1,18 @@
 //! What the master is told of blocks, and what it has deleted.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::DeleteBlocks;
-use curvine_protocol::{BlockId, CallContext, ErrorKind};
+use curvine_protocol::{BlockId, CallContext, ErrorKind, MountId};
 
+use super::objects::{Objects, Opener};
 use super::world::*;
 use crate::kit::call;
+use crate::kit::ports::Inline;
 use crate::kit::until::{until, until_some};
+use crate::ufs::upload_notes::{Upload, UploadNotes};
 
 /// As many blocks as there is room for news of.
 const NEWS_MAX: u64 = 4;
@@ -155,4 +159,29 @@ async fn a_worker_of_another_cluster_is_refused() {
     })
     .await;
     assert_eq!(refused.kind, ErrorKind::WrongCluster);
+}
+
+#[actix::test]
+async fn uploads_that_a_killed_worker_was_making_are_aborted_at_the_next_start() {
+    let objects = Objects::open();
+    let mut world = World::new();
+    world.sources = Arc::new(Opener(objects.clone()));
+    let worker = world.start(world.config()).await;
+    kill(worker);
+    let directory = world.disk("d0").join("uploads");
+    let (notes, _, _arrivals) = UploadNotes::open(directory.clone(), Arc::new(Inline)).unwrap();
+    let upload = Upload {
+        mount: MountId(1),
+        uri: "s3://bucket".to_owned(),
+        key: "k".to_owned(),
+        id: "left".to_owned(),
+    };
+    drop(notes.begun(upload).await.unwrap());
+    let mut worker = world.start(world.config()).await;
+    until("it is aborted and forgotten", || {
+        let aborted = objects.state.lock().unwrap().aborted == ["left"];
+        aborted && std::fs::read_dir(&directory).unwrap().count() == 0
+    })
+    .await;
+    worker.stop().await;
 }

@@ -19,6 +19,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 
 use crate::ufs::changes::{Replacement, Written};
+use crate::ufs::upload_notes::{Upload, UploadNotes};
 use crate::worker::source::{ByteStream, ObjectSource, Sources};
 
 pub struct Objects {
@@ -40,6 +41,8 @@ pub struct State {
     pub short_by: usize,
     /// Whoever was opened with another one is refused.
     pub token: Option<String>,
+    /// The ids of uploads that were aborted.
+    pub aborted: Vec<String>,
 }
 
 impl Objects {
@@ -77,7 +80,7 @@ impl Objects {
 pub struct Opener(pub Arc<Objects>);
 
 impl Sources for Opener {
-    fn open(&self, mount: &MountRecord) -> Result<Arc<dyn ObjectSource>> {
+    fn open(&self, mount: &MountRecord, _: &UploadNotes) -> Result<Arc<dyn ObjectSource>> {
         let token = mount.options.get("session_token").cloned();
         Ok(Arc::new(Bucket(self.0.clone(), token)))
     }
@@ -127,6 +130,11 @@ impl ObjectSource for Bucket {
         let content = pieces.into_iter().collect::<Result<Vec<_>>>()?.concat();
         may_finish.await?;
         Ok(Written::Stored(self.0.put(key, "written", content.into())))
+    }
+
+    async fn abort_upload(&self, upload: &Upload) -> Result<bool> {
+        self.0.state.lock().unwrap().aborted.push(upload.id.clone());
+        Ok(true)
     }
 }
 

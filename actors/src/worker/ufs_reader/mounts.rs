@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::kit::{Clock, MasterRef};
 use crate::ufs::changes::{Replacement, Written};
+use crate::ufs::upload_notes::{Upload, UploadNotes};
 use crate::worker::membership::{Session, ask_master};
 use crate::worker::source::{ByteStream, ObjectSource, Sources};
 
@@ -83,6 +84,7 @@ impl Masters {
 pub struct Mounts {
     masters: Arc<Masters>,
     sources: Arc<dyn Sources>,
+    uploads: UploadNotes,
     clock: Arc<dyn Clock>,
     opened: Cache<MountId, Opened>,
 }
@@ -97,10 +99,16 @@ struct Opened {
 }
 
 impl Mounts {
-    pub fn new(masters: Arc<Masters>, sources: Arc<dyn Sources>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        masters: Arc<Masters>,
+        sources: Arc<dyn Sources>,
+        uploads: UploadNotes,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Mounts {
             masters,
             sources,
+            uploads,
             clock,
             opened: Cache::new(MOUNTS_MAX),
         }
@@ -145,7 +153,7 @@ impl Mounts {
             },
             None => Opened {
                 at: Some(now),
-                source: self.sources.open(&record)?,
+                source: self.sources.open(&record, &self.uploads)?,
                 by: Arc::new(record),
             },
         };
@@ -192,6 +200,17 @@ impl ObjectSource for Renewed {
         let written = opened.source.replace(key, content, how, may_finish).await;
         written.inspect_err(|error| {
             // The content is spent. The master has it written again, and then the options are asked for anew.
+            if matches!(error.kind, ErrorKind::UfsDenied | ErrorKind::Ufs) {
+                self.mounts.doubt(self.mount);
+            }
+        })
+    }
+
+    async fn abort_upload(&self, upload: &Upload) -> Result<bool> {
+        let opened = self.mounts.open(self.mount).await?;
+        let aborted = opened.source.abort_upload(upload).await;
+        aborted.inspect_err(|error| {
+            // It is tried again.
             if matches!(error.kind, ErrorKind::UfsDenied | ErrorKind::Ufs) {
                 self.mounts.doubt(self.mount);
             }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::mounts::{Masters, Mounts};
 use super::transfer::Target;
 use crate::kit::{Clock, MasterRef};
+use crate::ufs::upload_notes::UploadNotes;
 use crate::worker::disks::fetches::Fetches;
 use crate::worker::membership::Session;
 use crate::worker::source::{ObjectSource, Sources};
@@ -42,12 +43,13 @@ impl Resolver {
         master: MasterRef,
         session: watch::Receiver<Option<Session>>,
         sources: Arc<dyn Sources>,
+        uploads: UploadNotes,
         clock: Arc<dyn Clock>,
         fetches: Arc<Fetches>,
     ) -> Self {
         let masters = Arc::new(Masters::new(master, session));
         Resolver {
-            mounts: Arc::new(Mounts::new(masters.clone(), sources, clock.clone())),
+            mounts: Arc::new(Mounts::new(masters.clone(), sources, uploads, clock.clone())),
             masters,
             clock,
             fetches,
