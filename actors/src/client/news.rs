@@ -82,9 +82,10 @@ async fn give_back(files: &Arc<Files>, route: &NewsRoute, inode: InodeId) {
     }
     // Nobody here has it open: its lease came too late for who asked, or is on its way. Who has the answer and has not
     // entered it asks anew.
-    files.gives_back_unknown();
+    let giving = files.gives_back_unknown(inode);
     route.note_changed(files, inode);
     if let Some(shared) = files.find(inode) {
+        drop(giving);
         // It was entered just before.
         if let Err(error) = shared.recall().await {
             tracing::warn!(%error, "another client wants inode {inode}, which could not be given back");

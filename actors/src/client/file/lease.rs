@@ -37,9 +37,8 @@ impl Shared {
     pub(in crate::client) async fn recall(self: &Arc<Self>) -> Result<()> {
         let mut state = self.lock().await;
         if !state.writable {
-            if let Some(files) = self.files.upgrade() {
-                files.gives_back_unknown();
-            }
+            let files = self.files.upgrade();
+            let _giving = files.as_ref().map(|files| files.gives_back_unknown(self.inode));
             // Whoever opens it may have the answer that gave it, and wait for this state.
             self.answers_are_of_before(u64::MAX);
             let release = ReleaseLease { inode: self.inode };

@@ -45,6 +45,29 @@ pub struct Files {
     unsure: AtomicBool,
     /// How often a lease was given back that nothing here knew of: the answer that gave it is on its way, perhaps.
     unknown_given_back: AtomicU64,
+    /// Leases that are being given back which nothing here knew of. A try of that may come late, and end a newer one.
+    giving_back: Mutex<BTreeMap<InodeId, usize>>,
+    given_back: Notify,
+}
+
+/// A lease that is being given back.
+pub struct GivingBack<'f> {
+    files: &'f Files,
+    inode: InodeId,
+}
+
+impl Drop for GivingBack<'_> {
+    fn drop(&mut self) {
+        let mut giving = self.files.giving_back();
+        if let Some(count) = giving.get_mut(&self.inode) {
+            *count -= 1;
+            if *count == 0 {
+                giving.remove(&self.inode);
+            }
+        }
+        drop(giving);
+        self.files.given_back.notify_waiters();
+    }
 }
 
 /// What this client changed while opens were on their way. Their answers may be of before.
@@ -155,9 +178,28 @@ impl Files {
         all
     }
 
-    /// A lease is about to be given back that nothing here has.
-    pub fn gives_back_unknown(&self) {
+    /// A lease is about to be given back that nothing here has, for as long as this is kept.
+    pub fn gives_back_unknown(&self, inode: InodeId) -> GivingBack<'_> {
         self.unknown_given_back.fetch_add(1, Ordering::AcqRel);
+        *self.giving_back().entry(inode).or_default() += 1;
+        GivingBack { files: self, inode }
+    }
+
+    fn giving_back(&self) -> MutexGuard<'_, BTreeMap<InodeId, usize>> {
+        self.giving_back.lock().expect("nobody panics while holding this")
+    }
+
+    /// Waits while a file's lease is being given back. Whether it was.
+    async fn until_given_back(&self, inode: InodeId) -> bool {
+        let mut waited = false;
+        loop {
+            let ended = self.given_back.notified();
+            if !self.giving_back().contains_key(&inode) {
+                return waited;
+            }
+            waited = true;
+            ended.await;
+        }
     }
 
     /// Makes a change that gets the lease of a file. What is answered late may be an answer of back then, to a try whose own
@@ -224,7 +266,8 @@ impl Files {
         let asked = router.ports().clock.now();
         let layout = router.change(call).await?;
         let is_prompt = router.ports().clock.now() - asked < TRUSTED;
-        let is_had = given_back == self.unknown_given_back.load(Ordering::Acquire);
+        let is_given_back = self.until_given_back(layout.attr.inode).await;
+        let is_had = !is_given_back && given_back == self.unknown_given_back.load(Ordering::Acquire);
         Ok((layout, is_prompt && is_had || is_planted(Bug::BelievesOldLeases)))
     }
 
