@@ -35,8 +35,8 @@ use report::Report;
 
 /// What can be run, in this order.
 const PARTS: [&str; 13] = [
-    "memory", "steps", "meta", "threads", "masters", "data", "small", "fuse", "load", "stores", "trees", "million",
-    "size",
+    "memory", "steps", "meta", "threads", "masters", "data", "small", "fuse", "load", "stores", "trees",
+    "million", "size",
 ];
 
 struct Options {

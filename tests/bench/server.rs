@@ -126,8 +126,14 @@ fn pass_on(
         if read == 0 {
             return server.shutdown(Shutdown::Both);
         }
-        let method = piece[..read].split(|byte| *byte == b' ').next().unwrap_or_default();
-        if ["GET", "HEAD", "PUT", "POST", "DELETE"].map(str::as_bytes).contains(&method) {
+        let method = piece[..read]
+            .split(|byte| *byte == b' ')
+            .next()
+            .unwrap_or_default();
+        if ["GET", "HEAD", "PUT", "POST", "DELETE"]
+            .map(str::as_bytes)
+            .contains(&method)
+        {
             let method = String::from_utf8_lossy(method).into_owned();
             let mut counts = counts.lock().expect("nobody panics while it holds this");
             *counts.entry(method).or_default() += 1;

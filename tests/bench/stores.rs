@@ -12,6 +12,7 @@ use curvine_actors::client::{Client, ClientOptions};
 use curvine_protocol::CurvinePath;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use opendal::Operator;
+use opendal::options::WriteOptions;
 
 use crate::Bench;
 use crate::node::Node;
@@ -26,10 +27,10 @@ const RENAMED_BYTES: usize = 4 << 10;
 /// Requests at once, as many as a rename makes.
 const AT_ONCE: usize = 64;
 /// Files that are written: how many of which size, and how many at once.
-const WRITTEN: [(&str, usize, usize, usize); 2] = [
-    ("4 KiB", 1_000, 4 << 10, 16),
-    ("64 MiB", 8, 64 << 20, 4),
-];
+const WRITTEN: [(&str, usize, usize, usize); 2] = [("4 KiB", 1_000, 4 << 10, 16), ("64 MiB", 8, 64 << 20, 4)];
+/// As an export writes a big object.
+const PART_BYTES: usize = 8 << 20;
+const PARTS_AT_ONCE: usize = 4;
 /// How soon it is looked again whether something is done.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -77,6 +78,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     stores.mount("/back", stores.server.port, &["--write", "--write-mode", "back"])?;
     stores.renames(report)?;
     stores.listings(report)?;
+    stores.requests(report)?;
     for (name, count, bytes, at_once) in WRITTEN {
         stores.writes(report, name, (bench.count(count).max(1), bytes, at_once))?;
     }
@@ -99,7 +101,7 @@ impl Rounds {
 
     /// So much was done in each round. The ratio is of the rates.
     fn row(mut self, what: String, amount: f64, unit: &'static str, peer: &str) -> Row {
-        let [ours, plain] = [&mut self.ours, &mut self.plain].map(median);
+        let [ours, plain] = [&mut self.ours, &mut self.plain].map(|took| median(took));
         let (value, peer) = match unit {
             "s" => (ours, format!("{peer}, {plain:.2} s")),
             _ => (amount / ours, format!("{peer}, {:.0} {unit}", amount / plain)),
@@ -108,7 +110,7 @@ impl Rounds {
     }
 }
 
-fn median(of: &mut Vec<f64>) -> f64 {
+fn median(of: &mut [f64]) -> f64 {
     of.sort_by(f64::total_cmp);
     of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
 }
@@ -116,18 +118,29 @@ fn median(of: &mut Vec<f64>) -> f64 {
 impl Stores<'_> {
     fn mount(&self, top: &str, port: u16, how: &[&str]) -> Result<()> {
         let options = S3Server::mount_options(port);
-        let mut command = vec!["mount", "s3://bucket", top];
+        // Long: whether a key is a directory, this server answers with a fault, and each such question is repeated.
+        let mut command = vec!["mount", "s3://bucket", top, "--staleness", "1h"];
         command.extend(how);
         options.iter().for_each(|option| command.extend(["-o", option]));
         self.bench.programs.cv(&self.node, &command).map(|_| ())
     }
 
-    /// Puts objects below a prefix; how long that took.
-    fn put(&self, prefix: &str, (count, bytes, at_once): (usize, usize, usize)) -> Result<Duration> {
+    /// Puts objects below a prefix, big ones in parts if that is asked for; how long it took.
+    fn put(
+        &self,
+        prefix: &str,
+        (count, bytes, at_once): (usize, usize, usize),
+        in_parts: bool,
+    ) -> Result<Duration> {
         let begun = Instant::now();
         let put = stream::iter(0..count).map(|number| async move {
-            let content = content(number, bytes);
-            self.plain.write(&format!("{prefix}/{number:05}"), content).await
+            let options = WriteOptions {
+                chunk: (in_parts && bytes > PART_BYTES).then_some(PART_BYTES),
+                concurrent: PARTS_AT_ONCE,
+                ..WriteOptions::default()
+            };
+            let (key, content) = (format!("{prefix}/{number:05}"), content(number, bytes));
+            self.plain.write_options(&key, content, options).await
         });
         self.runtime
             .block_on(put.buffer_unordered(at_once).try_for_each(|_| async { Ok(()) }))?;
@@ -139,8 +152,8 @@ impl Stores<'_> {
         let (mut answered, mut done) = (Rounds::default(), Rounds::default());
         for round in 0..ROUNDS {
             let (from, to) = (format!("renamed-{round}"), format!("after-{round}"));
-            self.put(&from, (count, RENAMED_BYTES, AT_ONCE))?;
-            self.put(&format!("{from}-plain"), (count, RENAMED_BYTES, AT_ONCE))?;
+            self.put(&from, (count, RENAMED_BYTES, AT_ONCE), false)?;
+            self.put(&format!("{from}-plain"), (count, RENAMED_BYTES, AT_ONCE), false)?;
             let plain = self.rename_plainly(&format!("{from}-plain"), &format!("{to}-plain"), count)?;
             // What is there is known before.
             let listed = CurvinePath::parse(&format!("/through/{from}"))?;
@@ -190,34 +203,44 @@ impl Stores<'_> {
         let mounts = self.runtime.block_on(self.client.mounts())?;
         let mount = mounts.into_iter().find(|mount| mount.path.as_str() == top);
         let backlog = mount.context("it is mounted")?.backlog;
-        Ok(!backlog.context("the leader knows its backlog")?.effects.is_empty())
+        Ok(!backlog
+            .context("the leader knows its backlog")?
+            .effects
+            .is_empty())
     }
 
     /// A directory that nobody has looked at, through the mount.
     fn listings(&self, report: &mut Report) -> Result<()> {
         let count = self.bench.count(LISTED);
-        self.put("listed", (count, 1, AT_ONCE))?;
+        self.put("listed", (count, 1, AT_ONCE), false)?;
         let counter = Counter::before(&self.server)?;
         let plain = S3Server::operator(counter.port)?;
         for (name, how) in [
             ("read-only", &[][..]),
-            ("attributes in the namespace", &["--write", "--attributes", "namespace"][..]),
+            (
+                "attributes in the namespace",
+                &["--write", "--attributes", "namespace"][..],
+            ),
             ("attributes with objects", &["--write"][..]),
         ] {
             let (mut rounds, mut requests) = (Rounds::default(), BTreeMap::new());
-            for _ in 0..ROUNDS {
-                self.mount("/listed", counter.port, how)?;
+            for round in 0..ROUNDS {
+                // A name that neither the kernel nor the masters have heard of.
+                let top = format!("/{}-{round}", name.replace(' ', "-"));
+                self.mount(&top, counter.port, how)?;
                 counter.taken();
                 let begun = Instant::now();
                 let listed = self.runtime.block_on(plain.list("listed/"))?;
                 ensure!(listed.len() >= count, "{} objects are listed", listed.len());
                 let took = begun.elapsed();
-                let plainly = counter.taken();
-                let ours = long_listing(&self.mount_point.join("listed/listed"))?;
+                let pages = counter.taken();
+                let ours = long_listing(&self.mount_point.join(&top[1..]).join("listed"))?;
                 requests = counter.taken();
                 rounds.took(Duration::from_secs_f64(ours), took);
-                eprintln!("  plainly {plainly:?}, through the mount {requests:?}");
-                self.bench.programs.cv(&self.node, &["umount", "/listed"])?;
+                ensure!(
+                    requests.contains_key("GET"),
+                    "it was known: {requests:?} after {pages:?}"
+                );
             }
             let asked = |method: &str| requests.get(method).copied().unwrap_or(0);
             let what = format!(
@@ -230,6 +253,27 @@ impl Stores<'_> {
         Ok(())
     }
 
+    /// What a store is asked for a small file that is written through.
+    fn requests(&self, report: &mut Report) -> Result<()> {
+        let count = self.bench.count(RENAMED) / 10;
+        let counter = Counter::before(&self.server)?;
+        self.mount("/counted", counter.port, &["--write"])?;
+        let top = CurvinePath::parse("/counted/counted")?;
+        self.runtime.block_on(self.client.make_dir(&top, 0o755, false))?;
+        counter.taken();
+        for number in 0..count {
+            let path = top.join(&format!("{number:05}"))?;
+            self.runtime
+                .block_on(self.client.write(&path, content(number, RENAMED_BYTES)))?;
+        }
+        let requests = counter.taken();
+        let each = requests.values().sum::<usize>() as f64 / count as f64;
+        let what =
+            format!("requests for a file of 4 KiB that is written through ({count} files: {requests:?})");
+        report.add(Row::new("stores", what, each, "").beside("one PUT", 1.0 / each));
+        Ok(())
+    }
+
     fn writes(
         &self,
         report: &mut Report,
@@ -237,14 +281,28 @@ impl Stores<'_> {
         (count, bytes, at_once): (usize, usize, usize),
     ) -> Result<()> {
         let all = |rounds: Rounds, what: String| match bytes {
-            ..1_000_000 => rounds.row(what, count as f64, "files/s", "plain PUT"),
-            _ => rounds.row(what, (count * bytes) as f64 / 1e6, "MB/s", "plain PUT"),
+            ..=PART_BYTES => rounds.row(what, count as f64, "files/s", "plain PUT"),
+            _ => rounds.row(what, (count * bytes) as f64 / 1e6, "MB/s", "plain PUT in parts"),
         };
+        if bytes > PART_BYTES {
+            let mut rounds = Rounds::default();
+            for round in 0..ROUNDS {
+                let prefix = format!("plain-{bytes}-{round}");
+                let parts = self.put(&prefix, (count, bytes, at_once), true)?;
+                rounds.took(
+                    parts,
+                    self.put(&format!("{prefix}-whole"), (count, bytes, at_once), false)?,
+                );
+            }
+            let amount = (count * bytes) as f64 / 1e6;
+            let what = format!("{count} files of {name}, {at_once} at once, plain PUT in parts of 8 MiB");
+            report.add(rounds.row(what, amount, "MB/s", "PUT as a whole"));
+        }
         for mode in ["through", "back"] {
             let (mut closed, mut stored) = (Rounds::default(), Rounds::default());
             for round in 0..ROUNDS {
                 let directory = format!("{mode}-{bytes}-{round}");
-                let plain = self.put(&format!("{directory}-plain"), (count, bytes, at_once))?;
+                let plain = self.put(&format!("{directory}-plain"), (count, bytes, at_once), true)?;
                 let top = CurvinePath::parse(&format!("/{mode}/{directory}"))?;
                 self.runtime.block_on(self.client.make_dir(&top, 0o755, false))?;
                 let begun = Instant::now();
@@ -261,9 +319,15 @@ impl Stores<'_> {
                 self.runtime.block_on(self.client.persist(&top))?;
                 stored.took(begun.elapsed(), plain);
                 let there = self.runtime.block_on(self.plain.list(&format!("{directory}/")))?;
-                ensure!(there.len() >= count, "{} of {count} objects are there", there.len());
+                ensure!(
+                    there.len() >= count,
+                    "{} of {count} objects are there",
+                    there.len()
+                );
             }
-            let what = |until: &str| format!("{count} files of {name}, {at_once} at once, write mode {mode}, until {until}");
+            let what = |until: &str| {
+                format!("{count} files of {name}, {at_once} at once, write mode {mode}, until {until}")
+            };
             report.add(all(closed, what("closed")));
             if mode == "back" {
                 report.add(all(stored, what("stored")));
