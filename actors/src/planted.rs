@@ -126,6 +126,8 @@ bugs! {
     DeletionsAreToldOnce: "deletions-are-told-once", Plot("deletion-untaken");
     /// Masters do not hear of a block that is being written.
     BegunBlocksAreNotTold: "begun-blocks-are-not-told", Plot("late-block");
+    /// Replicas stay as different as a writer left them that went without a word.
+    ReplicasStayDifferent: "replicas-stay-different", Plot("half-written");
     /// A worker takes writes of a generation that it was told to refuse.
     WorkerIgnoresFences: "worker-ignores-fences", Plot("overtaken-writer");
     /// A worker takes writes however long it has not heard from the masters.

@@ -9,7 +9,7 @@ use crate::attr::{FileKind, FileLayout, KeptAttributes, UfsVersion};
 use crate::call::Done;
 use crate::error::{Error, Result};
 use crate::for_mutations;
-use crate::ids::{ClientId, ClusterId, EffectId, InodeId, JobId, MountId, WorkerId};
+use crate::ids::{BlockId, ClientId, ClusterId, EffectId, InodeId, JobId, MountId, WorkerId};
 use crate::job::{JobProgress, JobRecord, JobState};
 use crate::master::*;
 use crate::mount::{MountChanges, MountRecord, MountSettings};
@@ -122,6 +122,13 @@ macro_rules! ops {
             LeaseFenced {
                 inode: InodeId,
                 content_version: u64,
+                /// Blocks of which not all replicas agreed, and who has them from now on: as the generation that is this
+                /// version's.
+                #[serde(default)]
+                kept: Vec<KeptBlock>,
+                /// Blocks of an object that the writer may have written over somewhere: they are fetched again.
+                #[serde(default)]
+                dropped: Vec<BlockId>,
             },
             /// A client's change that an under file system must make before the namespace does. Noted as an effect; the
             /// reply is [`OpReply::Noted`], or that of the change if there is nothing to be done first.
@@ -167,6 +174,13 @@ macro_rules! ops {
                 /// See [`MountSettings::conditions`].
                 conditions: bool,
             },
+            /// A leader begins to undo what the last writer of a file, who is gone, may have left on some workers. The file becomes another
+            /// version, which is this attempt's: what an earlier one still does has no effect. `Stale` if it is of another
+            /// version by now, or somebody has it.
+            RecoverLease {
+                inode: InodeId,
+                content_version: u64,
+            },
         }
 
         impl Op {
@@ -197,7 +211,8 @@ macro_rules! ops {
                     | Op::BeginAttributes { .. }
                     | Op::EndExport { .. }
                     | Op::AgreeDir(_)
-                    | Op::UpdateMount { .. } => Vec::new(),
+                    | Op::UpdateMount { .. }
+                    | Op::RecoverLease { .. } => Vec::new(),
                     Op::Note(op) => op.nodes(),
                 }
             }
@@ -226,6 +241,13 @@ macro_rules! ops {
     };
 }
 for_mutations!(ops);
+
+/// A block and the workers that have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptBlock {
+    pub block: BlockId,
+    pub workers: Vec<WorkerId>,
+}
 
 /// A range of a directory as the under file system has it. Names in the range that are not in `objects` are removed
 /// from the namespace, unless they are being written or were written and not exported yet.

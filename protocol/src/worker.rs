@@ -218,6 +218,45 @@ pub struct FenceBlocks {
     pub generation: u32,
 }
 
+/// From the master, after [`FenceBlocks`], of blocks that several workers may have: what this one has of each. The last
+/// writer is gone, and may have reached one worker and not another. What it did not seal is sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompareBlocks {
+    pub blocks: Vec<BlockExtent>,
+}
+
+/// As much of a block as the namespace has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockExtent {
+    pub block: BlockId,
+    pub len_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksCompared {
+    /// In the order of the blocks. None: it is not here, or shorter, or being fetched, or rotten.
+    pub replicas: Vec<Option<ReplicaSum>>,
+}
+
+/// What a replica is, as far as replicas must agree: up to the length that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaSum {
+    pub generation: u32,
+    /// CRC32C of its chunks' checksums, each four bytes, little-endian; the last chunk is cut at the length.
+    pub checksum: u32,
+}
+
+/// From the master, after [`CompareBlocks`]: these replicas are what the blocks are, and others are not. They become of this
+/// generation, by which others are known to be older, and end at their lengths; they are on disk when this is answered.
+///
+/// # Errors
+/// `NotFound` if one is not here, `Stale` if it has a newer generation or none as old as this is taken, `Io`, `NoSpace`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepReplicas {
+    pub blocks: Vec<BlockExtent>,
+    pub generation: u32,
+}
+
 /// From a reader that got bytes with a wrong checksum: the worker is to look at its own. What it finds wrong goes out of
 /// use: it can be fetched again, or the master hears that the replica is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -350,6 +389,8 @@ macro_rules! for_worker_calls {
             210 => SuspectBlock -> BlockVerified {};
             211 => PunchBlock -> BlockWritten {};
             212 => StopLoading -> LoadingStopped {};
+            213 => CompareBlocks -> BlocksCompared {};
+            214 => KeepReplicas -> Done {};
         }
     };
 }

@@ -581,7 +581,9 @@ impl Program {
             for _ in 0..self.chance.within(1..5) {
                 self.rest(30_000).await;
                 // Whether it is there is looked at as it is read.
-                let _ = self.read(&handle, 0, UNITS_MAX).await;
+                if self.read(&handle, 0, UNITS_MAX).await.is_err() {
+                    break;
+                }
             }
         }
         let _ = self.client.release_inode(removed).await;

@@ -4,10 +4,14 @@
 #[allow(dead_code, reason = "the example has a main of its own")]
 mod tour;
 
+use std::collections::BTreeMap;
+
 use curvine_actors::client::{Client, ClientOptions, CreateOptions, OpenFile};
 use curvine_protocol::master::{AttrChange, IfExists};
+use curvine_protocol::mount::MountSettings;
 use curvine_protocol::{CurvinePath, ErrorKind, Result};
 use curvine_tests::process::Node;
+use curvine_tests::wait::until;
 use tempfile::TempDir;
 
 struct Cluster {
@@ -184,6 +188,42 @@ async fn a_gap_in_a_new_block_of_a_dead_writer_is_zeros() {
 }
 
 #[tokio::test]
+async fn what_a_dead_writer_left_over_an_object_that_is_cached_is_not_the_objects() {
+    let cluster = Cluster::start();
+    let (dying, living) = (cluster.client().await, cluster.client().await);
+    let bucket = tempfile::tempdir().expect("a scratch directory");
+    let object = vec![b'o'; 300_000];
+    std::fs::write(bucket.path().join("object"), &object).expect("an object");
+    let uri = format!("file://{}", bucket.path().display());
+    let settings = MountSettings {
+        writable: true,
+        ..MountSettings::default()
+    };
+    let mounted = living.mount(&path("/m"), &uri, BTreeMap::new(), settings).await;
+    mounted.expect("mounted");
+    let at = path("/m/object");
+    assert_eq!(living.read(&at).await.expect("cached"), object);
+    let file = dying.open_for_write(&at, false).await.expect("opened");
+    file.write_at(1_000, vec![b'x'; 200_000].into())
+        .await
+        .expect("taken");
+    assert_eq!(file.read_at(999, 2).await.expect("arrived"), "ox");
+    dying.close().await;
+    until("what it left is gone", async || {
+        let seen = living.read(&at).await.expect("readable");
+        (seen == object).then_some(())
+    })
+    .await;
+    let next = living.open_for_write(&at, false).await.expect("opened");
+    next.write_at(0, "n".into()).await.expect("taken");
+    next.close().await.expect("closed");
+    let seen = living.read(&at).await.expect("readable");
+    assert_eq!((seen[0], &seen[1..]), (b'n', &object[1..]));
+    let stored = std::fs::read(bucket.path().join("object")).expect("there");
+    assert_eq!(stored, seen);
+}
+
+#[tokio::test]
 async fn an_unlinked_file_stays_for_the_client_that_has_it_open() {
     let cluster = Cluster::start();
     let client = cluster.client().await;
@@ -197,8 +237,12 @@ async fn an_unlinked_file_stays_for_the_client_that_has_it_open() {
         &file.read_at(0, 100).await.expect("read")[..],
         b"still here, and longer"
     );
-    client.release_inode(file.inode()).await.expect("released");
-    assert_eq!(kind(client.stat(file.inode()).await), Some(ErrorKind::Stale));
+    let inode = file.inode();
+    client.release_inode(inode).await.expect("taken note of");
+    file.read_at(0, 100).await.expect("it has a handle still");
+    drop(file);
+    client.release_inode(inode).await.expect("released");
+    assert_eq!(kind(client.stat(inode).await), Some(ErrorKind::Stale));
 }
 
 #[tokio::test]

@@ -216,8 +216,12 @@ impl Client {
         }
     }
 
-    /// Gives up what [`Client::unlink`] or [`Client::rename`] kept.
+    /// Gives up what [`Client::unlink`] or [`Client::rename`] kept. What has a handle here stays until that is closed: the
+    /// masters are told then.
     pub async fn release_inode(&self, inode: InodeId) -> Result<()> {
+        if self.router.opens().has(inode) {
+            return Ok(());
+        }
         self.change(ReleaseInode { inode }).await.map(|_| ())
     }
 

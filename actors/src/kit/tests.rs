@@ -77,6 +77,8 @@ refuse!(
     PunchBlock,
     PutBlock,
     FenceBlocks,
+    CompareBlocks,
+    KeepReplicas,
     SuspectBlock,
     DeleteBlocks,
     LoadBlocks,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::{BlockCommit, Entry, FsStats};
 use curvine_protocol::mount::MountRecord;
-use curvine_protocol::op::{Command, Op, OpReply};
+use curvine_protocol::op::{Command, KeptBlock, Op, OpReply};
 use curvine_protocol::{
     Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, EffectId, Error, FileLayout,
     InodeId, JobId, KeptAttributes, MountId, Node, Result, WorkerId,
@@ -147,6 +147,25 @@ pub trait Fences: Send + Sync {
     /// # Errors
     /// `BlockUnavailable` if a worker neither answers nor falls silent.
     async fn fence(&self, inode: InodeId, blocks: &[BlockId], generation: u32) -> Result<()>;
+
+    /// After that: where the replicas of blocks differ, or are fewer than `wanted`, has those that are kept become of this
+    /// generation, and be on disk. Says which blocks these are, and who has them.
+    ///
+    /// # Errors
+    /// `BlockUnavailable` if nobody who answers has a block that others may have.
+    async fn agree(
+        &self,
+        inode: InodeId,
+        blocks: &[BlockRef],
+        wanted: usize,
+        generation: u32,
+    ) -> Result<Vec<KeptBlock>>;
+
+    /// After that, of blocks that are an object's: those of which a worker has, or may have, what a writer left.
+    ///
+    /// # Errors
+    /// Those of reading the state.
+    async fn written_over(&self, blocks: &[BlockRef]) -> Result<Vec<BlockId>>;
 }
 
 /// Which worker holds which block: soft state, from reports and commits.

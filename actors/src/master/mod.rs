@@ -33,8 +33,8 @@ mod walk;
 pub mod workers;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use actix::ArbiterHandle;
 use curvine_protocol::{ClusterId, Error, ErrorKind, Result};
@@ -53,6 +53,7 @@ use self::duties::deletions::{Deletions, Orders};
 use self::duties::loads::Loads;
 use self::duties::open_files::OpenFiles;
 use self::duties::reclaim::Reclaim;
+use self::duties::recovery::Replicas;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
 use self::fencing::Fencing;
@@ -63,6 +64,7 @@ use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
 use self::namespace::holding::Holding;
 use self::namespace::leases::Leases;
 use self::namespace::opens::Opens;
+use self::namespace::recovery::Recovery;
 use self::recalls::Recalls;
 use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
 use self::stores::Outcomes;
@@ -172,6 +174,17 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         opens: opens.clone(),
         clock: ports.clock.clone(),
     });
+    let recovery = Arc::new(Recovery {
+        store: store.clone(),
+        fences: Arc::new(Fencing::new(
+            view.clone(),
+            blocks.clone(),
+            workers.clone(),
+            ports.clock.clone(),
+        )),
+        own: propose.clone(),
+        under_way: Mutex::default(),
+    });
     let namespace = NamespacePort::new(namespace::actor::Parts {
         store: store.clone(),
         consensus: consensus.clone(),
@@ -181,12 +194,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         leases: Leases {
             recalls: recalls.clone(),
             hearing: hearing.clone(),
-            fences: Arc::new(Fencing::new(
-                view.clone(),
-                blocks.clone(),
-                workers.clone(),
-                ports.clock.clone(),
-            )),
+            recovery: recovery.clone(),
             own: propose.clone(),
             locking: locking.clone(),
         },
@@ -248,6 +256,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             opens,
             ports.clock.clone(),
         )),
+        Arc::new(Replicas::new(recovery)),
     ]));
     let following = {
         let (duties, blocks, leadership) = (duties.clone(), blocks.clone(), replica.leadership());

@@ -6,12 +6,12 @@
 )]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use curvine_protocol::master::*;
-use curvine_protocol::op::Op;
+use curvine_protocol::op::{KeptBlock, Op};
 use curvine_protocol::*;
 
 use super::contract::{Fences, Placement, UfsView};
@@ -19,6 +19,7 @@ use super::namespace::actor::{FileDefaults, NamespacePort, OwnCommands, Parts};
 use super::namespace::holding::Holding;
 use super::namespace::leases::Leases;
 use super::namespace::opens::Opens;
+use super::namespace::recovery::Recovery;
 use super::replica::{LogLimits, Members, OpenState, Proxies, ReplicaConfig, ReplicaPort};
 use crate::kit::{Ports, call};
 
@@ -51,6 +52,14 @@ struct NoWorkers;
 impl Fences for NoWorkers {
     async fn fence(&self, _: InodeId, _: &[BlockId], _: u32) -> Result<()> {
         Ok(())
+    }
+
+    async fn agree(&self, _: InodeId, _: &[BlockRef], _: usize, _: u32) -> Result<Vec<KeptBlock>> {
+        Ok(Vec::new())
+    }
+
+    async fn written_over(&self, _: &[BlockRef]) -> Result<Vec<BlockId>> {
+        Ok(Vec::new())
     }
 }
 
@@ -96,6 +105,10 @@ async fn start(directory: &Path) -> Master {
     .expect("the master starts");
     replica.joined().await.expect("the master leads");
     let opens = Arc::<Opens>::default();
+    let own = Arc::new(OwnCommands {
+        consensus: Arc::new(replica.clone()),
+        clock: ports.clock.clone(),
+    });
     let parts = Parts {
         keeping: Arc::new(Holding {
             store: store.clone(),
@@ -103,7 +116,7 @@ async fn start(directory: &Path) -> Master {
             clock: ports.clock.clone(),
         }),
         outcomes: Arc::default(),
-        store,
+        store: store.clone(),
         consensus: Arc::new(replica.clone()),
         ufs: Arc::new(NoUfs),
         placement: Arc::new(NoWorkers),
@@ -111,11 +124,13 @@ async fn start(directory: &Path) -> Master {
         leases: Leases {
             recalls: Arc::default(),
             hearing: Arc::default(),
-            fences: Arc::new(NoWorkers),
-            own: Arc::new(OwnCommands {
-                consensus: Arc::new(replica.clone()),
-                clock: ports.clock.clone(),
+            recovery: Arc::new(Recovery {
+                store,
+                fences: Arc::new(NoWorkers),
+                own: own.clone(),
+                under_way: Mutex::default(),
             }),
+            own,
             locking: Arc::default(),
         },
         defaults: FileDefaults {
@@ -207,6 +222,43 @@ async fn a_restart_keeps_everything_and_a_retry_has_one_effect() {
         .expect("still remembered");
     assert_eq!(made.attr, retried.attr);
     again.replica.stop().await;
+}
+
+#[actix::test]
+async fn a_change_that_was_told_that_a_lease_is_in_its_way_is_told_so_again_and_is_not_tried_for_ever() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let master = start(scratch.path()).await;
+    let made = call(&master.namespace, create(path("/f")), context(1, 1))
+        .await
+        .expect("created");
+    let open = || OpenForWrite {
+        node: path("/f"),
+        follow: true,
+        truncate: false,
+        open: 0,
+        named: false,
+    };
+    let impatient = CallContext {
+        deadline_ms: 100,
+        ..context(2, 1)
+    };
+    let conflict = Some(ErrorKind::LeaseConflict);
+    let kind = |reply: Result<FileLayout>| reply.err().map(|error| error.kind);
+    assert_eq!(kind(call(&master.namespace, open(), impatient).await), conflict);
+    let inode = made.attr.inode;
+    call(&master.namespace, ReleaseLease { inode }, context(1, 2))
+        .await
+        .expect("given back");
+    let applied = || master.replica.inspect().applied.map_or(0, |entry| entry.index);
+    let before = applied();
+    let again = CallContext {
+        deadline_ms: 2_000,
+        ..context(2, 1)
+    };
+    assert_eq!(kind(call(&master.namespace, open(), again).await), conflict);
+    assert_eq!(applied(), before + 1);
+    assert_eq!(kind(call(&master.namespace, open(), context(2, 2)).await), None);
+    master.replica.stop().await;
 }
 
 #[actix::test]

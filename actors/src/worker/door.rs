@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    BlockVerified, DeleteBlocks, Done, ExportFile, FenceBlocks, GetWorkerStatus, LoadBlocks, PunchBlock,
-    PutBlock, READ_BYTES_MAX, ReadBlock, SealBlock, StopLoading, SuspectBlock, WorkerDisks, WorkerEcho,
-    WorkerEchoed, WriteBlock,
+    BlockVerified, BlocksCompared, CompareBlocks, DeleteBlocks, Done, ExportFile, FenceBlocks,
+    GetWorkerStatus, KeepReplicas, LoadBlocks, PunchBlock, PutBlock, READ_BYTES_MAX, ReadBlock, SealBlock,
+    StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -229,6 +229,32 @@ impl Endpoint<FenceBlocks> for WorkerDoor {
         let inner = self.inner.clone();
         bounded(&context, async move {
             inner.disks.fence(&call.blocks, call.generation).await?;
+            Ok(Answer::new(Done {}))
+        })
+    }
+}
+
+impl Endpoint<CompareBlocks> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<CompareBlocks>,
+    ) -> BoxFuture<'static, Result<Answer<CompareBlocks>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            let replicas = inner.disks.compare(&call.blocks).await?;
+            Ok(Answer::new(BlocksCompared { replicas }))
+        })
+    }
+}
+
+impl Endpoint<KeepReplicas> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<KeepReplicas>,
+    ) -> BoxFuture<'static, Result<Answer<KeepReplicas>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            inner.disks.keep(&call.blocks, call.generation).await?;
             Ok(Answer::new(Done {}))
         })
     }

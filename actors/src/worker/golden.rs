@@ -42,6 +42,7 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
                 in_index: false,
             },
             rewritten: None,
+            round: 0,
             numbers: Numbers::default(),
         };
         golden.bytes(name, &record, &record.encode(), reencoded);
@@ -71,6 +72,16 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
         numbers: Numbers { floor: 9, sealed: 8 },
         ..rewritten.clone()
     };
+    let of_a_round = BlockRecord {
+        round: 7,
+        ..rewritten.clone()
+    };
+    golden.bytes(
+        "sealed block that was rewritten, with the sync that is for it",
+        &of_a_round,
+        &of_a_round.encode(),
+        reencoded,
+    );
     golden.bytes(
         "sealed block whose writer numbers its changes",
         &numbered,

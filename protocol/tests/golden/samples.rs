@@ -12,8 +12,8 @@ use curvine_protocol::mount::{
     WriteMode,
 };
 use curvine_protocol::op::{
-    AgreeDir, AgreeName, Command, CommitChange, Copied, ExportOutcome, KnownName, Op, OpReply, SilentSession,
-    SyncDir, UfsObject,
+    AgreeDir, AgreeName, Command, CommitChange, Copied, ExportOutcome, KeptBlock, KnownName, Op, OpReply,
+    SilentSession, SyncDir, UfsObject,
 };
 use curvine_protocol::*;
 
@@ -485,6 +485,13 @@ samples! {
         order: WriteOrder { number: 9, floor: 8, has: 7, life: 0x11FE },
     };
     FenceBlocks => FenceBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)], generation: 5 };
+    CompareBlocks => CompareBlocks { blocks: vec![BlockExtent { block: BlockId(77), len_bytes: 70_000 }] };
+    BlocksCompared => BlocksCompared {
+        replicas: vec![Some(ReplicaSum { generation: 4, checksum: 0xC0FF_EE00 }), None],
+    };
+    KeepReplicas => KeepReplicas {
+        blocks: vec![BlockExtent { block: BlockId(77), len_bytes: 70_000 }], generation: 5,
+    };
     SuspectBlock => SuspectBlock { block: BlockId(77), offset_bytes: 65_536, len_bytes: 4_096 };
     BlockVerified => BlockVerified { is_right: true };
     DeleteBlocks => DeleteBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)] };
@@ -625,6 +632,15 @@ impl Sample for Op {
             Op::LeaseFenced {
                 inode: InodeId(12),
                 content_version: 7,
+                kept: vec![KeptBlock {
+                    block: BlockId(77),
+                    workers: vec![WorkerId(1), WorkerId(2)],
+                }],
+                dropped: vec![BlockId(78)],
+            },
+            Op::RecoverLease {
+                inode: InodeId(12),
+                content_version: 6,
             },
             Op::Note(Box::new(Op::RemoveDir(RemoveDir { node: at("/a") }))),
             Op::CommitChange(CommitChange {

@@ -1,5 +1,7 @@
 //! What workers hold, and who is told of it.
 
+use std::collections::BTreeMap;
+
 use curvine_actors::client::Client;
 use curvine_protocol::ErrorKind;
 use curvine_protocol::number::to_usize;
@@ -263,7 +265,9 @@ fn rotten_object(world: &mut World) -> Result<(), Violation> {
     };
     let before = world.does(0, "reads the object", reads)?;
     world.pass_s(chance.within(2..30))?;
-    let flipped = world.worker_host(0).flip_bit(false, true, &chance);
+    let flipped = world
+        .worker_host(0)
+        .flip_bit(Some(&BTreeMap::new()), true, &chance);
     let flipped = flipped.map_err(|error| error.to_string())?;
     world.says(format!("a bit of {flipped:?} is another"));
     let after = world.does(1, "reads the object", reads)?;

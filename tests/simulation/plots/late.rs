@@ -216,7 +216,7 @@ fn rot_between_writes(world: &mut World) -> Result<(), Violation> {
         Ok(file)
     })?;
     world.pass_ms(chance.below(900))?;
-    let flipped = world.worker_host(0).flip_bit(true, false, &chance);
+    let flipped = world.worker_host(0).flip_bit(None, false, &chance);
     let flipped = flipped.map_err(|error| error.to_string())?;
     world.says(format!("a bit of {flipped:?} is another"));
     let flushed = world.ask(0, move |_| async move {

@@ -185,7 +185,64 @@ fn all_is_well(world: &mut World) -> std::result::Result<(), Violation> {
     same("what was written by whoever had the lease", &found, &expected)
 }
 
-/// The same with a worker that the masters do not reach: it refuses by itself.
+/// A writer reaches one of two workers, and goes without a word. From then on the file is one thing, whichever worker is
+/// asked, also if nobody writes it again.
+pub const HALF_WRITTEN: Plot = Plot {
+    name: "half-written",
+    cast: |chance| Cast {
+        masters: *chance.one_of(&[1, 1, 3]),
+        mounts: 2,
+        workers: 2,
+        ..Cast::default()
+    },
+    play: half_written,
+};
+
+fn half_written(world: &mut World) -> std::result::Result<(), Violation> {
+    let chance = world.chance();
+    let workers = world.worker_ids();
+    let units = chance.within(20..100);
+    world.does(0, "makes /f", move |client| make(client, "/f", 1, units, 2))?;
+    let file = world.does(0, "opens /f to write", |client| async move {
+        client.open_for_write(&at("/f"), false).await
+    })?;
+    let missed = *chance.one_of(&workers);
+    world.hold(0, &[missed]);
+    let writing = file.clone();
+    world.begin(0, move |_| async move {
+        write(&writing, 2, 0..10).await?;
+        writing.flush().await
+    });
+    world.pass_ms(chance.within(100..3_000))?;
+    let id = world.mount(0).id;
+    world.says(format!("{} is killed", name(id)));
+    drop(file);
+    world.mount(0).kill();
+    // Its session ends.
+    world.pass_s(chance.within(70..90))?;
+    world.network().let_go_at_once(id);
+    world.pass_s(5)?;
+    let mut seen = Vec::new();
+    for asked in &workers {
+        let others: Vec<_> = workers.iter().copied().filter(|other| other != asked).collect();
+        world.hold(1, &others);
+        if let Ok(found) = world.ask(1, move |client| read_at(client, "/f", units))? {
+            world.says(format!("{} says {found:?}", name(*asked)));
+            seen.push(found);
+        }
+        let reader = world.mount(1).id;
+        world.network().let_go_at_once(reader);
+        world.pass_s(1)?;
+    }
+    match &seen[..] {
+        [] => Err("nobody has the file".to_owned()),
+        [one] if units == one.len() as u64 => Ok(()),
+        [one, other] if one == other => Ok(()),
+        _ => Err(format!("one worker says this, and another that: {seen:?}")),
+    }
+}
+
+/// A writer is overtaken beside a worker that the masters do not reach: it refuses by itself.
 pub const OVERTAKEN_BESIDE_ITS_WORKER: Plot = Plot {
     name: "overtaken-beside-its-worker",
     cast: |chance| Cast {

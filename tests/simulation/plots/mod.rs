@@ -68,6 +68,7 @@ pub const ALL: &[Plot] = &[
     leases::UNANSWERED_CUT,
     names::OPENED_BESIDE_CLOSE,
     leases::BRIEFLY_AWAY,
+    leases::HALF_WRITTEN,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

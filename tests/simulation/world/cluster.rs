@@ -169,7 +169,7 @@ impl World {
             let outcome = read.borrow_mut().take();
             match outcome {
                 None => {}
-                Some(Ok(())) => return self.check_names(),
+                Some(Ok(())) => return self.is_calm().and_then(|()| self.check_names()),
                 Some(Err(error)) => {
                     last = error;
                     self.read_all_files(&read)?;
@@ -177,6 +177,17 @@ impl World {
             }
         }
         Err(format!("not within {READABLE_WITHIN:?} of the healing: {last}"))
+    }
+
+    /// Nobody has proposed the same again and again. Programs of a cluster make fewer than five changes in a second.
+    fn is_calm(&self) -> Result<(), Violation> {
+        let (applied, seconds) = (self.watch.checks().applied() as u64, self.now.as_secs());
+        match applied > 500 + 10 * seconds {
+            true => Err(format!(
+                "{applied} entries in {seconds} s: somebody proposes without end"
+            )),
+            false => Ok(()),
+        }
     }
 
     fn read_all_files(&mut self, read: &Rc<RefCell<Option<Result<(), String>>>>) -> Result<(), Violation> {

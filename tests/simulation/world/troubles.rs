@@ -1,5 +1,6 @@
 //! What each trouble of a cluster does, and what was planned to follow it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -194,15 +195,19 @@ impl World {
         let cluster = self.cluster.as_ref().expect("it is one");
         let is_quiet = cluster.mounts.shared.files.borrow().is_quiet();
         // What is being written has no checksum yet.
-        let has_another = cluster.plan.replicas > 1 && cluster.plan.workers > 1;
-        let (of_files, of_objects) = (
-            has_another && id == WORKERS && is_quiet,
-            !is_known(Known::RottenChunk),
-        );
+        let others: Vec<_> = cluster.workers.iter().filter(|other| other.id != id).collect();
+        let others = match &others[..] {
+            [other, ..] if id == WORKERS && is_quiet => other.blocks().map_err(text)?,
+            _ => BTreeMap::new(),
+        };
+        let of_objects = !is_known(Known::RottenChunk);
         let chance = self.chance.clone();
         let cluster = self.cluster.as_mut().expect("it is one");
         let worker = cluster.workers.get_mut(id).expect("it is one of them");
-        if let Some(what) = worker.flip_bit(of_files, of_objects, &chance).map_err(text)? {
+        if let Some(what) = worker
+            .flip_bit(Some(&others), of_objects, &chance)
+            .map_err(text)?
+        {
             self.tell(format!("{}: a bit of {what} is another", name(id)));
         }
         Ok(())

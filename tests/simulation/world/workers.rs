@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,10 @@ impl Workers {
         self.hosts.keys().copied().collect()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &WorkerHost> {
+        self.hosts.values()
+    }
+
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut WorkerHost> {
         self.hosts.values_mut()
     }
@@ -91,6 +96,10 @@ impl Workers {
     pub fn get_mut(&mut self, id: NodeId) -> Option<&mut WorkerHost> {
         self.hosts.get_mut(&id)
     }
+}
+
+fn file_name(path: &Path) -> OsString {
+    path.file_name().unwrap_or_default().to_owned()
 }
 
 impl WorkerHost {
@@ -165,13 +174,16 @@ impl WorkerHost {
         Ok(count)
     }
 
-    /// Changes a bit of one of its block files, if it has any: of which.
-    pub fn flip_bit(
-        &self,
-        of_files: bool,
-        of_objects: bool,
-        chance: &Chance,
-    ) -> std::io::Result<Option<String>> {
+    /// The contents of its block files, by their names.
+    pub fn blocks(&self) -> std::io::Result<BTreeMap<OsString, Vec<u8>>> {
+        let mut blocks = BTreeMap::new();
+        for path in self.block_paths()? {
+            blocks.insert(file_name(&path), std::fs::read(&path)?);
+        }
+        Ok(blocks)
+    }
+
+    fn block_paths(&self) -> std::io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for shard in std::fs::read_dir(self.directory.join("data/blocks"))? {
             files.extend(
@@ -180,14 +192,29 @@ impl WorkerHost {
                     .map(|entry| entry.path()),
             );
         }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Changes a bit of one of its block files, if it has any: of which. Of those that are of no object, only one that
+    /// `others` has, too, if they are given.
+    pub fn flip_bit(
+        &self,
+        others: Option<&BTreeMap<OsString, Vec<u8>>>,
+        of_objects: bool,
+        chance: &Chance,
+    ) -> std::io::Result<Option<String>> {
+        let mut files = self.block_paths()?;
         // Only objects have blocks that long.
         files.retain(
             |path| match path.metadata().is_ok_and(|status| status.len() > BLOCK_BYTES) {
                 true => of_objects,
-                false => of_files,
+                false => {
+                    let has = |other: &Vec<u8>| std::fs::read(path).is_ok_and(|content| content == *other);
+                    others.is_none_or(|others| others.get(&file_name(path)).is_some_and(has))
+                }
             },
         );
-        files.sort();
         if files.is_empty() {
             return Ok(None);
         }
@@ -201,7 +228,8 @@ impl WorkerHost {
         file.read_exact_at(&mut byte, at)?;
         byte[0] ^= 1;
         file.write_all_at(&byte, at)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = file_name(path);
+        let name = name.to_string_lossy();
         Ok(Some(format!("byte {at} of block {name}")))
     }
 

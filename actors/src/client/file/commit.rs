@@ -44,6 +44,7 @@ impl Shared {
         }
         self.settle(state, 0).await?;
         self.seal(state, sync).await?;
+        self.ask_again(state).await?;
         if !state.writable || !(state.uncommitted || close) {
             return Ok(());
         }
@@ -51,7 +52,10 @@ impl Shared {
             close,
             ..self.what_is_written(state, self.size())
         };
-        match self.under_lease(state, call).await {
+        let (first, unanswered) = self.router.change_or_keep(call.clone()).await;
+        state.unanswered = unanswered;
+        state.is_newer = false;
+        match self.lease_again(state, call, first).await {
             Ok(entry) => {
                 self.recorded(state, entry.attr, close);
                 Ok(())
@@ -64,6 +68,34 @@ impl Shared {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Asks what became of a commit that nobody answered: made, it may have given the lease back.
+    ///
+    /// # Errors
+    /// Of the masters, if still nobody knows.
+    pub(super) async fn ask_again(&self, state: &mut State) -> Result<()> {
+        let Some(unanswered) = state.unanswered.take() else {
+            return Ok(());
+        };
+        match self.router.change_again(&unanswered).await {
+            Ok(entry) if !state.is_newer => {
+                self.recorded(state, entry.attr, unanswered.call.close);
+                Ok(())
+            }
+            // What was written since is yet to be recorded; where the lease has gone, under another one.
+            Ok(entry) => {
+                self.changed_to(entry.attr.content_version);
+                state.attr = entry.attr;
+                Ok(())
+            }
+            Err(error) if is_passing(&error) => {
+                state.unanswered = Some(unanswered);
+                Err(error)
+            }
+            // It was not made, and never will be.
+            Err(_) => Ok(()),
         }
     }
 

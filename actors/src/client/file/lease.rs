@@ -16,6 +16,7 @@ use crate::planted::{Bug, is_planted};
 impl Shared {
     /// Gets the lease, and the layout as the masters have it.
     pub(super) async fn reopen(&self, state: &mut State) -> Result<()> {
+        state.unanswered = None;
         let layout = self.open_for_write().await?;
         self.adopt(state, layout, true);
         if let Some(files) = self.files.upgrade() {
@@ -43,6 +44,7 @@ impl Shared {
             return self.router.change(release).await.map(|_| ());
         }
         if !state.is_dirty() {
+            state.unanswered = None;
             // It may have been given on already: that would be no error of anybody.
             let release = ReleaseLease { inode: self.inode };
             self.router.change(release).await?;
@@ -116,7 +118,22 @@ impl Shared {
     where
         dyn MasterPort: Endpoint<C>,
     {
-        match self.router.change(call.clone()).await {
+        self.ask_again(state).await?;
+        let first = self.router.change(call.clone()).await;
+        self.lease_again(state, call, first).await
+    }
+
+    /// As [`Shared::under_lease`], of a change that was answered this.
+    pub(super) async fn lease_again<C: Mutation>(
+        &self,
+        state: &mut State,
+        call: C,
+        first: Result<C::Reply>,
+    ) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        match first {
             Err(error)
                 if matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded)
                     && state.lease_lost.is_none() =>
@@ -189,6 +206,8 @@ impl Shared {
     /// Gives the lease back without committing: the file is what its last commit made it.
     pub(super) async fn abandon(&self, state: &mut State) {
         state.sending.shutdown().await;
+        // From here on it is not made any more.
+        state.unanswered = None;
         let size_bytes = state.attr.size_bytes;
         self.size_bytes.store(size_bytes, Ordering::Release);
         state.drop_behind(size_bytes);

@@ -344,7 +344,7 @@ impl OpenFile {
             return Err(Error::too_large());
         }
         if shared.size_bytes.fetch_max(size_bytes, Ordering::AcqRel) < size_bytes {
-            state.uncommitted = true;
+            state.changes();
             shared.written_now();
         }
         Ok(())
@@ -739,7 +739,7 @@ impl Shared {
         for (index, within) in cut.into_iter().chain(state.holes_in_blocks(&range)) {
             self.punch_block(state, index, within).await?;
         }
-        state.uncommitted = true;
+        state.changes();
         self.written_now();
         self.settle(state, 0).await
     }

@@ -10,11 +10,12 @@ use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{BlockData, Fill, ReadBlock, SuspectBlock};
 use curvine_protocol::{BlockRef, Error, ErrorKind, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::deliver::BACKOFF_MAX;
 use super::state::{Piece, State};
+use crate::client::route::stalled::PATIENCE;
 use crate::kit::backoff::Backoff;
 use crate::kit::{Body, Ports};
 use crate::planted::{Bug, is_planted};
@@ -91,7 +92,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Asks the masters where the file is now. Whether its content is another than that of `version`.
+    /// Asks the masters where the file is now. Whether the content that is known here is another than that of `version`.
     ///
     /// # Errors
     /// `UfsChanged` if an object changed: one reader never sees two versions.
@@ -100,8 +101,9 @@ impl Shared {
         let mut state = self.lock().await;
         state.learn(layout.workers.clone());
         if state.writable {
-            // Nobody else changes it, and what was not committed is known here alone.
-            return Ok(false);
+            // Nobody else changes it, and what was not committed is known here alone. The lease may have come meanwhile, with
+            // what others had made.
+            return Ok(state.attr.content_version != version);
         }
         let changed = layout.attr.content_version != version;
         if changed && state.is_replaced_by(&layout) {
@@ -134,17 +136,33 @@ impl Shared {
             ),
         );
         let can_fill = fill;
-        let mut asking = located.workers.clone();
+        let clock = &self.router.ports().clock;
+        let mut asking = self.router.stalled().last(located.workers.clone(), clock.now());
         let mut again = Vec::new();
         while !asking.is_empty() {
+            let mut ahead = asking.len();
             for worker in std::mem::take(&mut asking) {
+                ahead -= 1;
                 let fill = can_fill.then_some(Fill {
                     inode: self.inode,
                     block_index: index,
                     whole: false,
                 });
                 let read = self.read_block(worker, &workers, &located.block, offset_bytes, len_bytes, fill);
-                match read.await {
+                // Who fetches a block may take its time; who has it does not.
+                let read = match ahead > 0 && !can_fill {
+                    false => read.await,
+                    true => match timeout(PATIENCE, read).await {
+                        Ok(outcome) => outcome,
+                        Err(_) => {
+                            self.router.stalled().note(worker, clock.now());
+                            // For longer, if nobody else has it right.
+                            asking.push(worker);
+                            continue;
+                        }
+                    },
+                };
+                match read {
                     Ok(bytes) => return Ok(bytes),
                     Err(error) if matches!(error.kind, ErrorKind::UfsChanged | ErrorKind::UfsDenied) => {
                         return Err(error);

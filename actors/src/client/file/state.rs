@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 use curvine_protocol::attr::{UfsSource, WorkerAddress};
+use curvine_protocol::master::CommitFile;
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{READ_BYTES_MAX, WriteOrder};
 use curvine_protocol::{
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::order::{Numbers, Taken};
 use super::writers::Writers;
+use crate::client::route::Unanswered;
 
 pub(super) struct State {
     pub attr: Attr,
@@ -54,6 +56,10 @@ pub(super) struct State {
     pub outdated: bool,
     /// The master does not know the size or a block's length yet.
     pub uncommitted: bool,
+    /// A commit that the masters may have made: nobody answered. It is asked for again before another one is made.
+    pub unanswered: Option<Unanswered<CommitFile>>,
+    /// Something was changed since that commit.
+    pub is_newer: bool,
 }
 
 #[derive(Clone)]
@@ -212,6 +218,8 @@ impl State {
             lease_lost: None,
             outdated: false,
             uncommitted: false,
+            unanswered: None,
+            is_newer: false,
         }
     }
 
@@ -393,6 +401,12 @@ impl State {
         for block in self.blocks.values_mut().filter(|block| !block.uncommitted) {
             (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
         }
+    }
+
+    /// There is something to be committed.
+    pub fn changes(&mut self) {
+        self.uncommitted = true;
+        self.is_newer = true;
     }
 
     /// The error of an earlier write, for as long as the lease lasts.

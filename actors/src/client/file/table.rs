@@ -1,7 +1,7 @@
 //! The files that a client has open, by inode.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::writers::HandleId;
 use super::{Handle, OpenFile, Router, Shared};
+use crate::client::route::is_passing;
 use crate::client::route::opens::{Opening, Opens};
 use crate::kit::{Endpoint, MasterPort};
 use crate::planted::{Bug, is_planted};
@@ -36,8 +37,12 @@ pub enum Opened {
 pub struct Files {
     open: Mutex<BTreeMap<InodeId, Weak<Shared>>>,
     changed: Mutex<Changed>,
-    /// Told whenever a file gets its lease, and at the end.
+    /// Told whenever a lease is asked for, and at the end.
     leased: Arc<Notify>,
+    /// Leases that are being asked for: the masters may have given one before this client knows.
+    asked: AtomicUsize,
+    /// Nobody knows what became of a lease that was asked for. It may come to be held here at any time.
+    unsure: AtomicBool,
     /// How often a lease was given back that nothing here knew of: the answer that gave it is on its way, perhaps.
     unknown_given_back: AtomicU64,
 }
@@ -83,6 +88,32 @@ impl Changed {
     }
 }
 
+/// A lease that is being asked for.
+struct Asking<'f> {
+    files: &'f Files,
+    is_known: bool,
+}
+
+impl<'f> Asking<'f> {
+    fn begin(files: &'f Files) -> Self {
+        files.asked.fetch_add(1, Ordering::AcqRel);
+        files.leased.notify_one();
+        Asking {
+            files,
+            is_known: false,
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.is_known {
+            self.files.unsure.store(true, Ordering::Release);
+        }
+        self.files.asked.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Drop for Files {
     fn drop(&mut self) {
         self.leased.notify_one();
@@ -105,14 +136,16 @@ impl Files {
         changed.is_of_before(layout, writes, open) && !is_planted(Bug::EntersOldLayouts)
     }
 
-    /// Told when there is a lease.
+    /// Told when there may be a lease.
     pub fn leased(&self) -> Arc<Notify> {
         self.leased.clone()
     }
 
-    /// Whether this client may hold a lease.
+    /// Whether this client may hold a lease, known to it or not.
     pub fn any_leased(&self) -> bool {
-        !self.leased_files().is_empty()
+        self.asked.load(Ordering::Acquire) > 0
+            || self.unsure.load(Ordering::Acquire)
+            || !self.leased_files().is_empty()
     }
 
     /// The files of which this client may hold the lease.
@@ -133,6 +166,21 @@ impl Files {
     /// # Errors
     /// Of the change; `LeaseConflict` if that happens again and again.
     pub async fn get_lease<C: Mutation<Reply = FileLayout>>(
+        &self,
+        router: &Router,
+        call: C,
+    ) -> Result<FileLayout>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        // Who has the lease and does not know it hears that others want it.
+        let mut asking = Asking::begin(self);
+        let outcome = self.lease_that_stays(router, call).await;
+        asking.is_known = !outcome.as_ref().is_err_and(is_passing);
+        outcome
+    }
+
+    async fn lease_that_stays<C: Mutation<Reply = FileLayout>>(
         &self,
         router: &Router,
         call: C,

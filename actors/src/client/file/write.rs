@@ -83,7 +83,7 @@ impl Shared {
                 }
             }
             at = piece_end;
-            state.uncommitted = true;
+            state.changes();
             self.size_bytes.fetch_max(at, Ordering::AcqRel);
             self.held_bytes.fetch_add(newly_bytes, Ordering::AcqRel);
             self.written_now();
@@ -368,7 +368,7 @@ fn begin(block: &mut Block, generation: u32) {
 
 /// A block that is about to be changed by a call to its workers.
 fn touch(state: &mut State, index: u32) -> &mut Block {
-    state.uncommitted = true;
+    state.changes();
     let block = state
         .blocks
         .get_mut(&index)

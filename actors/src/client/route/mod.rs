@@ -2,6 +2,7 @@
 //!
 //! - [`Router`]: the calls of one user of a session.
 //! - `session`: the session itself: masters, workers, renewal.
+//! - `stalled`: which workers did not answer lately.
 //! - `sequences`: who it is to the masters, the numbers of its changes.
 //! - `opens`: what it has open, and what of that the leader was told.
 //! - `host`: the thread of its proxies.
@@ -12,6 +13,7 @@ mod host;
 pub(super) mod opens;
 mod sequences;
 mod session;
+pub(super) mod stalled;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -27,6 +29,7 @@ use tokio::time::timeout;
 use self::host::Proxies;
 use self::opens::Opens;
 use self::session::{Session, renew};
+use self::stalled::Stalled;
 use super::ClientOptions;
 use crate::kit::leader::search::Words;
 use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
@@ -184,18 +187,83 @@ impl Router {
     where
         dyn MasterPort: Endpoint<C>,
     {
+        let turn = self.session.turn().await?;
+        self.try_change(turn.client, (turn.sequence, turn.acked_below), call)
+            .await
+    }
+
+    async fn try_change<C: Mutation>(
+        &self,
+        client: ClientId,
+        (sequence, acked_below): (u64, u64),
+        call: C,
+    ) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
         let session = &self.session;
-        let turn = session.turn().await?;
         let asked = session.ports.clock.now();
         let context = CallContext {
-            client: turn.client,
-            sequence: turn.sequence,
-            acked_below: turn.acked_below,
+            client,
+            sequence,
+            acked_below,
             ..self.context()
         };
         let answer = session.attempt(call, context, session.options.retry_for).await;
-        session.learn(turn.client, asked, answer.as_ref().err());
+        session.learn(client, asked, answer.as_ref().err());
         Ok(answer?.reply)
+    }
+
+    /// As [`Router::change`]. One that nobody answered keeps its number, to be asked for again.
+    pub async fn change_or_keep<C: Mutation>(
+        self: &Arc<Self>,
+        call: C,
+    ) -> (Result<C::Reply>, Option<Unanswered<C>>)
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let turn = match self.session.turn().await {
+            Ok(turn) => turn,
+            Err(error) => return (Err(error), None),
+        };
+        let numbers = (turn.sequence, turn.acked_below);
+        let outcome = self.try_change(turn.client, numbers, call.clone()).await;
+        let unanswered = outcome.as_ref().is_err_and(is_passing).then(|| {
+            let (client, sequence) = turn.keep();
+            Unanswered {
+                router: self.clone(),
+                client,
+                sequence,
+                call,
+            }
+        });
+        (outcome, unanswered)
+    }
+
+    /// Asks for a change again, under its number: it is made once.
+    ///
+    /// # Errors
+    /// `SessionEnded` if its session is over: it is not made any more.
+    pub async fn change_again<C: Mutation>(&self, unanswered: &Unanswered<C>) -> Result<C::Reply>
+    where
+        dyn MasterPort: Endpoint<C>,
+    {
+        let Unanswered { client, sequence, .. } = *unanswered;
+        let Some(acked_below) = self.session.sequences.acked_below(client) else {
+            return Err(Error::new(
+                ErrorKind::SessionEnded,
+                format!(
+                    "session {:016x} has ended, and change {sequence} with it",
+                    client.0
+                ),
+            ));
+        };
+        self.try_change(client, (sequence, acked_below), unanswered.call.clone())
+            .await
+    }
+
+    pub(super) fn stalled(&self) -> &Stalled {
+        &self.session.stalled
     }
 
     pub(super) fn opens(&self) -> &Opens {
@@ -270,6 +338,20 @@ impl Router {
                 tracing::debug!(%error, "the session was not ended; the masters will let it expire");
             }
         }
+    }
+}
+
+/// A change of which nobody knows whether it was made.
+pub struct Unanswered<C> {
+    router: Arc<Router>,
+    client: ClientId,
+    sequence: u64,
+    pub call: C,
+}
+
+impl<C> Drop for Unanswered<C> {
+    fn drop(&mut self) {
+        self.router.session.sequences.release(self.client, self.sequence);
     }
 }
 

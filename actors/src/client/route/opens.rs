@@ -88,6 +88,11 @@ impl Opens {
         table.in_flight.first().map(|first| (*first, table.last))
     }
 
+    /// Whether a file has a handle.
+    pub fn has(&self, inode: InodeId) -> bool {
+        self.table().files.contains_key(&inode)
+    }
+
     /// The last handle of a file has gone, which was opened last with this number.
     pub fn closed(&self, inode: InodeId, until: u64) {
         let mut table = self.table();

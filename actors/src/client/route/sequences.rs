@@ -65,6 +65,22 @@ impl Sequences {
         })
     }
 
+    /// A change of before that keeps its number. The first that is in flight, if the session goes on.
+    pub fn acked_below(&self, client: ClientId) -> Option<u64> {
+        let open = self.open();
+        let open = open.as_ref().filter(|open| open.client == client)?;
+        open.in_flight.first().copied()
+    }
+
+    /// A change that kept its number needs it no more.
+    pub fn release(&self, client: ClientId, sequence: u64) {
+        if let Some(open) = self.open().as_mut()
+            && open.client == client
+        {
+            open.in_flight.remove(&sequence);
+        }
+    }
+
     pub fn session(&self) -> Option<ClientId> {
         self.open().as_ref().map(|open| open.client)
     }
@@ -122,13 +138,18 @@ impl Sequences {
     }
 }
 
+impl Turn<'_> {
+    /// Keeps the number in flight, until it is released.
+    pub fn keep(self) -> (ClientId, u64) {
+        let kept = (self.client, self.sequence);
+        std::mem::forget(self);
+        kept
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if let Some(open) = self.sequences.open().as_mut()
-            && open.client == self.client
-        {
-            open.in_flight.remove(&self.sequence);
-        }
+        self.sequences.release(self.client, self.sequence);
     }
 }
 
@@ -158,6 +179,13 @@ mod tests {
         drop(third);
         let fourth = begin();
         assert_eq!((fourth.sequence, fourth.acked_below), (4, 4));
+        let (client, kept) = fourth.keep();
+        let fifth = begin();
+        assert_eq!((fifth.sequence, fifth.acked_below), (5, 4));
+        assert_eq!(sequences.acked_below(client), Some(4));
+        sequences.release(client, kept);
+        assert_eq!(sequences.acked_below(client), Some(5));
+        assert_eq!(sequences.acked_below(ClientId(7)), None);
     }
 
     #[test]

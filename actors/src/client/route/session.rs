@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::host::Proxies;
 use super::opens::Opens;
 use super::sequences::{Sequences, Turn};
+use super::stalled::Stalled;
 use super::{CALL_DEADLINE_MS, LocalWorkers, is_passing};
 use crate::client::ClientOptions;
 use crate::kit::leader::Masters;
@@ -39,6 +40,7 @@ pub(super) struct Session {
     /// Proxies by address; bulk data has connections of its own, apart from the masters'.
     workers: Mutex<HashMap<String, WorkerRef>>,
     pub sequences: Sequences,
+    pub stalled: Stalled,
     /// Told when the masters hear of the session after a long silence.
     pub lapsed: Arc<Notify>,
     pub opens: Opens,
@@ -74,6 +76,7 @@ impl Session {
             local_workers,
             workers: Mutex::default(),
             sequences: Sequences::default(),
+            stalled: Stalled::default(),
             lapsed: Arc::default(),
             opens: Opens::default(),
             asking: tokio::sync::Mutex::default(),

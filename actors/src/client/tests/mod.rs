@@ -110,6 +110,30 @@ fn an_operation_that_nobody_answers_ends_within_the_retry_time_and_one_deadline(
 }
 
 #[test]
+fn a_commit_that_nobody_answered_is_asked_for_again_under_its_number() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(100_000)).await.expect("taken");
+        world.fate("CommitFile", [Fate::LoseReply]);
+        let error = file.flush().await.expect_err("nobody answers");
+        assert_eq!(error.kind, ErrorKind::Timeout);
+        world.state().fates.clear();
+        file.flush().await.expect("it was made");
+        let mut numbers: Vec<u64> = world
+            .seen("CommitFile")
+            .iter()
+            .map(|seen| seen.sequence)
+            .collect();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 1, "{numbers:?}");
+        file.append(content(5)).await.expect("taken");
+        file.close().await.expect("closed");
+        assert_eq!(world.committed().len(), 100_005);
+    });
+}
+
+#[test]
 fn a_definite_refusal_is_the_answer_at_once() {
     run(|world| async move {
         let client = world.client();
@@ -162,6 +186,20 @@ fn a_worker_whose_bytes_are_wrong_is_told_and_asked_again_when_nobody_else_has_t
             asked.ends_with(&["ReadBlock", "SuspectBlock", "ReadBlock"]),
             "{asked:?}"
         );
+    });
+}
+
+#[test]
+fn a_worker_that_does_not_answer_is_asked_after_one_that_has_the_same_bytes() {
+    run(|world| async move {
+        let client = world.client();
+        let bytes = content(200_000);
+        written(&client, 2, bytes.clone()).await;
+        world.fate_at(1, "ReadBlock", [Fate::LoseReply]);
+        let begun = Instant::now();
+        assert_eq!(client.read(path("/f")).await.expect("the other has it"), bytes);
+        assert_eq!(client.read(path("/f")).await.expect("and is asked first"), bytes);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     });
 }
 

@@ -11,11 +11,13 @@
 //!
 //! - [`roster`]: the workers, and which of them live.
 //! - [`holders`]: who holds which block.
+//! - [`mod@agree`]: which replicas of a block are the block, where they may differ.
 //! - [`fence`]: who may still write blocks for a writer that has lost its lease.
 //! - `placement`: where to read and where to write.
 //! - [`mod@wanted`]: what of that is to stay.
 
-pub mod fence;
+pub mod agree;
+mod fence;
 pub mod holders;
 mod placement;
 pub mod roster;

@@ -11,6 +11,7 @@ pub mod deletions;
 pub mod loads;
 pub mod open_files;
 pub mod reclaim;
+pub mod recovery;
 pub mod sessions;
 
 use std::sync::{Arc, Mutex, MutexGuard};

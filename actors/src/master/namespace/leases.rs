@@ -4,22 +4,23 @@
 //! neither waits for news nor was heard of for [`LEASE`] loses it: the lease is *broken*, which gives the file another
 //! generation. Wherever a lease ended without its holder's word, the workers that hold the file's blocks must refuse what
 //! that holder may still send before anybody else gets the file: the file is marked in the state until they do, so a
-//! leader that takes over goes on with it.
+//! leader that takes over goes on with it ([`recovery`](super::recovery)).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use curvine_protocol::master::{IfExists, Lock, SetLock};
 use curvine_protocol::op::{Command, Op, OpReply};
-use curvine_protocol::{BlockId, CallContext, ClientId, Error, ErrorKind, InodeId, Node, Result};
+use curvine_protocol::{CallContext, ClientId, Error, ErrorKind, InodeId, Node, Result};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::actor::Parts;
 use super::records::InodeBody;
+use super::recovery::Recovery;
 use super::resolve::resolve;
 use super::store::Store;
 use crate::kit::deadlines::{LEADER_WAIT, leader_waits};
-use crate::master::contract::{Fences, ProposeOp};
+use crate::master::contract::{NamespaceView, ProposeOp};
 use crate::master::duties::sessions::Hearing;
 use crate::master::locking::Locking;
 use crate::master::recalls::Recalls;
@@ -28,13 +29,13 @@ use crate::planted::{Bug, is_planted};
 /// A holder that is silent for so long may lose its lease to whoever wants the file. Clients renew every 10 s.
 pub const LEASE: Duration = Duration::from_millis(curvine_protocol::master::LEASE_SILENT_MS);
 /// How often a waiter looks whether the holder lives.
-const LOOK: Duration = Duration::from_millis(500);
+pub const LOOK: Duration = Duration::from_millis(500);
 
 /// What waiting for leases needs.
 pub struct Leases {
     pub recalls: Arc<Recalls>,
     pub hearing: Arc<Hearing>,
-    pub fences: Arc<dyn Fences>,
+    pub recovery: Arc<Recovery>,
     pub own: Arc<dyn ProposeOp>,
     pub locking: Arc<Locking>,
 }
@@ -48,10 +49,7 @@ enum Way {
         heard_ns: i64,
         content_version: u64,
     },
-    Unfenced {
-        content_version: u64,
-        blocks: Vec<BlockId>,
-    },
+    Unfenced,
 }
 
 /// The file that a change writes, if it is one that needs that nobody else does.
@@ -84,15 +82,16 @@ impl Parts {
         let Some((node, follow)) = wanted else {
             return self.commit(command).await;
         };
-        // Whoever comes to a file that others wait for waits behind them.
+        // Whoever comes to a file that others wait for waits behind them; but not who has it, and may not know.
         let queued = !self.leases.recalls.is_idle()
-            && self
-                .store
-                .file_at(&node, follow)?
-                .is_some_and(|inode| self.leases.recalls.is_wanted(inode));
+            && self.store.file_at(&node, follow)?.is_some_and(|inode| {
+                self.leases.recalls.is_wanted(inode)
+                    && self.store.lease_holder(inode).ok().flatten() != Some(command.client)
+            });
         if !queued {
             match self.commit(command.clone()).await {
-                Err(error) if error.kind == ErrorKind::LeaseConflict => {}
+                Err(error)
+                    if error.kind == ErrorKind::LeaseConflict && !self.store.has_answered(&command)? => {}
                 reply => return reply,
             }
         }
@@ -101,7 +100,9 @@ impl Parts {
             while let Some(inode) = self.store.file_at(&node, follow)? {
                 match self.wait_and_commit(inode, (&node, follow), &command).await {
                     // Its name leads to another file by now.
-                    Err(error) if error.kind == ErrorKind::LeaseConflict => {}
+                    Err(error)
+                        if error.kind == ErrorKind::LeaseConflict
+                            && !self.store.has_answered(&command)? => {}
                     reply => return reply,
                 }
             }
@@ -129,9 +130,11 @@ impl Parts {
             waiter.look();
             match self.store.way_to(inode, command.client)? {
                 Way::Free => match self.commit(command.clone()).await {
+                    // Somebody else was faster. What another try of the same change was told last, it is told, too.
                     Err(error)
                         if error.kind == ErrorKind::LeaseConflict
-                            && self.store.file_at(node, follow)? == Some(inode) => {}
+                            && self.store.file_at(node, follow)? == Some(inode)
+                            && !self.store.has_answered(command)? => {}
                     reply => return reply,
                 },
                 Way::Held {
@@ -158,26 +161,11 @@ impl Parts {
                         () = sleep(LOOK) => {}
                     }
                 }
-                Way::Unfenced {
-                    content_version,
-                    blocks,
-                } => {
-                    let generation = u32::try_from(content_version + 1).unwrap_or(u32::MAX);
-                    self.leases
-                        .fences
-                        .fence(inode, &blocks, generation)
-                        .await
-                        .map_err(|e| {
-                            e.while_doing(format_args!(
-                                "keeping the last writer of inode {inode} from its blocks"
-                            ))
-                        })?;
-                    let fenced = Op::LeaseFenced {
-                        inode,
-                        content_version,
-                    };
-                    self.leases.own.propose_op(fenced).await?;
-                }
+                Way::Unfenced => self.leases.recovery.recover(inode).await.map_err(|e| {
+                    e.while_doing(format_args!(
+                        "keeping the last writer of inode {inode} from its blocks"
+                    ))
+                })?,
             }
         }
     }
@@ -248,6 +236,14 @@ impl Store {
             .map(|(inode, _)| inode))
     }
 
+    /// Whether a change has an answer that is remembered.
+    fn has_answered(&self, command: &Command) -> Result<bool> {
+        let reply = self
+            .dbs
+            .session_reply(&*self.read()?, command.client, command.sequence)?;
+        Ok(command.sequence != 0 && reply.is_some())
+    }
+
     fn way_to(&self, inode: InodeId, client: ClientId) -> Result<Way> {
         let txn = self.read()?;
         let Some(record) = self.dbs.inode(&txn, inode)? else {
@@ -265,10 +261,7 @@ impl Store {
                     .map_or(0, |session| session.heard_ns),
                 content_version: file.content_version,
             }),
-            None if file.unfenced => Ok(Way::Unfenced {
-                content_version: file.content_version,
-                blocks: file.placed_blocks().iter().map(|(_, block)| block.id).collect(),
-            }),
+            None if file.unfenced => Ok(Way::Unfenced),
             _ => Ok(Way::Free),
         }
     }

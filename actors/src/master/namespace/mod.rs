@@ -32,6 +32,7 @@ mod listing;
 pub mod locks;
 pub mod opens;
 pub mod records;
+pub mod recovery;
 pub mod resolve;
 pub mod sessions;
 pub mod store;

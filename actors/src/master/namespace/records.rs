@@ -197,6 +197,12 @@ impl FileBody {
         }
     }
 
+    /// How many bytes of one block are in holes.
+    pub fn holes_of(&self, index: u32) -> u64 {
+        let found = self.holes.binary_search_by_key(&index, |(index, _)| *index);
+        found.map_or(0, |at| self.holes[at].1)
+    }
+
     /// Bytes of the file that are in no block, or in a hole of one.
     fn hole_bytes(&self) -> u64 {
         let held =

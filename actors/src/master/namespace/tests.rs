@@ -608,11 +608,111 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
     let fenced = |content_version| Op::LeaseFenced {
         inode,
         content_version,
+        kept: Vec::new(),
+        dropped: Vec::new(),
     };
     tree.apply(fenced(content_version)).expect("of another end");
     assert_eq!(tree.refused(open()), ErrorKind::LeaseConflict);
     tree.apply(fenced(content_version + 1)).expect("fenced");
     assert_eq!(tree.done(open()).attr.content_version, content_version + 1);
+    tree.check();
+}
+
+#[test]
+fn replicas_that_were_kept_are_newer_than_those_that_were_not_and_readers_hear_of_it() {
+    let mut tree = Tree::new();
+    let create = CreateFile {
+        node: path("/f"),
+        mode: 0o644,
+        if_exists: IfExists::Fail,
+        parents: false,
+        block_bytes: 1_000,
+        replicas: 2,
+        first_block: false,
+        open: 0,
+    };
+    let layout = |reply| match reply {
+        Ok(OpReply::Layout(layout)) => layout,
+        other => panic!("{other:?}"),
+    };
+    let inode = layout(tree.apply_for(5, 1, create.into_op())).attr.inode;
+    let allocate = AllocateBlocks {
+        inode,
+        from_index: 0,
+        until_index: 2,
+    };
+    let blocks = layout(tree.apply_for(5, 2, allocate.into_op())).blocks;
+    let commit = |abandoned, close| CommitFile {
+        inode,
+        size_bytes: 1_500,
+        blocks: match abandoned {
+            true => Vec::new(),
+            false => (0..)
+                .zip(&blocks)
+                .map(|(index, located)| BlockCommit {
+                    index,
+                    id: located.block.id,
+                    len_bytes: 1_000 - 500 * u64::from(index),
+                    generation: 1,
+                    workers: vec![WorkerId(1), WorkerId(2)],
+                    hole_bytes: 0,
+                })
+                .collect(),
+        },
+        mtime_ns: None,
+        close,
+        keep_privileges: false,
+        abandoned,
+        keep_size: true,
+    };
+    let written = CommitFile {
+        keep_size: false,
+        ..commit(false, false)
+    };
+    tree.apply_for(5, 3, written.into_op()).expect("committed");
+    let disagreeing = |tree: &Tree| tree.store.disagreeing().expect("readable");
+    // Some of the next write reached one of the workers, and was given up.
+    tree.apply_for(5, 4, commit(true, false).into_op())
+        .expect("given up");
+    assert_eq!(disagreeing(&tree), [], "its writer has it still");
+    tree.apply_for(5, 5, commit(true, true).into_op())
+        .expect("closed");
+    assert_eq!(disagreeing(&tree), [inode]);
+    let version = |tree: &Tree| tree.stat("/f").expect("there").content_version;
+    let ended = version(&tree);
+    let recover = |content_version| Op::RecoverLease {
+        inode,
+        content_version,
+    };
+    assert_eq!(
+        tree.apply(recover(ended - 1)).map(|_| ()).map_err(|e| e.kind),
+        Err(ErrorKind::Stale)
+    );
+    tree.apply(recover(ended)).expect("begun");
+    let kept = |content_version| Op::LeaseFenced {
+        inode,
+        content_version,
+        kept: vec![curvine_protocol::op::KeptBlock {
+            block: blocks[1].block.id,
+            workers: vec![WorkerId(2)],
+        }],
+        dropped: vec![blocks[0].block.id],
+    };
+    tree.apply(kept(ended)).expect("of an attempt that was given up");
+    assert_eq!(disagreeing(&tree), [inode]);
+    tree.apply(kept(ended + 1)).expect("kept");
+    assert_eq!(disagreeing(&tree), []);
+    let now = tree.store.layout(inode).expect("there");
+    // Both readers of what was kept and of what is fetched again are to hear of it.
+    assert_eq!(now.attr.content_version, ended + 3);
+    assert_ne!(now.blocks[0].block.id, blocks[0].block.id);
+    assert_eq!(now.blocks[1].block.id, blocks[1].block.id);
+    let generations: Vec<u32> = now
+        .blocks
+        .iter()
+        .map(|located| located.block.generation)
+        .collect();
+    assert_eq!(generations, [1, u32::try_from(ended + 1).expect("small")]);
     tree.check();
 }
 

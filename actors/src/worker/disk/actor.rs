@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use curvine_conf::DataDir;
-use curvine_protocol::worker::{PunchBlock, PutBlock, SealBlock, SuspectBlock, WriteBlock};
+use curvine_protocol::worker::{
+    BlockExtent, PunchBlock, PutBlock, ReplicaSum, SealBlock, SuspectBlock, WriteBlock,
+};
 use curvine_protocol::{BlockId, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -128,12 +130,38 @@ impl DiskRef {
     /// # Errors
     /// `Io`.
     pub async fn verify(&self, call: SuspectBlock) -> Result<bool> {
-        let (done, verified) = oneshot::channel();
-        self.store.on_lane(call.block, move |store| {
-            let _ = done.send(store.verify(&call));
+        self.on_lane(call.block, move |store| store.verify(&call)).await
+    }
+
+    /// What is here of a block; see [`Store::compare`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn compare(&self, extent: BlockExtent) -> Result<Option<ReplicaSum>> {
+        self.on_lane(extent.block, move |store| store.compare(extent))
+            .await
+    }
+
+    /// Has a block be what all its replicas are; see [`Store::keep`].
+    ///
+    /// # Errors
+    /// Those of [`Store::keep`].
+    pub async fn keep(&self, extent: BlockExtent, generation: u32) -> Result<()> {
+        self.on_lane(extent.block, move |store| store.keep(extent, generation))
+            .await
+    }
+
+    async fn on_lane<T: Send + 'static>(
+        &self,
+        block: BlockId,
+        work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (done, outcome) = oneshot::channel();
+        self.store.on_lane(block, move |store| {
+            let _ = done.send(work(store));
         });
-        let given_up = |_| Err(Error::internal("a look at a block was given up"));
-        verified.await.unwrap_or_else(given_up)
+        let given_up = |_| Err(Error::internal(format!("the work on block {block} was given up")));
+        outcome.await.unwrap_or_else(given_up)
     }
 
     /// Hands a change to the lane of its block, which owns it, and waits for what it is told, within the deadline. Not

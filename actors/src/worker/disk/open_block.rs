@@ -216,6 +216,7 @@ impl OpenBlock {
                 ..BlockFlags::default()
             },
             rewritten: None,
+            round: 0,
             numbers: self.numbers,
         }
     }

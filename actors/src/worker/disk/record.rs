@@ -2,7 +2,8 @@
 //!
 //! Layout, little-endian: version u8 (1), state u8, flags u8, reserved u8 (0), generation u32, len_bytes u64,
 //! accessed_ms i64, checksum count u32, checksums u32 each, then for Writing, Filling and what was rewritten one bit per
-//! checksum, then, if the flag says so, the numbers of its writer's changes: floor u64, sealed u64.
+//! checksum, then, if the flag says so, the numbers of its writer's changes: floor u64, sealed u64; then, if the flag says
+//! so, the number of the sync that puts it on the device, u64.
 
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::number::{to_u32, to_usize};
@@ -19,7 +20,9 @@ const FLAG_CUTTING: u8 = 4;
 const FLAG_IN_INDEX: u8 = 8;
 const FLAG_REWRITTEN: u8 = 16;
 const FLAG_NUMBERED: u8 = 32;
+const FLAG_ROUND: u8 = 64;
 const NUMBERS_BYTES: usize = 16;
+const ROUND_BYTES: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockRecord {
@@ -36,6 +39,9 @@ pub struct BlockRecord {
     /// Of a block that was sealed without a sync, and had bytes on the device before: the chunks that were written since.
     /// A power cut may leave anything in these, and nothing but what was there in the others.
     pub rewritten: Option<Bitmap>,
+    /// With `rewritten`: the number of the background sync that puts them on the device, after which they count like the
+    /// others. 0 if it has none.
+    pub round: u64,
     /// Of the changes of its writer, who may not number them.
     pub numbers: Numbers,
 }
@@ -98,8 +104,14 @@ impl BlockRecord {
             accessed_ms,
             flags,
             rewritten: None,
+            round: 0,
             numbers: Numbers::default(),
         }
+    }
+
+    /// What was written over had come to the device, if background syncs up to this one had ended.
+    pub fn is_synced_by(&self, synced: u64) -> bool {
+        self.round != 0 && self.round <= synced
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -115,8 +127,10 @@ impl BlockRecord {
             | flag(self.flags.in_index, FLAG_IN_INDEX)
             | flag(self.rewritten.is_some(), FLAG_REWRITTEN);
         let is_numbered = self.numbers != Numbers::default();
-        let flags = flags | flag(is_numbered, FLAG_NUMBERED);
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + self.checksums.len() * 5 + NUMBERS_BYTES);
+        let has_round = self.round != 0;
+        let flags = flags | flag(is_numbered, FLAG_NUMBERED) | flag(has_round, FLAG_ROUND);
+        let mut bytes =
+            Vec::with_capacity(HEAD_BYTES + self.checksums.len() * 5 + NUMBERS_BYTES + ROUND_BYTES);
         bytes.extend_from_slice(&[VERSION, code, flags, 0]);
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.extend_from_slice(&self.len_bytes.to_le_bytes());
@@ -132,6 +146,9 @@ impl BlockRecord {
         if is_numbered {
             bytes.extend_from_slice(&self.numbers.floor.to_le_bytes());
             bytes.extend_from_slice(&self.numbers.sealed.to_le_bytes());
+        }
+        if has_round {
+            bytes.extend_from_slice(&self.round.to_le_bytes());
         }
         bytes
     }
@@ -170,7 +187,8 @@ impl<'a> RecordView<'a> {
             _ => return Err(corrupt("unknown state")),
         };
         let numbers = if view.is_numbered() { NUMBERS_BYTES } else { 0 };
-        if bytes.len() != HEAD_BYTES + view.chunks * 4 + bits + numbers {
+        let round = if view.has_round() { ROUND_BYTES } else { 0 };
+        if bytes.len() != HEAD_BYTES + view.chunks * 4 + bits + numbers + round {
             return Err(corrupt("wrong length"));
         }
         Ok(view)
@@ -209,6 +227,10 @@ impl<'a> RecordView<'a> {
         self.bytes[2] & FLAG_NUMBERED != 0
     }
 
+    fn has_round(&self) -> bool {
+        self.bytes[2] & FLAG_ROUND != 0
+    }
+
     /// The checksums of these chunks, cut at the end.
     pub fn checksums(&self, chunks: std::ops::Range<usize>) -> Vec<u32> {
         (chunks.start..chunks.end.min(self.chunks))
@@ -219,18 +241,22 @@ impl<'a> RecordView<'a> {
     /// # Errors
     /// `Corrupt` if the bits are malformed.
     pub fn to_record(self) -> Result<BlockRecord> {
-        let (rest, numbers) = match self.is_numbered() {
-            false => (self.bytes, Numbers::default()),
-            true => {
-                let at = self.bytes.len() - NUMBERS_BYTES;
-                let number = |at| u64::from_le_bytes(fixed(self.bytes, at));
-                let numbers = Numbers {
-                    floor: number(at),
-                    sealed: number(at + 8),
-                };
-                (&self.bytes[..at], numbers)
-            }
-        };
+        let number = |at| u64::from_le_bytes(fixed(self.bytes, at));
+        let mut end = self.bytes.len();
+        let mut round = 0;
+        if self.has_round() {
+            end -= ROUND_BYTES;
+            round = number(end);
+        }
+        let mut numbers = Numbers::default();
+        if self.is_numbered() {
+            end -= NUMBERS_BYTES;
+            numbers = Numbers {
+                floor: number(end),
+                sealed: number(end + 8),
+            };
+        }
+        let rest = &self.bytes[..end];
         let bits = || {
             Bitmap::from_bytes(&rest[HEAD_BYTES + self.chunks * 4..], self.chunks)
                 .ok_or_else(|| Error::new(ErrorKind::Corrupt, "block index record: malformed bits"))
@@ -254,6 +280,7 @@ impl<'a> RecordView<'a> {
                 in_index: self.is_in_index(),
             },
             rewritten,
+            round,
             numbers,
         })
     }
@@ -302,6 +329,11 @@ mod tests {
             rewritten: Some(bits.clone()),
             ..sealed.clone()
         };
+        let of_a_round = BlockRecord {
+            numbers: Numbers { floor: 6, sealed: 5 },
+            round: 9,
+            ..rewritten.clone()
+        };
         let writing = BlockRecord {
             state: BlockState::Writing { dirty: bits.clone() },
             flags: BlockFlags {
@@ -322,6 +354,11 @@ mod tests {
         for (record, golden) in [
             (&sealed, format!("01020300{tail}")),
             (&rewritten, format!("01021300{tail}02")),
+            (
+                &of_a_round,
+                format!("01027300{tail}02 0600000000000000 0500000000000000 0900000000000000")
+                    .replace(' ', ""),
+            ),
             (&writing, format!("01010400{tail}02")),
             (
                 &numbered,

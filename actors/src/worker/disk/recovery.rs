@@ -14,7 +14,7 @@ use curvine_protocol::{BlockId, Error, Result};
 use super::index::{Change, Index, LastRun};
 use super::record::{BlockFlags, BlockRecord, BlockState, is_content_of};
 use super::space::{Space, index_unsynced_max, on_device};
-use super::store::Store;
+use super::store::{Store, Unsynced};
 use super::victims::goes_aside;
 use super::{Bitmap, BlockNews, DiskOptions, layout};
 use crate::kit::Ports;
@@ -52,7 +52,8 @@ pub(super) fn open(
         );
     }
 
-    let (used_bytes, blocks) = agree(&index, &root, power_was_cut)?;
+    let synced = index.synced()?;
+    let (used_bytes, blocks) = agree(&index, &root, power_was_cut.then_some(synced))?;
     let device = rustix::fs::statvfs(&root).map_err(|e| {
         Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", root.display()))
     })?;
@@ -71,7 +72,7 @@ pub(super) fn open(
     let space = Space::new(capacity, reserve, used_bytes, index.file_bytes(), free);
     Ok(Store::new(
         directory,
-        (index, last_run),
+        (index, Unsynced::after(last_run == LastRun::Killed, synced)),
         space,
         blocks,
         options.fsync,
@@ -82,9 +83,10 @@ pub(super) fn open(
     ))
 }
 
-/// Drops records without files and files without records, finishes cuts, verifies after a power cut. Returns what the
-/// files take that are left, in bytes, and the number of the blocks.
-fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u64)> {
+/// Drops records without files and files without records, finishes cuts, verifies after a power cut: then with the number
+/// of the last background sync before it. Returns what the files take that are left, in bytes, and the number of the
+/// blocks.
+fn agree(index: &Arc<Index>, root: &Path, power_cut_after: Option<u64>) -> Result<(u64, u64)> {
     let mut files = HashSet::new();
     let mut strays = Vec::new();
     layout::visit_files(root, |path, block| match block {
@@ -107,7 +109,7 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
                 tracing::error!("block {block} is dropped: {error}");
                 changes.push(Change::Delete(block));
             }
-            Ok(record) if record.is_sealed() && !power_was_cut => {
+            Ok(record) if record.is_sealed() && power_cut_after.is_none() => {
                 if !record.is_in_index() {
                     files.remove(&block);
                     used_bytes += on_device(record.len_bytes());
@@ -123,7 +125,7 @@ fn agree(index: &Arc<Index>, root: &Path, power_was_cut: bool) -> Result<(u64, u
         for (block, record) in look_closer {
             let settled = match record.flags.in_index {
                 true => verify_small(index, block, &record).map(|()| (record.len_bytes, None)),
-                false => settle(root, block, &record, power_was_cut),
+                false => settle(root, block, &record, power_cut_after),
             };
             match settled {
                 Ok((len_bytes, change)) => {
@@ -173,8 +175,9 @@ fn settle(
     root: &Path,
     block: BlockId,
     record: &BlockRecord,
-    power_was_cut: bool,
+    power_cut_after: Option<u64>,
 ) -> Result<(u64, Option<Change>)> {
+    let power_was_cut = power_cut_after.is_some();
     let path = layout::block_path(root, block);
     let file = File::options()
         .read(true)
@@ -234,7 +237,10 @@ fn settle(
         BlockState::Filling { .. } => Ok((record.len_bytes, None)),
         BlockState::Sealed => match (lost_chunks(&file, record, |_| true)?, &record.rewritten) {
             (None, _) => Ok((record.len_bytes, None)),
-            (Some(lost), Some(rewritten)) if (0..lost.len()).all(|at| !lost.get(at) || rewritten.get(at)) => {
+            (Some(lost), Some(rewritten))
+                if (0..lost.len()).all(|at| !lost.get(at) || rewritten.get(at))
+                    && !power_cut_after.is_some_and(|synced| record.is_synced_by(synced)) =>
+            {
                 // Nobody was promised what was written over them. Their bytes are what the device has, or nothing.
                 tracing::warn!(
                     "block {block}: {} chunks that were not synced were lost",
@@ -246,6 +252,7 @@ fn settle(
                 let record = BlockRecord {
                     state: BlockState::Writing { dirty: lost },
                     rewritten: None,
+                    round: 0,
                     numbers: record.numbers.unsealed(),
                     flags: BlockFlags {
                         synced: true,
@@ -309,6 +316,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn after_a_power_cut_what_was_written_over_is_the_powers_until_a_sync_has_ended_and_rot_then() {
+        let root = tempfile::tempdir().unwrap();
+        layout::create_directories(root.path()).unwrap();
+        let block = BlockId(7);
+        let content = vec![5u8; 2 * usize::try_from(CHUNK_BYTES).unwrap()];
+        let mut on_device = content.clone();
+        on_device[content.len() - 1] ^= 1;
+        std::fs::write(layout::block_path(root.path(), block), &on_device).unwrap();
+        let mut rewritten = Bitmap::new(2);
+        rewritten.set(1);
+        let record = BlockRecord {
+            rewritten: Some(rewritten),
+            round: 5,
+            ..BlockRecord::sealed(
+                1,
+                content.len() as u64,
+                chunk_checksums(&content),
+                0,
+                BlockFlags::default(),
+            )
+        };
+        let (_, change) = settle(root.path(), block, &record, Some(4)).unwrap();
+        assert!(change.is_some(), "what the device has of it counts");
+        let rot = settle(root.path(), block, &record, Some(5))
+            .map(|_| ())
+            .unwrap_err();
+        assert_eq!(rot.kind, curvine_protocol::ErrorKind::Corrupt);
+    }
+
+    #[test]
     fn after_a_power_cut_what_a_fill_had_fetched_is_verified_and_the_rest_is_fetched_again() {
         let root = tempfile::tempdir().unwrap();
         layout::create_directories(root.path()).unwrap();
@@ -333,9 +370,9 @@ mod tests {
                 BlockFlags::default(),
             )
         };
-        let of_a_kill = settle(root.path(), block, &record, false).unwrap();
+        let of_a_kill = settle(root.path(), block, &record, None).unwrap();
         assert!(of_a_kill.1.is_none(), "the page cache has everything");
-        let (len_bytes, change) = settle(root.path(), block, &record, true).unwrap();
+        let (len_bytes, change) = settle(root.path(), block, &record, Some(0)).unwrap();
         assert_eq!(len_bytes, content.len() as u64);
         let Some(Change::Put(_, bytes)) = change else {
             panic!("the index is told")

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use curvine_conf::DataDir;
 use curvine_protocol::cluster::DiskStatus;
-use curvine_protocol::worker::ReadBlock;
+use curvine_protocol::worker::{BlockExtent, ReadBlock, ReplicaSum};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use self::fetches::Fetches;
@@ -174,6 +174,38 @@ impl Disks {
     pub async fn fence(&self, blocks: &[BlockId], generation: u32) -> Result<()> {
         for disk in self.all() {
             disk.store.fence(blocks, generation).await?;
+        }
+        Ok(())
+    }
+
+    /// What is here of blocks that others may have too, in their order.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn compare(&self, blocks: &[BlockExtent]) -> Result<Vec<Option<ReplicaSum>>> {
+        let mut replicas = Vec::with_capacity(blocks.len());
+        for extent in blocks {
+            replicas.push(match self.holder(extent.block)? {
+                Some(disk) => disk.compare(*extent).await?,
+                None => None,
+            });
+        }
+        Ok(replicas)
+    }
+
+    /// Has these replicas be what the blocks are.
+    ///
+    /// # Errors
+    /// Those of [`curvine_protocol::worker::KeepReplicas`]; some may have been done.
+    pub async fn keep(&self, blocks: &[BlockExtent], generation: u32) -> Result<()> {
+        for extent in blocks {
+            let disk = self.holder(extent.block)?.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NotFound,
+                    format!("block {} is not on this worker", extent.block),
+                )
+            })?;
+            disk.keep(*extent, generation).await?;
         }
         Ok(())
     }

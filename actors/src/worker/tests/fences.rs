@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::checksum::{CHUNK_BYTES, chunk_checksums, crc32c};
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::{FenceBlocks, SealBlock, WRITES_UNHEARD_MS, WriteBlock, WriteOrder};
+use curvine_protocol::worker::{
+    BlockExtent, CompareBlocks, FenceBlocks, KeepReplicas, ReplicaSum, SealBlock, WRITES_UNHEARD_MS,
+    WriteBlock, WriteOrder,
+};
 use curvine_protocol::{BlockId, CallContext, ErrorKind, Result};
 use tokio::time::Instant;
 
@@ -85,6 +88,72 @@ async fn a_fenced_block_takes_nothing_of_a_lower_generation_also_after_a_kill_an
     fence(&worker, &[1], 2).await;
     write(port, 1, 4, 0, 110, bytes_of(7, 10)).await.unwrap();
     put(port, 4, 1, bytes_of(4, 10)).await.unwrap();
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn replicas_are_compared_as_far_as_the_namespace_knows_them_and_those_that_are_kept_end_there() {
+    let world = World::new();
+    let mut worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    three_blocks(port).await;
+    // Beyond what was committed, which only this worker may have got.
+    write(port, 2, 2, 2 * CHUNK as u64, 2 * CHUNK as u64, bytes_of(9, 10))
+        .await
+        .unwrap();
+    let lengths = [
+        (1, 60),
+        (1, 100),
+        (2, 2 * CHUNK as u64),
+        (3, 2 * CHUNK as u64),
+        (3, 3 * CHUNK as u64),
+        (4, 1),
+    ];
+    let extent = |(block, len_bytes)| BlockExtent {
+        block: BlockId(block),
+        len_bytes,
+    };
+    let compare = CompareBlocks {
+        blocks: lengths.map(extent).to_vec(),
+    };
+    let compared = || call(port, compare.clone(), CallContext::default());
+    let replicas = compared().await.unwrap().replicas;
+    let sum_of = |generation, content: Bytes| {
+        let sums: Vec<u8> = chunk_checksums(&content)
+            .into_iter()
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        Some(ReplicaSum {
+            generation,
+            checksum: crc32c(&sums),
+        })
+    };
+    let expected = [
+        sum_of(1, bytes_of(1, 60)),
+        sum_of(1, bytes_of(1, 100)),
+        sum_of(2, bytes_of(2, 2 * CHUNK)),
+        sum_of(1, bytes_of(3, 2 * CHUNK)),
+        None,
+        None,
+    ];
+    assert_eq!(replicas, expected);
+    let keep = |block, len_bytes, generation| KeepReplicas {
+        blocks: vec![extent((block, len_bytes))],
+        generation,
+    };
+    let keeping = |keep| call(port, keep, CallContext::default());
+    for (block, len_bytes) in [(1, 60), (2, 2 * CHUNK)] {
+        keeping(keep(block, len_bytes as u64, 5)).await.unwrap();
+        // Its answer was lost.
+        keeping(keep(block, len_bytes as u64, 5)).await.unwrap();
+        let there = read_all(port, block, 5, None).await.unwrap();
+        assert_eq!(there, bytes_of(block, len_bytes), "block {block}");
+        assert_eq!(kind(keeping(keep(block, 10, 4)).await), Some(ErrorKind::Stale));
+    }
+    assert_eq!(kind(keeping(keep(4, 1, 5)).await), Some(ErrorKind::NotFound));
+    // A leader that has been replaced comes late.
+    fence(&worker, &[3], 7).await;
+    assert_eq!(kind(keeping(keep(3, 10, 6)).await), Some(ErrorKind::Stale));
     worker.stop().await;
 }
 

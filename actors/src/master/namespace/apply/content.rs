@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use curvine_protocol::master::{AllocateBlocks, CommitFile, Entry, OpenForWrite, PunchHole, ReleaseLease};
+use curvine_protocol::master::{
+    AllocateBlocks, BlockCommit, CommitFile, Entry, OpenForWrite, PunchHole, ReleaseLease,
+};
 use curvine_protocol::number::{to_u32, to_usize};
+use curvine_protocol::op::KeptBlock;
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
     Attr, BlockId, BlockRef, ClientId, Error, ErrorKind, FILE_BYTES_MAX, FileLayout, InodeId, Node, Result,
@@ -95,11 +98,21 @@ impl Apply<'_, '_> {
 
     /// The end of a lease without its holder's word. Workers may hold bytes that it wrote and did not commit, under the
     /// generation that follows this version, and more may be on their way: the next writer must get another one.
-    pub(super) fn revoke(&mut self, inode: InodeId, file: &mut FileBody) {
+    pub(super) fn revoke(&mut self, inode: InodeId, file: &mut FileBody, in_mount: bool) -> Result<()> {
         file.lease = None;
         file.content_version += 1;
         file.unfenced = file.block_count() > 0;
         self.effects.unleased.push(inode);
+        self.note_disagreement(inode, file, in_mount)
+    }
+
+    /// Workers may have bytes of a writer that are not the file's, each its own; in a mount, over what they cache. A leader is
+    /// to look for it, whether or not anybody wants the file.
+    fn note_disagreement(&mut self, inode: InodeId, file: &FileBody, in_mount: bool) -> Result<()> {
+        match file.unfenced && (file.replicas > 1 || in_mount) {
+            true => self.dbs.note_unfenced(self.txn, inode),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn break_lease(
@@ -109,18 +122,44 @@ impl Apply<'_, '_> {
         content_version: u64,
     ) -> Result<Done> {
         if let Some(mut record) = self.dbs.inode(self.txn, inode)?
+            && let in_mount = record.mount.0 != 0
             && let InodeBody::File(file) = &mut record.body
             && file.lease == Some(holder)
             && file.content_version == content_version
         {
-            self.revoke(inode, file);
+            self.revoke(inode, file, in_mount)?;
             self.dbs.put_inode(self.txn, inode, &record)?;
             self.drop_lease(holder, inode)?;
         }
         self.done()
     }
 
-    pub(super) fn lease_fenced(&mut self, inode: InodeId, content_version: u64) -> Result<Done> {
+    pub(super) fn recover_lease(&mut self, inode: InodeId, content_version: u64) -> Result<Done> {
+        let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
+        match &mut record.body {
+            InodeBody::File(file)
+                if file.unfenced && file.lease.is_none() && file.content_version == content_version =>
+            {
+                file.content_version += 1;
+                self.dbs.put_inode(self.txn, inode, &record)?;
+                self.done()
+            }
+            _ => Err(Error::new(
+                ErrorKind::Stale,
+                format!(
+                    "inode {inode} is not waiting at version {content_version} for its replicas to agree"
+                ),
+            )),
+        }
+    }
+
+    pub(super) fn lease_fenced(
+        &mut self,
+        inode: InodeId,
+        content_version: u64,
+        kept: Vec<KeptBlock>,
+        dropped: &[BlockId],
+    ) -> Result<Done> {
         if let Some(mut record) = self.dbs.inode(self.txn, inode)?
             && let InodeBody::File(file) = &mut record.body
             && file.unfenced
@@ -128,9 +167,71 @@ impl Apply<'_, '_> {
         {
             file.unfenced = false;
             self.effects.unleased.push(inode);
+            self.keep_replicas(file, kept);
+            self.fetch_anew(inode, file, dropped)?;
             self.dbs.put_inode(self.txn, inode, &record)?;
         }
+        let is_unfenced = self
+            .dbs
+            .inode(self.txn, inode)?
+            .is_some_and(|record| match record.body {
+                InodeBody::File(file) => file.unfenced,
+                _ => false,
+            });
+        if !is_unfenced {
+            self.dbs.forget_unfenced(self.txn, inode)?;
+        }
         self.done()
+    }
+
+    /// Replicas of these blocks have become of this version's generation. Those that have not are older, and readers who
+    /// know them are to hear of it.
+    fn keep_replicas(&mut self, file: &mut FileBody, kept: Vec<KeptBlock>) {
+        let generation = u32::try_from(file.content_version).unwrap_or(u32::MAX);
+        let mut blocks = file.placed_blocks();
+        let mut is_changed = false;
+        for KeptBlock { block, workers } in kept {
+            let Some((index, known)) = blocks.iter_mut().find(|(_, known)| known.id == block) else {
+                continue;
+            };
+            known.generation = generation;
+            is_changed = true;
+            self.effects.committed.push(BlockCommit {
+                index: *index,
+                id: block,
+                len_bytes: known.len_bytes,
+                generation,
+                workers,
+                hole_bytes: file.holes_of(*index),
+            });
+        }
+        if is_changed {
+            file.set_blocks(blocks);
+            file.content_version += 1;
+        }
+    }
+
+    /// What workers have of these blocks, also those that come back later, is not what the object has. Others take their
+    /// places, which nobody has fetched yet.
+    fn fetch_anew(&mut self, inode: InodeId, file: &mut FileBody, dropped: &[BlockId]) -> Result<()> {
+        let mut blocks = file.placed_blocks();
+        let mut is_changed = false;
+        for (index, block) in blocks.iter_mut().filter(|(_, block)| dropped.contains(&block.id)) {
+            self.release_blocks(inode, &[(*index, *block)])?;
+            block.id = BlockId(self.dbs.take(self.txn, Counter::Block, 1)?);
+            let run = BlockRun {
+                inode,
+                first_index: *index,
+                count: 1,
+            };
+            self.dbs.put_block_run(self.txn, block.id, run)?;
+            is_changed = true;
+        }
+        if is_changed {
+            file.set_blocks(blocks);
+            file.content_version += 1;
+        }
+        Ok(())
     }
 
     /// The file, if the calling client may write it now.
@@ -290,6 +391,11 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         } else if call.abandoned {
             // Workers may hold bytes of the generation that follows this version: the next writer must get another one.
             file.content_version += 1;
+        }
+        if call.abandoned && (file.replicas > 1 || in_mount) && file.block_count() > 0 {
+            // And not all of them the same; in a mount, the object has others.
+            file.unfenced = true;
+            self.note_disagreement(call.inode, file, in_mount)?;
         }
         let kept = size_bytes.div_ceil(file.block_bytes.max(1));
         self.cut(file, call.inode, size_bytes)?;

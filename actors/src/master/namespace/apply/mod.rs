@@ -171,8 +171,11 @@ macro_rules! ops {
                         self.break_lease(inode, holder, content_version).map(OpReply::Done)
                     }
                     Op::Reclaim { inode, holders } => self.reclaim(inode, holders.as_ref()).map(OpReply::Done),
-                    Op::LeaseFenced { inode, content_version } => {
-                        self.lease_fenced(inode, content_version).map(OpReply::Done)
+                    Op::LeaseFenced { inode, content_version, kept, dropped } => {
+                        self.lease_fenced(inode, content_version, kept, &dropped).map(OpReply::Done)
+                    }
+                    Op::RecoverLease { inode, content_version } => {
+                        self.recover_lease(inode, content_version).map(OpReply::Done)
                     }
                     Op::EndSessions { sessions } => self.end_sessions(sessions).map(OpReply::Done),
                     Op::Note(_) => Err(Error::internal("a change was to be noted twice")),

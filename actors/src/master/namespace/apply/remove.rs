@@ -151,6 +151,9 @@ impl Apply<'_, '_> {
         if let InodeBody::File(file) = &record.body {
             self.release_blocks(inode, &file.placed_blocks())?;
             self.effects.unleased.push(inode);
+            if file.unfenced {
+                self.dbs.forget_unfenced(self.txn, inode)?;
+            }
             if let Some(holder) = file.lease {
                 self.dbs
                     .leases
@@ -425,10 +428,11 @@ impl Apply<'_, '_> {
             };
         for inode in inodes_of(&self.dbs.leases, self.txn)? {
             if let Some(mut record) = self.dbs.inode(self.txn, inode)? {
+                let in_mount = record.mount.0 != 0;
                 if let InodeBody::File(file) = &mut record.body
                     && file.lease == Some(client)
                 {
-                    self.revoke(inode, file);
+                    self.revoke(inode, file, in_mount)?;
                 }
                 self.dbs.put_inode(self.txn, inode, &record)?;
             }

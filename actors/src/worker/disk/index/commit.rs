@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use curvine_protocol::{BlockId, Error, Result};
 use heed::RwTxn;
 
-use super::{Index, Opened, failed, generation_of};
+use super::{Index, Opened, SYNCED, failed, generation_of};
 use crate::room;
 use crate::worker::disk::record::RecordView;
 
@@ -27,6 +27,8 @@ pub enum Change {
     Fence(BlockId, u32),
     /// The record, the content and the fence.
     Delete(BlockId),
+    /// The background sync of this number has ended: what was sealed before it began is on the device.
+    Synced(u64),
 }
 
 /// Pages of LMDB that a commit writes whatever it changes: from the roots down, and the list of free pages.
@@ -40,7 +42,7 @@ fn bytes_written<'a>(changes: impl Iterator<Item = &'a Change>) -> u64 {
             PAGE_BYTES + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>()
         }
         Change::Put(_, record) => PAGE_BYTES + record.len() as u64,
-        Change::DeleteContent(_) | Change::Fence(..) | Change::Delete(_) => PAGE_BYTES,
+        Change::DeleteContent(_) | Change::Fence(..) | Change::Delete(_) | Change::Synced(_) => PAGE_BYTES,
     };
     PAGES_OF_A_COMMIT * PAGE_BYTES + changes.map(of_change).sum::<u64>()
 }
@@ -154,6 +156,9 @@ impl Index {
                     }
                     Change::Fence(block, generation) => {
                         any_fences |= opened.put_fence(&mut transaction, *block, *generation)?;
+                    }
+                    Change::Synced(round) => {
+                        opened.meta.put(&mut transaction, SYNCED, &round.to_le_bytes())?;
                     }
                     Change::PutContent(block, pieces) => {
                         let len = pieces.iter().map(bytes::Bytes::len).sum();

@@ -41,9 +41,11 @@ const DATA: &str = "data.mdb";
 /// The token of an index that was stopped in order.
 const STOPPED: &str = "stopped";
 /// What this version writes, and the newest it reads.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// The key in the database of odds and ends.
 const LIFE: &[u8] = b"life";
+/// As [`LIFE`]: the number of the last background sync that ended. Versions that do not know it leave it alone.
+const SYNCED: &[u8] = b"synced";
 
 pub struct Index {
     directory: PathBuf,
@@ -224,6 +226,19 @@ impl Index {
     /// For as long as it is held, the file is not replaced. Never waits for the device.
     fn opened(&self) -> RwLockReadGuard<'_, Opened> {
         self.opened.read().expect("no holder panics")
+    }
+
+    /// The number of the last background sync that ended; 0 if there was none.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn synced(&self) -> Result<u64> {
+        let opened = self.opened();
+        let transaction = opened.env.read_txn().map_err(failed)?;
+        let round = opened.meta.get(&transaction, SYNCED).map_err(failed)?;
+        Ok(round
+            .and_then(|round| round.try_into().ok())
+            .map_or(0, u64::from_le_bytes))
     }
 
     /// In which life of the disk this is: what is acknowledged in one is there as long as it lasts.

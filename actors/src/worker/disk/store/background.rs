@@ -6,6 +6,7 @@ use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::super::device::sync_file_system;
+use super::super::index::Change;
 use super::unsynced::Todo;
 use super::{Store, lock};
 
@@ -28,6 +29,9 @@ impl Store {
     /// `Io`.
     pub fn sync_background(&self) -> Result<()> {
         let todo = lock(&self.unsynced).begin();
+        let Some((todo, round)) = todo else {
+            return self.index.sync();
+        };
         let outcome = match todo {
             Todo::Everything => self.sync_everything(),
             // One that fails keeps no other from the disk.
@@ -37,7 +41,7 @@ impl Store {
         };
         lock(&self.unsynced).ended(outcome.is_ok());
         outcome?;
-        self.index.sync()
+        self.index.submit_and_wait(vec![Change::Synced(round)], true)
     }
 
     /// Gives back to the device what the index no longer uses.

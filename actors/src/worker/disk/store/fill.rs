@@ -77,6 +77,7 @@ impl Store {
                 ..BlockFlags::default()
             },
             rewritten: None,
+            round: 0,
             numbers: Numbers::default(),
         };
         if let Err(error) = self
@@ -158,6 +159,7 @@ impl Store {
             accessed_ms: self.now_ms(),
             flags,
             rewritten: None,
+            round: 0,
             numbers: Numbers::default(),
         };
         let changes = vec![Change::Put(block, record.encode())];

@@ -1,5 +1,6 @@
 //! The blocks of one disk. Methods block on the disk unless they say otherwise; the Disk actor runs them on lanes.
 
+mod agree;
 mod background;
 mod fence;
 mod fill;
@@ -25,8 +26,8 @@ use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
-use self::unsynced::Unsynced;
-use super::index::{Change, Index, LastRun, Update};
+pub(super) use self::unsynced::Unsynced;
+use super::index::{Change, Index, Update};
 use super::layout;
 use super::open_block::OpenBlock;
 use super::recency::Recent;
@@ -104,7 +105,7 @@ impl Store {
     )]
     pub(super) fn new(
         directory: DataDir,
-        (index, last_run): (Arc<Index>, LastRun),
+        (index, unsynced): (Arc<Index>, Unsynced),
         space: Space,
         blocks: u64,
         fsync: FsyncPolicy,
@@ -135,7 +136,7 @@ impl Store {
             small_blocks_fit: AtomicBool::new(true),
             failures: AtomicU32::new(0),
             failure: Mutex::new(None),
-            unsynced: Mutex::new(Unsynced::after(last_run == LastRun::Killed)),
+            unsynced: Mutex::new(unsynced),
             uncommitted: Mutex::default(),
         }
     }
@@ -321,7 +322,12 @@ impl Store {
     /// Whether bytes of a block that the index has are on the device by some promise: of a sync, or of the background's.
     fn is_on_device(&self, block: BlockId, record: &BlockRecord) -> bool {
         let promised = record.flags.synced || record.rewritten.is_some();
-        promised || self.fsync == FsyncPolicy::Periodic && !lock(&self.unsynced).has(block)
+        promised || self.was_synced(block)
+    }
+
+    /// Everything of a block that is sealed has been put on the device in the background.
+    fn was_synced(&self, block: BlockId) -> bool {
+        self.fsync == FsyncPolicy::Periodic && !lock(&self.unsynced).has(block)
     }
 
     /// The file is shorter than the index says.

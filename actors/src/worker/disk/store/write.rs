@@ -299,6 +299,11 @@ impl Store {
         let file = self.file(call.block)?;
         let len_bytes = self.len_now(&file, call.block, &record)?;
         let synced = self.is_on_device(call.block, &record);
+        let rewritten = match self.was_synced(call.block) {
+            true => None,
+            false => record.rewritten,
+        };
+        let record = BlockRecord { rewritten, ..record };
         let mut open = OpenBlock::from_record(file, record, len_bytes);
         open.synced |= synced;
         open.fence = fence;
@@ -354,7 +359,7 @@ impl Store {
     }
 
     /// The record of the sealed block, and whether the index has another one.
-    fn seal_open(&self, call: &SealBlock, sync: bool) -> Result<(BlockRecord, bool)> {
+    pub(super) fn seal_open(&self, call: &SealBlock, sync: bool) -> Result<(BlockRecord, bool)> {
         let mut lane = lock(&self.lane(call.block).open);
         let mut open = match lane.remove(&call.block) {
             Some(open) => open,
@@ -385,6 +390,7 @@ impl Store {
                         let record = BlockRecord {
                             flags,
                             rewritten: None,
+                            round: 0,
                             ..record
                         };
                         return Ok((record, true));
@@ -456,6 +462,27 @@ impl Store {
         }
     }
 
+    /// A block is about to be sealed in the index: as this record, of which the masters are to hear so.
+    pub(super) fn sealing(
+        &self,
+        block: BlockId,
+        mut record: BlockRecord,
+        sync: bool,
+    ) -> (BlockRecord, BlockReplica) {
+        if !sync && !record.flags.in_index && self.fsync == FsyncPolicy::Periodic {
+            let round = lock(&self.unsynced).sealed(block);
+            if record.rewritten.is_some() {
+                record.round = round;
+            }
+        }
+        let replica = BlockReplica {
+            id: block,
+            generation: record.generation,
+            len_bytes: record.len_bytes,
+        };
+        (record, replica)
+    }
+
     pub(super) fn sealed(
         self: &Arc<Self>,
         block: BlockId,
@@ -464,15 +491,8 @@ impl Store {
         sync: bool,
         done: Done<BlockSealed>,
     ) {
-        let replica = BlockReplica {
-            id: block,
-            generation: record.generation,
-            len_bytes: record.len_bytes,
-        };
         let sealed = self.as_sealed(&record);
-        if !sync && !record.flags.in_index && self.fsync == FsyncPolicy::Periodic {
-            lock(&self.unsynced).sealed(block);
-        }
+        let (record, replica) = self.sealing(block, record, sync);
         let news = self.news.clone();
         let record = Change::Put(block, record.encode());
         let changes = std::iter::once(record).chain(content).collect();
