@@ -81,9 +81,9 @@ bugs! {
     /// A mount keeps its pages of a file though others wrote between what it wrote.
     PagesOutliveTheLease: "pages-outlive-the-lease", Core("pages_of_before_the_lease_was_away_do_not_become_new_by_a_commit");
     /// A mount opens what others made meanwhile without a look at its mode.
-    OpensWhatItDidNotMake: "opens-what-it-did-not-make", Core("a_file_that_somebody_else_made_is_opened_as_its_mode_allows");
+    OpensWhatItDidNotMake: "opens-what-it-did-not-make", Kernel("a_file_that_another_mount_made_is_opened_as_its_mode_allows");
     /// A mount keeps pages that were read beside a write past them.
-    DirectWritesLeavePages: "direct-writes-leave-pages", Kernel("a_buffered_reader_sees_what_was_written_past_the_pages");
+    DirectWritesLeavePages: "direct-writes-leave-pages", Core("what_is_written_past_the_pages_has_them_dropped_if_there_may_be_any");
     /// A sync through a descriptor that only reads does nothing.
     ReadersSyncNothing: "readers-sync-nothing", Kernel("a_sync_through_a_descriptor_that_only_reads_syncs_what_was_written");
     /// A command below its session's floor is carried out.

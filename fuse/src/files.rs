@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use curvine_actors::client::OpenFile;
+use curvine_actors::planted::{Bug, is_planted};
 use curvine_protocol::{Attr, InodeId};
 use fuser::FileHandle;
 
 use crate::convert::{Refusal, Result};
+use crate::inodes::Pages;
 use crate::reads::Reads;
 
 /// What a handle may do.
@@ -122,6 +124,19 @@ impl Slot {
 
     pub fn has_writers(&self) -> bool {
         locked(&self.shared).writers > 0
+    }
+
+    /// Something was written, through the kernel's pages or past them. Whether pages of what was written are to go: those
+    /// that were read beside the write may be from before, and no page was locked while it was on its way.
+    pub fn wrote(&self, past_pages: bool) -> Pages {
+        if !past_pages {
+            self.paged.store(true, Ordering::Release);
+            return Pages::Stay;
+        }
+        match self.paged.load(Ordering::Acquire) && !is_planted(Bug::DirectWritesLeavePages) {
+            true => Pages::Drop,
+            false => Pages::Stay,
+        }
     }
 }
 
@@ -244,6 +259,17 @@ mod tests {
         first.writes();
         assert!(!second.flushes());
         assert!(first.flushes());
+    }
+
+    #[test]
+    fn what_is_written_past_the_pages_has_them_dropped_if_there_may_be_any() {
+        let files = Files::new();
+        let slot = files.enter(FILE);
+        assert_eq!(slot.wrote(true), Pages::Stay, "no request went through pages");
+        assert_eq!(slot.wrote(false), Pages::Stay, "they have what was written");
+        assert_eq!(slot.wrote(true), Pages::Drop);
+        assert_eq!(slot.wrote(true), Pages::Drop, "they may have been read again");
+        files.abandon(&slot);
     }
 
     #[test]

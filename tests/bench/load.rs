@@ -2,18 +2,18 @@
 //! machine has no GET: reading what is in the page cache copies one buffer over and over. What is comparable is a copy.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use opendal::Operator;
-use opendal::services::{Fs, S3};
+use opendal::services::Fs;
 
 use crate::Bench;
-use crate::node::{Node, Process, Programs};
+use crate::node::Node;
 use crate::report::{Report, Row, Target};
+use crate::server::S3Server;
 
 /// A directory that somebody waits for: what counts is when all of it is there.
 const FEW: &str = "4 KiB, 500 of them";
@@ -27,8 +27,6 @@ const OBJECTS: [(&str, usize, usize); 5] = [
 ];
 /// Concurrent requests of the plain read; the best of these is what a load is measured by.
 const DEPTHS: [usize; 3] = [4, 16, 64];
-const ACCESS_KEY: &str = "bench";
-const SECRET_KEY: &str = "bench-secret";
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let root = bench.scratch.path().join("objects");
@@ -59,21 +57,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     std::fs::create_dir_all(bucket.join("bucket"))?;
     match S3Server::start(&bucket) {
         Ok(server) => {
-            let endpoint = format!("http://127.0.0.1:{}", server.port);
-            let builder = S3::default()
-                .bucket("bucket")
-                .endpoint(&endpoint)
-                .region("us-east-1")
-                .access_key_id(ACCESS_KEY)
-                .secret_access_key(SECRET_KEY);
-            let options = [
-                format!("endpoint={endpoint}"),
-                "region=us-east-1".to_owned(),
-                format!("access_key_id={ACCESS_KEY}"),
-                format!("secret_access_key={SECRET_KEY}"),
-            ];
-            curvine_actors::ufs::prepare();
-            let s3 = Operator::new(builder)?;
+            let s3 = S3Server::operator(server.port)?;
             // As a bucket comes to be: of a file that it was not sent, this server computes the MD5 for every request.
             tokio::runtime::Runtime::new()?.block_on(copy_all(&operator, &s3))?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -88,50 +72,13 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
                 &node,
                 "s3",
                 "s3://bucket",
-                &options,
+                &S3Server::mount_options(server.port),
                 ("plain GET", &get),
             )?;
         }
         Err(error) => eprintln!("  load from S3 skipped: {error:#}"),
     }
     node.stop()
-}
-
-/// An `s3s-fs` over a directory, ended when dropped.
-struct S3Server {
-    _process: Process,
-    port: u16,
-}
-
-impl S3Server {
-    fn start(root: &Path) -> Result<S3Server> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        // Where the end-to-end test puts it, or wherever it is installed.
-        let installed = Programs::target_dir()?.join("tools/bin/s3s-fs");
-        let mut command = Command::new(if installed.is_file() {
-            installed
-        } else {
-            "s3s-fs".into()
-        });
-        command
-            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY])
-            .arg(root)
-            .stderr(Stdio::null());
-        let process = Process::start(command, Stdio::null())?;
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            ensure!(
-                begun.elapsed() < Duration::from_secs(10),
-                "s3s-fs does not listen"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(S3Server {
-            _process: process,
-            port,
-        })
-    }
 }
 
 /// Moves all objects of a directory, so many at once; says how many bytes they have.

@@ -1,8 +1,9 @@
 //! Every benchmark in one go, on scratch nodes of this machine: `cargo bench -p curvine-tests`.
 //!
 //! Prints a table of rates, each beside the floor under it that was measured in the same run, and writes the same as JSON.
-//! Build the programs first: `cargo build --release -p curvine-node -p curvine-cli`. The load from S3 needs a server:
-//! `cargo install --locked s3s-fs --version 0.14.1 --features binary`; without it that part is skipped and said so.
+//! Build the programs first: `cargo build --release -p curvine-node -p curvine-cli`. The load from S3 and the part `stores`
+//! need a server: `cargo install --locked s3s-fs --version 0.14.1 --features binary`; without it they are skipped, and it is
+//! said.
 //!
 //! Options (after `--`): `--only PART,...` of those listed in [`PARTS`], `--quick` for a tenth of everything, `--json FILE`
 //! (default `target/bench.json`), `--dir DIR` for the scratch data (default: a temporary directory beside `target`).
@@ -18,9 +19,12 @@ mod masters;
 mod million;
 mod node;
 mod report;
+mod server;
 mod size;
 mod steps;
+mod stores;
 mod threads;
+mod trees;
 
 use std::path::PathBuf;
 
@@ -30,8 +34,9 @@ use node::Programs;
 use report::Report;
 
 /// What can be run, in this order.
-const PARTS: [&str; 11] = [
-    "memory", "steps", "meta", "threads", "masters", "data", "small", "fuse", "load", "million", "size",
+const PARTS: [&str; 13] = [
+    "memory", "steps", "meta", "threads", "masters", "data", "small", "fuse", "load", "stores", "trees",
+    "million", "size",
 ];
 
 struct Options {
@@ -81,6 +86,8 @@ fn main() -> Result<()> {
             "small" => commands::small(&bench, &mut report)?,
             "fuse" => commands::fuse(&bench, &mut report)?,
             "load" => load::run(&bench, &mut report)?,
+            "stores" => stores::run(&bench, &mut report)?,
+            "trees" => trees::run(&bench, &mut report)?,
             "million" => million::run(&bench, &mut report)?,
             _ => size::run(&bench, &mut report)?,
         }

@@ -31,7 +31,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         .enable_all()
         .build()?;
     let begun = Instant::now();
-    runtime.block_on(fill([node.master()?], 0..files, FILLERS))?;
+    runtime.block_on(fill([node.master()?], "", 0..files, FILLERS))?;
     let rate = files as f64 / begun.elapsed().as_secs_f64();
     let what = |text: &str| format!("{text}, {files} files of one block");
     report.add(Row::new("million", what("create + commit"), rate, "files/s"));
@@ -124,9 +124,11 @@ pub fn one_of(files: usize) -> String {
     format!("/{directory:04}/{:04}", FILES_IN_DIRECTORY / 2)
 }
 
-/// Makes files as a writer of one small block each does, but for the block's bytes, which the master never sees.
+/// Makes files below a directory (`""` is the root) as a writer of one small block each does, but for the block's bytes,
+/// which the master never sees.
 pub async fn fill<'a>(
     masters: impl IntoIterator<Item = &'a str>,
+    top: &'static str,
     numbers: Range<usize>,
     clients: usize,
 ) -> Result<()> {
@@ -143,7 +145,8 @@ pub async fn fill<'a>(
                     if first >= end {
                         return Ok::<_, curvine_protocol::Error>(());
                     }
-                    fill_directory(&client, directory, FILES_IN_DIRECTORY.min(end - first)).await?;
+                    let files = FILES_IN_DIRECTORY.min(end - first);
+                    fill_directory(&client, &format!("{top}/{directory:04}"), files).await?;
                 }
             })
         })
@@ -155,8 +158,8 @@ pub async fn fill<'a>(
     Ok(())
 }
 
-async fn fill_directory(client: &Client, directory: usize, files: usize) -> curvine_protocol::Result<()> {
-    let top = CurvinePath::parse(&format!("/{directory:04}"))?;
+async fn fill_directory(client: &Client, directory: &str, files: usize) -> curvine_protocol::Result<()> {
+    let top = CurvinePath::parse(directory)?;
     client.make_dir(&top, 0o755, true).await?;
     for file in 0..files {
         let path = top.join(&format!("{file:04}"))?;

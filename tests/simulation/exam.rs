@@ -54,10 +54,8 @@ fn way_for(bug: Bug, count: u64, is_asked: bool) -> Option<Way> {
             let seeds = plots::seeds_of(name, count);
             Some(Way::Seeds(seeds.expect("the bug's row names a plot")))
         }
-        Meets::Core(test) if is_asked => Some(Way::Test(vec!["-p", "curvine-fuse", "--lib", test])),
-        Meets::Kernel(test) if is_asked => {
-            Some(Way::Test(vec!["-p", "curvine-node", "--test", "process", test]))
-        }
+        Meets::Core(test) if is_asked => Some(Way::Test(vec!["--lib", test])),
+        Meets::Kernel(test) if is_asked => Some(Way::Test(vec!["--test", "process", test])),
         Meets::Core(_) | Meets::Kernel(_) => None,
     }
 }
@@ -83,8 +81,11 @@ fn by_seeds(bug: Bug, seeds: Range<u64>) -> Found {
 
 fn by_test(bug: Bug, words: &[&str]) -> Found {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // The same packages for each, so that all of these bugs take one build.
+    let packages = ["curvine-tests", "curvine-fuse", "curvine-node"];
     let output = Command::new(cargo)
-        .args(["test", "-p", "curvine-tests", "--features", "curvine-tests/exam"])
+        .args(["test", "--features", "curvine-tests/exam"])
+        .args(packages.iter().flat_map(|package| ["-p", package]))
         .args(words)
         .env(run::PLANT, bug.name())
         .output()

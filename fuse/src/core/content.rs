@@ -15,6 +15,7 @@ use fuser::{FileAttr, FileHandle};
 use super::{Core, User};
 use crate::convert::{Refusal, Result};
 use crate::files::{Access, Handle, Slot};
+use crate::inodes::Pages;
 use crate::reads::Reading;
 
 /// A name may come and go while a file of that name is being made: so often it is looked at again.
@@ -432,10 +433,7 @@ impl Core {
             }
         };
         let direct = how.direct || appends;
-        if !direct {
-            slot.paged.store(true, Ordering::Release);
-        } else if slot.paged.load(Ordering::Acquire) && !is_planted(Bug::DirectWritesLeavePages) {
-            // It has no page locked; what was read beside it may be from before.
+        if slot.wrote(direct) == Pages::Drop {
             self.drop_pages(slot.inode, at, written.into()).await;
         }
         // The kernel has put it elsewhere, and its end of the file is another one.

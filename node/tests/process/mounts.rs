@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
@@ -97,6 +97,15 @@ fn as_user(uid: u32, script: &str) -> String {
     ];
     let output = Command::new("setpriv").args(args).output().expect("setpriv runs");
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+/// This thread is another user from now on.
+fn become_user(uid: u32) {
+    use rustix::process::{Gid, Uid};
+    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+    set_thread_groups(&[]).expect("root may");
+    set_thread_gid(Gid::from_raw(uid)).expect("root may");
+    set_thread_uid(Uid::from_raw(uid)).expect("root may");
 }
 
 #[test]
@@ -508,38 +517,48 @@ fn directories_fifos_and_bare_descriptors_are_as_on_a_disk_once_they_are_removed
     }
 }
 
+/// So often somebody opens a name at the moment at which another mount makes it.
+const INTRUSIONS: u32 = 100;
+
 #[test]
 fn a_file_that_another_mount_made_is_opened_as_its_mode_allows() {
     let Some(mounts) = Mounts::start() else { return };
-    fs::DirBuilder::new()
-        .mode(0o777)
-        .create(mounts.here.join("d"))
-        .expect("made");
+    let secret = mounts.here.join("secret");
+    fs::write(&secret, b"secret").expect("written");
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).expect("its owner may");
+    fs::create_dir(mounts.here.join("d")).expect("made");
     fs::set_permissions(mounts.here.join("d"), Permissions::from_mode(0o1777)).expect("its owner may");
-    let (private, there) = (mounts.here.join("d/f"), mounts.there.join("d/f"));
-    // The other user's mount learns that there is no such file, and opens it when there is one.
-    let script = format!(
-        "for i in $(seq 40); do (: <> {0}) 2>/dev/null && cat {0}; rm -f {0}; done",
-        there.display()
-    );
-    std::thread::scope(|scope| {
-        let intruder = scope.spawn(|| as_user(2000, &script));
-        while !intruder.is_finished() {
-            let made = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&private);
-            if let Ok(mut file) = made {
-                file.write_all(b"secret").expect("written");
-                drop(file);
-                // The intruder may be quicker where it made one itself meanwhile.
-                let _ = fs::remove_file(&private);
+    let round = Barrier::new(2);
+    // The other mount looks for a name and finds nothing; it makes the file when there is one.
+    let read = std::thread::scope(|scope| {
+        let intruder = scope.spawn(|| {
+            become_user(2000);
+            let mut read = Vec::new();
+            for number in 0..INTRUSIONS {
+                let name = mounts.there.join(format!("d/{number}"));
+                let mut how = OpenOptions::new();
+                how.read(true).custom_flags(libc::O_CREAT);
+                round.wait();
+                if let Ok(file) = how.open(&name) {
+                    // A second open would be of a file whose mode the kernel knows.
+                    read.extend(content(&file));
+                }
             }
+            read
+        });
+        for number in 0..INTRUSIONS {
+            let name = mounts.here.join(format!("d/{number}"));
+            round.wait();
+            // Sooner or later after the look.
+            for _ in 0..number * 1000 {
+                std::hint::spin_loop();
+            }
+            // The intruder may have been quicker.
+            let _ = fs::hard_link(&secret, &name);
         }
-        let said = intruder.join().expect("it ends");
-        assert!(!said.contains("secret"), "{said}");
+        intruder.join().expect("it ends")
     });
+    assert_eq!(String::from_utf8_lossy(&read), "");
 }
 
 #[test]

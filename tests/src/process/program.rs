@@ -42,15 +42,18 @@ fn built() -> PathBuf {
     profile.join("curvine-node")
 }
 
+/// Which bug a program is to have: not a setting, and only a build for the exam looks there (`actors/src/planted.rs`).
+const PLANT: &str = "CURVINE_PLANT";
+
 /// A command that sees none of the caller's settings.
 pub fn command(program: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["CURVINE_", "AWS_", "RUST_LOG", "NO_COLOR"]
+        let is_setting = ["CURVINE_", "AWS_", "RUST_LOG", "NO_COLOR"]
             .iter()
-            .any(|setting| text.starts_with(setting))
-        {
+            .any(|setting| text.starts_with(setting));
+        if is_setting && text != PLANT {
             command.env_remove(&name);
         }
     }
