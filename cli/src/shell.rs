@@ -164,6 +164,14 @@ pub fn complain(name: &str, error: &Error) {
     let _ = writeln!(io::stderr(), "cv: {name}: {}", crate::format::shown(&message));
 }
 
+/// A name that ends with a slash is that of a directory.
+pub fn no_directory(path: &CurvinePath) -> Error {
+    Error::new(
+        ErrorKind::NotADirectory,
+        format!("{path}/ is no directory; make it with `cv mkdir`, or leave the slash out"),
+    )
+}
+
 pub fn usage(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, message)
 }

@@ -60,6 +60,13 @@ def refusals(job):
         holds(b"wr0ng" not in b"".join(cv_said(cv)) and b"h1dden" not in b"".join(cv_said(cv)), "a secret was printed")
     with job.check("refused mounts changed nothing"):
         equal((cv.json("mounts"), cv.json("ls", "-R", "/full"), cv.text("ls", "-C", "/")), before)
+    with job.check("a file is not put or moved to the name of a directory that is not there"):
+        cv.refused("put", "-", "/nowhere/", says="is no directory", stdin=b"x")
+        cv.refused("mv", "/a-file", "/nowhere/", says="is no directory")
+        cv("mkdir", "/somewhere")
+        cv("mv", "/somewhere", "/elsewhere/")
+        equal(cv.text("ls", "-C", "/elsewhere"), "")
+        cv("rm", "-r", "/elsewhere")
     with job.check("a directory that holds a mount is not deleted, a mount not renamed"):
         cv("mkdir", "-p", "/above")
         job.mount(moto, "data", "/above/m")

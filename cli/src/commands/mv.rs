@@ -1,7 +1,7 @@
 use curvine_protocol::master::RenameMode;
 use curvine_protocol::{CurvinePath, Error, ErrorKind, Result};
 
-use crate::shell::{Shell, naming, usage};
+use crate::shell::{Shell, naming, no_directory, usage};
 
 /// Rename, or move into a directory
 #[derive(clap::Args)]
@@ -18,6 +18,7 @@ pub struct Args {
 impl Args {
     pub async fn run(mut self, shell: &Shell) -> Result<()> {
         let to = self.paths.pop().ok_or_else(|| usage("say where to"))?;
+        let says_directory = to.ends_with('/');
         let to = CurvinePath::parse(&to)?;
         let sources = shell.expand(&self.paths).await;
         let into = matches!(shell.client.stat(&to).await, Ok(attr) if attr.is_dir());
@@ -26,6 +27,13 @@ impl Args {
                 ErrorKind::NotADirectory,
                 format!("{to} is not a directory, and there are {} things to move", sources.len()),
             ));
+        }
+        if says_directory && !into {
+            for source in &sources {
+                if !shell.client.stat(source).await?.is_dir() {
+                    return Err(no_directory(&to));
+                }
+            }
         }
         let mode = if self.no_clobber {
             RenameMode::NoReplace

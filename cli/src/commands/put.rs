@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::shell::{Shell, naming, usage};
+use crate::shell::{Shell, naming, no_directory, usage};
 use crate::transfer::{self, PIECE_BYTES, Partial};
 
 /// Copy local files and directories into Curvine
@@ -72,6 +72,7 @@ struct Plan {
 impl Args {
     pub async fn run(mut self, shell: &Shell) -> Result<()> {
         let target = self.paths.pop().ok_or_else(|| usage("say where to"))?;
+        let says_directory = target.ends_with('/');
         let target = CurvinePath::parse(&target)?;
         let into = matches!(shell.client.stat(&target).await, Ok(attr) if attr.is_dir());
         if self.paths.len() > 1 && !into {
@@ -79,6 +80,9 @@ impl Args {
                 ErrorKind::NotADirectory,
                 format!("{target} is not a directory, and there are {} things to copy", self.paths.len()),
             ));
+        }
+        if says_directory && !into && !self.paths.iter().all(|source| Path::new(source).is_dir()) {
+            return Err(no_directory(&target));
         }
         if self.paths == ["-"] {
             return self.put_stdin(shell, &target).await;

@@ -602,7 +602,10 @@ impl Shared {
             _ if state.outdated => return self.reload(state).await,
             _ => return Ok(()),
         };
-        let may_be_lost = matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded);
+        let may_be_lost = matches!(
+            error.kind,
+            ErrorKind::Stale | ErrorKind::SessionEnded | ErrorKind::Lost
+        );
         if state.writable && state.lease_lost.is_none() && may_be_lost {
             // A worker says so, perhaps. The masters know whether that is because of the lease.
             let _ = self.under_lease(state, self.nothing()).await;

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::deliver::BACKOFF_MAX;
-use super::state::{Piece, State};
+use super::state::{Piece, State, about_the_file};
 use crate::client::route::stalled::PATIENCE;
 use crate::kit::backoff::Backoff;
 use crate::kit::{Body, Ports};
@@ -75,7 +75,7 @@ impl Shared {
             // Workers have dropped what had rotted, so the masters may know of another replica.
             let rots_again = std::mem::replace(&mut rotten, error.kind == ErrorKind::Corrupt) && rotten;
             if !changed && (rots_again || clock.now() >= give_up) {
-                return Err(error);
+                return Err(about_the_file(error));
             }
             if !changed {
                 sleep(backoff.next(random.next_u64())).await;

@@ -179,6 +179,17 @@ impl Block {
     }
 }
 
+/// That a worker has no such block does not say that there is no such file.
+pub fn about_the_file(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::NotFound => Error {
+            kind: ErrorKind::Lost,
+            ..error
+        },
+        _ => error,
+    }
+}
+
 impl Gathered {
     pub fn end(&self) -> u64 {
         self.offset_bytes + self.bytes.len() as u64
@@ -428,7 +439,7 @@ impl State {
 
     /// From now on nothing more is written or committed. The first error stays.
     pub fn fail(&mut self, error: Error) {
-        self.failed.get_or_insert(error);
+        self.failed.get_or_insert(about_the_file(error));
     }
 
     /// The error says how long the file is.

@@ -227,7 +227,7 @@ fn a_block_that_nobody_serves_is_an_error_within_the_retry_time() {
         world.fate_at(1, "ReadBlock", [refuse(ErrorKind::NotFound)]);
         let begun = Instant::now();
         let error = client.read(FILE).await.expect_err("nobody has it");
-        assert_eq!(error.kind, ErrorKind::NotFound);
+        assert_eq!(error.kind, ErrorKind::Lost);
         assert!(begun.elapsed() <= ClientOptions::default().retry_for + Duration::from_secs(2));
     });
 }
