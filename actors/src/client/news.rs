@@ -82,8 +82,9 @@ async fn give_back(files: &Arc<Files>, route: &NewsRoute, inode: InodeId) {
     }
     // Nobody here has it open: its lease came too late for who asked, or is on its way. Who has the answer and has not
     // entered it asks anew.
-    let giving = files.gives_back_unknown(inode);
-    route.note_changed(files, inode);
+    let Some(giving) = route.gives_back_unknown(files, inode) else {
+        return;
+    };
     if let Some(shared) = files.find(inode) {
         drop(giving);
         // It was entered just before.

@@ -144,10 +144,18 @@ impl Files {
         writes.any(|write| write.mount == mount && write.accepted.is_some() && write.settled.is_none())
     }
 
-    /// Whether nothing is written and not flushed.
+    /// Whether nothing is written and not flushed. What was given up is as it was left, and has no checksum yet, until the
+    /// file is flushed again.
     pub fn is_quiet(&self) -> bool {
-        let mut writes = self.files.values().flat_map(|file| &file.writes);
-        writes.all(|write| write.settled.is_some() || write.never)
+        let mut files = self.files.values();
+        files.all(|file| {
+            let flushed = file.writes.iter().filter_map(|write| write.flushed);
+            let flushed = flushed.map(|(moment, _)| moment).max();
+            file.writes.iter().all(|write| match write.settled {
+                None => write.never,
+                Some(settled) => !write.failed || flushed > Some(settled) || file.removed.is_some(),
+            })
+        })
     }
 
     pub fn is_lossy(&self, inode: InodeId) -> bool {

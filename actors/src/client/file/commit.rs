@@ -188,7 +188,7 @@ impl Shared {
         }
     }
 
-    /// Seals what was written under this lease, once: those that no worker answers for, or one of several.
+    /// Seals what was written under this lease: those that no worker answers for, or one of several.
     async fn seal_begun(&self, state: &mut State) -> Vec<u32> {
         let number = state.numbers.next();
         let state = &*state;
@@ -196,7 +196,7 @@ impl Shared {
         let begun = begun.filter(|(_, block)| block.uncommitted && block.unsealed);
         let sealing = begun.map(|(&index, block)| async move {
             let mut workers = state.workers.clone();
-            let sealed = self.seal_block(block, number, &mut workers, false, Patience::None);
+            let sealed = self.seal_block(block, number, &mut workers, false, Patience::Short);
             sealed.await.outcome.is_err().then_some(index)
         });
         let unsealed = stream::iter(sealing.collect::<Vec<_>>()).buffered(SEALS);

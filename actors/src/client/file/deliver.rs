@@ -18,12 +18,15 @@ use crate::kit::{Endpoint, Ports, WorkerPort};
 /// The longest pause between two tries of a worker.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// Who gives a write up wants to keep what workers have of it, and does not wait long for that.
+const SHORT: Duration = Duration::from_secs(3);
+
 /// How long a worker is asked that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
     Usual,
-    /// Once.
-    None,
+    /// For as long as it takes to try again what was lost on its way.
+    Short,
 }
 
 /// What is sent to the holders of a file's blocks.
@@ -99,7 +102,11 @@ impl Shared {
         dyn WorkerPort: Endpoint<C>,
     {
         let Ports { clock, random, .. } = self.router.ports();
-        let give_up = clock.now() + self.router.retry_for();
+        let give_up = clock.now()
+            + match patience {
+                Patience::Usual => self.router.retry_for(),
+                Patience::Short => self.router.retry_for().min(SHORT),
+            };
         let mut backoff = Backoff::up_to(BACKOFF_MAX);
         let mut tried = false;
         loop {
@@ -114,7 +121,8 @@ impl Shared {
                 ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Overloaded | ErrorKind::Stopping
             );
             // A reply that was lost took a whole deadline: it is asked for again once at least.
-            if !passes || patience == Patience::None || tried && clock.now() >= give_up {
+            let tried_enough = tried || patience == Patience::Short;
+            if !passes || tried_enough && clock.now() >= give_up {
                 return Err(error);
             }
             tried = true;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use curvine_protocol::master::{AllocateBlocks, CommitFile, ReleaseLease};
-use curvine_protocol::{Error, ErrorKind, FileLayout, Mutation, Result};
+use curvine_protocol::{Attr, Error, ErrorKind, FileLayout, Mutation, Result};
 
 use super::state::State;
 use super::table::again_for_write;
@@ -38,9 +38,9 @@ impl Shared {
         let mut state = self.lock().await;
         if !state.writable {
             let files = self.files.upgrade();
-            let _giving = files.as_ref().map(|files| files.gives_back_unknown(self.inode));
-            // Whoever opens it may have the answer that gave it, and wait for this state.
-            self.answers_are_of_before(u64::MAX);
+            let _giving = files
+                .as_ref()
+                .map(|files| files.gives_back_unknown(self.inode, self.router.opens()));
             let release = ReleaseLease { inode: self.inode };
             return self.router.change(release).await.map(|_| ());
         }
@@ -95,6 +95,27 @@ impl Shared {
                 }
             }
             outcome => outcome,
+        }
+    }
+
+    /// The masters name a newer content than is known under the lease: it has gone, perhaps, and others have written. Then the
+    /// file is read as they made it, and what was not flushed is lost to who wrote it.
+    ///
+    /// # Errors
+    /// Of the masters, when they are asked for the newer content.
+    pub(super) async fn doubt_lease(&self, state: &mut State, now: &Attr) -> Result<()> {
+        if state.unanswered.is_some() || state.is_dirty() && !state.is_overtaken(now) {
+            return Ok(());
+        }
+        match self.has_lease().await {
+            Err(error) if matches!(error.kind, ErrorKind::Stale | ErrorKind::SessionEnded) => {
+                if state.is_dirty() {
+                    state.lease_lost = Some(error);
+                    self.let_go_if_lost(state).await;
+                }
+                self.reload(state).await
+            }
+            _ => Ok(()),
         }
     }
 

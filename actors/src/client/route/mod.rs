@@ -31,7 +31,7 @@ use self::opens::Opens;
 use self::session::{Session, renew};
 use self::stalled::Stalled;
 use super::ClientOptions;
-use super::file::table::Files;
+use super::file::table::{Files, GivingBack};
 use crate::kit::leader::search::Words;
 use crate::kit::{Answer, Ask, Endpoint, MasterPort, MasterRef, Ports, WorkerPort, WorkerRef};
 
@@ -388,11 +388,10 @@ impl NewsRoute {
         }
     }
 
-    /// Answers to opens of a file that are on their way are of before: its lease is given back.
-    pub(super) fn note_changed(&self, files: &Files, inode: InodeId) {
-        if let Some(session) = self.0.upgrade() {
-            files.changed(inode, u64::MAX, &session.opens);
-        }
+    /// As [`Files::gives_back_unknown`]. None if the client is gone.
+    pub(super) fn gives_back_unknown<'f>(&self, files: &'f Files, inode: InodeId) -> Option<GivingBack<'f>> {
+        let session = self.0.upgrade()?;
+        Some(files.gives_back_unknown(inode, &session.opens))
     }
 
     pub(super) async fn change<C: Mutation>(&self, call: C) -> Result<()>
