@@ -12,6 +12,8 @@ pub mod crash_points;
 #[cfg(test)]
 mod documented;
 #[cfg(feature = "server")]
+mod durable;
+#[cfg(feature = "server")]
 mod format;
 #[cfg(all(test, feature = "server"))]
 mod golden;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use curvine_actors::client::{Client, ClientOptions};
 use serde_json::Value;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -178,6 +179,36 @@ impl Starting {
             process: self.process,
             ready,
             started_in: self.begun.elapsed(),
+        })
+    }
+}
+
+/// A node of every role with a mount, and a client of it.
+pub struct Mounted {
+    pub node: Node,
+    pub mount_point: PathBuf,
+    pub runtime: tokio::runtime::Runtime,
+    pub client: Client,
+}
+
+impl Mounted {
+    /// Its data and its mount are in scratch directories of this name.
+    pub fn start(bench: &crate::Bench, name: &str) -> Result<Mounted> {
+        let place = |name: &str| bench.scratch.path().join(name);
+        let mount_point = place(&format!("{name}-mount"));
+        std::fs::create_dir(&mount_point)?;
+        let programs = &bench.programs;
+        let node = programs.mounted_node_of_all_roles(&place(name), &mount_point.to_string_lossy())?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let client = runtime.block_on(Client::connect([node.master()?], ClientOptions::default()))?;
+        Ok(Mounted {
+            node,
+            mount_point,
+            runtime,
+            client,
         })
     }
 }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use curvine_actors::client::{Client, ClientOptions};
+use curvine_actors::client::Client;
 use curvine_protocol::CurvinePath;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use opendal::Operator;
 use opendal::options::WriteOptions;
 
 use crate::Bench;
-use crate::node::Node;
+use crate::node::{Mounted, Node};
 use crate::report::{Report, Row, Target};
 use crate::server::{Counter, S3Server};
 use crate::trees::long_listing;
@@ -54,17 +54,12 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             return Ok(());
         }
     };
-    let mount_point = bench.scratch.path().join("stores-mount");
-    std::fs::create_dir(&mount_point)?;
-    let node = bench.programs.mounted_node_of_all_roles(
-        &bench.scratch.path().join("stores"),
-        &mount_point.to_string_lossy(),
-    )?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let client = runtime.block_on(Client::connect([node.master()?], ClientOptions::default()))?;
+    let Mounted {
+        node,
+        mount_point,
+        runtime,
+        client,
+    } = Mounted::start(bench, "stores")?;
     let stores = Stores {
         plain: S3Server::operator(server.port)?,
         bench,

@@ -18,7 +18,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::Bench;
 use crate::million::{FILES_IN_DIRECTORY, FILLERS, fill};
-use crate::node::Node;
+use crate::node::{Mounted, Node};
 use crate::report::{Report, Row, Target};
 
 const FILES: usize = 500_000;
@@ -51,17 +51,12 @@ struct Trees<'a> {
 }
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let mount_point = bench.scratch.path().join("trees-mount");
-    std::fs::create_dir(&mount_point)?;
-    let node = bench.programs.mounted_node_of_all_roles(
-        &bench.scratch.path().join("trees"),
-        &mount_point.to_string_lossy(),
-    )?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let client = runtime.block_on(Client::connect([node.master()?], ClientOptions::default()))?;
+    let Mounted {
+        node,
+        mount_point,
+        runtime,
+        client,
+    } = Mounted::start(bench, "trees")?;
     let quiet = || {
         std::thread::sleep(QUIET);
         Ok(())

@@ -9,6 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::file::Shared;
 use super::file::table::Files;
 use super::route::NewsRoute;
 
@@ -70,13 +71,17 @@ pub(super) async fn doubt(route: NewsRoute, files: Weak<Files>) {
     }
 }
 
+/// Gives back the lease of a file that is open here.
+async fn recall(shared: &Arc<Shared>, inode: InodeId) {
+    if let Err(error) = shared.recall().await {
+        tracing::warn!(%error, "another client wants inode {inode}, which could not be given back");
+    }
+}
+
 async fn give_back(files: &Arc<Files>, route: &NewsRoute, inode: InodeId) {
     for _ in 0..LOOKS {
         if let Some(shared) = files.find(inode) {
-            if let Err(error) = shared.recall().await {
-                tracing::warn!(%error, "another client wants inode {inode}, which could not be given back");
-            }
-            return;
+            return recall(&shared, inode).await;
         }
         sleep(ON_ITS_WAY).await;
     }
@@ -86,12 +91,9 @@ async fn give_back(files: &Arc<Files>, route: &NewsRoute, inode: InodeId) {
         return;
     };
     if let Some(shared) = files.find(inode) {
-        drop(giving);
         // It was entered just before.
-        if let Err(error) = shared.recall().await {
-            tracing::warn!(%error, "another client wants inode {inode}, which could not be given back");
-        }
-        return;
+        drop(giving);
+        return recall(&shared, inode).await;
     }
     if let Err(error) = route.change(ReleaseLease { inode }).await {
         tracing::debug!(%error, "the lease on inode {inode} was not given back");

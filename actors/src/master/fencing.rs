@@ -270,10 +270,7 @@ impl Fences for Fencing {
             return Ok(Vec::new());
         }
         let last_worker = self.view.last_worker()?;
-        let are_all_known = {
-            let cluster = self.blocks.cluster();
-            (1..=last_worker.0).all(|id| cluster.roster.is_registered(WorkerId(id)))
-        };
+        let are_all_known = self.blocks.cluster().roster.are_all_registered(last_worker);
         let (found, unheard) = self.compare(blocks).await?;
         let is_left = |known: &&BlockRef| {
             let found = found.get(&known.id).into_iter().flatten();

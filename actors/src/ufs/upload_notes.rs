@@ -8,7 +8,6 @@
 //! upload. A note that is dropped before the upload has ended is given up: the upload is then somebody's to abort.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +16,7 @@ use curvine_protocol::{Error, MountId, Result};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::durable;
 use crate::kit::Offload;
 use crate::kit::ports::offloaded;
 
@@ -118,11 +118,15 @@ impl UploadNotes {
     pub async fn begun(&self, upload: Upload) -> Result<Note> {
         let number = self.inner.next.fetch_add(1, Ordering::AcqRel);
         let path = self.inner.directory.join(format!("{number}{SUFFIX}"));
-        let (directory, target) = (self.inner.directory.clone(), path.clone());
+        let target = path.clone();
         let bytes = serde_json::to_vec_pretty(&upload).expect("a note always encodes");
         let stored = offloaded(&*self.inner.blocking, move || {
-            store(&directory, &target, &bytes)
-                .map_err(|error| Error::from(error).while_doing(format_args!("writing {}", target.display())))
+            durable::replace(
+                &target,
+                &target.with_extension(format!("json{UNFINISHED}")),
+                &bytes,
+            )
+            .map_err(|error| Error::from(error).while_doing(format_args!("writing {}", target.display())))
         });
         stored.await??;
         Ok(Note {
@@ -180,15 +184,6 @@ fn make_directory(directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let above = directory.parent().unwrap_or(directory);
     File::open(above)?.sync_all()
-}
-
-fn store(directory: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let fresh = path.with_extension(format!("json{UNFINISHED}"));
-    let mut file = File::create(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)?;
-    File::open(directory)?.sync_all()
 }
 
 fn load(path: &Path) -> Result<Upload> {

@@ -15,7 +15,7 @@ use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
-use super::disk::{Grant, Permit, Removal};
+use super::disk::{Grant, Permit, Removal, missing};
 use super::disks::Disks;
 use super::membership::{Session, Standing};
 use super::ufs_reader::{ReadThrough, Suspect, UfsReader};
@@ -88,10 +88,7 @@ impl Inner {
                 .send(ReadThrough { call, fill })
                 .await
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the worker is stopping"))),
-            None => Err(Error::new(
-                ErrorKind::NotFound,
-                format!("block {} is not on this worker", call.block),
-            )),
+            None => Err(missing(call.block)),
         }
     }
 }

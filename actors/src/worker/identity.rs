@@ -1,10 +1,11 @@
 //! Who this worker is, kept in `worker.json` of its first data directory.
 
-use std::io::Write;
 use std::path::Path;
 
 use curvine_protocol::{ClusterId, Error, ErrorKind, Result, WorkerId};
 use serde::{Deserialize, Serialize};
+
+use crate::durable;
 
 const FILE: &str = "worker.json";
 
@@ -43,14 +44,8 @@ impl Identity {
         let path = directory.join(FILE);
         let fresh = directory.join(format!("{FILE}.new"));
         let bytes = serde_json::to_vec_pretty(self).expect("an identity always encodes");
-        let written = || -> std::io::Result<()> {
-            let mut file = std::fs::File::create(&fresh)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, &path)?;
-            std::fs::File::open(directory)?.sync_all()
-        };
-        written().map_err(|e| Error::from(e).while_doing(format_args!("writing {}", path.display())))
+        durable::replace(&path, &fresh, &bytes)
+            .map_err(|e| Error::from(e).while_doing(format_args!("writing {}", path.display())))
     }
 }
 

@@ -50,8 +50,7 @@ impl Cluster {
         for worker in self.roster.unreported() {
             writers.known.insert(worker, written.clone());
         }
-        let all_registered = (1..=last_worker.0).all(|id| self.roster.is_registered(WorkerId(id)));
-        if !all_registered {
+        if !self.roster.are_all_registered(last_worker) {
             let silent = self.leads_since.map(|since| since + SILENT_LONG_ENOUGH);
             writers.others_until = silent.filter(|until| *until > now);
         }

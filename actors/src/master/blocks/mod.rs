@@ -135,8 +135,7 @@ impl Cluster {
         let silent_for_long = self
             .leads_since
             .is_none_or(|since| now.duration_since(since) >= LOST_AFTER);
-        let registered = || (1..=last_worker.0).all(|id| self.roster.is_registered(WorkerId(id)));
-        self.roster.all_reported(now) && (silent_for_long || registered())
+        self.roster.all_reported(now) && (silent_for_long || self.roster.are_all_registered(last_worker))
     }
 
     /// Takes in one replica that a worker reports. False if it is to go.

@@ -120,6 +120,11 @@ impl Roster {
         self.workers.contains_key(&id)
     }
 
+    /// Whether all ids are registered that were ever given, of which this is the greatest.
+    pub fn are_all_registered(&self, last_worker: WorkerId) -> bool {
+        (1..=last_worker.0).all(|id| self.is_registered(WorkerId(id)))
+    }
+
     pub fn is_live(&self, id: WorkerId, now: Instant) -> bool {
         self.workers.get(&id).is_some_and(|worker| worker.is_live(now))
     }

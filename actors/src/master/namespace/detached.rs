@@ -34,9 +34,14 @@ impl Dbs {
 
     /// The tops of trees that are to go, the first few.
     pub fn detached(&self, txn: &RoTxn, limit: usize) -> Result<Vec<InodeId>> {
-        let all = self.meta.prefix_iter(txn, DETACHED).map_err(broken)?;
+        self.noted_inodes(txn, DETACHED, limit)
+    }
+
+    /// The first few inodes that are noted in `meta` under a prefix.
+    pub fn noted_inodes(&self, txn: &RoTxn, prefix: &[u8], limit: usize) -> Result<Vec<InodeId>> {
+        let all = self.meta.prefix_iter(txn, prefix).map_err(broken)?;
         all.take(limit)
-            .map(|entry| Ok(InodeId(u64_at(entry.map_err(broken)?.0, DETACHED.len()))))
+            .map(|entry| Ok(InodeId(u64_at(entry.map_err(broken)?.0, prefix.len()))))
             .collect()
     }
 

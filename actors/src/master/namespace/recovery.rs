@@ -16,12 +16,12 @@ use std::sync::{Arc, Mutex};
 
 use curvine_protocol::op::Op;
 use curvine_protocol::{BlockId, BlockRef, InodeId, Result};
-use heed::{RoTxn, RwTxn};
+use heed::RwTxn;
 use tokio::time::sleep;
 
 use super::leases::LOOK;
 use super::records::InodeBody;
-use super::store::{Dbs, Store, broken, u64_at};
+use super::store::{Dbs, Store, broken};
 use crate::master::contract::{Fences, ProposeOp};
 
 const UNFENCED: &[u8] = b"unfenced ";
@@ -41,13 +41,6 @@ impl Dbs {
         self.meta.delete(txn, &key(inode)).map_err(broken)?;
         Ok(())
     }
-
-    fn unfenced(&self, txn: &RoTxn, limit: usize) -> Result<Vec<InodeId>> {
-        let all = self.meta.prefix_iter(txn, UNFENCED).map_err(broken)?;
-        all.take(limit)
-            .map(|entry| Ok(InodeId(u64_at(entry.map_err(broken)?.0, UNFENCED.len()))))
-            .collect()
-    }
 }
 
 /// A file that nobody has, and whose last writer may still be writing.
@@ -65,20 +58,16 @@ impl Store {
     /// The first files whose replicas may differ, and which nobody is writing.
     pub fn disagreeing(&self) -> Result<Vec<InodeId>> {
         let txn = self.read()?;
-        let mut files = self.dbs.unfenced(&txn, SEEN)?;
-        let mut error = None;
-        files.retain(|inode| match self.dbs.inode(&txn, *inode) {
-            Ok(Some(record)) => match &record.body {
-                InodeBody::File(file) => file.lease.is_none(),
-                _ => false,
-            },
-            Ok(None) => false,
-            Err(e) => {
-                error = Some(e);
-                false
+        let mut files = Vec::new();
+        for inode in self.dbs.noted_inodes(&txn, UNFENCED, SEEN)? {
+            let record = self.dbs.inode(&txn, inode)?;
+            if let Some(InodeBody::File(file)) = record.map(|record| record.body)
+                && file.lease.is_none()
+            {
+                files.push(inode);
             }
-        });
-        error.map_or(Ok(files), Err)
+        }
+        Ok(files)
     }
 
     fn unfenced(&self, inode: InodeId) -> Result<Option<Unfenced>> {
@@ -142,6 +131,8 @@ impl Recovery {
             return Ok(());
         };
         let may_differ = file.replicas > 1 && !file.kept.is_empty();
+        // Of the next writer; or of this attempt alone, which is a version of the file, and the next writer's follows it.
+        let generation = u32::try_from(file.content_version + 1).unwrap_or(u32::MAX);
         let mut content_version = file.content_version;
         if may_differ || !file.cached.is_empty() {
             let begun = Op::RecoverLease {
@@ -151,12 +142,6 @@ impl Recovery {
             self.own.propose_op(begun).await?;
             content_version += 1;
         }
-        let generation = match content_version == file.content_version {
-            true => content_version + 1,
-            // It is this attempt's alone.
-            false => content_version,
-        };
-        let generation = u32::try_from(generation).unwrap_or(u32::MAX);
         self.fences.fence(inode, &file.blocks, generation).await?;
         let mut kept = Vec::new();
         if may_differ {

@@ -8,11 +8,13 @@
 //! The mark is a file beside the state: `clean`, or the token of the boot and mount under which it is in use.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use curvine_protocol::{Error, Result};
 use rustix::fs::{AtFlags, StatxFlags};
+
+use crate::durable;
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): an id that no other mount has until the next boot.
 const MOUNT_ID_UNIQUE: u32 = 0x4000;
@@ -54,15 +56,8 @@ impl Trust {
 
     fn write(&self, content: &str) -> Result<()> {
         let fresh = self.mark.with_extension("new");
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&fresh)?;
-            file.write_all(content.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&fresh, &self.mark)?;
-            let directory = self.mark.parent().expect("the mark is in a directory");
-            File::open(directory)?.sync_all()
-        };
-        write().map_err(|e| Error::from(e).while_doing(format_args!("writing {}", self.mark.display())))
+        durable::replace(&self.mark, &fresh, content.as_bytes())
+            .map_err(|e| Error::from(e).while_doing(format_args!("writing {}", self.mark.display())))
     }
 }
 

@@ -23,7 +23,9 @@ use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use self::fetches::Fetches;
 use self::placement::choose_disk;
 use super::Threads;
-use super::disk::{BlockNews, Disk, DiskOptions, DiskRef, Grant, Removal, RemoveBlocks, StopDisk, Store};
+use super::disk::{
+    BlockNews, Disk, DiskOptions, DiskRef, Grant, Removal, RemoveBlocks, StopDisk, Store, missing,
+};
 use crate::kit::Ports;
 
 /// New blocks whose disk was chosen and whose index record may not be committed yet.
@@ -199,12 +201,7 @@ impl Disks {
     /// Those of [`curvine_protocol::worker::KeepReplicas`]; some may have been done.
     pub async fn keep(&self, blocks: &[BlockExtent], generation: u32) -> Result<()> {
         for extent in blocks {
-            let disk = self.holder(extent.block)?.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::NotFound,
-                    format!("block {} is not on this worker", extent.block),
-                )
-            })?;
+            let disk = self.holder(extent.block)?.ok_or_else(|| missing(extent.block))?;
             disk.keep(*extent, generation).await?;
         }
         Ok(())

@@ -163,24 +163,17 @@ impl Apply<'_, '_> {
         if let Some(mut record) = self.dbs.inode(self.txn, inode)?
             && let InodeBody::File(file) = &mut record.body
             && file.unfenced
-            && file.content_version == content_version
         {
+            if file.content_version != content_version {
+                return self.done();
+            }
             file.unfenced = false;
             self.effects.unleased.push(inode);
             self.keep_replicas(file, kept);
             self.fetch_anew(inode, file, dropped)?;
             self.dbs.put_inode(self.txn, inode, &record)?;
         }
-        let is_unfenced = self
-            .dbs
-            .inode(self.txn, inode)?
-            .is_some_and(|record| match record.body {
-                InodeBody::File(file) => file.unfenced,
-                _ => false,
-            });
-        if !is_unfenced {
-            self.dbs.forget_unfenced(self.txn, inode)?;
-        }
+        self.dbs.forget_unfenced(self.txn, inode)?;
         self.done()
     }
 

@@ -113,12 +113,16 @@ impl Opened {
         })
     }
 
+    /// A number among the odds and ends.
+    fn number(&self, transaction: &RoTxn, key: &[u8]) -> Result<Option<u64>> {
+        let known = self.meta.get(transaction, key).map_err(failed)?;
+        Ok(known.and_then(|number| number.try_into().ok().map(u64::from_le_bytes)))
+    }
+
     /// The life that goes on, or the next one, which is noted.
     fn life(&self, last_run: LastRun, next: u64) -> Result<u64> {
         let mut transaction = self.env.write_txn().map_err(failed)?;
-        let known = self.meta.get(&transaction, LIFE).map_err(failed)?;
-        let known = known.and_then(|life| life.try_into().ok().map(u64::from_le_bytes));
-        match known {
+        match self.number(&transaction, LIFE)? {
             Some(life) if matches!(last_run, LastRun::Stopped | LastRun::Killed) => Ok(life),
             _ => {
                 self.meta
@@ -235,10 +239,7 @@ impl Index {
     pub fn synced(&self) -> Result<u64> {
         let opened = self.opened();
         let transaction = opened.env.read_txn().map_err(failed)?;
-        let round = opened.meta.get(&transaction, SYNCED).map_err(failed)?;
-        Ok(round
-            .and_then(|round| round.try_into().ok())
-            .map_or(0, u64::from_le_bytes))
+        Ok(opened.number(&transaction, SYNCED)?.unwrap_or(0))
     }
 
     /// In which life of the disk this is: what is acknowledged in one is there as long as it lasts.

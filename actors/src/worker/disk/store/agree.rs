@@ -39,12 +39,11 @@ impl Store {
         if record.len_bytes < len_bytes || record.state != BlockState::Sealed {
             return Ok(None);
         }
-        let sum = |checksum| ReplicaSum {
-            generation: record.generation,
-            checksum,
-        };
         match self.sum_up_to(extent, &record) {
-            Ok(checksum) => Ok(Some(sum(checksum))),
+            Ok(checksum) => Ok(Some(ReplicaSum {
+                generation: record.generation,
+                checksum,
+            })),
             Err(error) if matches!(error.kind, ErrorKind::Corrupt | ErrorKind::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
