@@ -244,6 +244,7 @@ impl Steps {
             keep_privileges: false,
             abandoned: false,
             keep_size: false,
+            new_generation: false,
         };
         self.ask_master("commit and close", commit, true).await?;
         let lookup = Lookup {

@@ -312,7 +312,7 @@ samples! {
         blocks: vec![BlockCommit {
             index: 1, id: BlockId(77), len_bytes: 70_001, generation: 4, workers: vec![WorkerId(2)], hole_bytes: 4_096,
         }],
-        mtime_ns: Some(3), close: true, keep_privileges: true, abandoned: true, keep_size: true,
+        mtime_ns: Some(3), close: true, keep_privileges: true, abandoned: true, keep_size: true, new_generation: true,
     };
     SetAttr => SetAttr {
         node: at("/a"), follow: true,
