@@ -265,6 +265,7 @@ impl Steps {
             offset_bytes: 0,
             len_bytes: to_u32(content.len()),
             fill: None,
+            exact: false,
         };
         let answer = self
             .ask_worker("read a block of 4 KiB", read, Bytes::new())

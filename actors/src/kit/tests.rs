@@ -79,6 +79,7 @@ refuse!(
     FenceBlocks,
     CompareBlocks,
     KeepReplicas,
+    CopyReplica,
     SuspectBlock,
     DeleteBlocks,
     LoadBlocks,

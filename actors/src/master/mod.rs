@@ -54,6 +54,7 @@ use self::duties::loads::Loads;
 use self::duties::open_files::OpenFiles;
 use self::duties::reclaim::Reclaim;
 use self::duties::recovery::Replicas;
+use self::duties::repair::Repair;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
 use self::fencing::Fencing;
@@ -257,6 +258,12 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             ports.clock.clone(),
         )),
         Arc::new(Replicas::new(recovery)),
+        Arc::new(Repair::new(
+            store.clone(),
+            blocks.clone(),
+            workers.clone(),
+            ports.clock.clone(),
+        )),
     ]));
     let following = {
         let (duties, blocks, leadership) = (duties.clone(), blocks.clone(), replica.leadership());

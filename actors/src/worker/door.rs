@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    BlockVerified, BlocksCompared, CompareBlocks, DeleteBlocks, Done, ExportFile, FenceBlocks,
+    BlockVerified, BlocksCompared, CompareBlocks, CopyReplica, DeleteBlocks, Done, ExportFile, FenceBlocks,
     GetWorkerStatus, KeepReplicas, LoadBlocks, PunchBlock, PutBlock, READ_BYTES_MAX, ReadBlock, SealBlock,
     StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use super::disk::{Grant, Permit, Removal, missing};
 use super::disks::Disks;
 use super::membership::{Session, Standing};
+use super::replication::Replication;
 use super::ufs_reader::{ReadThrough, Suspect, UfsReader};
 use super::ufs_writer::UfsWriter;
 use crate::kit::metrics::{Measured, timed};
@@ -37,6 +38,7 @@ struct Inner {
     standing: Arc<Standing>,
     reader: Addr<UfsReader>,
     writer: Addr<UfsWriter>,
+    replication: Replication,
 }
 
 impl WorkerDoor {
@@ -46,6 +48,7 @@ impl WorkerDoor {
         standing: Arc<Standing>,
         reader: Addr<UfsReader>,
         writer: Addr<UfsWriter>,
+        replication: Replication,
     ) -> Self {
         WorkerDoor {
             inner: Arc::new(Inner {
@@ -54,6 +57,7 @@ impl WorkerDoor {
                 standing,
                 reader,
                 writer,
+                replication,
             }),
         }
     }
@@ -252,6 +256,19 @@ impl Endpoint<KeepReplicas> for WorkerDoor {
         let inner = self.inner.clone();
         bounded(&context, async move {
             inner.disks.keep(&call.blocks, call.generation).await?;
+            Ok(Answer::new(Done {}))
+        })
+    }
+}
+
+impl Endpoint<CopyReplica> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<CopyReplica>,
+    ) -> BoxFuture<'static, Result<Answer<CopyReplica>>> {
+        let replication = self.inner.replication.clone();
+        transfer(&context, async move {
+            replication.copy(call).await?;
             Ok(Answer::new(Done {}))
         })
     }

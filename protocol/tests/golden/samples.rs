@@ -462,8 +462,8 @@ samples! {
     WorkerEchoed => WorkerEchoed { worker: WorkerId(2), cluster: cluster() };
     ReadBlock => ReadBlock {
         block: BlockId(77), generation: 4, offset_bytes: 65_536, len_bytes: 4_096,
-        fill: Some(Fill { inode: InodeId(12), block_index: 1, whole: false }),
-    }, ReadBlock { block: BlockId(77), generation: 0, offset_bytes: 0, len_bytes: 1 << 20, fill: None };
+        fill: Some(Fill { inode: InodeId(12), block_index: 1, whole: false }), exact: false,
+    }, ReadBlock { block: BlockId(77), generation: 0, offset_bytes: 0, len_bytes: 1 << 20, fill: None, exact: true };
     BlockData => BlockData { offset_bytes: 65_536, checksums: vec![0xE306_9283, 1] };
     WriteBlock => WriteBlock {
         block: BlockId(77), generation: 4, offset_bytes: 5, checksum: 0xE306_9283, base_len_bytes: 6, reserve_bytes: 7,
@@ -491,6 +491,10 @@ samples! {
     };
     KeepReplicas => KeepReplicas {
         blocks: vec![BlockExtent { block: BlockId(77), len_bytes: 70_000 }], generation: 5,
+    };
+    CopyReplica => CopyReplica {
+        block: BlockRef { id: BlockId(77), len_bytes: 70_000, generation: 5 },
+        from: WorkerId(3), address: "w3:8996".to_owned(),
     };
     SuspectBlock => SuspectBlock { block: BlockId(77), offset_bytes: 65_536, len_bytes: 4_096 };
     BlockVerified => BlockVerified { is_right: true };

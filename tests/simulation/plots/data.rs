@@ -128,7 +128,21 @@ fn left_behind(world: &mut World) -> Result<(), Violation> {
     }
     world.does(0, "closes /f", move |_| async move { file.close().await })?;
     let found = world.does(1, "reads /f", move |client| read_at(client, "/f", size))?;
-    same("what was written", &found, &expected)
+    same("what was written", &found, &expected)?;
+    // The one that was left behind gets another replica.
+    world.pass_s(80)?;
+    for asked in &workers {
+        let others: Vec<_> = workers.iter().copied().filter(|other| other != asked).collect();
+        world.hold(1, &others);
+        let found = world.does(1, "reads /f from one worker", move |client| {
+            read_at(client, "/f", size)
+        })?;
+        same(&format!("what {} has", name(*asked)), &found, &expected)?;
+        let reader = world.mount(1).id;
+        world.network().let_go_at_once(reader);
+        world.pass_s(1)?;
+    }
+    Ok(())
 }
 
 /// A writer of a block whose worker is away waits for it. It is not sent to where the bytes are not.

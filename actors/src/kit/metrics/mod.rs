@@ -129,6 +129,8 @@ metrics! {
         "Block data that the scrubber has verified.";
     counter CORRUPT_BLOCKS = "curvine_corrupt_blocks_total", None, [], Worker,
         "Times that a block failed its checksum; it is taken out of use.";
+    counter REPLICAS_MADE = "curvine_replicas_made_total", None, [], Master,
+        "Replicas that this master, leading, has had a worker make of a block that too few had.";
     counter UPLOADS_ABORTED = "curvine_uploads_aborted_total", None, [], Worker,
         "Uploads in parts that a crash or a failed export had left in a store, and that were aborted there later.";
 

@@ -370,6 +370,7 @@ pub async fn read(
         offset_bytes,
         len_bytes,
         fill,
+        exact: false,
     };
     let answer = Endpoint::<ReadBlock>::ask(port, Ask::new(call, CallContext::default())).await?;
     let BlockData { checksums, .. } = answer.reply;

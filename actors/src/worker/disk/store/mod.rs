@@ -2,6 +2,7 @@
 
 mod agree;
 mod background;
+mod copy;
 mod fence;
 mod fill;
 mod punch;
@@ -37,6 +38,7 @@ use super::{Bitmap, BlockNews};
 use crate::kit::{Answer, Clock, Offload};
 use crate::planted::{Bug, is_planted};
 
+pub use self::copy::Copying;
 pub use self::read::answer_with;
 pub use self::verify::Chunks;
 
