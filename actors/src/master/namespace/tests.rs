@@ -445,6 +445,37 @@ fn an_open_file_outlives_its_last_name_until_it_is_released() {
 }
 
 #[test]
+fn a_file_stays_for_whom_an_open_gave_its_lease_while_its_removal_was_on_the_way() {
+    let mut tree = Tree::new();
+    let inode = tree.write("/f", 100_000).inode;
+    let open = OpenForWrite {
+        node: path("/f"),
+        follow: true,
+        truncate: false,
+        open: 1,
+        named: false,
+    };
+    tree.apply_for(5, 1, open.into_op()).expect("opened");
+    // The same client did not know when it asked for this, and nor did the leader.
+    let unlink = Unlink {
+        node: path("/f"),
+        keep_open: false,
+        closed: Vec::new(),
+        holders: Some(Holders {
+            of: inode,
+            files: Vec::new(),
+            unsure: false,
+        }),
+    };
+    tree.apply_for(5, 2, unlink.into_op()).expect("removed");
+    assert_eq!(tree.store.layout(inode).expect("kept").blocks.len(), 2);
+    tree.apply_for(5, 3, ReleaseInode { inode }.into_op())
+        .expect("closed");
+    assert_eq!(tree.store.attr(inode).map_err(|e| e.kind), Err(ErrorKind::Stale));
+    tree.check();
+}
+
+#[test]
 fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
     let mut tree = Tree::new();
     let gone = tree.apply_for(5, 1, create("/gone").into_op());
