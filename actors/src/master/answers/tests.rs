@@ -603,7 +603,7 @@ async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
             hole_bytes: 0,
         }],
         mtime_ns: None,
-        close: false,
+        close: generation == 2,
         keep_privileges: false,
         abandoned: false,
         keep_size: false,
