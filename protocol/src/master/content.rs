@@ -43,6 +43,12 @@ pub struct TellOpen {
     pub closed: Vec<ClosedFile>,
     /// Everything that is open, if all is told.
     pub all: Option<AllOpen>,
+    /// The number of the last answer in this term that the client has got, which told it what was changed.
+    #[serde(default)]
+    pub heard: u64,
+    /// All opens with lower numbers have ended: what comes later of them is not noted. 0: the client does not say.
+    #[serde(default)]
+    pub over_below: u64,
 }
 
 /// Everything that a client has open.
@@ -57,8 +63,11 @@ pub struct AllOpen {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenTold {
     pub term: u64,
-    /// What others have changed of it since the client asked last.
+    /// What others have changed of it, and of which the client has not said that it heard it.
     pub changed: Vec<ChangedFile>,
+    /// Of this answer, greater than those before. 0: the leader does not number them.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// A file that another client has changed.

@@ -344,7 +344,8 @@ samples! {
     TellOpen => TellOpen {
         term: 5, closed: vec![closed()],
         all: Some(AllOpen { files: vec![HeldFile { inode: InodeId(13), open: 8 }], until: 9 }),
-    }, TellOpen { term: 5, closed: Vec::new(), all: None };
+        heard: 4, over_below: 10,
+    }, TellOpen { term: 5, closed: Vec::new(), all: None, heard: 0, over_below: 0 };
     TestLock => TestLock { inode: InodeId(12), lock: lock() };
     AwaitLock => AwaitLock { inode: InodeId(12), lock: lock() };
     ListLocks => ListLocks { path: Some(path("/a")) }, ListLocks { path: None };
@@ -401,7 +402,9 @@ samples! {
     BackupOpened => BackupOpened { id: 0xBA, header: backup_header() };
     BackupPart => BackupPart { checksum: 0xC5C5_0003 };
     Done => Done {};
-    OpenTold => OpenTold { term: 5, changed: vec![ChangedFile { inode: InodeId(12), content_version: 6 }] };
+    OpenTold => OpenTold {
+        term: 5, changed: vec![ChangedFile { inode: InodeId(12), content_version: 6 }], number: 8,
+    };
     News => News { recalls: vec![InodeId(12)] };
     LockFound => LockFound { held: Some(held_lock()) }, LockFound { held: None };
     Locks => Locks {

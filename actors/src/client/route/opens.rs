@@ -34,6 +34,8 @@ struct Table {
     told_in: u64,
     /// As whom it was told.
     told_as: ClientId,
+    /// The number of the last answer of that leader, whose news have been passed on.
+    heard: u64,
     listener: Option<Listener>,
 }
 
@@ -131,6 +133,8 @@ impl Opens {
             term: table.told_in,
             closed: std::mem::take(&mut table.closed),
             all,
+            heard: table.heard,
+            over_below: table.over_below(),
         })
     }
 
@@ -158,6 +162,7 @@ impl Opens {
             }
         }
         let mut table = self.table();
+        table.heard = reply.number;
         table.told_in = match (&call.all, reply.term == call.term) {
             (Some(_), _) => reply.term,
             (None, true) => call.term,
@@ -168,6 +173,11 @@ impl Opens {
 }
 
 impl Table {
+    /// All opens with lower numbers have ended.
+    fn over_below(&self) -> u64 {
+        self.in_flight.first().map_or(self.last + 1, |first| *first)
+    }
+
     fn all(&self) -> AllOpen {
         let mut files: Vec<HeldFile> = self
             .files
@@ -177,7 +187,7 @@ impl Table {
         files.sort_unstable_by_key(|file| file.inode.0);
         AllOpen {
             files,
-            until: self.in_flight.first().map_or(self.last, |first| first - 1),
+            until: self.over_below() - 1,
         }
     }
 }
@@ -202,6 +212,7 @@ pub(super) async fn tell(session: Weak<Session>) {
             };
             if session.opens.is_another(client) {
                 call.all = session.opens.all();
+                call.heard = 0;
             }
             let context = CallContext {
                 client,

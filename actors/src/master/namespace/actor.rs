@@ -143,34 +143,45 @@ fn not_a_directory(node: &Node) -> Error {
     Error::new(ErrorKind::NotADirectory, format!("{node}: is not a directory"))
 }
 
+/// How often a name is looked at again that leads elsewhere each time that its file was removed.
+const LOOKS_MAX: usize = 16;
+
 impl NamespaceCall for OpenFile {
     async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<FileLayout> {
         let OpenFile { node, follow, open } = call;
-        let removals = parts.opens.removals();
-        let mut layout = parts
-            .fresh_look(&node, |dbs, txn| layout_of(dbs, txn, &node, follow))
-            .await?;
         // Without a session there is nobody to keep it for.
-        if open > 0 && context.client != ClientId::default() {
-            let inode = layout.attr.inode;
-            // Who removes it from now on knows of this client.
-            parts.opens.opened(context.client, inode, open, parts.clock.now());
-            if !is_planted(Bug::OpensBesideRemovals) {
-                parts.opens.while_removed(inode).await;
-                if parts.opens.removals() != removals {
-                    let looked = parts
-                        .store
-                        .read()
-                        .and_then(|txn| layout_of(&parts.store.dbs, &txn, &Node::Inode(inode), false));
-                    if looked.is_err() {
-                        parts.opens.failed(context.client, inode, open, parts.clock.now());
+        let is_noted = open > 0 && context.client != ClientId::default();
+        for _ in 0..LOOKS_MAX {
+            let removals = parts.opens.removals();
+            let mut layout = parts
+                .fresh_look(&node, |dbs, txn| layout_of(dbs, txn, &node, follow))
+                .await?;
+            if is_noted {
+                let inode = layout.attr.inode;
+                // Who removes it from now on knows of this client.
+                let before = parts.opens.opened(context.client, inode, open, parts.clock.now());
+                if !is_planted(Bug::OpensBesideRemovals) {
+                    parts.opens.while_removed(inode).await;
+                }
+                if !is_planted(Bug::OpensBesideRemovals) && parts.opens.removals() != removals {
+                    match parts.after_removals(&node, follow, inode, &context).await {
+                        Ok(Some(now)) => layout = now,
+                        outcome => {
+                            let now = parts.clock.now();
+                            parts.opens.failed(context.client, inode, open, before, now);
+                            outcome?;
+                            continue;
+                        }
                     }
-                    layout = looked?;
                 }
             }
+            parts.placement.locate(&mut layout);
+            return Ok(layout);
         }
-        parts.placement.locate(&mut layout);
-        Ok(layout)
+        Err(Error::new(
+            ErrorKind::Busy,
+            format!("{node}: others replace it all the time; try again"),
+        ))
     }
 }
 
@@ -178,6 +189,7 @@ impl NamespaceCall for TellOpen {
     async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<OpenTold> {
         parts.consensus.read_barrier().await?;
         let (client, now) = (context.client, parts.clock.now());
+        parts.opens.over(client, call.over_below);
         parts.closed(&context, &call.closed).await?;
         if let Some(all) = &call.all {
             parts.opens.told_all(client, all, now);
@@ -196,10 +208,7 @@ impl NamespaceCall for TellOpen {
                     .await?;
             }
         }
-        Ok(OpenTold {
-            term: parts.opens.term(),
-            changed: parts.opens.take_changed(client),
-        })
+        Ok(parts.opens.news(client, call.term, call.heard))
     }
 }
 
@@ -350,16 +359,21 @@ macro_rules! mutations {
                 parts.closed(&context, &closed).await?;
                 let client = context.client;
                 let early = written_by_number(&op).filter(|_| client != ClientId::default());
+                let mut before = None;
                 if let (Some(open), Some(inode)) = (open, early) {
                     // It may be a nameless one, of which the client has just closed another handle.
-                    parts.opens.opened(client, inode, open, parts.clock.now());
+                    let removals = parts.opens.removals();
+                    before = parts.opens.opened(client, inode, open, parts.clock.now());
                     parts.opens.while_removed(inode).await;
+                    if parts.opens.removals() != removals {
+                        parts.hold_if_nameless(inode, &context).await?;
+                    }
                 }
                 let ends = matches!(op, Op::EndSession(_));
                 let changes = changes_content(&op);
                 let reply = parts.change(op, context).await;
                 if let (Err(_), Some(inode), Some(open)) = (&reply, early, open) {
-                    parts.opens.failed(client, inode, open, parts.clock.now());
+                    parts.opens.failed(client, inode, open, before, parts.clock.now());
                 }
                 let reply = reply?;
                 if let Some((inode, content_version)) = changed_file(&reply).filter(|_| changes) {
@@ -540,6 +554,35 @@ impl Parts {
             self.name_object(layout)?;
         }
         Ok(reply)
+    }
+
+    /// What a file is that was noted as open, when some files may have been removed since it was looked at. None if the name
+    /// leads to another one by now. One without a name is kept for the client from here on: whoever removed the name may not
+    /// have known of it.
+    async fn after_removals(
+        &self,
+        node: &Node,
+        follow: bool,
+        inode: InodeId,
+        context: &CallContext,
+    ) -> Result<Option<FileLayout>> {
+        let look = || layout_of(&self.store.dbs, &*self.store.read()?, node, follow);
+        let layout = look()?;
+        if layout.attr.inode != inode {
+            return Ok(None);
+        }
+        self.hold_if_nameless(inode, context).await?;
+        look().map(Some)
+    }
+
+    /// Keeps a file that has lost its last name for a client that has it open.
+    async fn hold_if_nameless(&self, inode: InodeId, context: &CallContext) -> Result<()> {
+        let record = self.store.dbs.inode(&*self.store.read()?, inode)?;
+        if record.is_some_and(|record| record.nlink == 0) {
+            let inodes = vec![inode];
+            self.propose(Op::HoldInodes { inodes }, self.own(context)).await?;
+        }
+        Ok(())
     }
 
     /// Proposes a client's change, or has an under file system make it first.

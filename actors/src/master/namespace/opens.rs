@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use curvine_protocol::master::{AllOpen, ChangedFile, ClosedFile, FileHolders, Holders, SESSION_EXPIRE_MS};
+use curvine_protocol::master::{
+    AllOpen, ChangedFile, ClosedFile, FileHolders, Holders, OpenTold, SESSION_EXPIRE_MS,
+};
 use curvine_protocol::{ClientId, InodeId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -50,14 +52,25 @@ struct Table {
     removals: HashMap<InodeId, u32>,
     /// Removals of whole trees under way.
     trees: u32,
+    /// By client, the number below which all its opens have ended: one that comes late is not noted.
+    over_below: HashMap<ClientId, u64>,
+    /// The number of the last answer with news.
+    answers: u64,
 }
 
 struct Client {
     heard: Instant,
     /// By file, the number of its last open.
     files: HashMap<InodeId, u64>,
-    /// Files of it that others have changed since it asked last, and their version.
-    changed: BTreeMap<InodeId, u64>,
+    /// Files of it that others have changed, and of which it has not said that it heard it.
+    changed: BTreeMap<InodeId, Changed>,
+}
+
+/// A change that a client is to hear of.
+struct Changed {
+    content_version: u64,
+    /// The first answer that said so; 0 if none has yet.
+    said_in: u64,
 }
 
 /// A removal under way: opens of the file wait until it has happened.
@@ -117,14 +130,36 @@ impl Opens {
         self.removals.load(Ordering::Acquire)
     }
 
-    /// A client opens a file. To be called before the file is looked at.
-    pub fn opened(&self, client: ClientId, inode: InodeId, open: u64, now: Instant) {
-        self.table().opened(client, inode, open, now);
+    /// A client opens a file. To be called before the file is looked at. Answers with the number of its last open before.
+    pub fn opened(&self, client: ClientId, inode: InodeId, open: u64, now: Instant) -> Option<u64> {
+        let mut table = self.table();
+        let known = table.clients.get(&client);
+        let last = known.and_then(|known| known.files.get(&inode)).copied();
+        let is_over = table.over_below.get(&client).is_some_and(|below| open < *below);
+        match is_over && last.is_none_or(|last| last < open) {
+            // A repeat that comes late: the client is not waiting for it any more.
+            true => last,
+            false => table.opened(client, inode, open, now),
+        }
     }
 
-    /// An open that was noted came to nothing.
-    pub fn failed(&self, client: ClientId, inode: InodeId, open: u64, now: Instant) {
-        self.closed(client, &[ClosedFile { inode, until: open }], now);
+    /// All opens of a client with lower numbers have ended.
+    pub fn over(&self, client: ClientId, below: u64) {
+        let mut table = self.table();
+        let known = table.over_below.entry(client).or_default();
+        *known = (*known).max(below);
+    }
+
+    /// An open that was noted came to nothing: what the client had of the file before, it has still.
+    pub fn failed(&self, client: ClientId, inode: InodeId, open: u64, before: Option<u64>, now: Instant) {
+        let mut table = self.table();
+        table.heard(client, now);
+        let known = table.clients.get_mut(&client);
+        match (known.and_then(|known| known.files.get_mut(&inode)), before) {
+            (Some(last), Some(before)) if *last == open => *last = before,
+            (Some(_), None) => table.closed(client, &ClosedFile { inode, until: open }),
+            _ => {}
+        }
     }
 
     /// A client has closed these.
@@ -142,25 +177,41 @@ impl Opens {
         let holders = table.holders.get(&inode).cloned().unwrap_or_default();
         for holder in holders.into_iter().filter(|holder| *holder != by) {
             if let Some(known) = table.clients.get_mut(&holder) {
-                known.changed.insert(inode, content_version);
+                let changed = Changed {
+                    content_version,
+                    said_in: 0,
+                };
+                known.changed.insert(inode, changed);
             }
         }
     }
 
-    /// What others have changed of what a client has open, once.
-    pub fn take_changed(&self, client: ClientId) -> Vec<ChangedFile> {
+    /// What others have changed of what a client has open: again and again, until it has said that it heard it. `heard` is the
+    /// number of the last answer that it got of the leader of this term.
+    pub fn news(&self, client: ClientId, term: u64, heard: u64) -> OpenTold {
         let mut table = self.table();
-        let changed = table
-            .clients
-            .get_mut(&client)
-            .map(|known| std::mem::take(&mut known.changed));
-        let changed = changed.unwrap_or_default().into_iter();
-        changed
-            .map(|(inode, content_version)| ChangedFile {
-                inode,
-                content_version,
-            })
-            .collect()
+        table.answers += 1;
+        let number = table.answers;
+        let heard = if term == table.term { heard } else { 0 };
+        let mut news = Vec::new();
+        if let Some(known) = table.clients.get_mut(&client) {
+            // Every answer since has said it, too.
+            (known.changed).retain(|_, changed| changed.said_in == 0 || changed.said_in > heard);
+            for (&inode, changed) in &mut known.changed {
+                if changed.said_in == 0 {
+                    changed.said_in = number;
+                }
+                news.push(ChangedFile {
+                    inode,
+                    content_version: changed.content_version,
+                });
+            }
+        }
+        OpenTold {
+            term: table.term,
+            changed: news,
+            number,
+        }
     }
 
     /// A client has ended its session.
@@ -168,6 +219,7 @@ impl Opens {
         let mut table = self.table();
         table.forget_client(client);
         table.unheard.remove(&client);
+        table.over_below.remove(&client);
     }
 
     /// Whether a client has a file open.
@@ -214,6 +266,7 @@ impl Opens {
             table.forget_client(client);
         }
         table.unheard.retain(|&client| is_known(client));
+        table.over_below.retain(|&client, _| is_known(client));
         if table
             .overflowed
             .is_some_and(|at| now.duration_since(at) >= SILENCE_MAX)
@@ -335,10 +388,10 @@ impl Table {
         }
     }
 
-    fn opened(&mut self, client: ClientId, inode: InodeId, open: u64, now: Instant) {
+    fn opened(&mut self, client: ClientId, inode: InodeId, open: u64, now: Instant) -> Option<u64> {
         if self.opens >= OPENS_MAX {
             self.overflowed = Some(now);
-            return;
+            return None;
         }
         let known = self.clients.entry(client).or_insert_with(|| Client {
             heard: now,
@@ -347,11 +400,12 @@ impl Table {
         });
         known.heard = now;
         match known.files.get_mut(&inode) {
-            Some(last) => *last = (*last).max(open),
+            Some(last) => Some(std::mem::replace(last, (*last).max(open))),
             None => {
                 known.files.insert(inode, open);
                 self.holders.entry(inode).or_default().push(client);
                 self.opens += 1;
+                None
             }
         }
     }
@@ -411,6 +465,36 @@ mod tests {
     }
 
     #[test]
+    fn an_open_that_comes_after_it_was_over_is_not_noted() {
+        let (opens, now) = (Opens::default(), Instant::now());
+        opens.opened(A, FILE, 1, now);
+        opens.over(A, 2);
+        opens.closed(A, &closed(1), now);
+        assert_eq!(opens.opened(A, FILE, 1, now), None);
+        assert_eq!(holders(&opens, now), [], "its repeat came late");
+        opens.opened(A, FILE, 2, now);
+        assert_eq!(opens.opened(A, FILE, 1, now), Some(2));
+        opens.failed(A, FILE, 1, Some(2), now);
+        assert_eq!(holders(&opens, now), [A]);
+        opens.opened(B, FILE, 1, now);
+        assert_eq!(holders(&opens, now), [A, B], "each client counts for itself");
+    }
+
+    #[test]
+    fn an_open_that_fails_leaves_what_was_open_before_it() {
+        let (opens, now) = (Opens::default(), Instant::now());
+        assert_eq!(opens.opened(A, FILE, 1, now), None);
+        opens.failed(A, FILE, 1, None, now);
+        assert_eq!(holders(&opens, now), []);
+        assert_eq!(opens.opened(A, FILE, 2, now), None);
+        assert_eq!(opens.opened(A, FILE, 3, now), Some(2));
+        opens.failed(A, FILE, 3, Some(2), now);
+        assert_eq!(holders(&opens, now), [A]);
+        opens.closed(A, &closed(2), now);
+        assert_eq!(holders(&opens, now), []);
+    }
+
+    #[test]
     fn a_close_ends_the_opens_before_it_and_none_after_it() {
         let (opens, now) = (Opens::default(), Instant::now());
         opens.opened(A, FILE, 1, now);
@@ -424,9 +508,22 @@ mod tests {
             inode: FILE,
             content_version: 5,
         };
-        assert_eq!(opens.take_changed(A), [changed]);
-        assert_eq!(opens.take_changed(A), [], "it is told once");
-        assert_eq!(opens.take_changed(B), [], "it knows");
+        let first = opens.news(A, 0, 0);
+        assert_eq!(first.changed, [changed]);
+        let again = opens.news(A, 0, 0);
+        assert_eq!(again.changed, [changed], "the first answer may be lost");
+        assert_eq!(
+            opens.news(A, 7, again.number).changed,
+            [changed],
+            "of another leader"
+        );
+        assert_eq!(opens.news(A, 0, first.number).changed, [], "it has heard it");
+        assert_eq!(opens.news(B, 0, 0).changed, [], "it knows");
+        // What is changed after an answer is in none before.
+        let before = opens.news(A, 0, again.number).number;
+        opens.changed(B, FILE, 9);
+        let lost = opens.news(A, 0, before);
+        assert_eq!(opens.news(A, 0, before).changed, lost.changed);
         opens.closed(A, &closed(3), now);
         opens.closed(A, &closed(3), now);
         assert_eq!(holders(&opens, now), [B]);

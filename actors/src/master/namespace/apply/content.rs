@@ -385,8 +385,8 @@ impl Applies<CommitFile> for Apply<'_, '_> {
             // Workers may hold bytes of the generation that follows this version: whoever writes next must get another one.
             file.content_version += 1;
         }
-        if call.abandoned && (file.replicas > 1 || in_mount) && file.block_count() > 0 {
-            // And not all of them the same; in a mount, the object has others.
+        if call.abandoned && file.block_count() > 0 {
+            // And some may be on their way; of several workers, not all have the same; in a mount, the object has others.
             file.unfenced = true;
             self.note_disagreement(call.inode, file, in_mount)?;
         }
