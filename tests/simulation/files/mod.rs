@@ -53,6 +53,8 @@ struct Write {
     is_flushing: bool,
     /// Its own mount has read past it: it is lost, which its writer hears from its next flush.
     missed: bool,
+    /// The masters make it, and may hear of it late: after its client has died, as long as that one's session lasts.
+    by_masters: bool,
 }
 
 /// One write of one unit.
@@ -185,6 +187,7 @@ impl Files {
             failed: false,
             is_flushing: false,
             missed: false,
+            by_masters: false,
         };
         let entry = Entry {
             write: 0,
@@ -248,7 +251,11 @@ impl Files {
         let what = format!("truncation from {long} to {to} units");
         let gap = (0..to).map(|unit| (unit, HOLE, true));
         let values = gap.chain((to..UNITS_MAX).map(|unit| (unit, END, false)));
-        self.change(inode, mount, what, values.collect())
+        let id = self.change(inode, mount, what, values.collect());
+        if let Some(write) = self.of(inode, id) {
+            write.by_masters = true;
+        }
+        id
     }
 
     fn change(
@@ -287,6 +294,7 @@ impl Files {
             failed: false,
             is_flushing: false,
             missed: false,
+            by_masters: false,
         });
         write
     }
@@ -378,22 +386,29 @@ impl Files {
         outcome
     }
 
-    /// A client gave up on what it had not flushed: the file was closed with an error, or the client is dead.
+    /// A client gave up on what it had not flushed: the file was closed with an error.
     pub fn gave_up(&mut self, inode: InodeId, mount: NodeId) {
+        self.gave_up_if(inode, mount, |_| true);
+    }
+
+    fn gave_up_if(&mut self, inode: InodeId, mount: NodeId, is_so: impl Fn(&Write) -> bool) {
         let now = self.moment();
         if let Some(file) = self.files.get_mut(&inode) {
             let unflushed = (file.writes.iter_mut())
                 .filter(|write| write.mount == mount && write.flushed.is_none() && !write.never);
-            for write in unflushed {
+            for write in unflushed.filter(|write| is_so(write)) {
                 write.settled.get_or_insert(now);
                 write.failed = true;
             }
         }
     }
 
+    /// A client has died. What it had asked the masters for may be on its way.
     pub fn died(&mut self, mount: NodeId) {
         for inode in self.inodes() {
-            self.gave_up(inode, mount);
+            self.gave_up_if(inode, mount, |write| {
+                !write.by_masters || write.accepted.is_some()
+            });
         }
     }
 
