@@ -22,6 +22,19 @@ const WALK_TRIES: u32 = 8;
 /// The prefixes of attributes that are kept. The kernel asks for others (`system.posix_acl_access`) by itself.
 const XATTR_SPACES: [&str; 3] = ["user.", "trusted.", "security."];
 
+/// The kernel makes a call again that is told `ESTALE`: a rename would replace then what somebody else has just put there.
+fn not_again(error: Error) -> Refusal {
+    let changed = error.kind == ErrorKind::UfsChanged;
+    let refusal = Refusal::from(error);
+    match changed {
+        true => Refusal {
+            errno: libc::EBUSY,
+            ..refusal
+        },
+        false => refusal,
+    }
+}
+
 impl Core {
     pub async fn lookup(&self, user: User, parent: InodeId, name: String) -> Result<FileAttr> {
         let node = Node::child(parent, name);
@@ -212,7 +225,7 @@ impl Core {
     ) -> Result<()> {
         let client = self.client_of(user);
         let (from, to) = (Node::child(from.0, from.1), Node::child(to.0, to.1));
-        let renamed = client.rename(from, to, mode, false).await?;
+        let renamed = client.rename(from, to, mode, false).await.map_err(not_again)?;
         if let Some(gone) = renamed.replaced {
             self.lost_a_name(gone).await;
         }
@@ -298,5 +311,17 @@ fn known_space(name: &str, errno: i32) -> Result<()> {
     match XATTR_SPACES.iter().any(|space| name.starts_with(space)) {
         true => Ok(()),
         false => Err(Refusal::of(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_onto_what_somebody_else_changed_is_not_made_again_by_the_kernel() {
+        let told = |kind| not_again(Error::new(kind, "no")).errno;
+        assert_eq!(told(ErrorKind::UfsChanged), libc::EBUSY);
+        assert_eq!(told(ErrorKind::Stale), libc::ESTALE);
     }
 }
