@@ -20,6 +20,7 @@ mod objects;
 mod partitions;
 mod power;
 mod power_masters;
+mod replicas;
 mod slow_store;
 mod sparse;
 mod support;

@@ -68,12 +68,13 @@ impl Cluster {
         }
     }
 
-    /// Whether what this leader has heard of workers is enough to say who has nothing.
-    pub fn knows_holders(&self, now: Instant) -> bool {
+    /// Whether what this leader has heard of workers is enough to say who has nothing. `last_worker` is the greatest id that
+    /// was ever given to one.
+    pub fn knows_holders(&self, last_worker: WorkerId, now: Instant) -> bool {
         let for_long = self
             .leads_since
             .is_none_or(|since| now.duration_since(since) >= GRACE);
-        for_long && self.roster.all_reported(now)
+        self.roster.all_reported(now) && (for_long || self.roster.are_all_registered(last_worker))
     }
 }
 

@@ -19,6 +19,7 @@ use super::Duty;
 use crate::kit::{Clock, call, metrics};
 use crate::master::blocks::BlockMap;
 use crate::master::blocks::care::Care;
+use crate::master::contract::NamespaceView;
 use crate::master::namespace::store::Store;
 use crate::master::workers::Workers;
 
@@ -169,7 +170,8 @@ impl Duty for Repair {
     }
 
     async fn tick(&self) -> Result<()> {
-        if !self.blocks.cluster().knows_holders(self.clock.now()) {
+        let last_worker = self.store.last_worker()?;
+        if !(self.blocks.cluster()).knows_holders(last_worker, self.clock.now()) {
             return Ok(());
         }
         let tasks = self.look().await?;

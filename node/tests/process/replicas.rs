@@ -1,0 +1,118 @@
+//! Files of several replicas, whose workers stop, die and come back.
+
+use bytes::Bytes;
+use curvine_actors::client::{Client, CreateOptions};
+use curvine_protocol::number::to_usize;
+use curvine_protocol::{CurvinePath, WorkerId};
+
+use super::group::*;
+use super::support::*;
+
+const MIB: u64 = 1 << 20;
+
+struct Cluster {
+    // Dropped in this order.
+    workers: Vec<Node>,
+    _masters: Masters,
+    client: Client,
+}
+
+impl Cluster {
+    async fn start(workers: u32) -> Cluster {
+        let masters = Masters::start(1);
+        let client = masters.client().await;
+        let addresses = masters.addresses.join(",");
+        let worker = |number: u32| {
+            let directory = masters.scratch.path().join(format!("worker-{number}"));
+            let args = [
+                "--role",
+                "worker",
+                "--master",
+                &addresses,
+                "--listen",
+                "127.0.0.1:0",
+            ];
+            Node::start(&[&args[..], &["--data-dir", text(&directory)]].concat())
+        };
+        Cluster {
+            workers: (1..=workers).map(worker).collect(),
+            _masters: masters,
+            client,
+        }
+    }
+
+    /// The process of a worker.
+    async fn at(&self, id: WorkerId) -> usize {
+        let status = self.client.status().await.expect("a master leads");
+        let known = status.workers.iter().find(|worker| worker.id == id);
+        let address = &known.expect("it is registered").address;
+        let found = self
+            .workers
+            .iter()
+            .position(|node| node.said("worker") == address);
+        found.expect("it is ours")
+    }
+
+    /// Who has the only block of a file.
+    async fn holders(&self) -> Vec<WorkerId> {
+        let layout = self.client.locate(&path()).await.expect("it is there");
+        layout.blocks[0].workers.clone()
+    }
+}
+
+fn path() -> CurvinePath {
+    CurvinePath::parse("/file").expect("a valid path")
+}
+
+fn content(seed: u64, len: u64) -> Bytes {
+    (0..to_usize(len))
+        .map(|at| (at as u64 * 31 + seed * 7 + (at as u64 >> 8)).to_le_bytes()[0])
+        .collect()
+}
+
+#[test]
+fn a_file_is_written_on_without_a_worker_that_stopped_and_its_replica_is_made_again_elsewhere() {
+    run(async {
+        let mut cluster = Cluster::start(3).await;
+        let options = CreateOptions {
+            replicas: 2,
+            ..CreateOptions::default()
+        };
+        let file = cluster.client.create(&path(), options).await.expect("created");
+        file.append(content(1, 4 * MIB)).await.expect("taken");
+        file.sync().await.expect("on two disks");
+        let before = cluster.holders().await;
+        let [stopped, other] = before[..] else {
+            panic!("two have it: {before:?}");
+        };
+        let (stopped, other) = (cluster.at(stopped).await, cluster.at(other).await);
+        cluster.workers[stopped].signal(Signal::STOP);
+        // Over what both have, and behind it.
+        file.write_at(MIB, content(2, 5 * MIB)).await.expect("taken");
+        file.sync().await.expect("on one disk");
+        file.close().await.expect("closed");
+        let mut expected = content(1, 4 * MIB)[..to_usize(MIB)].to_vec();
+        expected.extend_from_slice(&content(2, 5 * MIB));
+        let read = cluster.client.read(&path()).await.expect("read");
+        assert!(read == expected, "as it was written");
+        let third = 3 - stopped - other;
+        until("another worker has it", async || {
+            let holders = cluster.holders().await;
+            let mut at = Vec::new();
+            for holder in holders {
+                at.push(cluster.at(holder).await);
+            }
+            at.contains(&third).then_some(())
+        })
+        .await;
+        cluster.workers[other].kill();
+        let read = cluster.client.read(&path()).await.expect("of the new replica");
+        assert!(read == expected, "as it was written");
+        // What the one that was stopped has is older, and served to nobody.
+        cluster.workers[stopped].signal(Signal::CONT);
+        for _ in 0..10 {
+            let read = cluster.client.read(&path()).await.expect("read");
+            assert!(read == expected, "as it was written");
+        }
+    });
+}
