@@ -23,6 +23,8 @@ LARGE = 20 << 20
 MANY = 300
 # A client gives up later than a leader and a worker need to come back.
 PATIENCE = 90
+# Of a client that was killed, the session must end first; then a worker of its file may have to fall silent.
+REST = 180
 
 CHANGE = ["change-noted", "change-made", "change-committed"]
 EXPORT = ["export-begun", "export-read", "export-confirmed", "export-written", "export-answered", "export-ended"]
@@ -238,7 +240,9 @@ class Crashes:
 
     def compare(self, allowed=None, partly=None):
         """Waits until nothing is under way; then bucket, mounts and `cv` agree on one of these."""
-        until(self.is_idle, f"nothing waits: {self.backlog()}", PATIENCE)
+        until(self.is_idle, f"nothing waits: {self.backlog()}", REST)
+        until(lambda: not self.uploads(), f"no upload in parts is left: {self.uploads()}", REST)
+        until(lambda: not self.halves(), f"what a killed `put` left goes: {self.halves()}", REST)
         shown = self.shown()
         stored = self.stored()
         files = {path: content for path, content in shown.items() if content is not None}
@@ -279,6 +283,15 @@ class Crashes:
         return now["files"] == 0 and not now["effects"]
 
     def shown(self):
+        """What the first mount shows. What a killed client had asked for may come while it is walked: then it is walked again."""
+        for _ in range(5):
+            try:
+                return self.walked()
+            except FileNotFoundError:
+                until(self.is_idle, "nothing waits", REST)
+        return self.walked()
+
+    def walked(self):
         top = self.node.mount_point / TOP[1:]
         found = {}
         for place, directories, files in os.walk(top, onerror=raise_it):
@@ -295,10 +308,16 @@ class Crashes:
             found[path] = None if entry["type"] == "directory" else entry["size_bytes"]
         return found
 
+    def uploads(self):
+        """Uploads in parts that are under way, or that somebody has left."""
+        return self.moto.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+
+    def halves(self):
+        """What is being put in the place of something else, under a name of its own until it is whole."""
+        return [key for key in self.moto.keys(BUCKET) if ".cv-put-" in key]
+
     def stored(self):
-        """The objects, without the markers of directories; uploads that nobody ends count as harm."""
-        uploads = self.moto.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
-        self.left = len(uploads)
+        """The objects, without the markers of directories."""
         keys = [key for key in self.moto.keys(BUCKET) if not key.endswith("/")]
         return {key: self.moto.get(BUCKET, key) for key in keys}
 
