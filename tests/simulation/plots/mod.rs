@@ -69,6 +69,7 @@ pub const ALL: &[Plot] = &[
     names::OPENED_BESIDE_CLOSE,
     leases::BRIEFLY_AWAY,
     leases::HALF_WRITTEN,
+    data::FULL_OF_CACHED,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

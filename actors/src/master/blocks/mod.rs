@@ -273,6 +273,7 @@ mod tests {
             available_bytes,
             blocks: 0,
             failure: None,
+            cached_bytes: 0,
         }
     }
 
