@@ -108,6 +108,8 @@ bugs! {
     CommitsWhatNobodyHas: "commits-what-nobody-has", Plot("nobody-took-it");
     /// A writer that gives up has the file be as long as it knew it.
     GivesBackTheOldSize: "gives-back-the-old-size", Plot("unanswered-cut");
+    /// A block that is written on without one of its workers keeps the generation that this one has.
+    LeavesNewerBehind: "leaves-newer-behind", Plot("left-behind");
     /// A replica is deleted because a client says that another worker has a newer one.
     DeletesOnAClientsWord: "deletes-on-a-clients-word", Plot("older-replica");
     /// A writer of a block whose holders have not reported is sent to another worker.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::attr::UfsSource;
+use crate::attr::{BlockRef, UfsSource};
 pub use crate::call::Done;
 use crate::call::calls;
 use crate::cluster::DiskStatus;
@@ -40,6 +40,9 @@ pub struct ReadBlock {
     pub len_bytes: u32,
     /// Where to fetch what is missing.
     pub fill: Option<Fill>,
+    /// Of this very generation alone, and sealed: a replica is to be made of it. `Stale` if it is anything else.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub exact: bool,
 }
 
 /// How long a worker takes writes after it asked the leader something that was answered. Then it takes none until it has
@@ -289,6 +292,23 @@ pub struct BlocksMarked {
     pub marked: Vec<bool>,
 }
 
+/// From the master: makes a replica of a block from that of another worker. It is on disk when this is answered. One that is
+/// here already is enough.
+///
+/// Only what is sealed there in this very generation is copied, and only of files that nobody is writing: whoever writes
+/// the block later does so in a greater generation, so this may come late.
+///
+/// # Errors
+/// `Stale` or `NotFound` if the other worker has not this generation (any more); `Busy` if something else is here, which the
+/// next report brings up; `Corrupt`, `Unreachable`, `NoSpace`, `Io`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyReplica {
+    pub block: BlockRef,
+    pub from: WorkerId,
+    /// Where that worker is.
+    pub address: String,
+}
+
 /// From a reader that got bytes with a wrong checksum: the worker is to look at its own. What it finds wrong goes out of
 /// use: it can be fetched again, or the master hears that the replica is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -423,7 +443,8 @@ macro_rules! for_worker_calls {
             212 => StopLoading -> LoadingStopped {};
             213 => CompareBlocks -> BlocksCompared {};
             214 => KeepReplicas -> Done {};
-            216 => MarkBlocks -> BlocksMarked {};
+            216 => CopyReplica -> Done {};
+            217 => MarkBlocks -> BlocksMarked {};
         }
     };
 }

@@ -193,6 +193,7 @@ async fn fill_directory(client: &Client, directory: &str, files: usize) -> curvi
                 keep_privileges: false,
                 abandoned: false,
                 keep_size: false,
+                new_generation: false,
             })
             .await?;
     }

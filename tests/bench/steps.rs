@@ -244,6 +244,7 @@ impl Steps {
             keep_privileges: false,
             abandoned: false,
             keep_size: false,
+            new_generation: false,
         };
         self.ask_master("commit and close", commit, true).await?;
         let lookup = Lookup {
@@ -264,6 +265,7 @@ impl Steps {
             offset_bytes: 0,
             len_bytes: to_u32(content.len()),
             fill: None,
+            exact: false,
         };
         let answer = self
             .ask_worker("read a block of 4 KiB", read, Bytes::new())

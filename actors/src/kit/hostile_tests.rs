@@ -365,6 +365,7 @@ async fn the_bodies_of_replies_live_on_a_budget() {
         offset_bytes: 0,
         len_bytes: 1 << 20,
         fill: None,
+        exact: false,
     };
     let (reader, mut writer) = tokio::io::split(world.connect());
     for id in 0..20 {

@@ -80,6 +80,7 @@ refuse!(
     CompareBlocks,
     KeepReplicas,
     MarkBlocks,
+    CopyReplica,
     SuspectBlock,
     DeleteBlocks,
     LoadBlocks,

@@ -55,6 +55,7 @@ use self::duties::loads::Loads;
 use self::duties::open_files::OpenFiles;
 use self::duties::reclaim::Reclaim;
 use self::duties::recovery::Replicas;
+use self::duties::repair::Repair;
 use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
 use self::fencing::Fencing;
@@ -265,6 +266,12 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             fetching,
             ports.clock.clone(),
             exported.clone(),
+        )),
+        Arc::new(Repair::new(
+            store.clone(),
+            blocks.clone(),
+            workers.clone(),
+            ports.clock.clone(),
         )),
     ]));
     let following = {

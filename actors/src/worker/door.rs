@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    BlockVerified, BlocksCompared, BlocksMarked, CompareBlocks, DeleteBlocks, Done, ExportFile, FenceBlocks,
-    GetWorkerStatus, KeepReplicas, LoadBlocks, MarkBlocks, PunchBlock, PutBlock, READ_BYTES_MAX, ReadBlock,
-    SealBlock, StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
+    BlockVerified, BlocksCompared, BlocksMarked, CompareBlocks, CopyReplica, DeleteBlocks, Done, ExportFile,
+    FenceBlocks, GetWorkerStatus, KeepReplicas, LoadBlocks, MarkBlocks, PunchBlock, PutBlock, READ_BYTES_MAX,
+    ReadBlock, SealBlock, StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use super::disk::{Grant, Permit, Removal, missing};
 use super::disks::Disks;
 use super::membership::{Session, Standing};
+use super::replication::Replication;
 use super::ufs_reader::{ReadThrough, Suspect, UfsReader};
 use super::ufs_writer::UfsWriter;
 use crate::kit::metrics::{Measured, timed};
@@ -39,6 +40,7 @@ struct Inner {
     standing: Arc<Standing>,
     reader: Addr<UfsReader>,
     writer: Addr<UfsWriter>,
+    replication: Replication,
 }
 
 impl WorkerDoor {
@@ -48,6 +50,7 @@ impl WorkerDoor {
         standing: Arc<Standing>,
         reader: Addr<UfsReader>,
         writer: Addr<UfsWriter>,
+        replication: Replication,
     ) -> Self {
         WorkerDoor {
             inner: Arc::new(Inner {
@@ -56,6 +59,7 @@ impl WorkerDoor {
                 standing,
                 reader,
                 writer,
+                replication,
             }),
         }
     }
@@ -289,6 +293,19 @@ impl Endpoint<MarkBlocks> for WorkerDoor {
         bounded(&context, async move {
             let marked = inner.disks.mark(&call).await?;
             Ok(Answer::new(BlocksMarked { marked }))
+        })
+    }
+}
+
+impl Endpoint<CopyReplica> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<CopyReplica>,
+    ) -> BoxFuture<'static, Result<Answer<CopyReplica>>> {
+        let replication = self.inner.replication.clone();
+        transfer(&context, async move {
+            replication.copy(call).await?;
+            Ok(Answer::new(Done {}))
         })
     }
 }

@@ -5,6 +5,7 @@
 //! - [`door`]: answers every call of the worker service by routing it to the disk that has the block.
 //! - [`membership`]: the Worker actor: registration, heartbeat, block reports, the master's orders.
 //! - [`ufs_reader`], [`ufs_writer`]: transfers between under file systems and blocks.
+//! - [`replication`]: replicas that are made from those of other workers.
 //! - `left_uploads`: aborts, in stores, uploads that failed or that a worker left when it died.
 //!
 //! Invariants: a full or failing disk is an error for its blocks, never for the worker. A worker serves one cluster
@@ -18,6 +19,7 @@ mod golden;
 mod identity;
 mod left_uploads;
 pub mod membership;
+pub mod replication;
 pub mod source;
 pub mod ufs_reader;
 pub mod ufs_writer;
@@ -36,6 +38,7 @@ use door::WorkerDoor;
 use identity::Identity;
 use left_uploads::LeftUploads;
 use membership::{News, Session, Standing, Worker};
+use replication::Replication;
 use source::Sources;
 use ufs_reader::{Resolver, StopReader, UfsReader};
 use ufs_writer::UfsWriter;
@@ -233,9 +236,17 @@ pub async fn start_with(
         ports.clock.clone(),
     );
     let reader = UfsReader::start_in_arbiter(&control, |_| reader);
+    let replication = Replication::new(disks.clone(), peers.clone());
     let writer = UfsWriter::new(disks.clone(), peers, resolver);
     let writer = UfsWriter::start_in_arbiter(&transfers[0], |_| writer);
-    let door = WorkerDoor::new(disks.clone(), session.clone(), standing, reader.clone(), writer);
+    let door = WorkerDoor::new(
+        disks.clone(),
+        session.clone(),
+        standing,
+        reader.clone(),
+        writer,
+        replication,
+    );
     let mut handle = WorkerHandle {
         port: Arc::new(door),
         id: WorkerId(0),

@@ -10,18 +10,18 @@ use actix::{Actor, Context, Handler, ResponseFuture};
 use bytes::Bytes;
 use curvine_protocol::attr::{LocatedBlock, WorkerAddress};
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::{ExportFile, FileExported, ReadBlock};
-use curvine_protocol::{BlockRef, CallContext, EffectId, Error, ErrorKind, Result, WorkerId};
+use curvine_protocol::worker::{ExportFile, FileExported};
+use curvine_protocol::{BlockRef, EffectId, Error, ErrorKind, Result, WorkerId};
 use futures::StreamExt;
 use tokio::sync::oneshot;
 
 use super::disk::{Grant, Store};
 use super::disks::Disks;
+use super::replication::{read_call, read_there};
 use super::source::ByteStream;
 use super::ufs_reader::Resolver;
-use crate::client::file::read::{in_memory, verify};
 use crate::crash_points::{Point, crash_point};
-use crate::kit::{Answer, Ask, Endpoint, WorkerConnector};
+use crate::kit::{Answer, Ask, WorkerConnector};
 use crate::ufs::changes::{Replacement, Written};
 
 /// Bytes read from a block at a time.
@@ -216,26 +216,6 @@ impl Blocks {
             )
         })?;
         let port = self.peers.connect(worker, address);
-        let mut got = Vec::with_capacity(len as usize);
-        while got.len() < len as usize {
-            let begun = u32::try_from(got.len()).expect("a piece is small");
-            let call = read_call(block, at + u64::from(begun), len - begun);
-            let asked = call.offset_bytes..at + u64::from(len);
-            let answer = Endpoint::<ReadBlock>::ask(&*port, Ask::new(call, CallContext::default())).await?;
-            let bytes = in_memory(answer.body).await?;
-            verify(&answer.reply, &bytes, asked, &block, worker)?;
-            got.extend_from_slice(&bytes);
-        }
-        Ok(got.into())
-    }
-}
-
-fn read_call(block: BlockRef, offset_bytes: u64, len_bytes: u32) -> ReadBlock {
-    ReadBlock {
-        block: block.id,
-        generation: block.generation,
-        offset_bytes,
-        len_bytes,
-        fill: None,
+        read_there(&port, worker, read_call(block, at, len), &block).await
     }
 }

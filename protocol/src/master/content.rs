@@ -177,6 +177,10 @@ pub struct CommitFile {
     /// The size stays what it is; `size_bytes` is not looked at.
     #[serde(default)]
     pub keep_size: bool,
+    /// It makes a version of the file, though nothing else changes: what is written from then on is of a generation that no
+    /// worker has. With `keep_size`; blocks beyond the size stay.
+    #[serde(default)]
+    pub new_generation: bool,
 }
 
 /// What was written to one block.

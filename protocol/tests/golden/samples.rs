@@ -313,7 +313,7 @@ samples! {
         blocks: vec![BlockCommit {
             index: 1, id: BlockId(77), len_bytes: 70_001, generation: 4, workers: vec![WorkerId(2)], hole_bytes: 4_096,
         }],
-        mtime_ns: Some(3), close: true, keep_privileges: true, abandoned: true, keep_size: true,
+        mtime_ns: Some(3), close: true, keep_privileges: true, abandoned: true, keep_size: true, new_generation: true,
     };
     SetAttr => SetAttr {
         node: at("/a"), follow: true,
@@ -466,8 +466,8 @@ samples! {
     WorkerEchoed => WorkerEchoed { worker: WorkerId(2), cluster: cluster() };
     ReadBlock => ReadBlock {
         block: BlockId(77), generation: 4, offset_bytes: 65_536, len_bytes: 4_096,
-        fill: Some(Fill { inode: InodeId(12), block_index: 1, whole: false }),
-    }, ReadBlock { block: BlockId(77), generation: 0, offset_bytes: 0, len_bytes: 1 << 20, fill: None };
+        fill: Some(Fill { inode: InodeId(12), block_index: 1, whole: false }), exact: false,
+    }, ReadBlock { block: BlockId(77), generation: 0, offset_bytes: 0, len_bytes: 1 << 20, fill: None, exact: true };
     BlockData => BlockData { offset_bytes: 65_536, checksums: vec![0xE306_9283, 1] };
     WriteBlock => WriteBlock {
         block: BlockId(77), generation: 4, offset_bytes: 5, checksum: 0xE306_9283, base_len_bytes: 6, reserve_bytes: 7,
@@ -500,6 +500,10 @@ samples! {
         blocks: vec![MarkedBlock { block: BlockId(77), generation: 5 }], cached: true, number: 41,
     };
     BlocksMarked => BlocksMarked { marked: vec![true, false] };
+    CopyReplica => CopyReplica {
+        block: BlockRef { id: BlockId(77), len_bytes: 70_000, generation: 5 },
+        from: WorkerId(3), address: "w3:8996".to_owned(),
+    };
     SuspectBlock => SuspectBlock { block: BlockId(77), offset_bytes: 65_536, len_bytes: 4_096 };
     BlockVerified => BlockVerified { is_right: true };
     DeleteBlocks => DeleteBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)] };

@@ -67,6 +67,84 @@ fn older_replica(world: &mut World) -> Result<(), Violation> {
     same("what was written", &found, &rows(&[(1, units), (2, 10)]))
 }
 
+/// A block is written on without a worker that does not answer, and nobody is given what that worker has of it.
+pub const LEFT_BEHIND: Plot = Plot {
+    name: "left-behind",
+    cast: |chance| Cast {
+        masters: *chance.one_of(&[1, 1, 3]),
+        mounts: 2,
+        workers: 2,
+        ..Cast::default()
+    },
+    play: left_behind,
+};
+
+fn left_behind(world: &mut World) -> Result<(), Violation> {
+    let chance = world.chance();
+    let workers = world.worker_ids();
+    let units = chance.within(20..100);
+    world.does(0, "makes /f", move |client| make(client, "/f", 1, units, 2))?;
+    let file = world.does(0, "opens /f to write", |client| async move {
+        client.open_for_write(&at("/f"), false).await
+    })?;
+    let writing = file.clone();
+    world.does(0, "writes over it", move |_| async move {
+        write(&writing, 2, 0..15).await?;
+        writing.flush().await
+    })?;
+    let missed = *chance.one_of(&workers);
+    world.says(format!("{} hears of mount 1 no more", name(missed)));
+    world.hold(0, &[missed]);
+    let (writing, syncs) = (file.clone(), chance.below(2) == 0);
+    let (from, until) = *chance.one_of(&[(0, 10), (5, 20), (0, units + 10)]);
+    world.does(0, "writes on", move |_| async move {
+        write(&writing, 3, from..until).await?;
+        match syncs {
+            true => writing.sync().await,
+            false => writing.flush().await,
+        }
+    })?;
+    let id = world.mount(0).id;
+    world.network().let_go_at_once(id);
+    world.pass_s(chance.within(0..5))?;
+    let size = units.max(until);
+    let mut expected = rows(&[(2, 15), (1, units - 15)]);
+    expected.resize(to_usize(size), 3);
+    expected[to_usize(from)..to_usize(until)].fill(3);
+    let mut was_read = false;
+    for asked in &workers {
+        let others: Vec<_> = workers.iter().copied().filter(|other| other != asked).collect();
+        world.hold(1, &others);
+        if let Ok(found) = world.ask(1, move |client| read_at(client, "/f", size))? {
+            same(&format!("what {} says", name(*asked)), &found, &expected)?;
+            was_read = true;
+        }
+        let reader = world.mount(1).id;
+        world.network().let_go_at_once(reader);
+        world.pass_s(1)?;
+    }
+    if !was_read {
+        return Err("nobody has the file".to_owned());
+    }
+    world.does(0, "closes /f", move |_| async move { file.close().await })?;
+    let found = world.does(1, "reads /f", move |client| read_at(client, "/f", size))?;
+    same("what was written", &found, &expected)?;
+    // The one that was left behind gets another replica.
+    world.pass_s(80)?;
+    for asked in &workers {
+        let others: Vec<_> = workers.iter().copied().filter(|other| other != asked).collect();
+        world.hold(1, &others);
+        let found = world.does(1, "reads /f from one worker", move |client| {
+            read_at(client, "/f", size)
+        })?;
+        same(&format!("what {} has", name(*asked)), &found, &expected)?;
+        let reader = world.mount(1).id;
+        world.network().let_go_at_once(reader);
+        world.pass_s(1)?;
+    }
+    Ok(())
+}
+
 /// A writer of a block whose worker is away waits for it. It is not sent to where the bytes are not.
 pub const WORKER_AWAY: Plot = Plot {
     name: "worker-away",

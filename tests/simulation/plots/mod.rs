@@ -69,6 +69,7 @@ pub const ALL: &[Plot] = &[
     names::OPENED_BESIDE_CLOSE,
     leases::BRIEFLY_AWAY,
     leases::HALF_WRITTEN,
+    data::LEFT_BEHIND,
     data::FULL_OF_CACHED,
 ];
 

@@ -9,9 +9,10 @@ use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{BlockCommit, CommitFile};
 use curvine_protocol::worker::{SealBlock, WriteOrder};
 use curvine_protocol::{Attr, Error, ErrorKind, Result, WorkerId};
+use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 
-use super::deliver::{Patience, ToHolder};
+use super::deliver::{Company, Patience, ToHolder};
 use super::state::{Block, State};
 use super::{KEPT, Shared, held_bytes};
 use crate::client::route::is_passing;
@@ -44,6 +45,9 @@ impl Shared {
         }
         self.settle(state, 0).await?;
         self.seal(state, sync).await?;
+        while self.leave_behind(state).await? {
+            self.seal(state, sync).await?;
+        }
         self.ask_again(state).await?;
         if !state.writable || !(state.uncommitted || close) {
             return Ok(());
@@ -111,6 +115,7 @@ impl Shared {
             keep_privileges: self.privileges.load(Ordering::Acquire) == KEPT,
             abandoned: false,
             keep_size: false,
+            new_generation: false,
         }
     }
 
@@ -195,9 +200,10 @@ impl Shared {
         let begun = state.blocks.iter();
         let begun = begun.filter(|(_, block)| block.uncommitted && block.unsealed);
         let sealing = begun.map(|(&index, block)| async move {
-            let mut workers = state.workers.clone();
-            let sealed = self.seal_block(block, number, &mut workers, false, Patience::Short);
-            sealed.await.outcome.is_err().then_some(index)
+            let sealed = self
+                .seal_block(state, block, number, false, Patience::Short)
+                .await;
+            sealed.outcome(block).is_err().then_some(index)
         });
         let unsealed = stream::iter(sealing.collect::<Vec<_>>()).buffered(SEALS);
         unsealed.filter_map(std::future::ready).collect().await
@@ -218,27 +224,22 @@ impl Shared {
             .map(|(&index, _)| index)
             .collect();
         let number = state.numbers.next();
-        let sealed: Vec<(BlockSeals, Vec<WorkerAddress>)> = {
+        let sealed: Vec<BlockSeals> = {
             let state = &*state;
-            let sealing = todo.iter().map(|&index| async move {
-                let mut workers = state.workers.clone();
-                let block = &state.blocks[&index];
-                let sealed = self.seal_block(block, number, &mut workers, sync, Patience::Usual);
-                (sealed.await, workers)
+            let sealing = todo.iter().map(|index| {
+                let block = &state.blocks[index];
+                self.seal_block(state, block, number, sync, Patience::Usual)
             });
             let sealing = stream::iter(sealing.collect::<Vec<_>>());
             sealing.buffered(SEALS).collect().await
         };
         let mut outcome = Ok(());
-        for (index, (sealed, workers)) in todo.into_iter().zip(sealed) {
-            state.learn(workers);
+        for (index, mut sealed) in todo.into_iter().zip(sealed) {
+            state.learn(std::mem::take(&mut sealed.workers));
             let Some(block) = state.blocks.get_mut(&index) else {
                 continue;
             };
-            let taken = &mut block.taken;
-            let by = sealed.by.iter();
-            let known = by.map(|(worker, order, life)| taken.acknowledged(*worker, order, *life));
-            match known.fold(sealed.outcome, Result::and) {
+            match sealed.taken(block) {
                 Ok(()) => {
                     block.hole_bytes = sealed.hole_bytes;
                     block.unsealed = false;
@@ -253,6 +254,49 @@ impl Shared {
             }
         }
         outcome
+    }
+
+    /// Gives blocks another generation of which a worker was left behind: what it has is of this one. Whether there were any.
+    ///
+    /// # Errors
+    /// Of the masters and of the workers that are left.
+    async fn leave_behind(self: &Arc<Self>, state: &mut State) -> Result<bool> {
+        let left = state.blocks.iter().filter(|(_, block)| block.left_behind);
+        let left: Vec<u32> = left.map(|(index, _)| *index).collect();
+        if left.is_empty() || is_planted(Bug::LeavesNewerBehind) {
+            return Ok(false);
+        }
+        let call = CommitFile {
+            inode: self.inode,
+            size_bytes: self.size(),
+            blocks: Vec::new(),
+            mtime_ns: None,
+            close: false,
+            keep_privileges: true,
+            abandoned: false,
+            keep_size: true,
+            new_generation: true,
+        };
+        let entry = match self.under_lease(state, call).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                if !is_passing(&error) {
+                    state.fail(error.clone());
+                }
+                return Err(error);
+            }
+        };
+        self.changed_to(entry.attr.content_version);
+        state.generation = entry.attr.next_generation();
+        state.attr = entry.attr;
+        for index in left {
+            if let Some(block) = state.blocks.get_mut(&index) {
+                block.begins_anew();
+                self.punch_block(state, index, 0..0).await?;
+            }
+        }
+        self.settle(state, 0).await?;
+        Ok(true)
     }
 
     /// Looks for the holders of blocks that others wrote and that nobody had when the file was opened.
@@ -281,9 +325,9 @@ impl Shared {
     /// `number` is that of the seal, if something was written since the last one.
     async fn seal_block(
         &self,
+        state: &State,
         block: &Block,
         number: u64,
-        workers: &mut Vec<WorkerAddress>,
         sync: bool,
         patience: Patience,
     ) -> BlockSeals {
@@ -295,25 +339,26 @@ impl Shared {
             or_newer: !block.begun,
             order: WriteOrder::default(),
         };
-        let mut outcome = Err(Error::new(
-            ErrorKind::BlockUnavailable,
-            format!("no live worker holds block {}; see `cv report`", call.block),
-        ));
-        let (mut done, mut hole_bytes, mut by) = (0, u64::MAX, Vec::new());
-        for &worker in &block.located.workers {
+        let company = Company::new();
+        let sealing = block.located.workers.iter().map(|&worker| {
             let order = match (block.begun, block.unsealed) {
                 (false, _) => WriteOrder::default(),
                 (true, true) => block.taken.order(worker, number, number),
                 (true, false) => block.taken.again(worker),
             };
-            let call = call.clone().in_order(order);
-            let sealed = self.deliver(worker, workers, call.clone(), Bytes::new(), patience);
-            let sealed = sealed.await.and_then(|sealed| match block.len_bytes {
-                len_bytes if sealed.len_bytes >= len_bytes => {
-                    by.push((worker, order, sealed.life));
-                    hole_bytes = hole_bytes.min(sealed.hole_bytes);
-                    Ok(())
-                }
+            let (call, mut workers) = (call.clone().in_order(order), state.workers.clone());
+            let company = company.clone();
+            async move {
+                let sealed = self.deliver(worker, &mut workers, call, Bytes::new(), patience);
+                let sealed = company.wait(worker, sealed).await;
+                (worker, order, sealed, workers)
+            }
+        });
+        let mut seals = BlockSeals::default();
+        for (worker, order, sealed, workers) in join_all(sealing.collect::<Vec<_>>()).await {
+            seals.workers.extend(workers);
+            let sealed = sealed.and_then(|sealed| match block.len_bytes {
+                len_bytes if sealed.len_bytes >= len_bytes => Ok(sealed),
                 len_bytes => Err(Error::new(
                     ErrorKind::Corrupt,
                     format!(
@@ -323,34 +368,69 @@ impl Shared {
                 )),
             });
             match sealed {
-                Ok(()) => done += 1,
+                Ok(sealed) => {
+                    seals.hole_bytes = match seals.by.is_empty() {
+                        true => sealed.hole_bytes,
+                        false => seals.hole_bytes.min(sealed.hole_bytes),
+                    };
+                    seals.by.push((worker, order, sealed.life));
+                }
                 Err(error) => {
-                    outcome = Err(error.while_doing(format_args!("sealing on worker {worker}")));
+                    let error = error.while_doing(format_args!("sealing on worker {worker}"));
+                    seals.failed.push((worker, error));
                 }
             }
         }
-        let needed = match block.begun {
-            true => block.located.workers.len().max(1),
-            false => 1,
-        };
-        if done >= needed {
-            outcome = Ok(());
-        }
-        BlockSeals {
-            outcome,
-            hole_bytes,
-            by,
-        }
+        seals
     }
 }
 
 /// How the seals of one block have ended.
+#[derive(Default)]
 struct BlockSeals {
-    outcome: Result<()>,
     /// How many of its bytes are in holes everywhere.
     hole_bytes: u64,
     /// Who has sealed it, under which order and in which life of its disk.
     by: Vec<(WorkerId, WriteOrder, u64)>,
+    failed: Vec<(WorkerId, Error)>,
+    /// Where workers are, as it was learnt on the way.
+    workers: Vec<WorkerAddress>,
+}
+
+impl BlockSeals {
+    /// # Errors
+    /// Of a worker that was to seal it; where others wrote the block, if none has.
+    fn outcome(&self, block: &Block) -> Result<()> {
+        match self.failed.last() {
+            Some((_, error)) if block.begun || self.by.is_empty() => Err(error.clone()),
+            None if self.by.is_empty() => Err(Error::new(
+                ErrorKind::BlockUnavailable,
+                format!(
+                    "no live worker holds block {}; see `cv report`",
+                    block.located.block.id
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in what workers have sealed. Those that have not are left behind, if others have.
+    ///
+    /// # Errors
+    /// As [`BlockSeals::outcome`], of the workers that are left.
+    fn taken(&mut self, block: &mut Block) -> Result<()> {
+        let failed = &mut self.failed;
+        self.by.retain(|(worker, order, life)| {
+            let known = block.taken.acknowledged(*worker, order, *life);
+            let is_known = known.is_ok();
+            failed.extend(known.err().map(|error| (*worker, error)));
+            is_known
+        });
+        if block.begun && !self.by.is_empty() {
+            failed.retain(|(worker, error)| !block.goes_on_without(*worker, error));
+        }
+        self.outcome(block)
+    }
 }
 
 /// What the masters are told of some of the blocks.

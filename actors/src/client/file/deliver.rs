@@ -1,12 +1,15 @@
-//! One call of a worker, again while it does not answer.
+//! One call of a worker, again while it does not answer; and the same to several.
 
+use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::GetRoutes;
 use curvine_protocol::worker::{PunchBlock, PutBlock, SealBlock, WriteBlock, WriteOrder};
-use curvine_protocol::{Call, ErrorKind, Result, WorkerId};
+use curvine_protocol::{Call, Error, ErrorKind, Result, WorkerId};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Shared;
@@ -21,12 +24,61 @@ pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Who gives a write up wants to keep what workers have of it, and does not wait long for that.
 const SHORT: Duration = Duration::from_secs(3);
 
+/// How long a worker is waited for that does not answer when another one has the same bytes already: longer than a worker
+/// needs to start again. In steps, so that the time in which this process stood still counts for little.
+const STALLED: u32 = 5;
+const STEP: Duration = Duration::from_secs(1);
+
 /// How long a worker is asked that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
     Usual,
     /// For as long as it takes to try again what was lost on its way.
     Short,
+}
+
+/// Workers that are sent the same: who is behind is waited for only so long. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Company {
+    /// One of them has it.
+    has: Arc<watch::Sender<bool>>,
+}
+
+impl Company {
+    pub fn new() -> Self {
+        Company {
+            has: Arc::new(watch::Sender::new(false)),
+        }
+    }
+
+    /// What one of them answers.
+    ///
+    /// # Errors
+    /// Its own; `Timeout` if it does not answer for some seconds after another one has.
+    pub async fn wait<T>(&self, worker: WorkerId, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut others = self.has.subscribe();
+        let stalled = async {
+            if others.wait_for(|has| *has).await.is_err() {
+                pending::<()>().await;
+            }
+            for _ in 0..STALLED {
+                sleep(STEP).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = answer => {
+                if outcome.is_ok() {
+                    self.has.send_replace(true);
+                }
+                outcome
+            }
+            () = stalled => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("worker {worker} has not answered for {STALLED} s after another one had"),
+            )),
+        }
+    }
 }
 
 /// What is sent to the holders of a file's blocks.

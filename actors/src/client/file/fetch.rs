@@ -71,6 +71,7 @@ impl Shared {
                 block_index: index,
                 whole: true,
             }),
+            exact: false,
         };
         for &worker in &block.located.workers {
             let port = self.router.worker(worker, &state.workers)?;

@@ -275,6 +275,7 @@ impl Shared {
             keep_privileges: true,
             abandoned,
             keep_size: !is_planted(Bug::GivesBackTheOldSize),
+            new_generation: false,
         };
         let known = match self.router.change(call).await {
             Ok(entry) => entry.attr.content_version,

@@ -227,6 +227,7 @@ impl Shared {
                 offset_bytes: at,
                 len_bytes: to_u32(to_usize(end - at)),
                 fill: fill.clone(),
+                exact: false,
             };
             let answer = self.router.ask_worker(&port, call, Bytes::new()).await?;
             let bytes = in_memory(answer.body).await?;

@@ -86,6 +86,9 @@ pub(super) struct Block {
     /// Known to be on disk as it is.
     pub synced: bool,
     pub uncommitted: bool,
+    /// A worker that fails was left behind, with some of what was written in this generation. The others get another one
+    /// before it is committed, so that what was left is known to be older.
+    pub left_behind: bool,
 }
 
 /// How sending a piece to a worker has ended.
@@ -139,6 +142,7 @@ impl Block {
             taken: Taken::default(),
             synced: false,
             uncommitted: false,
+            left_behind: false,
         }
     }
 }
@@ -157,16 +161,37 @@ impl Block {
         all.unwrap_or(0).max(self.located.block.len_bytes)
     }
 
-    /// A worker says that its replica of a block that has bytes is gone, because it had rotted, say: where another worker has
-    /// one, that is written alone. Whether it is so.
-    fn goes_on_without(&mut self, worker: WorkerId, error: &Error) -> bool {
-        let is_gone = error.kind == ErrorKind::NotFound && self.base_len_bytes > 0;
+    /// A worker has failed that is written to: where another one is, too, the block is written there alone. Whether it is
+    /// so. What says something of the writer is no failure of a worker.
+    pub fn goes_on_without(&mut self, worker: WorkerId, error: &Error) -> bool {
+        let is_of_the_worker = match error.kind {
+            // A block without bytes is nowhere until it is written.
+            ErrorKind::NotFound => self.base_len_bytes > 0,
+            ErrorKind::Lost
+            | ErrorKind::Corrupt
+            | ErrorKind::Io
+            | ErrorKind::NoSpace
+            | ErrorKind::Unreachable
+            | ErrorKind::Timeout
+            | ErrorKind::Overloaded
+            | ErrorKind::Stopping => true,
+            _ => false,
+        };
         let workers = &mut self.located.workers;
-        let goes_on = is_gone && workers.iter().any(|other| *other != worker);
-        if goes_on {
+        let goes_on = is_of_the_worker && workers.iter().any(|other| *other != worker);
+        if goes_on && workers.contains(&worker) {
             workers.retain(|other| *other != worker);
+            // What is gone is not older than the rest.
+            self.left_behind |= error.kind != ErrorKind::NotFound;
+            tracing::warn!(%error, "block {} is written on without worker {worker}", self.located.block.id);
         }
         goes_on
+    }
+
+    /// The block gets another generation, with what its workers have acknowledged, all of which they have sealed.
+    pub fn begins_anew(&mut self) {
+        (self.begun, self.fresh, self.left_behind) = (false, false, false);
+        self.base_len_bytes = self.len_bytes;
     }
 
     /// The masters know all of it.
@@ -476,20 +501,19 @@ impl State {
         self.learn(workers);
         let index = self.index_of(range.start);
         let end = range.end - self.start_of(index);
-        if let (Err(error), Some(block)) = (&outcome, self.blocks.get_mut(&index))
-            && block.goes_on_without(worker, error)
-        {
-            return Ok(());
-        }
-        let arrived = outcome.and_then(|life| match self.blocks.get_mut(&index) {
-            Some(block) => {
-                block.taken.acknowledged(worker, &order, life)?;
-                block.taken.up_to(worker, end);
-                Ok(())
-            }
-            None => Ok(()),
+        let Some(block) = self.blocks.get_mut(&index) else {
+            return outcome.map(drop).inspect_err(|_| self.lost.push(range));
+        };
+        let arrived = outcome.and_then(|life| {
+            block.taken.acknowledged(worker, &order, life)?;
+            // It has taken nothing before it had what was there before.
+            block.taken.up_to(worker, end.max(block.base_len_bytes));
+            Ok(())
         });
-        arrived.inspect_err(|_| self.lost.push(range))
+        match arrived {
+            Err(error) if block.goes_on_without(worker, &error) => Ok(()),
+            arrived => arrived.inspect_err(|_| self.lost.push(range)),
+        }
     }
 
     /// Where workers are now.
@@ -717,16 +741,15 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_is_gone_is_written_no_more_if_there_is_another() {
+    fn a_replica_that_fails_is_written_no_more_if_there_is_another() {
         let mut state = state(100, &[(0, 100)]);
         let both = vec![WorkerId(1), WorkerId(2)];
         let block = |state: &mut State, base_len_bytes| {
             let block = state.blocks.get_mut(&0).expect("it is there");
             block.located.workers = vec![WorkerId(1), WorkerId(2)];
-            block.base_len_bytes = base_len_bytes;
+            (block.base_len_bytes, block.left_behind) = (base_len_bytes, false);
         };
-        block(&mut state, 100);
-        let mut says = |worker, kind| {
+        let says = |state: &mut State, worker, kind| {
             let answered = state.answered(Sent {
                 range: 20..30,
                 worker: WorkerId(worker),
@@ -734,17 +757,39 @@ mod tests {
                 outcome: Err(Error::new(kind, "no")),
                 workers: Vec::new(),
             });
-            let holders = state.blocks[&0].located.workers.clone();
-            (answered.map_err(|error| error.kind), holders)
+            let block = &state.blocks[&0];
+            let holders = block.located.workers.clone();
+            (answered.map_err(|error| error.kind), holders, block.left_behind)
         };
-        for kind in [ErrorKind::NoSpace, ErrorKind::Corrupt, ErrorKind::Lost] {
-            assert_eq!(says(2, kind), (Err(kind), both.clone()));
+        for kind in [ErrorKind::Stale, ErrorKind::SessionEnded, ErrorKind::Internal] {
+            block(&mut state, 100);
+            assert_eq!(says(&mut state, 2, kind), (Err(kind), both.clone(), false));
         }
+        for kind in [
+            ErrorKind::NoSpace,
+            ErrorKind::Corrupt,
+            ErrorKind::Lost,
+            ErrorKind::Timeout,
+        ] {
+            block(&mut state, 100);
+            for _ in 0..2 {
+                assert_eq!(
+                    says(&mut state, 2, kind),
+                    (Ok(()), vec![WorkerId(1)], true),
+                    "what it has is older than what follows"
+                );
+            }
+            assert_eq!(says(&mut state, 1, kind), (Err(kind), vec![WorkerId(1)], true));
+        }
+        block(&mut state, 100);
         for _ in 0..2 {
-            assert_eq!(says(2, ErrorKind::NotFound), (Ok(()), vec![WorkerId(1)]));
+            assert_eq!(
+                says(&mut state, 2, ErrorKind::NotFound),
+                (Ok(()), vec![WorkerId(1)], false)
+            );
         }
-        let nobody_else = (Err(ErrorKind::NotFound), vec![WorkerId(1)]);
-        assert_eq!(says(1, ErrorKind::NotFound), nobody_else);
+        let nobody_else = (Err(ErrorKind::NotFound), vec![WorkerId(1)], false);
+        assert_eq!(says(&mut state, 1, ErrorKind::NotFound), nobody_else);
         // A block without bytes is nowhere until it is written.
         block(&mut state, 0);
         let is_gone = Error::new(ErrorKind::NotFound, "no");

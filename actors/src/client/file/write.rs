@@ -13,10 +13,11 @@ use curvine_protocol::master::AllocateBlocks;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{BlockWritten, PunchBlock, PutBlock, WriteBlock, WriteOrder};
 use curvine_protocol::{Call, Error, ErrorKind, FILE_BYTES_MAX, Result};
+use futures::future::join_all;
 use tokio::time::sleep;
 
 use super::Shared;
-use super::deliver::{BACKOFF_MAX, Patience, ToHolder};
+use super::deliver::{BACKOFF_MAX, Company, Patience, ToHolder};
 use super::order::Taken;
 use super::state::{Block, Gathered, Sent, State};
 use crate::kit::backoff::Backoff;
@@ -187,16 +188,17 @@ impl Shared {
             state.numbers.sent(number);
         }
         let floor = state.numbers.floor();
+        let company = Company::new();
         for worker in holders {
             let (shared, mut workers) = (self.clone(), state.workers.clone());
+            let company = company.clone();
             let order = state.blocks[&index].taken.order(worker, number, floor);
             let call = call.clone().in_order(order);
             let (bytes, range) = (bytes.clone(), range.clone());
             state.on_the_way.push(range.clone());
             state.sending.spawn(async move {
-                let written = shared
-                    .deliver(worker, &mut workers, call, bytes, Patience::Usual)
-                    .await;
+                let delivered = shared.deliver(worker, &mut workers, call, bytes, Patience::Usual);
+                let written = company.wait(worker, delivered).await;
                 Sent {
                     range,
                     worker,
@@ -319,27 +321,36 @@ impl Shared {
         let number = state.numbers.next();
         let block = state.blocks.get_mut(&0).expect("it is there, see above");
         begin(block, generation);
-        let block = block.located.clone();
-        for worker in block.workers {
+        let (located, taken) = (block.located.clone(), block.taken.clone());
+        let company = Company::new();
+        let puts = located.workers.iter().map(|&worker| {
             let call = PutBlock {
-                block: block.block.id,
-                generation: block.block.generation,
+                block: located.block.id,
+                generation: located.block.generation,
                 checksum: crc32c(&bytes),
                 sync,
                 epoch: 0,
-                order: state.blocks[&0].taken.order(worker, number, number),
+                order: taken.order(worker, number, number),
             };
-            let order = call.order;
-            let put = self
-                .deliver(worker, &mut state.workers, call, bytes.clone(), Patience::Usual)
-                .await;
+            let (order, mut workers, company) = (call.order, state.workers.clone(), company.clone());
+            let bytes = bytes.clone();
+            async move {
+                let put = self.deliver(worker, &mut workers, call, bytes, Patience::Usual);
+                let put = company.wait(worker, put).await;
+                (worker, order, put, workers)
+            }
+        });
+        for (worker, order, put, workers) in join_all(puts.collect::<Vec<_>>()).await {
+            state.learn(workers);
+            let block = state.blocks.get_mut(&0).expect("it is there, see above");
             let put = put.and_then(|put| {
-                let block = state.blocks.get_mut(&0).expect("it is there, see above");
                 block.taken.acknowledged(worker, &order, put.life)?;
                 block.taken.up_to(worker, put.len_bytes);
                 Ok(())
             });
-            if let Err(error) = put {
+            if let Err(error) = put
+                && !block.goes_on_without(worker, &error)
+            {
                 let error = error.while_doing(format_args!("writing to worker {worker}"));
                 state.unfail();
                 state.fail(error.clone());

@@ -421,17 +421,14 @@ fn a_small_file_that_a_full_worker_refuses_is_an_error_and_not_empty_by_surprise
 
 #[test]
 fn a_write_that_fails_leaves_what_was_committed_before_readable() {
-    for (worker, call) in [
-        (1, "WriteBlock"),
-        (1, "SealBlock"),
-        (2, "WriteBlock"),
-        (2, "SealBlock"),
-    ] {
+    for call in ["WriteBlock", "SealBlock"] {
         run(|world| async move {
             let (client, reader) = (world.client(), world.client());
             written(&client, 2, content(1_000)).await;
             let file = client.open_for_write(FILE, false).await.expect("open");
-            world.fate_at(worker, call, [refuse(ErrorKind::NoSpace)]);
+            for worker in [1, 2] {
+                world.fate_at(worker, call, [refuse(ErrorKind::NoSpace)]);
+            }
             file.append(content(500)).await.expect("taken");
             let error = file.close().await.expect_err("no room");
             assert_eq!(error.kind, ErrorKind::NoSpace);
@@ -453,17 +450,10 @@ fn a_write_that_fails_leaves_what_was_committed_before_readable() {
 }
 
 #[test]
-fn what_every_worker_has_of_a_write_that_fails_is_kept_up_to_the_first_byte_that_is_not_there() {
+fn what_workers_have_of_a_write_that_all_refuse_is_kept_up_to_the_first_byte_that_is_not_there() {
     let mib = |count: usize| count * PIECE_BYTES;
     // Which pieces of 20 are refused, and how much is kept. Blocks have 16.
-    for (worker, refused, kept) in [
-        (1, 3, mib(3)),
-        (2, 3, mib(3)),
-        (2, 0, 0),
-        (1, 15, mib(15)),
-        (1, 16, mib(16)),
-        (2, 18, mib(18)),
-    ] {
+    for (refused, kept) in [(3, mib(3)), (0, 0), (15, mib(15)), (16, mib(16)), (18, mib(18))] {
         run(|world| async move {
             let client = world.client();
             let file = create(&client, 2).await;
@@ -471,18 +461,16 @@ fn what_every_worker_has_of_a_write_that_fails_is_kept_up_to_the_first_byte_that
                 true => refuse(ErrorKind::NoSpace),
                 false => Fate::Pass,
             });
-            world.fate_at(worker, "WriteBlock", fates.chain([Fate::Pass]));
+            for worker in [1, 2] {
+                world.fate_at(worker, "WriteBlock", fates.clone().chain([Fate::Pass]));
+            }
             let bytes = content(mib(20));
             let _ = file.append(bytes.clone()).await;
             let error = file.sync().await.expect_err("no room");
             assert_eq!(error.kind, ErrorKind::NoSpace);
             let says = format!("; the file has {kept} bytes now");
             assert!(error.message.ends_with(&says), "{error}");
-            assert_eq!(
-                world.committed(),
-                bytes[..kept],
-                "piece {refused} of worker {worker}"
-            );
+            assert_eq!(world.committed(), bytes[..kept], "piece {refused}");
             assert_eq!(file.size_now(), kept as u64);
             assert_eq!(file.close().await.map(drop), Err(error));
             world.state().fates.clear();
@@ -495,7 +483,7 @@ fn what_every_worker_has_of_a_write_that_fails_is_kept_up_to_the_first_byte_that
 }
 
 #[test]
-fn a_write_over_the_end_that_a_full_worker_refuses_leaves_the_replicas_alike_and_what_was_appended_before() {
+fn a_write_over_the_end_that_full_workers_refuse_leaves_the_replicas_alike_and_what_was_appended_before() {
     run(|world| async move {
         let client = world.client();
         written(&client, 2, content(1_000)).await;
@@ -504,11 +492,10 @@ fn a_write_over_the_end_that_a_full_worker_refuses_leaves_the_replicas_alike_and
         // Reading sends it.
         file.read_at(0, 1).await.expect("read");
         let over = Bytes::from(vec![9; 1_600]);
-        world.fate_at(
-            2,
-            "WriteBlock",
-            [Fate::Pass, refuse(ErrorKind::NoSpace), Fate::Pass],
-        );
+        for worker in [1, 2] {
+            let fates = [Fate::Pass, refuse(ErrorKind::NoSpace), Fate::Pass];
+            world.fate_at(worker, "WriteBlock", fates);
+        }
         file.write_at(400, over).await.expect("taken");
         let error = file.close().await.expect_err("no room for its end");
         assert!(
@@ -525,7 +512,7 @@ fn a_write_over_the_end_that_a_full_worker_refuses_leaves_the_replicas_alike_and
 }
 
 #[test]
-fn what_was_appended_before_a_hole_is_kept_when_a_full_worker_refuses_what_is_behind_it() {
+fn what_was_appended_before_a_hole_is_kept_when_full_workers_refuse_what_is_behind_it() {
     run(|world| async move {
         let client = world.client();
         written(&client, 2, content(1_000)).await;
@@ -533,7 +520,9 @@ fn what_was_appended_before_a_hole_is_kept_when_a_full_worker_refuses_what_is_be
         file.append(content(500)).await.expect("taken");
         // Reading sends it.
         file.read_at(0, 1).await.expect("read");
-        world.fate_at(2, "WriteBlock", [refuse(ErrorKind::NoSpace)]);
+        for worker in [1, 2] {
+            world.fate_at(worker, "WriteBlock", [refuse(ErrorKind::NoSpace)]);
+        }
         file.write_at(2_000, content(500)).await.expect("taken");
         let error = file.close().await.expect_err("no room");
         assert!(
@@ -542,6 +531,83 @@ fn what_was_appended_before_a_hole_is_kept_when_a_full_worker_refuses_what_is_be
         );
         assert_eq!(world.committed(), [&content(1_000)[..], &content(500)].concat());
     });
+}
+
+/// What each worker has of the first block: its generation, and how long it is.
+fn replicas(world: &World) -> Vec<(u32, u32, usize)> {
+    let state = world.state();
+    let block = state.file.as_ref().expect("there is a file").blocks[&0].id;
+    let has = |worker| {
+        let (generation, bytes) = state.blocks.get(&(worker, block))?;
+        Some((worker, *generation, bytes.len()))
+    };
+    [1, 2].into_iter().filter_map(has).collect()
+}
+
+#[test]
+fn a_worker_that_refuses_or_stalls_is_left_behind_with_an_older_generation() {
+    let says = |kind| [Fate::Pass, refuse(kind)];
+    let cases = [
+        ("WriteBlock", says(ErrorKind::NoSpace)),
+        ("WriteBlock", says(ErrorKind::Io)),
+        ("WriteBlock", [Fate::Pass, Fate::LoseReply]),
+        ("WriteBlock", [Fate::Pass, Fate::Late(Duration::from_secs(40))]),
+        ("SealBlock", says(ErrorKind::NoSpace)),
+        ("SealBlock", [Fate::Pass, Fate::LoseReply]),
+    ];
+    for (call, fates) in cases {
+        for syncs in [false, true] {
+            let fates = fates.clone();
+            run(|world| async move {
+                let client = world.client();
+                written(&client, 2, content(1_000)).await;
+                let file = client.open_for_write(FILE, false).await.expect("open");
+                world.fate_at(2, call, fates);
+                let begun = tokio::time::Instant::now();
+                for number in 0..3u8 {
+                    let bytes = Bytes::from(vec![number; 1_500]);
+                    file.write_at(0, bytes).await.expect("taken");
+                    match syncs {
+                        true => file.sync().await,
+                        false => file.flush().await,
+                    }
+                    .expect("the other worker has it");
+                }
+                let took = begun.elapsed();
+                assert!(took < Duration::from_secs(7), "{call}: {took:?}");
+                file.close().await.expect("closed");
+                assert_eq!(world.committed(), [2; 1_500]);
+                let known = world.state().file.clone().expect("there").blocks[&0];
+                let [(1, newer, _), (2, older, _)] = replicas(&world)[..] else {
+                    panic!("both have something");
+                };
+                assert_eq!(newer, known.generation);
+                assert!(older < newer, "{call}: {older} and {newer}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_small_file_is_written_though_one_of_its_workers_does_not_take_it() {
+    for fate in [refuse(ErrorKind::NoSpace), Fate::LoseReply] {
+        run(|world| async move {
+            let client = world.client();
+            let file = create(&client, 2).await;
+            world.fate_at(2, "PutBlock", [fate]);
+            file.append(content(10)).await.expect("taken");
+            file.close().await.expect("the other worker has it");
+            assert_eq!(world.committed(), content(10));
+            let known = world.state().file.clone().expect("there").blocks[&0];
+            let replicas = replicas(&world);
+            assert_eq!(replicas[0], (1, known.generation, 10));
+            assert!(
+                replicas[1..]
+                    .iter()
+                    .all(|(_, older, _)| *older < known.generation)
+            );
+        });
+    }
 }
 
 #[test]

@@ -450,10 +450,13 @@ impl State {
                 true => file.size_bytes,
                 false => call.size_bytes,
             };
-            if !call.blocks.is_empty() || size_bytes != file.size_bytes || call.abandoned {
+            let makes_version = call.abandoned || call.new_generation;
+            if !call.blocks.is_empty() || size_bytes != file.size_bytes || makes_version {
                 file.content_version += 1;
             }
-            file.cut(size_bytes);
+            if !call.new_generation {
+                file.cut(size_bytes);
+            }
             file.leased = !call.close;
             let attr = self.attr()?;
             return Ok(Stored::Entry(Entry { attr, target: None }));

@@ -135,6 +135,8 @@ metrics! {
         "Cached blocks that went because something else needed the room.";
     counter EVICTED_BYTES = "curvine_evicted_bytes_total", Bytes, [], Worker,
         "What these blocks took on the device.";
+    counter REPLICAS_MADE = "curvine_replicas_made_total", None, [], Master,
+        "Replicas that this master, leading, has had a worker make of a block that too few had.";
     counter UPLOADS_ABORTED = "curvine_uploads_aborted_total", None, [], Worker,
         "Uploads in parts that a crash or a failed export had left in a store, and that were aborted there later.";
 

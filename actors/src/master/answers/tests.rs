@@ -606,10 +606,11 @@ async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
             hole_bytes: 0,
         }],
         mtime_ns: None,
-        close: false,
+        close: generation == 2,
         keep_privileges: false,
         abandoned: false,
         keep_size: false,
+        new_generation: false,
     };
     world.ask(commit(1)).await.expect("committed");
     // Being overwritten: the worker is ahead of what is committed.
@@ -665,6 +666,7 @@ async fn a_lease_that_was_not_given_back_is_given_on_when_workers_refuse_its_las
         close,
         abandoned: false,
         keep_size: false,
+        new_generation: false,
         keep_privileges: false,
     };
     let open = || OpenForWrite {

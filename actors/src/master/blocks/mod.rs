@@ -14,9 +14,11 @@
 //! - [`mod@agree`]: which replicas of a block are the block, where they may differ.
 //! - [`fence`]: who may still write blocks for a writer that has lost its lease.
 //! - `placement`: where to read and where to write.
+//! - [`mod@care`]: which blocks too few have.
 //! - [`mod@wanted`]: what of that is to stay.
 
 pub mod agree;
+pub mod care;
 mod fence;
 pub mod holders;
 mod placement;
@@ -96,6 +98,16 @@ impl BlockMap {
         while !self.cluster().has_heard_from_all(last_worker, self.now()) && self.now() < give_up {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// A worker has made a replica, as it says itself, of a block that is known as this.
+    pub fn made(&self, worker: WorkerId, block: &BlockRef) {
+        let replica = BlockReplica {
+            id: block.id,
+            generation: block.generation,
+            len_bytes: block.len_bytes,
+        };
+        self.cluster().holders.stored(worker, &replica, block);
     }
 
     /// A worker was not told of deletions: it is to register and report all that it holds, and is told then.

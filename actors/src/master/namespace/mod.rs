@@ -33,6 +33,7 @@ pub mod locks;
 pub mod opens;
 pub mod records;
 pub mod recovery;
+pub mod replicated;
 pub mod resolve;
 pub mod sessions;
 pub mod store;

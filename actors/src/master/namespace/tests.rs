@@ -137,6 +137,7 @@ impl Tree {
             keep_privileges: false,
             abandoned: false,
             keep_size: false,
+            new_generation: false,
         })
         .attr
     }
@@ -444,6 +445,37 @@ fn an_open_file_outlives_its_last_name_until_it_is_released() {
 }
 
 #[test]
+fn a_file_stays_for_whom_an_open_gave_its_lease_while_its_removal_was_on_the_way() {
+    let mut tree = Tree::new();
+    let inode = tree.write("/f", 100_000).inode;
+    let open = OpenForWrite {
+        node: path("/f"),
+        follow: true,
+        truncate: false,
+        open: 1,
+        named: false,
+    };
+    tree.apply_for(5, 1, open.into_op()).expect("opened");
+    // The same client did not know when it asked for this, and nor did the leader.
+    let unlink = Unlink {
+        node: path("/f"),
+        keep_open: false,
+        closed: Vec::new(),
+        holders: Some(Holders {
+            of: inode,
+            files: Vec::new(),
+            unsure: false,
+        }),
+    };
+    tree.apply_for(5, 2, unlink.into_op()).expect("removed");
+    assert_eq!(tree.store.layout(inode).expect("kept").blocks.len(), 2);
+    tree.apply_for(5, 3, ReleaseInode { inode }.into_op())
+        .expect("closed");
+    assert_eq!(tree.store.attr(inode).map_err(|e| e.kind), Err(ErrorKind::Stale));
+    tree.check();
+}
+
+#[test]
 fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
     let mut tree = Tree::new();
     let gone = tree.apply_for(5, 1, create("/gone").into_op());
@@ -602,6 +634,7 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
         keep_privileges: false,
         abandoned: false,
         keep_size: false,
+        new_generation: false,
     };
     let late = tree.apply_for(5, 2, commit.into_op());
     assert_eq!(late.map(|_| ()).map_err(|e| e.kind), Err(ErrorKind::Stale));
@@ -615,6 +648,48 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
     assert_eq!(tree.refused(open()), ErrorKind::LeaseConflict);
     tree.apply(fenced(content_version + 1)).expect("fenced");
     assert_eq!(tree.done(open()).attr.content_version, content_version + 1);
+    tree.check();
+}
+
+#[test]
+fn a_new_generation_is_a_version_in_which_nothing_else_changes() {
+    let mut tree = Tree::new();
+    let before = tree.write("/f", 100);
+    let inode = before.inode;
+    let open = OpenForWrite {
+        node: path("/f"),
+        follow: true,
+        truncate: false,
+        open: 0,
+        named: false,
+    };
+    tree.apply_for(5, 1, open.into_op()).expect("opened");
+    let allocate = AllocateBlocks {
+        inode,
+        from_index: 3,
+        until_index: 4,
+    };
+    tree.apply_for(5, 2, allocate.into_op()).expect("assigned");
+    let blocks = tree.store.layout(inode).expect("there").blocks;
+    let call = CommitFile {
+        inode,
+        size_bytes: 7,
+        blocks: Vec::new(),
+        mtime_ns: None,
+        close: false,
+        keep_privileges: true,
+        abandoned: false,
+        keep_size: true,
+        new_generation: true,
+    };
+    tree.apply_for(5, 3, call.into_op()).expect("made");
+    let now = tree.store.layout(inode).expect("there");
+    assert_eq!(now.blocks, blocks, "also what is not in the file yet");
+    let expected = Attr {
+        content_version: before.content_version + 1,
+        ..before
+    };
+    assert_eq!(now.attr, expected);
     tree.check();
 }
 
@@ -664,9 +739,11 @@ fn replicas_that_were_kept_are_newer_than_those_that_were_not_and_readers_hear_o
         keep_privileges: false,
         abandoned,
         keep_size: true,
+        new_generation: false,
     };
     let written = CommitFile {
         keep_size: false,
+        new_generation: false,
         ..commit(false, false)
     };
     tree.apply_for(5, 3, written.into_op()).expect("committed");
@@ -955,6 +1032,7 @@ fn a_file_has_the_blocks_that_hold_something_and_no_others() {
         keep_privileges: false,
         abandoned: false,
         keep_size: false,
+        new_generation: false,
     });
     assert_eq!(entry.attr.hole_bytes, end_bytes - BLOCK - 10);
     let layout = tree.store.layout(inode).expect("there");
@@ -1004,6 +1082,7 @@ fn no_file_becomes_longer_than_files_may_be() {
         keep_privileges: false,
         abandoned: false,
         keep_size: false,
+        new_generation: false,
     };
     assert_eq!(refused(&mut tree, commit.into_op()), ErrorKind::FileTooLarge);
     let truncate = SetAttr {
@@ -1087,6 +1166,7 @@ fn a_commit_that_keeps_the_size_does_not_undo_a_truncation() {
         keep_privileges: true,
         abandoned: false,
         keep_size: true,
+        new_generation: false,
     };
     let kept = tree.done(commit.clone());
     assert_eq!(kept.attr, cut.attr, "it is as it was");
@@ -1107,6 +1187,7 @@ fn only_the_lease_holder_writes() {
         keep_privileges: false,
         abandoned: false,
         keep_size: false,
+        new_generation: false,
     };
     assert_eq!(
         tree.apply_for(2, 0, commit.clone().into_op())
@@ -1432,6 +1513,7 @@ fn overwrite(tree: &mut Tree, at: &str, index: u32) -> Vec<bool> {
         keep_privileges: false,
         abandoned: false,
         keep_size: false,
+        new_generation: false,
     });
     let written = tree.store.layout(layout.attr.inode).expect("a file");
     assert_eq!(written.blocks.len(), layout.blocks.len());

@@ -6,18 +6,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use bytes::Bytes;
 use curvine_conf::DataDir;
 use curvine_protocol::worker::{
     BlockExtent, BlockSealed, BlockWritten, MarkedBlock, PunchBlock, PutBlock, ReplicaSum, SealBlock,
     SuspectBlock, WriteBlock,
 };
-use curvine_protocol::{BlockId, Call, Error, ErrorKind, Result};
+use curvine_protocol::{BlockId, BlockRef, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::scrub::Progress;
 use super::space::on_device;
-use super::store::{Done, Store, lock};
+use super::store::{Copying, Done, Store, lock};
 use super::{BlockNews, DiskOptions, Removal, recovery};
 use crate::kit::ports::offloaded;
 use crate::kit::{Answer, Ask, Offload, Ports};
@@ -178,19 +179,59 @@ impl DiskRef {
     /// # Errors
     /// `Io`.
     pub async fn mark(&self, marked: MarkedBlock, cached: bool, number: u64) -> Result<bool> {
+        let mark = move |store: &Arc<Store>, done| store.set_kind(marked, cached, number, done);
+        self.told(marked.block, mark).await
+    }
+
+    /// Keeps a short replica; see [`Store::put_replica`].
+    ///
+    /// # Errors
+    /// Those of [`Store::copy_begin`].
+    pub async fn put_replica(&self, block: BlockRef, body: Bytes) -> Result<()> {
+        self.told(block.id, move |store, done| store.put_replica(block, body, done))
+            .await
+    }
+
+    /// Begins a long one; see [`Store::copy_begin`].
+    ///
+    /// # Errors
+    /// Those of [`Store::copy_begin`].
+    pub async fn begin_copy(&self, block: BlockRef) -> Result<Option<Copying>> {
+        self.on_lane(block.id, move |store| store.copy_begin(block)).await
+    }
+
+    /// Adds bytes to it.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub async fn write_copy(&self, block: BlockId, mut copying: Copying, bytes: Bytes) -> Result<Copying> {
+        let written = move |_: &Arc<Store>| copying.write(&bytes).map(|()| copying);
+        self.on_lane(block, written).await
+    }
+
+    /// Keeps it; see [`Store::copy_end`].
+    ///
+    /// # Errors
+    /// Those of [`Store::copy_begin`].
+    pub async fn end_copy(&self, block: BlockId, copying: Copying) -> Result<()> {
+        self.told(block, move |store, done| store.copy_end(copying, done))
+            .await
+    }
+
+    /// Work on the lane of a block that says later how it ended.
+    async fn told<T: Send + 'static>(
+        &self,
+        block: BlockId,
+        work: impl FnOnce(&Arc<Store>, Done<T>) + Send + 'static,
+    ) -> Result<T> {
         let (done, outcome) = oneshot::channel();
-        self.store.on_lane(marked.block, move |store| {
-            let done = Box::new(move |outcome| {
-                let _ = done.send(outcome);
-            });
-            store.set_kind(marked, cached, number, done);
+        self.store.on_lane(block, move |store| {
+            let done = move |result| {
+                let _ = done.send(result);
+            };
+            work(store, Box::new(done));
         });
-        let given_up = |_| {
-            Err(Error::internal(format!(
-                "marking block {} was given up",
-                marked.block
-            )))
-        };
+        let given_up = |_| Err(Error::internal(format!("the work on block {block} was given up")));
         outcome.await.unwrap_or_else(given_up)
     }
 

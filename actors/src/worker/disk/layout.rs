@@ -1,6 +1,7 @@
 //! Where things lie in a data directory, and whether they are from before a power cut.
 //!
-//! `blocks/XX/ID` raw block data (byte 0 of the file is byte 0 of the block; ID in hexadecimal, XX its last byte),
+//! `blocks/XX/ID` raw block data (byte 0 of the file is byte 0 of the block; ID in hexadecimal, XX its last byte), beside it
+//! `ID.GENERATION.copy` a replica that is being made,
 //! `index/` the index, `quarantine/` replicas that failed their checksum and exist nowhere else.
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,12 @@ use rustix::fs::{AtFlags, StatxFlags};
 
 pub fn block_path(root: &Path, block: BlockId) -> PathBuf {
     root.join(format!("blocks/{:02x}/{:016x}", block.0 & 0xff, block.0))
+}
+
+/// Where a replica is made of this generation of a block. No name of a block: a start removes it.
+pub fn copy_path(root: &Path, block: BlockId, generation: u32) -> PathBuf {
+    let name = format!("{:016x}.{generation}.copy", block.0);
+    block_path(root, block).with_file_name(name)
 }
 
 pub fn index_path(root: &Path) -> PathBuf {

@@ -46,7 +46,7 @@ pub use order::Numbers;
 #[cfg(test)]
 pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
-pub use store::{Chunks, FillStart, Grant, Room, Store, answer_with, missing};
+pub use store::{Chunks, Copying, FillStart, Grant, Room, Store, answer_with, missing};
 pub use victims::Removal;
 
 /// What the Disk needs to know besides its directory.

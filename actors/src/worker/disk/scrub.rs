@@ -167,6 +167,7 @@ impl Store {
             offset_bytes: chunk as u64 * CHUNK_BYTES,
             len_bytes: 1,
             fill: None,
+            exact: false,
         };
         self.on_lane(target.block, move |store| {
             if let Err(error) = store.read(&look) {

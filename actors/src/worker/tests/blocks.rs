@@ -382,6 +382,7 @@ async fn a_reader_keeps_what_it_was_granted_when_the_block_goes() {
         offset_bytes: 0,
         len_bytes: to_u32(CHUNK),
         fill: None,
+        exact: false,
     };
     let Grant::Ready(answer) = worker.disks.all()[0].store.grant(&ask).unwrap() else {
         panic!("a sealed block is granted");

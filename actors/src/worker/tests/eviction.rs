@@ -223,6 +223,7 @@ async fn a_reader_keeps_what_it_was_granted_though_the_block_goes() {
         offset_bytes: 0,
         len_bytes: 1 << 20,
         fill: fill(10, 0),
+        exact: false,
     };
     let answer = Endpoint::<ReadBlock>::ask(&*little.worker.port, Ask::new(ask, CallContext::default()))
         .await

@@ -4,6 +4,7 @@
 
 mod bench;
 mod blocks;
+mod copies;
 mod eviction;
 mod fences;
 mod fills;

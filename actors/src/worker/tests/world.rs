@@ -176,6 +176,7 @@ pub struct World {
     pub master: Arc<MockMaster>,
     pub directory: tempfile::TempDir,
     pub sources: Arc<dyn crate::worker::source::Sources>,
+    pub peers: Arc<dyn crate::kit::WorkerConnector>,
 }
 
 impl World {
@@ -184,6 +185,7 @@ impl World {
             master: Arc::new(MockMaster::default()),
             directory: tempfile::tempdir().unwrap(),
             sources: Arc::new(crate::worker::source::OpenDal),
+            peers: Arc::new(NoPeers),
         }
     }
 
@@ -219,7 +221,7 @@ impl World {
                 config.clone(),
                 ports.clone(),
                 self.master.clone(),
-                Arc::new(NoPeers),
+                self.peers.clone(),
                 "127.0.0.1:1".to_owned(),
                 self.sources.clone(),
                 crate::worker::Threads::own(),
@@ -235,6 +237,15 @@ impl World {
 
     pub async fn until(&self, what: &str, condition: impl Fn(&MasterState) -> bool) {
         until(what, || condition(&self.master.state.lock().unwrap())).await;
+    }
+}
+
+/// There is one other worker.
+pub struct OnePeer(pub crate::kit::WorkerRef);
+
+impl crate::kit::WorkerConnector for OnePeer {
+    fn connect(&self, _id: WorkerId, _address: &str) -> crate::kit::WorkerRef {
+        self.0.clone()
     }
 }
 
@@ -370,6 +381,7 @@ pub async fn read(
         offset_bytes,
         len_bytes,
         fill,
+        exact: false,
     };
     let answer = Endpoint::<ReadBlock>::ask(port, Ask::new(call, CallContext::default())).await?;
     let BlockData { checksums, .. } = answer.reply;

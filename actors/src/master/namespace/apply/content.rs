@@ -381,8 +381,8 @@ impl Applies<CommitFile> for Apply<'_, '_> {
                 file.set_holes(commit.index, commit.hole_bytes.min(commit.len_bytes));
             }
             file.content_version += 1;
-        } else if call.abandoned {
-            // Workers may hold bytes of the generation that follows this version: the next writer must get another one.
+        } else if call.abandoned || call.new_generation {
+            // Workers may hold bytes of the generation that follows this version: whoever writes next must get another one.
             file.content_version += 1;
         }
         if call.abandoned && (file.replicas > 1 || in_mount) && file.block_count() > 0 {
@@ -391,7 +391,10 @@ impl Applies<CommitFile> for Apply<'_, '_> {
             self.note_disagreement(call.inode, file, in_mount)?;
         }
         let kept = size_bytes.div_ceil(file.block_bytes.max(1));
-        self.cut(file, call.inode, size_bytes)?;
+        // Blocks behind the end are being written where that is all that is asked for.
+        if !call.new_generation {
+            self.cut(file, call.inode, size_bytes)?;
+        }
         let committed = call
             .blocks
             .into_iter()

@@ -35,8 +35,9 @@ impl Keep<'_> {
         let mut clients = BTreeSet::new();
         clients.extend(self.caller.then_some(caller));
         if let Some(known) = self.holders {
-            // A lease is an open file of another client that no leader forgets.
-            clients.extend(writer.filter(|writer| *writer != caller));
+            // A lease is an open file that no leader forgets. The caller may have got it by an open that was on its way when it
+            // asked for this; once it closes the file, it says so.
+            clients.extend(writer);
             let file = known.files.iter().find(|file| file.inode == inode);
             clients.extend(file.into_iter().flat_map(|file| &file.clients));
             let looked_elsewhere = known.of != InodeId(0) && known.of != inode;

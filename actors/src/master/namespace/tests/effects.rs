@@ -387,6 +387,7 @@ fn what_is_written_again_under_a_lease_after_an_export_is_kept() {
             keep_privileges: false,
             abandoned: false,
             keep_size: false,
+            new_generation: false,
         });
         assert_eq!(cached(&tree, inode), [false], "round {round}");
         let effect = export(&mut tree, inode);

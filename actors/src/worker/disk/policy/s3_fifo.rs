@@ -7,6 +7,7 @@
 
 use curvine_protocol::BlockId;
 
+use super::lists::Entry;
 use super::{GHOSTS_MAX, Policy};
 
 const SMALL: usize = 0;
@@ -63,7 +64,7 @@ impl Policy {
         need_bytes: u64,
         may_go: impl Fn(BlockId) -> bool,
     ) -> Vec<(BlockId, u64)> {
-        let (mut chosen, mut bytes) = (Vec::new(), 0);
+        let (mut chosen, mut bytes, mut in_use) = (Vec::new(), 0, Vec::new());
         // After that each has been passed over for what it was used, and for being in use.
         let mut steps = self.blocks() * (usize::from(USES_MAX) + 3);
         while bytes < need_bytes && steps > 0 {
@@ -85,7 +86,8 @@ impl Policy {
             };
             let block = entry.block;
             match entry.uses {
-                _ if !may_go(block) => self.lists.move_to(list, block),
+                // Aside until the others have had their turn.
+                _ if !may_go(block) => in_use.extend(self.lists.remove(block).map(|entry| (list, entry))),
                 0 => bytes += self.evict(block, &mut chosen),
                 uses => {
                     let left = if list == SMALL { 0 } else { uses - 1 };
@@ -94,6 +96,22 @@ impl Policy {
                     }
                     self.lists.move_to(MAIN, block);
                 }
+            }
+        }
+        for (
+            list,
+            Entry {
+                block,
+                bytes,
+                seen,
+                uses,
+                ..
+            },
+        ) in in_use
+        {
+            self.lists.add(list, block, bytes, seen);
+            if let Some(entry) = self.lists.get_mut(block) {
+                entry.uses = uses;
             }
         }
         chosen

@@ -64,6 +64,7 @@ impl Store {
                         offset_bytes: extent.len_bytes - rest,
                         len_bytes: to_u32(to_usize(CHUNK_BYTES)),
                         fill: None,
+                        exact: false,
                     })?;
                     crc32c(&read.body.read()?[..to_usize(rest)])
                 }
@@ -112,6 +113,7 @@ impl Store {
                 offset_bytes,
                 len_bytes: READ_BYTES_MAX,
                 fill: None,
+                exact: false,
             };
             self.read(&look)?;
             offset_bytes += u64::from(READ_BYTES_MAX);

@@ -2,6 +2,7 @@
 
 mod agree;
 mod background;
+mod copy;
 mod evict;
 mod fence;
 mod fill;
@@ -40,6 +41,7 @@ use super::{Bitmap, BlockNews, DiskOptions};
 use crate::kit::{Answer, Clock, Offload};
 use crate::planted::{Bug, is_planted};
 
+pub use self::copy::Copying;
 pub use self::evict::{Room, taken_by};
 pub use self::read::answer_with;
 pub use self::verify::Chunks;

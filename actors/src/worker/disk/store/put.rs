@@ -130,7 +130,7 @@ impl Store {
     }
 
     /// Stores the bytes of a sealed block where they belong: small ones in the index, unless the block has a file already.
-    fn put_whole(
+    pub(super) fn put_whole(
         self: &Arc<Self>,
         block: BlockId,
         record: BlockRecord,

@@ -35,11 +35,14 @@ impl Store {
             if record.is_filling() {
                 return Found::Filling;
             }
-            if record.generation() < call.generation {
+            if record.generation() < call.generation || is_other(call, record.generation()) {
                 return Found::Stale(record.generation());
             }
             if !record.is_sealed() {
-                return Found::Look;
+                return match call.exact {
+                    true => Found::Stale(record.generation()),
+                    false => Found::Look,
+                };
             }
             let end = (call.offset_bytes.saturating_add(call.len_bytes.into())).min(record.len_bytes());
             let aligned = call.offset_bytes.is_multiple_of(CHUNK_BYTES)
@@ -100,6 +103,9 @@ impl Store {
         let mut lane = lock(&self.lane(call.block).open);
         if let Some(open) = lane.get(&call.block) {
             check_not_older(call.block, call.generation, open.generation)?;
+            if call.exact {
+                return Err(stale(call.block, call.generation, open.generation));
+            }
             let read = self.read_open(call, open);
             if read.as_ref().is_err_and(|error| error.kind == ErrorKind::Corrupt) {
                 lane.remove(&call.block);
@@ -109,6 +115,9 @@ impl Store {
         drop(lane);
         let record = self.record(call.block)?.ok_or_else(|| missing(call.block))?;
         check_not_older(call.block, call.generation, record.generation)?;
+        if is_other(call, record.generation) {
+            return Err(stale(call.block, call.generation, record.generation));
+        }
         if record.flags.in_index {
             return self.read_small(call, &record);
         }
@@ -166,6 +175,11 @@ impl Store {
         let body = buffer.slice(to_usize(call.offset_bytes - start)..to_usize(end - start));
         Ok(answer_with(call.offset_bytes, body))
     }
+}
+
+/// Whether a block of this generation is another one than the only one that is asked for.
+fn is_other(call: &ReadBlock, generation: u32) -> bool {
+    call.exact && call.generation != generation
 }
 
 pub(super) fn answer(offset_bytes: u64, checksums: Vec<u32>, body: Bytes) -> Answer<ReadBlock> {

@@ -52,6 +52,7 @@ impl Store {
                 .unwrap_or(u32::MAX)
                 .min(READ_BYTES_MAX + CHUNK),
             fill: None,
+            exact: false,
         };
         if !record.flags.in_index {
             self.forget_cached(&*self.file(call.block)?, offset_bytes, look.len_bytes);
@@ -79,6 +80,7 @@ impl Store {
                 offset_bytes: chunk as u64 * CHUNK_BYTES,
                 len_bytes: CHUNK,
                 fill: None,
+                exact: false,
             };
             self.forget_cached(chunks.file, look.offset_bytes, look.len_bytes);
             let sums = &chunks.checksums[chunk..];

@@ -28,6 +28,7 @@ fn call(chunks: Range<u64>) -> ReadBlock {
         offset_bytes: chunks.start * CHUNK_BYTES,
         len_bytes: u32::try_from((chunks.end - chunks.start) * CHUNK_BYTES).expect("it is small"),
         fill: None,
+        exact: false,
     }
 }
 

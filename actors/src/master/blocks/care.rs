@@ -1,0 +1,192 @@
+//! Whether a block has the replicas that it should have, and where another one is to come from and to go. Pure.
+
+use std::time::Duration;
+
+use curvine_protocol::number::to_usize;
+use curvine_protocol::{BlockRef, WorkerId};
+use tokio::time::Instant;
+
+use super::Cluster;
+
+/// How long a worker is waited for that fell silent: it may only be starting again.
+pub const GRACE: Duration = Duration::from_secs(40);
+
+/// What is to be done for a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Care {
+    Nothing,
+    /// Workers that may have it have not been silent for long.
+    Wait,
+    /// Nobody who lives has it.
+    Nobody,
+    /// There is no worker with room that has not got it already.
+    Nowhere,
+    /// One more is to be made. So many live workers have it.
+    Copy {
+        from: WorkerId,
+        to: WorkerId,
+        replicas: usize,
+    },
+}
+
+impl Cluster {
+    /// What is to be done for a block with bytes, of which there should be so many replicas.
+    pub fn care(&self, block: &BlockRef, wanted: usize, now: Instant) -> Care {
+        let current: Vec<WorkerId> = self.holders.current(block).collect();
+        let live = |id: &&WorkerId| self.roster.is_live(**id, now);
+        let replicas = current.iter().filter(live).count();
+        if replicas >= wanted {
+            return Care::Nothing;
+        }
+        let silent_shortly = |id: &&WorkerId| {
+            let heard = self.roster.last_heard(**id);
+            !live(id) && heard.is_some_and(|heard| now.duration_since(heard) < GRACE)
+        };
+        let away = current.iter().filter(silent_shortly).count();
+        if replicas + away >= wanted {
+            return Care::Wait;
+        }
+        // A client's word is not enough to make others of it.
+        let mut said = self.holders.reported(block);
+        let Some(from) = said.find(|id| self.roster.is_live(*id, now)) else {
+            return match replicas {
+                0 => Care::Nobody,
+                _ => Care::Wait,
+            };
+        };
+        // Who has an older one is told so with its next report, and may get this one when that is gone.
+        let has_some: Vec<WorkerId> = self.holders.of(block.id).collect();
+        let mut room = self.roster.with_room(block.len_bytes, 1, now);
+        room.retain(|id| !has_some.contains(id));
+        if room.is_empty() {
+            return Care::Nowhere;
+        }
+        Care::Copy {
+            from,
+            to: room[to_usize(block.id.0 % room.len() as u64)],
+            replicas,
+        }
+    }
+
+    /// Whether what this leader has heard of workers is enough to say who has nothing.
+    pub fn knows_holders(&self, now: Instant) -> bool {
+        let for_long = self
+            .leads_since
+            .is_none_or(|since| now.duration_since(since) >= GRACE);
+        for_long && self.roster.all_reported(now)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any time will do")]
+mod tests {
+    use curvine_protocol::BlockId;
+    use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
+
+    use super::super::roster::WorkerEntry;
+    use super::*;
+
+    const BLOCK: BlockRef = BlockRef {
+        id: BlockId(7),
+        len_bytes: 10,
+        generation: 5,
+    };
+
+    /// Workers with these rooms, heard just now.
+    fn cluster(rooms: &[(u32, u64)], now: Instant) -> Cluster {
+        let mut cluster = Cluster::default();
+        for &(id, available_bytes) in rooms {
+            let disk = DiskStatus {
+                tier: Tier::Ssd,
+                path: "d".to_owned(),
+                capacity_bytes: 1_000,
+                used_bytes: 1_000 - available_bytes,
+                available_bytes,
+                blocks: 0,
+                failure: None,
+                cached_bytes: 0,
+            };
+            let entry = WorkerEntry {
+                address: format!("w{id}:1"),
+                token: 1,
+                disks: vec![disk],
+                version: String::new(),
+                epoch: 0,
+                last_heartbeat: now,
+                reported: true,
+                report_again: false,
+                report: 0,
+            };
+            cluster.roster.register(WorkerId(id), entry);
+        }
+        cluster
+    }
+
+    fn reports(cluster: &mut Cluster, id: u32, generation: u32) {
+        let replica = BlockReplica {
+            id: BLOCK.id,
+            generation,
+            len_bytes: BLOCK.len_bytes,
+        };
+        cluster.holders.stored(WorkerId(id), &replica, &BLOCK);
+    }
+
+    fn copy(from: u32, to: u32, replicas: usize) -> Care {
+        Care::Copy {
+            from: WorkerId(from),
+            to: WorkerId(to),
+            replicas,
+        }
+    }
+
+    #[test]
+    fn what_too_few_have_is_copied_from_one_that_said_so_to_one_without_any() {
+        let now = Instant::now();
+        let mut cluster = cluster(&[(1, 500), (2, 500), (3, 500)], now);
+        assert_eq!(cluster.care(&BLOCK, 2, now), Care::Nobody);
+        cluster.holders.claimed(WorkerId(1), BLOCK.id, 5);
+        assert_eq!(
+            cluster.care(&BLOCK, 2, now),
+            Care::Wait,
+            "its own report will follow"
+        );
+        reports(&mut cluster, 1, 5);
+        // An older one is in its way.
+        reports(&mut cluster, 2, 4);
+        assert_eq!(cluster.care(&BLOCK, 2, now), copy(1, 3, 1));
+        assert_eq!(cluster.care(&BLOCK, 1, now), Care::Nothing);
+        reports(&mut cluster, 3, 6);
+        assert_eq!(
+            cluster.care(&BLOCK, 2, now),
+            Care::Nothing,
+            "of a writer that goes on"
+        );
+        assert_eq!(cluster.care(&BLOCK, 3, now), Care::Nowhere);
+    }
+
+    #[test]
+    fn a_silent_worker_is_waited_for_and_then_replaced() {
+        let begun = Instant::now();
+        let mut cluster = cluster(&[(1, 500), (2, 500), (3, 500)], begun);
+        reports(&mut cluster, 1, 5);
+        reports(&mut cluster, 2, 5);
+        let mut later = |passed: Duration| {
+            let now = begun + passed;
+            for live in [1, 3] {
+                let disks = cluster.roster.statuses(now)[live as usize - 1].disks.clone();
+                assert!(cluster.roster.heartbeat(WorkerId(live), 1, disks, now));
+            }
+            cluster.care(&BLOCK, 2, now)
+        };
+        assert_eq!(later(Duration::from_secs(11)), Care::Wait);
+        assert_eq!(later(GRACE), copy(1, 3, 1));
+    }
+
+    #[test]
+    fn a_full_worker_gets_no_replica() {
+        let now = Instant::now();
+        let mut cluster = cluster(&[(1, 500), (2, 0)], now);
+        reports(&mut cluster, 1, 5);
+        assert_eq!(cluster.care(&BLOCK, 2, now), Care::Nowhere);
+    }
+}
