@@ -116,6 +116,8 @@ bugs! {
     WriterIsSentElsewhere: "writer-is-sent-elsewhere", Plot("worker-away");
     /// What workers have of a write that failed is not committed.
     FailedWriteKeepsNothing: "failed-write-keeps-nothing", Plot("full-worker");
+    /// A block that was written counts as cached.
+    EvictsKeptBlocks: "evicts-kept-blocks", Plot("full-of-cached");
     /// A write that comes late is made, over what its writer wrote since.
     LateWritesAreTaken: "late-writes-are-taken", Plot("late-write");
     /// A seal means whatever is there, though the power went since the writes were acknowledged.

@@ -18,5 +18,6 @@ pub use data_dir::DataDir;
 pub use layers::{Loaded, Sources, load};
 pub use tree::*;
 pub use units::{
-    Address, Advertise, FsyncPolicy, LogFormat, LogLevel, Peer, Reserve, Size, Span, WebAddress,
+    Address, Advertise, EvictionPolicy, FsyncPolicy, LogFormat, LogLevel, Peer, Reserve, Size, Span,
+    WebAddress,
 };

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::data_dir::DataDir;
 use crate::section::{Field, Range, section, text};
 use crate::units::{
-    Address, Advertise, FsyncPolicy, LogFormat, LogLevel, Peer, Reserve, Size, Span, WebAddress,
+    Address, Advertise, EvictionPolicy, FsyncPolicy, LogFormat, LogLevel, Peer, Reserve, Size, Span,
+    WebAddress,
 };
 
 /// Everything a node, a mount or `cv` can be told.
@@ -113,6 +114,15 @@ section! {
         fill_buffers: Size = text("64MiB"), Range::of("1MiB", "64GiB");
         /// Bytes a second that each data directory's scrubber reads to find bit rot before a reader does; `0B` = none.
         scrub: Size = text("4MiB"), Range::of("0B", "16GiB");
+        /// Which cached blocks go first when a data directory needs room: `s3_fifo` (what was read once before what was
+        /// read again; of data that is read over and over and does not fit, a fixed part stays), `lru` (what was not read
+        /// for longest) or `lfu` (what was read least often). Blocks whose bytes no under file system has never go.
+        eviction: EvictionPolicy = text("s3_fifo");
+        /// Percent of a data directory that may be used before cached blocks go in the background. A writer that comes
+        /// before that has them go at once.
+        evict_high: u64 = 95, Range::of("1", "100");
+        /// Percent of a data directory that is used when that ends. It is less than `evict_high`.
+        evict_low: u64 = 90, Range::of("0", "99");
         /// How often the worker tells the master that it lives and how much space it has.
         heartbeat: Span = text("1s"), Range::of("100ms", "5s");
     }

@@ -315,6 +315,18 @@ words! {
 }
 
 words! {
+    /// Which cached blocks go first when a worker needs room.
+    EvictionPolicy {
+        /// What was read once before what was read again; of data that is read over and over, a fixed part stays.
+        S3Fifo = "s3_fifo",
+        /// What was not read for longest.
+        Lru = "lru",
+        /// What was read least often.
+        Lfu = "lfu",
+    }
+}
+
+words! {
     LogFormat {
         Text = "text",
         Json = "json",
@@ -355,6 +367,7 @@ as_text!(
     WebAddress,
     Peer,
     FsyncPolicy,
+    EvictionPolicy,
     LogFormat,
     LogLevel,
     crate::data_dir::DataDir
@@ -366,6 +379,7 @@ without_amount!(
     WebAddress,
     Peer,
     FsyncPolicy,
+    EvictionPolicy,
     LogFormat,
     LogLevel
 );

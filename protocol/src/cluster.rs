@@ -39,11 +39,25 @@ pub struct DiskStatus {
     pub capacity_bytes: u64,
     /// Bytes of block data.
     pub used_bytes: u64,
-    /// What may still be written: capacity and the device's free space, less the reserve.
+    /// What may still be written with everything staying: capacity and the device's free space, less the reserve.
     pub available_bytes: u64,
     pub blocks: u64,
     /// Why the disk takes no more data, if it has failed.
     pub failure: Option<String>,
+    /// What of the used bytes are cached blocks: an under file system has them, and they go when something else needs the
+    /// room.
+    #[serde(default)]
+    pub cached_bytes: u64,
+}
+
+impl DiskStatus {
+    /// What may still be written: cached blocks make room.
+    pub fn room_bytes(&self) -> u64 {
+        match self.failure {
+            Some(_) => 0,
+            None => self.available_bytes.saturating_add(self.cached_bytes),
+        }
+    }
 }
 
 /// Whether a worker is there, as far as the leader knows.

@@ -260,6 +260,38 @@ pub struct KeepReplicas {
     pub generation: u32,
 }
 
+/// From the master: from now on these blocks are *kept*, the only copy of their bytes, or *cached*, which an under file
+/// system has as well and which go when something else needs the room. It is so on the device when this is answered.
+///
+/// Kept: before an object goes, or is replaced, of which somebody still needs what was fetched. Cached: when an export has
+/// ended, and nobody has the lease of the file. A block becomes cached only in exactly the generation that the object has; a
+/// later writer uses a greater one. So an order that comes late never makes of newer bytes something that may go.
+///
+/// A block may be kept after all that an order before said to be cached, without having been written in between: an object
+/// goes that it was fetched from. So each order has a number: that of the effect that it is for, or, for *cached*, that of
+/// the last effect which had begun when the leader saw that none was under way which meant the file. Of *cached*, those go
+/// unheard that have a lower number than a *kept* before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkBlocks {
+    pub blocks: Vec<MarkedBlock>,
+    pub cached: bool,
+    pub number: u64,
+}
+
+/// A block in one of its generations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkedBlock {
+    pub block: BlockId,
+    pub generation: u32,
+}
+
+/// In the order of the blocks: whether it is of that kind now. Else it is not here whole, is of another generation, or the
+/// order came late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksMarked {
+    pub marked: Vec<bool>,
+}
+
 /// From the master: makes a replica of a block from that of another worker. It is on disk when this is answered. One that is
 /// here already is enough.
 ///
@@ -412,6 +444,7 @@ macro_rules! for_worker_calls {
             213 => CompareBlocks -> BlocksCompared {};
             214 => KeepReplicas -> Done {};
             216 => CopyReplica -> Done {};
+            217 => MarkBlocks -> BlocksMarked {};
         }
     };
 }

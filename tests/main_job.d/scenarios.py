@@ -1,5 +1,6 @@
 """What is done, in order. Each scenario has places of its own and can run alone after `start`."""
 
+import evicting
 import fault
 import mounted
 import reading
@@ -17,6 +18,7 @@ def by_name():
         reading.awkward_keys,
         reading.behind_the_back,
         reading.one_version,
+        evicting.evictions,
         writing.write_through,
         writing.write_programs,
         writing.write_attributes,

@@ -79,6 +79,7 @@ refuse!(
     FenceBlocks,
     CompareBlocks,
     KeepReplicas,
+    MarkBlocks,
     CopyReplica,
     SuspectBlock,
     DeleteBlocks,

@@ -67,6 +67,8 @@ pub trait NamespaceView: Send + Sync {
     /// `Stale` if not.
     fn confirm_export(&self, effect: EffectId, worker: WorkerId) -> Result<()>;
     fn effect(&self, effect: EffectId) -> Result<Option<EffectRecord>>;
+    /// The last effect that was noted.
+    fn last_effect(&self) -> Result<EffectId>;
     /// What a rename that is under way has made of a file's object.
     fn copy(&self, inode: InodeId) -> Result<Option<CopyRecord>>;
     /// Effects on under file systems that are under way, in the order in which they were noted.

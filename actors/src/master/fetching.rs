@@ -1,14 +1,14 @@
 //! Has workers fetch what of a file is in its object alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curvine_protocol::worker::{LoadBlocks, LoadTask};
+use curvine_protocol::worker::{LoadBlocks, LoadTask, MarkBlocks, MarkedBlock};
 use curvine_protocol::{
-    BlockRef, CallContext, Error, ErrorKind, FileLayout, InodeId, LocatedBlock, Result, WorkerId,
+    BlockRef, CallContext, EffectId, Error, ErrorKind, FileLayout, InodeId, LocatedBlock, Result, WorkerId,
 };
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use tokio::time::timeout;
 
 use super::blocks::BlockMap;
@@ -20,6 +20,8 @@ use crate::kit::call;
 const PATIENCE_MS: u32 = 1_000;
 /// After that, a worker that has not answered is one that does not.
 const DEADLINE_MS: u32 = PATIENCE_MS + 4_000;
+/// How often what was fetched may be gone again before it is kept.
+const KEEPS_MAX: u32 = 5;
 /// How long whoever takes an object away waits for those who have it open.
 const KEEP_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -45,27 +47,122 @@ impl Fetching {
         Ok(())
     }
 
-    /// Makes a file be readable, and writable to another object, without the object that is behind it now: to be called
-    /// before that is deleted or replaced, while somebody has the file open.
+    /// As [`Fetching::fetch`], and has workers keep what is the object's: an effect is about to take that away.
     ///
     /// # Errors
-    /// As [`Fetching::fetch`]; `Timeout` if it takes more than ten minutes.
-    pub async fn keep_readable(&self, inode: InodeId) -> Result<()> {
-        let fetching = timeout(KEEP_DEADLINE, self.fetch(inode));
+    /// As [`Fetching::fetch`]; `BlockUnavailable` if what was fetched goes again and again before it is kept.
+    pub async fn keep(&self, inode: InodeId, effect: EffectId) -> Result<()> {
+        for _ in 0..KEEPS_MAX {
+            self.fetch(inode).await?;
+            if self.mark_kept(inode, effect).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            ErrorKind::BlockUnavailable,
+            format!(
+                "inode {inode}: what is fetched of its object is evicted before it is kept; see `cv report`"
+            ),
+        ))
+    }
+
+    /// Whether of each block that is the object's a worker has said that it keeps it.
+    async fn mark_kept(&self, inode: InodeId, effect: EffectId) -> Result<bool> {
+        let mut layout = self.view.layout(inode)?;
+        let Some(source) = layout.source.clone() else {
+            return Ok(true);
+        };
+        self.blocks.locate(&mut layout);
+        let mut by_worker: BTreeMap<WorkerId, Vec<MarkedBlock>> = BTreeMap::new();
+        let mut left = BTreeSet::new();
+        for located in layout.blocks.iter().filter(|located| source.has(&located.block)) {
+            let BlockRef {
+                id: block,
+                generation,
+                ..
+            } = located.block;
+            left.insert(block);
+            for worker in &located.workers {
+                by_worker
+                    .entry(*worker)
+                    .or_default()
+                    .push(MarkedBlock { block, generation });
+            }
+        }
+        let asked = by_worker.into_iter().map(|(worker, blocks)| async move {
+            let outcome = self.mark(worker, &blocks, false, effect.0).await;
+            (worker, blocks, outcome)
+        });
+        let mut failure = None;
+        for (worker, blocks, outcome) in join_all(asked).await {
+            let marked = match outcome {
+                Ok(marked) => marked,
+                Err(error) => {
+                    failure = Some(error);
+                    continue;
+                }
+            };
+            for (MarkedBlock { block, .. }, marked) in blocks.into_iter().zip(marked) {
+                match marked {
+                    true => drop(left.remove(&block)),
+                    // Its own report follows.
+                    false => self.blocks.cluster().holders.removed(worker, block),
+                }
+            }
+        }
+        match failure {
+            Some(error) if !left.is_empty() => Err(error),
+            _ => Ok(left.is_empty()),
+        }
+    }
+
+    /// Tells a worker of which kind blocks are. Whether each is.
+    ///
+    /// # Errors
+    /// Those of the worker.
+    pub async fn mark(
+        &self,
+        worker: WorkerId,
+        blocks: &[MarkedBlock],
+        cached: bool,
+        number: u64,
+    ) -> Result<Vec<bool>> {
+        let port = self.workers.port(worker).ok_or_else(|| {
+            Error::new(
+                ErrorKind::BlockUnavailable,
+                format!("worker {worker} is gone; trying another"),
+            )
+        })?;
+        let mark = MarkBlocks {
+            blocks: blocks.to_vec(),
+            cached,
+            number,
+        };
+        let context = CallContext {
+            deadline_ms: DEADLINE_MS,
+            ..CallContext::default()
+        };
+        match call(&*port, mark, context).await {
+            Ok(answer) => Ok(answer.marked),
+            // Of a version before: it evicts nothing.
+            Err(error) if error.kind == ErrorKind::Unsupported => Ok(vec![!cached; blocks.len()]),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a file be readable, and writable to another object, without the object that is behind it now: to be called
+    /// before an effect deletes or replaces that, while somebody has the file open.
+    ///
+    /// # Errors
+    /// As [`Fetching::keep`]; `Timeout` if it takes more than ten minutes.
+    pub async fn keep_readable(&self, inode: InodeId, effect: EffectId) -> Result<()> {
+        let fetching = timeout(KEEP_DEADLINE, self.keep(inode, effect));
         fetching.await.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorKind::Timeout,
                 format!("inode {inode}: its object was not fetched within {KEEP_DEADLINE:?}"),
             ))
         })
-    }
-
-    /// Whether a file is readable without the object that is behind it now.
-    ///
-    /// # Errors
-    /// Those of reading the state.
-    pub fn is_here(&self, inode: InodeId) -> Result<bool> {
-        Ok(self.missing(&self.view.layout(inode)?).is_empty())
     }
 
     /// What to fetch.

@@ -50,6 +50,7 @@ use self::blocks::BlockMap;
 use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
 use self::duties::deletions::{Deletions, Orders};
+use self::duties::kinds::{Exported, Kinds};
 use self::duties::loads::Loads;
 use self::duties::open_files::OpenFiles;
 use self::duties::reclaim::Reclaim;
@@ -232,6 +233,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         fetching: fetching.clone(),
         progress: Progresses::default(),
     });
+    let exported = Arc::<Exported>::default();
     let exports = Arc::new(Exports {
         view: view.clone(),
         propose: propose.clone(),
@@ -239,10 +241,11 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         mirror: mirror.clone(),
         blocks: blocks.clone(),
         workers: workers.clone(),
-        fetching,
+        fetching: fetching.clone(),
         clock: ports.clock.clone(),
         outcomes,
         queue: Queue::default(),
+        exported: exported.clone(),
     });
     let duties = Arc::new(Duties::new(vec![
         Arc::new(sessions) as Arc<dyn Duty>,
@@ -258,6 +261,12 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             ports.clock.clone(),
         )),
         Arc::new(Replicas::new(recovery)),
+        Arc::new(Kinds::new(
+            view.clone(),
+            fetching,
+            ports.clock.clone(),
+            exported.clone(),
+        )),
         Arc::new(Repair::new(
             store.clone(),
             blocks.clone(),
@@ -329,6 +338,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         blocks,
         mirror,
         random: ports.random.clone(),
+        exported,
     };
     let door = MasterDoor {
         namespace,

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    BlockVerified, BlocksCompared, CompareBlocks, CopyReplica, DeleteBlocks, Done, ExportFile, FenceBlocks,
-    GetWorkerStatus, KeepReplicas, LoadBlocks, PunchBlock, PutBlock, READ_BYTES_MAX, ReadBlock, SealBlock,
-    StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
+    BlockVerified, BlocksCompared, BlocksMarked, CompareBlocks, CopyReplica, DeleteBlocks, Done, ExportFile,
+    FenceBlocks, GetWorkerStatus, KeepReplicas, LoadBlocks, MarkBlocks, PunchBlock, PutBlock, READ_BYTES_MAX,
+    ReadBlock, SealBlock, StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -24,6 +24,8 @@ use super::ufs_writer::UfsWriter;
 use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Endpoint};
 
+/// How often a block is looked for that can be fetched, and goes again before it is read.
+const READS_MAX: u32 = 4;
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(3_600);
 
@@ -70,26 +72,47 @@ impl Inner {
     }
 
     async fn read(self: Arc<Self>, call: ReadBlock) -> Result<Answer<ReadBlock>> {
-        match self.disks.grant(&call)? {
-            Some((_, Grant::Ready(answer))) => return Ok(answer),
-            Some((disk, Grant::Look)) => {
+        if call.fill.as_ref().is_some_and(|fill| fill.whole) {
+            self.disks.spare(call.block).await;
+        }
+        for _ in 1..READS_MAX {
+            match self.read_once(&call).await {
+                // It went while it was looked at.
+                Err(error) if error.kind == ErrorKind::NotFound && call.fill.is_some() => {}
+                outcome => return outcome,
+            }
+        }
+        self.read_once(&call).await
+    }
+
+    async fn read_once(&self, call: &ReadBlock) -> Result<Answer<ReadBlock>> {
+        match self.disks.grant(call) {
+            Err(error) if error.kind == ErrorKind::NotFound && call.fill.is_some() => {}
+            Err(error) => return Err(error),
+            Ok(Some((_, Grant::Ready(answer)))) => return Ok(answer),
+            Ok(Some((disk, Grant::Look))) => {
                 let (done, looked) = oneshot::channel();
                 let look = call.clone();
                 disk.store.on_lane(call.block, move |store| {
                     let _ = done.send(store.read(&look));
                 });
                 match looked.await {
-                    Ok(Err(error)) if error.kind == ErrorKind::Corrupt && call.fill.is_some() => {}
+                    Ok(Err(error))
+                        if matches!(error.kind, ErrorKind::Corrupt | ErrorKind::NotFound)
+                            && call.fill.is_some() => {}
                     Ok(outcome) => return outcome,
                     Err(_) => return Err(Error::internal("a read was given up")),
                 }
             }
-            Some((_, Grant::Filling | Grant::Missing)) | None => {}
+            Ok(Some((_, Grant::Filling | Grant::Missing)) | None) => {}
         }
         match call.fill.clone() {
             Some(fill) => self
                 .reader
-                .send(ReadThrough { call, fill })
+                .send(ReadThrough {
+                    call: call.clone(),
+                    fill,
+                })
                 .await
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the worker is stopping"))),
             None => Err(missing(call.block)),
@@ -257,6 +280,19 @@ impl Endpoint<KeepReplicas> for WorkerDoor {
         bounded(&context, async move {
             inner.disks.keep(&call.blocks, call.generation).await?;
             Ok(Answer::new(Done {}))
+        })
+    }
+}
+
+impl Endpoint<MarkBlocks> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<MarkBlocks>,
+    ) -> BoxFuture<'static, Result<Answer<MarkBlocks>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            let marked = inner.disks.mark(&call).await?;
+            Ok(Answer::new(BlocksMarked { marked }))
         })
     }
 }

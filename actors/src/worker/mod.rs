@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr};
-use curvine_conf::{DataDir, FsyncPolicy};
+use curvine_conf::{DataDir, EvictionPolicy, FsyncPolicy};
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use tokio::sync::watch;
 
@@ -72,6 +72,9 @@ impl WorkerConfig {
                 lanes: 3,
                 tick: Duration::from_secs(1),
                 scrub_bytes_per_tick: 4 << 20,
+                eviction: EvictionPolicy::S3Fifo,
+                evict_high: 95,
+                evict_low: 90,
             },
             heartbeat: Duration::from_secs(1),
             report_delay: Duration::from_millis(100),

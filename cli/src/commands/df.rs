@@ -5,7 +5,9 @@ use crate::shell::Shell;
 
 /// Show the space of the cluster, by tier
 ///
-/// JSON: capacity_bytes, used_bytes, available_bytes, inodes, tiers.
+/// Cached bytes are used, and available all the same: they go when something else needs the room.
+///
+/// JSON: capacity_bytes, used_bytes, cached_bytes, available_bytes, inodes, tiers.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true, after_help = "Example: cv df -h")]
 pub struct Args {
@@ -21,26 +23,43 @@ impl Args {
     pub async fn run(self, shell: &Shell) -> Result<()> {
         let stats = shell.client.statfs().await?;
         shell.answer(&stats, || {
-            let row = |name: &str, capacity: u64, used: u64, available: u64| {
-                let percent = match used + available {
+            let row = |name: &str, capacity: u64, used: u64, cached: u64, available: u64| {
+                let kept = used.saturating_sub(cached);
+                let percent = match kept + available {
                     0 => "-".to_owned(),
-                    whole => format!("{}%", (used * 100).div_ceil(whole)),
+                    whole => format!("{}%", (kept * 100).div_ceil(whole)),
                 };
                 let size = |bytes| format::size(bytes, self.human_readable);
-                vec![name.to_owned(), size(capacity), size(used), size(available), percent]
+                vec![
+                    name.to_owned(),
+                    size(capacity),
+                    size(used),
+                    size(cached),
+                    size(available),
+                    percent,
+                ]
             };
             let mut rows: Vec<_> = stats
                 .tiers
                 .iter()
-                .map(|(name, tier)| row(name, tier.capacity_bytes, tier.used_bytes, tier.available_bytes))
+                .map(|(name, tier)| {
+                    row(
+                        name,
+                        tier.capacity_bytes,
+                        tier.used_bytes,
+                        tier.cached_bytes,
+                        tier.available_bytes,
+                    )
+                })
                 .collect();
             rows.push(row(
                 "total",
                 stats.capacity_bytes,
                 stats.used_bytes,
+                stats.cached_bytes,
                 stats.available_bytes,
             ));
-            let table = format::table(&["Tier", ">Size", ">Used", ">Available", ">Use"], rows);
+            let table = format::table(&["Tier", ">Size", ">Used", ">Cached", ">Available", ">Use"], rows);
             format!("{table}\n{} files and directories", stats.inodes)
         });
         Ok(())

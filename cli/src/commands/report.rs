@@ -44,6 +44,7 @@ impl Args {
                         disk.path.clone(),
                         format::size(disk.capacity_bytes, true),
                         format::size(disk.used_bytes, true),
+                        format::size(disk.cached_bytes, true),
                         format::size(disk.available_bytes, true),
                         disk.blocks.to_string(),
                         disk.failure.clone().unwrap_or_else(|| "ok".to_owned()),
@@ -51,7 +52,7 @@ impl Args {
                 })
             });
             let titles = [
-                "Id", "Address", "State", "Tier", "Directory", ">Size", ">Used", ">Available", ">Blocks", "Disk",
+                "Id", "Address", "State", "Tier", "Directory", ">Size", ">Used", ">Cached", ">Available", ">Blocks", "Disk",
             ];
             text + &format::table(&titles, disks.collect())
         });

@@ -159,7 +159,9 @@ pub(super) fn entries_with_attributes(mut reply: ReplyDirectoryPlus, entries: Ve
 /// As `statfs(2)`, in blocks.
 pub(super) fn statfs(reply: ReplyStatfs, stats: FsStats) {
     let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
-    let free = stats.capacity_bytes.saturating_sub(stats.used_bytes);
+    // Cached blocks make room.
+    let kept_bytes = stats.used_bytes.saturating_sub(stats.cached_bytes);
+    let free = stats.capacity_bytes.saturating_sub(kept_bytes);
     reply.statfs(
         blocks(stats.capacity_bytes),
         blocks(free),

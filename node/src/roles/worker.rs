@@ -9,7 +9,7 @@ use curvine_actors::kit::{MasterRef, Ports, WorkerConnector, WorkerRef};
 use curvine_actors::worker::{self, WorkerConfig, WorkerHandle};
 use curvine_conf::{Advertise, Config, DataDir, Reserve};
 use curvine_protocol::cluster::Tier;
-use curvine_protocol::{ClusterId, Result, WorkerId};
+use curvine_protocol::{ClusterId, Error, ErrorKind, Result, WorkerId};
 use tokio::runtime::Handle;
 
 use crate::owned_dir::OwnedDir;
@@ -67,6 +67,19 @@ impl WorkerRole {
         worker.disk.fsync = section.fsync;
         // A tick is a second.
         worker.disk.scrub_bytes_per_tick = section.scrub.0;
+        if section.evict_low >= section.evict_high {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "`worker.evict_low` is {} and `worker.evict_high` is {}: eviction ends at the low one, which must be \
+                     less",
+                    section.evict_low, section.evict_high
+                ),
+            ));
+        }
+        worker.disk.eviction = section.eviction;
+        worker.disk.evict_high = section.evict_high;
+        worker.disk.evict_low = section.evict_low;
         worker.heartbeat = section.heartbeat.0;
         worker.fill_budget_bytes = section.fill_buffers.0;
         let handle = worker::start(worker, ports.clone(), master, peers, address.clone()).await?;

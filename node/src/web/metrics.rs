@@ -37,6 +37,7 @@ fn read(readings: &mut Readings, status: &ClusterStatus) {
             let labels = [worker.as_str(), tier.as_str(), disk.path.as_str()];
             readings.set(&metrics::DISK_CAPACITY, &labels, disk.capacity_bytes as f64);
             readings.set(&metrics::DISK_USED, &labels, disk.used_bytes as f64);
+            readings.set(&metrics::DISK_CACHED, &labels, disk.cached_bytes as f64);
             readings.set(&metrics::DISK_AVAILABLE, &labels, disk.available_bytes as f64);
             readings.set(&metrics::DISK_BLOCKS, &labels, disk.blocks as f64);
             readings.set(&metrics::DISK_FAILED, &labels, is(disk.failure.is_some()));

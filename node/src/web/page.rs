@@ -181,6 +181,7 @@ mod tests {
                     available_bytes: 3 << 29,
                     blocks: 9,
                     failure: None,
+                    cached_bytes: 0,
                 }],
                 last_heartbeat_ms_ago: 10,
                 version: "0.1.0".to_owned(),

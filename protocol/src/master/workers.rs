@@ -16,10 +16,14 @@ pub struct StatFs {}
 pub struct FsStats {
     pub capacity_bytes: u64,
     pub used_bytes: u64,
+    /// What may still be written. Of the used bytes, `cached_bytes` are among them: they make room.
     pub available_bytes: u64,
     pub inodes: u64,
     /// By tier: capacity, used, available.
     pub tiers: BTreeMap<String, TierStats>,
+    /// What of the used bytes are cached blocks.
+    #[serde(default)]
+    pub cached_bytes: u64,
 }
 
 /// The sums over the data directories of one tier.
@@ -27,7 +31,11 @@ pub struct FsStats {
 pub struct TierStats {
     pub capacity_bytes: u64,
     pub used_bytes: u64,
+    /// See [`FsStats::available_bytes`].
     pub available_bytes: u64,
+    /// See [`FsStats::cached_bytes`].
+    #[serde(default)]
+    pub cached_bytes: u64,
 }
 
 /// A worker introduces itself, at its start and whenever the master asks for it.
@@ -89,6 +97,38 @@ pub struct ReportBlocks {
     /// Which of this worker's it is: greater than that of any before. 0 from versions that do not number them.
     #[serde(default)]
     pub number: u64,
+    /// In a full report, one bit for each of `stored`, from the lowest of the first byte on: whether the worker takes it for
+    /// kept. Empty: it does not say.
+    #[serde(default)]
+    pub kept: Vec<u8>,
+}
+
+impl ReportBlocks {
+    /// The bits of a report.
+    pub fn kept_bits(are_kept: impl IntoIterator<Item = bool>) -> Vec<u8> {
+        let mut bits = Vec::new();
+        for (place, is_kept) in are_kept.into_iter().enumerate() {
+            if place.is_multiple_of(8) {
+                bits.push(0);
+            }
+            if let Some(last) = bits.last_mut() {
+                *last |= u8::from(is_kept) << (place % 8);
+            }
+        }
+        bits
+    }
+
+    /// Those of `stored` that the worker says it keeps.
+    pub fn said_kept(&self) -> impl Iterator<Item = &BlockReplica> {
+        let is_kept = |place: usize| {
+            let byte = self.kept.get(place / 8);
+            byte.is_some_and(|byte| byte >> (place % 8) & 1 == 1)
+        };
+        let places = self.stored.iter().enumerate();
+        places
+            .filter(move |(place, _)| is_kept(*place))
+            .map(|(_, replica)| replica)
+    }
 }
 
 /// Blocks that the worker should delete: nothing in the namespace refers to them.
@@ -102,7 +142,8 @@ impl TierStats {
     pub fn add(&mut self, disk: &DiskStatus) {
         self.capacity_bytes += disk.capacity_bytes;
         self.used_bytes += disk.used_bytes;
-        self.available_bytes += disk.available_bytes;
+        self.available_bytes += disk.room_bytes();
+        self.cached_bytes += disk.cached_bytes;
     }
 }
 
@@ -111,8 +152,37 @@ impl FsStats {
     pub fn add(&mut self, disk: &DiskStatus) {
         self.capacity_bytes += disk.capacity_bytes;
         self.used_bytes += disk.used_bytes;
-        self.available_bytes += disk.available_bytes;
+        self.available_bytes += disk.room_bytes();
+        self.cached_bytes += disk.cached_bytes;
         let tier: Tier = disk.tier;
         self.tiers.entry(tier.to_string()).or_default().add(disk);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_says_of_each_block_whether_it_is_kept() {
+        let stored = |id| BlockReplica {
+            id: BlockId(id),
+            generation: 1,
+            len_bytes: 1,
+        };
+        let mut report = ReportBlocks {
+            worker: WorkerId(1),
+            token: 1,
+            full_start: true,
+            full_end: true,
+            stored: (0..20).map(stored).collect(),
+            removed: Vec::new(),
+            number: 1,
+            kept: ReportBlocks::kept_bits((0..20).map(|id| id % 3 == 0)),
+        };
+        let kept: Vec<u64> = report.said_kept().map(|replica| replica.id.0).collect();
+        assert_eq!(kept, [0, 3, 6, 9, 12, 15, 18]);
+        report.kept.clear();
+        assert_eq!(report.said_kept().count(), 0);
     }
 }

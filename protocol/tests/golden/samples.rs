@@ -176,6 +176,7 @@ fn disk() -> DiskStatus {
         available_bytes: 3,
         blocks: 4,
         failure: Some("EIO".to_owned()),
+        cached_bytes: 1,
     }
 }
 
@@ -369,7 +370,7 @@ samples! {
     WorkerHeartbeat => WorkerHeartbeat { worker: WorkerId(2), token: 1 << 63, disks: vec![disk()] };
     ReportBlocks => ReportBlocks {
         worker: WorkerId(2), token: 3, full_start: true, full_end: false, stored: vec![replica()],
-        removed: vec![BlockId(78)], number: 1 << 40,
+        removed: vec![BlockId(78)], number: 1 << 40, kept: vec![1],
     };
     ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
     DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };
@@ -424,8 +425,11 @@ samples! {
     FsStats => FsStats {
         capacity_bytes: 1, used_bytes: 2, available_bytes: 3, inodes: 4,
         tiers: BTreeMap::from([
-            ("SSD".to_owned(), TierStats { capacity_bytes: 5, used_bytes: 6, available_bytes: 7 }),
+            ("SSD".to_owned(), TierStats {
+                capacity_bytes: 5, used_bytes: 6, available_bytes: 7, cached_bytes: 4,
+            }),
         ]),
+        cached_bytes: 2,
     };
     Routes => Routes {
         cluster: cluster(), leader: NodeId(1), masters: vec!["h:1".to_owned()],
@@ -495,6 +499,10 @@ samples! {
     KeepReplicas => KeepReplicas {
         blocks: vec![BlockExtent { block: BlockId(77), len_bytes: 70_000 }], generation: 5,
     };
+    MarkBlocks => MarkBlocks {
+        blocks: vec![MarkedBlock { block: BlockId(77), generation: 5 }], cached: true, number: 41,
+    };
+    BlocksMarked => BlocksMarked { marked: vec![true, false] };
     CopyReplica => CopyReplica {
         block: BlockRef { id: BlockId(77), len_bytes: 70_000, generation: 5 },
         from: WorkerId(3), address: "w3:8996".to_owned(),

@@ -352,3 +352,45 @@ fn rotten_object(world: &mut World) -> Result<(), Violation> {
     let (before, after) = (stamps(0, UNITS, &before), stamps(0, UNITS, &after));
     same("the object", &after, &before)
 }
+
+/// A worker that is full of what can be fetched again takes what is written, and nothing that was written goes for it.
+pub const FULL_OF_CACHED: Plot = Plot {
+    name: "full-of-cached",
+    cast: |_| Cast {
+        objects: 3,
+        capacity_bytes: 560 << 10,
+        ..Cast::default()
+    },
+    play: full_of_cached,
+};
+
+fn full_of_cached(world: &mut World) -> Result<(), Violation> {
+    const UNITS: u64 = crate::objects::UNITS;
+    let chance = world.chance();
+    let (first, more) = (chance.within(20..100), chance.within(20..100));
+    world.does(0, "makes /f", move |client| make(client, "/f", 1, first, 1))?;
+    for _ in 0..chance.within(4..10) {
+        let object = chance.below(3);
+        let read = world.begin(1, move |client| async move {
+            let file = client.open(&at(&format!("{MOUNT}/o{object}"))).await?;
+            file.read_at(0, UNITS * UNIT).await
+        });
+        let content = world.ended(&read)?;
+        let content = content.map_err(|error| format!("an object cannot be read: {error}"))?;
+        if content.len() as u64 != UNITS * UNIT {
+            return Err(format!("an object has {} bytes", content.len()));
+        }
+        world.pass_ms(chance.within(1..3_000))?;
+    }
+    let appending = world.begin(0, move |client| async move {
+        let file = client.open_for_write(&at("/f"), false).await?;
+        write(&file, 2, first..first + more).await?;
+        file.close().await
+    });
+    let appended = world.ended(&appending)?;
+    appended
+        .map_err(|error| format!("most of the worker can be fetched again, and mount 1 gets: {error}"))?;
+    world.pass_ms(chance.within(1..3_000))?;
+    let found = world.does(1, "reads /f", move |client| read_at(client, "/f", first + more))?;
+    same("what was written", &found, &rows(&[(1, first), (2, more)]))
+}

@@ -70,6 +70,7 @@ pub const ALL: &[Plot] = &[
     leases::BRIEFLY_AWAY,
     leases::HALF_WRITTEN,
     data::LEFT_BEHIND,
+    data::FULL_OF_CACHED,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

@@ -101,7 +101,9 @@ metrics! {
     gauge DISK_USED = "curvine_disk_used_bytes", Bytes, [worker: &[], tier: TIERS, path: &[]], Cluster,
         "Block data in a data directory, and its index.";
     gauge DISK_AVAILABLE = "curvine_disk_available_bytes", Bytes, [worker: &[], tier: TIERS, path: &[]], Cluster,
-        "What may still be written to a data directory.";
+        "What may still be written to a data directory with everything staying in it.";
+    gauge DISK_CACHED = "curvine_disk_cached_bytes", Bytes, [worker: &[], tier: TIERS, path: &[]], Cluster,
+        "What of the used bytes are cached blocks, which go when something else needs the room; the others are kept.";
     gauge DISK_BLOCKS = "curvine_disk_blocks", None, [worker: &[], tier: TIERS, path: &[]], Cluster,
         "Blocks in a data directory.";
     gauge DISK_FAILED = "curvine_disk_failed", None, [worker: &[], tier: TIERS, path: &[]], Cluster,
@@ -129,6 +131,10 @@ metrics! {
         "Block data that the scrubber has verified.";
     counter CORRUPT_BLOCKS = "curvine_corrupt_blocks_total", None, [], Worker,
         "Times that a block failed its checksum; it is taken out of use.";
+    counter EVICTED_BLOCKS = "curvine_evicted_blocks_total", None, [], Worker,
+        "Cached blocks that went because something else needed the room.";
+    counter EVICTED_BYTES = "curvine_evicted_bytes_total", Bytes, [], Worker,
+        "What these blocks took on the device.";
     counter REPLICAS_MADE = "curvine_replicas_made_total", None, [], Master,
         "Replicas that this master, leading, has had a worker make of a block that too few had.";
     counter UPLOADS_ABORTED = "curvine_uploads_aborted_total", None, [], Worker,

@@ -214,6 +214,7 @@ impl World {
             stored: Vec::new(),
             removed: Vec::new(),
             number: 0,
+            kept: Vec::new(),
         };
         self.ask(report).await.expect("its first report is in");
         registered.worker
@@ -251,6 +252,7 @@ impl World {
                 .collect(),
             removed: Vec::new(),
             number: 0,
+            kept: Vec::new(),
         };
         Ok(self.ask(report).await?.delete)
     }
@@ -304,6 +306,7 @@ fn register(known: Option<&WorkerRegistered>) -> RegisterWorker {
             available_bytes: 1 << 30,
             blocks: 0,
             failure: None,
+            cached_bytes: 0,
         }],
         version: "1".to_owned(),
         epoch: 0,
@@ -718,6 +721,7 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
         stored: Vec::new(),
         removed: Vec::new(),
         number: 0,
+        kept: Vec::new(),
     };
     let refused = world.ask(report).await.map(|_| ());
     assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::NotPermitted));
@@ -742,6 +746,7 @@ async fn a_block_report_that_comes_after_a_later_one_is_refused() {
         stored: Vec::new(),
         removed: Vec::new(),
         number,
+        kept: Vec::new(),
     };
     world.ask(report(3, false)).await.expect("taken");
     world

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use curvine_protocol::master::*;
+use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{CallContext, Error, ErrorKind, FileLayout, Result, WorkerId};
@@ -12,6 +13,7 @@ use crate::kit::Random;
 use crate::master::blocks::BlockMap;
 use crate::master::blocks::roster::WorkerEntry;
 use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
+use crate::master::duties::kinds::Exported;
 use crate::master::mirror::Mirror;
 
 pub struct WorkerAnswers {
@@ -21,6 +23,7 @@ pub struct WorkerAnswers {
     pub blocks: Arc<BlockMap>,
     pub mirror: Arc<Mirror>,
     pub random: Arc<dyn Random>,
+    pub exported: Arc<Exported>,
 }
 
 impl WorkerAnswers {
@@ -32,6 +35,26 @@ impl WorkerAnswers {
                 format!("worker {worker} is not registered with this master, or has registered again since"),
             )),
         }
+    }
+
+    /// A worker keeps what it may take for cached if an object has it: it was not told, or not heard.
+    fn look_at_kept(&self, report: &ReportBlocks) -> Result<()> {
+        let is_writable = |mount: &MountRecord| mount.settings.writable;
+        if report.kept.is_empty() || !self.view.mounts()?.iter().any(is_writable) {
+            return Ok(());
+        }
+        let mut last = None;
+        for replica in report.said_kept() {
+            let Some((inode, ..)) = self.view.block_owner(replica.id)? else {
+                continue;
+            };
+            // The blocks of a file follow each other.
+            if last != Some(inode) && self.view.attr(inode).is_ok_and(|attr| attr.ufs.is_some()) {
+                self.exported.note(inode, self.blocks.now());
+            }
+            last = Some(inode);
+        }
+        Ok(())
     }
 }
 
@@ -132,6 +155,7 @@ impl Answers<ReportBlocks> for WorkerAnswers {
             .report(call.worker, &call.stored, &call.removed, |block| {
                 Ok(view.block_owner(block)?.map(|(_, _, known)| known))
             })?;
+        self.look_at_kept(&call)?;
         if call.full_end {
             self.blocks.cluster().roster.fully_reported(call.worker);
         }

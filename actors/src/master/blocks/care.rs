@@ -105,6 +105,7 @@ mod tests {
                 available_bytes,
                 blocks: 0,
                 failure: None,
+                cached_bytes: 0,
             };
             let entry = WorkerEntry {
                 address: format!("w{id}:1"),

@@ -285,6 +285,7 @@ mod tests {
             available_bytes,
             blocks: 0,
             failure: None,
+            cached_bytes: 0,
         }
     }
 

@@ -36,12 +36,9 @@ impl WorkerEntry {
         now.duration_since(self.last_heartbeat) < LOST_AFTER
     }
 
-    fn available_bytes(&self) -> u64 {
-        self.disks
-            .iter()
-            .filter(|disk| disk.failure.is_none())
-            .map(|disk| disk.available_bytes)
-            .sum()
+    /// What it may take: cached blocks make room.
+    fn room_bytes(&self) -> u64 {
+        self.disks.iter().map(DiskStatus::room_bytes).sum()
     }
 }
 
@@ -143,8 +140,8 @@ impl Roster {
         let mut found: Vec<(u64, WorkerId)> = self
             .workers
             .iter()
-            .filter(|(_, worker)| worker.is_live(now) && worker.available_bytes() > 0)
-            .map(|(id, worker)| (worker.available_bytes(), *id))
+            .filter(|(_, worker)| worker.is_live(now) && worker.room_bytes() > 0)
+            .map(|(id, worker)| (worker.room_bytes(), *id))
             .collect();
         found.sort_by_key(|(room, id)| (std::cmp::Reverse(*room), *id));
         let most_bytes = found.first().map_or(0, |(room, _)| *room);

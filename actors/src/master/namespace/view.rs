@@ -286,6 +286,11 @@ impl NamespaceView for Store {
         self.dbs.copy(&*self.read()?, inode)
     }
 
+    fn last_effect(&self) -> Result<EffectId> {
+        let next = self.dbs.counter(&*self.read()?, Counter::Effect)?;
+        Ok(EffectId(next.saturating_sub(1)))
+    }
+
     fn effects(&self) -> Result<Vec<(EffectId, EffectRecord)>> {
         self.dbs.effects(&*self.read()?)
     }

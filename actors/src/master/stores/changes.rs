@@ -218,12 +218,12 @@ impl Task<'_> {
     /// cannot be fetched, whoever has it open loses.
     async fn depart(&self, inode: InodeId) -> Result<Departing<'_>> {
         let departing = self.close_off(inode);
-        if !departing.is_open || self.changes.fetching.is_here(inode)? {
+        if !departing.is_open {
             return Ok(departing);
         }
         // Nobody is kept from opening it for as long as that takes.
         drop(departing);
-        if let Err(error) = self.changes.fetching.keep_readable(inode).await {
+        if let Err(error) = self.changes.fetching.keep_readable(inode, self.id).await {
             tracing::warn!(%inode, %error, "a file that is open loses its object, which is not cached whole");
         }
         Ok(self.close_off(inode))

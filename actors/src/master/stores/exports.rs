@@ -33,6 +33,7 @@ use crate::kit::{Clock, call};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
 use crate::master::duties::Duty;
+use crate::master::duties::kinds::Exported;
 use crate::master::fetching::Fetching;
 use crate::master::mirror::Mirror;
 use crate::master::namespace::effects::{Area, Export, Work};
@@ -68,6 +69,8 @@ pub struct Exports {
     pub clock: Arc<dyn Clock>,
     pub outcomes: Arc<Outcomes>,
     pub queue: Queue,
+    /// What was exported, for who tells workers.
+    pub exported: Arc<Exported>,
 }
 
 /// What of a file is to be written to its object.
@@ -480,6 +483,9 @@ impl Exports {
         let mut state = self.queue.state();
         match outcome {
             Ok(Some(stored)) => {
+                if what == What::Content {
+                    self.exported.note(inode, self.clock.now());
+                }
                 state.failed.remove(&inode);
                 if state.stored.len() >= STORED_MAX {
                     state.stored.pop_first();
@@ -553,8 +559,8 @@ impl Exports {
             return Err(Error::internal(format!("effect {effect} is no export")));
         };
         // What is to stay of the object must be here before it is replaced.
-        let fetched = self.fetching.fetch(export.inode).await;
-        fetched.map_err(|error| rest_is_lost(&record.key, error))?;
+        let kept = self.fetching.keep(export.inode, effect).await;
+        kept.map_err(|error| rest_is_lost(&record.key, error))?;
         let mut layout = self.view.layout(export.inode)?;
         if layout.attr.content_version != export.content_version {
             return Ok((ExportOutcome::Failed, 0));

@@ -1,5 +1,6 @@
 //! The Disk actor: opens, ticks, removes and stops; and the reference by which a worker reaches its lanes.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,13 +9,15 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture
 use bytes::Bytes;
 use curvine_conf::DataDir;
 use curvine_protocol::worker::{
-    BlockExtent, PunchBlock, PutBlock, ReplicaSum, SealBlock, SuspectBlock, WriteBlock,
+    BlockExtent, BlockSealed, BlockWritten, MarkedBlock, PunchBlock, PutBlock, ReplicaSum, SealBlock,
+    SuspectBlock, WriteBlock,
 };
 use curvine_protocol::{BlockId, BlockRef, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::scrub::Progress;
+use super::space::on_device;
 use super::store::{Copying, Done, Store, lock};
 use super::{BlockNews, DiskOptions, Removal, recovery};
 use crate::kit::ports::offloaded;
@@ -56,6 +59,7 @@ impl Disk {
         ports: &Ports,
         number: usize,
         arbiter: &actix::ArbiterHandle,
+        being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
         news: Arc<dyn Fn(BlockNews) + Send + Sync>,
     ) -> Result<DiskRef> {
         let thread_name = format!("disk-{number}");
@@ -63,7 +67,7 @@ impl Disk {
         let (tick, scrub_bytes_per_tick) = (options.tick, options.scrub_bytes_per_tick);
         let store = {
             let ports = ports.clone();
-            let open = move || recovery::open(directory, &options, &ports, &thread_name, news);
+            let open = move || recovery::open(directory, &options, &ports, &thread_name, being_fetched, news);
             Arc::new(offloaded(&*background, open).await??)
         };
         let disk = Disk {
@@ -87,8 +91,19 @@ impl DiskRef {
         permit: Permit,
     ) -> BoxFuture<'static, Result<Answer<WriteBlock>>> {
         let block = call.block;
-        self.change("a write", block, permit, move |store, done| {
-            store.write(&call, &body, done)
+        let end = call.offset_bytes.saturating_add(body.len() as u64);
+        let write = move |store: &Arc<Store>, done: Done<BlockWritten>| store.write(&call, &body, done);
+        // At most as much as that.
+        if self.store.has_room(on_device(end)) {
+            return self.change("a write", block, permit, write);
+        }
+        let disk = self.clone();
+        Box::pin(async move {
+            let growth_bytes = disk
+                .on_lane(block, move |store| store.growth_bytes(block, end))
+                .await?;
+            let _room = disk.store.make_room(growth_bytes).await;
+            disk.change("a write", block, permit, write).await
         })
     }
 
@@ -121,8 +136,15 @@ impl DiskRef {
         permit: Permit,
     ) -> BoxFuture<'static, Result<Answer<PutBlock>>> {
         let block = call.block;
-        self.change("a put", block, permit, move |store, done| {
-            store.put(&call, &body, done)
+        let need_bytes = on_device(body.len() as u64);
+        let put = move |store: &Arc<Store>, done: Done<BlockSealed>| store.put(&call, &body, done);
+        if self.store.has_room(need_bytes) {
+            return self.change("a put", block, permit, put);
+        }
+        let disk = self.clone();
+        Box::pin(async move {
+            let _room = disk.store.make_room(need_bytes).await;
+            disk.change("a put", block, permit, put).await
         })
     }
 
@@ -150,6 +172,15 @@ impl DiskRef {
     pub async fn keep(&self, extent: BlockExtent, generation: u32) -> Result<()> {
         self.on_lane(extent.block, move |store| store.keep(extent, generation))
             .await
+    }
+
+    /// Has a block be kept or cached; see [`Store::set_kind`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn mark(&self, marked: MarkedBlock, cached: bool, number: u64) -> Result<bool> {
+        let mark = move |store: &Arc<Store>, done| store.set_kind(marked, cached, number, done);
+        self.told(marked.block, mark).await
     }
 
     /// Keeps a short replica; see [`Store::put_replica`].
@@ -317,7 +348,8 @@ impl Handler<RemoveBlocks> for Disk {
     }
 }
 
-/// Measures the device, syncs what waits, shortens the index and verifies a little: every tick.
+/// Measures the device, has cached blocks go if it is too full, syncs what waits, shortens the index and verifies a little:
+/// every tick.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Measure;
@@ -334,6 +366,7 @@ impl Handler<Measure> for Disk {
         self.background.run(Box::new(move || {
             let done = store
                 .measure()
+                .map(|()| store.evict_to_watermark())
                 .and_then(|()| store.sync_background())
                 .and_then(|()| store.shorten_index())
                 .and_then(|()| {

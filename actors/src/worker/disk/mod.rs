@@ -6,7 +6,7 @@
 //! - [`Store`]: the same blocks for reading, from any thread: a read of a sealed block is a look into the index and a
 //!   grant on an open file, and waits for nobody.
 //! - pure: [`record`], [`open_block`], [`order`], [`bitmap`], [`space`]; [`recency`] knows what was used lately, [`victims`] says what
-//!   goes.
+//!   goes, [`policy`] which cached blocks go first.
 //!
 //! Invariants:
 //! - Nothing is acknowledged before the index transaction that says so is committed; a killed process loses none.
@@ -16,11 +16,13 @@
 
 mod actor;
 mod bitmap;
+mod cached;
 mod device;
 mod index;
 mod layout;
 mod open_block;
 mod order;
+mod policy;
 mod recency;
 mod record;
 mod recovery;
@@ -31,7 +33,7 @@ mod victims;
 
 use std::time::Duration;
 
-use curvine_conf::FsyncPolicy;
+use curvine_conf::{EvictionPolicy, FsyncPolicy};
 use curvine_protocol::BlockId;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::BlockReplica;
@@ -44,7 +46,7 @@ pub use order::Numbers;
 #[cfg(test)]
 pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
-pub use store::{Chunks, Copying, FillStart, Grant, Store, answer_with, missing};
+pub use store::{Chunks, Copying, FillStart, Grant, Room, Store, answer_with, missing};
 pub use victims::Removal;
 
 /// What the Disk needs to know besides its directory.
@@ -59,6 +61,12 @@ pub struct DiskOptions {
     pub tick: Duration,
     /// Bytes that the scrubber verifies each tick; 0 = it does not.
     pub scrub_bytes_per_tick: u64,
+    /// Which cached blocks go first.
+    pub eviction: EvictionPolicy,
+    /// Percent of the disk that may be used before cached blocks go in the background.
+    pub evict_high: u64,
+    /// Percent of the disk that is used when that ends.
+    pub evict_low: u64,
 }
 
 /// What a disk tells about its blocks after the fact.

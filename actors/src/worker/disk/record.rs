@@ -210,6 +210,20 @@ impl<'a> RecordView<'a> {
         u64::from_le_bytes(fixed(self.bytes, 8))
     }
 
+    pub fn accessed_ms(&self) -> i64 {
+        i64::from_le_bytes(fixed(self.bytes, 16))
+    }
+
+    pub fn flags(&self) -> BlockFlags {
+        let has = |bit: u8| self.bytes[2] & bit != 0;
+        BlockFlags {
+            from_ufs: has(FLAG_FROM_UFS),
+            synced: has(FLAG_SYNCED),
+            cutting: has(FLAG_CUTTING),
+            in_index: has(FLAG_IN_INDEX),
+        }
+    }
+
     pub fn is_from_ufs(&self) -> bool {
         self.bytes[2] & FLAG_FROM_UFS != 0
     }
@@ -272,13 +286,8 @@ impl<'a> RecordView<'a> {
             state,
             len_bytes: self.len_bytes(),
             checksums: self.checksums(0..self.chunks),
-            accessed_ms: i64::from_le_bytes(fixed(self.bytes, 16)),
-            flags: BlockFlags {
-                from_ufs: self.is_from_ufs(),
-                synced: self.bytes[2] & FLAG_SYNCED != 0,
-                cutting: self.bytes[2] & FLAG_CUTTING != 0,
-                in_index: self.is_in_index(),
-            },
+            accessed_ms: self.accessed_ms(),
+            flags: self.flags(),
             rewritten,
             round,
             numbers,

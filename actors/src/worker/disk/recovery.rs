@@ -11,10 +11,11 @@ use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::number::to_usize;
 use curvine_protocol::{BlockId, Error, Result};
 
+use super::cached::Cached;
 use super::index::{Change, Index, LastRun};
 use super::record::{BlockFlags, BlockRecord, BlockState, is_content_of};
-use super::space::{Space, index_unsynced_max, on_device};
-use super::store::{Store, Unsynced};
+use super::space::{Space, index_unsynced_max};
+use super::store::{Store, Unsynced, taken_by};
 use super::victims::goes_aside;
 use super::{Bitmap, BlockNews, DiskOptions, layout};
 use crate::kit::Ports;
@@ -33,6 +34,7 @@ pub(super) fn open(
     options: &DiskOptions,
     ports: &Ports,
     thread_name: &str,
+    being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
     news: Arc<dyn Fn(BlockNews) + Send + Sync>,
 ) -> Result<Store> {
     let root = directory.path.clone();
@@ -53,7 +55,15 @@ pub(super) fn open(
     }
 
     let synced = index.synced()?;
-    let (used_bytes, blocks) = agree(&index, &root, power_was_cut.then_some(synced))?;
+    let Agreed {
+        used_bytes,
+        blocks,
+        mut cached,
+    } = agree(&index, &root, power_was_cut.then_some(synced))?;
+    // What came first goes first.
+    cached.sort_unstable();
+    let cached = cached.into_iter().map(|(_, block, bytes)| (block, bytes));
+    let cached = Cached::new(options.eviction, cached);
     let device = rustix::fs::statvfs(&root).map_err(|e| {
         Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", root.display()))
     })?;
@@ -75,18 +85,39 @@ pub(super) fn open(
         (index, Unsynced::after(last_run == LastRun::Killed, synced)),
         space,
         blocks,
-        options.fsync,
-        options.open_files_max,
+        cached,
+        options,
+        being_fetched,
         lanes,
         ports.clock.clone(),
         news,
     ))
 }
 
+/// What is on a disk.
+#[derive(Default)]
+struct Agreed {
+    /// What the files take, in bytes.
+    used_bytes: u64,
+    blocks: u64,
+    /// The cached blocks: when bytes of each last came, and what it takes.
+    cached: Vec<(i64, BlockId, u64)>,
+}
+
+impl Agreed {
+    fn has(&mut self, block: BlockId, (flags, accessed_ms): (BlockFlags, i64), len_bytes: u64) {
+        let taken_bytes = taken_by(flags, len_bytes);
+        self.used_bytes += taken_bytes;
+        self.blocks += 1;
+        if flags.from_ufs {
+            self.cached.push((accessed_ms, block, taken_bytes));
+        }
+    }
+}
+
 /// Drops records without files and files without records, finishes cuts, verifies after a power cut: then with the number
-/// of the last background sync before it. Returns what the files take that are left, in bytes, and the number of the
-/// blocks.
-fn agree(index: &Arc<Index>, root: &Path, power_cut_after: Option<u64>) -> Result<(u64, u64)> {
+/// of the last background sync before it. Returns what is left.
+fn agree(index: &Arc<Index>, root: &Path, power_cut_after: Option<u64>) -> Result<Agreed> {
     let mut files = HashSet::new();
     let mut strays = Vec::new();
     layout::visit_files(root, |path, block| match block {
@@ -96,7 +127,7 @@ fn agree(index: &Arc<Index>, root: &Path, power_cut_after: Option<u64>) -> Resul
         None => strays.push(path),
     })?;
 
-    let (mut used_bytes, mut blocks) = (0, 0);
+    let mut agreed = Agreed::default();
     let mut after = None;
     loop {
         let mut changes = Vec::new();
@@ -112,9 +143,9 @@ fn agree(index: &Arc<Index>, root: &Path, power_cut_after: Option<u64>) -> Resul
             Ok(record) if record.is_sealed() && power_cut_after.is_none() => {
                 if !record.is_in_index() {
                     files.remove(&block);
-                    used_bytes += on_device(record.len_bytes());
                 }
-                blocks += 1;
+                let head = (record.flags(), record.accessed_ms());
+                agreed.has(block, head, record.len_bytes());
             }
             Ok(record) => {
                 if let Ok(record) = record.to_record() {
@@ -131,9 +162,8 @@ fn agree(index: &Arc<Index>, root: &Path, power_cut_after: Option<u64>) -> Resul
                 Ok((len_bytes, change)) => {
                     if !record.flags.in_index {
                         files.remove(&block);
-                        used_bytes += on_device(len_bytes);
                     }
-                    blocks += 1;
+                    agreed.has(block, (record.flags, record.accessed_ms), len_bytes);
                     changes.extend(change);
                 }
                 Err(error) => {
@@ -167,7 +197,7 @@ fn agree(index: &Arc<Index>, root: &Path, power_cut_after: Option<u64>) -> Resul
         std::fs::remove_file(&path)
             .map_err(|e| Error::from(e).while_doing(format_args!("deleting {}", path.display())))?;
     }
-    Ok((used_bytes, blocks))
+    Ok(agreed)
 }
 
 /// One block that was not simply sealed: its length, and what the index must be told.

@@ -6,7 +6,7 @@
 //! Invariant: a fetch that began before an order to remove its block stores nothing after that order was carried out: it
 //! is over before the order comes to the block's lane, and whoever stores looks there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
@@ -59,6 +59,13 @@ impl Fetches {
         for fetch in ended {
             fetch.is_over.store(true, Ordering::SeqCst);
         }
+    }
+
+    /// Blocks that are being fetched, or are about to be.
+    pub fn blocks(&self) -> HashSet<BlockId> {
+        let under_way = self.under_way();
+        let lives = under_way.iter().filter(|(_, fetch)| fetch.strong_count() > 0);
+        lives.map(|(block, _)| *block).collect()
     }
 
     /// How many orders to remove blocks there were. What was known before another one may name blocks that are gone.
@@ -121,6 +128,7 @@ mod tests {
         let (one, same) = (fetches.begin(BLOCK), fetches.begin(BLOCK));
         fetches.end([BlockId(8)]);
         assert!(!one.is_over() && one.check().is_ok());
+        assert_eq!(fetches.blocks(), HashSet::from([BLOCK]));
         fetches.end([BLOCK]);
         let refused = [&one, &same].map(|fetch| fetch.check().map_err(|error| error.kind));
         assert_eq!(refused, [Err(ErrorKind::BlockUnavailable); 2]);

@@ -17,8 +17,9 @@ use std::sync::Arc;
 
 use curvine_conf::DataDir;
 use curvine_protocol::cluster::DiskStatus;
-use curvine_protocol::worker::{BlockExtent, ReadBlock, ReplicaSum};
+use curvine_protocol::worker::{BlockExtent, MarkBlocks, ReadBlock, ReplicaSum};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use futures::future::try_join_all;
 
 use self::fetches::Fetches;
 use self::placement::choose_disk;
@@ -55,17 +56,29 @@ impl Disks {
         threads: &mut Threads,
         news: Arc<dyn Fn(BlockNews) + Send + Sync>,
     ) -> Result<Self> {
+        let fetches = Arc::<Fetches>::default();
         let mut disks = Vec::new();
         for (number, directory) in directories.iter().enumerate() {
             let (directory, options) = (directory.clone(), options.clone());
             let arbiter = threads.start(actix::Arbiter::new);
-            disks.push(Disk::start(directory, options, ports, number, &arbiter, news.clone()).await?);
+            let of_fetches = fetches.clone();
+            let being_fetched = Arc::new(move || of_fetches.blocks());
+            let started = Disk::start(
+                directory,
+                options,
+                ports,
+                number,
+                &arbiter,
+                being_fetched,
+                news.clone(),
+            );
+            disks.push(started.await?);
         }
         let placed = quick_cache::sync::Cache::new(PLACED_MAX);
         let inner = Arc::new(Inner {
             disks,
             placed,
-            fetches: Arc::default(),
+            fetches,
         });
         Ok(Disks { inner })
     }
@@ -169,6 +182,13 @@ impl Disks {
         }
     }
 
+    /// Keeps a block for a while, whether it is here or about to be fetched: somebody is about to write a part of it.
+    pub async fn spare(&self, block: BlockId) {
+        for disk in self.all() {
+            disk.store.spare(block).await;
+        }
+    }
+
     /// Has every disk keep writers of lower generations away from blocks; those that are nowhere need it not.
     ///
     /// # Errors
@@ -205,6 +225,20 @@ impl Disks {
             disk.keep(*extent, generation).await?;
         }
         Ok(())
+    }
+
+    /// Has blocks be kept or cached, all at once. Whether each is, in their order.
+    ///
+    /// # Errors
+    /// `Io`; some may be marked.
+    pub async fn mark(&self, call: &MarkBlocks) -> Result<Vec<bool>> {
+        let marking = call.blocks.iter().map(|marked| async move {
+            match self.holder(marked.block)? {
+                Some(disk) => disk.mark(*marked, call.cached, call.number).await,
+                None => Ok(false),
+            }
+        });
+        try_join_all(marking).await
     }
 
     /// Removes blocks from whichever disk has them.

@@ -1,18 +1,22 @@
-//! Which disk a new block goes to: the fastest tier that has room, and in it the disk with the most.
+//! Which disk a new block goes to: the fastest tier that has room, and in it the disk with the most. Where none has, cached
+//! blocks make room for it.
 
 use curvine_protocol::cluster::DiskStatus;
 
 /// The disk for a block that needs `need_bytes` now and may become `hint_bytes` long. None if nothing has room.
 pub fn choose_disk(disks: &[DiskStatus], need_bytes: u64, hint_bytes: u64) -> Option<usize> {
-    let best = |bytes: u64| {
+    let best = |bytes: u64, room: fn(&DiskStatus) -> u64| {
         disks
             .iter()
             .enumerate()
-            .filter(|(_, disk)| disk.failure.is_none() && disk.available_bytes >= bytes)
-            .min_by_key(|(_, disk)| (disk.tier, std::cmp::Reverse(disk.available_bytes)))
+            .filter(|(_, disk)| disk.failure.is_none() && room(disk) >= bytes)
+            .min_by_key(|(_, disk)| (disk.tier, std::cmp::Reverse(room(disk))))
             .map(|(number, _)| number)
     };
-    best(need_bytes.max(hint_bytes)).or_else(|| best(need_bytes))
+    let wished_bytes = need_bytes.max(hint_bytes);
+    best(wished_bytes, |disk| disk.available_bytes)
+        .or_else(|| best(wished_bytes, DiskStatus::room_bytes))
+        .or_else(|| best(need_bytes, DiskStatus::room_bytes))
 }
 
 #[cfg(test)]
@@ -30,6 +34,7 @@ mod tests {
             available_bytes,
             blocks: 0,
             failure: None,
+            cached_bytes: 0,
         }
     }
 
@@ -52,6 +57,18 @@ mod tests {
         let disks = [disk(Tier::Mem, 50), disk(Tier::Ssd, 300)];
         assert_eq!(choose_disk(&disks, 10, 200), Some(1));
         assert_eq!(choose_disk(&disks, 10, 2_000), Some(0));
+    }
+
+    #[test]
+    fn cached_blocks_make_room_where_no_disk_has_any_left() {
+        let full = DiskStatus {
+            cached_bytes: 800,
+            ..disk(Tier::Mem, 50)
+        };
+        let disks = [full, disk(Tier::Ssd, 300)];
+        assert_eq!(choose_disk(&disks, 200, 200), Some(1), "it is free");
+        assert_eq!(choose_disk(&disks, 400, 400), Some(0));
+        assert_eq!(choose_disk(&disks, 851, 851), None);
     }
 
     #[test]

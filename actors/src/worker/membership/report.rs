@@ -42,11 +42,16 @@ impl Report {
                 let (stored, last) = page.await??;
                 let Some(last) = last else { break };
                 after = Some(last);
-                self.part(std::mem::take(&mut start), false, stored, Vec::new())
-                    .await?;
+                let kept = ReportBlocks::kept_bits(stored.iter().map(|(_, is_kept)| *is_kept));
+                let stored = stored.into_iter().map(|(replica, _)| replica).collect();
+                let part = ReportBlocks {
+                    kept,
+                    ..self.of(stored, Vec::new())
+                };
+                self.part(std::mem::take(&mut start), false, part).await?;
             }
         }
-        self.part(start, true, Vec::new(), Vec::new()).await
+        self.part(start, true, self.of(Vec::new(), Vec::new())).await
     }
 
     /// What became of these blocks.
@@ -64,30 +69,36 @@ impl Report {
                     BlockNews::Removed(block) => removed.push(block),
                 }
             }
-            self.part(false, false, stored, removed).await?;
+            self.part(false, false, self.of(stored, removed)).await?;
         }
         Ok(())
     }
 
-    async fn part(
-        &self,
-        full_start: bool,
-        full_end: bool,
-        stored: Vec<BlockReplica>,
-        removed: Vec<BlockId>,
-    ) -> Result<()> {
-        let reported: HashMap<_, _> = stored
+    /// A part that says this, and has no number yet.
+    fn of(&self, stored: Vec<BlockReplica>, removed: Vec<BlockId>) -> ReportBlocks {
+        ReportBlocks {
+            worker: self.session.worker,
+            token: self.session.token,
+            full_start: false,
+            full_end: false,
+            stored,
+            removed,
+            number: 0,
+            kept: Vec::new(),
+        }
+    }
+
+    async fn part(&self, full_start: bool, full_end: bool, part: ReportBlocks) -> Result<()> {
+        let reported: HashMap<_, _> = part
+            .stored
             .iter()
             .map(|replica| (replica.id, replica.generation))
             .collect();
         let report = ReportBlocks {
-            worker: self.session.worker,
-            token: self.session.token,
             full_start,
             full_end,
-            stored,
-            removed,
             number: self.numbers.fetch_add(1, Ordering::Relaxed) + 1,
+            ..part
         };
         let answer = ask_master(self.master.clone(), report).await?;
         // What the master does not want is what it was told of: a block that was written again since is another.

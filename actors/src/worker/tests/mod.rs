@@ -5,6 +5,7 @@
 mod bench;
 mod blocks;
 mod copies;
+mod eviction;
 mod fences;
 mod fills;
 mod membership;

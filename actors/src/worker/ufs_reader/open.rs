@@ -73,6 +73,11 @@ pub async fn open(
             Ok(disk) => disk,
             Err(error) => return Ok(Opened::NoRoom(target, error)),
         };
+        let need_bytes = match disk.store.holds(block)? {
+            true => 0,
+            false => target.len_bytes,
+        };
+        let _room = disk.store.make_room(need_bytes).await;
         let opened = if target.len_bytes <= SMALL_BYTES {
             open_small(disk.store.clone(), &target, fetch, budget).await
         } else {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use curvine_protocol::{BlockId, Error, Result};
 use heed::RwTxn;
 
-use super::{Index, Opened, SYNCED, failed, generation_of};
+use super::{CACHED_FROM, Index, Opened, SYNCED, failed, generation_of};
 use crate::room;
 use crate::worker::disk::record::RecordView;
 
@@ -29,6 +29,8 @@ pub enum Change {
     Delete(BlockId),
     /// The background sync of this number has ended: what was sealed before it began is on the device.
     Synced(u64),
+    /// A block was ordered to be kept under this number: orders with lower ones that have blocks be cached are late.
+    CachedFrom(u64),
 }
 
 /// Pages of LMDB that a commit writes whatever it changes: from the roots down, and the list of free pages.
@@ -42,7 +44,11 @@ fn bytes_written<'a>(changes: impl Iterator<Item = &'a Change>) -> u64 {
             PAGE_BYTES + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>()
         }
         Change::Put(_, record) => PAGE_BYTES + record.len() as u64,
-        Change::DeleteContent(_) | Change::Fence(..) | Change::Delete(_) | Change::Synced(_) => PAGE_BYTES,
+        Change::DeleteContent(_)
+        | Change::Fence(..)
+        | Change::Delete(_)
+        | Change::Synced(_)
+        | Change::CachedFrom(_) => PAGE_BYTES,
     };
     PAGES_OF_A_COMMIT * PAGE_BYTES + changes.map(of_change).sum::<u64>()
 }
@@ -159,6 +165,14 @@ impl Index {
                     }
                     Change::Synced(round) => {
                         opened.meta.put(&mut transaction, SYNCED, &round.to_le_bytes())?;
+                    }
+                    Change::CachedFrom(number) => {
+                        let before = opened.meta.get(&transaction, CACHED_FROM)?;
+                        let before = before.and_then(|before| before.try_into().ok().map(u64::from_le_bytes));
+                        let number = before.unwrap_or(0).max(*number);
+                        opened
+                            .meta
+                            .put(&mut transaction, CACHED_FROM, &number.to_le_bytes())?;
                     }
                     Change::PutContent(block, pieces) => {
                         let len = pieces.iter().map(bytes::Bytes::len).sum();

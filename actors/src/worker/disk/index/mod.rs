@@ -46,6 +46,8 @@ const FORMAT: u32 = 4;
 const LIFE: &[u8] = b"life";
 /// As [`LIFE`]: the number of the last background sync that ended. Versions that do not know it leave it alone.
 const SYNCED: &[u8] = b"synced";
+/// As [`SYNCED`]: orders to have blocks be cached that have a lower number are late.
+const CACHED_FROM: &[u8] = b"cached_from";
 
 pub struct Index {
     directory: PathBuf,
@@ -240,6 +242,16 @@ impl Index {
         let opened = self.opened();
         let transaction = opened.env.read_txn().map_err(failed)?;
         Ok(opened.number(&transaction, SYNCED)?.unwrap_or(0))
+    }
+
+    /// Orders to have blocks be cached that have a lower number are late.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn cached_from(&self) -> Result<u64> {
+        let opened = self.opened();
+        let transaction = opened.env.read_txn().map_err(failed)?;
+        Ok(opened.number(&transaction, CACHED_FROM)?.unwrap_or(0))
     }
 
     /// In which life of the disk this is: what is acknowledged in one is there as long as it lasts.

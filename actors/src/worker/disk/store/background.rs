@@ -79,7 +79,7 @@ impl Store {
         self.index.stop()
     }
 
-    /// Up to `limit` blocks that are wholly here, after one; the last id looked at, none at the end.
+    /// Up to `limit` blocks that are wholly here, and whether each is kept, after one; the last id looked at, none at the end.
     ///
     /// # Errors
     /// `Io`.
@@ -87,17 +87,18 @@ impl Store {
         &self,
         after: Option<BlockId>,
         limit: usize,
-    ) -> Result<(Vec<BlockReplica>, Option<BlockId>)> {
+    ) -> Result<(Vec<(BlockReplica, bool)>, Option<BlockId>)> {
         let mut replicas = Vec::new();
         let last = self.index.page(after, limit, |id, record| {
             if let Ok(record) = record
                 && !record.is_filling()
             {
-                replicas.push(BlockReplica {
+                let replica = BlockReplica {
                     id,
                     generation: record.generation(),
                     len_bytes: record.len_bytes(),
-                });
+                };
+                replicas.push((replica, !record.is_from_ufs()));
             }
         })?;
         Ok((replicas, last))

@@ -88,6 +88,7 @@ impl Store {
             return Err(error);
         }
         self.blocks.fetch_add(1, Ordering::Relaxed);
+        self.is_cached(block, &record);
         let BlockState::Filling { present } = record.state else {
             unreachable!("made above")
         };

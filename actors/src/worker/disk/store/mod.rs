@@ -3,8 +3,10 @@
 mod agree;
 mod background;
 mod copy;
+mod evict;
 mod fence;
 mod fill;
+mod kind;
 mod punch;
 mod put;
 mod read;
@@ -14,8 +16,8 @@ mod unsynced;
 mod verify;
 mod write;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -28,17 +30,19 @@ use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 pub(super) use self::unsynced::Unsynced;
+use super::cached::Cached;
 use super::index::{Change, Index, Update};
 use super::layout;
 use super::open_block::OpenBlock;
 use super::recency::Recent;
 use super::record::BlockRecord;
 use super::space::Space;
-use super::{Bitmap, BlockNews};
+use super::{Bitmap, BlockNews, DiskOptions};
 use crate::kit::{Answer, Clock, Offload};
 use crate::planted::{Bug, is_planted};
 
 pub use self::copy::Copying;
+pub use self::evict::{Room, taken_by};
 pub use self::read::answer_with;
 pub use self::verify::Chunks;
 
@@ -69,6 +73,16 @@ pub struct Store {
     failure: Mutex<Option<String>>,
     /// Sealed without a sync since the last background sync.
     unsynced: Mutex<Unsynced>,
+    /// The blocks that may go.
+    cached: Mutex<Cached>,
+    /// Blocks that are being fetched.
+    being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
+    /// Percent of the disk: above the first, cached blocks go until it is at the second.
+    watermarks: (u64, u64),
+    /// Promised to changes that have not come to their lanes yet.
+    claimed_bytes: AtomicU64,
+    /// Of blocks that were chosen to go and are not gone.
+    leaving_bytes: AtomicU64,
     /// How many changes of a block's record were handed to the index and are not committed.
     uncommitted: Mutex<HashMap<BlockId, usize>>,
 }
@@ -110,8 +124,9 @@ impl Store {
         (index, unsynced): (Arc<Index>, Unsynced),
         space: Space,
         blocks: u64,
-        fsync: FsyncPolicy,
-        open_files_max: usize,
+        cached: Cached,
+        options: &DiskOptions,
+        being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
         lanes: Vec<Arc<dyn Offload>>,
         clock: Arc<dyn Clock>,
         news: Arc<dyn Fn(BlockNews) + Send + Sync>,
@@ -123,10 +138,10 @@ impl Store {
             index,
             space: Mutex::new(space),
             blocks: AtomicU64::new(blocks),
-            fsync,
+            fsync: options.fsync,
             clock,
             news,
-            files: Recent::new(open_files_max),
+            files: Recent::new(options.open_files_max),
             lanes: lanes
                 .into_iter()
                 .map(|offload| Lane {
@@ -139,6 +154,11 @@ impl Store {
             failures: AtomicU32::new(0),
             failure: Mutex::new(None),
             unsynced: Mutex::new(unsynced),
+            cached: Mutex::new(cached),
+            being_fetched,
+            watermarks: (options.evict_high, options.evict_low),
+            claimed_bytes: AtomicU64::new(0),
+            leaving_bytes: AtomicU64::new(0),
             uncommitted: Mutex::default(),
         }
     }
@@ -149,6 +169,7 @@ impl Store {
 
     /// Does not block.
     pub fn status(&self) -> DiskStatus {
+        let cached_bytes = lock(&self.cached).bytes();
         let space = self.space();
         let failure = lock(&self.failure).clone();
         DiskStatus {
@@ -163,6 +184,7 @@ impl Store {
             },
             blocks: self.blocks.load(Ordering::Relaxed),
             failure,
+            cached_bytes,
         }
     }
 

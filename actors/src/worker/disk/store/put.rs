@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use curvine_conf::FsyncPolicy;
@@ -94,7 +94,32 @@ impl Store {
             Ok(Some((record, before)))
         };
         match wanted() {
-            Ok(Some((record, before))) => self.put_whole(block, record, before, body, false, done),
+            Ok(Some((record, before))) => {
+                let in_index = self.goes_to_index(&record, before.as_ref());
+                let flags = BlockFlags {
+                    in_index,
+                    ..record.flags
+                };
+                let fetched = BlockRecord {
+                    flags,
+                    ..record.clone()
+                };
+                let (store, failed) = (self.clone(), Arc::new(AtomicBool::new(false)));
+                let has_failed = failed.clone();
+                let stored = move |outcome: Result<BlockSealed>| {
+                    if outcome.is_err() {
+                        has_failed.store(true, Ordering::SeqCst);
+                        store.is_cached_no_more(block);
+                    }
+                    done(outcome);
+                };
+                self.put_whole(block, record, before, body, false, Box::new(stored));
+                self.is_cached(block, &fetched);
+                // Whichever comes last of the two.
+                if failed.load(Ordering::SeqCst) {
+                    self.is_cached_no_more(block);
+                }
+            }
             Ok(None) => done(Ok(BlockSealed {
                 len_bytes,
                 life: self.index.life(),
@@ -114,7 +139,7 @@ impl Store {
         sync: bool,
         done: Done<BlockSealed>,
     ) {
-        if self.is_small(record.len_bytes) && before.as_ref().is_none_or(|before| before.flags.in_index) {
+        if self.goes_to_index(&record, before.as_ref()) {
             return self.put_small(block, record, before, body, sync, done);
         }
         let is_new = before.is_none();
@@ -123,6 +148,10 @@ impl Store {
             Ok(()) => self.sealed(block, record, None, sync, done),
             Err(error) => done(Err(error)),
         }
+    }
+
+    fn goes_to_index(&self, record: &BlockRecord, before: Option<&BlockRecord>) -> bool {
+        self.is_small(record.len_bytes) && before.is_none_or(|before| before.flags.in_index)
     }
 
     /// Everything but what the index is told in the end.
@@ -176,6 +205,7 @@ impl Store {
                     OpenBlock::new(file.clone(), record.generation).writing_record(self.now_ms(), false);
                 self.index
                     .submit_and_wait(vec![Change::Put(block, writing.encode())], on_device)?;
+                self.is_cached_no_more(block);
                 file.set_len(record.len_bytes)
                     .map_err(|e| self.failed(e, block))?;
                 self.space().shorten(old_len, record.len_bytes);

@@ -29,7 +29,9 @@ impl Store {
             Range(u32, Vec<u32>),
             Bytes(Bytes, Vec<u32>),
         }
+        let mut is_cached = false;
         let found = self.index.get_with_content(call.block, |record, content| {
+            is_cached = record.is_from_ufs();
             if record.is_filling() {
                 return Found::Filling;
             }
@@ -68,6 +70,9 @@ impl Store {
                 record.checksums(chunks),
             )
         })?;
+        if is_cached {
+            self.used(call.block);
+        }
         Ok(match found {
             None => Grant::Missing,
             Some(Found::Look) => Grant::Look,

@@ -57,13 +57,17 @@ impl Store {
             (None, false) => len_bytes,
         };
         self.index.submit_and_wait(vec![Change::Delete(block)], false)?;
+        self.is_cached_no_more(block);
         self.blocks.fetch_sub(1, Ordering::Relaxed);
         (self.news)(BlockNews::Removed(block));
         if in_index {
             return Ok(());
         }
+        let removed = std::fs::remove_file(&path);
+        // Whoever was about to read it may have opened it since.
+        self.files.remove(block);
         self.space().shorten(len_bytes, 0);
-        match std::fs::remove_file(&path) {
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error, block)),
             _ => Ok(()),
         }
@@ -108,6 +112,7 @@ impl Store {
         if !goes_aside(record.flags) && !record.flags.in_index {
             let _ = std::fs::remove_file(&path);
         }
+        self.is_cached_no_more(block);
         self.blocks.fetch_sub(1, Ordering::Relaxed);
         if !record.flags.in_index {
             self.space().shorten(record.len_bytes, 0);

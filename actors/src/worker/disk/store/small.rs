@@ -55,6 +55,9 @@ impl Store {
         if let Err(error) = self.space().take(len_bytes, &self.name) {
             return done(Err(error));
         }
+        if !record.flags.from_ufs {
+            self.is_cached_no_more(block);
+        }
         self.blocks.fetch_add(u64::from(is_new), Ordering::Relaxed);
         let store = self.clone();
         let told = move |outcome: Result<BlockSealed>| {

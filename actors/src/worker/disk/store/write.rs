@@ -229,6 +229,7 @@ impl Store {
             let record = open.writing_record(self.now_ms(), true);
             self.index
                 .submit_and_wait(vec![Change::Put(call.block, record.encode())], open.synced)?;
+            self.is_cached_no_more(call.block);
             open.file
                 .set_len(call.base_len_bytes)
                 .map_err(|e| self.failed(e, call.block))?;
@@ -257,6 +258,7 @@ impl Store {
             let sync = open.synced && !dirty.is_empty();
             self.index
                 .submit_and_wait(vec![Change::Put(block, record.encode())], sync)?;
+            self.is_cached_no_more(block);
         }
         Ok(())
     }
@@ -494,6 +496,9 @@ impl Store {
         let sealed = self.as_sealed(&record);
         let (record, replica) = self.sealing(block, record, sync);
         let news = self.news.clone();
+        if is_planted(Bug::EvictsKeptBlocks) {
+            self.is_cached(block, &record);
+        }
         let record = Change::Put(block, record.encode());
         let changes = std::iter::once(record).chain(content).collect();
         let update = self.update(block, changes, sync, move |outcome| {

@@ -41,13 +41,15 @@ impl Handler<ReadThrough> for UfsReader {
         if fill.whole {
             let (reply, loaded) = oneshot::channel();
             self.ask(block, generation, Request::Whole(reply), origin, ctx);
-            let reader = ctx.address();
+            let (reader, disks) = (ctx.address(), self.disks.clone());
             let once_whole = ReadThrough {
                 call,
                 fill: Fill { whole: false, ..fill },
             };
             return Box::pin(async move {
                 loaded.await.unwrap_or_else(|_| Err(given_up(block)))?;
+                // That may have taken long.
+                disks.spare(block).await;
                 let read = reader.send(once_whole).await;
                 read.unwrap_or_else(|_| Err(given_up(block)))
             });

@@ -1,0 +1,226 @@
+//! Room for what is new, by letting cached blocks go.
+//!
+//! [`Cached`](super::super::cached::Cached) says which; here they are taken out. A block is chosen on whatever thread needs
+//! room, and goes on its own lane, where its record is looked at again: whoever wrote it meanwhile has made it kept, and
+//! whoever fetches it or has it open for writing keeps it. No lane waits for another: who needs room waits before its change
+//! comes to the lane ([`Store::make_room`]).
+//!
+//! Invariants:
+//! - Only a block whose record says that an under file system has its bytes goes.
+//! - The file of a block that went stays for whoever was granted a part of it, until the grant is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use curvine_protocol::{BlockId, Result};
+use tokio::sync::oneshot;
+
+use super::super::open_block::OpenBlock;
+use super::super::record::{BlockFlags, BlockRecord};
+use super::super::space::on_device;
+use super::{Store, lock};
+use crate::kit::metrics;
+use crate::planted::{Bug, is_planted};
+
+/// How often blocks are chosen for one that needs room: some that were chosen stay after all.
+const TRIES_MAX: usize = 16;
+
+/// Room that somebody has been given and has not taken yet. What others take meanwhile is not this.
+pub struct Room {
+    store: Arc<Store>,
+    bytes: u64,
+}
+
+impl Room {
+    fn claim(store: &Arc<Store>, bytes: u64) -> Self {
+        store.claimed_bytes.fetch_add(bytes, Ordering::AcqRel);
+        Room {
+            store: store.clone(),
+            bytes,
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.store.claimed_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+impl Store {
+    /// Whether there is room for so many more bytes, besides what was promised to others.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let claimed_bytes = self.claimed_bytes.load(Ordering::Acquire);
+        self.space().available_bytes() >= claimed_bytes.saturating_add(bytes)
+    }
+
+    /// Makes room for so many more bytes, as far as cached blocks can. It is the caller's until it drops what it gets.
+    pub async fn make_room(self: &Arc<Self>, bytes: u64) -> Room {
+        let room = Room::claim(self, bytes);
+        for _ in 0..TRIES_MAX {
+            let lacking_bytes = self.lacking_bytes();
+            if lacking_bytes == 0 {
+                break;
+            }
+            let leaving_bytes = self.leaving_bytes.load(Ordering::Acquire);
+            let at_most_bytes = lock(&self.cached).bytes() + leaving_bytes;
+            let mine_bytes = bytes.saturating_sub(self.space().available_bytes());
+            // What does not fit anyway has nothing go.
+            let wanted_bytes = match lacking_bytes <= at_most_bytes {
+                true => lacking_bytes,
+                false if mine_bytes <= at_most_bytes => mine_bytes,
+                false => break,
+            };
+            let chosen = self.choose(wanted_bytes.saturating_sub(leaving_bytes));
+            if chosen.is_empty() && leaving_bytes == 0 {
+                break;
+            }
+            self.let_go(chosen);
+            self.wait_for_lanes().await;
+            if self.lacking_bytes() > 0 {
+                // The device may have more room than was measured before these went.
+                let (done, measured) = oneshot::channel();
+                self.on_any_lane(0, |store| {
+                    let _ = done.send(store.measure());
+                });
+                let _ = measured.await;
+            }
+        }
+        room
+    }
+
+    /// How much of what was promised there is no room for.
+    fn lacking_bytes(&self) -> u64 {
+        let claimed_bytes = self.claimed_bytes.load(Ordering::Acquire);
+        claimed_bytes.saturating_sub(self.space().available_bytes())
+    }
+
+    /// Has cached blocks go if the disk is fuller than it should be. Does not wait for that.
+    pub fn evict_to_watermark(self: &Arc<Self>) {
+        let (capacity_bytes, available_bytes) = {
+            let space = self.space();
+            (space.capacity_bytes(), space.available_bytes())
+        };
+        let (high, low) = self.watermarks;
+        let free_at = |percent: u64| capacity_bytes / 100 * 100u64.saturating_sub(percent);
+        if available_bytes < free_at(high) {
+            let leaving_bytes = self.leaving_bytes.load(Ordering::Acquire);
+            let wanted_bytes = free_at(low).saturating_sub(available_bytes);
+            let chosen = self.choose(wanted_bytes.saturating_sub(leaving_bytes));
+            self.let_go(chosen);
+        }
+    }
+
+    fn choose(&self, bytes: u64) -> Vec<(BlockId, u64)> {
+        if bytes == 0 {
+            return Vec::new();
+        }
+        let (now, fetched) = (self.clock.now(), (self.being_fetched)());
+        lock(&self.cached).choose(bytes, now, |block| fetched.contains(&block))
+    }
+
+    /// Each on its lane, after what was given to that before.
+    fn let_go(self: &Arc<Self>, chosen: Vec<(BlockId, u64)>) {
+        for (block, bytes) in chosen {
+            self.leaving_bytes.fetch_add(bytes, Ordering::AcqRel);
+            self.on_lane(block, move |store| {
+                match store.evict(block) {
+                    Ok(true) => {
+                        metrics::EVICTED_BLOCKS.add(1);
+                        metrics::EVICTED_BYTES.add(bytes);
+                    }
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!("disk {}: evicting block {block}: {error}", store.name),
+                }
+                store.leaving_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            });
+        }
+    }
+
+    async fn wait_for_lanes(self: &Arc<Self>) {
+        let lanes = (0..self.lanes.len() as u64).map(|lane| {
+            let (done, passed) = oneshot::channel();
+            self.on_any_lane(lane, |_| {
+                let _ = done.send(());
+            });
+            passed
+        });
+        for passed in lanes.collect::<Vec<_>>() {
+            let _ = passed.await;
+        }
+    }
+
+    /// Removes a block that was chosen, unless it must stay by now. Whether it went. For the block's lane.
+    fn evict(self: &Arc<Self>, block: BlockId) -> Result<bool> {
+        let Some(record) = self.record(block)? else {
+            return Ok(false);
+        };
+        // Written since: it may be the only copy.
+        if !record.flags.from_ufs && !is_planted(Bug::EvictsKeptBlocks) {
+            return Ok(false);
+        }
+        let is_open = lock(&self.lane(block).open).contains_key(&block);
+        let is_spared = lock(&self.cached).is_spared(block, self.clock.now());
+        if is_open || is_spared || (self.being_fetched)().contains(&block) {
+            lock(&self.cached).stays(block, taken_by(record.flags, record.len_bytes));
+            return Ok(false);
+        }
+        self.remove(block)?;
+        Ok(true)
+    }
+
+    /// A block is cached, and may go from now on.
+    pub(super) fn is_cached(&self, block: BlockId, record: &BlockRecord) {
+        lock(&self.cached).came(block, taken_by(record.flags, record.len_bytes));
+    }
+
+    /// A block is here no more, or is about to be kept.
+    pub(super) fn is_cached_no_more(&self, block: BlockId) {
+        lock(&self.cached).removed(block);
+    }
+
+    /// A cached block is read. Rather forgotten than waited for.
+    pub(super) fn used(&self, block: BlockId) {
+        if let Ok(mut cached) = self.cached.try_lock() {
+            cached.used(block);
+        }
+    }
+
+    /// Keeps a block for a while, whether it is here or about to be fetched. When this returns, no eviction of it is under
+    /// way.
+    pub async fn spare(self: &Arc<Self>, block: BlockId) {
+        let (done, spared) = oneshot::channel();
+        self.on_lane(block, move |store| {
+            lock(&store.cached).spare(block, store.clock.now());
+            let _ = done.send(());
+        });
+        let _ = spared.await;
+    }
+
+    /// How much more a block takes that is written up to there. For the block's lane.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn growth_bytes(&self, block: BlockId, until_bytes: u64) -> Result<u64> {
+        let open_bytes = lock(&self.lane(block).open)
+            .get(&block)
+            .map(|open: &OpenBlock| open.len_bytes);
+        let len_bytes = match open_bytes {
+            Some(len_bytes) => len_bytes,
+            None => match self.record(block)? {
+                Some(record) if record.flags.in_index => 0,
+                Some(record) => self.len_now(&*self.file(block)?, block, &record)?,
+                None => 0,
+            },
+        };
+        Ok(on_device(until_bytes).saturating_sub(on_device(len_bytes)))
+    }
+}
+
+/// What comes free on the device when a block goes. What the index has of it comes free there, and for others of the index.
+pub fn taken_by(flags: BlockFlags, len_bytes: u64) -> u64 {
+    match flags.in_index {
+        true => 0,
+        false => on_device(len_bytes),
+    }
+}
