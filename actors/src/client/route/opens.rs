@@ -30,6 +30,11 @@ struct Table {
     /// By file, the number of its last open.
     files: HashMap<InodeId, u64>,
     closed: Vec<ClosedFile>,
+    /// What was closed while an earlier open was on its way, which may be of the same file: not to be told before that has
+    /// ended.
+    held_back: Vec<ClosedFile>,
+    /// By file that is open under an earlier number than one that is closed already: both. They are closed together.
+    covered: HashMap<InodeId, (u64, u64)>,
     /// The term of the leader that knows everything; 0 if none does for sure.
     told_in: u64,
     /// As whom it was told.
@@ -53,9 +58,7 @@ impl Opening<'_> {
     pub fn ended(&self, outcome: Result<FileLayout>) -> Result<FileLayout> {
         let mut table = self.opens.table();
         match &outcome {
-            Ok(layout) => {
-                table.files.insert(layout.attr.inode, self.number);
-            }
+            Ok(layout) => table.opened(layout.attr.inode, self.number),
             // Nobody knows whether they took it for open.
             Err(error) if is_passing(error) => table.told_in = 0,
             Err(_) => {}
@@ -96,23 +99,26 @@ impl Opens {
     }
 
     /// The last handle of a file has gone, which was opened last with this number.
-    pub fn closed(&self, inode: InodeId, until: u64) {
+    pub fn closed(&self, inode: InodeId, mut until: u64) {
         let mut table = self.table();
+        if let Some((_, later)) = table.covered.get(&inode).filter(|(earlier, _)| *earlier <= until) {
+            until = until.max(*later);
+            table.covered.remove(&inode);
+        }
         if table.files.get(&inode).is_some_and(|&last| last <= until) {
             table.files.remove(&inode);
         }
-        match table.closed.len() < CLOSED_MAX {
-            true => table.closed.push(ClosedFile { inode, until }),
-            false => {
-                table.closed.clear();
-                table.told_in = 0;
-            }
+        let closed = ClosedFile { inode, until };
+        match table.over_below() > until {
+            true => table.is_closed(closed),
+            false => table.held_back.push(closed),
         }
     }
 
     /// What was closed, to travel with a change. If that fails, [`Opens::lost`].
     pub fn take_closed(&self) -> Vec<ClosedFile> {
         let mut table = self.table();
+        table.let_go();
         let keep = table.closed.len().saturating_sub(CLOSED_WITH_CHANGE);
         table.closed.split_off(keep)
     }
@@ -125,6 +131,7 @@ impl Opens {
     /// As long as anything is open, the leader is asked what others have changed of it.
     fn to_tell(&self) -> Option<TellOpen> {
         let mut table = self.table();
+        table.let_go();
         if table.closed.is_empty() && table.files.is_empty() {
             return None;
         }
@@ -173,6 +180,39 @@ impl Opens {
 }
 
 impl Table {
+    fn opened(&mut self, inode: InodeId, number: u64) {
+        let of_it = self.held_back.iter().filter(|closed| closed.inode == inode);
+        if let Some(later) = of_it.map(|closed| closed.until).max() {
+            self.covered.insert(inode, (number, later));
+            self.held_back.retain(|closed| closed.inode != inode);
+        }
+        let covered = self.covered.get(&inode).map_or(0, |(_, later)| *later);
+        let last = self.files.entry(inode).or_default();
+        *last = (*last).max(number).max(covered);
+    }
+
+    /// To be told.
+    fn is_closed(&mut self, closed: ClosedFile) {
+        match self.closed.len() < CLOSED_MAX {
+            true => self.closed.push(closed),
+            false => {
+                self.closed.clear();
+                self.told_in = 0;
+            }
+        }
+    }
+
+    /// No open is on its way any more that what was held back could be about.
+    fn let_go(&mut self) {
+        let over_below = self.over_below();
+        let (over, held_back) = std::mem::take(&mut self.held_back)
+            .into_iter()
+            .partition(|closed| closed.until < over_below);
+        self.held_back = held_back;
+        let over: Vec<ClosedFile> = over;
+        over.into_iter().for_each(|closed| self.is_closed(closed));
+    }
+
     /// All opens with lower numbers have ended.
     fn over_below(&self) -> u64 {
         self.in_flight.first().map_or(self.last + 1, |first| *first)
@@ -243,7 +283,7 @@ mod tests {
 
     fn open(opens: &Opens) -> u64 {
         let opening = opens.begin();
-        opens.table().files.insert(FILE, opening.number);
+        opens.table().opened(FILE, opening.number);
         opening.number
     }
 
@@ -273,6 +313,38 @@ mod tests {
         assert_eq!((call.term, &call.all), (3, &None));
         assert!(opens.told(&call, &said(4)), "another leader");
         assert!(opens.to_tell().expect("it wants all").all.is_some());
+    }
+
+    #[test]
+    fn a_close_says_nothing_of_an_earlier_open_that_is_on_its_way() {
+        let opens = Opens::default();
+        let early = opens.begin();
+        let late = open(&opens);
+        opens.closed(FILE, late);
+        assert_eq!(opens.to_tell(), None, "the early one may be of this file");
+        assert_eq!(opens.take_closed(), []);
+        opens.table().opened(FILE, early.number);
+        let number = early.number;
+        drop(early);
+        let told = opens.to_tell().expect("it is open");
+        assert_eq!(told.closed, []);
+        let held = HeldFile {
+            inode: FILE,
+            open: late,
+        };
+        assert_eq!(told.all.expect("no leader knows it").files, [held]);
+        opens.closed(FILE, number);
+        let closed = ClosedFile {
+            inode: FILE,
+            until: late,
+        };
+        assert_eq!(opens.take_closed(), [closed], "both are over");
+        // One that comes to nothing holds nothing back any more.
+        let early = opens.begin();
+        let late = open(&opens);
+        opens.closed(FILE, late);
+        drop(early);
+        assert_eq!(opens.take_closed().len(), 1);
     }
 
     #[test]
