@@ -44,6 +44,8 @@ fn older_replica(world: &mut World) -> Result<(), Violation> {
     for master in &masters {
         network.hold(newer, *master);
     }
+    // Nobody makes another replica of it.
+    network.hold(newer, world.worker_ids()[to_usize(older)]);
     world.does(0, "appends", move |_| async move {
         write(&file, 2, units..units + 10).await?;
         file.close().await
@@ -104,9 +106,6 @@ fn left_behind(world: &mut World) -> Result<(), Violation> {
             false => writing.flush().await,
         }
     })?;
-    let id = world.mount(0).id;
-    world.network().let_go_at_once(id);
-    world.pass_s(chance.within(0..5))?;
     let size = units.max(until);
     let mut expected = rows(&[(2, 15), (1, units - 15)]);
     expected.resize(to_usize(size), 3);
@@ -126,6 +125,9 @@ fn left_behind(world: &mut World) -> Result<(), Violation> {
     if !was_read {
         return Err("nobody has the file".to_owned());
     }
+    let id = world.mount(0).id;
+    world.network().let_go_at_once(id);
+    world.pass_s(chance.within(0..5))?;
     world.does(0, "closes /f", move |_| async move { file.close().await })?;
     let found = world.does(1, "reads /f", move |client| read_at(client, "/f", size))?;
     same("what was written", &found, &expected)?;
