@@ -10,6 +10,9 @@ use super::super::index::Change;
 use super::unsynced::Todo;
 use super::{Store, lock};
 
+/// Replicas, and whether each is kept; the last id looked at, none at the end.
+pub type ReplicaPage = (Vec<(BlockReplica, bool)>, Option<BlockId>);
+
 impl Store {
     /// Measures the device.
     ///
@@ -79,15 +82,11 @@ impl Store {
         self.index.stop()
     }
 
-    /// Up to `limit` blocks that are wholly here, and whether each is kept, after one; the last id looked at, none at the end.
+    /// Up to `limit` blocks that are wholly here, after one.
     ///
     /// # Errors
     /// `Io`.
-    pub fn replicas(
-        &self,
-        after: Option<BlockId>,
-        limit: usize,
-    ) -> Result<(Vec<(BlockReplica, bool)>, Option<BlockId>)> {
+    pub fn replicas(&self, after: Option<BlockId>, limit: usize) -> Result<ReplicaPage> {
         let mut replicas = Vec::new();
         let last = self.index.page(after, limit, |id, record| {
             if let Ok(record) = record
