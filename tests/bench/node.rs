@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use curvine_actors::client::{Client, ClientOptions};
 use serde_json::Value;
 
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// As systemd gives by default: on a slow disk the last sync takes its time.
+const STOP_DEADLINE: Duration = Duration::from_secs(90);
 
 /// The release builds.
 pub struct Programs {
