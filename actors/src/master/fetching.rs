@@ -127,12 +127,7 @@ impl Fetching {
         cached: bool,
         number: u64,
     ) -> Result<Vec<bool>> {
-        let port = self.workers.port(worker).ok_or_else(|| {
-            Error::new(
-                ErrorKind::BlockUnavailable,
-                format!("worker {worker} is gone; trying another"),
-            )
-        })?;
+        let port = self.workers.reach(worker)?;
         let mark = MarkBlocks {
             blocks: blocks.to_vec(),
             cached,
@@ -189,12 +184,7 @@ impl Fetching {
 
     /// Asks a worker until all of it has ended.
     async fn load(&self, worker: WorkerId, mut tasks: Vec<LoadTask>) -> Result<()> {
-        let port = self.workers.port(worker).ok_or_else(|| {
-            Error::new(
-                ErrorKind::BlockUnavailable,
-                format!("worker {worker} is gone; trying another"),
-            )
-        })?;
+        let port = self.workers.reach(worker)?;
         let mut failure = Ok(());
         while !tasks.is_empty() {
             let load = LoadBlocks {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use curvine_protocol::worker::DeleteBlocks;
-use curvine_protocol::{BlockId, CallContext, WorkerId};
+use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Result, WorkerId};
 
 use super::blocks::BlockMap;
 pub use crate::kit::WorkerConnector;
@@ -36,9 +36,25 @@ impl Workers {
         }
     }
 
+    /// [`Workers::port`], for who needs it.
+    ///
+    /// # Errors
+    /// `BlockUnavailable` if it is not registered.
+    pub fn reach(&self, id: WorkerId) -> Result<WorkerRef> {
+        self.port(id).ok_or_else(|| gone(id))
+    }
+
     /// The port of a worker that is registered.
     pub fn port(&self, id: WorkerId) -> Option<WorkerRef> {
         let address = self.blocks.cluster().roster.address(id)?;
         Some(self.connector.connect(id, &address))
     }
+}
+
+/// A worker is not registered any more.
+pub fn gone(id: WorkerId) -> Error {
+    Error::new(
+        ErrorKind::BlockUnavailable,
+        format!("worker {id} is gone; trying another"),
+    )
 }

@@ -54,6 +54,21 @@ impl Masters {
         }
     }
 
+    /// Starts a worker of them, with a data directory of its own.
+    pub fn worker(&self, number: u32) -> Node {
+        let directory = self.scratch.path().join(format!("worker-{number}"));
+        Node::start(&[
+            "--role",
+            "worker",
+            "--master",
+            &self.addresses.join(","),
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            text(&directory),
+        ])
+    }
+
     pub fn directory(&self, number: usize) -> PathBuf {
         self.directories[number].clone()
     }

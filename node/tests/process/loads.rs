@@ -22,20 +22,7 @@ impl Cluster {
     async fn start(store: &SlowStore) -> Cluster {
         let masters = Masters::start(3);
         let client = masters.client().await;
-        let addresses = masters.addresses.join(",");
-        let worker = |number: u32| {
-            let directory = masters.scratch.path().join(format!("worker-{number}"));
-            let args = [
-                "--role",
-                "worker",
-                "--master",
-                &addresses,
-                "--listen",
-                "127.0.0.1:0",
-            ];
-            Node::start(&[&args[..], &["--data-dir", text(&directory)]].concat())
-        };
-        let workers = vec![worker(1), worker(2)];
+        let workers = vec![masters.worker(1), masters.worker(2)];
         let settings = MountSettings::default();
         let mounted = client.mount(&top(), store.uri(), store.options(), settings).await;
         mounted.expect("the store answers");

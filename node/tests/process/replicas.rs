@@ -21,21 +21,8 @@ impl Cluster {
     async fn start(workers: u32) -> Cluster {
         let masters = Masters::start(1);
         let client = masters.client().await;
-        let addresses = masters.addresses.join(",");
-        let worker = |number: u32| {
-            let directory = masters.scratch.path().join(format!("worker-{number}"));
-            let args = [
-                "--role",
-                "worker",
-                "--master",
-                &addresses,
-                "--listen",
-                "127.0.0.1:0",
-            ];
-            Node::start(&[&args[..], &["--data-dir", text(&directory)]].concat())
-        };
         Cluster {
-            workers: (1..=workers).map(worker).collect(),
+            workers: (1..=workers).map(|number| masters.worker(number)).collect(),
             _masters: masters,
             client,
         }

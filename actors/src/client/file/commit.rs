@@ -119,6 +119,21 @@ impl Shared {
         }
     }
 
+    /// A commit that records nothing.
+    pub(super) fn nothing_written(&self) -> CommitFile {
+        CommitFile {
+            inode: self.inode,
+            size_bytes: self.size(),
+            blocks: Vec::new(),
+            mtime_ns: None,
+            close: false,
+            keep_privileges: true,
+            abandoned: false,
+            keep_size: true,
+            new_generation: false,
+        }
+    }
+
     /// The masters have recorded it, and these are the attributes now.
     fn recorded(&self, state: &mut State, attr: Attr, close: bool) {
         self.changed_to(attr.content_version);
@@ -267,15 +282,8 @@ impl Shared {
             return Ok(false);
         }
         let call = CommitFile {
-            inode: self.inode,
-            size_bytes: self.size(),
-            blocks: Vec::new(),
-            mtime_ns: None,
-            close: false,
-            keep_privileges: true,
-            abandoned: false,
-            keep_size: true,
             new_generation: true,
+            ..self.nothing_written()
         };
         let entry = match self.under_lease(state, call).await {
             Ok(entry) => entry,

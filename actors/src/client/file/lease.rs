@@ -267,15 +267,10 @@ impl Shared {
     /// long the file is, the masters know better: they may have made a change whose answer was lost.
     async fn give_back(&self, abandoned: bool) {
         let call = CommitFile {
-            inode: self.inode,
-            size_bytes: self.size(),
-            blocks: Vec::new(),
-            mtime_ns: None,
             close: true,
-            keep_privileges: true,
             abandoned,
             keep_size: !is_planted(Bug::GivesBackTheOldSize),
-            new_generation: false,
+            ..self.nothing_written()
         };
         let known = match self.router.change(call).await {
             Ok(entry) => entry.attr.content_version,

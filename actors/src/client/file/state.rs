@@ -188,7 +188,7 @@ impl Block {
         goes_on
     }
 
-    /// The block gets another generation, with what its workers have acknowledged, all of which they have sealed.
+    /// The next write of the block is of another generation, and goes on from what there is of it, all of which is sealed.
     pub fn begins_anew(&mut self) {
         (self.begun, self.fresh, self.left_behind) = (false, false, false);
         self.base_len_bytes = self.len_bytes;
@@ -435,7 +435,7 @@ impl State {
         self.generation = attr.next_generation();
         self.regained = true;
         for block in self.blocks.values_mut().filter(|block| !block.uncommitted) {
-            (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
+            block.begins_anew();
         }
     }
 
@@ -570,7 +570,7 @@ impl State {
         for block in self.blocks.values_mut() {
             block.committed();
             if anew {
-                (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
+                block.begins_anew();
             }
         }
     }
@@ -644,7 +644,7 @@ impl State {
     fn changed_by_masters(&mut self, attr: Attr) {
         for block in self.blocks.values_mut() {
             block.committed();
-            (block.begun, block.fresh, block.base_len_bytes) = (false, false, block.len_bytes);
+            block.begins_anew();
         }
         self.leaves_object();
         self.generation = attr.next_generation();

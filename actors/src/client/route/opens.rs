@@ -180,6 +180,7 @@ impl Opens {
 }
 
 impl Table {
+    /// A file is open under this number. A later open of it that was closed meanwhile is told to be over with this one.
     fn opened(&mut self, inode: InodeId, number: u64) {
         let of_it = self.held_back.iter().filter(|closed| closed.inode == inode);
         if let Some(later) = of_it.map(|closed| closed.until).max() {
@@ -205,12 +206,10 @@ impl Table {
     /// No open is on its way any more that what was held back could be about.
     fn let_go(&mut self) {
         let over_below = self.over_below();
-        let (over, held_back) = std::mem::take(&mut self.held_back)
-            .into_iter()
-            .partition(|closed| closed.until < over_below);
-        self.held_back = held_back;
-        let over: Vec<ClosedFile> = over;
-        over.into_iter().for_each(|closed| self.is_closed(closed));
+        let over = (self.held_back).extract_if(.., |closed| closed.until < over_below);
+        for closed in over.collect::<Vec<_>>() {
+            self.is_closed(closed);
+        }
     }
 
     /// All opens with lower numbers have ended.

@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use curvine_protocol::worker::CopyReplica;
-use curvine_protocol::{BlockRef, CallContext, Error, ErrorKind, Result, WorkerId};
-use futures::StreamExt;
-use futures::stream;
+use curvine_protocol::{BlockRef, CallContext, Result, WorkerId};
+use futures::stream::{self, StreamExt};
 
 use super::Duty;
 use crate::kit::{Clock, call, metrics};
@@ -21,7 +20,7 @@ use crate::master::blocks::BlockMap;
 use crate::master::blocks::care::Care;
 use crate::master::contract::NamespaceView;
 use crate::master::namespace::store::Store;
-use crate::master::workers::Workers;
+use crate::master::workers::{Workers, gone};
 
 /// How long it rests between two looks, at least; and how many times as long as a look took.
 const EVERY: Duration = Duration::from_secs(3);
@@ -121,15 +120,9 @@ impl Repair {
         if !self.store.is_replicated(&block)? {
             return Ok(());
         }
-        let gone = |worker| {
-            Error::new(
-                ErrorKind::BlockUnavailable,
-                format!("worker {worker} is gone; trying another"),
-            )
-        };
         let address = self.blocks.cluster().roster.address(from);
         let address = address.ok_or_else(|| gone(from))?;
-        let port = self.workers.port(to).ok_or_else(|| gone(to))?;
+        let port = self.workers.reach(to)?;
         let deadline = DEADLINE + Duration::from_secs(block.len_bytes / SLOWEST_BYTES_PER_S);
         let context = CallContext {
             deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
