@@ -69,6 +69,37 @@ pub enum WorkerState {
     Lost,
 }
 
+/// What a worker is there for, as its operator says. Replicated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkerService {
+    /// It takes blocks.
+    #[default]
+    InService,
+    /// It takes no new blocks. What it alone keeps is copied to others.
+    Draining,
+    /// Nothing that is kept depends on it: it may be stopped for good.
+    Drained,
+    /// It takes no new blocks, and others make no replicas of what it has while it is away, until this time (nanoseconds
+    /// since the Unix epoch): it comes back.
+    Maintenance { until_ns: i64 },
+}
+
+/// What a worker that is being drained still has, as the last look at all files found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainLeft {
+    /// Kept blocks of which others in service have too few replicas.
+    pub blocks: u64,
+    pub len_bytes: u64,
+    /// Blocks of files that somebody is writing: they are looked at when those are closed.
+    pub open_blocks: u64,
+}
+
+impl DrainLeft {
+    pub fn is_nothing(&self) -> bool {
+        *self == DrainLeft::default()
+    }
+}
+
 /// A worker, as `cv report` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
@@ -78,6 +109,11 @@ pub struct WorkerStatus {
     pub disks: Vec<DiskStatus>,
     pub last_heartbeat_ms_ago: u64,
     pub version: String,
+    #[serde(default)]
+    pub service: WorkerService,
+    /// While it is being drained, from the first look on.
+    #[serde(default)]
+    pub drain_left: Option<DrainLeft>,
 }
 
 /// What a master is in its group. Shown, and sent, by its name in lower case.

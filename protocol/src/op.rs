@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attr::{FileKind, FileLayout, KeptAttributes, UfsVersion};
 use crate::call::Done;
+use crate::cluster::WorkerService;
 use crate::error::{Error, Result};
 use crate::for_mutations;
 use crate::ids::{BlockId, ClientId, ClusterId, EffectId, InodeId, JobId, MountId, WorkerId};
@@ -181,6 +182,13 @@ macro_rules! ops {
                 inode: InodeId,
                 content_version: u64,
             },
+            /// A worker is in service from now on, or out of it. With `from`, only if it is of that by now: what the leader
+            /// has found out is void if the operator has thought again.
+            SetWorkerService {
+                worker: WorkerId,
+                service: WorkerService,
+                from: Option<WorkerService>,
+            },
         }
 
         impl Op {
@@ -212,7 +220,8 @@ macro_rules! ops {
                     | Op::EndExport { .. }
                     | Op::AgreeDir(_)
                     | Op::UpdateMount { .. }
-                    | Op::RecoverLease { .. } => Vec::new(),
+                    | Op::RecoverLease { .. }
+                    | Op::SetWorkerService { .. } => Vec::new(),
                     Op::Note(op) => op.nodes(),
                 }
             }

@@ -1,10 +1,11 @@
 //! Calls about the cluster itself: its masters, its workers and their room.
 
-use curvine_protocol::cluster::ClusterStatus;
+use curvine_protocol::cluster::{ClusterStatus, WorkerService};
 use curvine_protocol::master::{
-    AddMaster, Echo, FsStats, GetClusterStatus, RemoveMaster, StatFs, TakeSnapshot, TransferLeadership,
+    AddMaster, Echo, FsStats, GetClusterStatus, RemoveMaster, SetWorkerService, StatFs, TakeSnapshot,
+    TransferLeadership,
 };
-use curvine_protocol::{NodeId, Result};
+use curvine_protocol::{NodeId, Result, WorkerId};
 
 use super::Client;
 
@@ -44,6 +45,14 @@ impl Client {
     /// Takes a snapshot of the namespace on the leader; says which log entry is the last in it.
     pub async fn take_snapshot(&self) -> Result<u64> {
         Ok(self.call(TakeSnapshot {}).await?.log_index)
+    }
+
+    /// Takes a worker out of service, or back into it.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidArgument`.
+    pub async fn set_worker_service(&self, worker: WorkerId, service: WorkerService) -> Result<()> {
+        self.call(SetWorkerService { worker, service }).await.map(|_| ())
     }
 
     /// The floor under every other call.

@@ -14,6 +14,7 @@ use curvine_protocol::{
 
 use super::namespace::effects::{CopyRecord, EffectRecord, Unkept};
 use super::namespace::opens::Removal;
+use super::namespace::services::Services;
 use super::namespace::sessions::SessionRecord;
 
 /// The Replica's port: makes commands durable on a majority, applies them, answers.
@@ -94,6 +95,8 @@ pub trait NamespaceView: Send + Sync {
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool>;
     /// The greatest id that was given to a worker; 0 if there was none.
     fn last_worker(&self) -> Result<WorkerId>;
+    /// Which workers are out of service.
+    fn services(&self) -> Result<Services>;
     fn inode_count(&self) -> Result<u64>;
     /// None before the first command of a new cluster is applied.
     fn cluster(&self) -> Result<Option<ClusterId>>;

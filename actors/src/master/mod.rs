@@ -269,6 +269,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         )),
         Arc::new(Repair::new(
             store.clone(),
+            propose.clone(),
             blocks.clone(),
             workers.clone(),
             ports.clock.clone(),
@@ -339,6 +340,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         mirror,
         random: ports.random.clone(),
         exported,
+        clock: ports.clock.clone(),
     };
     let door = MasterDoor {
         namespace,

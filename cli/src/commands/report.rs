@@ -1,11 +1,14 @@
 use std::time::Duration;
 
 use curvine_protocol::Result;
-use curvine_protocol::cluster::{WorkerState, WorkerStatus};
+use curvine_protocol::cluster::{DrainLeft, WorkerService, WorkerState, WorkerStatus};
 
 use super::master;
 use crate::format;
 use crate::shell::Shell;
+
+/// A worker that was not heard for so long may be gone: it should have been heard several times.
+const SUSPECT_AFTER: Duration = Duration::from_secs(6);
 
 /// Show the cluster: masters, workers and their disks
 ///
@@ -60,12 +63,44 @@ impl Args {
     }
 }
 
+/// Whether a worker is there, and what it is there for.
 pub fn state(worker: &WorkerStatus) -> String {
-    match worker.state {
-        WorkerState::Live => "live".to_owned(),
+    let silent = Duration::from_millis(worker.last_heartbeat_ms_ago);
+    let is_there = match worker.state {
+        WorkerState::Live if silent < SUSPECT_AFTER => "live".to_owned(),
+        WorkerState::Live => format!("suspect: silent for {} s", silent.as_secs()),
         WorkerState::Lost => {
-            let silent = Duration::from_secs(worker.last_heartbeat_ms_ago / 1_000);
+            let silent = Duration::from_secs(silent.as_secs());
             format!("lost for {}", humantime::format_duration(silent))
         }
+    };
+    match worker.service {
+        WorkerService::InService => is_there,
+        WorkerService::Drained => format!("{is_there}, decommissioned"),
+        WorkerService::Draining => format!("{is_there}, decommissioning: {}", left(worker.drain_left.as_ref())),
+        WorkerService::Maintenance { until_ns } => {
+            format!("{is_there}, in maintenance until {}", format::second(until_ns))
+        }
+    }
+}
+
+fn left(left: Option<&DrainLeft>) -> String {
+    let Some(left) = left else {
+        return "not looked at yet".to_owned();
+    };
+    let mut words = Vec::new();
+    if left.blocks > 0 {
+        words.push(format!(
+            "{} blocks, {}",
+            left.blocks,
+            format::size(left.len_bytes, true)
+        ));
+    }
+    if left.open_blocks > 0 {
+        words.push(format!("{} blocks of files being written", left.open_blocks));
+    }
+    match words.is_empty() {
+        true => "nothing is left".to_owned(),
+        false => format!("{} to copy", words.join(" and ")),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use curvine_protocol::Result;
-use curvine_protocol::cluster::{ClusterStatus, WorkerState};
+use curvine_protocol::cluster::{ClusterStatus, WorkerService, WorkerState};
 use curvine_protocol::mount::{Backlog, MountInfo, WriteMode};
 
 const LINE: &str = "writing to a String cannot fail";
@@ -61,6 +61,12 @@ pub fn render(role: &str, told: &Result<(ClusterStatus, Vec<MountInfo>)>) -> Str
             WorkerState::Live => "live",
             WorkerState::Lost => "<span class=bad>lost</span>",
         };
+        let service = match worker.service {
+            WorkerService::InService => "",
+            WorkerService::Draining => ", decommissioning",
+            WorkerService::Drained => ", decommissioned",
+            WorkerService::Maintenance { .. } => ", in maintenance",
+        };
         for disk in &worker.disks {
             let failure = disk
                 .failure
@@ -69,7 +75,7 @@ pub fn render(role: &str, told: &Result<(ClusterStatus, Vec<MountInfo>)>) -> Str
                 .unwrap_or_default();
             write!(
                 out,
-                "<tr><td>{}<td>{}<td>{state}<td>{}<td>{}{failure}<td class=num>{}<td class=num>{}<td class=num>{}\
+                "<tr><td>{}<td>{}<td>{state}{service}<td>{}<td>{}{failure}<td class=num>{}<td class=num>{}<td class=num>{}\
                  <td class=num>{}</tr>",
                 worker.id,
                 escape(&worker.address),
@@ -184,6 +190,8 @@ mod tests {
                     cached_bytes: 0,
                 }],
                 last_heartbeat_ms_ago: 10,
+                service: WorkerService::InService,
+                drain_left: None,
                 version: "0.1.0".to_owned(),
             }],
             inodes: 5,

@@ -7,6 +7,7 @@
 
 mod backup;
 mod disks;
+mod draining;
 mod full_masters;
 mod group;
 mod hostile;

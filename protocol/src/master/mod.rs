@@ -111,6 +111,7 @@ macro_rules! for_master_calls {
             174 => DescribeFile -> FileLayout { by: workers, deadline: Short };
             175 => ReportUfsChanged -> Done { by: workers, deadline: Short };
             176 => ConfirmExport -> Done { by: workers, deadline: Short };
+            177 => SetWorkerService -> Done { by: workers, deadline: Short };
 
             180 => AddMaster -> Done { by: replica, deadline: Long };
             181 => RemoveMaster -> Done { by: replica, deadline: Long };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{BlockReplica, DiskStatus, Tier};
+use crate::cluster::{BlockReplica, DiskStatus, Tier, WorkerService};
 use crate::ids::{BlockId, ClusterId, WorkerId};
 
 /// Capacity and use of the whole cluster (`df`, `statfs`).
@@ -78,6 +78,16 @@ pub struct WorkerHeartbeat {
 pub struct HeartbeatOrders {
     /// The master does not know this worker (it restarted): register and report again.
     pub register: bool,
+}
+
+/// From an operator: takes a worker out of service, or back into it. `Drained` is what the leader finds, and nobody says.
+///
+/// # Errors
+/// `NotFound` if no worker ever had this id; `InvalidArgument` for `Drained`, or a maintenance that has ended already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetWorkerService {
+    pub worker: WorkerId,
+    pub service: WorkerService,
 }
 
 /// What a worker holds. A full report comes in parts after each registration, later ones tell only changes.

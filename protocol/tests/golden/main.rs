@@ -8,7 +8,7 @@ mod samples;
 use std::path::PathBuf;
 
 use curvine_protocol::backup::BackupHeader;
-use curvine_protocol::cluster::{Tier, WorkerState};
+use curvine_protocol::cluster::{Tier, WorkerService, WorkerState};
 use curvine_protocol::error::Retry;
 use curvine_protocol::frame::{FrameKind, PREFIX_BYTES, Prefix};
 use curvine_protocol::job::JobState;
@@ -134,7 +134,7 @@ macro_rules! variants_of_op {
             Op: $($call,)* Format, AddWorker, AddMount, RemoveMount, SyncDir, SetUfsVersion, AddJob, UpdateJob,
                 ExpireSessions, EndSessions, BreakLease, Reclaim, LeaseFenced, HoldInodes, AgreeDir,
                 Note, CommitChange, RefuseChange, NoteCopies, SettleCopies, BeginExport, EndExport,
-                BeginAttributes, UpdateMount, RecoverLease;
+                BeginAttributes, UpdateMount, RecoverLease, SetWorkerService;
         }
     };
 }
@@ -150,6 +150,7 @@ variants! {
     RenameMode: Replace, NoReplace, Exchange;
     Tier: Mem, Ssd, Hdd;
     WorkerState: Live, Lost;
+    WorkerService: InService, Draining, Drained, Maintenance;
     JobState: Planning, Running, Done, Failed, Cancelled;
 }
 
@@ -184,6 +185,7 @@ fn every_enumeration_keeps_the_codes_of_its_values() {
     add_variants::<RenameMode>(&mut golden, "RenameMode");
     add_variants::<Tier>(&mut golden, "Tier");
     add_variants::<WorkerState>(&mut golden, "WorkerState");
+    add_variants::<WorkerService>(&mut golden, "WorkerService");
     add_variants::<JobState>(&mut golden, "JobState");
     golden.check(&file("values.txt"));
 }

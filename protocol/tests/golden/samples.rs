@@ -278,6 +278,8 @@ samples! {
     RenameMode => RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange;
     Tier => Tier::Mem, Tier::Ssd, Tier::Hdd;
     WorkerState => WorkerState::Live, WorkerState::Lost;
+    WorkerService => WorkerService::InService, WorkerService::Draining, WorkerService::Drained,
+        WorkerService::Maintenance { until_ns: 1_700_000_000_000_000_000 };
     JobState => JobState::Planning, JobState::Running, JobState::Done, JobState::Failed, JobState::Cancelled;
     Error => Error::not_leader(Some("h:2".to_owned())), Error::not_found("/a");
 }
@@ -374,6 +376,7 @@ samples! {
     };
     ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
     DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };
+    SetWorkerService => SetWorkerService { worker: WorkerId(2), service: WorkerService::Draining };
     ConfirmExport => ConfirmExport { worker: WorkerId(2), token: 3, effect: EffectId(41) };
     ReportUfsChanged => ReportUfsChanged { inode: InodeId(12), expected: version() };
     AddMaster => AddMaster { id: NodeId(4), address: "h:4".to_owned() };
@@ -443,7 +446,8 @@ samples! {
         }],
         workers: vec![WorkerStatus {
             id: WorkerId(2), address: "h:2".to_owned(), state: WorkerState::Lost, disks: vec![disk()],
-            last_heartbeat_ms_ago: 7, version: "0.1.1".to_owned(),
+            last_heartbeat_ms_ago: 7, version: "0.1.1".to_owned(), service: WorkerService::Draining,
+            drain_left: Some(DrainLeft { blocks: 8, len_bytes: 9, open_blocks: 10 }),
         }],
         inodes: 3, mounts: 4, uptime_s: 5,
         duties: vec![DutyStatus { name: "loads".to_owned(), doing: "none".to_owned(), failure: None }],

@@ -59,11 +59,13 @@ impl Answers<GetClusterStatus> for ClusterAnswers {
     ) -> Result<ClusterStatus> {
         self.consensus.read_barrier().await?;
         let now = self.blocks.now();
+        // Others ask for the same lock.
+        let workers = self.blocks.cluster().roster.statuses(now);
         Ok(ClusterStatus {
             cluster: self.view.cluster_id()?,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             masters: (self.masters)().await,
-            workers: self.blocks.cluster().roster.statuses(now),
+            workers,
             inodes: self.view.inode_count()?,
             mounts: self.view.mounts()?.len() as u64,
             uptime_s: now.duration_since(self.started).as_secs(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use curvine_protocol::cluster::WorkerService;
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, OpReply};
@@ -9,7 +10,7 @@ use curvine_protocol::worker::Done;
 use curvine_protocol::{CallContext, Error, ErrorKind, FileLayout, Result, WorkerId};
 
 use super::Answers;
-use crate::kit::Random;
+use crate::kit::{Clock, Random};
 use crate::master::blocks::BlockMap;
 use crate::master::blocks::roster::WorkerEntry;
 use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
@@ -24,6 +25,7 @@ pub struct WorkerAnswers {
     pub mirror: Arc<Mirror>,
     pub random: Arc<dyn Random>,
     pub exported: Arc<Exported>,
+    pub clock: Arc<dyn Clock>,
 }
 
 impl WorkerAnswers {
@@ -102,6 +104,7 @@ impl Answers<RegisterWorker> for WorkerAnswers {
             report_again: false,
             report: 0,
         };
+        self.blocks.learn_services(self.view.services()?);
         self.blocks.cluster().roster.register(worker, entry);
         Ok(WorkerRegistered {
             worker,
@@ -125,6 +128,36 @@ impl Answers<WorkerHeartbeat> for WorkerAnswers {
             .roster
             .heartbeat(call.worker, call.token, call.disks, now);
         Ok(HeartbeatOrders { register: !known })
+    }
+}
+
+impl Answers<SetWorkerService> for WorkerAnswers {
+    async fn answer(self: Arc<Self>, call: SetWorkerService, _context: CallContext) -> Result<Done> {
+        let SetWorkerService { worker, service } = call;
+        self.consensus.read_barrier().await?;
+        match service {
+            WorkerService::Drained => {
+                return Err(Error::invalid(
+                    "that a worker is drained is what the leader finds; have it drained",
+                ));
+            }
+            WorkerService::Maintenance { until_ns } if until_ns <= self.clock.wall_ns() => {
+                return Err(Error::invalid("that maintenance has ended already"));
+            }
+            _ => {}
+        }
+        // One that is drained stays so.
+        let is_now = self.view.services()?.of(worker);
+        if !(service == WorkerService::Draining && is_now == WorkerService::Drained) {
+            let op = Op::SetWorkerService {
+                worker,
+                service,
+                from: None,
+            };
+            self.propose.propose_op(op).await?;
+        }
+        self.blocks.learn_services(self.view.services()?);
+        Ok(Done {})
     }
 }
 

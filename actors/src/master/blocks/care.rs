@@ -33,25 +33,32 @@ impl Cluster {
     /// What is to be done for a block with bytes, of which there should be so many replicas.
     pub fn care(&self, block: &BlockRef, wanted: usize, now: Instant) -> Care {
         let current: Vec<WorkerId> = self.holders.current(block).collect();
+        let out = &self.roster.out;
+        let staying: Vec<WorkerId> = current.iter().copied().filter(|id| out.counts(*id)).collect();
         let live = |id: &&WorkerId| self.roster.is_live(**id, now);
-        let replicas = current.iter().filter(live).count();
+        let replicas = staying.iter().filter(live).count();
         if replicas >= wanted {
             return Care::Nothing;
         }
-        let silent_shortly = |id: &&WorkerId| {
+        let may_come_back = |id: &&WorkerId| {
             let heard = self.roster.last_heard(**id);
-            !live(id) && heard.is_some_and(|heard| now.duration_since(heard) < GRACE)
+            let silent_shortly = heard.is_some_and(|heard| now.duration_since(heard) < GRACE);
+            !live(id) && (silent_shortly || out.is_in_maintenance(**id, now))
         };
-        let away = current.iter().filter(silent_shortly).count();
-        if replicas + away >= wanted {
+        let away = staying.iter().filter(may_come_back).count();
+        // What they have, this leader has not heard.
+        let unheard = out
+            .in_maintenance(now)
+            .filter(|id| !self.roster.is_registered(*id));
+        if replicas + away + unheard.count() >= wanted {
             return Care::Wait;
         }
         // A client's word is not enough to make others of it.
         let mut said = self.holders.reported(block);
         let Some(from) = said.find(|id| self.roster.is_live(*id, now)) else {
-            return match replicas {
-                0 => Care::Nobody,
-                _ => Care::Wait,
+            return match current.iter().any(|id| self.roster.is_live(*id, now)) {
+                false => Care::Nobody,
+                true => Care::Wait,
             };
         };
         // Who has an older one is told so with its next report, and may get this one when that is gone.
@@ -68,6 +75,17 @@ impl Cluster {
         }
     }
 
+    /// Whether enough live workers that stay have said themselves to have a block: as many as are wanted, or all that are in
+    /// service, where those are fewer.
+    pub fn does_without_drained(&self, block: &BlockRef, wanted: usize, now: Instant) -> bool {
+        let out = &self.roster.out;
+        let stays = |id: &WorkerId| self.roster.is_live(*id, now) && out.counts(*id);
+        let said = self.holders.reported(block).filter(stays).count();
+        let live = self.roster.live(now);
+        let in_service = live.iter().filter(|id| out.is_in_service(**id, now)).count();
+        said >= wanted.min(in_service).max(1)
+    }
+
     /// Whether what this leader has heard of workers is enough to say who has nothing. `last_worker` is the greatest id that
     /// was ever given to one.
     pub fn knows_holders(&self, last_worker: WorkerId, now: Instant) -> bool {
@@ -82,10 +100,11 @@ impl Cluster {
 #[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
     use curvine_protocol::BlockId;
-    use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
+    use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier, WorkerService};
 
     use super::super::roster::WorkerEntry;
     use super::*;
+    use crate::master::namespace::services::Services;
 
     const BLOCK: BlockRef = BlockRef {
         id: BlockId(7),
@@ -189,5 +208,80 @@ mod tests {
         let mut cluster = cluster(&[(1, 500), (2, 0)], now);
         reports(&mut cluster, 1, 5);
         assert_eq!(cluster.care(&BLOCK, 2, now), Care::Nowhere);
+    }
+
+    fn says(cluster: &mut Cluster, said: &[(u32, WorkerService)], now: Instant) {
+        let mut services = Services::default();
+        for &(id, service) in said {
+            services.set(WorkerId(id), service);
+        }
+        cluster.roster.out.learn(services, now, 0);
+    }
+
+    #[test]
+    fn what_a_worker_has_that_is_drained_does_not_count_and_is_copied_from_it() {
+        let now = Instant::now();
+        let mut cluster = cluster(&[(1, 500), (2, 500), (3, 500)], now);
+        reports(&mut cluster, 1, 5);
+        assert_eq!(cluster.care(&BLOCK, 1, now), Care::Nothing);
+        says(&mut cluster, &[(1, WorkerService::Draining)], now);
+        assert_eq!(cluster.care(&BLOCK, 1, now), copy(1, 3, 0));
+        assert!(!cluster.does_without_drained(&BLOCK, 1, now));
+        cluster.holders.claimed(WorkerId(3), BLOCK.id, 5);
+        assert!(
+            !cluster.does_without_drained(&BLOCK, 1, now),
+            "a client's word is not enough"
+        );
+        reports(&mut cluster, 3, 5);
+        assert_eq!(cluster.care(&BLOCK, 1, now), Care::Nothing);
+        assert!(cluster.does_without_drained(&BLOCK, 1, now));
+        assert!(!cluster.does_without_drained(&BLOCK, 2, now));
+        reports(&mut cluster, 2, 5);
+        assert!(cluster.does_without_drained(&BLOCK, 3, now), "all others have it");
+    }
+
+    #[test]
+    fn nothing_is_copied_to_a_worker_that_is_drained_or_goes_away_for_a_while() {
+        let now = Instant::now();
+        let mut cluster = cluster(&[(1, 500), (2, 500), (3, 500)], now);
+        reports(&mut cluster, 1, 5);
+        let away = WorkerService::Maintenance { until_ns: 1 << 40 };
+        says(&mut cluster, &[(2, WorkerService::Drained), (3, away)], now);
+        assert_eq!(cluster.care(&BLOCK, 2, now), Care::Nowhere);
+    }
+
+    #[test]
+    fn a_worker_in_maintenance_is_waited_for_until_its_end() {
+        let begun = Instant::now();
+        let mut cluster = cluster(&[(1, 500), (2, 500), (3, 500)], begun);
+        reports(&mut cluster, 1, 5);
+        reports(&mut cluster, 2, 5);
+        let minute = Duration::from_secs(60);
+        let until_ns = i64::try_from((10 * minute).as_nanos()).expect("minutes");
+        says(
+            &mut cluster,
+            &[(2, WorkerService::Maintenance { until_ns })],
+            begun,
+        );
+        let mut later = |passed: Duration| {
+            let now = begun + passed;
+            for live in [1, 3] {
+                let disks = cluster.roster.statuses(now)[live as usize - 1].disks.clone();
+                assert!(cluster.roster.heartbeat(WorkerId(live), 1, disks, now));
+            }
+            cluster.care(&BLOCK, 2, now)
+        };
+        assert_eq!(later(9 * minute), Care::Wait);
+        assert_eq!(later(10 * minute), copy(1, 3, 1));
+    }
+
+    #[test]
+    fn one_that_this_leader_never_heard_of_may_have_it_while_it_is_in_maintenance() {
+        let now = Instant::now();
+        let mut cluster = cluster(&[(1, 500), (2, 500)], now);
+        reports(&mut cluster, 1, 5);
+        let away = WorkerService::Maintenance { until_ns: 1 << 40 };
+        says(&mut cluster, &[(3, away)], now);
+        assert_eq!(cluster.care(&BLOCK, 2, now), Care::Wait);
     }
 }

@@ -15,6 +15,7 @@
 //! - [`fence`]: who may still write blocks for a writer that has lost its lease.
 //! - `placement`: where to read and where to write.
 //! - [`mod@care`]: which blocks too few have.
+//! - `service`: which of the workers are out of service.
 //! - [`mod@wanted`]: what of that is to stay.
 
 pub mod agree;
@@ -23,6 +24,7 @@ mod fence;
 pub mod holders;
 mod placement;
 pub mod roster;
+mod service;
 pub mod wanted;
 
 use std::collections::BTreeMap;
@@ -36,6 +38,7 @@ use tokio::time::Instant;
 
 use super::contract::Placement;
 use super::duties::deletions::Orders;
+use super::namespace::services::Services;
 use crate::kit::Clock;
 use holders::Holders;
 use roster::{LOST_AFTER, Roster};
@@ -98,6 +101,12 @@ impl BlockMap {
         while !self.cluster().has_heard_from_all(last_worker, self.now()) && self.now() < give_up {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Takes over which workers are out of service, as the state says.
+    pub fn learn_services(&self, services: Services) {
+        let (now, wall_ns) = (self.now(), self.clock.wall_ns());
+        self.cluster().roster.out.learn(services, now, wall_ns);
     }
 
     /// A worker has made a replica, as it says itself, of a block that is known as this.

@@ -15,6 +15,18 @@ impl Cluster {
         holders.filter(|id| self.roster.is_live(*id, now)).collect()
     }
 
+    /// Who is to take changes of a block: holders that stay, if there are any. What others have is older then.
+    fn to_write(&self, block: &BlockRef, now: Instant) -> Vec<WorkerId> {
+        let holders = self.live_holders(block, now);
+        let staying: Vec<_> = (holders.iter().copied())
+            .filter(|id| self.roster.out.counts(*id))
+            .collect();
+        match staying.is_empty() {
+            true => holders,
+            false => staying,
+        }
+    }
+
     pub fn is_cached(&self, block: &BlockRef, now: Instant) -> bool {
         let mut holders = self.holders.current(block);
         holders.any(|id| self.roster.is_live(id, now))
@@ -22,7 +34,7 @@ impl Cluster {
 
     /// Holders of each block; where nobody has it and there is an object to fetch it from, who should.
     pub fn locate(&self, layout: &mut FileLayout, now: Instant) {
-        let live = self.roster.live(now);
+        let live = self.roster.in_service(now);
         let source = layout.source.as_ref();
         for located in &mut layout.blocks {
             located.workers = self.live_holders(&located.block, now);
@@ -43,11 +55,11 @@ impl Cluster {
     /// `BlockUnavailable` where no worker lives, `NoSpace` where none has room.
     pub fn place(&mut self, layout: &mut FileLayout, now: Instant) -> Result<()> {
         let replicas = usize::from(layout.attr.replicas.max(1));
-        let live = self.roster.live(now);
+        let live = self.roster.in_service(now);
         let room = self.roster.with_room(layout.attr.block_bytes, replicas, now);
         for located in &mut layout.blocks {
             let block = located.block;
-            located.workers = self.live_holders(&block, now);
+            located.workers = self.to_write(&block, now);
             let is_written = block.len_bytes > 0 && !is_planted(Bug::WriterIsSentElsewhere);
             if located.workers.is_empty() && layout.source.as_ref().is_some_and(|source| source.has(&block)) {
                 located.workers.extend(in_turn(block.id, &live));
@@ -68,12 +80,18 @@ impl Cluster {
     }
 
     fn no_room(&self, now: Instant) -> Error {
-        match self.roster.live(now).is_empty() {
-            true => Error::new(
+        let live = self.roster.live(now);
+        let mut in_service = live.iter().filter(|id| self.roster.out.is_in_service(**id, now));
+        match (live.is_empty(), in_service.next().is_none()) {
+            (true, _) => Error::new(
                 ErrorKind::BlockUnavailable,
                 "no worker is live; start one with `curvine-node --role worker`, or see `cv report`",
             ),
-            false => Error::new(
+            (false, true) => Error::new(
+                ErrorKind::BlockUnavailable,
+                "no live worker is in service; see `cv node`, and `cv node recommission`",
+            ),
+            (false, false) => Error::new(
                 ErrorKind::NoSpace,
                 "no worker has room; free cached data with `cv free`, or add data_dirs",
             ),

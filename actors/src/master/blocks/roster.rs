@@ -10,6 +10,8 @@ use curvine_protocol::master::FsStats;
 use curvine_protocol::number::whole_ms;
 use tokio::time::Instant;
 
+use super::service::OutOfService;
+
 /// After this long without a heartbeat a worker is lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(10);
 
@@ -46,6 +48,8 @@ impl WorkerEntry {
 #[derive(Debug, Default)]
 pub struct Roster {
     workers: BTreeMap<WorkerId, WorkerEntry>,
+    /// Which of them are out of service.
+    pub out: OutOfService,
 }
 
 impl Roster {
@@ -117,9 +121,11 @@ impl Roster {
         self.workers.contains_key(&id)
     }
 
-    /// Whether all ids are registered that were ever given, of which this is the greatest.
+    /// Whether all ids are registered that were ever given, of which this is the greatest. Nobody waits for those that were
+    /// drained: when they were, nothing depended on them, and nothing was put there since.
     pub fn are_all_registered(&self, last_worker: WorkerId) -> bool {
-        (1..=last_worker.0).all(|id| self.is_registered(WorkerId(id)))
+        let mut ids = (1..=last_worker.0).map(WorkerId);
+        ids.all(|id| self.is_registered(id) || self.out.is_drained(id))
     }
 
     pub fn is_live(&self, id: WorkerId, now: Instant) -> bool {
@@ -134,13 +140,26 @@ impl Roster {
             .collect()
     }
 
-    /// Live workers for a block that may become so long, the roomiest first; those with the same room by id. Those that
+    /// The live workers that are in service; if there are none, those that live.
+    pub fn in_service(&self, now: Instant) -> Vec<WorkerId> {
+        let live = self.live(now);
+        let in_service: Vec<_> = (live.iter().copied())
+            .filter(|id| self.out.is_in_service(*id, now))
+            .collect();
+        match in_service.is_empty() {
+            true => live,
+            false => in_service,
+        }
+    }
+
+    /// Live workers in service for a block that may become so long, the roomiest first; those with the same room by id. Those that
     /// have neither room for all of it nor half of what the roomiest has, only where there are not `wanted` others.
     pub fn with_room(&self, block_bytes: u64, wanted: usize, now: Instant) -> Vec<WorkerId> {
         let mut found: Vec<(u64, WorkerId)> = self
             .workers
             .iter()
             .filter(|(_, worker)| worker.is_live(now) && worker.room_bytes() > 0)
+            .filter(|(id, _)| self.out.is_in_service(**id, now))
             .map(|(id, worker)| (worker.room_bytes(), *id))
             .collect();
         found.sort_by_key(|(room, id)| (std::cmp::Reverse(*room), *id));
@@ -153,8 +172,15 @@ impl Roster {
 
     pub fn stats(&self, now: Instant) -> FsStats {
         let mut stats = FsStats::default();
-        for worker in self.workers.values().filter(|worker| worker.is_live(now)) {
-            worker.disks.iter().for_each(|disk| stats.add(disk));
+        let live = self.workers.iter().filter(|(_, worker)| worker.is_live(now));
+        for (id, worker) in live {
+            match self.out.counts(*id) {
+                true => worker.disks.iter().for_each(|disk| stats.add(disk)),
+                false => worker
+                    .disks
+                    .iter()
+                    .for_each(|disk| stats.add(&without_room(disk))),
+            }
         }
         stats
     }
@@ -171,6 +197,8 @@ impl Roster {
             disks: worker.disks.clone(),
             last_heartbeat_ms_ago: whole_ms(now.duration_since(worker.last_heartbeat)).into(),
             version: worker.version.clone(),
+            service: self.out.of(*id, now),
+            drain_left: self.out.left(*id),
         };
         self.workers.iter().map(status).collect()
     }
@@ -195,5 +223,15 @@ impl Roster {
 
     pub fn address(&self, id: WorkerId) -> Option<String> {
         self.workers.get(&id).map(|worker| worker.address.clone())
+    }
+}
+
+/// A disk of a worker that takes nothing any more: it has what it has.
+fn without_room(disk: &DiskStatus) -> DiskStatus {
+    DiskStatus {
+        capacity_bytes: disk.used_bytes,
+        available_bytes: 0,
+        cached_bytes: 0,
+        ..disk.clone()
     }
 }

@@ -1,24 +1,28 @@
-//! Has workers make replicas of blocks that too few have.
+//! Has workers make replicas of blocks that too few have, also of those that a worker has which is being drained.
 //!
 //! Nothing of it is remembered: it looks through all files again and again, a page at a time, and rests in between for many
 //! times as long as that took. What is in danger most comes first. A file that somebody is writing is left alone until it is
 //! closed: what is copied is known by its generation, which its writer may still be writing in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use curvine_protocol::cluster::{DrainLeft, WorkerService};
+use curvine_protocol::op::Op;
 use curvine_protocol::worker::CopyReplica;
 use curvine_protocol::{BlockRef, CallContext, Result, WorkerId};
 use futures::stream::{self, StreamExt};
+use tokio::time::Instant;
 
 use super::Duty;
 use crate::kit::{Clock, call, metrics};
-use crate::master::blocks::BlockMap;
 use crate::master::blocks::care::Care;
-use crate::master::contract::NamespaceView;
+use crate::master::blocks::{BlockMap, Cluster};
+use crate::master::contract::{NamespaceView, ProposeOp};
+use crate::master::namespace::kept::Kept;
 use crate::master::namespace::store::Store;
 use crate::master::workers::{Workers, gone};
 
@@ -37,6 +41,7 @@ const SLOWEST_BYTES_PER_S: u64 = 4 << 20;
 
 pub struct Repair {
     store: Store,
+    propose: Arc<dyn ProposeOp>,
     blocks: Arc<BlockMap>,
     workers: Workers,
     clock: Arc<dyn Clock>,
@@ -64,9 +69,16 @@ struct Task {
 }
 
 impl Repair {
-    pub fn new(store: Store, blocks: Arc<BlockMap>, workers: Workers, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        store: Store,
+        propose: Arc<dyn ProposeOp>,
+        blocks: Arc<BlockMap>,
+        workers: Workers,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Repair {
             store,
+            propose,
             blocks,
             workers,
             clock,
@@ -82,42 +94,66 @@ impl Repair {
     /// Looks through all files. What is to be copied, that with the fewest replicas first.
     async fn look(&self) -> Result<Vec<Task>> {
         let begun = self.clock.now();
-        let (mut found, mut seen) = (BTreeMap::<usize, Vec<Task>>::new(), Seen::default());
-        let mut after = None;
-        while let Some(page) = self.store.replicated(after, PAGE)? {
+        let draining = self.blocks.cluster().roster.out.draining();
+        let mut look = Look {
+            found: BTreeMap::new(),
+            seen: Seen::default(),
+            left: draining
+                .iter()
+                .map(|worker| (*worker, DrainLeft::default()))
+                .collect(),
+        };
+        let (mut after, mut is_whole) = (None, true);
+        while let Some(page) = self.store.kept(after, PAGE, draining.is_empty())? {
             {
                 let now = self.clock.now();
                 let cluster = self.blocks.cluster();
-                for (block, wanted) in page.blocks {
-                    match cluster.care(&block, wanted, now) {
-                        Care::Nothing => {}
-                        Care::Wait => seen.waiting += 1,
-                        Care::Nobody => seen.lost += 1,
-                        Care::Nowhere => seen.nowhere += 1,
-                        Care::Copy { from, to, replicas } => {
-                            seen.to_copy += 1;
-                            let task = Task { block, from, to };
-                            found.entry(replicas).or_default().push(task);
-                        }
-                    }
+                for kept in &page.blocks {
+                    look.at(&cluster, kept, now);
                 }
             }
-            if seen.to_copy >= FOUND_MAX {
+            if look.seen.to_copy >= FOUND_MAX {
+                is_whole = false;
                 break;
             }
             after = Some(page.last);
             // Others have work on this thread, too.
             tokio::task::yield_now().await;
         }
+        let Look {
+            found,
+            mut seen,
+            left,
+        } = look;
         seen.took = self.clock.now().duration_since(begun);
         *self.seen() = seen;
+        for (worker, left) in left {
+            self.blocks.cluster().roster.out.found_left(worker, left);
+            if is_whole && left.is_nothing() {
+                self.drained(worker).await?;
+            }
+        }
         Ok(found.into_values().flatten().collect())
+    }
+
+    /// Nothing that is kept depends on a worker any more. Nothing was put there since it was drained: not by writers who
+    /// came then, and the files of those who were there before are closed.
+    async fn drained(&self, worker: WorkerId) -> Result<()> {
+        let op = Op::SetWorkerService {
+            worker,
+            service: WorkerService::Drained,
+            from: Some(WorkerService::Draining),
+        };
+        self.propose.propose_op(op).await?;
+        tracing::info!("worker {worker} is drained: it may be stopped for good");
+        self.blocks.learn_services(self.store.services()?);
+        Ok(())
     }
 
     async fn copy(&self, task: Task) -> Result<()> {
         let Task { block, from, to } = task;
         // It may have been written or deleted since it was seen.
-        if !self.store.is_replicated(&block)? {
+        if !self.store.is_kept(&block)? {
             return Ok(());
         }
         let address = self.blocks.cluster().roster.address(from);
@@ -138,10 +174,56 @@ impl Repair {
         metrics::REPLICAS_MADE.add(1);
         self.made.fetch_add(1, Ordering::Relaxed);
         // Its report follows, and says so again. What has become of the block meanwhile, the namespace knows.
-        if self.store.is_replicated(&block)? {
+        if self.store.is_kept(&block)? {
             self.blocks.made(to, &block);
         }
         Ok(())
+    }
+}
+
+/// What one look finds.
+struct Look {
+    /// By how many replicas there are.
+    found: BTreeMap<usize, Vec<Task>>,
+    seen: Seen,
+    /// Of each worker that is being drained.
+    left: BTreeMap<WorkerId, DrainLeft>,
+}
+
+impl Look {
+    fn at(&mut self, cluster: &Cluster, kept: &Kept, now: Instant) {
+        let block = kept.block;
+        if !kept.is_settled {
+            let told = cluster.holders.told_to_write(block.id).iter().copied();
+            let workers: BTreeSet<_> = cluster.holders.of(block.id).chain(told).collect();
+            self.left_on(workers, |left| left.open_blocks += 1);
+            return;
+        }
+        match cluster.care(&block, kept.replicas, now) {
+            Care::Nothing => {}
+            Care::Wait => self.seen.waiting += 1,
+            Care::Nobody => self.seen.lost += 1,
+            Care::Nowhere => self.seen.nowhere += 1,
+            Care::Copy { from, to, replicas } => {
+                self.seen.to_copy += 1;
+                let task = Task { block, from, to };
+                self.found.entry(replicas).or_default().push(task);
+            }
+        }
+        if !self.left.is_empty() && !cluster.does_without_drained(&block, kept.replicas, now) {
+            self.left_on(cluster.holders.of(block.id), |left| {
+                left.blocks += 1;
+                left.len_bytes += block.len_bytes;
+            });
+        }
+    }
+
+    fn left_on(&mut self, workers: impl IntoIterator<Item = WorkerId>, add: impl Fn(&mut DrainLeft)) {
+        for worker in workers {
+            if let Some(left) = self.left.get_mut(&worker) {
+                add(left);
+            }
+        }
     }
 }
 
@@ -163,6 +245,7 @@ impl Duty for Repair {
     }
 
     async fn tick(&self) -> Result<()> {
+        self.blocks.learn_services(self.store.services()?);
         let last_worker = self.store.last_worker()?;
         if !(self.blocks.cluster()).knows_holders(last_worker, self.clock.now()) {
             return Ok(());
@@ -201,6 +284,9 @@ impl Duty for Repair {
             true => format!("every block has its replicas; {made} made"),
             false => format!("too few replicas: {}; {made} made", words.join(", ")),
         };
+        for worker in self.blocks.cluster().roster.out.draining() {
+            status += &format!("; worker {worker} is being drained");
+        }
         if let Some(failure) = seen.failure {
             status += &format!("; last failure: {failure}");
         }

@@ -27,14 +27,15 @@ pub mod effects;
 #[cfg(test)]
 mod golden;
 pub mod holding;
+pub mod kept;
 pub mod leases;
 mod listing;
 pub mod locks;
 pub mod opens;
 pub mod records;
 pub mod recovery;
-pub mod replicated;
 pub mod resolve;
+pub mod services;
 pub mod sessions;
 pub mod store;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::effects::{CopyRecord, EffectRecord, Unkept, Work};
 use super::listing::list;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
+use super::services::{SERVICES, Services};
 use super::sessions::SessionRecord;
 use super::store::{Counter, Dbs, Store, broken, named_key, pair_key};
 use crate::master::contract::NamespaceView;
@@ -335,6 +336,13 @@ impl NamespaceView for Store {
         Ok(WorkerId(
             u32::try_from(next.saturating_sub(1)).unwrap_or(u32::MAX),
         ))
+    }
+
+    fn services(&self) -> Result<Services> {
+        Ok(self
+            .dbs
+            .meta_record(&*self.read()?, SERVICES)?
+            .unwrap_or_default())
     }
 
     fn job(&self, id: JobId) -> Result<Option<JobRecord>> {

@@ -69,10 +69,10 @@ impl Parts {
             .expect("nobody panics while it holds the jobs")
     }
 
-    /// The workers that live.
+    /// The workers that live and take blocks.
     fn live(&self) -> Vec<WorkerId> {
         let now = self.blocks.now();
-        let live = self.blocks.cluster().roster.live(now);
+        let live = self.blocks.cluster().roster.in_service(now);
         if !live.is_empty() {
             *self.worker_seen() = Some(now);
         }

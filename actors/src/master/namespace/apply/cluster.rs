@@ -1,10 +1,12 @@
-//! Formatting, and workers' ids.
+//! Formatting, workers' ids, and which workers are in service.
 
+use curvine_protocol::cluster::WorkerService;
 use curvine_protocol::worker::Done;
-use curvine_protocol::{ClusterId, Error, FileKind, InodeId, MountId, Result, WorkerId};
+use curvine_protocol::{ClusterId, Error, ErrorKind, FileKind, InodeId, MountId, Result, WorkerId};
 
 use super::Apply;
 use crate::master::namespace::records::{InodeBody, InodeRecord};
+use crate::master::namespace::services::{SERVICES, Services};
 use crate::master::namespace::store::Counter;
 
 impl Apply<'_, '_> {
@@ -37,5 +39,28 @@ impl Apply<'_, '_> {
         let number = self.dbs.take(self.txn, Counter::Worker, 1)?;
         let number = u32::try_from(number).map_err(|_| Error::internal("no number is left for a worker"))?;
         Ok(WorkerId(number))
+    }
+
+    pub(super) fn set_worker_service(
+        &mut self,
+        worker: WorkerId,
+        service: WorkerService,
+        from: Option<WorkerService>,
+    ) -> Result<Done> {
+        let next = self.dbs.counter(self.txn, Counter::Worker)?;
+        if worker.0 == 0 || u64::from(worker.0) >= next {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("there is no worker {worker}; `cv node` lists the workers"),
+            ));
+        }
+        let services = self.dbs.meta_record::<Services>(self.txn, SERVICES)?;
+        let mut services = services.unwrap_or_default();
+        let is_now = services.of(worker);
+        if from.is_none_or(|from| from == is_now) && is_now != service {
+            services.set(worker, service);
+            self.dbs.put_meta_record(self.txn, SERVICES, &services)?;
+        }
+        self.done()
     }
 }

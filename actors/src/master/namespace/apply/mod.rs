@@ -177,6 +177,9 @@ macro_rules! ops {
                     Op::RecoverLease { inode, content_version } => {
                         self.recover_lease(inode, content_version).map(OpReply::Done)
                     }
+                    Op::SetWorkerService { worker, service, from } => {
+                        self.set_worker_service(worker, service, from).map(OpReply::Done)
+                    }
                     Op::EndSessions { sessions } => self.end_sessions(sessions).map(OpReply::Done),
                     Op::Note(_) => Err(Error::internal("a change was to be noted twice")),
                     Op::CommitChange(call) => self.commit_change(call),

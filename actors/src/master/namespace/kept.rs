@@ -1,4 +1,4 @@
-//! Blocks that are to be on more than one worker, and that nobody is writing.
+//! Blocks whose bytes are nowhere else than on workers.
 
 use std::ops::Bound;
 
@@ -11,34 +11,45 @@ use crate::master::contract::NamespaceView;
 
 /// Those of some inodes.
 pub struct Page {
-    /// Each with the number of replicas that it should have.
-    pub blocks: Vec<(BlockRef, usize)>,
+    pub blocks: Vec<Kept>,
     /// The next page begins after this one.
     pub last: InodeId,
 }
 
+/// A block that no object has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub block: BlockRef,
+    /// How many there should be.
+    pub replicas: usize,
+    /// Nobody writes it, and it has bytes. While somebody writes, and until the replicas of one who went without a word agree,
+    /// a generation may be of two contents.
+    pub is_settled: bool,
+}
+
 impl FileBody {
-    /// What an object has, anybody can fetch again: it needs no replicas. While somebody writes, and until the replicas of one
-    /// who went without a word agree, a generation may be of two contents.
-    fn replicated(&self) -> impl Iterator<Item = BlockRef> {
-        let is_settled = self.replicas > 1 && self.lease.is_none() && !self.unfenced;
+    /// What an object has, anybody can fetch again: it is not kept.
+    fn kept_blocks(&self) -> impl Iterator<Item = Kept> {
+        let is_quiet = self.lease.is_none() && !self.unfenced;
         let cached_until = self.ufs.as_ref().and_then(|_| self.cached_until());
-        let blocks = match is_settled {
-            true => self.placed_blocks(),
-            false => Vec::new(),
-        };
         let is_kept = move |block: &BlockRef| cached_until.is_none_or(|until| block.generation > until);
-        let blocks = blocks.into_iter().map(|(_, block)| block);
-        blocks.filter(move |block| block.len_bytes > 0 && is_kept(block))
+        let replicas = usize::from(self.replicas.max(1));
+        let blocks = self.placed_blocks().into_iter().map(|(_, block)| block);
+        blocks.filter(is_kept).map(move |block| Kept {
+            block,
+            replicas,
+            is_settled: is_quiet && block.len_bytes > 0,
+        })
     }
 }
 
 impl Store {
-    /// A page of the inodes after one. None if there are no more.
+    /// The kept blocks of a page of the inodes after one; with `replicated`, of files alone that are to have several replicas.
+    /// None if there are no more.
     ///
     /// # Errors
     /// Those of reading the state.
-    pub fn replicated(&self, after: Option<InodeId>, limit: usize) -> Result<Option<Page>> {
+    pub fn kept(&self, after: Option<InodeId>, limit: usize, replicated: bool) -> Result<Option<Page>> {
         let txn = self.read()?;
         let start = after.map(|inode| inode.0.to_be_bytes());
         let start = start
@@ -54,26 +65,29 @@ impl Store {
             });
             page.last = InodeId(u64_at(key, 0));
             let record: InodeRecord = decode(value)?;
-            if let InodeBody::File(file) = &record.body {
-                let replicas = usize::from(file.replicas);
-                page.blocks
-                    .extend(file.replicated().map(|block| (block, replicas)));
+            if let InodeBody::File(file) = &record.body
+                && (file.replicas > 1 || !replicated)
+            {
+                page.blocks.extend(file.kept_blocks());
             }
         }
         Ok(page)
     }
 
-    /// Whether a block is as it was when it was found.
+    /// Whether a block is kept, and as it was when it was found.
     ///
     /// # Errors
     /// Those of reading the state.
-    pub fn is_replicated(&self, block: &BlockRef) -> Result<bool> {
+    pub fn is_kept(&self, block: &BlockRef) -> Result<bool> {
         let Some((inode, _, _)) = self.block_owner(block.id)? else {
             return Ok(false);
         };
         let record = self.dbs.inode(&*self.read()?, inode)?;
         Ok(match record.map(|record| record.body) {
-            Some(InodeBody::File(file)) => file.replicated().any(|now| now == *block),
+            Some(InodeBody::File(file)) => {
+                let mut kept = file.kept_blocks();
+                kept.any(|now| now.block == *block && now.is_settled)
+            }
             _ => false,
         })
     }
