@@ -132,6 +132,8 @@ bugs! {
     BegunBlocksAreNotTold: "begun-blocks-are-not-told", Plot("late-block");
     /// Replicas stay as different as a writer left them that went without a word.
     ReplicasStayDifferent: "replicas-stay-different", Plot("half-written");
+    /// What a worker has after a power cut counts as what it had before.
+    DoubtfulReplicasCount: "doubtful-replicas-count", Plot("undone-by-power");
     /// A worker takes writes of a generation that it was told to refuse.
     WorkerIgnoresFences: "worker-ignores-fences", Plot("overtaken-writer");
     /// A worker takes writes however long it has not heard from the masters.

@@ -182,6 +182,11 @@ macro_rules! ops {
                 inode: InodeId,
                 content_version: u64,
             },
+            /// Of a block of this file, those replicas alone are left that a power cut may have taken something of: they are to be
+            /// brought to agree, as after a writer that went without a word.
+            DoubtReplicas {
+                inode: InodeId,
+            },
             /// A worker is in service from now on, or out of it. With `from`, only if it is of that by now: what the leader
             /// has found out is void if the operator has thought again.
             SetWorkerService {
@@ -221,6 +226,7 @@ macro_rules! ops {
                     | Op::AgreeDir(_)
                     | Op::UpdateMount { .. }
                     | Op::RecoverLease { .. }
+                    | Op::DoubtReplicas { .. }
                     | Op::SetWorkerService { .. } => Vec::new(),
                     Op::Note(op) => op.nodes(),
                 }

@@ -247,6 +247,9 @@ pub struct ReplicaSum {
     pub generation: u32,
     /// CRC32C of its chunks' checksums, each four bytes, little-endian; the last chunk is cut at the length.
     pub checksum: u32,
+    /// A power cut may have undone some of what was sealed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_doubtful: bool,
 }
 
 /// From the master, after [`CompareBlocks`]: these replicas are what the blocks are, and others are not. They become of this

@@ -13,6 +13,7 @@ use curvine_protocol::{
 };
 
 use super::namespace::effects::{CopyRecord, EffectRecord, Unkept};
+use super::namespace::kept::Doubted;
 use super::namespace::opens::Removal;
 use super::namespace::services::Services;
 use super::namespace::sessions::SessionRecord;
@@ -95,6 +96,8 @@ pub trait NamespaceView: Send + Sync {
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool>;
     /// The greatest id that was given to a worker; 0 if there was none.
     fn last_worker(&self) -> Result<WorkerId>;
+    /// What a replica is worth that a power cut may have taken something of.
+    fn worth(&self, block: BlockId) -> Result<Doubted>;
     /// Which workers are out of service.
     fn services(&self) -> Result<Services>;
     fn inode_count(&self) -> Result<u64>;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::blocks::BlockMap;
 use super::blocks::agree::{Agreement, agree};
+use super::blocks::care::GRACE;
 use super::contract::{Fences, NamespaceView};
 use super::workers::Workers;
 use crate::kit::{Clock, Endpoint, WorkerPort, call};
@@ -164,6 +165,21 @@ impl Fencing {
     }
 }
 
+impl Fencing {
+    /// Whether a worker that has not answered may have a block and come back.
+    fn may_be_elsewhere(&self, known: &BlockRef, found: &[(WorkerId, ReplicaSum)]) -> Result<bool> {
+        let (last_worker, now) = (self.view.last_worker()?, self.clock.now());
+        let cluster = self.blocks.cluster();
+        let is_awaited = |id: &WorkerId| {
+            let heard = cluster.roster.last_heard(*id);
+            !found.iter().any(|(worker, _)| worker == id)
+                && heard.is_some_and(|heard| now.duration_since(heard) < GRACE)
+        };
+        let mut current = cluster.holders.current(known);
+        Ok(!cluster.knows_holders(last_worker, now) || current.any(|id| is_awaited(&id)))
+    }
+}
+
 /// Who has what of each block.
 type Found = BTreeMap<BlockId, Vec<(WorkerId, ReplicaSum)>>;
 
@@ -228,6 +244,10 @@ impl Fences for Fencing {
                 // There is nothing to agree on.
                 Agreement::Nobody => continue,
                 Agreement::Keep(workers) => workers,
+                Agreement::KeepDoubtful(_) if self.may_be_elsewhere(known, found)? => {
+                    return Err(unavailable(known.id));
+                }
+                Agreement::KeepDoubtful(workers) => workers,
             };
             let extent = BlockExtent {
                 block: known.id,

@@ -44,6 +44,7 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
                 synced,
                 cutting,
                 in_index: false,
+                doubtful: false,
             },
             rewritten: None,
             round: 0,
@@ -70,6 +71,19 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
         "sealed block that was rewritten since its sync",
         &rewritten,
         &rewritten.encode(),
+        reencoded,
+    );
+    let doubtful = BlockRecord {
+        flags: BlockFlags {
+            doubtful: true,
+            ..BlockFlags::default()
+        },
+        ..small.clone()
+    };
+    golden.bytes(
+        "block that a power cut may have taken something of",
+        &doubtful,
+        &doubtful.encode(),
         reencoded,
     );
     let numbered = BlockRecord {

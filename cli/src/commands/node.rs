@@ -1,5 +1,7 @@
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use curvine_actors::kit::Clock;
+use curvine_actors::kit::ports::SystemClock;
 use curvine_protocol::cluster::{WorkerService, WorkerStatus};
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use serde_json::json;
@@ -78,9 +80,10 @@ impl Args {
             }
             Some(What::Maintenance { worker, time }) => {
                 let id = named(shell, &worker).await?.id;
-                let until = SystemTime::now() + time;
-                let until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
-                let until_ns = i64::try_from(until.as_nanos()).map_err(|_| {
+                let until_ns = i64::try_from(time.as_nanos())
+                    .ok()
+                    .and_then(|time_ns| SystemClock.wall_ns().checked_add(time_ns));
+                let until_ns = until_ns.ok_or_else(|| {
                     Error::invalid(format!(
                         "--for {} is too long",
                         humantime::format_duration(time)

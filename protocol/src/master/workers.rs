@@ -111,6 +111,10 @@ pub struct ReportBlocks {
     /// kept. Empty: it does not say.
     #[serde(default)]
     pub kept: Vec<u8>,
+    /// Of `stored`, those of which a power cut may have undone what had been sealed. The worker serves none of them, and takes
+    /// no writes for them, before an answer says that they count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubtful: Vec<BlockId>,
 }
 
 impl ReportBlocks {
@@ -141,10 +145,14 @@ impl ReportBlocks {
     }
 }
 
-/// Blocks that the worker should delete: nothing in the namespace refers to them.
+/// What is to become of blocks that were reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportAnswer {
+    /// The worker should delete them: nothing in the namespace refers to them, or others have something better.
     pub delete: Vec<BlockId>,
+    /// Of those that were doubtful: there can be nothing better than what the worker has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept: Vec<BlockId>,
 }
 
 impl TierStats {
@@ -189,6 +197,7 @@ mod tests {
             removed: Vec::new(),
             number: 1,
             kept: ReportBlocks::kept_bits((0..20).map(|id| id % 3 == 0)),
+            doubtful: Vec::new(),
         };
         let kept: Vec<u64> = report.said_kept().map(|replica| replica.id.0).collect();
         assert_eq!(kept, [0, 3, 6, 9, 12, 15, 18]);

@@ -372,7 +372,7 @@ samples! {
     WorkerHeartbeat => WorkerHeartbeat { worker: WorkerId(2), token: 1 << 63, disks: vec![disk()] };
     ReportBlocks => ReportBlocks {
         worker: WorkerId(2), token: 3, full_start: true, full_end: false, stored: vec![replica()],
-        removed: vec![BlockId(78)], number: 1 << 40, kept: vec![1],
+        removed: vec![BlockId(78)], number: 1 << 40, kept: vec![1], doubtful: vec![BlockId(77)],
     };
     ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
     DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };
@@ -463,7 +463,7 @@ samples! {
     Freed => Freed { files: 1, bytes: 2, kept: 3 };
     WorkerRegistered => WorkerRegistered { worker: WorkerId(2), cluster: cluster(), token: 3 };
     HeartbeatOrders => HeartbeatOrders { register: true };
-    ReportAnswer => ReportAnswer { delete: vec![BlockId(78)] };
+    ReportAnswer => ReportAnswer { delete: vec![BlockId(78)], accept: vec![BlockId(77)] };
     MountSecret => MountSecret { record: mount() };
 }
 
@@ -498,7 +498,7 @@ samples! {
     FenceBlocks => FenceBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)], generation: 5 };
     CompareBlocks => CompareBlocks { blocks: vec![BlockExtent { block: BlockId(77), len_bytes: 70_000 }] };
     BlocksCompared => BlocksCompared {
-        replicas: vec![Some(ReplicaSum { generation: 4, checksum: 0xC0FF_EE00 }), None],
+        replicas: vec![Some(ReplicaSum { generation: 4, checksum: 0xC0FF_EE00, is_doubtful: true }), None],
     };
     KeepReplicas => KeepReplicas {
         blocks: vec![BlockExtent { block: BlockId(77), len_bytes: 70_000 }], generation: 5,
@@ -660,6 +660,12 @@ impl Sample for Op {
             Op::RecoverLease {
                 inode: InodeId(12),
                 content_version: 6,
+            },
+            Op::DoubtReplicas { inode: InodeId(12) },
+            Op::SetWorkerService {
+                worker: WorkerId(2),
+                service: WorkerService::Drained,
+                from: Some(WorkerService::Draining),
             },
             Op::Note(Box::new(Op::RemoveDir(RemoveDir { node: at("/a") }))),
             Op::CommitChange(CommitChange {

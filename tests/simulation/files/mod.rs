@@ -413,12 +413,12 @@ impl Files {
     }
 
     /// A power cut of a worker, which has run for [`SYNCED_AFTER`] since: what was flushed later and not synced may be
-    /// gone.
+    /// gone. So may be what a flush that failed has kept.
     pub fn power_cut(&mut self, since: Duration) {
         for file in self.files.values_mut() {
             file.lossy |= file.writes.iter().any(|write| match write.flushed {
                 Some((_, at)) => !write.synced && at > since,
-                None => write.is_flushing && write.settled.is_none() && !write.never,
+                None => (write.failed || write.is_flushing && write.settled.is_none()) && !write.never,
             });
         }
     }

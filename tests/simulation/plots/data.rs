@@ -294,6 +294,73 @@ fn fill_and_power_cut(world: &mut World) -> Result<(), Violation> {
     Ok(())
 }
 
+/// What a worker lost with its power is not what the file is, where another worker has it. Where all have lost their power,
+/// it is one of what they have, whoever is asked.
+pub const UNDONE_BY_POWER: Plot = Plot {
+    name: "undone-by-power",
+    cast: |chance| Cast {
+        masters: *chance.one_of(&[1, 1, 3]),
+        mounts: 2,
+        workers: 2,
+        ..Cast::default()
+    },
+    play: undone_by_power,
+};
+
+fn undone_by_power(world: &mut World) -> Result<(), Violation> {
+    let chance = world.chance();
+    let workers = world.worker_ids();
+    let units = chance.within(20..300);
+    let over = chance.within(1..units);
+    world.does(0, "makes /f", move |client| make(client, "/f", 1, units, 2))?;
+    // Until it is on the devices.
+    world.pass_s(5)?;
+    world.does(0, "writes over some of it", move |client| async move {
+        let file = client.open_for_write(&at("/f"), false).await?;
+        write(&file, 2, 0..over).await?;
+        file.close().await
+    })?;
+    world.pass_ms(chance.within(10..900))?;
+    let all = chance.percent(40);
+    let first = usize::from(chance.percent(50));
+    let struck = if all { vec![first, 1 - first] } else { vec![first] };
+    for &number in &struck {
+        let lost = world.worker_host(number).lose_power();
+        let lost = lost.map_err(|error| error.to_string())?;
+        world.says(format!(
+            "worker {} loses its power, and {lost} pages with it",
+            number + 1
+        ));
+    }
+    for &number in &struck {
+        world.pass_ms(chance.within(300..3_000))?;
+        world.start_worker(number)?;
+    }
+    world.pass_s(chance.within(10..70))?;
+    let mut seen = Vec::new();
+    for asked in &workers {
+        let others: Vec<_> = workers.iter().copied().filter(|other| other != asked).collect();
+        world.hold(1, &others);
+        if let Ok(found) = world.ask(1, move |client| read_at(client, "/f", units))? {
+            world.says(format!("{} says {found:?}", name(*asked)));
+            seen.push(found);
+        }
+        let reader = world.mount(1).id;
+        world.network().let_go_at_once(reader);
+        world.pass_s(1)?;
+    }
+    let Some(one) = seen.first() else {
+        return Err("nobody has the file".to_owned());
+    };
+    if !all {
+        same("what was flushed", one, &rows(&[(2, over), (1, units - over)]))?;
+    }
+    match seen.iter().all(|other| other == one) {
+        true => Ok(()),
+        false => Err(format!("one worker says this, and another that: {seen:?}")),
+    }
+}
+
 /// A write that no worker took leaves the file as it was.
 pub const NOBODY_TOOK_IT: Plot = Plot {
     name: "nobody-took-it",

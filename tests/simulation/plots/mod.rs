@@ -55,6 +55,7 @@ pub const ALL: &[Plot] = &[
     data::WORKER_AWAY,
     data::FULL_WORKER,
     data::FILL_AND_POWER_CUT,
+    data::UNDONE_BY_POWER,
     leases::LATE_LEASE,
     late::LATE_WRITE,
     late::LOST_BEFORE_SEAL,

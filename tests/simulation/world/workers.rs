@@ -254,6 +254,10 @@ impl WorkerHost {
         }
     }
 
+    pub fn runs(&self) -> bool {
+        self.port().is_some()
+    }
+
     fn port(&self) -> Option<WorkerRef> {
         let started = self.started.borrow();
         let handle = started.as_ref()?.as_ref().ok()?;

@@ -215,6 +215,7 @@ impl World {
             removed: Vec::new(),
             number: 0,
             kept: Vec::new(),
+            doubtful: Vec::new(),
         };
         self.ask(report).await.expect("its first report is in");
         registered.worker
@@ -253,6 +254,7 @@ impl World {
             removed: Vec::new(),
             number: 0,
             kept: Vec::new(),
+            doubtful: Vec::new(),
         };
         Ok(self.ask(report).await?.delete)
     }
@@ -722,6 +724,7 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
         removed: Vec::new(),
         number: 0,
         kept: Vec::new(),
+        doubtful: Vec::new(),
     };
     let refused = world.ask(report).await.map(|_| ());
     assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::NotPermitted));
@@ -747,6 +750,7 @@ async fn a_block_report_that_comes_after_a_later_one_is_refused() {
         removed: Vec::new(),
         number,
         kept: Vec::new(),
+        doubtful: Vec::new(),
     };
     world.ask(report(3, false)).await.expect("taken");
     world

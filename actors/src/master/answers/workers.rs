@@ -1,5 +1,6 @@
 //! Calls of workers: registration, heartbeats, block reports, what they ask about files and mounts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use curvine_protocol::cluster::WorkerService;
@@ -7,7 +8,7 @@ use curvine_protocol::master::*;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
-use curvine_protocol::{CallContext, Error, ErrorKind, FileLayout, Result, WorkerId};
+use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, FileLayout, Result, WorkerId};
 
 use super::Answers;
 use crate::kit::{Clock, Random};
@@ -16,6 +17,8 @@ use crate::master::blocks::roster::WorkerEntry;
 use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
 use crate::master::duties::kinds::Exported;
 use crate::master::mirror::Mirror;
+use crate::master::namespace::kept::Doubted;
+use crate::planted::{Bug, is_planted};
 
 pub struct WorkerAnswers {
     pub view: Arc<dyn NamespaceView>,
@@ -39,6 +42,19 @@ impl WorkerAnswers {
         }
     }
 
+    fn doubts(&self, report: &ReportBlocks) -> Result<Doubts> {
+        let mut doubts = Doubts::default();
+        for &block in &report.doubtful {
+            match self.view.worth(block)? {
+                Doubted::Counts => doubts.accept.push(block),
+                Doubted::IsNoUse => doubts.unwanted.push(block),
+                Doubted::MayBeOlder if is_planted(Bug::DoubtfulReplicasCount) => doubts.accept.push(block),
+                Doubted::MayBeOlder => drop(doubts.older.insert(block)),
+            }
+        }
+        Ok(doubts)
+    }
+
     /// A worker keeps what it may take for cached if an object has it: it was not told, or not heard.
     fn look_at_kept(&self, report: &ReportBlocks) -> Result<()> {
         let is_writable = |mount: &MountRecord| mount.settings.writable;
@@ -58,6 +74,14 @@ impl WorkerAnswers {
         }
         Ok(())
     }
+}
+
+/// What becomes of doubtful replicas.
+#[derive(Default)]
+struct Doubts {
+    accept: Vec<BlockId>,
+    unwanted: Vec<BlockId>,
+    older: BTreeSet<BlockId>,
 }
 
 impl Answers<RegisterWorker> for WorkerAnswers {
@@ -182,17 +206,34 @@ impl Answers<ReportBlocks> for WorkerAnswers {
         if call.full_start {
             self.blocks.cluster().holders.forget_worker(call.worker);
         }
+        let Doubts {
+            accept,
+            unwanted,
+            older,
+        } = self.doubts(&call)?;
         let view = self.view.clone();
-        let delete = self
-            .blocks
-            .report(call.worker, &call.stored, &call.removed, |block| {
-                Ok(view.block_owner(block)?.map(|(_, _, known)| known))
-            })?;
+        let known = |block: BlockId| Ok(view.block_owner(block)?.map(|(_, _, known)| known));
+        let mut stored = call.stored.clone();
+        stored.retain(|replica| !unwanted.contains(&replica.id));
+        for replica in &mut stored {
+            // Whatever another worker has said to have of what the namespace knows is better.
+            if older.contains(&replica.id)
+                && let Some(known) = known(replica.id)?
+            {
+                replica.generation = replica.generation.min(known.generation.saturating_sub(1));
+            }
+        }
+        let removed = [&call.removed[..], &unwanted[..]].concat();
+        let mut delete = self.blocks.report(call.worker, &stored, &removed, known)?;
+        delete.extend(unwanted);
+        for block in older {
+            self.blocks.cluster().holders.doubted(call.worker, block);
+        }
         self.look_at_kept(&call)?;
         if call.full_end {
             self.blocks.cluster().roster.fully_reported(call.worker);
         }
-        Ok(ReportAnswer { delete })
+        Ok(ReportAnswer { delete, accept })
     }
 }
 

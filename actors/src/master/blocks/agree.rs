@@ -14,6 +14,9 @@ pub enum Agreement {
     Reached,
     /// These are the block, and no others are.
     Keep(Vec<WorkerId>),
+    /// So are these, if there is nobody who was not heard of and may have something better: a power cut may have taken
+    /// something of all of them.
+    KeepDoubtful(Vec<WorkerId>),
     /// Nobody who was heard of has it as long as it should be.
     Nobody,
 }
@@ -21,7 +24,11 @@ pub enum Agreement {
 /// `found` is what workers have of a block, each up to the length that the namespace has of it, in which `known` is; there
 /// should be `wanted` of them. One that was not heard of may have anything.
 pub fn agree(known: &BlockRef, found: &[(WorkerId, ReplicaSum)], wanted: usize) -> Agreement {
-    let current = found.iter().filter(|(_, sum)| sum.generation >= known.generation);
+    let is_current = |(_, sum): &&(WorkerId, ReplicaSum)| sum.generation >= known.generation;
+    let is_sure = |(_, sum): &&(WorkerId, ReplicaSum)| !sum.is_doubtful;
+    let are_doubtful = !found.iter().filter(is_current).any(|replica| is_sure(&replica));
+    let current = found.iter().filter(is_current);
+    let current = current.filter(|replica| are_doubtful || is_sure(replica));
     // The newest has most of what its writer did; of those, what most workers have.
     let alike = |checksum: u32| current.clone().filter(move |(_, sum)| sum.checksum == checksum);
     let best = current.clone().max_by_key(|(worker, sum)| {
@@ -35,6 +42,9 @@ pub fn agree(known: &BlockRef, found: &[(WorkerId, ReplicaSum)], wanted: usize) 
         return Agreement::Nobody;
     };
     let kept: Vec<_> = alike(best.checksum).map(|(worker, _)| *worker).collect();
+    if are_doubtful {
+        return Agreement::KeepDoubtful(kept);
+    }
     match kept.len() == found.len() && kept.len() >= wanted {
         true => Agreement::Reached,
         false => Agreement::Keep(kept),
@@ -55,7 +65,11 @@ mod tests {
 
     fn found(replicas: &[(u32, u32, u32)]) -> Vec<(WorkerId, ReplicaSum)> {
         let replica = |&(worker, generation, checksum)| {
-            let sum = ReplicaSum { generation, checksum };
+            let sum = ReplicaSum {
+                generation,
+                checksum,
+                is_doubtful: false,
+            };
             (WorkerId(worker), sum)
         };
         replicas.iter().map(replica).collect()
@@ -93,5 +107,16 @@ mod tests {
         assert_eq!(kept(&[(1, 3, 9), (2, 4, 9)]), keep(&[2]));
         assert_eq!(kept(&[(1, 3, 9)]), Agreement::Nobody);
         assert_eq!(kept(&[]), Agreement::Nobody);
+    }
+
+    #[test]
+    fn what_a_power_cut_may_have_changed_is_kept_only_where_nobody_has_anything_else() {
+        let mut replicas = found(&[(1, 5, 8), (2, 4, 9), (3, 5, 8)]);
+        replicas[0].1.is_doubtful = true;
+        replicas[2].1.is_doubtful = true;
+        assert_eq!(agree(&KNOWN, &replicas, 2), keep(&[2]));
+        replicas[1].1.is_doubtful = true;
+        let kept = vec![WorkerId(1), WorkerId(3)];
+        assert_eq!(agree(&KNOWN, &replicas, 2), Agreement::KeepDoubtful(kept));
     }
 }

@@ -75,6 +75,12 @@ impl Cluster {
         }
     }
 
+    /// Whether a worker that lives has a doubtful replica of a block.
+    pub fn has_doubtful(&self, block: &BlockRef, now: Instant) -> bool {
+        let mut doubtful = self.holders.doubtful(block.id);
+        doubtful.any(|id| self.roster.is_live(id, now))
+    }
+
     /// Whether enough live workers that stay have said themselves to have a block: as many as are wanted, or all that are in
     /// service, where those are fewer.
     pub fn does_without_drained(&self, block: &BlockRef, wanted: usize, now: Instant) -> bool {

@@ -30,6 +30,8 @@ struct Reported {
     generation: u32,
     /// It was no shorter than the namespace had it.
     whole: bool,
+    /// A power cut may have taken something of it: it counts as older than it says.
+    is_doubtful: bool,
 }
 
 impl Holder {
@@ -43,6 +45,9 @@ impl Holder {
 
     /// Has the block as the namespace has it, by whatever is known.
     fn is_current(&self, block: &BlockRef) -> bool {
+        if self.reported.is_some_and(|reported| reported.is_doubtful) {
+            return false;
+        }
         let reported = self.reported.map(|reported| reported.generation);
         reported.max(self.claimed) >= Some(block.generation)
     }
@@ -89,6 +94,23 @@ impl Holders {
         outdated.map(|holder| holder.worker).collect()
     }
 
+    /// Who has said to have a replica of a block that a power cut may have taken something of.
+    pub fn doubtful(&self, block: BlockId) -> impl Iterator<Item = WorkerId> {
+        let doubtful = |holder: &&Holder| holder.reported.is_some_and(|reported| reported.is_doubtful);
+        let holders = self.holders(block).iter();
+        holders.filter(doubtful).map(|holder| holder.worker)
+    }
+
+    /// A replica that a worker has reported is doubtful.
+    pub fn doubted(&mut self, worker: WorkerId, block: BlockId) {
+        let holders = self.held.get_mut(&block).into_iter().flatten();
+        for holder in holders.filter(|holder| holder.worker == worker) {
+            if let Some(reported) = &mut holder.reported {
+                reported.is_doubtful = true;
+            }
+        }
+    }
+
     /// Who was told to write a block and has not said that it has it.
     pub fn told_to_write(&self, block: BlockId) -> &[WorkerId] {
         self.placed.get(&block).map_or(&[], Vec::as_slice)
@@ -122,6 +144,7 @@ impl Holders {
         self.holder(id, replica.id).reported = Some(Reported {
             generation: replica.generation,
             whole: replica.len_bytes >= known.len_bytes,
+            is_doubtful: false,
         });
     }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use curvine_protocol::cluster::{DrainLeft, WorkerService};
 use curvine_protocol::op::Op;
 use curvine_protocol::worker::CopyReplica;
-use curvine_protocol::{BlockRef, CallContext, Result, WorkerId};
+use curvine_protocol::{BlockRef, CallContext, InodeId, Result, WorkerId};
 use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
 
@@ -98,6 +98,7 @@ impl Repair {
         let mut look = Look {
             found: BTreeMap::new(),
             seen: Seen::default(),
+            doubtful: BTreeSet::new(),
             left: draining
                 .iter()
                 .map(|worker| (*worker, DrainLeft::default()))
@@ -123,10 +124,14 @@ impl Repair {
         let Look {
             found,
             mut seen,
+            doubtful,
             left,
         } = look;
         seen.took = self.clock.now().duration_since(begun);
         *self.seen() = seen;
+        for inode in doubtful {
+            self.propose.propose_op(Op::DoubtReplicas { inode }).await?;
+        }
         for (worker, left) in left {
             self.blocks.cluster().roster.out.found_left(worker, left);
             if is_whole && left.is_nothing() {
@@ -186,6 +191,8 @@ struct Look {
     /// By how many replicas there are.
     found: BTreeMap<usize, Vec<Task>>,
     seen: Seen,
+    /// Files with blocks of which there are doubtful replicas alone.
+    doubtful: BTreeSet<InodeId>,
     /// Of each worker that is being drained.
     left: BTreeMap<WorkerId, DrainLeft>,
 }
@@ -202,6 +209,10 @@ impl Look {
         match cluster.care(&block, kept.replicas, now) {
             Care::Nothing => {}
             Care::Wait => self.seen.waiting += 1,
+            Care::Nobody if cluster.has_doubtful(&block, now) => {
+                self.seen.waiting += 1;
+                self.doubtful.insert(kept.inode);
+            }
             Care::Nobody => self.seen.lost += 1,
             Care::Nowhere => self.seen.nowhere += 1,
             Care::Copy { from, to, replicas } => {

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use curvine_protocol::codec::decode;
-use curvine_protocol::{BlockRef, InodeId, Result};
+use curvine_protocol::{BlockId, BlockRef, InodeId, Result};
 
 use super::records::{FileBody, InodeBody, InodeRecord};
 use super::store::{Store, broken, u64_at};
@@ -19,6 +19,7 @@ pub struct Page {
 /// A block that no object has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
+    pub inode: InodeId,
     pub block: BlockRef,
     /// How many there should be.
     pub replicas: usize,
@@ -27,15 +28,27 @@ pub struct Kept {
     pub is_settled: bool,
 }
 
+/// What a replica is worth that a power cut may have taken something of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubted {
+    /// There can be nothing better.
+    Counts,
+    /// Another worker may have what it lacks.
+    MayBeOlder,
+    /// An object has what it lacks.
+    IsNoUse,
+}
+
 impl FileBody {
     /// What an object has, anybody can fetch again: it is not kept.
-    fn kept_blocks(&self) -> impl Iterator<Item = Kept> {
+    fn kept_blocks(&self, inode: InodeId) -> impl Iterator<Item = Kept> {
         let is_quiet = self.lease.is_none() && !self.unfenced;
         let cached_until = self.ufs.as_ref().and_then(|_| self.cached_until());
         let is_kept = move |block: &BlockRef| cached_until.is_none_or(|until| block.generation > until);
         let replicas = usize::from(self.replicas.max(1));
         let blocks = self.placed_blocks().into_iter().map(|(_, block)| block);
         blocks.filter(is_kept).map(move |block| Kept {
+            inode,
             block,
             replicas,
             is_settled: is_quiet && block.len_bytes > 0,
@@ -68,7 +81,7 @@ impl Store {
             if let InodeBody::File(file) = &record.body
                 && (file.replicas > 1 || !replicated)
             {
-                page.blocks.extend(file.kept_blocks());
+                page.blocks.extend(file.kept_blocks(page.last));
             }
         }
         Ok(page)
@@ -85,10 +98,32 @@ impl Store {
         let record = self.dbs.inode(&*self.read()?, inode)?;
         Ok(match record.map(|record| record.body) {
             Some(InodeBody::File(file)) => {
-                let mut kept = file.kept_blocks();
+                let mut kept = file.kept_blocks(inode);
                 kept.any(|now| now.block == *block && now.is_settled)
             }
             _ => false,
+        })
+    }
+
+    /// What a doubtful replica of a block is worth.
+    ///
+    /// # Errors
+    /// Those of reading the state.
+    pub fn worth(&self, block: BlockId) -> Result<Doubted> {
+        let Some((inode, _, known)) = self.block_owner(block)? else {
+            return Ok(Doubted::IsNoUse);
+        };
+        let record = self.dbs.inode(&*self.read()?, inode)?;
+        let Some(InodeBody::File(file)) = record.map(|record| record.body) else {
+            return Ok(Doubted::IsNoUse);
+        };
+        let is_kept = file.kept_blocks(inode).any(|kept| kept.block.id == block);
+        Ok(match (is_kept, file.lease.is_none()) {
+            // Nothing of it was flushed.
+            _ if known.len_bytes == 0 => Doubted::Counts,
+            (false, true) => Doubted::IsNoUse,
+            _ if file.replicas > 1 => Doubted::MayBeOlder,
+            _ => Doubted::Counts,
         })
     }
 }

@@ -12,6 +12,7 @@ use curvine_protocol::op::{
 use curvine_protocol::*;
 
 use super::apply::Effects;
+use super::kept::Doubted;
 use super::records::InodeBody;
 use super::store::{Counter, Store, name_of, u64_at};
 use crate::master::contract::NamespaceView;
@@ -790,6 +791,63 @@ fn replicas_that_were_kept_are_newer_than_those_that_were_not_and_readers_hear_o
         .map(|located| located.block.generation)
         .collect();
     assert_eq!(generations, [1, u32::try_from(ended + 1).expect("small")]);
+    tree.check();
+}
+
+#[test]
+fn what_a_doubtful_replica_is_worth_depends_on_who_else_may_have_the_block() {
+    let layout = |reply| match reply {
+        Ok(OpReply::Layout(layout)) => layout,
+        other => panic!("{other:?}"),
+    };
+    let mut tree = Tree::new();
+    let mut sequence = 0;
+    let mut made = |tree: &mut Tree, name: &str, replicas, written| {
+        sequence += 2;
+        let create = CreateFile {
+            replicas,
+            first_block: true,
+            ..create(name)
+        };
+        let made = layout(tree.apply_for(5, sequence, create.into_op()));
+        let (inode, block) = (made.attr.inode, made.blocks[0].block.id);
+        let commit = BlockCommit {
+            index: 0,
+            id: block,
+            len_bytes: 100,
+            generation: 1,
+            workers: vec![WorkerId(1)],
+            hole_bytes: 0,
+        };
+        let commit = CommitFile {
+            inode,
+            size_bytes: 100,
+            blocks: vec![commit],
+            mtime_ns: None,
+            close: true,
+            keep_privileges: false,
+            abandoned: false,
+            keep_size: false,
+            new_generation: false,
+        };
+        if written {
+            tree.apply_for(5, sequence + 1, commit.into_op())
+                .expect("committed");
+        }
+        (inode, block)
+    };
+    let (_, alone) = made(&mut tree, "/alone", 1, true);
+    let (inode, shared) = made(&mut tree, "/shared", 2, true);
+    let (_, begun) = made(&mut tree, "/begun", 2, false);
+    let worth = |tree: &Tree, block| tree.store.worth(block).expect("readable");
+    assert_eq!(worth(&tree, alone), Doubted::Counts);
+    assert_eq!(worth(&tree, shared), Doubted::MayBeOlder);
+    assert_eq!(worth(&tree, begun), Doubted::Counts, "nothing of it was flushed");
+    assert_eq!(worth(&tree, BlockId(9_999)), Doubted::IsNoUse, "no file has it");
+    // Nobody has anything better: its replicas are to agree.
+    tree.apply(Op::DoubtReplicas { inode }).expect("noted");
+    tree.apply(Op::DoubtReplicas { inode }).expect("once is enough");
+    assert_eq!(tree.store.disagreeing().expect("readable"), [inode]);
     tree.check();
 }
 

@@ -11,6 +11,7 @@ use curvine_protocol::{
 use heed::RoTxn;
 
 use super::effects::{CopyRecord, EffectRecord, Unkept, Work};
+use super::kept::Doubted;
 use super::listing::list;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
@@ -336,6 +337,10 @@ impl NamespaceView for Store {
         Ok(WorkerId(
             u32::try_from(next.saturating_sub(1)).unwrap_or(u32::MAX),
         ))
+    }
+
+    fn worth(&self, block: BlockId) -> Result<Doubted> {
+        Store::worth(self, block)
     }
 
     fn services(&self) -> Result<Services> {

@@ -174,6 +174,14 @@ impl DiskRef {
             .await
     }
 
+    /// Has a doubtful block count; see [`Store::accept`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn accept(&self, block: BlockId) -> Result<()> {
+        self.on_lane(block, move |store| store.accept(block)).await
+    }
+
     /// Has a block be kept or cached; see [`Store::set_kind`].
     ///
     /// # Errors

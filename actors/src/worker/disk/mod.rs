@@ -73,13 +73,15 @@ pub struct DiskOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockNews {
     Stored(BlockReplica),
+    /// See [`BlockFlags::doubtful`].
+    Doubtful(BlockReplica),
     Removed(BlockId),
 }
 
 impl BlockNews {
     pub fn block(&self) -> BlockId {
         match self {
-            BlockNews::Stored(replica) => replica.id,
+            BlockNews::Stored(replica) | BlockNews::Doubtful(replica) => replica.id,
             BlockNews::Removed(block) => *block,
         }
     }

@@ -21,6 +21,8 @@ pub struct OpenBlock {
     pub sealed_in_index: bool,
     /// Bytes of it were synced when it was opened: the index must say on the device which of them are written over.
     pub synced: bool,
+    /// See [`BlockFlags::doubtful`].
+    pub doubtful: bool,
     /// The lowest generation that may write it.
     pub fence: u32,
     /// Of this generation's changes.
@@ -50,6 +52,7 @@ impl OpenBlock {
             len_bytes: 0,
             sealed_in_index: false,
             synced: false,
+            doubtful: false,
             fence: 0,
             numbers: Numbers::default(),
             sums: Vec::new(),
@@ -86,6 +89,7 @@ impl OpenBlock {
             len_bytes,
             sealed_in_index,
             synced,
+            doubtful: record.flags.doubtful,
             fence: 0,
             numbers: record.numbers,
             sums,
@@ -213,6 +217,7 @@ impl OpenBlock {
             flags: BlockFlags {
                 cutting,
                 synced: self.synced,
+                doubtful: self.doubtful,
                 ..BlockFlags::default()
             },
             rewritten: None,
@@ -230,6 +235,7 @@ impl OpenBlock {
             .collect();
         let flags = BlockFlags {
             synced,
+            doubtful: self.doubtful,
             ..BlockFlags::default()
         };
         let mut record = BlockRecord::sealed(self.generation, self.len_bytes, sums, accessed_ms, flags);

@@ -1,6 +1,6 @@
 //! What the index keeps of one block.
 //!
-//! Layout, little-endian: version u8 (1), state u8, flags u8, reserved u8 (0), generation u32, len_bytes u64,
+//! Layout, little-endian: version u8 (1), state u8, flags u8, more flags u8, generation u32, len_bytes u64,
 //! accessed_ms i64, checksum count u32, checksums u32 each, then for Writing, Filling and what was rewritten one bit per
 //! checksum, then, if the flag says so, the numbers of its writer's changes: floor u64, sealed u64; then, if the flag says
 //! so, the number of the sync that puts it on the device, u64.
@@ -21,6 +21,8 @@ const FLAG_IN_INDEX: u8 = 8;
 const FLAG_REWRITTEN: u8 = 16;
 const FLAG_NUMBERED: u8 = 32;
 const FLAG_ROUND: u8 = 64;
+/// Of the second byte of flags.
+const FLAG_DOUBTFUL: u8 = 1;
 const NUMBERS_BYTES: usize = 16;
 const ROUND_BYTES: usize = 8;
 
@@ -70,6 +72,9 @@ pub struct BlockFlags {
     pub cutting: bool,
     /// Sealed and small: the bytes are in the index, and there is no file.
     pub in_index: bool,
+    /// A power cut may have undone some of what was sealed in this generation. The masters have not said yet that it counts
+    /// all the same.
+    pub doubtful: bool,
 }
 
 /// How many chunks a block of this length has.
@@ -131,7 +136,8 @@ impl BlockRecord {
         let flags = flags | flag(is_numbered, FLAG_NUMBERED) | flag(has_round, FLAG_ROUND);
         let mut bytes =
             Vec::with_capacity(HEAD_BYTES + self.checksums.len() * 5 + NUMBERS_BYTES + ROUND_BYTES);
-        bytes.extend_from_slice(&[VERSION, code, flags, 0]);
+        let more = flag(self.flags.doubtful, FLAG_DOUBTFUL);
+        bytes.extend_from_slice(&[VERSION, code, flags, more]);
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.extend_from_slice(&self.len_bytes.to_le_bytes());
         bytes.extend_from_slice(&self.accessed_ms.to_le_bytes());
@@ -221,7 +227,12 @@ impl<'a> RecordView<'a> {
             synced: has(FLAG_SYNCED),
             cutting: has(FLAG_CUTTING),
             in_index: has(FLAG_IN_INDEX),
+            doubtful: self.is_doubtful(),
         }
+    }
+
+    pub fn is_doubtful(&self) -> bool {
+        self.bytes[3] & FLAG_DOUBTFUL != 0
     }
 
     pub fn is_from_ufs(&self) -> bool {
@@ -322,6 +333,7 @@ mod tests {
                 synced: true,
                 cutting: false,
                 in_index: false,
+                doubtful: false,
             },
         );
         let small = BlockRecord::sealed(

@@ -216,30 +216,31 @@ fn settle(
         .map_err(|e| Error::from(e).while_doing(path.display()))?;
     let len_bytes = file.metadata().map_err(Error::from)?.len();
     match &record.state {
-        BlockState::Writing { .. } if record.flags.cutting => {
-            file.set_len(record.len_bytes).map_err(Error::from)?;
+        BlockState::Writing { .. } if record.flags.cutting || power_was_cut => {
+            if record.flags.cutting {
+                file.set_len(record.len_bytes).map_err(Error::from)?;
+            }
+            // Some of what was sealed may have been written over since, and nobody can tell what is there of it.
+            let (numbers, doubtful) = match power_was_cut {
+                true => (record.numbers.unsealed(), true),
+                false => (record.numbers, record.flags.doubtful),
+            };
             let flags = BlockFlags {
                 cutting: false,
+                doubtful,
                 ..record.flags
             };
-            let numbers = match power_was_cut {
-                true => record.numbers.unsealed(),
-                false => record.numbers,
-            };
-            let record = BlockRecord {
+            let settled = BlockRecord {
                 flags,
                 numbers,
                 ..record.clone()
             };
-            Ok((record.len_bytes, Some(Change::Put(block, record.encode()))))
-        }
-        BlockState::Writing { .. } if power_was_cut && record.numbers != record.numbers.unsealed() => {
-            // Some of what was sealed may have been written over since, and nobody can tell what is there of it.
-            let record = BlockRecord {
-                numbers: record.numbers.unsealed(),
-                ..record.clone()
+            let len_bytes = match record.flags.cutting {
+                true => record.len_bytes,
+                false => len_bytes,
             };
-            Ok((len_bytes, Some(Change::Put(block, record.encode()))))
+            let change = (settled != *record).then(|| Change::Put(block, settled.encode()));
+            Ok((len_bytes, change))
         }
         BlockState::Writing { .. } => Ok((len_bytes, None)),
         BlockState::Filling { present } if power_was_cut && !is_planted(Bug::FillsBelievedAfterPowerCut) => {
@@ -286,6 +287,7 @@ fn settle(
                     numbers: record.numbers.unsealed(),
                     flags: BlockFlags {
                         synced: true,
+                        doubtful: true,
                         ..record.flags
                     },
                     ..record.clone()

@@ -227,6 +227,19 @@ impl Disks {
         Ok(())
     }
 
+    /// Has doubtful blocks count, those that are here.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn accept(&self, blocks: &[BlockId]) -> Result<()> {
+        for &block in blocks {
+            if let Some(disk) = self.holder(block)? {
+                disk.accept(block).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Has blocks be kept or cached, all at once. Whether each is, in their order.
     ///
     /// # Errors

@@ -42,10 +42,13 @@ impl Report {
                 let (stored, last) = page.await??;
                 let Some(last) = last else { break };
                 after = Some(last);
-                let kept = ReportBlocks::kept_bits(stored.iter().map(|(_, is_kept)| *is_kept));
+                let kept = ReportBlocks::kept_bits(stored.iter().map(|(_, flags)| !flags.from_ufs));
+                let doubtful = stored.iter().filter(|(_, flags)| flags.doubtful);
+                let doubtful = doubtful.map(|(replica, _)| replica.id).collect();
                 let stored = stored.into_iter().map(|(replica, _)| replica).collect();
                 let part = ReportBlocks {
                     kept,
+                    doubtful,
                     ..self.of(stored, Vec::new())
                 };
                 self.part(std::mem::take(&mut start), false, part).await?;
@@ -62,14 +65,22 @@ impl Report {
         let mut all: Vec<_> = news.values().copied().collect();
         while !all.is_empty() {
             let part = all.split_off(all.len().saturating_sub(REPORT_PART));
-            let (mut stored, mut removed) = (Vec::new(), Vec::new());
+            let (mut stored, mut removed, mut doubtful) = (Vec::new(), Vec::new(), Vec::new());
             for news in part {
                 match news {
                     BlockNews::Stored(replica) => stored.push(replica),
+                    BlockNews::Doubtful(replica) => {
+                        doubtful.push(replica.id);
+                        stored.push(replica);
+                    }
                     BlockNews::Removed(block) => removed.push(block),
                 }
             }
-            self.part(false, false, self.of(stored, removed)).await?;
+            let part = ReportBlocks {
+                doubtful,
+                ..self.of(stored, removed)
+            };
+            self.part(false, false, part).await?;
         }
         Ok(())
     }
@@ -85,6 +96,7 @@ impl Report {
             removed,
             number: 0,
             kept: Vec::new(),
+            doubtful: Vec::new(),
         }
     }
 
@@ -101,6 +113,7 @@ impl Report {
             ..part
         };
         let answer = ask_master(self.master.clone(), report).await?;
+        self.disks.accept(&answer.accept).await?;
         // What the master does not want is what it was told of: a block that was written again since is another.
         let unwanted: Vec<_> = answer
             .delete

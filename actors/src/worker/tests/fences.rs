@@ -126,6 +126,7 @@ async fn replicas_are_compared_as_far_as_the_namespace_knows_them_and_those_that
         Some(ReplicaSum {
             generation,
             checksum: crc32c(&sums),
+            is_doubtful: false,
         })
     };
     let expected = [

@@ -3,9 +3,12 @@
 use curvine_protocol::ErrorKind;
 use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::WriteOrder;
+use curvine_protocol::worker::{SealBlock, WriteOrder};
+use curvine_protocol::{BlockId, CallContext, Result};
 
 use super::world::*;
+use crate::kit::call;
+use crate::kit::until::until_some;
 
 fn order(number: u64, floor: u64, has: u64, life: u64) -> WriteOrder {
     WriteOrder {
@@ -102,6 +105,54 @@ async fn what_went_with_the_power_before_its_seal_is_not_sealed_and_what_was_sea
         .expect("it was sealed and synced");
     let written = write_in(port, 8, 3, 1_000, 0, body.clone(), order(3, 3, 2, life)).await;
     assert_ne!(written.unwrap().life, life);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn what_a_power_cut_may_have_changed_serves_nobody_before_the_masters_say_that_it_counts() {
+    let world = World::new();
+    let worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    let body = bytes_of(1, 100_000);
+    write(port, 7, 3, 0, 0, body.clone()).await.unwrap();
+    seal(port, 7, 3, true).await.unwrap();
+    // Of the next writer, and on its way when the power goes.
+    write(port, 7, 4, 0, 100_000, bytes_of(2, 10)).await.unwrap();
+    kill(worker);
+    cut_power(&world.disk("d0"));
+    world.master.state.lock().unwrap().keeps_doubts = true;
+
+    let worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    let refused = |outcome: Result<()>| outcome.unwrap_err().kind;
+    let read = read_all(port, 7, 4, None).await;
+    assert_eq!(refused(read.map(drop)), ErrorKind::Unreachable);
+    let written = write(port, 7, 5, 0, 100_000, bytes_of(3, 10)).await;
+    assert_eq!(refused(written.map(drop)), ErrorKind::Unreachable);
+    let synced = SealBlock {
+        block: BlockId(7),
+        generation: 4,
+        sync: true,
+        epoch: 0,
+        or_newer: true,
+        order: WriteOrder::default(),
+    };
+    let synced = call(port, synced, CallContext::default()).await;
+    assert_eq!(refused(synced.map(drop)), ErrorKind::Unreachable);
+    // It is so after the next start, too.
+    kill(worker);
+    world.master.state.lock().unwrap().keeps_doubts = false;
+    let mut worker = world.start(world.config()).await;
+    let port = &*worker.port;
+    let expected = [&bytes_of(2, 10)[..], &body[10..]].concat();
+    until_some("the masters have said so", async || {
+        let read = read_all(port, 7, 4, None).await.ok()?;
+        (read == expected).then_some(())
+    })
+    .await;
+    write(port, 7, 5, 0, 100_000, bytes_of(3, 10))
+        .await
+        .expect("taken");
     worker.stop().await;
 }
 

@@ -51,6 +51,8 @@ pub struct MasterState {
     /// Of the last registration.
     pub epoch: u64,
     pub refuses_reports: bool,
+    /// It does not say that doubtful blocks count.
+    pub keeps_doubts: bool,
     pub refused_reports: u32,
     pub files: HashMap<InodeId, FileLayout>,
     pub changed: Vec<InodeId>,
@@ -117,7 +119,11 @@ impl MockMaster {
             for block in &report.removed {
                 state.held.remove(block);
             }
-            return Ok(Box::new(ReportAnswer { delete }));
+            let accept = match state.keeps_doubts {
+                true => Vec::new(),
+                false => report.doubtful.clone(),
+            };
+            return Ok(Box::new(ReportAnswer { delete, accept }));
         }
         if let Some(describe) = call.downcast_ref::<DescribeFile>() {
             state.describes += 1;

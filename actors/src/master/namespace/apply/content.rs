@@ -153,6 +153,21 @@ impl Apply<'_, '_> {
         }
     }
 
+    /// The replicas of a file that nobody writes are to be compared.
+    pub(super) fn doubt_replicas(&mut self, inode: InodeId) -> Result<Done> {
+        if let Some(mut record) = self.dbs.inode(self.txn, inode)?
+            && let InodeBody::File(file) = &mut record.body
+            && file.lease.is_none()
+            && file.replicas > 1
+            && !file.unfenced
+        {
+            file.unfenced = true;
+            self.dbs.note_unfenced(self.txn, inode)?;
+            self.dbs.put_inode(self.txn, inode, &record)?;
+        }
+        self.done()
+    }
+
     pub(super) fn lease_fenced(
         &mut self,
         inode: InodeId,

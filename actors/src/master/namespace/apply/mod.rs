@@ -177,6 +177,7 @@ macro_rules! ops {
                     Op::RecoverLease { inode, content_version } => {
                         self.recover_lease(inode, content_version).map(OpReply::Done)
                     }
+                    Op::DoubtReplicas { inode } => self.doubt_replicas(inode).map(OpReply::Done),
                     Op::SetWorkerService { worker, service, from } => {
                         self.set_worker_service(worker, service, from).map(OpReply::Done)
                     }

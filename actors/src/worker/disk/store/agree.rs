@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{
     BlockExtent, PunchBlock, READ_BYTES_MAX, ReadBlock, ReplicaSum, SealBlock, WriteOrder,
 };
-use curvine_protocol::{ErrorKind, Result};
+use curvine_protocol::{BlockId, ErrorKind, Result};
 
 use super::super::BlockNews;
 use super::super::index::Change;
-use super::super::record::{BlockRecord, BlockState};
+use super::super::record::{BlockFlags, BlockRecord, BlockState};
 use super::Store;
 
 impl Store {
@@ -43,6 +44,7 @@ impl Store {
             Ok(checksum) => Ok(Some(ReplicaSum {
                 generation: record.generation,
                 checksum,
+                is_doubtful: record.flags.doubtful,
             })),
             Err(error) if matches!(error.kind, ErrorKind::Corrupt | ErrorKind::NotFound) => Ok(None),
             Err(error) => Err(error),
@@ -82,6 +84,7 @@ impl Store {
         let BlockExtent { block, len_bytes } = extent;
         // Others go because of it.
         self.verify_up_to(extent)?;
+        self.accept(block)?;
         // The first change of a generation cuts the block.
         self.punch(&PunchBlock {
             block,
@@ -100,6 +103,31 @@ impl Store {
             or_newer: false,
             order: WriteOrder::default(),
         })
+    }
+
+    /// Has a doubtful block count: there is nothing better.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn accept(self: &Arc<Self>, block: BlockId) -> Result<()> {
+        let Some(record) = self.record(block)?.filter(|record| record.flags.doubtful) else {
+            return Ok(());
+        };
+        tracing::info!("block {block} counts as it is after the power cut");
+        let flags = BlockFlags {
+            doubtful: false,
+            ..record.flags
+        };
+        let record = BlockRecord { flags, ..record };
+        let replica = BlockReplica {
+            id: block,
+            generation: record.generation,
+            len_bytes: record.len_bytes,
+        };
+        self.index
+            .submit_and_wait(vec![Change::Put(block, record.encode())], false)?;
+        (self.news)(BlockNews::Stored(replica));
+        Ok(())
     }
 
     /// # Errors
@@ -125,10 +153,10 @@ impl Store {
     fn seal_here(&self, call: &SealBlock) -> Result<()> {
         let (record, is_new) = self.seal_open(call, call.sync)?;
         if is_new {
-            let (record, replica) = self.sealing(call.block, record, call.sync);
+            let (record, news) = self.sealing(call.block, record, call.sync);
             let changes = vec![Change::Put(call.block, record.encode())];
             self.index.submit_and_wait(changes, call.sync)?;
-            (self.news)(BlockNews::Stored(replica));
+            (self.news)(news);
         }
         Ok(())
     }

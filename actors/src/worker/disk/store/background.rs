@@ -7,11 +7,12 @@ use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::super::device::sync_file_system;
 use super::super::index::Change;
+use super::super::record::BlockFlags;
 use super::unsynced::Todo;
 use super::{Store, lock};
 
-/// Replicas, and whether each is kept; the last id looked at, none at the end.
-pub type ReplicaPage = (Vec<(BlockReplica, bool)>, Option<BlockId>);
+/// Replicas, and what their flags are; the last id looked at, none at the end.
+pub type ReplicaPage = (Vec<(BlockReplica, BlockFlags)>, Option<BlockId>);
 
 impl Store {
     /// Measures the device.
@@ -97,7 +98,7 @@ impl Store {
                     generation: record.generation(),
                     len_bytes: record.len_bytes(),
                 };
-                replicas.push((replica, !record.is_from_ufs()));
+                replicas.push((replica, record.flags()));
             }
         })?;
         Ok((replicas, last))

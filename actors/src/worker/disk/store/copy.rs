@@ -52,6 +52,7 @@ impl Store {
                 if here.state == BlockState::Sealed
                     && here.generation == block.generation
                     && here.len_bytes >= block.len_bytes
+                    && !here.flags.doubtful
                     && !is_open =>
             {
                 Ok(true)

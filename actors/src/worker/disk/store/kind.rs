@@ -61,6 +61,7 @@ impl Store {
             true => !is_open && record.generation == generation && number >= self.index.cached_from()?,
             false => record.generation >= generation,
         };
+        let is_meant = is_meant && !record.flags.doubtful;
         match record.state {
             BlockState::Sealed if is_meant => {
                 // What it stands for is on the device from now on.

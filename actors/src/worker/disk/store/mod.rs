@@ -35,7 +35,7 @@ use super::index::{Change, Index, Update};
 use super::layout;
 use super::open_block::OpenBlock;
 use super::recency::Recent;
-use super::record::BlockRecord;
+use super::record::{BlockFlags, BlockRecord};
 use super::space::Space;
 use super::{Bitmap, BlockNews, DiskOptions};
 use crate::kit::{Answer, Clock, Offload};
@@ -382,6 +382,19 @@ fn check_not_older(block: BlockId, asked: u32, here: u32) -> Result<()> {
         Ok(())
     } else {
         Err(stale(block, asked, here))
+    }
+}
+
+/// Whether a block may be read and written by whoever knows it by a generation (the worker itself does by none).
+fn check_counts(block: BlockId, generation: u32, flags: BlockFlags) -> Result<()> {
+    match flags.doubtful && generation > 0 {
+        false => Ok(()),
+        true => Err(Error::new(
+            ErrorKind::Unreachable,
+            format!(
+                "block {block}: a power cut may have undone some of it, and the masters have not said yet that it counts"
+            ),
+        )),
     }
 }
 

@@ -12,7 +12,7 @@ use curvine_protocol::{ErrorKind, Result};
 use super::super::open_block::OpenBlock;
 use super::super::pieces_of;
 use super::super::record::{chunks_of, is_content_of};
-use super::{Grant, Store, check_not_older, lock, missing, stale};
+use super::{Grant, Store, check_counts, check_not_older, lock, missing, stale};
 use crate::kit::{Answer, Body, FileRange};
 
 impl Store {
@@ -34,6 +34,9 @@ impl Store {
             is_cached = record.is_from_ufs();
             if record.is_filling() {
                 return Found::Filling;
+            }
+            if call.generation > 0 && record.is_doubtful() {
+                return Found::Look;
             }
             if record.generation() < call.generation || is_other(call, record.generation()) {
                 return Found::Stale(record.generation());
@@ -115,6 +118,7 @@ impl Store {
         drop(lane);
         let record = self.record(call.block)?.ok_or_else(|| missing(call.block))?;
         check_not_older(call.block, call.generation, record.generation)?;
+        check_counts(call.block, call.generation, record.flags)?;
         if is_other(call, record.generation) {
             return Err(stale(call.block, call.generation, record.generation));
         }

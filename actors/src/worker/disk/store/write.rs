@@ -22,7 +22,7 @@ use super::super::record::{BlockFlags, BlockRecord, BlockState};
 use super::super::victims::forgotten_for_one_more;
 use super::super::{BlockNews, pieces_of};
 use super::put::verify_body;
-use super::{Done, OPEN_BLOCKS_MAX, Store, check_fence, check_not_newer, lock, missing, stale};
+use super::{Done, OPEN_BLOCKS_MAX, Store, check_counts, check_fence, check_not_newer, lock, missing, stale};
 use crate::planted::{Bug, is_planted};
 
 impl Store {
@@ -297,6 +297,7 @@ impl Store {
         check_not_newer(call, record.generation)?;
         let fence = self.index.fence(call.block)?;
         check_fence(call.block, call.generation, fence)?;
+        let flags = record.flags;
         let record = self.give_file(call.block, record)?;
         let file = self.file(call.block)?;
         let len_bytes = self.len_now(&file, call.block, &record)?;
@@ -310,6 +311,7 @@ impl Store {
         open.synced |= synced;
         open.fence = fence;
         self.admitted(call, &open)?;
+        check_counts(call.block, call.generation, flags)?;
         Ok(open)
     }
 
@@ -372,6 +374,7 @@ impl Store {
                     _ => lost(call.block),
                 })?;
                 self.check_sealed(call, record.generation, &mut record.numbers)?;
+                check_counts(call.block, call.generation, record.flags)?;
                 if !call.or_newer {
                     check_fence(call.block, call.generation, self.index.fence(call.block)?)?;
                 }
@@ -470,7 +473,7 @@ impl Store {
         block: BlockId,
         mut record: BlockRecord,
         sync: bool,
-    ) -> (BlockRecord, BlockReplica) {
+    ) -> (BlockRecord, BlockNews) {
         if !sync && !record.flags.in_index && self.fsync == FsyncPolicy::Periodic {
             let round = lock(&self.unsynced).sealed(block);
             if record.rewritten.is_some() {
@@ -482,7 +485,11 @@ impl Store {
             generation: record.generation,
             len_bytes: record.len_bytes,
         };
-        (record, replica)
+        let news = match record.flags.doubtful {
+            true => BlockNews::Doubtful(replica),
+            false => BlockNews::Stored(replica),
+        };
+        (record, news)
     }
 
     pub(super) fn sealed(
@@ -494,7 +501,7 @@ impl Store {
         done: Done<BlockSealed>,
     ) {
         let sealed = self.as_sealed(&record);
-        let (record, replica) = self.sealing(block, record, sync);
+        let (record, is_stored) = self.sealing(block, record, sync);
         let news = self.news.clone();
         if is_planted(Bug::EvictsKeptBlocks) {
             self.is_cached(block, &record);
@@ -503,7 +510,7 @@ impl Store {
         let changes = std::iter::once(record).chain(content).collect();
         let update = self.update(block, changes, sync, move |outcome| {
             if outcome.is_ok() {
-                news(BlockNews::Stored(replica));
+                news(is_stored);
             }
             done(outcome.map(|()| sealed));
         });
