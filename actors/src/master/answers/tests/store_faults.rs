@@ -2,7 +2,7 @@
 
 use super::stores::{believed_for, numbered};
 use super::*;
-use crate::ufs::scripted::Store;
+use crate::ufs::scripted::{Befalls, Store};
 
 #[actix::test]
 async fn a_store_that_lists_for_too_long_is_named_and_no_master_is_blamed() {
@@ -27,5 +27,58 @@ async fn a_store_that_lists_for_too_long_is_named_and_no_master_is_blamed() {
     assert!(told.message.starts_with("s3://bucket: `d`: "), "{told}");
     store.list_pages(100);
     assert_eq!(world.names("/s3/d").await.expect("listed").len(), 3);
+    world.master.stop().await;
+}
+
+fn rename(from: &str, to: &str) -> Rename {
+    Rename {
+        from: Node::Path(path(from)),
+        to: Node::Path(path(to)),
+        mode: RenameMode::Replace,
+        keep_replaced: false,
+        closed: Vec::new(),
+        holders: None,
+    }
+}
+
+#[actix::test]
+async fn a_rename_that_the_store_refuses_half_way_leaves_no_copy_behind() {
+    let world = World::new().await;
+    let keys: Vec<String> = numbered(6).map(|name| format!("d/{name}")).collect();
+    let store = Store::start(keys.clone(), 100, None).await;
+    store.list_pages(1_000);
+    world.mount_store(&store, believed_for(0)).await.expect("mounted");
+    assert_eq!(world.names("/s3/d").await.expect("listed").len(), 6);
+    // Copied, each time it is asked for; and the look that would tell is refused, once the first has seen nothing there.
+    store.befall("PUT /bucket/e/0003", Befalls::Lost, 0, 100);
+    store.befall("HEAD /bucket/e/0003", Befalls::Refused, 1, 1);
+    let refused = world
+        .ask(rename("/s3/d", "/s3/e"))
+        .await
+        .expect_err("one copy is not known to be made");
+    assert_eq!(refused.kind, ErrorKind::Ufs, "{refused}");
+    until_some("what was copied goes", async || {
+        (store.keys() == keys).then_some(())
+    })
+    .await;
+    assert_eq!(world.names("/s3/d").await.expect("listed").len(), 6);
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_copy_whose_answer_was_lost_is_made_all_the_same() {
+    let world = World::new().await;
+    let store = Store::start(["d/plain".to_owned()], 100, None).await;
+    store.list_pages(1_000);
+    // In parts, which made an ETag that no copy has.
+    store.put_marked("d/parts", "parts-2", "a-1.1");
+    world.mount_store(&store, believed_for(0)).await.expect("mounted");
+    assert_eq!(world.names("/s3/d").await.expect("listed").len(), 2);
+    store.befall("PUT /bucket/e/", Befalls::Lost, 0, 100);
+    world.ask(rename("/s3/d", "/s3/e")).await.expect("renamed");
+    until_some("what was moved goes", async || {
+        (store.keys() == ["e/parts", "e/plain"]).then_some(())
+    })
+    .await;
     world.master.stop().await;
 }
