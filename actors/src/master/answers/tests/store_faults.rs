@@ -2,7 +2,7 @@
 
 use super::stores::{believed_for, numbered};
 use super::*;
-use crate::ufs::scripted::{Befalls, Store};
+use crate::ufs::scripted::Befalls;
 
 #[actix::test]
 async fn a_store_that_lists_for_too_long_is_named_and_no_master_is_blamed() {
@@ -80,5 +80,56 @@ async fn a_copy_whose_answer_was_lost_is_made_all_the_same() {
         (store.keys() == ["e/parts", "e/plain"]).then_some(())
     })
     .await;
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn an_object_that_was_written_without_an_answer_goes_with_its_name() {
+    let world = World::new().await;
+    let store = Store::start([], 100, None).await;
+    store.list_pages(1_000);
+    *world.worker.exported.lock().expect("no panic") = Some(store.clone());
+    world.mount_store(&store, believed_for(0)).await.expect("mounted");
+    for name in ["gone", "old"] {
+        let create = CreateFile {
+            node: Node::Path(path(&format!("/s3/{name}"))),
+            mode: 0o644,
+            if_exists: IfExists::Fail,
+            parents: false,
+            block_bytes: 0,
+            replicas: 0,
+            first_block: false,
+            open: 0,
+        };
+        let inode = world.ask(create).await.expect("made").attr.inode;
+        let commit = CommitFile {
+            inode,
+            size_bytes: 4,
+            blocks: Vec::new(),
+            mtime_ns: None,
+            close: true,
+            keep_privileges: false,
+            abandoned: false,
+            keep_size: false,
+            new_generation: false,
+        };
+        world.ask(commit).await.expect("written");
+        let persist = PersistFile { inode, wait: true };
+        world.ask(persist).await.expect("the store has it");
+    }
+    assert_eq!(store.keys(), ["gone", "old"]);
+    let unlink = Unlink {
+        node: Node::Path(path("/s3/gone")),
+        keep_open: false,
+        closed: Vec::new(),
+        holders: None,
+    };
+    world.ask(unlink).await.expect("deleted");
+    world.ask(rename("/s3/old", "/s3/new")).await.expect("renamed");
+    until_some("the store has the new name alone", async || {
+        (store.keys() == ["new"]).then_some(())
+    })
+    .await;
+    assert_eq!(world.names("/s3").await.expect("listed"), ["new"]);
     world.master.stop().await;
 }
