@@ -150,6 +150,10 @@ impl Changes {
         match outcome {
             Ok(()) => {}
             Err(error) if change.stage == Stage::Begun && error.kind != ErrorKind::NotLeader => {
+                if let Some(to) = &record.to {
+                    let (mount, key) = (record.mount, &record.key);
+                    tracing::warn!(%mount, key, to, %error, "a rename was refused: what it had copied goes");
+                }
                 let refuse = Op::RefuseChange { effect: id, error };
                 self.propose.propose_op(refuse).await?;
             }
@@ -469,7 +473,6 @@ impl Task<'_> {
     async fn remove_copies(&self) -> Result<()> {
         let to = self.record.to.as_deref().unwrap_or_default();
         let key = &self.record.key;
-        tracing::warn!(mount = %self.record.mount, key, to, "a rename was refused: what it had copied goes");
         self.remove_unnoted(to).await?;
         self.settle(key, to, |copy| copy.to.clone()).await?;
         if self.record.tree {
