@@ -68,6 +68,12 @@ impl Ufs {
         Ok(found.map(|metadata| (version(&metadata), mark(&metadata))))
     }
 
+    /// The version of an object that was written with this mark; none if another one is there, or nothing.
+    pub async fn written_as(&self, key: &str, mark: &str) -> Result<Option<UfsVersion>> {
+        let found = self.stat_marked(key).await?;
+        Ok(found.and_then(|(now, its)| (its.as_deref() == Some(mark)).then_some(now)))
+    }
+
     /// Writes a whole object in the place of a known version. Nothing is visible before it is complete, and before
     /// `may_finish` has agreed.
     ///
@@ -237,8 +243,13 @@ impl Ufs {
         }
         if meant.size_bytes <= COPY_BYTES_MAX && self.operator.info().capability().copy {
             let (source, target) = (self.storable(from)?, self.storable(to)?);
-            let copied = self.operator.copy(&source, &target).await;
-            copied.map_err(|error| self.fault(from, error))?;
+            if let Err(error) = self.operator.copy(&source, &target).await {
+                // It may be made all the same, and only its answer lost.
+                return match self.copy_of((from, meant), to).await {
+                    Ok(Some(now)) if Some(&now) != there.as_ref() => Ok(now),
+                    _ => Err(self.fault(from, error)),
+                };
+            }
             self.copy_local_attributes((from, meant), to).await?;
         } else {
             let content = self.read(from, 0..meant.size_bytes, meant).await?;
@@ -260,6 +271,24 @@ impl Ufs {
             Some(now) if now.size_bytes == meant.size_bytes => Ok(now),
             _ => Err(self.unexpected(to)),
         }
+    }
+
+    /// What is at `to`, if it is a copy of this version of an object: it has the same ETag, or, where the parts of an upload
+    /// made that, the same mark.
+    pub async fn copy_of(&self, (from, meant): (&str, &UfsVersion), to: &str) -> Result<Option<UfsVersion>> {
+        let Some((now, mark)) = self.stat_marked(to).await? else {
+            return Ok(None);
+        };
+        let is_copy = now.size_bytes == meant.size_bytes
+            && match now.etag.is_some() && now.etag == meant.etag {
+                true => true,
+                false if mark.is_none() => false,
+                false => {
+                    let source = self.stat_marked(from).await?;
+                    source.is_some_and(|(version, its)| version == *meant && its == mark)
+                }
+            };
+        Ok(is_copy.then_some(now))
     }
 
     /// Whether directories are there by themselves, and not as prefixes of keys.

@@ -122,7 +122,8 @@ impl Ufs {
         };
         if let Err(why) = fate(name, is_dir, self.spelling()) {
             let above = directory.trim_start_matches('/');
-            return Ok(Listed::Hidden(why, format!("{above}{relative}")));
+            let below = if relative.is_empty() { "/" } else { relative };
+            return Ok(Listed::Hidden(why, format!("{above}{below}")));
         }
         let name = name.to_owned();
         if is_dir {
@@ -287,5 +288,35 @@ pub(super) fn local_found(name: String, found: Found) -> UfsObject {
             attributes: None,
         },
         Found::Directory | Found::Special => directory_object(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripted::Store;
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_that_begin_with_slashes_are_hidden_counted_and_no_reason_to_stop() {
+        let keys = ["/lead", "//x", "/", "lead", "p/ok", "p//x", "p///y"].map(str::to_owned);
+        let store = Store::start(keys, 10, None).await;
+        store.list_pages(2);
+        let bucket = Ufs::open_parts("s3://bucket", &store.options()).expect("opens");
+        let directory = Ufs::open_parts("s3://bucket/p", &store.options()).expect("opens");
+        for (ufs, shown, example) in [
+            (&bucket, vec!["lead", "p"], "`/`"),
+            (&directory, vec!["ok"], "`/`"),
+        ] {
+            assert!(ufs.has_below("").await.expect("answers"), "{}", ufs.uri);
+            let listing = ufs.list("").await.expect("lists");
+            let names: Vec<&str> = listing.objects.iter().map(|object| &*object.name).collect();
+            assert_eq!((names, listing.hidden.count()), (shown, 1), "{}", ufs.uri);
+            assert!(
+                listing.hidden.told().ends_with(example),
+                "{}: {}",
+                ufs.uri,
+                listing.hidden.told()
+            );
+        }
     }
 }

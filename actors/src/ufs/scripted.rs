@@ -18,6 +18,7 @@ pub enum Lie {
     SameToken,
 }
 
+#[derive(Clone)]
 pub struct Store {
     pub endpoint: String,
     state: Arc<State>,
@@ -32,8 +33,26 @@ struct State {
     asked: Mutex<Vec<String>>,
     /// Uploads in parts that are under way: the key of each id. Of parts nothing is kept.
     uploads: Mutex<BTreeMap<String, String>>,
-    /// What requests have in them that are refused, and how often.
-    refused: Mutex<Vec<(String, usize)>>,
+    /// The marks of the objects that have one.
+    marks: Mutex<BTreeMap<String, String>>,
+    faults: Mutex<Vec<Fault>>,
+}
+
+/// What befalls requests.
+struct Fault {
+    /// They have this in their first line.
+    what: String,
+    how: Befalls,
+    /// So many are spared.
+    after: usize,
+    times: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Befalls {
+    Refused,
+    /// What is asked for is done, and the connection closed without a word.
+    Lost,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,7 +71,8 @@ impl Store {
             pages: Semaphore::new(0),
             asked: Mutex::default(),
             uploads: Mutex::default(),
-            refused: Mutex::default(),
+            marks: Mutex::default(),
+            faults: Mutex::default(),
         });
         let served = state.clone();
         tokio::spawn(async move {
@@ -83,6 +103,7 @@ impl Store {
     }
 
     pub fn put(&self, key: &str, etag: &str) {
+        locked(&self.state.marks).remove(key);
         locked(&self.state.objects).insert(key.to_owned(), etag.to_owned());
     }
 
@@ -90,9 +111,30 @@ impl Store {
         locked(&self.state.objects).remove(key);
     }
 
+    /// The same, as an export writes it.
+    pub fn put_marked(&self, key: &str, etag: &str, mark: &str) {
+        locked(&self.state.marks).insert(key.to_owned(), mark.to_owned());
+        locked(&self.state.objects).insert(key.to_owned(), etag.to_owned());
+    }
+
+    pub fn keys(&self) -> Vec<String> {
+        locked(&self.state.objects).keys().cloned().collect()
+    }
+
     /// Denies the next requests in whose first line this is.
     pub fn refuse(&self, what: &str, times: usize) {
-        locked(&self.state.refused).push((what.to_owned(), times));
+        self.befall(what, Befalls::Refused, 0, times);
+    }
+
+    /// What befalls so many requests in whose first line this is, when some others were spared.
+    pub fn befall(&self, what: &str, how: Befalls, after: usize, times: usize) {
+        let what = what.to_owned();
+        locked(&self.state.faults).push(Fault {
+            what,
+            how,
+            after,
+            times,
+        });
     }
 
     /// As another program does: begins an upload in parts, and says its id.
@@ -125,15 +167,21 @@ impl State {
         id
     }
 
-    fn refuses(&self, request: &str) -> bool {
-        let mut refused = locked(&self.refused);
-        let rule = refused
+    fn befalls(&self, request: &str) -> Option<Befalls> {
+        let mut faults = locked(&self.faults);
+        let fault = faults
             .iter_mut()
-            .find(|(what, times)| *times > 0 && request.contains(what));
-        rule.is_some_and(|(_, times)| {
-            *times -= 1;
-            true
-        })
+            .find(|fault| fault.times > 0 && request.contains(&fault.what))?;
+        match fault.after.checked_sub(1) {
+            Some(left) => {
+                fault.after = left;
+                None
+            }
+            None => {
+                fault.times -= 1;
+                Some(fault.how)
+            }
+        }
     }
 
     /// The answer to a request of an upload in parts; none to any other.
@@ -175,24 +223,45 @@ async fn serve(connection: TcpStream, state: Arc<State>) -> std::io::Result<()> 
         if connection.read_line(&mut request).await? == 0 {
             return Ok(());
         }
-        let mut body = 0;
+        let (mut body, mut copied, mut mark) = (0, None, None);
         let mut header = String::new();
         while connection.read_line(&mut header).await? > 2 {
-            if let Some(length) = header.to_ascii_lowercase().strip_prefix("content-length:") {
-                body = length.trim().parse().expect("a number");
+            let (name, value) = header.split_once(':').expect("a header");
+            let value = value.trim().to_owned();
+            match &*name.to_ascii_lowercase() {
+                "content-length" => body = value.parse().expect("a number"),
+                "x-amz-copy-source" => copied = Some(value),
+                "x-amz-meta-curvine-content" => mark = Some(value),
+                _ => {}
             }
             header.clear();
         }
         connection.read_exact(&mut vec![0; body]).await?;
         locked(&state.asked).push(request.trim().to_owned());
-        let (head, body) = answer(&request, &state).await;
+        let befalls = state.befalls(&request);
+        let mark = mark.or_else(|| {
+            let copied = urlencoding::decode(copied.as_deref()?)
+                .expect("UTF-8")
+                .into_owned();
+            let copied = copied.trim_start_matches('/').trim_start_matches("bucket/");
+            locked(&state.marks).get(copied).cloned()
+        });
+        let (head, body) = answer(&request, mark, befalls, &state).await;
+        if befalls == Some(Befalls::Lost) {
+            return Ok(());
+        }
         connection.write_all(head.as_bytes()).await?;
         connection.write_all(body.as_bytes()).await?;
         connection.flush().await?;
     }
 }
 
-async fn answer(request: &str, state: &State) -> (String, String) {
+async fn answer(
+    request: &str,
+    mark: Option<String>,
+    befalls: Option<Befalls>,
+    state: &State,
+) -> (String, String) {
     let mut words = request.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -203,7 +272,7 @@ async fn answer(request: &str, state: &State) -> (String, String) {
             body,
         )
     };
-    if state.refuses(request) {
+    if befalls == Some(Befalls::Refused) {
         let denied = "<Error><Code>AccessDenied</Code><Message>it is a test</Message></Error>";
         return with_body("403 Forbidden", denied.to_owned());
     }
@@ -223,6 +292,10 @@ async fn answer(request: &str, state: &State) -> (String, String) {
         let mut objects = locked(&state.objects);
         match method {
             "PUT" => {
+                match mark {
+                    Some(mark) => drop(locked(&state.marks).insert(key.clone(), mark)),
+                    None => drop(locked(&state.marks).remove(&key)),
+                }
                 objects.insert(key, "etag".to_owned());
                 return done("200 OK");
             }
@@ -232,10 +305,14 @@ async fn answer(request: &str, state: &State) -> (String, String) {
             }
             _ => {}
         }
+        let mark = locked(&state.marks).get(&key).cloned();
+        let mark = mark.map_or_else(String::new, |mark| {
+            format!("x-amz-meta-curvine-content: {mark}\r\n")
+        });
         return match objects.get(&key).cloned() {
             Some(etag) => (
                 format!(
-                    "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\netag: \"{etag}\"\r\n\r\n"
+                    "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n{mark}etag: \"{etag}\"\r\n\r\n"
                 ),
                 if method == "HEAD" {
                     String::new()

@@ -208,6 +208,30 @@ fn a_write_of_an_object_that_became_another_one_fails_and_changes_nothing() {
 }
 
 #[test]
+fn a_part_of_an_object_that_somebody_else_changes_after_it_was_written_is_a_conflict_and_both_are_kept() {
+    let mut ours = random(2 * MIB);
+    let Some(store) = Store::start(&[("shared", &ours)]) else {
+        return;
+    };
+    let file = store.open("shared");
+    file.write_all_at(b"ours", 100).expect("taken");
+    ours[100..104].copy_from_slice(b"ours");
+    // Nothing was flushed yet.
+    let theirs = b"written by somebody else".repeat(100_000);
+    fs::write(store.objects.join("shared"), &theirs).expect("written");
+    file.sync_all().expect("stored, under another name");
+    drop(file);
+    let object = fs::read(store.objects.join("shared")).expect("there");
+    assert!(object == theirs, "theirs stays");
+    let kept = fs::read_dir(&store.objects)
+        .expect("there")
+        .map(|object| object.expect("readable").path())
+        .find(|object| text(object).contains("shared.conflict-"))
+        .expect("ours has a name of its own");
+    assert!(fs::read(&kept).expect("readable") == ours, "ours is in {kept:?}");
+}
+
+#[test]
 fn a_part_of_an_object_that_somebody_else_changed_is_an_error_until_it_is_deleted_or_written_anew() {
     const BLOCK: usize = 64 << 10;
     const THEIRS: &[u8] = b"written by somebody else";

@@ -1,9 +1,11 @@
 //! Objects that are written in part: workers get what is to stay of a block before the first write of it.
 
+use std::ops::Range;
+use std::time::Duration;
+
 use bytes::Bytes;
 use curvine_protocol::worker::{Fill, ReadBlock};
 use curvine_protocol::{Error, ErrorKind, Result};
-use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
@@ -17,6 +19,26 @@ use crate::kit::backoff::Backoff;
 const FETCH_MAX: Duration = Duration::from_secs(600);
 
 impl Shared {
+    /// Before bytes are taken that go over a part of an object: has what is to stay of it fetched while it is there. If it is
+    /// another object by now, the write fails, and nothing was taken; if it becomes one later, both are kept.
+    ///
+    /// # Errors
+    /// As [`Shared::fetch_to_write`].
+    pub(super) async fn fetch_to_take(&self, state: &mut State, range: Range<u64>) -> Result<()> {
+        for index in state.index_of(range.start)..=state.index_of(range.end - 1) {
+            let is_due = |block: &Block| is_to_be_fetched(block) && !block.fetched;
+            if !state.blocks.get(&index).is_some_and(is_due) {
+                continue;
+            }
+            self.ensure_block(state, index).await?;
+            self.fetch_to_write(state, index).await?;
+            if let Some(block) = state.blocks.get_mut(&index) {
+                block.fetched = true;
+            }
+        }
+        Ok(())
+    }
+
     /// Has a block that is the object's fetched whole by those who are to be sent writes of it, if none was yet: they keep
     /// it from then on.
     ///
@@ -34,7 +56,9 @@ impl Shared {
                 return Ok(());
             };
             if !self.is_worth_waiting(&error, began) {
-                let error = error.while_doing(format_args!("fetching the object to write a part of it"));
+                let error = error.while_doing(format_args!(
+                    "fetching the object to write a part of it; what was not flushed is lost"
+                ));
                 state.fail(error.clone());
                 return Err(error);
             }

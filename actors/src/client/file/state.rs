@@ -79,6 +79,8 @@ pub(super) struct Block {
     pub fresh: bool,
     /// Its bytes are those of the object behind the file: whoever has not got it can fetch it.
     pub cached: bool,
+    /// Was fetched whole before the first bytes for it were taken.
+    pub fetched: bool,
     /// Written since the last seal.
     pub unsealed: bool,
     /// What its workers acknowledged since it was begun.
@@ -136,6 +138,7 @@ impl Block {
             committed_generation: generation,
             base_len_bytes: len_bytes,
             begun: false,
+            fetched: false,
             fresh,
             cached: false,
             unsealed: false,

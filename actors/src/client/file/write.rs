@@ -53,6 +53,7 @@ impl Shared {
             .filter(|end| *end <= FILE_BYTES_MAX)
             .ok_or_else(Error::too_large)?;
         let mut at = offset_bytes;
+        self.fetch_to_take(state, at..end).await?;
         let overlaps = state.overlaps(&(at..end));
         if overlaps
             || state
@@ -230,7 +231,7 @@ impl Shared {
     }
 
     /// Makes sure that a block index has a block with somewhere to write it.
-    async fn ensure_block(&self, state: &mut State, index: u32) -> Result<()> {
+    pub(super) async fn ensure_block(&self, state: &mut State, index: u32) -> Result<()> {
         let outcome = match state.blocks.get(&index) {
             Some(block) if !block.located.workers.is_empty() => return Ok(()),
             Some(_) => self.find_holders(state, index).await,

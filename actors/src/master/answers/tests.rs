@@ -1,5 +1,6 @@
 //! A master with its real Replica and Namespace, a mount of a directory, and a worker that does as it is told.
 
+mod store_faults;
 mod stores;
 
 use std::any::Any;
@@ -12,7 +13,7 @@ use curvine_protocol::job::{JobProgress, JobRecord, JobState};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::{AttributesIn, MountChanges, MountSettings};
 use curvine_protocol::worker::{
-    BlocksLoaded, Done, FenceBlocks, LoadBlocks, LoadTask, LoadingStopped, StopLoading,
+    BlocksLoaded, Done, ExportFile, FenceBlocks, LoadBlocks, LoadTask, LoadingStopped, StopLoading,
 };
 use curvine_protocol::*;
 use futures::future::BoxFuture;
@@ -23,6 +24,7 @@ use crate::master::namespace::actor::FileDefaults;
 use crate::master::replica::{LogLimits, Members, Proxies};
 use crate::master::workers::WorkerConnector;
 use crate::master::{MasterConfig, MasterHandle};
+use crate::ufs::scripted::Store;
 
 /// What happens to the loads of one object.
 #[derive(Clone)]
@@ -48,6 +50,8 @@ struct Worker {
     stopped: Mutex<Vec<StopLoading>>,
     /// These do not answer.
     silent: Mutex<HashSet<WorkerId>>,
+    /// Where files are exported to, without an answer.
+    exported: Mutex<Option<Store>>,
 }
 
 impl Worker {
@@ -115,6 +119,13 @@ impl<C: Call> Endpoint<C> for Port {
         if self.0.silent.lock().expect("no panic").contains(&self.1) {
             let silence = Error::new(ErrorKind::Unreachable, "no answer");
             return Box::pin(std::future::ready(Err(silence)));
+        }
+        if let Some(export) = call.downcast_ref::<ExportFile>()
+            && let Some(store) = &*self.0.exported.lock().expect("no panic")
+        {
+            store.put_marked(&export.key, "etag", &export.mark);
+            let lost = Error::new(ErrorKind::Ufs, "the answer was lost");
+            return Box::pin(std::future::ready(Err(lost)));
         }
         if let Some(stop) = call.downcast_ref::<StopLoading>() {
             self.0.stopped.lock().expect("no panic").push(stop.clone());

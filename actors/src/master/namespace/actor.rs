@@ -21,7 +21,7 @@ use curvine_protocol::{
 };
 use futures::future::BoxFuture;
 use heed::RoTxn;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::leases::Leases;
 use super::opens::Opens;
@@ -36,6 +36,7 @@ use crate::master::contract::{Consensus, Keeping, NamespaceView, Placement, Prop
 use crate::master::replica::own_command;
 use crate::master::stores::Outcomes;
 use crate::planted::{Bug, is_planted};
+use crate::ufs::joined;
 
 /// The epoch of no worker: what is written in it is refused, and its writer has to show its lease.
 const NO_EPOCH: u64 = u64::MAX;
@@ -106,7 +107,7 @@ impl NamespaceCall for Lookup {
         let look = |dbs: &Dbs, txn: &RoTxn| lookup(dbs, txn, &node, follow);
         match context.stale {
             true => parts.stale_look(look),
-            false => parts.fresh_look(&node, look).await,
+            false => parts.fresh_look(&node, &context, look).await,
         }
     }
 }
@@ -115,7 +116,7 @@ impl NamespaceCall for ListDir {
     async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Listing> {
         match context.stale {
             true => parts.has_namespace()?,
-            false => parts.fresh_directory(&call).await?,
+            false => parts.fresh_directory(&call, &context).await?,
         }
         let (inode, record) = parts.store.entry(&call.node, true)?;
         let limit = call.limit.clamp(1, LIST_ENTRIES_MAX) as usize;
@@ -154,7 +155,7 @@ impl NamespaceCall for OpenFile {
         for _ in 0..LOOKS_MAX {
             let removals = parts.opens.removals();
             let mut layout = parts
-                .fresh_look(&node, |dbs, txn| layout_of(dbs, txn, &node, follow))
+                .fresh_look(&node, &context, |dbs, txn| layout_of(dbs, txn, &node, follow))
                 .await?;
             if is_noted {
                 let inode = layout.attr.inode;
@@ -403,7 +404,57 @@ impl Parts {
             return self.has_namespace();
         }
         self.consensus.read_barrier().await?;
-        self.refresh(node).await
+        self.heard_by(self.give_up(context), node, self.refresh(node))
+            .await
+    }
+
+    /// When a caller is told that it takes longer.
+    fn give_up(&self, context: &CallContext) -> Instant {
+        self.clock.now() + leader_waits(context.deadline_ms)
+    }
+
+    /// Waits until a time for what an under file system says of a node. It goes on being asked.
+    ///
+    /// # Errors
+    /// `Ufs`, naming the store, when the time is over: whoever hears that knows that no master is at fault.
+    async fn heard_by(
+        &self,
+        give_up: Instant,
+        node: &Node,
+        hearing: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        match timeout_at(give_up, hearing).await {
+            Ok(heard) => heard,
+            Err(_) => Err(self.slow_store(node)?),
+        }
+    }
+
+    fn slow_store(&self, node: &Node) -> Result<Error> {
+        let (mount, key) = match node {
+            Node::Path(path) => {
+                let mut mounts = self.store.mounts()?.into_iter();
+                let mount = mounts.find(|mount| mount.path.contains(path));
+                let key = mount.as_ref().and_then(|mount| mount.path.relative(path));
+                let key = key.unwrap_or_default().to_owned();
+                (mount, key)
+            }
+            Node::Inode(inode) | Node::Child { parent: inode, .. } => {
+                let (id, above) = self.store.mounted(*inode)?.unwrap_or_default();
+                let key = match node {
+                    Node::Child { name, .. } => joined(&above, name),
+                    _ => above,
+                };
+                (self.store.mount(id)?, key)
+            }
+        };
+        let store = mount.map_or_else(|| "the under file system".to_owned(), |mount| mount.uri);
+        Ok(Error::new(
+            ErrorKind::Ufs,
+            format!(
+                "{store}: `{key}`: the store answers, but has not yet said all that is there; it goes on being asked, so try \
+                 again, and if that does not help, see why it is slow"
+            ),
+        ))
     }
 
     /// A master that was never brought up by a leader has nothing to say, not even something old.
@@ -418,8 +469,14 @@ impl Parts {
     }
 
     /// Makes a directory fresh whose listing begins.
-    async fn fresh_directory(&self, call: &ListDir) -> Result<()> {
+    async fn fresh_directory(&self, call: &ListDir, context: &CallContext) -> Result<()> {
+        let give_up = self.give_up(context);
         self.consensus.read_barrier().await?;
+        self.heard_by(give_up, &call.node, self.refresh_listed(call))
+            .await
+    }
+
+    async fn refresh_listed(&self, call: &ListDir) -> Result<()> {
         let mounted = |entry: Result<(InodeId, InodeRecord)>| {
             let (inode, record) = entry.ok()?;
             (record.is_dir() && record.mount != MountId(0)).then_some(inode)
@@ -437,12 +494,18 @@ impl Parts {
     }
 
     /// What the tree says of a node when it is fresh, in one transaction where that is enough.
-    async fn fresh_look<T>(&self, node: &Node, look: impl Fn(&Dbs, &RoTxn) -> Result<T>) -> Result<T> {
+    async fn fresh_look<T>(
+        &self,
+        node: &Node,
+        context: &CallContext,
+        look: impl Fn(&Dbs, &RoTxn) -> Result<T>,
+    ) -> Result<T> {
+        let give_up = self.give_up(context);
         self.consensus.read_barrier().await?;
         if let Some(found) = self.store.unless_mounted(&look)? {
             return Ok(found);
         }
-        self.refresh(node).await?;
+        self.heard_by(give_up, node, self.refresh(node)).await?;
         look(&self.store.dbs, &*self.store.read()?)
     }
 
@@ -588,16 +651,20 @@ impl Parts {
     /// Proposes a client's change, or has an under file system make it first.
     async fn change(self: &Arc<Self>, mut op: Op, context: CallContext) -> Result<OpReply> {
         if self.has_mounts()? {
-            let mut mounted = false;
+            let give_up = self.give_up(&context);
+            let mut mounted = None;
             let places = self.places_of(&op)?;
             for place in &places {
-                self.refresh_real(place).await?;
-                mounted |= self.in_mount(place)?;
+                self.heard_by(give_up, place, self.refresh_real(place)).await?;
+                if mounted.is_none() && self.in_mount(place)? {
+                    mounted = Some(place);
+                }
             }
-            if mounted {
-                self.ufs.may_change(&op, &places).await?;
+            if let Some(place) = mounted {
+                self.heard_by(give_up, place, self.ufs.may_change(&op, &places))
+                    .await?;
                 if is_made_in_stores(&op) {
-                    return self.change_in_store(op, context).await;
+                    return self.change_in_store(op, context, give_up).await;
                 }
             }
         }
@@ -606,7 +673,7 @@ impl Parts {
     }
 
     /// Has a change noted that the under file system makes first, and waits for what becomes of it.
-    async fn change_in_store(&self, op: Op, context: CallContext) -> Result<OpReply> {
+    async fn change_in_store(&self, op: Op, context: CallContext, give_up: Instant) -> Result<OpReply> {
         let asked_by = Some((context.client, context.sequence));
         let mut in_the_way = None;
         let noting = async {
@@ -623,7 +690,6 @@ impl Parts {
                 self.outcomes.change().await;
             }
         };
-        let give_up = self.clock.now() + leader_waits(context.deadline_ms);
         let Ok(answer) = timeout_at(give_up, noting).await else {
             return Err(in_the_way.unwrap_or_else(|| {
                 Error::new(

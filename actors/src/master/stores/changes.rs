@@ -150,6 +150,10 @@ impl Changes {
         match outcome {
             Ok(()) => {}
             Err(error) if change.stage == Stage::Begun && error.kind != ErrorKind::NotLeader => {
+                if let Some(to) = &record.to {
+                    let (mount, key) = (record.mount, &record.key);
+                    tracing::warn!(%mount, key, to, %error, "a rename was refused: what it had copied goes");
+                }
                 let refuse = Op::RefuseChange { effect: id, error };
                 self.propose.propose_op(refuse).await?;
             }
@@ -468,7 +472,9 @@ impl Task<'_> {
     /// A rename was refused: what was copied goes where it went.
     async fn remove_copies(&self) -> Result<()> {
         let to = self.record.to.as_deref().unwrap_or_default();
-        self.settle(&self.record.key, to, |copy| copy.to.clone()).await?;
+        let key = &self.record.key;
+        self.remove_unnoted(to).await?;
+        self.settle(key, to, |copy| copy.to.clone()).await?;
         if self.record.tree {
             let mut directories = self.directories(to).await?;
             // What is there in the namespace stays.
@@ -480,6 +486,45 @@ impl Task<'_> {
             self.remove_directories(directories).await?;
         }
         self.end().await
+    }
+
+    /// Copies whose answer was lost, or whose leader died before it noted them: they are where they would be, and what they
+    /// are says of what they are copies.
+    async fn remove_unnoted(&self, to: &str) -> Result<()> {
+        let mut walk = self.walk(&self.record.key)?;
+        let mut listed: Option<(String, HashMap<String, u64>)> = None;
+        while let Some((Key(from), attr)) = walk.next().await {
+            let attr = attr?;
+            let noted = self.changes.view.copy(attr.inode)?;
+            let is_noted = noted.is_some_and(|copy| copy.effect == self.id);
+            let Some(object) = attr.ufs.clone().filter(|_| attr.is_file() && !is_noted) else {
+                continue;
+            };
+            let target = format!("{to}{}", &from[self.record.key.len()..]);
+            if self.record.tree {
+                let (above, name) = target.rsplit_once('/').unwrap_or(("", &target));
+                if listed.as_ref().is_none_or(|(key, _)| key != above) {
+                    listed = Some((above.to_owned(), self.sizes_in(above).await?));
+                }
+                let size = listed.as_ref().and_then(|(_, sizes)| sizes.get(name));
+                if size != Some(&object.size_bytes) {
+                    continue;
+                }
+            }
+            let copy = self.ufs.copy_of((&from, &object), &target).await?;
+            if let Some(copy) = copy.filter(|copy| Some(copy) != self.change.replaces.as_ref()) {
+                tracing::warn!(mount = %self.record.mount, key = target, "a copy that nobody had heard of goes");
+                self.delete(&target, &copy).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The objects of a directory of the store, and their sizes.
+    async fn sizes_in(&self, key: &str) -> Result<HashMap<String, u64>> {
+        let objects = self.ufs.list(key).await?.objects.into_iter();
+        let sizes = objects.filter_map(|object| Some((object.name, object.version?.size_bytes)));
+        Ok(sizes.collect())
     }
 
     /// Deletes the objects of one side of a rename, and forgets that they were copied. Files are at `now` and their objects

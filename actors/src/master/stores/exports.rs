@@ -5,8 +5,10 @@
 //! effect names; what that says of the object counts for the version of the file that was exported. Tries that fail are
 //! repeated, later and later.
 //!
+//! - `answers`: what becomes of exports whose outcome nobody was told.
 //! - `attributes`: those that are written alone.
 
+mod answers;
 mod attributes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -496,25 +498,34 @@ impl Exports {
             Ok(None) => {}
             Err(error) if error.kind == ErrorKind::Stale => {}
             Err(error) => {
-                let before = state.failed.get(&inode).cloned();
-                let rest = before
-                    .as_ref()
-                    .map_or(REST_MIN, |failed| (failed.rest * 2).min(REST_MAX));
-                if before.is_none() {
-                    tracing::warn!(%inode, %error, "a file is not exported; trying again");
-                }
-                let failed = Failed {
-                    tries: before.map_or(0, |failed| failed.tries) + 1,
-                    next: self.clock.now() + rest,
-                    rest,
-                    error,
-                };
-                state.failed.insert(inode, failed);
+                drop(state);
+                self.note_failure(inode, &error);
+                return inode;
             }
         }
         drop(state);
         self.queue.ended.notify_waiters();
         inode
+    }
+
+    fn note_failure(&self, inode: InodeId, error: &Error) {
+        let mut state = self.queue.state();
+        let before = state.failed.get(&inode).cloned();
+        let rest = before
+            .as_ref()
+            .map_or(REST_MIN, |failed| (failed.rest * 2).min(REST_MAX));
+        if before.is_none() {
+            tracing::warn!(%inode, %error, "a file is not exported; trying again");
+        }
+        let failed = Failed {
+            tries: before.map_or(0, |failed| failed.tries) + 1,
+            next: self.clock.now() + rest,
+            rest,
+            error: error.clone(),
+        };
+        state.failed.insert(inode, failed);
+        drop(state);
+        self.queue.ended.notify_waiters();
     }
 
     /// The version of the file that was stored; none if it has to be tried again soon.
@@ -592,7 +603,10 @@ impl Exports {
                 );
                 Ok((ExportOutcome::Conflict(found), export.content_version))
             }
-            Err(error) => Err(error),
+            Err(error) => match self.written_all_the_same(effect, &record, export, &error).await? {
+                Some(version) => Ok((ExportOutcome::Stored(version), export.content_version)),
+                None => Err(error),
+            },
         }
     }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::ufs::scripted::Store;
 
 impl World {
-    async fn mount_store(&self, store: &Store, settings: MountSettings) -> Result<()> {
+    pub(super) async fn mount_store(&self, store: &Store, settings: MountSettings) -> Result<()> {
         let mount = MountUfs {
             path: path("/s3"),
             uri: "s3://bucket".to_owned(),
@@ -16,7 +16,7 @@ impl World {
         self.ask(mount).await.map(|_| ())
     }
 
-    async fn names(&self, directory: &str) -> Result<Vec<String>> {
+    pub(super) async fn names(&self, directory: &str) -> Result<Vec<String>> {
         let list = ListDir {
             node: Node::Path(path(directory)),
             after: None,
@@ -26,13 +26,13 @@ impl World {
         Ok(listed.entries.into_iter().map(|entry| entry.name).collect())
     }
 
-    async fn look(&self, at: &str) -> Result<Entry> {
+    pub(super) async fn look(&self, at: &str) -> Result<Entry> {
         let node = Node::Path(path(at));
         self.ask(Lookup { node, follow: false }).await
     }
 }
 
-fn believed_for(staleness_ms: u64) -> MountSettings {
+pub(super) fn believed_for(staleness_ms: u64) -> MountSettings {
     MountSettings {
         writable: true,
         staleness_ms,
@@ -42,7 +42,7 @@ fn believed_for(staleness_ms: u64) -> MountSettings {
     }
 }
 
-fn numbered(count: usize) -> impl Iterator<Item = String> {
+pub(super) fn numbered(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|number| format!("{number:04}"))
 }
 
