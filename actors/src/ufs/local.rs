@@ -30,6 +30,39 @@ const XATTRS_BYTES_MAX: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct Local {
     root: PathBuf,
+    /// Device and inode of the root when it was opened. Not a descriptor, which would keep a disk from being unmounted.
+    identity: Option<(u64, u64)>,
+}
+
+/// What is not done here, whatever the kernel would say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The root is not there, or is another directory than when it was opened.
+    RootGone,
+    /// There is a FIFO, a socket or a device, which is not shown.
+    NotShown,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Refusal::RootGone => "the directory of the mount is not there, or is another one than it was",
+            Refusal::NotShown => "a FIFO, a socket or a device is there, which is not shown",
+        })
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        io::Error::other(refusal)
+    }
+}
+
+/// Why something was not done here; none if the kernel refused it.
+pub fn refusal(error: &io::Error) -> Option<Refusal> {
+    error.get_ref()?.downcast_ref().copied()
 }
 
 /// What a name is.
@@ -50,14 +83,30 @@ pub fn is_local(etag: &str) -> bool {
 
 impl Local {
     pub fn new(root: PathBuf) -> Self {
-        Local { root }
+        let identity = statat(CWD, &root, AtFlags::empty())
+            .ok()
+            .map(|stat| identity(&stat));
+        Local { root, identity }
+    }
+
+    /// The root, if it is what it was.
+    fn root(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = match openat(CWD, &self.root, flags, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(Refusal::RootGone.into()),
+            opened => opened?,
+        };
+        match self.identity == Some(identity(&fstat(&root)?)) {
+            true => Ok(root),
+            false => Err(Refusal::RootGone.into()),
+        }
     }
 
     /// # Errors
     /// `NotFound`; `NotADirectory` or `FilesystemLoop` also where a link is on the way.
-    fn directory(&self, key: &str) -> io::Result<OwnedFd> {
+    pub(super) fn directory(&self, key: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let mut at = openat(CWD, &self.root, flags, Mode::empty())?;
+        let mut at = self.root()?;
         for name in key.split('/').filter(|name| !name.is_empty()) {
             if name == "." || name == ".." {
                 return Err(io::ErrorKind::NotFound.into());
@@ -68,7 +117,7 @@ impl Local {
     }
 
     /// The directory of a key, and the name in it; none for the root.
-    fn parent<'k>(&self, key: &'k str) -> io::Result<Option<(OwnedFd, &'k str)>> {
+    pub(super) fn parent<'k>(&self, key: &'k str) -> io::Result<Option<(OwnedFd, &'k str)>> {
         let (above, name) = key.rsplit_once('/').unwrap_or(("", key));
         match name {
             "" => Ok(None),
@@ -152,39 +201,7 @@ impl Local {
         let Some((file, _)) = self.open(key)?.filter(|(_, version)| version == meant) else {
             return Ok(None);
         };
-        let owner = (kept.uid.map(Uid::from_raw), kept.gid.map(Gid::from_raw));
-        if owner != (None, None) {
-            as_far_as_it_may(fchown(&file, owner.0, owner.1))?;
-        }
-        if let Some(mode) = kept.mode {
-            as_far_as_it_may(fchmod(&file, Mode::from_raw_mode(mode & !SET_ID)))?;
-        }
-        for name in xattrs(&file).unwrap_or_default().into_keys() {
-            if !kept.xattrs.contains_key(&name) {
-                as_far_as_it_may(fremovexattr(&file, &*name))?;
-            }
-        }
-        for (name, value) in kept
-            .xattrs
-            .iter()
-            .filter(|(name, _)| name.starts_with(XATTR_PREFIX))
-        {
-            as_far_as_it_may(fsetxattr(&file, &**name, value, XattrFlags::empty()))?;
-        }
-        if let Some(mtime_ns) = kept.mtime_ns {
-            let omitted = Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            };
-            let times = Timestamps {
-                last_access: omitted,
-                last_modification: Timespec {
-                    tv_sec: mtime_ns.div_euclid(NS_PER_SECOND),
-                    tv_nsec: mtime_ns.rem_euclid(NS_PER_SECOND),
-                },
-            };
-            as_far_as_it_may(futimens(&file, &times))?;
-        }
+        give(&file, kept)?;
         Ok(Some(version_of(&file)?))
     }
 
@@ -214,6 +231,44 @@ pub fn version_of(file: &File) -> io::Result<UfsVersion> {
     Ok(version(&fstat(file)?))
 }
 
+/// Gives a file that is open these attributes, as far as this process may and the file system can.
+pub(super) fn give(file: &File, kept: &KeptAttributes) -> io::Result<()> {
+    let owner = (kept.uid.map(Uid::from_raw), kept.gid.map(Gid::from_raw));
+    if owner != (None, None) {
+        as_far_as_it_may(fchown(file, owner.0, owner.1))?;
+    }
+    if let Some(mode) = kept.mode {
+        as_far_as_it_may(fchmod(file, Mode::from_raw_mode(mode & !SET_ID)))?;
+    }
+    for name in xattrs(file).unwrap_or_default().into_keys() {
+        if !kept.xattrs.contains_key(&name) {
+            as_far_as_it_may(fremovexattr(file, &*name))?;
+        }
+    }
+    for (name, value) in kept
+        .xattrs
+        .iter()
+        .filter(|(name, _)| name.starts_with(XATTR_PREFIX))
+    {
+        as_far_as_it_may(fsetxattr(file, &**name, value, XattrFlags::empty()))?;
+    }
+    if let Some(mtime_ns) = kept.mtime_ns {
+        let omitted = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        };
+        let times = Timestamps {
+            last_access: omitted,
+            last_modification: Timespec {
+                tv_sec: mtime_ns.div_euclid(NS_PER_SECOND),
+                tv_nsec: mtime_ns.rem_euclid(NS_PER_SECOND),
+            },
+        };
+        as_far_as_it_may(futimens(file, &times))?;
+    }
+    Ok(())
+}
+
 /// What programs have set of a file that is open.
 fn xattrs(file: &File) -> rustix::io::Result<BTreeMap<String, Vec<u8>>> {
     let mut names = vec![0; XATTRS_BYTES_MAX];
@@ -241,7 +296,7 @@ fn as_far_as_it_may(outcome: rustix::io::Result<()>) -> rustix::io::Result<()> {
     }
 }
 
-fn look(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
+pub(super) fn look(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
     let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Found::File(version(&stat)),
@@ -252,6 +307,10 @@ fn look(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
         }
         _ => Found::Special,
     })
+}
+
+fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
 }
 
 /// A file with the same length and times is another one if its inode is, or if its attributes were changed since: writing

@@ -7,7 +7,7 @@
 //!   `uploads`: those in parts that fail; [`upload_notes`]: what is known of them after a crash.
 //! - [`names`]: which keys are shown, and which are hidden.
 //! - [`listing`]: directories, and whether there are any; [`watched`]: stores that repeat themselves.
-//! - [`local`]: directories of this node, without following links.
+//! - [`local`]: directories of this node, without following links; `local_changes`: their changes.
 //! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets; `answer`: what the store said, in words.
 //!
 //! Invariants: keys are relative to the mount's root, have no leading slash and name nothing above it; a read is of one
@@ -22,6 +22,7 @@ pub mod fault;
 mod kept;
 pub mod listing;
 pub mod local;
+mod local_changes;
 pub mod names;
 mod s3_attributes;
 #[cfg(test)]
@@ -49,7 +50,7 @@ use opendal::{Metadata, MetadataBuilder, Operator};
 use tokio::time::timeout;
 
 use self::fault::Fault;
-use self::local::{Found, Local};
+use self::local::{Found, Local, Refusal};
 use self::names::Spelling;
 use self::s3_attributes::Copying;
 use self::uploads::Noted;
@@ -109,13 +110,9 @@ impl Ufs {
     /// # Errors
     /// `InvalidArgument`, naming the bad scheme or option and the nearest good one.
     pub fn open(mount: &MountRecord) -> Result<Ufs> {
-        let mut options = mount.options.clone();
-        if mount.settings.writable && !options.contains_key(uri::UPLOADS_OPTION) {
-            options.extend(uri::uploads_of(&mount.uri));
-        }
         Ok(Ufs {
             conditions: mount.settings.conditions,
-            ..Self::open_parts(&mount.uri, &options)?
+            ..Self::open_parts(&mount.uri, &mount.options)?
         })
     }
 
@@ -228,7 +225,31 @@ impl Ufs {
 
     /// An error of a local directory; none if it says that there is nothing.
     fn local_fault(&self, key: &str, error: std::io::Error) -> Option<Error> {
-        (!local::is_absent(&error)).then(|| self.fault(key, opendal::raw::new_std_io_error(error)))
+        (!local::is_absent(&error)).then(|| self.local_refusal(key, error))
+    }
+
+    /// Why something was not done in a local directory.
+    fn local_refusal(&self, key: &str, error: std::io::Error) -> Error {
+        let (kind, why) = match local::refusal(&error) {
+            Some(Refusal::RootGone) => (
+                ErrorKind::Ufs,
+                "the directory of the mount is not there, or is another one than it was; bring it back (is its disk \
+                 mounted?), or `cv umount` and `cv mount` again",
+            ),
+            Some(Refusal::NotShown) => (
+                ErrorKind::AlreadyExists,
+                "a FIFO, a socket or a device is there, which is not shown and stays; choose another name",
+            ),
+            None if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                (ErrorKind::DirectoryNotEmpty, "there is something in it")
+            }
+            None if local::is_absent(&error) => (
+                ErrorKind::NotADirectory,
+                "what it is in is gone, or is a link or a file by now; nothing was changed",
+            ),
+            None => return self.fault(key, opendal::raw::new_std_io_error(error)),
+        };
+        Error::new(kind, format!("{}: `{key}`: {why}", self.uri))
     }
 
     /// How exactly names are said.
@@ -460,6 +481,9 @@ impl Ufs {
 
     /// Removes a directory's marker, where there is one.
     pub async fn delete_dir(&self, key: &str) -> Result<()> {
+        if let Some(local) = &self.local {
+            return self.delete_local_dir(local, key).await;
+        }
         self.operator
             .delete(&directory_path(key))
             .await
@@ -467,6 +491,9 @@ impl Ufs {
     }
 
     pub async fn make_dir(&self, key: &str) -> Result<()> {
+        if let Some(local) = &self.local {
+            return self.make_local_dir(local, key).await;
+        }
         self.operator
             .create_dir(&directory_path(key))
             .await
@@ -479,13 +506,18 @@ impl Ufs {
             return Ok(false);
         }
         const PROBE: &str = ".curvine-write-probe";
+        const CANNOT: &str = "the mount is asked to be writable, but a test object cannot be written";
+        if let Some(local) = &self.local {
+            let tried = self.answered("", self.try_local(local)).await;
+            return tried.map(|()| false).map_err(|error| error.while_doing(CANNOT));
+        }
         let write = async {
             let written = self.operator.write(PROBE, "curvine").await;
             written.map_err(|error| self.fault(PROBE, error))
         };
-        self.answered(PROBE, write).await.map_err(|error| {
-            error.while_doing("the mount is asked to be writable, but a test object cannot be written")
-        })?;
+        self.answered(PROBE, write)
+            .await
+            .map_err(|error| error.while_doing(CANNOT))?;
         let honours = self.answered(PROBE, self.honours_conditions(PROBE)).await;
         let delete = async {
             let deleted = self.operator.delete(PROBE).await;
@@ -577,6 +609,10 @@ fn metadata_of(found: &Found) -> Metadata {
     }
 }
 
+fn stopping() -> Error {
+    Error::new(ErrorKind::Stopping, "the node is stopping")
+}
+
 fn directory_path(key: &str) -> String {
     match key {
         "" => "/".to_owned(),
@@ -613,5 +649,7 @@ fn version(metadata: &Metadata) -> UfsVersion {
 mod docs_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod local_tests;
 #[cfg(test)]
 mod tests;
