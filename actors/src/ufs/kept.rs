@@ -100,7 +100,7 @@ impl Ufs {
             Ok(Ok(Ok(done))) => Ok(done),
             Ok(Ok(Err(error))) => self.local_fault(key, error).map_or(Ok(None), Err),
             Ok(Err(_)) => Err(Error::new(ErrorKind::Stopping, "the node is stopping")),
-            Err(_) => Err(self.stuck(key)),
+            Err(_) => Err(self.stuck(key, STORE_TRY)),
         }
     }
 }

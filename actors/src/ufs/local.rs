@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use curvine_protocol::{KeptAttributes, UfsVersion};
 use rustix::fs::{
@@ -20,6 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::attributes::{SET_ID, XATTR_PREFIX};
+use super::curvine_mounts;
 
 /// What every ETag of a local file begins with.
 const ETAG: &str = "local-";
@@ -32,6 +33,8 @@ pub struct Local {
     root: PathBuf,
     /// Device and inode of the root when it was opened. Not a descriptor, which would keep a disk from being unmounted.
     identity: Option<(u64, u64)>,
+    /// The mount of Curvine that the root was in when it was opened.
+    curvine: Option<PathBuf>,
 }
 
 /// What is not done here, whatever the kernel would say.
@@ -39,15 +42,20 @@ pub struct Local {
 pub enum Refusal {
     /// The root is not there, or is another directory than when it was opened.
     RootGone,
-    /// There is a FIFO, a socket or a device, which is not shown.
+    /// There is a FIFO, a socket, a device or a link that is not UTF-8, which is not shown.
     NotShown,
+    /// The root is in a mount of Curvine.
+    OfCurvine,
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Refusal::RootGone => "the directory of the mount is not there, or is another one than it was",
-            Refusal::NotShown => "a FIFO, a socket or a device is there, which is not shown",
+            Refusal::NotShown => {
+                "a FIFO, a socket, a device or a link that is not UTF-8 is there, which is not shown"
+            }
+            Refusal::OfCurvine => "the directory of the mount is in a mount of Curvine",
         })
     }
 }
@@ -72,8 +80,15 @@ pub enum Found {
     Directory,
     /// A symbolic link and where it points; none if that is not UTF-8.
     Link(Option<String>),
-    /// A FIFO, a socket, a device.
+    /// A FIFO, a socket, a device, a mount of Curvine.
     Special,
+}
+
+impl Found {
+    /// Whether nobody is shown it, whatever its name.
+    pub(super) fn is_hidden(&self) -> bool {
+        matches!(self, Found::Special | Found::Link(None))
+    }
 }
 
 /// Whether an ETag was made here.
@@ -83,14 +98,30 @@ pub fn is_local(etag: &str) -> bool {
 
 impl Local {
     pub fn new(root: PathBuf) -> Self {
-        let identity = statat(CWD, &root, AtFlags::empty())
-            .ok()
-            .map(|stat| identity(&stat));
-        Local { root, identity }
+        // By its name first: a cluster that is asked about its own mount here may wait for this.
+        let mut curvine = curvine_mounts::over(&root);
+        let stat = match curvine {
+            Some(_) => None,
+            None => statat(CWD, &root, AtFlags::empty()).ok(),
+        };
+        curvine = curvine.or_else(|| curvine_mounts::with_device(stat.as_ref()?.st_dev));
+        Local {
+            root,
+            identity: stat.map(|stat| identity(&stat)),
+            curvine,
+        }
+    }
+
+    /// The mount of Curvine that it is in, if it is in one.
+    pub(super) fn curvine(&self) -> Option<&Path> {
+        self.curvine.as_deref()
     }
 
     /// The root, if it is what it was.
     fn root(&self) -> io::Result<OwnedFd> {
+        if self.curvine.is_some() {
+            return Err(Refusal::OfCurvine.into());
+        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = match openat(CWD, &self.root, flags, Mode::empty()) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(Refusal::RootGone.into()),
@@ -113,7 +144,17 @@ impl Local {
             }
             at = openat(&at, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
         }
-        Ok(at)
+        match self.is_below_curvine(&at)? {
+            true => Err(io::ErrorKind::NotFound.into()),
+            false => Ok(at),
+        }
+    }
+
+    /// Whether a directory below the root is in a mount of Curvine, which is no part of it.
+    fn is_below_curvine(&self, directory: &OwnedFd) -> io::Result<bool> {
+        let device = fstat(directory)?.st_dev;
+        let is_elsewhere = self.identity.is_some_and(|(root, _)| root != device);
+        Ok(is_elsewhere && curvine_mounts::with_device(device).is_some())
     }
 
     /// The directory of a key, and the name in it; none for the root.
@@ -137,6 +178,17 @@ impl Local {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The key, or the one above it, at which there is what is not shown.
+    pub(super) fn hidden_at(&self, key: &str) -> io::Result<Option<String>> {
+        let mut at = key;
+        loop {
+            match self.find(at)? {
+                Some(found) => return Ok(found.is_hidden().then(|| at.to_owned())),
+                None => at = at.rsplit_once('/').map_or("", |(above, _)| above),
+            }
         }
     }
 
@@ -287,7 +339,7 @@ fn xattrs(file: &File) -> rustix::io::Result<BTreeMap<String, Vec<u8>>> {
 }
 
 /// What a process without rights, or a file system without the means, leaves as it is.
-fn as_far_as_it_may(outcome: rustix::io::Result<()>) -> rustix::io::Result<()> {
+pub(super) fn as_far_as_it_may(outcome: rustix::io::Result<()>) -> rustix::io::Result<()> {
     match outcome {
         Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOSPC | Errno::TOOBIG | Errno::INVAL) => {
             Ok(())
@@ -300,7 +352,13 @@ pub(super) fn look(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
     let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Found::File(version(&stat)),
-        FileType::Directory => Found::Directory,
+        FileType::Directory => {
+            let is_mount = stat.st_dev != fstat(directory)?.st_dev;
+            match is_mount && curvine_mounts::with_device(stat.st_dev).is_some() {
+                true => Found::Special,
+                false => Found::Directory,
+            }
+        }
         FileType::Symlink => {
             let target = readlinkat(directory, name, Vec::new())?;
             Found::Link(target.into_string().ok())

@@ -4,9 +4,10 @@
 //! Everything here blocks, except the methods of [`Ufs`].
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_protocol::{KeptAttributes, Result, UfsVersion};
@@ -20,24 +21,45 @@ use super::changes::{Replacement, Written};
 use super::local::{Found, Local, Refusal, give, is_absent, look, version_of};
 use super::uri::UPLOADS_DIRECTORY;
 use super::{ByteStream, Ufs, joined};
-use crate::kit::deadlines::STORE_TRY;
+use crate::kit::deadlines::{LOCAL_STEP, STORE_TRY, local_sync};
 
-/// A file that is not complete yet. Gone when it is dropped, unless it was finished.
-pub(super) struct Unfinished {
+/// Copied at once, within [`LOCAL_STEP`].
+const COPY_PIECE_BYTES: u64 = 16 << 20;
+
+/// Something that is not complete yet, where nobody sees it. Gone when it is dropped, unless it got a place.
+pub(super) struct Beside {
     uploads: OwnedFd,
     name: String,
-    file: File,
 }
 
-impl Drop for Unfinished {
+impl Beside {
+    /// The directory that it is in, and its name there.
+    pub(super) fn at(&self) -> (&OwnedFd, &str) {
+        (&self.uploads, &self.name)
+    }
+}
+
+impl Drop for Beside {
     fn drop(&mut self) {
         let _ = unlinkat(&self.uploads, &*self.name, AtFlags::empty());
     }
 }
 
-/// What a finished file has met.
-enum Put {
-    Stored(UfsVersion),
+/// A file that is not complete yet.
+struct Unfinished {
+    beside: Beside,
+    file: File,
+}
+
+/// A file that is being copied.
+struct Copying {
+    source: File,
+    copy: Unfinished,
+}
+
+/// What something complete has met where it was to go.
+pub(super) enum Placed {
+    Done,
     /// Something else than what was to be replaced: a version, or nothing.
     Other(Option<UfsVersion>),
 }
@@ -72,22 +94,18 @@ impl Local {
         Ok(at)
     }
 
-    /// Begins a file that nobody sees.
-    pub(super) fn begin(&self) -> io::Result<Unfinished> {
+    /// Makes something under a name that nobody sees and nothing has.
+    pub(super) fn beside<T>(
+        &self,
+        make: impl Fn(&OwnedFd, &str) -> rustix::io::Result<T>,
+    ) -> io::Result<(Beside, T)> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let uploads = self.make_directory(UPLOADS_DIRECTORY)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
             let number = NEXT.fetch_add(1, Ordering::AcqRel);
             let name = format!("{}.{number}", std::process::id());
-            match openat(&uploads, &*name, flags, Mode::from_raw_mode(0o666)) {
-                Ok(file) => {
-                    return Ok(Unfinished {
-                        uploads,
-                        name,
-                        file: file.into(),
-                    });
-                }
+            match make(&uploads, &name) {
+                Ok(made) => return Ok((Beside { uploads, name }, made)),
                 // Left by a process that had the same id, or another node's.
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
@@ -95,56 +113,70 @@ impl Local {
         }
     }
 
-    /// Gives a complete file its name, in the place of a version, or of a link, or where nothing is.
-    fn finish(&self, file: &Unfinished, key: &str, replaces: Option<&UfsVersion>) -> io::Result<Put> {
-        file.file.sync_all()?;
+    /// Begins a file that nobody sees.
+    fn begin(&self) -> io::Result<Unfinished> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o666);
+        let (beside, file) = self.beside(|uploads, name| openat(uploads, name, flags, mode))?;
+        Ok(Unfinished {
+            beside,
+            file: file.into(),
+        })
+    }
+
+    /// Gives what is complete its name, in the place of a version, or of a link, or where nothing is.
+    pub(super) fn place(
+        &self,
+        beside: &Beside,
+        key: &str,
+        replaces: Option<&UfsVersion>,
+    ) -> io::Result<Placed> {
         let (above, name) = key.rsplit_once('/').unwrap_or(("", key));
         let above = self.make_directory(above)?;
+        let (uploads, unplaced) = beside.at();
         let there = match look(&above, name.as_bytes()) {
             Ok(found) => Some(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         match there {
-            None if replaces.is_some() => return Ok(Put::Other(None)),
+            None if replaces.is_some() => return Ok(Placed::Other(None)),
             None => {
                 let flags = RenameFlags::NOREPLACE;
-                match renameat_with(&file.uploads, &*file.name, &above, name, flags) {
+                match renameat_with(uploads, unplaced, &above, name, flags) {
                     // Not every file system knows that.
-                    Err(Errno::INVAL) => renameat(&file.uploads, &*file.name, &above, name)?,
+                    Err(Errno::INVAL) => renameat(uploads, unplaced, &above, name)?,
                     outcome => outcome?,
                 }
             }
-            Some(Found::File(now)) if Some(&now) != replaces => return Ok(Put::Other(Some(now))),
-            Some(Found::Special) => return Err(Refusal::NotShown.into()),
-            Some(Found::Link(_)) if replaces.is_some() => return Ok(Put::Other(None)),
-            Some(_) => renameat(&file.uploads, &*file.name, &above, name)?,
+            Some(Found::File(now)) if Some(&now) != replaces => return Ok(Placed::Other(Some(now))),
+            Some(found) if found.is_hidden() => return Err(Refusal::NotShown.into()),
+            Some(Found::Link(_)) if replaces.is_some() => return Ok(Placed::Other(None)),
+            Some(_) => renameat(uploads, unplaced, &above, name)?,
         }
-        Ok(Put::Stored(version_of(&file.file)?))
+        Ok(Placed::Done)
     }
 
-    /// Copies one version of a file over what is known of another.
-    fn copy(
-        &self,
-        (from, meant): (&str, &UfsVersion),
-        (to, replaces): (&str, Option<&UfsVersion>),
-    ) -> io::Result<Copied> {
-        let kept = self.attributes(from, meant)?;
-        let Some((mut source, _)) = self.open(from)?.filter(|(_, now)| now == meant) else {
-            return Ok(Copied::SourceChanged);
+    /// Begins to copy one version of a file. None if it is another one by now.
+    fn begin_copy(&self, from: &str, meant: &UfsVersion) -> io::Result<Option<Copying>> {
+        let Some((source, _)) = self.open(from)?.filter(|(_, now)| now == meant) else {
+            return Ok(None);
         };
-        let mut copy = self.begin()?;
-        io::copy(&mut source, &mut copy.file)?;
+        let copy = self.begin()?;
+        Ok(Some(Copying { source, copy }))
+    }
+
+    /// Gives a copy what its source keeps of attributes. None if that is another version by now.
+    fn end_copy(&self, copying: Copying, from: &str, meant: &UfsVersion) -> io::Result<Option<Unfinished>> {
+        let Copying { source, copy } = copying;
+        let kept = self.attributes(from, meant)?;
         if version_of(&source)? != *meant {
-            return Ok(Copied::SourceChanged);
+            return Ok(None);
         }
         if let Some(kept) = &kept {
             give(&copy.file, kept)?;
         }
-        Ok(match self.finish(&copy, to, replaces)? {
-            Put::Stored(version) => Copied::Made(version),
-            Put::Other(_) => Copied::TargetChanged,
-        })
+        Ok(Some(copy))
     }
 
     /// Removes a file if it is this version. Whether it is gone.
@@ -192,39 +224,73 @@ impl Local {
     }
 }
 
-enum Copied {
-    Made(UfsVersion),
-    SourceChanged,
-    TargetChanged,
+impl Copying {
+    /// Copies the next piece. False at the end.
+    fn piece(mut self) -> io::Result<(Copying, bool)> {
+        let copied = io::copy(&mut (&self.source).take(COPY_PIECE_BYTES), &mut self.copy.file)?;
+        Ok((self, copied == COPY_PIECE_BYTES))
+    }
+}
+
+impl Unfinished {
+    fn write(mut self, piece: &Bytes) -> io::Result<Unfinished> {
+        self.file.write_all(piece)?;
+        Ok(self)
+    }
+
+    fn sync(self) -> io::Result<Unfinished> {
+        self.file.sync_all()?;
+        Ok(self)
+    }
 }
 
 impl Ufs {
-    /// Changes a local directory, on a thread that may block, within the time of one try.
-    async fn change_local<T: Send + 'static>(
+    /// Changes a local directory, on a thread that may block, within a time. What takes longer than that may still be done
+    /// when the file system behind it answers again; what it gives is dropped then.
+    pub(super) async fn change_local<T: Send + 'static>(
         &self,
         local: &Local,
         key: &str,
-        work: impl FnOnce(Local) -> io::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let changing = self.change_slowly(local, key, work);
-        timeout(STORE_TRY, changing)
-            .await
-            .unwrap_or_else(|_| Err(self.stuck(key)))
-    }
-
-    /// The same, however long it takes: a big file is copied, or its last bytes go to the disk.
-    async fn change_slowly<T: Send + 'static>(
-        &self,
-        local: &Local,
-        key: &str,
+        limit: Duration,
         work: impl FnOnce(Local) -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
         let local = local.clone();
-        match spawn_blocking(move || work(local)).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(self.local_refusal(key, error)),
-            Err(_) => Err(super::stopping()),
+        match timeout(limit, spawn_blocking(move || work(local))).await {
+            Ok(Ok(Ok(done))) => Ok(done),
+            Ok(Ok(Err(error))) => Err(self.local_refusal(key, error)),
+            Ok(Err(_)) => Err(super::stopping()),
+            Err(_) => Err(self.stuck(key, limit)),
         }
+    }
+
+    /// What is complete is on the disk before anybody sees it.
+    async fn sync_local(
+        &self,
+        local: &Local,
+        key: &str,
+        unfinished: Unfinished,
+        size_bytes: u64,
+    ) -> Result<Unfinished> {
+        self.change_local(local, key, local_sync(size_bytes), |_| unfinished.sync())
+            .await
+    }
+
+    /// Gives a complete file its name. A step of its own: one that was given up before it names nothing later.
+    async fn finish_local(
+        &self,
+        local: &Local,
+        key: &str,
+        unfinished: Unfinished,
+        replaces: Option<&UfsVersion>,
+    ) -> Result<Written> {
+        let (name, replaces) = (key.to_owned(), replaces.cloned());
+        let finish = move |local: Local| {
+            Ok(match local.place(&unfinished.beside, &name, replaces.as_ref())? {
+                Placed::Done => Written::Stored(version_of(&unfinished.file)?),
+                Placed::Other(now) => Written::Conflict(now),
+            })
+        };
+        self.change_local(local, key, STORE_TRY, finish).await
     }
 
     pub(super) async fn replace_local(
@@ -236,25 +302,27 @@ impl Ufs {
         may_finish: impl Future<Output = Result<()>> + Send,
     ) -> Result<Written> {
         self.storable(key)?;
-        let mut unfinished = self.change_local(local, key, |local| local.begin()).await?;
+        let mut unfinished = self
+            .change_local(local, key, STORE_TRY, |local| local.begin())
+            .await?;
+        let mut size_bytes = 0;
         while let Some(piece) = content.try_next().await? {
+            size_bytes += piece.len() as u64;
             unfinished = self
-                .change_local(local, key, move |_| written(unfinished, &piece))
+                .change_local(local, key, LOCAL_STEP, move |_| unfinished.write(&piece))
                 .await?;
         }
-        may_finish.await?;
-        let (name, replaces) = (key.to_owned(), how.replaces.cloned());
         let kept: Option<KeptAttributes> = how.attributes.cloned();
-        let finish = move |local: Local| {
+        let give = move |_| {
             if let Some(kept) = &kept {
                 give(&unfinished.file, kept)?;
             }
-            local.finish(&unfinished, &name, replaces.as_ref())
+            Ok(unfinished)
         };
-        Ok(match self.change_slowly(local, key, finish).await? {
-            Put::Stored(version) => Written::Stored(version),
-            Put::Other(now) => Written::Conflict(now),
-        })
+        let unfinished = self.change_local(local, key, STORE_TRY, give).await?;
+        let unfinished = self.sync_local(local, key, unfinished, size_bytes).await?;
+        may_finish.await?;
+        self.finish_local(local, key, unfinished, how.replaces).await
     }
 
     pub(super) async fn copy_local(
@@ -264,50 +332,63 @@ impl Ufs {
         (to, replaces): (&str, Option<&UfsVersion>),
     ) -> Result<UfsVersion> {
         self.storable(to)?;
-        let (source, target) = (from.to_owned(), to.to_owned());
-        let (meant, replaces) = (meant.clone(), replaces.cloned());
-        let copy = move |local: Local| local.copy((&source, &meant), (&target, replaces.as_ref()));
-        match self.change_slowly(local, to, copy).await? {
-            Copied::Made(version) => Ok(version),
-            Copied::SourceChanged => Err(self.unexpected(from)),
-            Copied::TargetChanged => Err(self.unexpected(to)),
+        let begin = {
+            let (from, meant) = (from.to_owned(), meant.clone());
+            move |local: Local| local.begin_copy(&from, &meant)
+        };
+        let begun = self.change_local(local, to, STORE_TRY, begin).await?;
+        let mut copying = begun.ok_or_else(|| self.unexpected(from))?;
+        loop {
+            let more;
+            (copying, more) = self
+                .change_local(local, to, LOCAL_STEP, |_| copying.piece())
+                .await?;
+            if !more {
+                break;
+            }
+        }
+        let end = {
+            let (from, meant) = (from.to_owned(), meant.clone());
+            move |local: Local| local.end_copy(copying, &from, &meant)
+        };
+        let ended = self.change_local(local, to, STORE_TRY, end).await?;
+        let copy = ended.ok_or_else(|| self.unexpected(from))?;
+        let copy = self.sync_local(local, to, copy, meant.size_bytes).await?;
+        match self.finish_local(local, to, copy, replaces).await? {
+            Written::Stored(version) => Ok(version),
+            Written::Conflict(_) => Err(self.unexpected(to)),
         }
     }
 
     pub(super) async fn delete_local(&self, local: &Local, key: &str, meant: &UfsVersion) -> Result<bool> {
         let (name, meant) = (key.to_owned(), meant.clone());
-        self.change_local(local, key, move |local| local.remove(&name, &meant))
+        self.change_local(local, key, STORE_TRY, move |local| local.remove(&name, &meant))
             .await
     }
 
     pub(super) async fn make_local_dir(&self, local: &Local, key: &str) -> Result<()> {
         let name = key.to_owned();
-        self.change_local(local, key, move |local| local.make_directory(&name).map(drop))
-            .await
+        let make = move |local: Local| local.make_directory(&name).map(drop);
+        self.change_local(local, key, STORE_TRY, make).await
     }
 
     pub(super) async fn delete_local_dir(&self, local: &Local, key: &str) -> Result<()> {
         let name = key.to_owned();
-        self.change_local(local, key, move |local| local.remove_directory(&name))
-            .await
+        let remove = move |local: Local| local.remove_directory(&name);
+        self.change_local(local, key, STORE_TRY, remove).await
     }
 
     pub(super) async fn something_in_local(&self, local: &Local, key: &str) -> Result<Option<String>> {
         let name = key.to_owned();
         let first = self
-            .change_local(local, key, move |local| local.first_name(&name))
+            .change_local(local, key, STORE_TRY, move |local| local.first_name(&name))
             .await?;
         Ok(first.map(|first| joined(key, &first)))
     }
 
     /// Whether a file can be made. Nothing of it stays.
     pub(super) async fn try_local(&self, local: &Local) -> Result<()> {
-        self.change_local(local, "", |local| local.begin().map(drop))
+        self.change_local(local, "", STORE_TRY, |local| local.begin().map(drop))
             .await
     }
-}
-
-fn written(mut unfinished: Unfinished, piece: &Bytes) -> io::Result<Unfinished> {
-    unfinished.file.write_all(piece)?;
-    Ok(unfinished)
 }

@@ -10,6 +10,7 @@ use futures::StreamExt;
 
 use super::Ufs;
 use super::changes::{Replacement, Written};
+use crate::kit::until::until;
 
 fn local(directory: &Path) -> Ufs {
     Ufs::open_parts(&format!("file://{}", directory.display()), &BTreeMap::new()).expect("opens")
@@ -93,7 +94,7 @@ async fn what_is_not_shown_is_not_replaced() {
     std::fs::write(scratch.path().join("a"), "a").expect("room");
     let ufs = local(scratch.path());
     let a = there(&ufs, "a").await;
-    let refused = ErrorKind::AlreadyExists;
+    let refused = ErrorKind::NotPermitted;
     assert_eq!(put(&ufs, "fifo", None).await.expect_err("a FIFO").kind, refused);
     assert_eq!(
         ufs.copy_version(("a", &a), ("fifo", None))
@@ -147,4 +148,43 @@ async fn a_root_that_is_gone_or_another_one_is_an_error_of_everything() {
     std::fs::remove_dir(&root).expect("empty");
     std::fs::rename(&away, &root).expect("moved");
     assert_eq!(there(&ufs, "a").await, a);
+}
+
+#[tokio::test]
+async fn what_is_given_up_makes_nothing_later() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let ufs = local(scratch.path());
+    let local = ufs.local.as_ref().expect("a local directory");
+    let (let_go, held) = std::sync::mpsc::sync_channel::<()>(1);
+    let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
+    let hangs = move |local: super::local::Local| {
+        let (beside, _) = local.beside(|at, name| rustix::fs::symlinkat("nowhere", at, name))?;
+        begun.send(()).expect("somebody waits");
+        let _ = held.recv();
+        Ok(beside)
+    };
+    let given_up = ufs
+        .change_local(local, "a", std::time::Duration::ZERO, hangs)
+        .await;
+    let error = given_up.map(drop).expect_err("it hangs");
+    assert_eq!(error.kind, ErrorKind::Ufs);
+    assert!(error.message.contains("`a`: no answer within 0 s"), "{error}");
+    has_begun.recv().expect("it begins");
+    let uploads = scratch.path().join(".curvine-uploads");
+    let unfinished = || std::fs::read_dir(&uploads).expect("there").count();
+    assert_eq!(unfinished(), 1);
+    drop(let_go);
+    until("what was given up is gone", || unfinished() == 0).await;
+}
+
+#[tokio::test]
+async fn a_file_of_many_pieces_is_copied_whole() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let content: Vec<u8> = (0..(40_u32 << 20) / 4).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(scratch.path().join("a"), &content).expect("room");
+    let ufs = local(scratch.path());
+    let a = there(&ufs, "a").await;
+    let copied = ufs.copy_version(("a", &a), ("b", None)).await.expect("copied");
+    assert_eq!(there(&ufs, "b").await, copied);
+    assert!(std::fs::read(scratch.path().join("b")).expect("there") == content);
 }

@@ -7,7 +7,8 @@
 //!   `uploads`: those in parts that fail; [`upload_notes`]: what is known of them after a crash.
 //! - [`names`]: which keys are shown, and which are hidden.
 //! - [`listing`]: directories, and whether there are any; [`watched`]: stores that repeat themselves.
-//! - [`local`]: directories of this node, without following links; `local_changes`: their changes.
+//! - [`local`]: directories of this node, without following links; `local_changes`, `local_links`: their changes;
+//!   [`curvine_mounts`]: what is never such a directory.
 //! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets; `answer`: what the store said, in words.
 //!
 //! Invariants: keys are relative to the mount's root, have no leading slash and name nothing above it; a read is of one
@@ -18,11 +19,13 @@
 mod answer;
 pub mod attributes;
 pub mod changes;
+pub mod curvine_mounts;
 pub mod fault;
 mod kept;
 pub mod listing;
 pub mod local;
 mod local_changes;
+mod local_links;
 pub mod names;
 mod s3_attributes;
 #[cfg(test)]
@@ -208,17 +211,17 @@ impl Ufs {
             Ok(Ok(Ok(found))) => Ok(found),
             Ok(Ok(Err(error))) => self.local_fault(key, error).map_or(Ok(None), Err),
             Ok(Err(_)) => Err(Error::new(ErrorKind::Stopping, "the node is stopping")),
-            Err(_) => Err(self.stuck(key)),
+            Err(_) => Err(self.stuck(key, STORE_TRY)),
         }
     }
 
-    fn stuck(&self, key: &str) -> Error {
+    fn stuck(&self, key: &str, limit: Duration) -> Error {
         Error::new(
             ErrorKind::Ufs,
             format!(
                 "{}: `{key}`: no answer within {} s; is the file system behind it stuck?",
                 self.uri,
-                STORE_TRY.as_secs()
+                limit.as_secs()
             ),
         )
     }
@@ -237,9 +240,19 @@ impl Ufs {
                  mounted?), or `cv umount` and `cv mount` again",
             ),
             Some(Refusal::NotShown) => (
-                ErrorKind::AlreadyExists,
-                "a FIFO, a socket or a device is there, which is not shown and stays; choose another name",
+                ErrorKind::NotPermitted,
+                "a FIFO, a socket, a device or a link that is not UTF-8 is there, which is not shown and stays; choose \
+                 another name",
             ),
+            Some(Refusal::OfCurvine) => {
+                let mount = self.local.as_ref().and_then(Local::curvine);
+                let mount = mount.unwrap_or(std::path::Path::new("/")).display();
+                let why = format!(
+                    "is in the mount of Curvine on {mount}, and a cluster that reads what it shows itself would wait for \
+                     itself; mount the directory or store that it shows instead"
+                );
+                return Error::invalid(format!("{}: {why}", self.uri));
+            }
             None if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
                 (ErrorKind::DirectoryNotEmpty, "there is something in it")
             }
@@ -250,6 +263,17 @@ impl Ufs {
             None => return self.fault(key, opendal::raw::new_std_io_error(error)),
         };
         Error::new(kind, format!("{}: `{key}`: {why}", self.uri))
+    }
+
+    /// What is at a key, or at one above it, and is not shown: whatever got its name would replace it.
+    ///
+    /// # Errors
+    /// Those of a local directory that cannot be looked at.
+    pub async fn hidden_at(&self, key: &str) -> Result<Option<String>> {
+        let Some(local) = &self.local else { return Ok(None) };
+        let name = key.to_owned();
+        let look = move |local: Local| local.hidden_at(&name);
+        self.change_local(local, key, STORE_TRY, look).await
     }
 
     /// How exactly names are said.
@@ -270,7 +294,7 @@ impl Ufs {
         if let Some(local) = &self.local {
             let found = self.look(local, key).await?;
             let shown = |found: &Found| match found {
-                Found::Special | Found::Link(None) => false,
+                found if found.is_hidden() => false,
                 Found::Directory => names::fate(&name, true, Spelling::Exact).is_ok(),
                 _ => names::fate(&name, false, Spelling::Exact).is_ok(),
             };
@@ -396,7 +420,9 @@ impl Ufs {
     ) -> Result<ByteStream> {
         let name = key.to_owned();
         let opening = tokio::task::spawn_blocking(move || local.open(&name));
-        let opened = timeout(STORE_TRY, opening).await.map_err(|_| self.stuck(key))?;
+        let opened = timeout(STORE_TRY, opening)
+            .await
+            .map_err(|_| self.stuck(key, STORE_TRY))?;
         let file = match opened {
             Ok(Ok(Some((file, version)))) if version == *expected => Arc::new(file),
             Ok(Ok(_)) => return Err(self.changed(key)),
@@ -410,7 +436,7 @@ impl Ufs {
                     .unwrap_or_else(|| this.changed(&key))
             }
         };
-        let stuck = self.stuck(key);
+        let stuck = self.stuck(key, IO_TIMEOUT);
         let reading = {
             let (file, fault) = (file.clone(), fault.clone());
             futures::stream::try_unfold(range.start, move |at| {

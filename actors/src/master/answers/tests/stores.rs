@@ -16,7 +16,7 @@ impl World {
         self.ask(mount).await.map(|_| ())
     }
 
-    async fn names(&self, directory: &str) -> Result<Vec<String>> {
+    pub(super) async fn names(&self, directory: &str) -> Result<Vec<String>> {
         let list = ListDir {
             node: Node::Path(path(directory)),
             after: None,
@@ -26,7 +26,7 @@ impl World {
         Ok(listed.entries.into_iter().map(|entry| entry.name).collect())
     }
 
-    async fn look(&self, at: &str) -> Result<Entry> {
+    pub(super) async fn look(&self, at: &str) -> Result<Entry> {
         let node = Node::Path(path(at));
         self.ask(Lookup { node, follow: false }).await
     }
