@@ -55,6 +55,8 @@ def refusals(job):
     refused("a mount is no place", data_uri, "/moto", moto.options(), "mounted there already", 1)
     refused("the inside of a mount is no place", data_uri, "/moto/python/new", moto.options(), "do not nest")
     refused("a directory of this node that is not there is named", "file:///no/such/dir", "/x", [], "/no/such/dir", 1)
+    if own := job.node.mount_point:
+        refused("a mount of Curvine is no source", f"file://{own}", "/x", [], f"in the mount of Curvine on {own}", 2)
     refused("a source that takes no writes is named", "file:///sys/kernel", "/x", ["--write"], "cannot be written")
     with job.check("a refused mount prints no secret"):
         holds(b"wr0ng" not in b"".join(cv_said(cv)) and b"h1dden" not in b"".join(cv_said(cv)), "a secret was printed")

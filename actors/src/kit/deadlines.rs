@@ -7,6 +7,11 @@ use std::time::Duration;
 
 /// One try of a request that has no bytes to move: OpenDAL repeats it.
 pub const STORE_TRY: Duration = Duration::from_secs(10);
+/// A local directory that takes the next piece of a file which is written or copied: a busy disk is slow, a dead one silent.
+pub const LOCAL_STEP: Duration = Duration::from_secs(60);
+/// What a local disk takes at least, once all of a file is to be on it.
+const LOCAL_SYNC_BYTES_PER_SECOND: u64 = 16 << 20;
+const LOCAL_SYNC_MAX: Duration = Duration::from_secs(30 * 60);
 /// Whoever asks a store a question, begins to read from it, or waits for its next piece: all tries together. The first can
 /// end by itself, and be told in its own words, and a second can begin.
 pub const STORE_ANSWER: Duration = Duration::from_secs(2 * STORE_TRY.as_secs());
@@ -20,6 +25,12 @@ pub const CALL: Duration = Duration::from_secs(TRANSFER_SILENCE.as_secs() + 8);
 pub const LEADER_WAIT: Duration = Duration::from_secs(25);
 /// Of a caller's patience, what is left for the way back.
 const WAY_BACK: Duration = Duration::from_secs(2);
+
+/// How long a local directory may take until all of a file is on its disk.
+pub fn local_sync(size_bytes: u64) -> Duration {
+    let writing = Duration::from_secs(size_bytes / LOCAL_SYNC_BYTES_PER_SECOND);
+    LOCAL_SYNC_MAX.min(LOCAL_STEP.saturating_add(writing))
+}
 
 /// How long a caller with this deadline is kept waiting; 0 is none.
 pub fn leader_waits(deadline_ms: u32) -> Duration {

@@ -130,7 +130,8 @@ pub trait UfsView: Send + Sync {
     /// it: what somebody else has put there is then seen before the change is noted.
     ///
     /// # Errors
-    /// `ReadOnly`, `Unsupported`, `InvalidArgument`, `DirectoryNotEmpty`. `places` are where the op's nodes are, links followed.
+    /// `ReadOnly`, `Unsupported`, `InvalidArgument`, `NotPermitted`, `DirectoryNotEmpty`. `places` are where the op's nodes are,
+    /// links followed.
     async fn may_change(&self, op: &Op, places: &[Node]) -> Result<()>;
 }
 

@@ -3,15 +3,15 @@
 
 use curvine_protocol::master::{Delete, RemoveDir, Rename, Unlink};
 use curvine_protocol::op::Op;
-use curvine_protocol::{Error, ErrorKind, FileKind, InodeId, MountId, Node, Result};
+use curvine_protocol::{Error, ErrorKind, InodeId, MountId, Node, Result};
 
 use super::mirror::Mirror;
 use crate::ufs::names::fate;
 
 impl Mirror {
     /// # Errors
-    /// `InvalidArgument` for a name that no key can have; `DirectoryNotEmpty` for a directory with keys that are not shown;
-    /// `Unsupported` for a symbolic link of an under file system, which is shown and not changed.
+    /// `InvalidArgument` for a name that no key can have; `NotPermitted` for one of something that is not shown;
+    /// `DirectoryNotEmpty` for a directory with keys that are not shown.
     pub async fn refuse_keys(&self, op: &Op, places: &[Node]) -> Result<()> {
         // Where the names are: a link on the way leads elsewhere.
         let Some(place) = places.first() else {
@@ -49,7 +49,17 @@ impl Mirror {
                 )));
             }
         }
-        Ok(())
+        match spot.ufs.hidden_at(&spot.key).await? {
+            None => Ok(()),
+            Some(key) => Err(Error::new(
+                ErrorKind::NotPermitted,
+                format!(
+                    "{node}: {} has something at `{key}` that is not shown (a FIFO, a socket, a device, a mount of Curvine), \
+                     and it stays; choose another name",
+                    spot.mount.uri
+                ),
+            )),
+        }
     }
 
     /// Refuses to delete or move what takes keys with it that nobody has been shown.
@@ -61,17 +71,11 @@ impl Mirror {
         let Some((mount, key)) = self.view.mounted(inode)? else {
             return Ok(());
         };
-        match entry.attr.kind {
-            FileKind::Symlink => Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{node}: symbolic links of an under file system are shown, and cannot be changed"),
-            )),
-            FileKind::Directory if !key.is_empty() => {
-                self.fresh_tree(inode).await?;
-                self.refuse_hidden_below(node, mount, inode)
-            }
-            _ => Ok(()),
+        if entry.attr.is_dir() && !key.is_empty() {
+            self.fresh_tree(inode).await?;
+            self.refuse_hidden_below(node, mount, inode)?;
         }
+        Ok(())
     }
 
     fn refuse_hidden_below(&self, node: &Node, mount: MountId, top: InodeId) -> Result<()> {

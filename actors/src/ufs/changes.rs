@@ -94,6 +94,9 @@ impl Ufs {
             replaces: base.as_ref(),
             ..how
         };
+        if let Some(local) = &self.local {
+            return self.replace_local(local, key, content, &how, may_finish).await;
+        }
         let written = match self.upload(key, content, &how, may_finish).await {
             Ok(written) => written,
             // The store says that it is another version; or it has this one, and its answer was lost.
@@ -106,13 +109,7 @@ impl Ufs {
             }
             Err(error) => return Err(error),
         };
-        let mut now = self.stat(key).await?;
-        if let (Some(local), Some(written), Some(kept)) = (&self.local, &now, how.attributes) {
-            now = self
-                .set_local_attributes(local, key, written, kept)
-                .await?
-                .or(now);
-        }
+        let now = self.stat(key).await?;
         let etag = written.etag().map(|etag| etag.trim_matches('"').to_owned());
         Ok(Written::Stored(match now {
             Some(now) if etag.is_none() || now.etag == etag => now,
@@ -201,6 +198,9 @@ impl Ufs {
 
     /// Deletes an object if it is this version. Whether it is gone: another version stays.
     pub async fn delete_version(&self, key: &str, meant: &UfsVersion) -> Result<bool> {
+        if let Some(local) = &self.local {
+            return self.delete_local(local, key, meant).await;
+        }
         match self.stat(key).await? {
             None => return Ok(true),
             Some(now) if now != *meant => return Ok(false),
@@ -228,6 +228,9 @@ impl Ufs {
         (from, meant): (&str, &UfsVersion),
         (to, replaces): (&str, Option<&UfsVersion>),
     ) -> Result<UfsVersion> {
+        if let Some(local) = &self.local {
+            return self.copy_local(local, (from, meant), (to, replaces)).await;
+        }
         let there = self.stat(to).await?;
         if let Some(there) = there.as_ref().filter(|there| Some(*there) != replaces) {
             // As an earlier try left it. Copies in one request have the same ETag.
@@ -250,7 +253,6 @@ impl Ufs {
                     _ => Err(self.fault(from, error)),
                 };
             }
-            self.copy_local_attributes((from, meant), to).await?;
         } else {
             let content = self.read(from, 0..meant.size_bytes, meant).await?;
             let mark = format!("copy of {}", meant.etag.as_deref().unwrap_or("an object"));
@@ -301,6 +303,9 @@ impl Ufs {
 
     /// Whether anything is at or below a directory's key but its marker: the key of one such thing.
     pub async fn something_in(&self, key: &str) -> Result<Option<String>> {
+        if let Some(local) = &self.local {
+            return self.something_in_local(local, key).await;
+        }
         let marker = directory_path(key);
         let below = self.operator.lister_with(&marker).recursive(true).limit(2).await;
         let mut below = match below {
@@ -319,7 +324,7 @@ impl Ufs {
         }
     }
 
-    fn unexpected(&self, key: &str) -> Error {
+    pub(super) fn unexpected(&self, key: &str) -> Error {
         Error::new(
             ErrorKind::UfsChanged,
             format!(

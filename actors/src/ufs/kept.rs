@@ -73,7 +73,7 @@ impl Ufs {
 
     /// Gives the file of a version these attributes, as far as this process may. The version that this makes; none if the
     /// file is another one by now.
-    pub(super) async fn set_local_attributes(
+    async fn set_local_attributes(
         &self,
         local: &Local,
         key: &str,
@@ -85,20 +85,6 @@ impl Ufs {
             local.set_attributes(&name, &meant, &kept)
         })
         .await
-    }
-
-    /// In a directory of this node, a copy has times of its own: it gets those, and all the rest, of what was copied.
-    pub(super) async fn copy_local_attributes(
-        &self,
-        (from, meant): (&str, &UfsVersion),
-        to: &str,
-    ) -> Result<()> {
-        let Some(local) = &self.local else { return Ok(()) };
-        let kept = self.local_attributes(local, from, meant).await?;
-        if let (Some(kept), Some(made)) = (kept, self.stat(to).await?) {
-            self.set_local_attributes(local, to, &made, &kept).await?;
-        }
-        Ok(())
     }
 
     /// Does something with a local file, on a thread that may block. None if it is not there.
@@ -114,7 +100,7 @@ impl Ufs {
             Ok(Ok(Ok(done))) => Ok(done),
             Ok(Ok(Err(error))) => self.local_fault(key, error).map_or(Ok(None), Err),
             Ok(Err(_)) => Err(Error::new(ErrorKind::Stopping, "the node is stopping")),
-            Err(_) => Err(self.stuck(key)),
+            Err(_) => Err(self.stuck(key, STORE_TRY)),
         }
     }
 }

@@ -7,7 +7,8 @@
 //!   `uploads`: those in parts that fail; [`upload_notes`]: what is known of them after a crash.
 //! - [`names`]: which keys are shown, and which are hidden.
 //! - [`listing`]: directories, and whether there are any; [`watched`]: stores that repeat themselves.
-//! - [`local`]: directories of this node, without following links.
+//! - [`local`]: directories of this node, without following links; `local_changes`, `local_links`: their changes;
+//!   [`curvine_mounts`]: what is never such a directory.
 //! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets; `answer`: what the store said, in words.
 //!
 //! Invariants: keys are relative to the mount's root, have no leading slash and name nothing above it; a read is of one
@@ -18,10 +19,13 @@
 mod answer;
 pub mod attributes;
 pub mod changes;
+pub mod curvine_mounts;
 pub mod fault;
 mod kept;
 pub mod listing;
 pub mod local;
+mod local_changes;
+mod local_links;
 pub mod names;
 mod s3_attributes;
 #[cfg(test)]
@@ -49,7 +53,7 @@ use opendal::{Metadata, MetadataBuilder, Operator};
 use tokio::time::timeout;
 
 use self::fault::Fault;
-use self::local::{Found, Local};
+use self::local::{Found, Local, Refusal};
 use self::names::Spelling;
 use self::s3_attributes::Copying;
 use self::uploads::Noted;
@@ -109,13 +113,9 @@ impl Ufs {
     /// # Errors
     /// `InvalidArgument`, naming the bad scheme or option and the nearest good one.
     pub fn open(mount: &MountRecord) -> Result<Ufs> {
-        let mut options = mount.options.clone();
-        if mount.settings.writable && !options.contains_key(uri::UPLOADS_OPTION) {
-            options.extend(uri::uploads_of(&mount.uri));
-        }
         Ok(Ufs {
             conditions: mount.settings.conditions,
-            ..Self::open_parts(&mount.uri, &options)?
+            ..Self::open_parts(&mount.uri, &mount.options)?
         })
     }
 
@@ -211,24 +211,69 @@ impl Ufs {
             Ok(Ok(Ok(found))) => Ok(found),
             Ok(Ok(Err(error))) => self.local_fault(key, error).map_or(Ok(None), Err),
             Ok(Err(_)) => Err(Error::new(ErrorKind::Stopping, "the node is stopping")),
-            Err(_) => Err(self.stuck(key)),
+            Err(_) => Err(self.stuck(key, STORE_TRY)),
         }
     }
 
-    fn stuck(&self, key: &str) -> Error {
+    fn stuck(&self, key: &str, limit: Duration) -> Error {
         Error::new(
             ErrorKind::Ufs,
             format!(
                 "{}: `{key}`: no answer within {} s; is the file system behind it stuck?",
                 self.uri,
-                STORE_TRY.as_secs()
+                limit.as_secs()
             ),
         )
     }
 
     /// An error of a local directory; none if it says that there is nothing.
     fn local_fault(&self, key: &str, error: std::io::Error) -> Option<Error> {
-        (!local::is_absent(&error)).then(|| self.fault(key, opendal::raw::new_std_io_error(error)))
+        (!local::is_absent(&error)).then(|| self.local_refusal(key, error))
+    }
+
+    /// Why something was not done in a local directory.
+    fn local_refusal(&self, key: &str, error: std::io::Error) -> Error {
+        let (kind, why) = match local::refusal(&error) {
+            Some(Refusal::RootGone) => (
+                ErrorKind::Ufs,
+                "the directory of the mount is not there, or is another one than it was; bring it back (is its disk \
+                 mounted?), or `cv umount` and `cv mount` again",
+            ),
+            Some(Refusal::NotShown) => (
+                ErrorKind::NotPermitted,
+                "a FIFO, a socket, a device or a link that is not UTF-8 is there, which is not shown and stays; choose \
+                 another name",
+            ),
+            Some(Refusal::OfCurvine) => {
+                let mount = self.local.as_ref().and_then(Local::curvine);
+                let mount = mount.unwrap_or(std::path::Path::new("/")).display();
+                let why = format!(
+                    "is in the mount of Curvine on {mount}, and a cluster that reads what it shows itself would wait for \
+                     itself; mount the directory or store that it shows instead"
+                );
+                return Error::invalid(format!("{}: {why}", self.uri));
+            }
+            None if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                (ErrorKind::DirectoryNotEmpty, "there is something in it")
+            }
+            None if local::is_absent(&error) => (
+                ErrorKind::NotADirectory,
+                "what it is in is gone, or is a link or a file by now; nothing was changed",
+            ),
+            None => return self.fault(key, opendal::raw::new_std_io_error(error)),
+        };
+        Error::new(kind, format!("{}: `{key}`: {why}", self.uri))
+    }
+
+    /// What is at a key, or at one above it, and is not shown: whatever got its name would replace it.
+    ///
+    /// # Errors
+    /// Those of a local directory that cannot be looked at.
+    pub async fn hidden_at(&self, key: &str) -> Result<Option<String>> {
+        let Some(local) = &self.local else { return Ok(None) };
+        let name = key.to_owned();
+        let look = move |local: Local| local.hidden_at(&name);
+        self.change_local(local, key, STORE_TRY, look).await
     }
 
     /// How exactly names are said.
@@ -249,7 +294,7 @@ impl Ufs {
         if let Some(local) = &self.local {
             let found = self.look(local, key).await?;
             let shown = |found: &Found| match found {
-                Found::Special | Found::Link(None) => false,
+                found if found.is_hidden() => false,
                 Found::Directory => names::fate(&name, true, Spelling::Exact).is_ok(),
                 _ => names::fate(&name, false, Spelling::Exact).is_ok(),
             };
@@ -375,7 +420,9 @@ impl Ufs {
     ) -> Result<ByteStream> {
         let name = key.to_owned();
         let opening = tokio::task::spawn_blocking(move || local.open(&name));
-        let opened = timeout(STORE_TRY, opening).await.map_err(|_| self.stuck(key))?;
+        let opened = timeout(STORE_TRY, opening)
+            .await
+            .map_err(|_| self.stuck(key, STORE_TRY))?;
         let file = match opened {
             Ok(Ok(Some((file, version)))) if version == *expected => Arc::new(file),
             Ok(Ok(_)) => return Err(self.changed(key)),
@@ -389,7 +436,7 @@ impl Ufs {
                     .unwrap_or_else(|| this.changed(&key))
             }
         };
-        let stuck = self.stuck(key);
+        let stuck = self.stuck(key, IO_TIMEOUT);
         let reading = {
             let (file, fault) = (file.clone(), fault.clone());
             futures::stream::try_unfold(range.start, move |at| {
@@ -460,6 +507,9 @@ impl Ufs {
 
     /// Removes a directory's marker, where there is one.
     pub async fn delete_dir(&self, key: &str) -> Result<()> {
+        if let Some(local) = &self.local {
+            return self.delete_local_dir(local, key).await;
+        }
         self.operator
             .delete(&directory_path(key))
             .await
@@ -467,6 +517,9 @@ impl Ufs {
     }
 
     pub async fn make_dir(&self, key: &str) -> Result<()> {
+        if let Some(local) = &self.local {
+            return self.make_local_dir(local, key).await;
+        }
         self.operator
             .create_dir(&directory_path(key))
             .await
@@ -479,13 +532,18 @@ impl Ufs {
             return Ok(false);
         }
         const PROBE: &str = ".curvine-write-probe";
+        const CANNOT: &str = "the mount is asked to be writable, but a test object cannot be written";
+        if let Some(local) = &self.local {
+            let tried = self.answered("", self.try_local(local)).await;
+            return tried.map(|()| false).map_err(|error| error.while_doing(CANNOT));
+        }
         let write = async {
             let written = self.operator.write(PROBE, "curvine").await;
             written.map_err(|error| self.fault(PROBE, error))
         };
-        self.answered(PROBE, write).await.map_err(|error| {
-            error.while_doing("the mount is asked to be writable, but a test object cannot be written")
-        })?;
+        self.answered(PROBE, write)
+            .await
+            .map_err(|error| error.while_doing(CANNOT))?;
         let honours = self.answered(PROBE, self.honours_conditions(PROBE)).await;
         let delete = async {
             let deleted = self.operator.delete(PROBE).await;
@@ -577,6 +635,10 @@ fn metadata_of(found: &Found) -> Metadata {
     }
 }
 
+fn stopping() -> Error {
+    Error::new(ErrorKind::Stopping, "the node is stopping")
+}
+
 fn directory_path(key: &str) -> String {
     match key {
         "" => "/".to_owned(),
@@ -613,5 +675,7 @@ fn version(metadata: &Metadata) -> UfsVersion {
 mod docs_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod local_tests;
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ pub enum Hidden {
     EndsInWhiteSpace,
     ControlCharacter,
     NotUnicode,
-    /// A FIFO, a socket, a device.
+    /// A FIFO, a socket, a device, a mount of Curvine.
     NotAFile,
     /// Below an object of the same name.
     BelowAnObject,
@@ -41,7 +41,7 @@ impl Hidden {
             Hidden::EndsInWhiteSpace => "ends with white space",
             Hidden::ControlCharacter => "has a control character",
             Hidden::NotUnicode => "is not UTF-8",
-            Hidden::NotAFile => "is that of a FIFO, a socket or a device",
+            Hidden::NotAFile => "is that of a FIFO, a socket, a device or a mount of Curvine",
             Hidden::BelowAnObject => "is below an object of the same name",
             Hidden::Uploads => "is that of incomplete uploads",
         }

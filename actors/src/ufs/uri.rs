@@ -180,21 +180,8 @@ const SCHEMES: &[Scheme] = &[
     },
 ];
 
-/// The option of services that can write beside an object and then rename.
-pub const UPLOADS_OPTION: &str = "atomic_write_dir";
 /// Where local mounts write what is not complete yet; it is not shown.
 pub const UPLOADS_DIRECTORY: &str = ".curvine-uploads";
-
-/// The option that has a mount of a local directory write objects beside their place first: nobody sees half of one.
-pub fn uploads_of(uri: &str) -> Option<(String, String)> {
-    let directory = ["file://", "fs://"]
-        .iter()
-        .find_map(|scheme| uri.strip_prefix(scheme))?;
-    Some((
-        UPLOADS_OPTION.to_owned(),
-        format!("{}/{UPLOADS_DIRECTORY}", directory.trim_end_matches('/')),
-    ))
-}
 
 /// # Errors
 /// `InvalidArgument` for an unknown scheme, a missing bucket or an unknown option, naming the nearest.
@@ -275,6 +262,10 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
         ));
     }
     all.insert("root".to_owned(), format!("/{root}"));
+    if scheme.service == "fs" {
+        // OpenDAL would make it. What is incomplete has one place, UPLOADS_DIRECTORY.
+        all.remove("atomic_write_dir");
+    }
     if scheme.service == "s3" && !all.contains_key("region") {
         let profile = all.get("profile").cloned();
         all.insert("region".to_owned(), aws_region(profile.as_deref()));

@@ -11,6 +11,10 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use curvine_protocol::CurvinePath;
+use curvine_protocol::master::MountUfs;
+use curvine_protocol::mount::MountSettings;
+
 use crate::support::{DEADLINE, Mounted, Node, Signal, program, text, within};
 
 /// A master and a worker in one process, and two mounts.
@@ -643,6 +647,46 @@ fn a_mount_ends_with_its_umount_and_touches_no_other() {
     };
     mounts.b.stop();
     fs::write(over.path.join("mine"), b"mine").expect("still mounted");
+}
+
+#[test]
+fn a_mount_of_curvine_is_not_mounted_as_a_local_directory() {
+    let Some(mounts) = Mounts::start() else { return };
+    let scratch = mounts.here.parent().expect("it is in a directory").to_owned();
+    let mount = |source: &Path, at: &str| {
+        mounts.cluster.ask(MountUfs {
+            path: CurvinePath::parse(at).expect("a path"),
+            uri: format!("file://{}", source.display()),
+            options: Default::default(),
+            settings: MountSettings {
+                staleness_ms: 0,
+                ..MountSettings::default()
+            },
+        })
+    };
+    fs::create_dir(mounts.here.join("d")).expect("fresh");
+    let link = scratch.join("link");
+    std::os::unix::fs::symlink(&mounts.here, &link).expect("fresh");
+    for source in [&mounts.here, &mounts.here.join("d"), &link] {
+        let error = mount(source, "/loop").expect_err("refused");
+        assert_eq!(
+            error.kind,
+            curvine_protocol::ErrorKind::InvalidArgument,
+            "{error}"
+        );
+        let named = format!("in the mount of Curvine on {}", mounts.here.display());
+        assert!(error.message.contains(&named), "{error}");
+    }
+    // Where one lies in a directory, it is no part of it.
+    mount(&scratch, "/scratch").expect("mounted");
+    let shown = mounts.there.join("scratch");
+    let names: Vec<_> = fs::read_dir(&shown)
+        .expect("listed")
+        .map(|entry| entry.expect("readable").file_name())
+        .collect();
+    assert!(names.iter().any(|name| name == "data"), "{names:?}");
+    assert!(!names.iter().any(|name| name == "a" || name == "b"), "{names:?}");
+    assert!(!shown.join("a").exists() && !shown.join("a/d").exists());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A master with its real Replica and Namespace, a mount of a directory, and a worker that does as it is told.
 
+mod local;
 mod store_faults;
 mod stores;
 

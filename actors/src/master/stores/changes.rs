@@ -5,6 +5,8 @@
 //! afterwards, each if it is the version that was copied: whatever somebody else has put there meanwhile stays. A leader that
 //! takes over goes on where the log says that its predecessor was.
 
+mod links;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use curvine_protocol::master::{Delete, Holders, RemoveDir, Rename, Unlink};
 use curvine_protocol::op::{CommitChange, Copied, Op};
-use curvine_protocol::{Attr, EffectId, Error, ErrorKind, InodeId, Node, Result, UfsVersion};
+use curvine_protocol::{Attr, EffectId, Error, ErrorKind, FileKind, InodeId, Node, Result, UfsVersion};
 use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
 use tokio::time::sleep;
 
@@ -185,10 +187,13 @@ impl Task<'_> {
                 false => self.remove_dir(key, node).await?,
             },
             Op::Delete(Delete { node, .. }) | Op::Unlink(Unlink { node, .. }) => {
-                if let Some(object) = &self.change.object {
-                    self.keep_parent(key, node, 1).await?;
-                    let (inode, gone) = self.delete_file(self.change.inode, key, object).await?;
-                    departing.insert(inode, gone);
+                self.keep_parent(key, node, 1).await?;
+                match &self.change.object {
+                    Some(object) => {
+                        let (inode, gone) = self.delete_file(self.change.inode, key, object).await?;
+                        departing.insert(inode, gone);
+                    }
+                    None => self.delete_link(self.change.inode, key).await?,
                 }
             }
             other => return Err(Error::internal(format!("no store has to make {other:?}"))),
@@ -306,14 +311,22 @@ impl Task<'_> {
         ))
     }
 
-    /// The directories of the tree, with keys that begin with `top`.
-    async fn directories(&self, top: &str) -> Result<Vec<String>> {
-        let mut directories = Vec::new();
+    /// What of a rename has no object, with keys that begin with `top`: directories, and symbolic links.
+    async fn without_objects(&self, top: &str) -> Result<(Vec<String>, Vec<(String, InodeId)>)> {
+        let (mut directories, mut links) = (Vec::new(), Vec::new());
+        if !self.record.tree && self.change.object.is_some() {
+            return Ok((directories, links));
+        }
         let mut walk = self.walk(top)?;
         while let Some((Key(key), attr)) = walk.next().await {
-            directories.extend(attr?.is_dir().then_some(key));
+            let attr = attr?;
+            match attr.kind {
+                FileKind::Directory => directories.push(key),
+                FileKind::Symlink => links.push((key, attr.inode)),
+                _ => {}
+            }
         }
-        Ok(directories)
+        Ok((directories, links))
     }
 
     /// Deletes every object that the namespace shows in a tree, and then its directories.
@@ -329,6 +342,7 @@ impl Task<'_> {
                 Some(object) => {
                     deleting.push(async move { self.delete_file(attr.inode, &key, &object).await });
                 }
+                None if attr.kind == FileKind::Symlink => self.delete_link(attr.inode, &key).await?,
                 None => {}
             }
             if deleting.len() >= AT_ONCE
@@ -373,6 +387,9 @@ impl Task<'_> {
                     if self.needs_marker(attr.inode)? {
                         self.ufs.make_dir(&target).await?;
                     }
+                    continue;
+                }
+                if self.copy_link(&from, &target, &attr).await? {
                     continue;
                 }
                 let Some(object) = attr.ufs.clone() else { continue };
@@ -462,29 +479,26 @@ impl Task<'_> {
         let to = self.record.to.as_deref().unwrap_or_default();
         self.settle(to, &self.record.key, |copy| Some(copy.from.clone()))
             .await?;
-        if self.record.tree {
-            let directories = self.directories(&self.record.key).await?;
-            self.remove_directories(directories).await?;
-        }
+        let (directories, links) = self.without_objects(&self.record.key).await?;
+        self.delete_links(links).await?;
+        self.remove_directories(directories).await?;
         self.end().await
     }
 
     /// A rename was refused: what was copied goes where it went.
     async fn remove_copies(&self) -> Result<()> {
         let to = self.record.to.as_deref().unwrap_or_default();
-        let key = &self.record.key;
         self.remove_unnoted(to).await?;
-        self.settle(key, to, |copy| copy.to.clone()).await?;
-        if self.record.tree {
-            let mut directories = self.directories(to).await?;
+        self.settle(&self.record.key, to, |copy| copy.to.clone()).await?;
+        let (mut directories, mut links) = self.without_objects(to).await?;
+        if let Op::Rename(rename) = &self.change.command.op {
             // What is there in the namespace stays.
-            let is_there = match &self.change.command.op {
-                Op::Rename(rename) => self.changes.view.lookup(&rename.to, false).is_ok(),
-                _ => false,
-            };
+            let is_there = self.changes.view.lookup(&rename.to, false).is_ok();
             directories.retain(|key| !(is_there && key == to));
-            self.remove_directories(directories).await?;
+            links.retain(|(key, inode)| !(key == to && self.is_kept_there(*inode, &rename.to)));
         }
+        self.delete_links(links).await?;
+        self.remove_directories(directories).await?;
         self.end().await
     }
 

@@ -28,7 +28,7 @@ struct Plan {
     inode: InodeId,
     object: Option<UfsVersion>,
     replaces: Option<UfsVersion>,
-    /// There is nothing to be done: the file has no object yet.
+    /// There is nothing to be done, see [`is_free`].
     is_free: bool,
 }
 
@@ -149,7 +149,7 @@ impl Apply<'_, '_> {
             tree: is_dir,
             op,
             inode,
-            is_free: !is_dir && object.is_none(),
+            is_free: is_free(&record),
             object,
             replaces: None,
         }))
@@ -241,7 +241,7 @@ impl Apply<'_, '_> {
             to: Some(joined(&directory, &to_name)),
             tree: record.is_dir(),
             inode,
-            is_free: !record.is_dir() && object.is_none(),
+            is_free: is_free(&record),
             object,
             replaces: to.found.as_ref().and_then(|(_, record)| record.object().cloned()),
             op: Op::Rename(Rename {
@@ -585,6 +585,11 @@ impl Apply<'_, '_> {
         self.add_object(parent, &object)?;
         self.done()
     }
+}
+
+/// Whether an under file system has nothing of it: a file without an object. A symbolic link is always one of a store.
+fn is_free(record: &InodeRecord) -> bool {
+    record.kind == FileKind::File && record.object().is_none()
 }
 
 /// The name for the version of a file that was written here, beside that of somebody else: `report.csv.conflict-41`.
