@@ -322,7 +322,7 @@ fn undone_by_power(world: &mut World) -> Result<(), Violation> {
     })?;
     world.pass_ms(chance.within(10..900))?;
     let all = chance.percent(40);
-    let first = usize::from(chance.percent(50));
+    let first = u64::from(chance.percent(50));
     let struck = if all { vec![first, 1 - first] } else { vec![first] };
     for &number in &struck {
         let lost = world.worker_host(number).lose_power();
