@@ -106,6 +106,12 @@ impl Roster {
             .all(|worker| worker.reported)
     }
 
+    /// The registration under which a worker has told all it holds, if it has.
+    pub fn reported_as(&self, id: WorkerId) -> Option<u64> {
+        let worker = self.workers.get(&id).filter(|worker| worker.reported)?;
+        Some(worker.token)
+    }
+
     /// When a worker was last heard, if it is registered.
     pub fn last_heard(&self, id: WorkerId) -> Option<Instant> {
         Some(self.workers.get(&id)?.last_heartbeat)

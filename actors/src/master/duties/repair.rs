@@ -94,13 +94,13 @@ impl Repair {
     /// Looks through all files. What is to be copied, that with the fewest replicas first.
     async fn look(&self) -> Result<Vec<Task>> {
         let begun = self.clock.now();
-        let draining = self.blocks.cluster().roster.out.draining();
+        let draining = self.draining();
         let mut look = Look {
             found: BTreeMap::new(),
             seen: Seen::default(),
             doubtful: BTreeSet::new(),
             left: draining
-                .iter()
+                .keys()
                 .map(|worker| (*worker, DrainLeft::default()))
                 .collect(),
         };
@@ -128,17 +128,33 @@ impl Repair {
             left,
         } = look;
         seen.took = self.clock.now().duration_since(begun);
+        let lost = seen.lost as u64;
         *self.seen() = seen;
         for inode in doubtful {
             self.propose.propose_op(Op::DoubtReplicas { inode }).await?;
         }
-        for (worker, left) in left {
+        // One that registered meanwhile had not said what it has when some of its blocks were looked at.
+        is_whole &= self.draining() == draining;
+        for (worker, mut left) in left {
+            if draining.get(&worker) == Some(&None) {
+                // Whatever nobody has may be there.
+                left.blocks += lost;
+            }
             self.blocks.cluster().roster.out.found_left(worker, left);
             if is_whole && left.is_nothing() {
                 self.drained(worker).await?;
             }
         }
         Ok(found.into_values().flatten().collect())
+    }
+
+    /// The workers that are being drained, each with its registration under which it has said all that it has.
+    fn draining(&self) -> BTreeMap<WorkerId, Option<u64>> {
+        let cluster = self.blocks.cluster();
+        let workers = cluster.roster.out.draining().into_iter();
+        workers
+            .map(|worker| (worker, cluster.roster.reported_as(worker)))
+            .collect()
     }
 
     /// Nothing that is kept depends on a worker any more. Nothing was put there since it was drained: not by writers who
@@ -202,7 +218,11 @@ impl Look {
         let block = kept.block;
         if !kept.is_settled {
             let told = cluster.holders.told_to_write(block.id).iter().copied();
-            let workers: BTreeSet<_> = cluster.holders.of(block.id).chain(told).collect();
+            let mut workers: BTreeSet<_> = cluster.holders.of(block.id).chain(told).collect();
+            if workers.is_empty() {
+                // Its writer may have been sent to any of them, by a leader before this one.
+                workers.extend(self.left.keys());
+            }
             self.left_on(workers, |left| left.open_blocks += 1);
             return;
         }
