@@ -147,7 +147,7 @@ impl Files {
     }
 
     /// Whether nothing is written and not flushed. What was given up is as it was left, and has no checksum yet, until the
-    /// file is flushed again.
+    /// file is flushed again, or is gone and kept by nobody.
     pub fn is_quiet(&self) -> bool {
         let mut files = self.files.values();
         files.all(|file| {
@@ -155,7 +155,7 @@ impl Files {
             let flushed = flushed.map(|(moment, _)| moment).max();
             file.writes.iter().all(|write| match write.settled {
                 None => write.never,
-                Some(settled) => !write.failed || flushed > Some(settled) || file.removed.is_some(),
+                Some(settled) => !write.failed || flushed > Some(settled) || file.removed == Some(None),
             })
         })
     }

@@ -149,6 +149,24 @@ impl Opens {
         Some(self.table().all())
     }
 
+    /// All that is open, for a session that the leader knows nothing of yet. None if nothing is.
+    pub(super) fn anew(&self) -> Option<TellOpen> {
+        let table = self.table();
+        (!table.files.is_empty()).then(|| TellOpen {
+            term: 0,
+            closed: Vec::new(),
+            all: Some(table.all()),
+            heard: 0,
+            over_below: table.over_below(),
+        })
+    }
+
+    /// The leader was told everything as this session.
+    pub(super) fn told_as(&self, client: ClientId, call: &TellOpen, reply: &OpenTold) {
+        self.told(call, reply);
+        self.is_another(client);
+    }
+
     /// Whether the session is another one than that which the leader was told of.
     fn is_another(&self, client: ClientId) -> bool {
         let mut table = self.table();
@@ -291,6 +309,26 @@ mod tests {
             term,
             ..OpenTold::default()
         }
+    }
+
+    #[test]
+    fn a_new_session_is_told_of_all_that_is_open_before_it_is_used() {
+        let opens = Opens::default();
+        assert_eq!(opens.anew(), None, "nothing is open");
+        let number = open(&opens);
+        let call = opens.anew().expect("it is open");
+        let all = call.all.clone().expect("everything");
+        assert_eq!(
+            all.files,
+            [HeldFile {
+                inode: FILE,
+                open: number
+            }]
+        );
+        opens.told_as(ClientId(9), &call, &said(3));
+        assert!(!opens.is_another(ClientId(9)));
+        let next = opens.to_tell().expect("it is open");
+        assert_eq!((next.term, next.all), (3, None), "the leader knows the rest");
     }
 
     #[test]

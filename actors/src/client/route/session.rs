@@ -126,10 +126,26 @@ impl Session {
                         ..CallContext::default()
                     };
                     let opened = self.attempt(OpenSession {}, context, retry_for).await?.reply;
+                    // Before any change in it: what is removed must stay for who has it open, who had another session.
+                    self.tell_open_as(opened.client).await;
                     self.sequences.opened(opened.client, asked);
                     return Ok(opened.client);
                 }
             }
+        }
+    }
+
+    /// Tells the leader what is open here, if anything is. What fails is tried again with what else there is to tell.
+    async fn tell_open_as(&self, client: ClientId) {
+        let Some(call) = self.opens.anew() else { return };
+        let context = CallContext {
+            client,
+            deadline_ms: CALL_DEADLINE_MS,
+            ..CallContext::default()
+        };
+        match self.attempt(call.clone(), context, Duration::ZERO).await {
+            Ok(answer) => self.opens.told_as(client, &call, &answer.reply),
+            Err(error) => tracing::debug!(%error, "the leader does not know yet what is open here"),
         }
     }
 
