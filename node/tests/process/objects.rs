@@ -12,7 +12,7 @@ use curvine_protocol::mount::MountSettings;
 use curvine_protocol::{CurvinePath, ErrorKind};
 use curvine_tests::random::Seeded;
 
-use crate::support::{Node, run, text};
+use crate::support::{Node, run, text, until};
 
 const MIB: usize = 1 << 20;
 
@@ -287,7 +287,9 @@ fn a_part_of_an_object_that_somebody_else_changed_is_an_error_until_it_is_delete
             } else {
                 client.write(&path, anew.clone()).await.expect("both are kept");
             }
-            assert_eq!(client.read(&path).await.expect("there"), THEIRS);
+            // As long as the deletion is under way, the store is not asked for the name.
+            let found = until("their object is seen", async || client.read(&path).await.ok()).await;
+            assert_eq!(found, THEIRS);
         }
     });
     let mut objects: Vec<_> = fs::read_dir(&store.objects)
