@@ -99,6 +99,7 @@ impl Repair {
             found: BTreeMap::new(),
             seen: Seen::default(),
             doubtful: BTreeSet::new(),
+            outdated: BTreeSet::new(),
             left: draining
                 .keys()
                 .map(|worker| (*worker, DrainLeft::default()))
@@ -125,8 +126,12 @@ impl Repair {
             found,
             mut seen,
             doubtful,
+            outdated,
             left,
         } = look;
+        for worker in outdated {
+            self.blocks.untold(worker);
+        }
         seen.took = self.clock.now().duration_since(begun);
         let lost = seen.lost as u64;
         *self.seen() = seen;
@@ -209,6 +214,8 @@ struct Look {
     seen: Seen,
     /// Files with blocks of which there are doubtful replicas alone.
     doubtful: BTreeSet<InodeId>,
+    /// Workers with older replicas of blocks that others have said to have: they hear it when they report again.
+    outdated: BTreeSet<WorkerId>,
     /// Of each worker that is being drained.
     left: BTreeMap<WorkerId, DrainLeft>,
 }
@@ -226,7 +233,12 @@ impl Look {
             self.left_on(workers, |left| left.open_blocks += 1);
             return;
         }
-        match cluster.care(&block, kept.replicas, now) {
+        let care = cluster.care(&block, kept.replicas, now);
+        if care != Care::Nothing && cluster.holders.reported(&block).next().is_some() {
+            // What is current had been reported before the masters knew it for that.
+            self.outdated.extend(cluster.holders.outdated(&block));
+        }
+        match care {
             Care::Nothing => {}
             Care::Wait => self.seen.waiting += 1,
             Care::Nobody if cluster.has_doubtful(&block, now) => {
