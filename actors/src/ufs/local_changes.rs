@@ -179,15 +179,15 @@ impl Local {
         Ok(Some(copy))
     }
 
-    /// Removes a file if it is this version. Whether it is gone.
-    fn remove(&self, key: &str, meant: &UfsVersion) -> io::Result<bool> {
+    /// Removes what has a name, if it is what is meant. Whether it is gone.
+    pub(super) fn remove(&self, key: &str, is_meant: impl Fn(&Found) -> bool) -> io::Result<bool> {
         let found = match self.parent(key) {
             Ok(Some((above, name))) => look(&above, name.as_bytes()).map(|found| (above, name, found)),
             Ok(None) => return Ok(false),
             Err(error) => Err(error),
         };
         match found {
-            Ok((above, name, Found::File(now))) if now == *meant => {
+            Ok((above, name, found)) if is_meant(&found) => {
                 unlinkat(&above, name, AtFlags::empty())?;
                 Ok(true)
             }
@@ -361,9 +361,9 @@ impl Ufs {
     }
 
     pub(super) async fn delete_local(&self, local: &Local, key: &str, meant: &UfsVersion) -> Result<bool> {
-        let (name, meant) = (key.to_owned(), meant.clone());
-        self.change_local(local, key, STORE_TRY, move |local| local.remove(&name, &meant))
-            .await
+        let (name, meant) = (key.to_owned(), Found::File(meant.clone()));
+        let remove = move |local: Local| local.remove(&name, |found| *found == meant);
+        self.change_local(local, key, STORE_TRY, remove).await
     }
 
     pub(super) async fn make_local_dir(&self, local: &Local, key: &str) -> Result<()> {

@@ -4,7 +4,7 @@ use std::io;
 
 use curvine_protocol::{Error, Result, UfsVersion};
 use rustix::fs::{
-    AtFlags, Gid, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, Gid, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, statat, symlinkat, utimensat,
 };
 
 use super::Ufs;
@@ -67,24 +67,6 @@ impl Local {
             Placed::Other(_) => Copied::TargetChanged,
         })
     }
-
-    /// Removes a link if it points there. Whether it is gone.
-    fn remove_link(&self, key: &str, target: &str) -> io::Result<bool> {
-        let found = match self.parent(key) {
-            Ok(Some((above, name))) => look(&above, name.as_bytes()).map(|found| (above, name, found)),
-            Ok(None) => return Ok(false),
-            Err(error) => Err(error),
-        };
-        match found {
-            Ok((above, name, Found::Link(Some(now)))) if now == target => {
-                unlinkat(&above, name, AtFlags::empty())?;
-                Ok(true)
-            }
-            Ok(_) => Ok(false),
-            Err(error) if is_absent(&error) => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 impl Ufs {
@@ -118,8 +100,8 @@ impl Ufs {
     /// Removes a symbolic link if it points to `target`. Whether it is gone: another one stays, and so does anything else.
     pub async fn delete_link(&self, key: &str, target: &str) -> Result<bool> {
         let local = self.with_links()?;
-        let (name, target) = (key.to_owned(), target.to_owned());
-        let remove = move |local: Local| local.remove_link(&name, &target);
+        let (name, meant) = (key.to_owned(), Found::Link(Some(target.to_owned())));
+        let remove = move |local: Local| local.remove(&name, |found| *found == meant);
         self.change_local(local, key, STORE_TRY, remove).await
     }
 }
