@@ -14,7 +14,6 @@ use tokio::time::{Instant, sleep};
 
 use super::blocks::BlockMap;
 use super::blocks::agree::{Agreement, agree};
-use super::blocks::care::GRACE;
 use super::contract::{Fences, NamespaceView};
 use super::workers::Workers;
 use crate::kit::{Clock, Endpoint, WorkerPort, call};
@@ -163,17 +162,13 @@ impl Fencing {
         }
         Ok((found, unheard))
     }
-}
 
-impl Fencing {
     /// Whether a worker that has not answered may have a block and come back.
     fn may_be_elsewhere(&self, known: &BlockRef, found: &[(WorkerId, ReplicaSum)]) -> Result<bool> {
         let (last_worker, now) = (self.view.last_worker()?, self.clock.now());
         let cluster = self.blocks.cluster();
         let is_awaited = |id: &WorkerId| {
-            let heard = cluster.roster.last_heard(*id);
-            !found.iter().any(|(worker, _)| worker == id)
-                && heard.is_some_and(|heard| now.duration_since(heard) < GRACE)
+            !found.iter().any(|(worker, _)| worker == id) && cluster.was_heard_lately(*id, now)
         };
         let mut current = cluster.holders.current(known);
         Ok(!cluster.knows_holders(last_worker, now) || current.any(|id| is_awaited(&id)))

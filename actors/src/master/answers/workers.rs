@@ -1,5 +1,6 @@
 //! Calls of workers: registration, heartbeats, block reports, what they ask about files and mounts.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -47,7 +48,7 @@ impl WorkerAnswers {
         for &block in &report.doubtful {
             match self.view.worth(block)? {
                 Doubted::Counts => doubts.accept.push(block),
-                Doubted::IsNoUse => doubts.unwanted.push(block),
+                Doubted::IsNoUse => drop(doubts.unwanted.insert(block)),
                 Doubted::MayBeOlder if is_planted(Bug::DoubtfulReplicasCount) => doubts.accept.push(block),
                 Doubted::MayBeOlder => drop(doubts.older.insert(block)),
             }
@@ -80,7 +81,7 @@ impl WorkerAnswers {
 #[derive(Default)]
 struct Doubts {
     accept: Vec<BlockId>,
-    unwanted: Vec<BlockId>,
+    unwanted: BTreeSet<BlockId>,
     older: BTreeSet<BlockId>,
 }
 
@@ -211,21 +212,24 @@ impl Answers<ReportBlocks> for WorkerAnswers {
             unwanted,
             older,
         } = self.doubts(&call)?;
-        let view = self.view.clone();
-        let known = |block: BlockId| Ok(view.block_owner(block)?.map(|(_, _, known)| known));
-        let mut stored = call.stored.clone();
-        stored.retain(|replica| !unwanted.contains(&replica.id));
-        for replica in &mut stored {
+        let known = |block: BlockId| match unwanted.contains(&block) {
+            true => Ok(None),
+            false => Ok(self.view.block_owner(block)?.map(|(_, _, known)| known)),
+        };
+        let mut stored = Cow::Borrowed(&call.stored);
+        if !older.is_empty() {
             // Whatever another worker has said to have of what the namespace knows is better.
-            if older.contains(&replica.id)
-                && let Some(known) = known(replica.id)?
+            for replica in stored
+                .to_mut()
+                .iter_mut()
+                .filter(|replica| older.contains(&replica.id))
             {
-                replica.generation = replica.generation.min(known.generation.saturating_sub(1));
+                if let Some(known) = known(replica.id)? {
+                    replica.generation = replica.generation.min(known.generation.saturating_sub(1));
+                }
             }
         }
-        let removed = [&call.removed[..], &unwanted[..]].concat();
-        let mut delete = self.blocks.report(call.worker, &stored, &removed, known)?;
-        delete.extend(unwanted);
+        let delete = self.blocks.report(call.worker, &stored, &call.removed, known)?;
         for block in older {
             self.blocks.cluster().holders.doubted(call.worker, block);
         }

@@ -41,9 +41,7 @@ impl Cluster {
             return Care::Nothing;
         }
         let may_come_back = |id: &&WorkerId| {
-            let heard = self.roster.last_heard(**id);
-            let silent_shortly = heard.is_some_and(|heard| now.duration_since(heard) < GRACE);
-            !live(id) && (silent_shortly || out.is_in_maintenance(**id, now))
+            !live(id) && (self.was_heard_lately(**id, now) || out.is_in_maintenance(**id, now))
         };
         let away = staying.iter().filter(may_come_back).count();
         // What they have, this leader has not heard.
@@ -75,6 +73,12 @@ impl Cluster {
         }
     }
 
+    /// Whether a worker is waited for if it is silent.
+    pub fn was_heard_lately(&self, id: WorkerId, now: Instant) -> bool {
+        let heard = self.roster.last_heard(id);
+        heard.is_some_and(|heard| now.duration_since(heard) < GRACE)
+    }
+
     /// Whether a worker that lives has a doubtful replica of a block.
     pub fn has_doubtful(&self, block: &BlockRef, now: Instant) -> bool {
         let mut doubtful = self.holders.doubtful(block.id);
@@ -87,9 +91,7 @@ impl Cluster {
         let out = &self.roster.out;
         let stays = |id: &WorkerId| self.roster.is_live(*id, now) && out.counts(*id);
         let said = self.holders.reported(block).filter(stays).count();
-        let live = self.roster.live(now);
-        let in_service = live.iter().filter(|id| out.is_in_service(**id, now)).count();
-        said >= wanted.min(in_service).max(1)
+        said >= wanted.min(self.roster.serving(now).count()).max(1)
     }
 
     /// Whether what this leader has heard of workers is enough to say who has nothing. `last_worker` is the greatest id that

@@ -80,9 +80,8 @@ impl Cluster {
     }
 
     fn no_room(&self, now: Instant) -> Error {
-        let live = self.roster.live(now);
-        let mut in_service = live.iter().filter(|id| self.roster.out.is_in_service(**id, now));
-        match (live.is_empty(), in_service.next().is_none()) {
+        let is_empty = self.roster.live(now).is_empty();
+        match (is_empty, self.roster.serving(now).next().is_none()) {
             (true, _) => Error::new(
                 ErrorKind::BlockUnavailable,
                 "no worker is live; start one with `curvine-node --role worker`, or see `cv report`",

@@ -146,15 +146,19 @@ impl Roster {
             .collect()
     }
 
-    /// The live workers that are in service; if there are none, those that live.
+    /// The live workers that are in service.
+    pub fn serving(&self, now: Instant) -> impl Iterator<Item = WorkerId> {
+        let live = self.workers.iter().filter(move |(_, worker)| worker.is_live(now));
+        live.map(|(id, _)| *id)
+            .filter(move |id| self.out.is_in_service(*id, now))
+    }
+
+    /// Those; if there are none, those that live.
     pub fn in_service(&self, now: Instant) -> Vec<WorkerId> {
-        let live = self.live(now);
-        let in_service: Vec<_> = (live.iter().copied())
-            .filter(|id| self.out.is_in_service(*id, now))
-            .collect();
-        match in_service.is_empty() {
-            true => live,
-            false => in_service,
+        let serving: Vec<_> = self.serving(now).collect();
+        match serving.is_empty() {
+            true => self.live(now),
+            false => serving,
         }
     }
 
