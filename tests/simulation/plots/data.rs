@@ -6,7 +6,7 @@ use curvine_actors::client::Client;
 use curvine_protocol::ErrorKind;
 use curvine_protocol::number::to_usize;
 
-use super::{BLOCK, Plot, UNIT, at, make, read_at, rows, same, write};
+use super::{BLOCK, Plot, UNIT, at, make, read_at, rows, same, what_each_says, write};
 use crate::checks::Violation;
 use crate::files::{bytes, stamps};
 use crate::network::name;
@@ -110,19 +110,11 @@ fn left_behind(world: &mut World) -> Result<(), Violation> {
     let mut expected = rows(&[(2, 15), (1, units - 15)]);
     expected.resize(to_usize(size), 3);
     expected[to_usize(from)..to_usize(until)].fill(3);
-    let mut was_read = false;
-    for asked in &workers {
-        let others: Vec<_> = workers.iter().copied().filter(|other| other != asked).collect();
-        world.hold(1, &others);
-        if let Ok(found) = world.ask(1, move |client| read_at(client, "/f", size))? {
-            same(&format!("what {} says", name(*asked)), &found, &expected)?;
-            was_read = true;
-        }
-        let reader = world.mount(1).id;
-        world.network().let_go_at_once(reader);
-        world.pass_s(1)?;
+    let seen = what_each_says(world, size)?;
+    for (asked, found) in &seen {
+        same(&format!("what {} says", name(*asked)), found, &expected)?;
     }
-    if !was_read {
+    if seen.is_empty() {
         return Err("nobody has the file".to_owned());
     }
     let id = world.mount(0).id;
@@ -309,7 +301,6 @@ pub const UNDONE_BY_POWER: Plot = Plot {
 
 fn undone_by_power(world: &mut World) -> Result<(), Violation> {
     let chance = world.chance();
-    let workers = world.worker_ids();
     let units = chance.within(20..300);
     let over = chance.within(1..units);
     world.does(0, "makes /f", move |client| make(client, "/f", 1, units, 2))?;
@@ -337,25 +328,14 @@ fn undone_by_power(world: &mut World) -> Result<(), Violation> {
         world.start_worker(number)?;
     }
     world.pass_s(chance.within(10..70))?;
-    let mut seen = Vec::new();
-    for asked in &workers {
-        let others: Vec<_> = workers.iter().copied().filter(|other| other != asked).collect();
-        world.hold(1, &others);
-        if let Ok(found) = world.ask(1, move |client| read_at(client, "/f", units))? {
-            world.says(format!("{} says {found:?}", name(*asked)));
-            seen.push(found);
-        }
-        let reader = world.mount(1).id;
-        world.network().let_go_at_once(reader);
-        world.pass_s(1)?;
-    }
-    let Some(one) = seen.first() else {
+    let seen = what_each_says(world, units)?;
+    let Some((_, one)) = seen.first() else {
         return Err("nobody has the file".to_owned());
     };
     if !all {
         same("what was flushed", one, &rows(&[(2, over), (1, units - over)]))?;
     }
-    match seen.iter().all(|other| other == one) {
+    match seen.iter().all(|(_, other)| other == one) {
         true => Ok(()),
         false => Err(format!("one worker says this, and another that: {seen:?}")),
     }

@@ -7,7 +7,7 @@ use curvine_protocol::master::Lock;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::{ErrorKind, NodeId, Result};
 
-use super::{BLOCK, Plot, UNIT, at, content, make, read, read_at, rows, same, write};
+use super::{BLOCK, Plot, UNIT, at, content, make, read, read_at, rows, same, what_each_says, write};
 use crate::checks::Violation;
 use crate::network::name;
 use crate::world::World;
@@ -222,22 +222,11 @@ fn half_written(world: &mut World) -> std::result::Result<(), Violation> {
     world.pass_s(chance.within(70..90))?;
     world.network().let_go_at_once(id);
     world.pass_s(5)?;
-    let mut seen = Vec::new();
-    for asked in &workers {
-        let others: Vec<_> = workers.iter().copied().filter(|other| other != asked).collect();
-        world.hold(1, &others);
-        if let Ok(found) = world.ask(1, move |client| read_at(client, "/f", units))? {
-            world.says(format!("{} says {found:?}", name(*asked)));
-            seen.push(found);
-        }
-        let reader = world.mount(1).id;
-        world.network().let_go_at_once(reader);
-        world.pass_s(1)?;
-    }
+    let seen = what_each_says(world, units)?;
     match &seen[..] {
         [] => Err("nobody has the file".to_owned()),
-        [one] if units == one.len() as u64 => Ok(()),
-        [one, other] if one == other => Ok(()),
+        [(_, one)] if units == one.len() as u64 => Ok(()),
+        [(_, one), (_, other)] if one == other => Ok(()),
         _ => Err(format!("one worker says this, and another that: {seen:?}")),
     }
 }

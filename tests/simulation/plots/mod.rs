@@ -19,11 +19,12 @@ use std::path::Path;
 use bytes::Bytes;
 use curvine_actors::client::{Client, CreateOptions, OpenFile};
 use curvine_protocol::number::to_usize;
-use curvine_protocol::{CurvinePath, Result};
+use curvine_protocol::{CurvinePath, NodeId, Result};
 
 use crate::chance::Chance;
 use crate::checks::Violation;
 use crate::files::{END, bytes, name_of, stamps};
+use crate::network::name;
 use crate::programs::BLOCK_BYTES;
 use crate::world::director::Cast;
 use crate::world::{PLOTS, Summary, World};
@@ -138,6 +139,26 @@ async fn read(file: &OpenFile, units: u64) -> Result<Vec<u64>> {
 async fn read_at(client: Client, path: &'static str, units: u64) -> Result<Vec<u64>> {
     let file = client.open(&at(path)).await?;
     read(&file, units).await
+}
+
+type Said = Vec<(NodeId, Vec<u64>)>;
+
+/// What each worker alone says of `/f`, to the second mount: of those that say anything.
+fn what_each_says(world: &mut World, units: u64) -> std::result::Result<Said, Violation> {
+    let workers = world.worker_ids();
+    let mut seen = Vec::new();
+    for asked in &workers {
+        let others: Vec<_> = workers.iter().copied().filter(|other| other != asked).collect();
+        world.hold(1, &others);
+        if let Ok(found) = world.ask(1, move |client| read_at(client, "/f", units))? {
+            world.says(format!("{} says {found:?}", name(*asked)));
+            seen.push((*asked, found));
+        }
+        let reader = world.mount(1).id;
+        world.network().let_go_at_once(reader);
+        world.pass_s(1)?;
+    }
+    Ok(seen)
 }
 
 /// What a file should be: stamps, each for so many units.
