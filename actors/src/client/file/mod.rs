@@ -483,7 +483,8 @@ impl Handle {
     }
 
     /// # Errors
-    /// As [`OpenFile::flush`]: something that was written is lost, by this handle or, where a write failed, by any.
+    /// As [`OpenFile::flush`]: something that was written is lost, by this handle or, where a write failed, by any. Of the
+    /// masters, if nobody knows whether the lease is still here.
     async fn ready_to_write(&self, state: &mut State) -> Result<()> {
         state.writers.check(self.id)?;
         state.check()?;
@@ -491,6 +492,10 @@ impl Handle {
         if state.writable && state.session != Some(session) {
             self.shared.lease_ended(state).await;
             state.writers.check(self.id)?;
+        }
+        // Where the masters may yet hear that the lease is given back, nothing is written under it.
+        if state.gives_back_unanswered() {
+            self.shared.ask_again(state).await?;
         }
         self.shared.check_lease_of(state).await?;
         if !state.writable {

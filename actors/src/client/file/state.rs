@@ -448,6 +448,13 @@ impl State {
         self.is_newer = true;
     }
 
+    /// Nobody knows whether the masters have made a commit that gives the lease back, or yet will.
+    pub fn gives_back_unanswered(&self) -> bool {
+        self.unanswered
+            .as_ref()
+            .is_some_and(|unanswered| unanswered.call.close)
+    }
+
     /// The error of an earlier write, for as long as the lease lasts.
     pub fn check(&self) -> Result<()> {
         match &self.failed {

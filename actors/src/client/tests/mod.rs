@@ -982,6 +982,34 @@ fn a_lease_that_another_client_wants_is_given_back_with_what_was_written_and_got
     });
 }
 
+#[test]
+fn nothing_is_written_under_a_lease_that_may_be_on_its_way_back() {
+    run(|world| async move {
+        let client = world.client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        world.fate("CommitFile", [refuse(ErrorKind::Timeout)]);
+        world.state().wanted = true;
+        until("the client has given up to hear whether it is given back", || {
+            world.state().in_flight == 0 && world.seen("CommitFile").len() > 1
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let error = file
+            .append(content(5))
+            .await
+            .expect_err("nobody knows whose the lease is");
+        assert_eq!(error.kind, ErrorKind::Timeout);
+        world.fate("CommitFile", [Fate::Pass]);
+        let got = world.seen("OpenForWrite").len();
+        assert_eq!(file.append(content(5)).await.expect("taken"), 10);
+        assert_eq!(world.committed(), content(10), "it was given back first");
+        assert_eq!(world.seen("OpenForWrite").len(), got + 1, "and got again");
+        file.close().await.expect("closed");
+        assert_eq!(world.committed(), [content(10), content(5)].concat());
+    });
+}
+
 /// As after the lease on the file was broken and another client changed it so many times.
 fn overtake(world: &World, changes: u64) {
     let mut state = world.state();
