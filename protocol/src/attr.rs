@@ -1,6 +1,7 @@
 //! What the namespace says about a file: attributes, directory entries, the layout of its data.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -179,6 +180,17 @@ pub struct FileLayout {
     /// The index of each of `blocks` in the file. Empty if they follow each other, from the first that was asked for.
     #[serde(default)]
     pub indexes: Vec<u32>,
+    /// Of `blocks` that no known worker has: those of which workers have set a replica aside because it failed its checksum.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedBlock>,
+}
+
+/// A block that rotted wherever it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedBlock {
+    pub block: BlockId,
+    /// Who has set a replica aside.
+    pub workers: Vec<WorkerId>,
 }
 
 impl FileLayout {
@@ -187,6 +199,25 @@ impl FileLayout {
     pub fn placed(&self, from: u32) -> impl Iterator<Item = (u32, &LocatedBlock)> {
         let following = (from..).skip(self.indexes.len());
         self.indexes.iter().copied().chain(following).zip(&self.blocks)
+    }
+
+    /// The first damaged block, if any, that has bytes of a range of the file.
+    pub fn damaged_in(&self, range: &Range<u64>) -> Option<&DamagedBlock> {
+        if self.damaged.is_empty() {
+            return None;
+        }
+        let block_bytes = self.attr.block_bytes.max(1);
+        let in_range = self.placed(0).filter(|(index, located)| {
+            let start = u64::from(*index).saturating_mul(block_bytes);
+            start < range.end && range.start < start.saturating_add(located.block.len_bytes)
+        });
+        in_range
+            .filter_map(|(_, located)| {
+                self.damaged
+                    .iter()
+                    .find(|damaged| damaged.block == located.block.id)
+            })
+            .next()
     }
 
     /// The block at an index of the whole file.

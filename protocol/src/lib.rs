@@ -29,7 +29,8 @@ pub mod path;
 pub mod worker;
 
 pub use attr::{
-    Attr, BlockRef, DirEntry, FILE_BYTES_MAX, FileKind, FileLayout, KeptAttributes, LocatedBlock, UfsVersion,
+    Attr, BlockRef, DamagedBlock, DirEntry, FILE_BYTES_MAX, FileKind, FileLayout, KeptAttributes,
+    LocatedBlock, UfsVersion,
 };
 pub use call::{Call, CallContext};
 pub use error::{Error, ErrorKind, Result};

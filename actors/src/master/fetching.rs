@@ -292,6 +292,7 @@ mod tests {
                 until_generation: WRITTEN - 1,
             }),
             indexes: Vec::new(),
+            damaged: Vec::new(),
         }
     }
 

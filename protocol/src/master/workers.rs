@@ -115,6 +115,10 @@ pub struct ReportBlocks {
     /// no writes for them, before an answer says that they count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubtful: Vec<BlockId>,
+    /// Kept blocks whose replicas failed their checksums here: the worker has set them aside, and has them no more. In a full
+    /// report, in its last part, all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<BlockId>,
 }
 
 impl ReportBlocks {
@@ -153,6 +157,9 @@ pub struct ReportAnswer {
     /// Of those that were doubtful: there can be nothing better than what the worker has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accept: Vec<BlockId>,
+    /// Of those that were damaged: what was set aside is of no use to anybody, and may go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discard: Vec<BlockId>,
 }
 
 impl TierStats {
@@ -198,6 +205,7 @@ mod tests {
             number: 1,
             kept: ReportBlocks::kept_bits((0..20).map(|id| id % 3 == 0)),
             doubtful: Vec::new(),
+            damaged: Vec::new(),
         };
         let kept: Vec<u64> = report.said_kept().map(|replica| replica.id.0).collect();
         assert_eq!(kept, [0, 3, 6, 9, 12, 15, 18]);

@@ -155,6 +155,10 @@ fn layout() -> FileLayout {
         }],
         source: Some(source()),
         indexes: Vec::new(),
+        damaged: vec![DamagedBlock {
+            block: BlockId(77),
+            workers: vec![WorkerId(3)],
+        }],
     }
 }
 
@@ -373,6 +377,7 @@ samples! {
     ReportBlocks => ReportBlocks {
         worker: WorkerId(2), token: 3, full_start: true, full_end: false, stored: vec![replica()],
         removed: vec![BlockId(78)], number: 1 << 40, kept: vec![1], doubtful: vec![BlockId(77)],
+        damaged: vec![BlockId(76)],
     };
     ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
     DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };
@@ -463,7 +468,9 @@ samples! {
     Freed => Freed { files: 1, bytes: 2, kept: 3 };
     WorkerRegistered => WorkerRegistered { worker: WorkerId(2), cluster: cluster(), token: 3 };
     HeartbeatOrders => HeartbeatOrders { register: true };
-    ReportAnswer => ReportAnswer { delete: vec![BlockId(78)], accept: vec![BlockId(77)] };
+    ReportAnswer => ReportAnswer {
+        delete: vec![BlockId(78)], accept: vec![BlockId(77)], discard: vec![BlockId(76)],
+    };
     MountSecret => MountSecret { record: mount() };
 }
 

@@ -255,6 +255,7 @@ impl Shared {
             workers: std::mem::take(&mut state.workers),
             source: state.source.take(),
             indexes,
+            damaged: Vec::new(),
         };
         let mut next = State::new(layout, false);
         next.outdated = state.outdated;

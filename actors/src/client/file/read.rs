@@ -1,6 +1,7 @@
 //! The way of bytes from workers: verified, from another replica where one fails, by a newer layout where the file
 //! has changed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -8,7 +9,7 @@ use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{BlockData, Fill, ReadBlock, SuspectBlock};
-use curvine_protocol::{BlockRef, Error, ErrorKind, Result, WorkerId};
+use curvine_protocol::{BlockRef, DamagedBlock, Error, ErrorKind, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::{sleep, timeout};
 
@@ -61,7 +62,8 @@ impl Shared {
                 Err(error) if error.kind == ErrorKind::UfsDenied => return Err(error),
                 // An object that got other attributes is another version, with the same content.
                 Err(error) if error.kind == ErrorKind::UfsChanged => {
-                    if !self.look_again(version).await? && new_attributes >= NEW_ATTRIBUTES_MAX {
+                    if !self.look_again(version, &(start..end)).await? && new_attributes >= NEW_ATTRIBUTES_MAX
+                    {
                         return Err(error);
                     }
                     new_attributes += 1;
@@ -71,7 +73,7 @@ impl Shared {
                 Err(error) => error,
             };
             // Somebody else may hold it by now, or it is another content.
-            let changed = self.look_again(version).await?;
+            let changed = self.look_again(version, &(start..end)).await?;
             // Workers have dropped what had rotted, so the masters may know of another replica.
             let rots_again = std::mem::replace(&mut rotten, error.kind == ErrorKind::Corrupt) && rotten;
             if !changed && (rots_again || clock.now() >= give_up) {
@@ -95,9 +97,13 @@ impl Shared {
     /// Asks the masters where the file is now. Whether the content that is known here is another than that of `version`.
     ///
     /// # Errors
-    /// `UfsChanged` if an object changed: one reader never sees two versions.
-    async fn look_again(&self, version: u64) -> Result<bool> {
+    /// `UfsChanged` if an object changed: one reader never sees two versions. `Corrupt` if a block of the range has rotted
+    /// wherever it was: nobody need wait for it.
+    async fn look_again(&self, version: u64, range: &Range<u64>) -> Result<bool> {
         let layout = self.layout_now().await?;
+        if let Some(damaged) = layout.damaged_in(range) {
+            return Err(self.rotted(damaged));
+        }
         let mut state = self.lock().await;
         state.learn(layout.workers.clone());
         if state.writable {
@@ -113,6 +119,20 @@ impl Shared {
             self.adopt(&mut state, layout, false);
         }
         Ok(changed)
+    }
+
+    fn rotted(&self, damaged: &DamagedBlock) -> Error {
+        let workers: Vec<_> = damaged.workers.iter().map(|worker| worker.to_string()).collect();
+        Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "inode {}: every replica of block {} has failed its checksum; what is left of it is set aside on worker {}, \
+                 in `quarantine/` of its data directory. Write the file again, or remove it; `cv fsck` finds all such files",
+                self.inode,
+                damaged.block,
+                workers.join(", ")
+            ),
+        )
     }
 
     /// One piece, from the first replica that has it right.

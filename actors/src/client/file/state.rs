@@ -724,6 +724,7 @@ mod tests {
             workers: Vec::new(),
             source: None,
             indexes: blocks.iter().map(|(index, _)| *index).collect(),
+            damaged: Vec::new(),
         };
         State::new(layout, true)
     }

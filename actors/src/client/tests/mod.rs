@@ -705,6 +705,30 @@ fn a_sync_of_bytes_that_nobody_has_is_an_error() {
 }
 
 #[test]
+fn what_has_rotted_everywhere_is_said_at_once_with_where_the_bytes_are() {
+    run(|world| async move {
+        let client = world.client();
+        written(&client, 1, content(1_000)).await;
+        let block = world.state().file.as_ref().expect("there").blocks[&0].id;
+        world.state().nobody_has_it = true;
+        world.state().damaged = vec![block];
+        let reader = client.open(FILE).await.expect("open");
+        let begun = Instant::now();
+        let error = reader.read_at(0, 100).await.expect_err("it has rotted");
+        assert_eq!(error.kind, ErrorKind::Corrupt);
+        assert!(begun.elapsed() < Duration::from_secs(1), "nobody is waited for");
+        let block = format!("every replica of block {block} ");
+        for part in [block.as_str(), "on worker 1", "quarantine/", "cv fsck"] {
+            assert!(error.message.contains(part), "{error}");
+        }
+        world.state().damaged = Vec::new();
+        let error = reader.read_at(0, 100).await.expect_err("it may come back");
+        assert_eq!(error.kind, ErrorKind::BlockUnavailable);
+        assert!(begun.elapsed() > Duration::from_secs(10), "it was waited for");
+    });
+}
+
+#[test]
 fn a_writer_of_a_block_whose_holders_are_away_waits_for_them() {
     run(|world| async move {
         let client = world.client();

@@ -68,6 +68,8 @@ pub struct State {
     pub life: u64,
     /// The orders of changes that workers took.
     pub orders: Vec<(&'static str, WriteOrder)>,
+    /// Blocks that workers have set aside, as the masters know.
+    pub damaged: Vec<BlockId>,
     /// No worker that has blocks is known to the masters.
     pub nobody_has_it: bool,
     pub blocks: HashMap<(u32, BlockId), (u32, Vec<u8>)>,
@@ -551,6 +553,14 @@ impl State {
             workers: addresses(epoch),
             source: None,
             indexes,
+            damaged: self
+                .damaged
+                .iter()
+                .map(|&block| DamagedBlock {
+                    block,
+                    workers: vec![WorkerId(1)],
+                })
+                .collect(),
         })
     }
 

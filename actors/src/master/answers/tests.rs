@@ -228,6 +228,7 @@ impl World {
             number: 0,
             kept: Vec::new(),
             doubtful: Vec::new(),
+            damaged: Vec::new(),
         };
         self.ask(report).await.expect("its first report is in");
         registered.worker
@@ -267,6 +268,7 @@ impl World {
             number: 0,
             kept: Vec::new(),
             doubtful: Vec::new(),
+            damaged: Vec::new(),
         };
         Ok(self.ask(report).await?.delete)
     }
@@ -737,6 +739,7 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
         number: 0,
         kept: Vec::new(),
         doubtful: Vec::new(),
+        damaged: Vec::new(),
     };
     let refused = world.ask(report).await.map(|_| ());
     assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::NotPermitted));
@@ -763,6 +766,7 @@ async fn a_block_report_that_comes_after_a_later_one_is_refused() {
         number,
         kept: Vec::new(),
         doubtful: Vec::new(),
+        damaged: Vec::new(),
     };
     world.ask(report(3, false)).await.expect("taken");
     world
@@ -773,6 +777,88 @@ async fn a_block_report_that_comes_after_a_later_one_is_refused() {
     assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::Stale));
     world.ask(report(4, true)).await.expect("taken");
     world.ask(report(0, false)).await.expect("of a version before");
+    world.master.stop().await;
+}
+
+#[actix::test]
+async fn a_worker_says_what_it_has_set_aside_and_hears_what_of_it_is_no_use() {
+    let world = World::new().await;
+    let by = |client, sequence| CallContext {
+        client: ClientId(client),
+        sequence,
+        ..NO_ONE
+    };
+    let port = &*world.master.port;
+    let create = CreateFile {
+        node: Node::Path(path("/f")),
+        mode: 0o644,
+        if_exists: IfExists::Fail,
+        parents: false,
+        block_bytes: 0,
+        replicas: 0,
+        first_block: true,
+        open: 0,
+    };
+    let layout = call(port, create, by(1, 1)).await.expect("created");
+    let block = layout.blocks[0].block;
+    let commit = CommitFile {
+        inode: layout.attr.inode,
+        size_bytes: 5,
+        blocks: vec![BlockCommit {
+            index: 0,
+            id: block.id,
+            len_bytes: 5,
+            generation: layout.attr.next_generation(),
+            workers: vec![world.registered.worker],
+            hole_bytes: 0,
+        }],
+        mtime_ns: None,
+        close: true,
+        keep_privileges: false,
+        abandoned: false,
+        keep_size: false,
+        new_generation: false,
+    };
+    call(port, commit, by(1, 2)).await.expect("committed");
+    let generation = layout.attr.next_generation();
+    let replica = BlockReplica {
+        id: block.id,
+        generation,
+        len_bytes: 5,
+    };
+    let report = |stored: &[BlockReplica], damaged: &[BlockId]| ReportBlocks {
+        worker: world.registered.worker,
+        token: world.registered.token,
+        full_start: true,
+        full_end: true,
+        stored: stored.to_vec(),
+        removed: Vec::new(),
+        number: 0,
+        kept: Vec::new(),
+        doubtful: Vec::new(),
+        damaged: damaged.to_vec(),
+    };
+    let damaged = async || {
+        let open = OpenFile {
+            node: Node::Path(path("/f")),
+            follow: true,
+            open: 0,
+        };
+        world.ask(open).await.expect("located").damaged
+    };
+    world.ask(report(&[replica], &[])).await.expect("taken");
+    assert_eq!(damaged().await, []);
+    let answer = world.ask(report(&[], &[block.id, BlockId(1 << 40)])).await;
+    assert_eq!(answer.expect("taken").discard, [BlockId(1 << 40)], "of no file");
+    let expected = DamagedBlock {
+        block: block.id,
+        workers: vec![world.registered.worker],
+    };
+    assert_eq!(damaged().await, [expected]);
+    // It has another one by now.
+    let answer = world.ask(report(&[replica], &[block.id])).await;
+    assert_eq!(answer.expect("taken").discard, [block.id]);
+    assert_eq!(damaged().await, []);
     world.master.stop().await;
 }
 

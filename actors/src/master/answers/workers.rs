@@ -56,6 +56,28 @@ impl WorkerAnswers {
         Ok(doubts)
     }
 
+    /// Takes in which replicas a worker has set aside. Of those that are no use to anybody, which.
+    fn set_aside(&self, report: &ReportBlocks) -> Result<Vec<BlockId>> {
+        let mut discard = Vec::new();
+        for &block in &report.damaged {
+            let known = self.view.block_owner(block)?;
+            let is_lost = match known {
+                Some((_, _, known)) => {
+                    self.view.worth(block)? != Doubted::IsNoUse && {
+                        let cluster = self.blocks.cluster();
+                        !cluster.is_reported(&known, self.blocks.now())
+                    }
+                }
+                None => false,
+            };
+            match is_lost {
+                true => self.blocks.cluster().holders.damaged(report.worker, block),
+                false => discard.push(block),
+            }
+        }
+        Ok(discard)
+    }
+
     /// A worker keeps what it may take for cached if an object has it: it was not told, or not heard.
     fn look_at_kept(&self, report: &ReportBlocks) -> Result<()> {
         let is_writable = |mount: &MountRecord| mount.settings.writable;
@@ -233,11 +255,16 @@ impl Answers<ReportBlocks> for WorkerAnswers {
         for block in older {
             self.blocks.cluster().holders.doubted(call.worker, block);
         }
+        let discard = self.set_aside(&call)?;
         self.look_at_kept(&call)?;
         if call.full_end {
             self.blocks.cluster().roster.fully_reported(call.worker);
         }
-        Ok(ReportAnswer { delete, accept })
+        Ok(ReportAnswer {
+            delete,
+            accept,
+            discard,
+        })
     }
 }
 

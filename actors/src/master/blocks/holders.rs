@@ -13,6 +13,8 @@ pub struct Holders {
     held: HashMap<BlockId, Vec<Holder>>,
     /// Who was told to write blocks that nobody has reported or committed yet: a writer that fails leaves them there.
     placed: HashMap<BlockId, Vec<WorkerId>>,
+    /// Who has set a replica aside that failed its checksum. Few, if any.
+    damaged: HashMap<BlockId, Vec<WorkerId>>,
 }
 
 /// What is known of one worker's replica of a block.
@@ -136,11 +138,29 @@ impl Holders {
             holders.retain(|holder| holder.worker != id);
             !holders.is_empty()
         });
+        self.damaged.retain(|_, workers| {
+            workers.retain(|worker| *worker != id);
+            !workers.is_empty()
+        });
+    }
+
+    /// A worker says that its replica of a block failed its checksum, and is set aside.
+    pub fn damaged(&mut self, id: WorkerId, block: BlockId) {
+        let workers = self.damaged.entry(block).or_default();
+        if !workers.contains(&id) {
+            workers.push(id);
+        }
+    }
+
+    /// Who has said so, and has no other replica since.
+    pub fn damaged_on(&self, block: BlockId) -> &[WorkerId] {
+        self.damaged.get(&block).map_or(&[], Vec::as_slice)
     }
 
     /// A worker says what it has of a block that the namespace knows.
     pub fn stored(&mut self, id: WorkerId, replica: &BlockReplica, known: &BlockRef) {
         self.unplaced(id, replica.id);
+        remove(&mut self.damaged, id, replica.id);
         self.holder(id, replica.id).reported = Some(Reported {
             generation: replica.generation,
             whole: replica.len_bytes >= known.len_bytes,
@@ -156,12 +176,7 @@ impl Holders {
     }
 
     fn unplaced(&mut self, id: WorkerId, block: BlockId) {
-        if let Some(placed) = self.placed.get_mut(&block) {
-            placed.retain(|writer| *writer != id);
-            if placed.is_empty() {
-                self.placed.remove(&block);
-            }
-        }
+        remove(&mut self.placed, id, block);
     }
 
     pub fn removed(&mut self, id: WorkerId, block: BlockId) {
@@ -186,6 +201,7 @@ impl Holders {
     /// Forgets a block; says who holds it, wholly or in the making.
     fn release(&mut self, block: BlockId) -> Vec<WorkerId> {
         let held = self.held.remove(&block).unwrap_or_default();
+        self.damaged.remove(&block);
         let mut workers: Vec<_> = held.iter().map(|holder| holder.worker).collect();
         for placed in self.placed.remove(&block).unwrap_or_default() {
             if !workers.contains(&placed) {
@@ -205,6 +221,16 @@ impl Holders {
             for worker in self.release(block) {
                 orders.entry(worker).or_default().push(block);
             }
+        }
+    }
+}
+
+/// Takes a worker from those of a block.
+fn remove(workers_of: &mut HashMap<BlockId, Vec<WorkerId>>, id: WorkerId, block: BlockId) {
+    if let Some(workers) = workers_of.get_mut(&block) {
+        workers.retain(|worker| *worker != id);
+        if workers.is_empty() {
+            workers_of.remove(&block);
         }
     }
 }

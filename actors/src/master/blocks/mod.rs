@@ -393,6 +393,7 @@ mod tests {
             workers: Vec::new(),
             source: None,
             indexes: Vec::new(),
+            damaged: Vec::new(),
         }
     }
 

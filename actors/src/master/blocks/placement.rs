@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use curvine_protocol::number::to_usize;
-use curvine_protocol::{BlockId, BlockRef, Error, ErrorKind, FileLayout, Result, WorkerId};
+use curvine_protocol::{BlockId, BlockRef, DamagedBlock, Error, ErrorKind, FileLayout, Result, WorkerId};
 use tokio::time::Instant;
 
 use super::Cluster;
@@ -32,6 +32,12 @@ impl Cluster {
         holders.any(|id| self.roster.is_live(id, now))
     }
 
+    /// Whether a live worker has said itself to have a block.
+    pub fn is_reported(&self, block: &BlockRef, now: Instant) -> bool {
+        let mut holders = self.holders.reported(block);
+        holders.any(|id| self.roster.is_live(id, now))
+    }
+
     /// Holders of each block; where nobody has it and there is an object to fetch it from, who should.
     pub fn locate(&self, layout: &mut FileLayout, now: Instant) {
         let live = self.roster.in_service(now);
@@ -40,6 +46,15 @@ impl Cluster {
             located.workers = self.live_holders(&located.block, now);
             if located.workers.is_empty() && source.is_some_and(|source| source.has(&located.block)) {
                 located.workers.extend(in_turn(located.block.id, &live));
+            }
+            let damaged_on = self.holders.damaged_on(located.block.id);
+            // Who had it right and is away may come back.
+            let may_come_back = self.holders.current(&located.block).next().is_some();
+            if located.workers.is_empty() && !damaged_on.is_empty() && !may_come_back {
+                layout.damaged.push(DamagedBlock {
+                    block: located.block.id,
+                    workers: damaged_on.to_vec(),
+                });
             }
         }
         self.add_addresses(layout);

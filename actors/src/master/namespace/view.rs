@@ -152,6 +152,7 @@ pub fn layout_with(attr: Attr, placed: &[(u32, BlockRef)], from_index: u32) -> F
             true => Vec::new(),
             false => placed.iter().map(|(index, _)| *index).collect(),
         },
+        damaged: Vec::new(),
     }
 }
 

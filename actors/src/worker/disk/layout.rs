@@ -4,6 +4,8 @@
 //! `ID.GENERATION.copy` a replica that is being made,
 //! `index/` the index, `quarantine/` replicas that failed their checksum and exist nowhere else.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use curvine_protocol::{BlockId, Error, Result};
@@ -25,6 +27,50 @@ pub fn index_path(root: &Path) -> PathBuf {
 
 pub fn quarantine_path(root: &Path, block: BlockId, generation: u32) -> PathBuf {
     root.join(format!("quarantine/{:016x}-{generation}", block.0))
+}
+
+/// The blocks of which replicas were set aside, each once, the first of them.
+///
+/// # Errors
+/// As the file system says.
+pub fn set_aside(root: &Path, limit: usize) -> Result<BTreeSet<BlockId>> {
+    let directory = root.join("quarantine");
+    let read =
+        |e: std::io::Error| Error::from(e).while_doing(format_args!("listing {}", directory.display()));
+    let mut blocks = BTreeSet::new();
+    for entry in std::fs::read_dir(&directory).map_err(read)? {
+        if let Some((block, _)) = quarantined(&entry.map_err(read)?.file_name()) {
+            blocks.insert(block);
+        }
+        if blocks.len() >= limit {
+            break;
+        }
+    }
+    Ok(blocks)
+}
+
+/// Removes what was set aside of blocks.
+///
+/// # Errors
+/// As the file system says.
+pub fn discard(root: &Path, blocks: &BTreeSet<BlockId>) -> Result<()> {
+    let directory = root.join("quarantine");
+    let fails =
+        |e: std::io::Error| Error::from(e).while_doing(format_args!("emptying {}", directory.display()));
+    for entry in std::fs::read_dir(&directory).map_err(fails)? {
+        let entry = entry.map_err(fails)?;
+        if quarantined(&entry.file_name()).is_some_and(|(block, _)| blocks.contains(&block)) {
+            std::fs::remove_file(entry.path()).map_err(fails)?;
+        }
+    }
+    Ok(())
+}
+
+/// The block and the generation that a name in `quarantine/` stands for.
+fn quarantined(name: &OsStr) -> Option<(BlockId, u32)> {
+    let (block, generation) = name.to_str()?.split_once('-')?;
+    let block = u64::from_str_radix(block, 16).ok()?;
+    Some((BlockId(block), generation.parse().ok()?))
 }
 
 /// Makes every directory that blocks go to.

@@ -76,13 +76,15 @@ pub enum BlockNews {
     /// See [`BlockFlags::doubtful`].
     Doubtful(BlockReplica),
     Removed(BlockId),
+    /// Removed, and its bytes are set aside: they failed their checksum, and may be nowhere else.
+    Damaged(BlockId),
 }
 
 impl BlockNews {
     pub fn block(&self) -> BlockId {
         match self {
             BlockNews::Stored(replica) | BlockNews::Doubtful(replica) => replica.id,
-            BlockNews::Removed(block) => *block,
+            BlockNews::Removed(block) | BlockNews::Damaged(block) => *block,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One report of blocks to the master, in parts; what its answers do not want is deleted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,6 +34,7 @@ impl Report {
     /// Those of the master and of the disks.
     pub async fn everything(&self) -> Result<()> {
         let mut start = true;
+        let mut damaged = BTreeSet::new();
         for disk in self.disks.all() {
             let mut after = None;
             loop {
@@ -53,8 +54,14 @@ impl Report {
                 };
                 self.part(std::mem::take(&mut start), false, part).await?;
             }
+            let store = disk.store.clone();
+            damaged.extend(offloaded(&*self.blocking, move || store.set_aside()).await??);
         }
-        self.part(start, true, self.of(Vec::new(), Vec::new())).await
+        let last = ReportBlocks {
+            damaged: damaged.into_iter().collect(),
+            ..self.of(Vec::new(), Vec::new())
+        };
+        self.part(start, true, last).await
     }
 
     /// What became of these blocks.
@@ -65,7 +72,8 @@ impl Report {
         let mut all: Vec<_> = news.values().copied().collect();
         while !all.is_empty() {
             let part = all.split_off(all.len().saturating_sub(REPORT_PART));
-            let (mut stored, mut removed, mut doubtful) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut stored, mut removed) = (Vec::new(), Vec::new());
+            let (mut doubtful, mut damaged) = (Vec::new(), Vec::new());
             for news in part {
                 match news {
                     BlockNews::Stored(replica) => stored.push(replica),
@@ -74,10 +82,15 @@ impl Report {
                         stored.push(replica);
                     }
                     BlockNews::Removed(block) => removed.push(block),
+                    BlockNews::Damaged(block) => {
+                        removed.push(block);
+                        damaged.push(block);
+                    }
                 }
             }
             let part = ReportBlocks {
                 doubtful,
+                damaged,
                 ..self.of(stored, removed)
             };
             self.part(false, false, part).await?;
@@ -97,7 +110,14 @@ impl Report {
             number: 0,
             kept: Vec::new(),
             doubtful: Vec::new(),
+            damaged: Vec::new(),
         }
+    }
+
+    async fn discard(&self, blocks: BTreeSet<BlockId>) -> Result<()> {
+        let stores: Vec<_> = self.disks.all().iter().map(|disk| disk.store.clone()).collect();
+        let discard = move || stores.iter().try_for_each(|store| store.discard_aside(&blocks));
+        offloaded(&*self.blocking, discard).await?
     }
 
     async fn part(&self, full_start: bool, full_end: bool, part: ReportBlocks) -> Result<()> {
@@ -114,6 +134,9 @@ impl Report {
         };
         let answer = ask_master(self.master.clone(), report).await?;
         self.disks.accept(&answer.accept).await?;
+        if !answer.discard.is_empty() {
+            self.discard(answer.discard.into_iter().collect()).await?;
+        }
         // What the master does not want is what it was told of: a block that was written again since is another.
         let unwanted: Vec<_> = answer
             .delete

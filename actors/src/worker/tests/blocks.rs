@@ -10,7 +10,7 @@ use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus, WriteOrder};
 use curvine_protocol::{BlockId, CallContext, ErrorKind};
 
 use super::world::*;
-use crate::kit::until::until_some;
+use crate::kit::until::{until, until_some};
 use crate::kit::{Body, call};
 use crate::worker::disk::Grant;
 
@@ -270,11 +270,25 @@ async fn a_flipped_byte_is_never_served_and_the_replica_is_kept_aside() {
             !master.held.contains_key(&BlockId(5))
         })
         .await;
-    assert!(world.disk("d0/quarantine/0000000000000005-1").exists());
+    let aside = world.disk("d0/quarantine/0000000000000005-1");
+    assert!(aside.exists());
     assert_eq!(
         read(&*worker.port, 5, 1, 0, 1, None).await.unwrap_err().kind,
         ErrorKind::NotFound
     );
+    let is_told = |master: &MasterState| master.damaged.contains(&BlockId(5));
+    world.until("it is told to be damaged", is_told).await;
+    worker.stop().await;
+    drop(worker);
+    world.master.state.lock().unwrap().damaged.clear();
+    let mut worker = world.start(world.config()).await;
+    world.until("a full report says so, too", is_told).await;
+    worker.stop().await;
+    drop(worker);
+    assert!(aside.exists(), "it may be all that is left");
+    world.master.state.lock().unwrap().discard.insert(BlockId(5));
+    let mut worker = world.start(world.config()).await;
+    until("what is no use goes", || !aside.exists()).await;
     worker.stop().await;
 }
 

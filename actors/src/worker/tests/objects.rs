@@ -179,6 +179,7 @@ pub fn layout(inode: u64, key: &str, version: &UfsVersion, block_bytes: u64, fir
             until_generation: u32::MAX,
         }),
         indexes: Vec::new(),
+        damaged: Vec::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What surrounds a worker in these tests.
 
 use std::any::Any;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,6 +51,10 @@ pub struct MasterState {
     /// Of the last registration.
     pub epoch: u64,
     pub refuses_reports: bool,
+    /// What was reported to be damaged.
+    pub damaged: BTreeSet<BlockId>,
+    /// What it says to be of no use of that.
+    pub discard: BTreeSet<BlockId>,
     /// It does not say that doubtful blocks count.
     pub keeps_doubts: bool,
     pub refused_reports: u32,
@@ -123,7 +127,13 @@ impl MockMaster {
                 true => Vec::new(),
                 false => report.doubtful.clone(),
             };
-            return Ok(Box::new(ReportAnswer { delete, accept }));
+            state.damaged.extend(report.damaged.iter().copied());
+            let discard = state.discard.iter().copied().collect();
+            return Ok(Box::new(ReportAnswer {
+                delete,
+                accept,
+                discard,
+            }));
         }
         if let Some(describe) = call.downcast_ref::<DescribeFile>() {
             state.describes += 1;

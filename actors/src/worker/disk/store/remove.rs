@@ -1,5 +1,6 @@
 //! Removing blocks, on order and for being corrupt.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +12,9 @@ use super::super::victims::goes_aside;
 use super::super::{BlockNews, Removal, layout};
 use super::{Store, lock};
 use crate::kit::metrics;
+
+/// Of blocks that were set aside, the master is told of so many.
+const SET_ASIDE_TOLD: usize = 8_192;
 
 impl Store {
     /// [`Self::remove`], unless the block is of a newer generation than the order is for. For the block's lane.
@@ -117,7 +121,26 @@ impl Store {
         if !record.flags.in_index {
             self.space().shorten(record.len_bytes, 0);
         }
-        (self.news)(BlockNews::Removed(block));
+        (self.news)(match goes_aside(record.flags) {
+            true => BlockNews::Damaged(block),
+            false => BlockNews::Removed(block),
+        });
         error
+    }
+
+    /// The blocks of which replicas were set aside, the first of them.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn set_aside(&self) -> Result<BTreeSet<BlockId>> {
+        layout::set_aside(&self.directory.path, SET_ASIDE_TOLD)
+    }
+
+    /// Removes what was set aside of blocks: it is of no use to anybody.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn discard_aside(&self, blocks: &BTreeSet<BlockId>) -> Result<()> {
+        layout::discard(&self.directory.path, blocks)
     }
 }
