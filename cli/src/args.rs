@@ -17,7 +17,7 @@ Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  persist  free
             load  load-status  load-cancel
-  Cluster   report  node  master
+  Cluster   report  node  master  fsck  scrub
   Other     bench  version  completions
 
   --master ADDR,...  masters, host:port   [CURVINE_MASTER, 127.0.0.1:8995]
@@ -95,6 +95,8 @@ commands! {
     LoadCancel load_cancel "load-cancel";
     Free free "free";
     Report report "report";
+    Fsck fsck "fsck";
+    Scrub scrub "scrub";
     Node node "node";
     Master master "master";
     Version version "version";

@@ -11,6 +11,7 @@ use crate::call::calls;
 use crate::cluster::DiskStatus;
 use crate::error::Error;
 use crate::ids::{BlockId, ClusterId, InodeId, WorkerId};
+use crate::master::HeldBlock;
 use crate::number::is_zero;
 
 /// Nothing: the floor under every other call's cost.
@@ -425,6 +426,57 @@ pub struct WorkerDisks {
     pub disks: Vec<DiskStatus>,
 }
 
+/// The blocks that a worker has on one data directory, whole, in the order of their ids; `cv fsck` compares them with the
+/// namespace.
+///
+/// # Errors
+/// `InvalidArgument` for a data directory that it has not; `Io`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListBlocks {
+    /// From 0, in the order of [`WorkerDisks`].
+    pub disk: u32,
+    /// Those after this one.
+    pub after: Option<BlockId>,
+    /// At most this many are looked at.
+    pub limit: u32,
+}
+
+/// A page of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksListed {
+    pub held: Vec<HeldBlock>,
+    /// Where the next page begins; none at the end.
+    pub last: Option<BlockId>,
+}
+
+/// Has the scrubber of each data directory verify everything from the beginning, now; or asks how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrub {
+    /// Bytes a second that each data directory may read for it. None: nothing is begun.
+    pub start: Option<u64>,
+}
+
+/// How far the scrubbers are, in the order of the data directories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    pub disks: Vec<DiskScrub>,
+}
+
+/// One data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskScrub {
+    pub path: String,
+    /// A pass is under way.
+    pub runs: bool,
+    /// Passes that have ended since the worker started.
+    pub passes: u64,
+    /// Of the pass under way, or else of the last one: what was verified, and what failed its checksum.
+    pub verified_bytes: u64,
+    pub corrupt_blocks: u64,
+    /// What is to be verified in all, as far as it is known.
+    pub used_bytes: u64,
+}
+
 /// The calls of the worker service: calls `$callback! { $($context)* ; row; ... }`. A row says the code, the request,
 /// its reply, and the most bytes of the reply's body where it has one.
 #[macro_export]
@@ -448,6 +500,8 @@ macro_rules! for_worker_calls {
             214 => KeepReplicas -> Done {};
             216 => CopyReplica -> Done {};
             217 => MarkBlocks -> BlocksMarked {};
+            218 => ListBlocks -> BlocksListed {};
+            219 => Scrub -> ScrubStatus {};
         }
     };
 }

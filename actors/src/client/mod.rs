@@ -38,6 +38,7 @@
 
 mod attributes;
 mod backup;
+mod check;
 mod cluster;
 mod content;
 pub mod file;

@@ -80,6 +80,8 @@ refuse!(
     CompareBlocks,
     KeepReplicas,
     MarkBlocks,
+    ListBlocks,
+    Scrub,
     CopyReplica,
     SuspectBlock,
     DeleteBlocks,

@@ -247,6 +247,14 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         queue: Queue::default(),
         exported: exported.clone(),
     });
+    let repair = Arc::new(Repair::new(
+        store.clone(),
+        propose.clone(),
+        blocks.clone(),
+        workers.clone(),
+        ports.clock.clone(),
+    ));
+    let repair_now = repair.now();
     let duties = Arc::new(Duties::new(vec![
         Arc::new(sessions) as Arc<dyn Duty>,
         Arc::new(OpenFiles::new(view.clone(), opens.clone(), ports.clock.clone())),
@@ -267,13 +275,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             ports.clock.clone(),
             exported.clone(),
         )),
-        Arc::new(Repair::new(
-            store.clone(),
-            propose.clone(),
-            blocks.clone(),
-            workers.clone(),
-            ports.clock.clone(),
-        )),
+        repair,
     ]));
     let following = {
         let (duties, blocks, leadership) = (duties.clone(), blocks.clone(), replica.leadership());
@@ -306,6 +308,9 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             Box::pin(async move { group.masters().await })
         }),
         duties,
+        store: store.clone(),
+        workers: workers.clone(),
+        repair_now,
     };
     let mounts = MountAnswers {
         view: view.clone(),

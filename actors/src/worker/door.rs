@@ -8,8 +8,9 @@ use std::time::Duration;
 use actix::Addr;
 use curvine_protocol::worker::{
     BlockVerified, BlocksCompared, BlocksMarked, CompareBlocks, CopyReplica, DeleteBlocks, Done, ExportFile,
-    FenceBlocks, GetWorkerStatus, KeepReplicas, LoadBlocks, MarkBlocks, PunchBlock, PutBlock, READ_BYTES_MAX,
-    ReadBlock, SealBlock, StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
+    FenceBlocks, GetWorkerStatus, KeepReplicas, ListBlocks, LoadBlocks, MarkBlocks, PunchBlock, PutBlock,
+    READ_BYTES_MAX, ReadBlock, Scrub, ScrubStatus, SealBlock, StopLoading, SuspectBlock, WorkerDisks,
+    WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -348,6 +349,29 @@ impl Endpoint<GetWorkerStatus> for WorkerDoor {
             disks: self.inner.disks.statuses(),
         };
         at_once(Ok(Answer::new(status)))
+    }
+}
+
+impl Endpoint<ListBlocks> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<ListBlocks>,
+    ) -> BoxFuture<'static, Result<Answer<ListBlocks>>> {
+        let inner = self.inner.clone();
+        bounded(
+            &context,
+            async move { inner.disks.list(&call).await.map(Answer::new) },
+        )
+    }
+}
+
+impl Endpoint<Scrub> for WorkerDoor {
+    fn ask(&self, Ask { call, context, .. }: Ask<Scrub>) -> BoxFuture<'static, Result<Answer<Scrub>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            let disks = inner.disks.scrub(call.start).await?;
+            Ok(Answer::new(ScrubStatus { disks }))
+        })
     }
 }
 

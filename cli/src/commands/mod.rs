@@ -5,8 +5,8 @@ macro_rules! modules {
 }
 
 modules! {
-    bench blocks cat chmod chown completions count df du free get head load load_cancel load_status locks ls master mkdir mount
-    mounts mv node persist put report rm stat tail touch umount version
+    bench blocks cat chmod chown completions count df du free fsck get head load load_cancel load_status locks ls master mkdir mount
+    mounts mv node persist put report rm scrub stat tail touch umount version
 }
 
 use curvine_protocol::Result;
@@ -58,6 +58,8 @@ pub async fn run(cv: Cv) -> Result<i32> {
         Command::LoadCancel(args) => args.run(&shell).await,
         Command::Free(args) => args.run(&shell).await,
         Command::Report(args) => args.run(&shell).await,
+        Command::Fsck(args) => args.run(&shell).await,
+        Command::Scrub(args) => args.run(&shell).await,
         Command::Node(args) => args.run(&shell).await,
         Command::Master(args) => args.run(&shell).await,
         Command::Bench(args) => args.run(&shell).await,

@@ -97,7 +97,7 @@ impl Args {
 }
 
 /// The worker that somebody means.
-async fn named(shell: &Shell, name: &str) -> Result<WorkerStatus> {
+pub async fn named(shell: &Shell, name: &str) -> Result<WorkerStatus> {
     let workers = shell.client.status().await?.workers;
     let id = name.parse().ok().map(WorkerId);
     let mut meant = workers

@@ -39,6 +39,9 @@ pub struct Args {
     /// Files at the same time
     #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = transfer::threads())]
     threads: usize,
+    /// On how many workers the files are to be (those that are replaced keep theirs, others have the masters' default)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    replicas: Option<u8>,
 }
 
 struct Job {
@@ -54,6 +57,7 @@ struct Writer<'a> {
     force: bool,
     bar: &'a ProgressBar,
     partial: &'a Partial<CurvinePath>,
+    replicas: Option<u8>,
     /// Temporary names given so far.
     temporaries: Cell<u64>,
 }
@@ -102,7 +106,7 @@ impl Args {
             }
         }
         let (bar, partial) = (&transfer::bar(shell, plan.bytes), &Partial::new());
-        let writer = &Writer::new(shell, self.force, bar, partial);
+        let writer = &self.writer(shell, bar, partial);
         let (preserve, done) = (self.preserve, &Cell::new((0_u64, 0_u64)));
         let failed = &RefCell::new(plan.failed);
         transfer::run(shell, plan.files, self.threads, bar, |job| async move {
@@ -131,9 +135,25 @@ impl Args {
         Ok(())
     }
 
+    fn writer<'a>(
+        &self,
+        shell: &'a Shell,
+        bar: &'a ProgressBar,
+        partial: &'a Partial<CurvinePath>,
+    ) -> Writer<'a> {
+        Writer {
+            shell,
+            force: self.force,
+            bar,
+            partial,
+            replicas: self.replicas,
+            temporaries: Cell::new(0),
+        }
+    }
+
     async fn put_stdin(&self, shell: &Shell, to: &CurvinePath) -> Result<()> {
         let (bar, partial) = (&ProgressBar::hidden(), &Partial::new());
-        let writer = &Writer::new(shell, self.force, bar, partial);
+        let writer = &self.writer(shell, bar, partial);
         let copied = &Cell::new(None);
         transfer::run(shell, vec![()], 1, bar, |()| async move {
             copied.set(Some(writer.write(tokio::io::stdin(), to, None, None).await?));
@@ -149,17 +169,7 @@ impl Args {
     }
 }
 
-impl<'a> Writer<'a> {
-    fn new(shell: &'a Shell, force: bool, bar: &'a ProgressBar, partial: &'a Partial<CurvinePath>) -> Self {
-        Writer {
-            shell,
-            force,
-            bar,
-            partial,
-            temporaries: Cell::new(0),
-        }
-    }
-
+impl Writer<'_> {
     /// Makes a file of this content; its length. Without a mode it keeps that of what it replaces.
     ///
     /// What is there already is touched only by the rename at the end.
@@ -171,7 +181,7 @@ impl<'a> Writer<'a> {
         mtime: Option<SetTime>,
     ) -> Result<u64> {
         const MODE: u32 = 0o644;
-        let error = match self.make(to, mode.unwrap_or(MODE), 0).await {
+        let error = match self.make(to, mode.unwrap_or(MODE), self.replicas.unwrap_or(0)).await {
             Ok(inode) => {
                 let written = async {
                     let (bytes, _) = self.fill(source, inode).await?;
@@ -205,7 +215,7 @@ impl<'a> Writer<'a> {
             true => old.mode & 0o777,
             false => MODE,
         });
-        let inode = (self.make(&temporary, mode, old.replicas).await)
+        let inode = (self.make(&temporary, mode, self.replicas.unwrap_or(old.replicas)).await)
             .map_err(|error| naming(as_of(error, &temporary, to), to))?;
         let written = self.replace(source, (inode, &temporary), (&old, to), mode, mtime);
         self.whole_or_gone(&temporary, written.await, to).await

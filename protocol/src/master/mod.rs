@@ -10,6 +10,7 @@
 //! what is no name, and `Stale` for an inode that is gone; and whatever is in a mount `Ufs`, `UfsDenied`, and for
 //! changes `ReadOnly` and `Unsupported`.
 
+mod check;
 mod content;
 mod group;
 mod jobs;
@@ -18,6 +19,7 @@ mod mounts;
 mod names;
 mod workers;
 
+pub use check::*;
 pub use content::*;
 pub use group::*;
 pub use jobs::*;
@@ -112,6 +114,9 @@ macro_rules! for_master_calls {
             175 => ReportUfsChanged -> Done { by: workers, deadline: Short };
             176 => ConfirmExport -> Done { by: workers, deadline: Short };
             177 => SetWorkerService -> Done { by: workers, deadline: Short };
+            178 => CheckFiles -> FilesChecked { by: cluster, deadline: Short };
+            179 => CheckHeld -> HeldChecked { by: cluster, deadline: Short };
+            186 => RepairNow -> Done { by: cluster, deadline: Short };
 
             180 => AddMaster -> Done { by: replica, deadline: Long };
             181 => RemoveMaster -> Done { by: replica, deadline: Long };

@@ -113,7 +113,7 @@ pub struct ReportBlocks {
     pub kept: Vec<u8>,
     /// Of `stored`, those of which a power cut may have undone what had been sealed. The worker serves none of them, and takes
     /// no writes for them, before an answer says that they count.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub doubtful: Vec<BlockId>,
     /// Kept blocks whose replicas failed their checksums here: the worker has set them aside, and has them no more. In a full
     /// report, in its last part, all of them.
@@ -155,7 +155,7 @@ pub struct ReportAnswer {
     /// The worker should delete them: nothing in the namespace refers to them, or others have something better.
     pub delete: Vec<BlockId>,
     /// Of those that were doubtful: there can be nothing better than what the worker has.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub accept: Vec<BlockId>,
     /// Of those that were damaged: what was set aside is of no use to anybody, and may go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

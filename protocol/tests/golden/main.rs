@@ -376,3 +376,44 @@ fn a_call_of_a_newer_version_is_understood_and_one_of_an_older_too() {
         Ok(newer(None, Vec::new()))
     );
 }
+
+#[test]
+fn a_field_that_may_be_left_out_is_the_last_of_its_struct() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for directory in [
+        "src",
+        "src/master",
+        "../actors/src/master/namespace",
+        "../actors/src/worker/disk",
+    ] {
+        for entry in std::fs::read_dir(root.join(directory)).expect("there") {
+            let path = entry.expect("readable").path();
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("text");
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            for (at, _) in lines
+                .iter()
+                .enumerate()
+                .filter(|(_, line)| line.contains("skip_serializing_if"))
+            {
+                let field = lines[at..]
+                    .iter()
+                    .position(|line| line.starts_with("pub "))
+                    .expect("a field");
+                let after = lines[at + field + 1];
+                assert_eq!(
+                    after,
+                    "}",
+                    "{}:{}: others follow by their places",
+                    path.display(),
+                    at + 1
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 5, "they are somewhere else now");
+}

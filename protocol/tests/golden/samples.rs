@@ -378,9 +378,26 @@ samples! {
         worker: WorkerId(2), token: 3, full_start: true, full_end: false, stored: vec![replica()],
         removed: vec![BlockId(78)], number: 1 << 40, kept: vec![1], doubtful: vec![BlockId(77)],
         damaged: vec![BlockId(76)],
+    }, ReportBlocks {
+        worker: WorkerId(2), token: 3, full_start: false, full_end: true, stored: vec![], removed: vec![], number: 5,
+        kept: vec![], doubtful: vec![], damaged: vec![BlockId(76)],
     };
     ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
     DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };
+    CheckFiles => CheckFiles { inodes: vec![InodeId(5)] };
+    FilesChecked => FilesChecked {
+        has_heard_all: true,
+        files: vec![FileCheck {
+            inode: InodeId(5), blocks: 3, kept_blocks: 2,
+            faults: vec![BlockFault {
+                index: 1, block: BlockRef { id: BlockId(77), len_bytes: 70_000, generation: 4 },
+                what: Fault::Corrupt, replicas: 0, wanted: 2, workers: vec![WorkerId(2)],
+            }],
+        }],
+    };
+    CheckHeld => CheckHeld { held: vec![HeldBlock { replica: replica(), cached: true }] };
+    HeldChecked => HeldChecked { faults: vec![None, Some(Fault::Orphaned)] };
+    RepairNow => RepairNow { kept: vec![WronglyCached { worker: WorkerId(2), block: BlockId(77) }] };
     SetWorkerService => SetWorkerService { worker: WorkerId(2), service: WorkerService::Draining };
     ConfirmExport => ConfirmExport { worker: WorkerId(2), token: 3, effect: EffectId(41) };
     ReportUfsChanged => ReportUfsChanged { inode: InodeId(12), expected: version() };
@@ -470,7 +487,7 @@ samples! {
     HeartbeatOrders => HeartbeatOrders { register: true };
     ReportAnswer => ReportAnswer {
         delete: vec![BlockId(78)], accept: vec![BlockId(77)], discard: vec![BlockId(76)],
-    };
+    }, ReportAnswer { delete: vec![], accept: vec![], discard: vec![BlockId(76)] };
     MountSecret => MountSecret { record: mount() };
 }
 
@@ -517,6 +534,17 @@ samples! {
     CopyReplica => CopyReplica {
         block: BlockRef { id: BlockId(77), len_bytes: 70_000, generation: 5 },
         from: WorkerId(3), address: "w3:8996".to_owned(),
+    };
+    ListBlocks => ListBlocks { disk: 1, after: Some(BlockId(76)), limit: 1_000 };
+    BlocksListed => BlocksListed {
+        held: vec![HeldBlock { replica: replica(), cached: false }], last: Some(BlockId(78)),
+    };
+    Scrub => Scrub { start: Some(64 << 20) };
+    ScrubStatus => ScrubStatus {
+        disks: vec![DiskScrub {
+            path: "/data".to_owned(), runs: true, passes: 2, verified_bytes: 1 << 30, corrupt_blocks: 1,
+            used_bytes: 1 << 31,
+        }],
     };
     SuspectBlock => SuspectBlock { block: BlockId(77), offset_bytes: 65_536, len_bytes: 4_096 };
     BlockVerified => BlockVerified { is_right: true };

@@ -16,10 +16,12 @@
 //! - `placement`: where to read and where to write.
 //! - [`mod@care`]: which blocks too few have.
 //! - `service`: which of the workers are out of service.
+//! - [`check`]: what `cv fsck` says of blocks.
 //! - [`mod@wanted`]: what of that is to stay.
 
 pub mod agree;
 pub mod care;
+pub mod check;
 mod fence;
 pub mod holders;
 mod placement;

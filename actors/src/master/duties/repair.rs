@@ -15,6 +15,7 @@ use curvine_protocol::op::Op;
 use curvine_protocol::worker::CopyReplica;
 use curvine_protocol::{BlockRef, CallContext, InodeId, Result, WorkerId};
 use futures::stream::{self, StreamExt};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Duty;
@@ -47,6 +48,7 @@ pub struct Repair {
     clock: Arc<dyn Clock>,
     seen: Mutex<Seen>,
     made: AtomicU64,
+    now: Arc<Notify>,
 }
 
 /// What the last look found.
@@ -84,7 +86,13 @@ impl Repair {
             clock,
             seen: Mutex::default(),
             made: AtomicU64::new(0),
+            now: Arc::default(),
         }
+    }
+
+    /// What has it look without further rest.
+    pub fn now(&self) -> Arc<Notify> {
+        self.now.clone()
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -284,7 +292,10 @@ impl Duty for Repair {
 
     async fn due(&self) {
         let took = self.seen().took;
-        tokio::time::sleep(EVERY.max(took * RESTS)).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY.max(took * RESTS)) => {}
+            () = self.now.notified() => tokio::time::sleep(EVERY).await,
+        }
     }
 
     async fn tick(&self) -> Result<()> {

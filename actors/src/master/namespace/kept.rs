@@ -1,5 +1,6 @@
 //! Blocks whose bytes are nowhere else than on workers.
 
+use std::collections::HashMap;
 use std::ops::Bound;
 
 use curvine_protocol::codec::decode;
@@ -26,6 +27,14 @@ pub struct Kept {
     /// Nobody writes it, and it has bytes. While somebody writes, and until the replicas of one who went without a word agree,
     /// a generation may be of two contents.
     pub is_settled: bool,
+}
+
+/// The blocks of one file.
+pub struct BlocksOf {
+    pub blocks: Vec<(u32, BlockRef)>,
+    pub kept: HashMap<BlockId, Kept>,
+    /// Somebody writes it.
+    pub is_written: bool,
 }
 
 /// What a replica is worth that a power cut may have taken something of.
@@ -85,6 +94,28 @@ impl Store {
             }
         }
         Ok(page)
+    }
+
+    /// The blocks of a file with bytes, by their indexes, and those of them that are kept. None if it is no file.
+    ///
+    /// # Errors
+    /// Those of reading the state.
+    pub fn blocks_of(&self, inode: InodeId) -> Result<Option<BlocksOf>> {
+        let record = self.dbs.inode(&*self.read()?, inode)?;
+        let Some(InodeBody::File(file)) = record.map(|record| record.body) else {
+            return Ok(None);
+        };
+        let mut blocks = file.placed_blocks();
+        blocks.retain(|(_, block)| block.len_bytes > 0);
+        let kept = file
+            .kept_blocks(inode)
+            .map(|kept| (kept.block.id, kept))
+            .collect();
+        Ok(Some(BlocksOf {
+            blocks,
+            kept,
+            is_written: file.lease.is_some() || file.unfenced,
+        }))
     }
 
     /// Whether a block is kept, and as it was when it was found.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use bytes::Bytes;
 use curvine_conf::DataDir;
+use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::worker::{
-    BlockExtent, BlockSealed, BlockWritten, MarkedBlock, PunchBlock, PutBlock, ReplicaSum, SealBlock,
-    SuspectBlock, WriteBlock,
+    BlockExtent, BlockSealed, BlockWritten, DiskScrub, MarkedBlock, PunchBlock, PutBlock, ReplicaSum,
+    SealBlock, SuspectBlock, WriteBlock,
 };
 use curvine_protocol::{BlockId, BlockRef, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::scrub::Progress;
 use super::space::on_device;
+use super::store::background::ReplicaPage;
 use super::store::{Copying, Done, Store, lock};
 use super::{BlockNews, DiskOptions, Removal, recovery};
 use crate::kit::ports::offloaded;
@@ -379,14 +381,64 @@ impl Handler<Measure> for Disk {
                 .and_then(|()| store.shorten_index())
                 .and_then(|()| {
                     let mut scrubbed = lock(&scrubbed);
-                    *scrubbed = store.scrub(*scrubbed, bytes, store.clock.now())?;
-                    Ok(())
+                    let bytes = scrubbed.budget_bytes(bytes);
+                    store.scrub(&mut scrubbed, bytes, store.clock.now())
                 });
             if let Err(error) = done {
                 tracing::warn!("disk {}: {error}", store.name());
             }
             busy.store(false, Ordering::Release);
         }));
+    }
+}
+
+/// Has the scrubber verify everything from the beginning, so many bytes a second; or, without, says how far it is.
+pub struct ScrubNow(pub Option<u64>);
+
+impl Message for ScrubNow {
+    type Result = Result<DiskScrub>;
+}
+
+impl Handler<ScrubNow> for Disk {
+    type Result = ResponseFuture<Result<DiskScrub>>;
+
+    fn handle(&mut self, ScrubNow(bytes_per_s): ScrubNow, _: &mut Self::Context) -> Self::Result {
+        let (store, background, scrubbed) =
+            (self.store.clone(), self.background.clone(), self.scrubbed.clone());
+        let due_bytes = self.scrub_bytes_per_tick;
+        let ticks_per_s = 1_000 / u64::try_from(self.tick.as_millis()).unwrap_or(1_000).max(1);
+        // It may wait for the tick that goes on.
+        Box::pin(async move {
+            let look = move || {
+                let mut scrubbed = lock(&scrubbed);
+                if let Some(bytes_per_s) = bytes_per_s {
+                    scrubbed.begin((bytes_per_s / ticks_per_s.max(1)).max(CHUNK_BYTES));
+                }
+                let status = store.status();
+                scrubbed.status(status.path, status.used_bytes, due_bytes)
+            };
+            offloaded(&*background, look).await
+        })
+    }
+}
+
+/// A page of what is wholly here; see [`Store::replicas`].
+pub struct ListReplicas {
+    pub after: Option<BlockId>,
+    pub limit: usize,
+}
+
+impl Message for ListReplicas {
+    type Result = Result<ReplicaPage>;
+}
+
+impl Handler<ListReplicas> for Disk {
+    type Result = ResponseFuture<Result<ReplicaPage>>;
+
+    fn handle(&mut self, page: ListReplicas, _: &mut Self::Context) -> Self::Result {
+        let (store, background) = (self.store.clone(), self.background.clone());
+        let ListReplicas { after, limit } = page;
+        Box::pin(async move { offloaded(&*background, move || store.replicas(after, limit)).await? })
     }
 }
 

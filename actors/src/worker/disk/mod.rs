@@ -39,7 +39,7 @@ use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::number::to_usize;
 
-pub use actor::{Disk, DiskRef, Permit, RemoveBlocks, StopDisk};
+pub use actor::{Disk, DiskRef, ListReplicas, Permit, RemoveBlocks, ScrubNow, StopDisk};
 pub use bitmap::Bitmap;
 pub use open_block::Piece;
 pub use order::Numbers;

@@ -6,12 +6,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::ReadBlock;
-use curvine_protocol::{BlockId, Result};
+use curvine_protocol::worker::{DiskScrub, ReadBlock};
+use curvine_protocol::{BlockId, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::record::is_content_of;
@@ -24,16 +25,62 @@ const REST: Duration = Duration::from_secs(24 * 3_600);
 const PAGE: usize = 256;
 
 /// How far a pass has come.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// The last block that is done.
     after: Option<BlockId>,
     /// Chunks that are done of the block after it.
     chunks: usize,
     rest_until: Option<Instant>,
+    /// Of this pass, or of the last one while it rests.
+    verified_bytes: u64,
+    corrupt_blocks: Arc<AtomicU64>,
+    /// Looks of lanes at what failed that have not ended.
+    looks: Arc<AtomicU64>,
+    /// Passes that have ended.
+    passes: u64,
+    /// What this pass may verify each tick, where somebody has asked for it.
+    asked_bytes: Option<u64>,
 }
 
 impl Progress {
+    /// Has everything be verified from the beginning, so many bytes each tick.
+    pub fn begin(&mut self, bytes_per_tick: u64) {
+        *self = Progress {
+            passes: self.passes,
+            looks: self.looks.clone(),
+            asked_bytes: Some(bytes_per_tick),
+            ..Progress::default()
+        };
+    }
+
+    /// What is verified in one tick, of which so much is due without being asked for.
+    pub fn budget_bytes(&self, due_bytes: u64) -> u64 {
+        self.asked_bytes.map_or(due_bytes, |asked| asked.max(due_bytes))
+    }
+
+    /// How far it is; `due_bytes` is what it verifies each tick without being asked to.
+    pub fn status(&self, path: String, used_bytes: u64, due_bytes: u64) -> DiskScrub {
+        DiskScrub {
+            path,
+            runs: self.rest_until.is_none() && self.budget_bytes(due_bytes) > 0
+                || self.looks.load(Ordering::Acquire) > 0,
+            passes: self.passes,
+            verified_bytes: self.verified_bytes,
+            corrupt_blocks: self.corrupt_blocks.load(Ordering::Relaxed),
+            used_bytes,
+        }
+    }
+
+    /// The pass is over.
+    fn rest(&mut self, until: Instant) {
+        self.after = None;
+        self.chunks = 0;
+        self.rest_until = Some(until);
+        self.passes += 1;
+        self.asked_bytes = None;
+    }
+
     /// The next block is this one, of so many chunks. Chunks that are done are of another block if there is one in between
     /// that is not sealed or gone, and mean nothing if it was cut since.
     fn comes_to(&mut self, block: BlockId, chunks: usize) {
@@ -61,17 +108,19 @@ impl Store {
     ///
     /// # Errors
     /// `Io` of the index. What is wrong with a block is that block's alone.
-    pub fn scrub(self: &Arc<Self>, progress: Progress, budget_bytes: u64, now: Instant) -> Result<Progress> {
-        let mut progress = match progress.rest_until {
-            Some(until) if now < until => return Ok(progress),
-            _ => Progress {
-                rest_until: None,
-                ..progress
-            },
-        };
+    pub fn scrub(self: &Arc<Self>, progress: &mut Progress, budget_bytes: u64, now: Instant) -> Result<()> {
+        match progress.rest_until {
+            Some(until) if now < until => return Ok(()),
+            Some(_) => {
+                progress.rest_until = None;
+                progress.verified_bytes = 0;
+                progress.corrupt_blocks = Arc::default();
+            }
+            None => {}
+        }
         let mut left = to_usize(budget_bytes / CHUNK_BYTES);
         while left > 0 {
-            let (target, last) = self.next_target(progress)?;
+            let (target, last) = self.next_target(progress.after)?;
             let Some(target) = target else {
                 match last {
                     Some(last) => {
@@ -80,16 +129,17 @@ impl Store {
                         continue;
                     }
                     None => {
-                        return Ok(Progress {
-                            rest_until: Some(now + REST),
-                            ..Progress::default()
-                        });
+                        progress.rest(now + REST);
+                        return Ok(());
                     }
                 }
             };
             progress.comes_to(target.block, target.checksums.len());
-            let verified = self.verify_some(&target, progress.chunks, left);
+            let verified = self.verify_some(&target, progress, left);
             left -= verified.min(left);
+            let verified_bytes = (verified as u64 * CHUNK_BYTES).min(target.len_bytes);
+            metrics::SCRUBBED_BYTES.add(verified_bytes);
+            progress.verified_bytes += verified_bytes;
             progress.chunks += verified;
             if progress.chunks >= target.checksums.len() {
                 progress.after = Some(target.block);
@@ -98,13 +148,13 @@ impl Store {
                 left = left.saturating_sub(usize::from(verified == 0));
             }
         }
-        Ok(progress)
+        Ok(())
     }
 
     /// The first sealed block that is not done, if this page of the index has one, and the last one looked at.
-    fn next_target(&self, progress: Progress) -> Result<(Option<Target>, Option<BlockId>)> {
+    fn next_target(&self, after: Option<BlockId>) -> Result<(Option<Target>, Option<BlockId>)> {
         let mut target = None;
-        let last = self.index.page(progress.after, PAGE, |block, record| {
+        let last = self.index.page(after, PAGE, |block, record| {
             if let Ok(record) = record
                 && record.is_sealed()
                 && target.is_none()
@@ -121,22 +171,23 @@ impl Store {
         Ok((target, last))
     }
 
-    /// Verifies at most `limit` chunks from one on that the block has, or from its end; how many were done. All, if the file
-    /// cannot be read: then the lane finds out.
-    fn verify_some(self: &Arc<Self>, target: &Target, from: usize, limit: usize) -> usize {
+    /// Verifies at most `limit` chunks of a block that the pass has come to; how many were done. All, if the file cannot be
+    /// read: then the lane finds out.
+    fn verify_some(self: &Arc<Self>, target: &Target, progress: &Progress, limit: usize) -> usize {
+        let from = progress.chunks;
+        let look_again = |chunk| self.look_again(target, chunk, progress);
         let until = target.checksums.len().min(from + limit);
         if target.in_index {
             let right = self.index.get_with_content(target.block, |_, content| {
                 content.is_none_or(|content| is_content_of(&target.checksums, content))
             });
             if !matches!(right, Ok(None | Some(true))) {
-                self.look_again(target, 0);
+                look_again(0);
             }
-            metrics::SCRUBBED_BYTES.add(target.len_bytes);
             return target.checksums.len();
         }
         let Ok(file) = File::open(self.path(target.block)) else {
-            self.look_again(target, from);
+            look_again(from);
             return target.checksums.len() - from;
         };
         let mut bytes = vec![0; to_usize(CHUNK_BYTES)];
@@ -152,15 +203,16 @@ impl Store {
             );
             let whole = file.read_exact_at(bytes, start).is_ok();
             if !whole || crc32c(bytes) != target.checksums[chunk] {
-                self.look_again(target, chunk);
+                look_again(chunk);
             }
         }
-        metrics::SCRUBBED_BYTES.add((until - from) as u64 * CHUNK_BYTES);
         until - from
     }
 
     /// On the lane, as any read: what is corrupt is taken out of use there. What changed meanwhile is another block now.
-    fn look_again(self: &Arc<Self>, target: &Target, chunk: usize) {
+    fn look_again(self: &Arc<Self>, target: &Target, chunk: usize, progress: &Progress) {
+        let (corrupt_blocks, looks) = (progress.corrupt_blocks.clone(), progress.looks.clone());
+        looks.fetch_add(1, Ordering::AcqRel);
         let look = ReadBlock {
             block: target.block,
             generation: target.generation,
@@ -171,8 +223,12 @@ impl Store {
         };
         self.on_lane(target.block, move |store| {
             if let Err(error) = store.read(&look) {
+                if error.kind == ErrorKind::Corrupt {
+                    corrupt_blocks.fetch_add(1, Ordering::Relaxed);
+                }
                 tracing::warn!("the scrubber found: {error}");
             }
+            looks.fetch_sub(1, Ordering::AcqRel);
         });
     }
 }
@@ -186,10 +242,10 @@ mod tests {
         let begun = Progress {
             after: Some(BlockId(6)),
             chunks: 5,
-            rest_until: None,
+            ..Progress::default()
         };
         let at = |block, chunks| {
-            let mut progress = begun;
+            let mut progress = begun.clone();
             progress.comes_to(BlockId(block), chunks);
             (progress.after, progress.chunks)
         };

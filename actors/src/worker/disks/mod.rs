@@ -17,7 +17,11 @@ use std::sync::Arc;
 
 use curvine_conf::DataDir;
 use curvine_protocol::cluster::DiskStatus;
-use curvine_protocol::worker::{BlockExtent, MarkBlocks, ReadBlock, ReplicaSum};
+use curvine_protocol::master::HeldBlock;
+use curvine_protocol::number::to_usize;
+use curvine_protocol::worker::{
+    BlockExtent, BlocksListed, DiskScrub, ListBlocks, MarkBlocks, ReadBlock, ReplicaSum,
+};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use futures::future::try_join_all;
 
@@ -25,12 +29,16 @@ use self::fetches::Fetches;
 use self::placement::choose_disk;
 use super::Threads;
 use super::disk::{
-    BlockNews, Disk, DiskOptions, DiskRef, Grant, Removal, RemoveBlocks, StopDisk, Store, missing,
+    BlockNews, Disk, DiskOptions, DiskRef, Grant, ListReplicas, Removal, RemoveBlocks, ScrubNow, StopDisk,
+    Store, missing,
 };
 use crate::kit::Ports;
 
 /// New blocks whose disk was chosen and whose index record may not be committed yet.
 const PLACED_MAX: usize = 16_384;
+
+/// Blocks in one page of a list.
+const LISTED_MAX: usize = 1_000;
 
 /// All disks of a worker. Cheap to clone.
 #[derive(Clone)]
@@ -254,6 +262,50 @@ impl Disks {
         try_join_all(marking).await
     }
 
+    /// A page of the blocks of one data directory.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there is none of this number; `Io`.
+    pub async fn list(&self, call: &ListBlocks) -> Result<BlocksListed> {
+        let number = to_usize(call.disk.into());
+        let disk = self.all().get(number).ok_or_else(|| {
+            Error::invalid(format!(
+                "there is no data directory {number}: this worker has {}",
+                self.all().len()
+            ))
+        })?;
+        let listed = ListReplicas {
+            after: call.after,
+            limit: to_usize(call.limit.into()).min(LISTED_MAX),
+        };
+        let (listed, last) = disk
+            .actor
+            .send(listed)
+            .await
+            .unwrap_or_else(|_| Err(stopping()))?;
+        let held = listed.into_iter().map(|(replica, flags)| HeldBlock {
+            replica,
+            cached: flags.from_ufs,
+        });
+        Ok(BlocksListed {
+            held: held.collect(),
+            last,
+        })
+    }
+
+    /// How far the scrubbers are; first, where a rate is given, they begin anew.
+    ///
+    /// # Errors
+    /// `Stopping`.
+    pub async fn scrub(&self, bytes_per_s: Option<u64>) -> Result<Vec<DiskScrub>> {
+        let mut disks = Vec::new();
+        for disk in self.all() {
+            let asked = disk.actor.send(ScrubNow(bytes_per_s)).await;
+            disks.push(asked.unwrap_or_else(|_| Err(stopping()))?);
+        }
+        Ok(disks)
+    }
+
     /// Removes blocks from whichever disk has them.
     ///
     /// # Errors
@@ -280,4 +332,8 @@ impl Disks {
             }
         }
     }
+}
+
+fn stopping() -> Error {
+    Error::new(ErrorKind::Stopping, "the worker is stopping")
 }

@@ -1,7 +1,7 @@
 //! The blocks of one disk. Methods block on the disk unless they say otherwise; the Disk actor runs them on lanes.
 
 mod agree;
-mod background;
+pub mod background;
 mod copy;
 mod evict;
 mod fence;

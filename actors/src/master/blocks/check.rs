@@ -1,0 +1,139 @@
+//! What is wrong with the replicas of a block, for `cv fsck`. Pure.
+
+use curvine_protocol::master::{BlockFault, Fault, HeldBlock};
+use curvine_protocol::number::to_u32;
+use curvine_protocol::{BlockRef, WorkerId};
+use tokio::time::Instant;
+
+use super::Cluster;
+use crate::master::namespace::kept::Kept;
+
+impl Cluster {
+    /// What is wrong with a kept block that nobody writes.
+    pub fn fault(&self, index: u32, kept: &Kept, now: Instant) -> Option<BlockFault> {
+        let block = kept.block;
+        let current: Vec<WorkerId> = self.holders.current(&block).collect();
+        let live: Vec<WorkerId> = (current.iter().copied())
+            .filter(|id| self.roster.is_live(*id, now))
+            .collect();
+        let damaged_on = self.holders.damaged_on(block.id);
+        let (what, workers) = match (live.len(), current.is_empty(), damaged_on.is_empty()) {
+            (replicas, ..) if replicas >= kept.replicas => return None,
+            (1.., ..) => (Fault::UnderReplicated, live.clone()),
+            (0, false, _) => (Fault::Away, current),
+            (0, true, false) => (Fault::Corrupt, damaged_on.to_vec()),
+            (0, true, true) => (Fault::Missing, Vec::new()),
+        };
+        Some(BlockFault {
+            index,
+            block,
+            what,
+            replicas: to_u32(live.len()),
+            wanted: to_u32(kept.replicas),
+            workers,
+        })
+    }
+}
+
+/// What is wrong with a replica that a worker has, of a block that nobody writes: what the namespace knows of the block, and
+/// whether it is kept.
+pub fn held_fault(held: &HeldBlock, known: Option<(&BlockRef, bool)>) -> Option<Fault> {
+    let Some((known, is_kept)) = known else {
+        return Some(Fault::Orphaned);
+    };
+    match (held.replica.generation < known.generation, is_kept, held.cached) {
+        (true, ..) => Some(Fault::Outdated),
+        (false, true, true) => Some(Fault::KeptAsCached),
+        (false, false, false) => Some(Fault::CachedAsKept),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any time will do")]
+mod tests {
+    use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
+    use curvine_protocol::{BlockId, InodeId};
+
+    use super::super::roster::{LOST_AFTER, WorkerEntry};
+    use super::*;
+
+    const BLOCK: BlockRef = BlockRef {
+        id: BlockId(7),
+        len_bytes: 10,
+        generation: 5,
+    };
+
+    fn replica(generation: u32) -> BlockReplica {
+        BlockReplica {
+            id: BLOCK.id,
+            generation,
+            len_bytes: BLOCK.len_bytes,
+        }
+    }
+
+    #[test]
+    fn a_block_is_as_ill_as_the_best_of_its_replicas() {
+        let now = Instant::now();
+        let mut cluster = Cluster::default();
+        for id in 1..=2 {
+            let entry = WorkerEntry {
+                address: format!("w{id}:1"),
+                token: 1,
+                disks: Vec::<DiskStatus>::new(),
+                version: Tier::Ssd.to_string(),
+                epoch: 0,
+                last_heartbeat: now,
+                reported: true,
+                report_again: false,
+                report: 0,
+            };
+            cluster.roster.register(WorkerId(id), entry);
+        }
+        let kept = Kept {
+            inode: InodeId(3),
+            block: BLOCK,
+            replicas: 2,
+            is_settled: true,
+        };
+        let fault = |cluster: &Cluster, now| {
+            let fault = cluster.fault(4, &kept, now)?;
+            assert_eq!((fault.index, fault.wanted), (4, 2));
+            Some((fault.what, fault.replicas, fault.workers))
+        };
+        assert_eq!(fault(&cluster, now), Some((Fault::Missing, 0, vec![])));
+        cluster.holders.damaged(WorkerId(1), BLOCK.id);
+        let set_aside = vec![WorkerId(1)];
+        assert_eq!(fault(&cluster, now), Some((Fault::Corrupt, 0, set_aside)));
+        cluster.holders.stored(WorkerId(2), &replica(4), &BLOCK);
+        assert_eq!(
+            fault(&cluster, now).map(|fault| fault.0),
+            Some(Fault::Corrupt),
+            "an old one"
+        );
+        cluster.holders.stored(WorkerId(2), &replica(5), &BLOCK);
+        let others = vec![WorkerId(2)];
+        assert_eq!(
+            fault(&cluster, now),
+            Some((Fault::UnderReplicated, 1, others.clone()))
+        );
+        assert_eq!(fault(&cluster, now + LOST_AFTER), Some((Fault::Away, 0, others)));
+        cluster.holders.stored(WorkerId(1), &replica(6), &BLOCK);
+        assert_eq!(fault(&cluster, now), None);
+    }
+
+    #[test]
+    fn a_replica_is_compared_with_what_the_namespace_has() {
+        let held = |generation, cached| HeldBlock {
+            replica: replica(generation),
+            cached,
+        };
+        let is = |held, is_kept| held_fault(&held, Some((&BLOCK, is_kept)));
+        assert_eq!(held_fault(&held(5, true), None), Some(Fault::Orphaned));
+        assert_eq!(is(held(4, false), true), Some(Fault::Outdated));
+        assert_eq!(is(held(5, true), true), Some(Fault::KeptAsCached));
+        assert_eq!(is(held(5, false), false), Some(Fault::CachedAsKept));
+        assert_eq!(is(held(5, false), true), None);
+        assert_eq!(is(held(6, true), false), None);
+    }
+}
