@@ -151,6 +151,10 @@ impl Shared {
         if state.kept || !state.writable || !state.is_dirty() || is_planted(Bug::FailedWriteKeepsNothing) {
             return error;
         }
+        // The commit may have been made after all: then nothing is left to be kept, and the lease may be another client's.
+        if self.ask_again(state).await.is_ok() && !(state.writable && state.is_dirty()) {
+            return error;
+        }
         state.fail(error);
         // Each says what became of it; the error is known already.
         let _ = self.settle(state, 0).await;

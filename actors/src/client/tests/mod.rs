@@ -1034,6 +1034,25 @@ fn nothing_is_written_under_a_lease_that_may_be_on_its_way_back() {
     });
 }
 
+#[test]
+fn a_commit_that_was_made_after_all_is_not_made_again_over_what_others_may_have_written() {
+    run(|world| async move {
+        let client = world.impatient_client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        world.fate("CommitFile", [refuse(ErrorKind::Timeout), Fate::Pass]);
+        let error = file.close().await.expect_err("nobody answered in time");
+        assert_eq!(error.kind, ErrorKind::Timeout);
+        let commits = world.seen("CommitFile");
+        assert!(
+            commits.iter().all(|seen| seen.sequence == commits[0].sequence),
+            "{commits:?}"
+        );
+        assert_eq!(world.committed(), content(10));
+        assert!(!world.state().file.as_ref().expect("there").leased);
+    });
+}
+
 /// As after the lease on the file was broken and another client changed it so many times.
 fn overtake(world: &World, changes: u64) {
     let mut state = world.state();

@@ -147,6 +147,19 @@ impl World {
 
     /// A client of masters at these addresses. Must be called within [`run`].
     pub fn client_of(&self, masters: &[&'static str]) -> Client {
+        self.client_with(masters, ClientOptions::default())
+    }
+
+    /// A client that tries nothing twice.
+    pub fn impatient_client(&self) -> Client {
+        let options = ClientOptions {
+            retry_for: Duration::ZERO,
+            ..ClientOptions::default()
+        };
+        self.client_with(&["m1"], options)
+    }
+
+    fn client_with(&self, masters: &[&'static str], options: ClientOptions) -> Client {
         let masters = masters.iter().map(|address| self.master(address)).collect();
         let (state, open) = (self.state.clone(), self.open.clone());
         let workers = move |id: WorkerId| {
@@ -162,7 +175,7 @@ impl World {
             &Arbiter::current(),
             masters,
             Arc::new(workers),
-            ClientOptions::default(),
+            options,
             Ports::system(),
         );
         Client::of(router.expect("there is a master"), &Arbiter::current())
