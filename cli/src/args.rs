@@ -13,7 +13,7 @@ cv - the command line of Curvine, a distributed cache file system
 Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
 
   Look      ls  stat  cat  head  tail  du  df  count  blocks  locks
-  Change    mkdir  touch  mv  rm  chmod  chown
+  Change    mkdir  touch  mv  rm  chmod  chown  quota
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  persist  free
             load  load-status  load-cancel
@@ -94,6 +94,7 @@ commands! {
     LoadStatus load_status "load-status";
     LoadCancel load_cancel "load-cancel";
     Free free "free";
+    Quota quota "quota";
     Report report "report";
     Fsck fsck "fsck";
     Scrub scrub "scrub";

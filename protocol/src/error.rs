@@ -125,6 +125,8 @@ error_kinds! {
     Lost = 40, EIO, "java.io.IOException", 4, Never;
     /// The change, or another one in its way, goes on in an under file system.
     UnderWay = 41, EBUSY, "java.io.IOException", 1, Later;
+    /// A directory above would hold more than its quota allows.
+    QuotaExceeded = 42, EDQUOT, "org.apache.hadoop.hdfs.protocol.DSQuotaExceededException", 1, Never;
 }
 
 /// An error: its kind for programs, its message for people.

@@ -341,6 +341,11 @@ samples! {
         node: at("/a"), name: "user.x".to_owned(), value: vec![0, 127, 128, 255], create_only: true,
         replace_only: false,
     };
+    SetQuota => SetQuota {
+        node: at("/a"),
+        limits: Some(QuotaLimits { bytes: Some(1 << 40), inodes: None, soft_bytes: Some(7) }),
+    };
+    ListQuotas => ListQuotas { node: Some(at("/a")) };
     RemoveXattr => RemoveXattr { node: at("/a"), name: "user.x".to_owned() };
     ReleaseInode => ReleaseInode { inode: InodeId(12) };
     RenewSession => RenewSession {};

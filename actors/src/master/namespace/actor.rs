@@ -231,6 +231,16 @@ impl NamespaceCall for ListXattrs {
     }
 }
 
+impl NamespaceCall for ListQuotas {
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Quotas> {
+        let node = call.node.clone().unwrap_or(Node::Inode(InodeId::ROOT));
+        parts.ready(&node, &context).await?;
+        Ok(Quotas {
+            quotas: parts.store.quotas(call.node.as_ref())?,
+        })
+    }
+}
+
 impl NamespaceCall for GetPath {
     async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<PathOf> {
         match context.stale {
@@ -335,7 +345,7 @@ fn follows_last_link(op: &Op) -> bool {
         Op::CreateFile(call) => call.if_exists != IfExists::Fail,
         Op::OpenForWrite(call) => call.follow,
         Op::SetAttr(call) => call.follow,
-        Op::SetXattr(_) | Op::RemoveXattr(_) => true,
+        Op::SetXattr(_) | Op::RemoveXattr(_) | Op::SetQuota(_) => true,
         Op::MakeDir(call) => call.parents,
         _ => false,
     }

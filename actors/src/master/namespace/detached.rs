@@ -19,6 +19,13 @@ fn key(top: InodeId) -> Vec<u8> {
 
 impl Dbs {
     pub fn detach(&self, txn: &mut RwTxn, top: InodeId) -> Result<()> {
+        // It still counts for the quotas above it, also when the directories between are gone.
+        let mut record = self.inode_or_stale(txn, top)?;
+        let above = self.quotas_above(txn, record.parent)?;
+        if let Some(quota) = above.first() {
+            record.parent = *quota;
+            self.put_inode(txn, top, &record)?;
+        }
         self.meta.put(txn, &key(top), &[]).map_err(broken)
     }
 

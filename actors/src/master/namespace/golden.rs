@@ -192,6 +192,14 @@ fn state() -> (Store, tempfile::TempDir) {
             address: "h:2".to_owned(),
         },
         Op::CreateFile(create.clone()),
+        Op::SetQuota(SetQuota {
+            node: at("/d"),
+            limits: Some(QuotaLimits {
+                bytes: Some(1 << 40),
+                inodes: None,
+                soft_bytes: Some(7),
+            }),
+        }),
         Op::SetXattr(SetXattr {
             node: at("/f"),
             name: "user.x".to_owned(),

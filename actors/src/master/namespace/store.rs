@@ -299,6 +299,7 @@ impl Dbs {
             record.kind == FileKind::Directory,
             matches!(record.body, InodeBody::Directory)
         );
+        self.charge(txn, inode, Some(record))?;
         self.index_export(txn, inode, record)?;
         put(&self.inodes, txn, &inode.0.to_be_bytes(), record)
     }

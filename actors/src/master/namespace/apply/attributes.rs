@@ -22,6 +22,7 @@ impl Applies<SetAttr> for Apply<'_, '_> {
         }
         if let Some(size_bytes) = change.size_bytes {
             let is_dir = record.is_dir();
+            self.check_growth(&record, size_bytes)?;
             let InodeBody::File(file) = &mut record.body else {
                 let kind = if is_dir {
                     ErrorKind::IsADirectory

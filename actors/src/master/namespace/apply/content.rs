@@ -276,6 +276,10 @@ impl Applies<AllocateBlocks> for Apply<'_, '_> {
         let InodeBody::File(file) = &record.body else {
             unreachable!("leased returns files")
         };
+        if call.from_index < call.until_index {
+            let least_bytes = u64::from(call.from_index).saturating_mul(file.block_bytes) + 1;
+            self.check_growth(&record, least_bytes)?;
+        }
         // Without any block it asks whether its caller has the lease, and changes nothing.
         let wanted = call.from_index.min(call.until_index)..call.until_index;
         if u64::from(wanted.end).saturating_mul(file.block_bytes) > FILE_BYTES_MAX + file.block_bytes {
@@ -358,6 +362,9 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         let now_ns = self.now_ns;
         let mut record = self.leased(call.inode)?;
         let in_mount = record.mount.0 != 0;
+        if !call.keep_size {
+            self.check_growth(&record, call.size_bytes)?;
+        }
         let InodeBody::File(file) = &mut record.body else {
             unreachable!("leased returns files")
         };

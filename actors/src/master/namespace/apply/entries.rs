@@ -230,6 +230,7 @@ impl Applies<MakeLink> for Apply<'_, '_> {
                 format!("{}: no hard links in or into a mounted file system", call.node),
             ));
         }
+        self.refuse_link_below_quota(&record, parent)?;
         record.nlink += 1;
         record.ctime_ns = self.now_ns;
         self.dbs.put_inode(self.txn, inode, &record)?;

@@ -16,12 +16,13 @@ mod entries;
 mod jobs;
 mod locks;
 mod mounts;
+mod quotas;
 mod remove;
 mod rename;
 mod sync;
 
 use curvine_protocol::codec::encode;
-use curvine_protocol::master::{BlockCommit, Entry};
+use curvine_protocol::master::{BlockCommit, Entry, QuotaUsage};
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
@@ -250,6 +251,9 @@ impl Apply<'_, '_> {
         name: &str,
         record: &InodeRecord,
     ) -> Result<InodeId> {
+        if record.mount == MountId(0) {
+            self.check_room(parent, QuotaUsage { bytes: 0, inodes: 1 })?;
+        }
         let inode = InodeId(self.dbs.take(self.txn, Counter::Inode, 1)?);
         self.dbs.put_inode(self.txn, inode, record)?;
         self.dbs.put_dentry(self.txn, parent, name, inode)?;

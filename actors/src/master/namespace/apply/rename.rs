@@ -22,7 +22,9 @@ impl Applies<Rename> for Apply<'_, '_> {
         let (inode, record) = from.existing(&call.from)?;
         let target = to.found;
         self.check_rename(&call, (from_dir, inode, &record), to_dir, target.as_ref())?;
-        if call.mode == RenameMode::Exchange {
+        let exchanges = call.mode == RenameMode::Exchange;
+        let crossing = self.crossing((inode, &record), from_dir, to_dir, exchanges)?;
+        if exchanges {
             let (other, other_record) = target.ok_or_else(|| Error::not_found(&call.to))?;
             return self.exchange(
                 (from_dir, from_name, inode, record),
@@ -52,6 +54,7 @@ impl Applies<Rename> for Apply<'_, '_> {
         self.dbs.delete_dentry(self.txn, from_dir, &from_name)?;
         self.dbs.put_dentry(self.txn, to_dir, &to_name, inode)?;
         let record = self.moved(inode, record, to_dir, &to_name)?;
+        self.cross(crossing)?;
         let subdirectories = i32::from(record.is_dir() && from_dir != to_dir);
         self.touch_after_move(from_dir, -subdirectories)?;
         self.touch_after_move(to_dir, subdirectories)?;
