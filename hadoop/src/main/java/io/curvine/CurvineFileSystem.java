@@ -54,7 +54,7 @@ public class CurvineFileSystem extends FileSystem {
     super.initialize(name, configuration);
     setConf(configuration);
     String authority = name.getAuthority();
-    uri = URI.create(SCHEME + "://" + (authority == null ? "" : authority));
+    uri = URI.create(SCHEME + "://" + (authority == null ? "/" : authority));
     String user = UserGroupInformation.getCurrentUser().getShortUserName();
     home = new Path("/user/" + user).makeQualified(uri, null);
     workingDirectory = home;
@@ -290,7 +290,12 @@ public class CurvineFileSystem extends FileSystem {
 
   private FileStatus status(Path path, boolean follow) throws IOException {
     statistics.incrementReadOps(1);
-    return status(make(about(Call.STAT, path).flag(follow)), makeQualified(path));
+    try {
+      return status(about(Call.STAT, path).flag(follow).make(), makeQualified(path));
+    } catch (CurvineException error) {
+      // As HDFS: below a file there is nothing.
+      throw error.is("NotADirectory") ? because(new FileNotFoundException(error.getMessage()), error) : error.expected();
+    }
   }
 
   @Override
@@ -301,7 +306,7 @@ public class CurvineFileSystem extends FileSystem {
   private FileStatus statusIfAny(Path path) throws IOException {
     try {
       return getFileStatus(path);
-    } catch (FileNotFoundException | org.apache.hadoop.fs.ParentNotDirectoryException absent) {
+    } catch (FileNotFoundException absent) {
       return null;
     }
   }
