@@ -32,7 +32,7 @@ Exit codes: 0 done, 1 refused, 2 wrong use, 3 cluster out of reach,
 ";
 
 #[derive(Parser)]
-#[command(name = "cv", version, override_help = HELP, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "cv", version, override_help = HELP, max_term_width = 100)]
 pub struct Cv {
     /// The masters: `host:port,...`
     #[arg(long, global = true, value_name = "ADDR,...")]

@@ -189,7 +189,9 @@ impl Answers<SetWorkerService> for WorkerAnswers {
                 ));
             }
             WorkerService::Maintenance { until_ns } if until_ns <= self.clock.wall_ns() => {
-                return Err(Error::invalid("that maintenance has ended already"));
+                return Err(Error::invalid(
+                    "that maintenance has ended already: give a time to come, as with `--for 30min`",
+                ));
             }
             _ => {}
         }
