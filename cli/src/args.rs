@@ -16,7 +16,7 @@ Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
   Change    mkdir  touch  mv  rm  chmod  chown
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  persist  free
-            load  load-status  load-cancel
+            load  load-status  load-cancel  pin  unpin  pins
   Cluster   report  node  master  fsck  scrub
   Other     bench  version  completions
 
@@ -94,6 +94,9 @@ commands! {
     LoadStatus load_status "load-status";
     LoadCancel load_cancel "load-cancel";
     Free free "free";
+    Pin pin "pin";
+    Unpin unpin "unpin";
+    Pins pins "pins";
     Report report "report";
     Fsck fsck "fsck";
     Scrub scrub "scrub";

@@ -102,6 +102,8 @@ pub struct EntryJson<'a> {
     target: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     etag: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pinned: bool,
 }
 
 impl<'a> EntryJson<'a> {
@@ -123,7 +125,12 @@ impl<'a> EntryJson<'a> {
             replicas: attr.replicas,
             target,
             etag: attr.ufs.as_ref().and_then(|ufs| ufs.etag.as_deref()),
+            pinned: false,
         }
+    }
+
+    pub fn pinned(self, pinned: bool) -> Self {
+        EntryJson { pinned, ..self }
     }
 }
 

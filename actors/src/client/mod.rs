@@ -47,6 +47,7 @@ mod mounts;
 mod names;
 mod news;
 mod options;
+mod pins;
 pub mod route;
 #[cfg(test)]
 mod tests;

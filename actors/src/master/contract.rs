@@ -15,6 +15,7 @@ use curvine_protocol::{
 use super::namespace::effects::{CopyRecord, EffectRecord, Unkept};
 use super::namespace::kept::Doubted;
 use super::namespace::opens::Removal;
+use super::namespace::pins::PinnedInodes;
 use super::namespace::services::Services;
 use super::namespace::sessions::SessionRecord;
 
@@ -100,6 +101,10 @@ pub trait NamespaceView: Send + Sync {
     fn worth(&self, block: BlockId) -> Result<Doubted>;
     /// Which workers are out of service.
     fn services(&self) -> Result<Services>;
+    /// What is pinned. Its number, read before anything else, is for orders to workers.
+    fn pins(&self) -> Result<PinnedInodes>;
+    /// The nearest pin of an inode: its own, or that of a directory above.
+    fn pinned_by(&self, inode: InodeId) -> Result<Option<InodeId>>;
     fn inode_count(&self) -> Result<u64>;
     /// None before the first command of a new cluster is applied.
     fn cluster(&self) -> Result<Option<ClusterId>>;

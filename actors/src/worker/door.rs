@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    BlockVerified, BlocksCompared, BlocksMarked, CompareBlocks, CopyReplica, DeleteBlocks, Done, ExportFile,
-    FenceBlocks, GetWorkerStatus, KeepReplicas, ListBlocks, LoadBlocks, MarkBlocks, PunchBlock, PutBlock,
-    READ_BYTES_MAX, ReadBlock, Scrub, ScrubStatus, SealBlock, StopLoading, SuspectBlock, WorkerDisks,
-    WorkerEcho, WorkerEchoed, WriteBlock,
+    BlockVerified, BlocksCompared, BlocksMarked, BlocksPinned, CompareBlocks, CopyReplica, DeleteBlocks,
+    Done, ExportFile, FenceBlocks, GetWorkerStatus, KeepReplicas, ListBlocks, LoadBlocks, MarkBlocks,
+    PinBlocks, PunchBlock, PutBlock, READ_BYTES_MAX, ReadBlock, Scrub, ScrubStatus, SealBlock, StopLoading,
+    SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -294,6 +294,19 @@ impl Endpoint<MarkBlocks> for WorkerDoor {
         bounded(&context, async move {
             let marked = inner.disks.mark(&call).await?;
             Ok(Answer::new(BlocksMarked { marked }))
+        })
+    }
+}
+
+impl Endpoint<PinBlocks> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<PinBlocks>,
+    ) -> BoxFuture<'static, Result<Answer<PinBlocks>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            let ordered = inner.disks.pin(&call).await?;
+            Ok(Answer::new(BlocksPinned { ordered }))
         })
     }
 }

@@ -17,6 +17,7 @@ mod jobs;
 mod locks;
 mod mounts;
 mod names;
+mod pins;
 mod workers;
 
 pub use check::*;
@@ -26,6 +27,7 @@ pub use jobs::*;
 pub use locks::*;
 pub use mounts::*;
 pub use names::*;
+pub use pins::*;
 pub use workers::*;
 
 use crate::attr::FileLayout;
@@ -124,6 +126,9 @@ macro_rules! for_master_calls {
             183 => TakeSnapshot -> SnapshotTaken { by: replica, deadline: Long };
             184 => OpenBackup -> BackupOpened { by: replica, deadline: Long };
             185 => ReadBackup -> BackupPart { by: replica, deadline: Short, body: |_call| BACKUP_PART_BYTES };
+
+            191 => SetPin -> PinSet { by: mounts, deadline: Long };
+            192 => ListPins -> Pins { by: mounts, deadline: Long };
 
             190 => RaftMessage -> RaftAnswer { by: replica, deadline: Short, body: |_call| RAFT_ANSWER_BYTES_MAX };
         }

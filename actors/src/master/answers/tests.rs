@@ -1,6 +1,7 @@
 //! A master with its real Replica and Namespace, a mount of a directory, and a worker that does as it is told.
 
 mod local;
+mod pins;
 mod store_faults;
 mod stores;
 
@@ -14,7 +15,8 @@ use curvine_protocol::job::{JobProgress, JobRecord, JobState};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::{AttributesIn, MountChanges, MountSettings};
 use curvine_protocol::worker::{
-    BlocksLoaded, Done, ExportFile, FenceBlocks, LoadBlocks, LoadTask, LoadingStopped, StopLoading,
+    BlocksLoaded, BlocksPinned, Done, ExportFile, FenceBlocks, LoadBlocks, LoadTask, LoadingStopped,
+    PinBlocks, StopLoading,
 };
 use curvine_protocol::*;
 use futures::future::BoxFuture;
@@ -51,6 +53,8 @@ struct Worker {
     stopped: Mutex<Vec<StopLoading>>,
     /// These do not answer.
     silent: Mutex<HashSet<WorkerId>>,
+    /// Who was told what is pinned.
+    pins: Mutex<Vec<(WorkerId, PinBlocks)>>,
     /// Where files are exported to, without an answer.
     exported: Mutex<Option<Store>>,
 }
@@ -131,6 +135,13 @@ impl<C: Call> Endpoint<C> for Port {
         if let Some(stop) = call.downcast_ref::<StopLoading>() {
             self.0.stopped.lock().expect("no panic").push(stop.clone());
         }
+        if let Some(pin) = call.downcast_ref::<PinBlocks>() {
+            self.0.pins.lock().expect("no panic").push((self.1, pin.clone()));
+            let ordered = vec![true; pin.blocks.len()];
+            let reply: Box<dyn Any> = Box::new(BlocksPinned { ordered });
+            let reply = *reply.downcast::<C::Reply>().expect("a call that is mocked");
+            return Box::pin(std::future::ready(Ok(Answer::new(reply))));
+        }
         let mut is_patient = false;
         let reply: Box<dyn Any> = match (call.downcast_ref::<LoadBlocks>(), call.downcast_ref()) {
             (Some(load), _) => match self.0.load_all(self.1, load) {
@@ -198,6 +209,7 @@ impl World {
             workers: Arc::new(Connector(worker.clone())),
             masters: Arc::new(Proxies::in_arbiter(actix::Arbiter::current(), &ports)),
             log_limits: LogLimits::default(),
+            pin_limit_percent: 50,
         };
         let master = crate::master::start(&actix::Arbiter::current(), config, &ports)
             .await
@@ -229,6 +241,7 @@ impl World {
             kept: Vec::new(),
             doubtful: Vec::new(),
             damaged: Vec::new(),
+            pinned: Vec::new(),
         };
         self.ask(report).await.expect("its first report is in");
         registered.worker
@@ -269,6 +282,7 @@ impl World {
             kept: Vec::new(),
             doubtful: Vec::new(),
             damaged: Vec::new(),
+            pinned: Vec::new(),
         };
         Ok(self.ask(report).await?.delete)
     }
@@ -323,6 +337,7 @@ fn register(known: Option<&WorkerRegistered>) -> RegisterWorker {
             blocks: 0,
             failure: None,
             cached_bytes: 0,
+            pinned_bytes: 0,
         }],
         version: "1".to_owned(),
         epoch: 0,
@@ -740,6 +755,7 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
         kept: Vec::new(),
         doubtful: Vec::new(),
         damaged: Vec::new(),
+        pinned: Vec::new(),
     };
     let refused = world.ask(report).await.map(|_| ());
     assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::NotPermitted));
@@ -767,6 +783,7 @@ async fn a_block_report_that_comes_after_a_later_one_is_refused() {
         kept: Vec::new(),
         doubtful: Vec::new(),
         damaged: Vec::new(),
+        pinned: Vec::new(),
     };
     world.ask(report(3, false)).await.expect("taken");
     world
@@ -837,6 +854,7 @@ async fn a_worker_says_what_it_has_set_aside_and_hears_what_of_it_is_no_use() {
         kept: Vec::new(),
         doubtful: Vec::new(),
         damaged: damaged.to_vec(),
+        pinned: Vec::new(),
     };
     let damaged = async || {
         let open = OpenFile {

@@ -133,6 +133,7 @@ mod tests {
                 blocks: 0,
                 failure: None,
                 cached_bytes: 0,
+                pinned_bytes: 0,
             };
             let entry = WorkerEntry {
                 address: format!("w{id}:1"),

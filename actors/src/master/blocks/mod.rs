@@ -297,6 +297,7 @@ mod tests {
             blocks: 0,
             failure: None,
             cached_bytes: 0,
+            pinned_bytes: 0,
         }
     }
 

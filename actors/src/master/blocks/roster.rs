@@ -242,6 +242,7 @@ fn without_room(disk: &DiskStatus) -> DiskStatus {
         capacity_bytes: disk.used_bytes,
         available_bytes: 0,
         cached_bytes: 0,
+        pinned_bytes: 0,
         ..disk.clone()
     }
 }

@@ -13,6 +13,7 @@ use heed::RoTxn;
 use super::effects::{CopyRecord, EffectRecord, Unkept, Work};
 use super::kept::Doubted;
 use super::listing::list;
+use super::pins::PinnedInodes;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
 use super::services::{SERVICES, Services};
@@ -349,6 +350,16 @@ impl NamespaceView for Store {
             .dbs
             .meta_record(&*self.read()?, SERVICES)?
             .unwrap_or_default())
+    }
+
+    fn pins(&self) -> Result<PinnedInodes> {
+        self.dbs.pins(&*self.read()?)
+    }
+
+    fn pinned_by(&self, inode: InodeId) -> Result<Option<InodeId>> {
+        let txn = self.read()?;
+        let pins = self.dbs.pins(&txn)?;
+        self.dbs.pinned_by(&txn, &pins, inode)
     }
 
     fn job(&self, id: JobId) -> Result<Option<JobRecord>> {

@@ -193,6 +193,15 @@ impl DiskRef {
         self.told(marked.block, mark).await
     }
 
+    /// Has a block be pinned or not; see [`Store::set_pinned`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn pin(&self, block: BlockId, pinned: bool, number: u64) -> Result<bool> {
+        let pin = move |store: &Arc<Store>, done| store.set_pinned(block, pinned, number, done);
+        self.told(block, pin).await
+    }
+
     /// Keeps a short replica; see [`Store::put_replica`].
     ///
     /// # Errors

@@ -35,6 +35,7 @@ mod tests {
             blocks: 0,
             failure: None,
             cached_bytes: 0,
+            pinned_bytes: 0,
         }
     }
 
@@ -63,6 +64,7 @@ mod tests {
     fn cached_blocks_make_room_where_no_disk_has_any_left() {
         let full = DiskStatus {
             cached_bytes: 800,
+            pinned_bytes: 0,
             ..disk(Tier::Mem, 50)
         };
         let disks = [full, disk(Tier::Ssd, 300)];
