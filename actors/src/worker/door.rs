@@ -17,7 +17,7 @@ use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
 use super::disk::{Grant, Permit, Removal, missing};
-use super::disks::Disks;
+use super::disks::{Disks, stopping};
 use super::membership::{Session, Standing};
 use super::replication::Replication;
 use super::ufs_reader::{ReadThrough, Suspect, UfsReader};
@@ -115,7 +115,7 @@ impl Inner {
                     fill,
                 })
                 .await
-                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the worker is stopping"))),
+                .unwrap_or_else(|_| Err(stopping())),
             None => Err(missing(call.block)),
         }
     }
@@ -333,8 +333,7 @@ impl Endpoint<SuspectBlock> for WorkerDoor {
         bounded(&context, async move {
             // Whoever fills the block knows what is there of it.
             let looked = inner.reader.send(Suspect(call)).await;
-            let stopping = |_| Err(Error::new(ErrorKind::Stopping, "the worker is stopping"));
-            let is_right = looked.unwrap_or_else(stopping)?;
+            let is_right = looked.unwrap_or_else(|_| Err(stopping()))?;
             Ok(Answer::new(BlockVerified { is_right }))
         })
     }

@@ -125,6 +125,23 @@ pub struct ReportBlocks {
 }
 
 impl ReportBlocks {
+    /// A part of a report that says nothing yet.
+    pub fn nothing(worker: WorkerId, token: u64) -> Self {
+        ReportBlocks {
+            worker,
+            token,
+            full_start: false,
+            full_end: false,
+            stored: Vec::new(),
+            removed: Vec::new(),
+            number: 0,
+            kept: Vec::new(),
+            doubtful: Vec::new(),
+            damaged: Vec::new(),
+            pinned: Vec::new(),
+        }
+    }
+
     /// The bits of a report, one for each block.
     pub fn kept_bits(are_kept: impl IntoIterator<Item = bool>) -> Vec<u8> {
         let mut bits = Vec::new();

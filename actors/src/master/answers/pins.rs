@@ -27,9 +27,9 @@ impl MountAnswers {
         }
     }
 
-    async fn pin(&self, call: &SetPin, inode: InodeId) -> Result<()> {
+    async fn pin(&self, call: &SetPin, inode: InodeId) -> Result<PinSet> {
         // Also what nobody has looked at yet counts.
-        self.pinning.size(inode, Some(self.mirror.clone())).await?;
+        let pinned = self.pinning.size(inode, Some(self.mirror.clone())).await?;
         let mut pins = self.pinning.pins()?;
         let before = self.pinning.room(&pins).await?;
         pins.insert(self.view.path(inode)?, inode);
@@ -53,7 +53,7 @@ impl MountAnswers {
             self.pinning.due.note(*inode, now);
         }
         match untold.into_iter().next() {
-            None => Ok(()),
+            None => Ok(PinSet { pinned, room: after }),
             Some((_, error)) => Err(Error::new(
                 ErrorKind::BlockUnavailable,
                 format!(
@@ -65,7 +65,7 @@ impl MountAnswers {
         }
     }
 
-    async fn unpin(&self, call: &SetPin, inode: InodeId) -> Result<()> {
+    async fn unpin(&self, call: &SetPin, inode: InodeId) -> Result<PinSet> {
         let pins = self.pinning.pins()?;
         let path = self.view.path(inode)?;
         let is_meant = |pin: &CurvinePath| *pin == path || (call.recursive && path.contains(pin));
@@ -89,7 +89,10 @@ impl MountAnswers {
                 self.pinning.due.note(inode, self.blocks.now());
             }
         }
-        Ok(())
+        Ok(PinSet {
+            pinned: self.pinning.size(inode, None).await?,
+            room: self.pinning.room(&self.pinning.pins()?).await?,
+        })
     }
 }
 
@@ -106,13 +109,9 @@ impl Answers<SetPin> for MountAnswers {
             )));
         }
         match call.pinned {
-            true => self.pin(&call, top.inode).await?,
-            false => self.unpin(&call, top.inode).await?,
+            true => self.pin(&call, top.inode).await,
+            false => self.unpin(&call, top.inode).await,
         }
-        Ok(PinSet {
-            pinned: self.pinning.size(top.inode, None).await?,
-            room: self.pinning.room(&self.pinning.pins()?).await?,
-        })
     }
 }
 

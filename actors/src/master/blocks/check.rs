@@ -52,7 +52,7 @@ pub fn held_fault(held: &HeldBlock, known: Option<(&BlockRef, bool)>) -> Option<
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
-    use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
+    use curvine_protocol::cluster::BlockReplica;
     use curvine_protocol::{BlockId, InodeId};
 
     use super::super::roster::{LOST_AFTER, WorkerEntry};
@@ -77,17 +77,7 @@ mod tests {
         let now = Instant::now();
         let mut cluster = Cluster::default();
         for id in 1..=2 {
-            let entry = WorkerEntry {
-                address: format!("w{id}:1"),
-                token: 1,
-                disks: Vec::<DiskStatus>::new(),
-                version: Tier::Ssd.to_string(),
-                epoch: 0,
-                last_heartbeat: now,
-                reported: true,
-                report_again: false,
-                report: 0,
-            };
+            let entry = WorkerEntry::heard(now, Vec::new());
             cluster.roster.register(WorkerId(id), entry);
         }
         let kept = Kept {

@@ -34,6 +34,22 @@ pub struct WorkerEntry {
 }
 
 impl WorkerEntry {
+    /// One that has reported, heard at this time.
+    #[cfg(test)]
+    pub fn heard(last_heartbeat: Instant, disks: Vec<DiskStatus>) -> Self {
+        WorkerEntry {
+            address: "w:1".to_owned(),
+            token: 1,
+            disks,
+            version: String::new(),
+            epoch: 0,
+            last_heartbeat,
+            reported: true,
+            report_again: false,
+            report: 0,
+        }
+    }
+
     fn is_live(&self, now: Instant) -> bool {
         now.duration_since(self.last_heartbeat) < LOST_AFTER
     }

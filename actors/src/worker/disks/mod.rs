@@ -348,6 +348,7 @@ impl Disks {
     }
 }
 
-fn stopping() -> Error {
+/// Whoever should answer has stopped.
+pub fn stopping() -> Error {
     Error::new(ErrorKind::Stopping, "the worker is stopping")
 }

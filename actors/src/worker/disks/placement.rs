@@ -64,7 +64,6 @@ mod tests {
     fn cached_blocks_make_room_where_no_disk_has_any_left() {
         let full = DiskStatus {
             cached_bytes: 800,
-            pinned_bytes: 0,
             ..disk(Tier::Mem, 50)
         };
         let disks = [full, disk(Tier::Ssd, 300)];

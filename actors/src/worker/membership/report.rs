@@ -106,17 +106,9 @@ impl Report {
     /// A part that says this, and has no number yet.
     fn of(&self, stored: Vec<BlockReplica>, removed: Vec<BlockId>) -> ReportBlocks {
         ReportBlocks {
-            worker: self.session.worker,
-            token: self.session.token,
-            full_start: false,
-            full_end: false,
             stored,
             removed,
-            number: 0,
-            kept: Vec::new(),
-            doubtful: Vec::new(),
-            damaged: Vec::new(),
-            pinned: Vec::new(),
+            ..ReportBlocks::nothing(self.session.worker, self.session.token)
         }
     }
 

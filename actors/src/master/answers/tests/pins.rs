@@ -39,17 +39,11 @@ impl World {
             len_bytes: 0,
         };
         let report = ReportBlocks {
-            worker: self.registered.worker,
-            token: self.registered.token,
             full_start: full,
             full_end: full,
             stored: stored.iter().map(replica).collect(),
-            removed: Vec::new(),
-            number: 0,
-            kept: Vec::new(),
-            doubtful: Vec::new(),
-            damaged: Vec::new(),
             pinned: ReportBlocks::kept_bits(stored.iter().map(|(_, pinned)| *pinned)),
+            ..ReportBlocks::nothing(self.registered.worker, self.registered.token)
         };
         self.ask(report).await.expect("taken");
     }
@@ -144,14 +138,9 @@ async fn what_moves_below_a_pinned_directory_is_pinned_and_what_leaves_it_is_not
         world.ask(make).await.expect("made");
     }
     let create = CreateFile {
-        node: Node::Path(path("/other/f")),
-        mode: 0o644,
-        if_exists: IfExists::Fail,
-        parents: false,
         block_bytes: 1 << 20,
         replicas: 1,
-        first_block: true,
-        open: 0,
+        ..with_a_block("/other/f")
     };
     let block = world.ask(create).await.expect("made").blocks[0].block.id.0;
     world.reports(false, &[(block, false)]).await;

@@ -42,10 +42,6 @@ final class Cluster {
     Request connect = new Request(Call.CONNECT).text(masters(uri, configuration)).text(user)
         .number(configuration.getTimeDuration(CONNECT_TIMEOUT, 4_000, TimeUnit.MILLISECONDS))
         .number(configuration.getTimeDuration(OPERATION_TIMEOUT, 30_000, TimeUnit.MILLISECONDS));
-    try {
-      return connect.make().number();
-    } catch (CurvineException error) {
-      throw error.expected();
-    }
+    return connect.ask().number();
   }
 }

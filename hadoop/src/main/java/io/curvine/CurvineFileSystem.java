@@ -61,14 +61,6 @@ public class CurvineFileSystem extends FileSystem {
     connection = Cluster.connect(name, configuration, user);
   }
 
-  private static Reply make(Request request) throws IOException {
-    try {
-      return request.make();
-    } catch (CurvineException error) {
-      throw error.expected();
-    }
-  }
-
   private Request about(Call call, Path path) {
     return new Request(call).number(connection).text(absolute(path));
   }
@@ -176,7 +168,7 @@ public class CurvineFileSystem extends FileSystem {
   @Override
   public FSDataOutputStream append(Path path, int bufferSize, Progressable progress) throws IOException {
     statistics.incrementWriteOps(1);
-    Reply opened = make(about(Call.APPEND, path));
+    Reply opened = about(Call.APPEND, path).ask();
     long file = opened.number();
     return new FSDataOutputStream(new CurvineOutputStream(file), statistics, opened.number());
   }
@@ -188,7 +180,7 @@ public class CurvineFileSystem extends FileSystem {
     if (length < 0 || length > size) {
       throw new IllegalArgumentException(path + ": has " + size + " bytes and cannot be cut to " + length);
     }
-    make(about(Call.TRUNCATE, path).number(length));
+    about(Call.TRUNCATE, path).number(length).ask();
     return true;
   }
 
@@ -268,7 +260,7 @@ public class CurvineFileSystem extends FileSystem {
     statistics.incrementWriteOps(1);
     FsPermission wanted = permission == null ? FsPermission.getDirDefault() : permission;
     int mode = wanted.applyUMask(FsPermission.getUMask(getConf())).toShort();
-    make(about(Call.MAKE_DIR, path).integer(mode).flag(true));
+    about(Call.MAKE_DIR, path).integer(mode).flag(true).ask();
     return true;
   }
 
@@ -388,7 +380,7 @@ public class CurvineFileSystem extends FileSystem {
     if (!file.isFile() || file.getLen() <= start) {
       return new BlockLocation[0];
     }
-    Reply reply = make(about(Call.LOCATE, file.getPath()));
+    Reply reply = about(Call.LOCATE, file.getPath()).ask();
     List<BlockLocation> blocks = new ArrayList<>();
     for (int left = reply.integer(); left > 0; left--) {
       long from = reply.number();
@@ -410,7 +402,7 @@ public class CurvineFileSystem extends FileSystem {
   @Override
   public ContentSummary getContentSummary(Path path) throws IOException {
     statistics.incrementReadOps(1);
-    Reply reply = make(about(Call.SUMMARIZE, path));
+    Reply reply = about(Call.SUMMARIZE, path).ask();
     long directories = reply.number();
     long files = reply.number();
     long bytes = reply.number();
@@ -420,14 +412,14 @@ public class CurvineFileSystem extends FileSystem {
 
   @Override
   public FsStatus getStatus(Path path) throws IOException {
-    Reply reply = make(about(Call.STAT_FS, path == null ? new Path("/") : path));
+    Reply reply = about(Call.STAT_FS, path == null ? new Path("/") : path).ask();
     return new FsStatus(reply.number(), reply.number(), reply.number());
   }
 
   @Override
   public void setPermission(Path path, FsPermission permission) throws IOException {
     statistics.incrementWriteOps(1);
-    make(about(Call.SET_MODE, path).integer(permission.toShort()));
+    about(Call.SET_MODE, path).integer(permission.toShort()).ask();
   }
 
   /** A file keeps the replicas that it was created with. */
@@ -440,13 +432,13 @@ public class CurvineFileSystem extends FileSystem {
   @Override
   public void setOwner(Path path, String user, String group) throws IOException {
     statistics.incrementWriteOps(1);
-    make(about(Call.SET_OWNER, path).text(user).text(group));
+    about(Call.SET_OWNER, path).text(user).text(group).ask();
   }
 
   @Override
   public void setTimes(Path path, long modified, long accessed) throws IOException {
     statistics.incrementWriteOps(1);
-    make(about(Call.SET_TIMES, path).number(modified).number(accessed));
+    about(Call.SET_TIMES, path).number(modified).number(accessed).ask();
   }
 
   @Override
@@ -454,20 +446,20 @@ public class CurvineFileSystem extends FileSystem {
     statistics.incrementWriteOps(1);
     boolean create = flags.contains(XAttrSetFlag.CREATE);
     boolean replace = flags.contains(XAttrSetFlag.REPLACE);
-    make(about(Call.SET_XATTR, path).text(name).data(value == null ? new byte[0] : value)
-        .flag(create && !replace).flag(replace && !create));
+    about(Call.SET_XATTR, path).text(name).data(value == null ? new byte[0] : value)
+        .flag(create && !replace).flag(replace && !create).ask();
   }
 
   @Override
   public byte[] getXAttr(Path path, String name) throws IOException {
     statistics.incrementReadOps(1);
-    return make(about(Call.GET_XATTR, path).text(name)).data();
+    return about(Call.GET_XATTR, path).text(name).ask().data();
   }
 
   @Override
   public List<String> listXAttrs(Path path) throws IOException {
     statistics.incrementReadOps(1);
-    Reply reply = make(about(Call.LIST_XATTRS, path));
+    Reply reply = about(Call.LIST_XATTRS, path).ask();
     List<String> names = new ArrayList<>();
     for (int left = reply.integer(); left > 0; left--) {
       names.add(reply.text());
@@ -492,7 +484,7 @@ public class CurvineFileSystem extends FileSystem {
   @Override
   public void removeXAttr(Path path, String name) throws IOException {
     statistics.incrementWriteOps(1);
-    make(about(Call.REMOVE_XATTR, path).text(name));
+    about(Call.REMOVE_XATTR, path).text(name).ask();
   }
 
   @Override
@@ -509,7 +501,7 @@ public class CurvineFileSystem extends FileSystem {
     if (target.toUri().getScheme() != null) {
       checkPath(target);
     }
-    make(about(Call.SYMLINK, link).text(target.toUri().getPath()));
+    about(Call.SYMLINK, link).text(target.toUri().getPath()).ask();
   }
 
   @Override
@@ -548,7 +540,7 @@ public class CurvineFileSystem extends FileSystem {
       super.close();
     } finally {
       if (connection != 0) {
-        make(new Request(Call.DISCONNECT).number(connection));
+        new Request(Call.DISCONNECT).number(connection).ask();
       }
     }
   }

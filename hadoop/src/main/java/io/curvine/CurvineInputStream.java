@@ -60,13 +60,7 @@ final class CurvineInputStream extends FSInputStream
     int length = readsOn ? Buffers.BYTES : Math.min(Buffers.BYTES, Math.max(wanted, AFTER_SEEK_BYTES));
     buffer.limit(0);
     start = at;
-    int got;
-    try {
-      Request read = new Request(Call.READ).number(file).number(at).number(length);
-      got = (int) read.make(buffer).number();
-    } catch (CurvineException error) {
-      throw error.expected();
-    }
+    int got = (int) new Request(Call.READ).number(file).number(at).number(length).ask(buffer).number();
     buffer.limit(got);
     return got;
   }
@@ -239,10 +233,6 @@ final class CurvineInputStream extends FSInputStream
     }
     closed = true;
     unbuffer();
-    try {
-      new Request(Call.CLOSE).number(file).make();
-    } catch (CurvineException error) {
-      throw error.expected();
-    }
+    new Request(Call.CLOSE).number(file).ask();
   }
 }

@@ -40,15 +40,7 @@ final class CurvineOutputStream extends OutputStream implements Syncable, Stream
     int length = buffer.position();
     // What fails is the file's error from then on; it is not sent twice.
     buffer.clear();
-    make(new Request(Call.WRITE).number(file).number(length), buffer);
-  }
-
-  private static void make(Request request, ByteBuffer beside) throws IOException {
-    try {
-      request.make(beside);
-    } catch (CurvineException error) {
-      throw error.expected();
-    }
+    new Request(Call.WRITE).number(file).number(length).ask(buffer);
   }
 
   @Override
@@ -83,7 +75,7 @@ final class CurvineOutputStream extends OutputStream implements Syncable, Stream
   public synchronized void hflush() throws IOException {
     check();
     send();
-    make(new Request(Call.FLUSH).number(file).flag(false), null);
+    new Request(Call.FLUSH).number(file).flag(false).ask();
   }
 
   /** And it is on the disks of every worker that has it. */
@@ -91,7 +83,7 @@ final class CurvineOutputStream extends OutputStream implements Syncable, Stream
   public synchronized void hsync() throws IOException {
     check();
     send();
-    make(new Request(Call.FLUSH).number(file).flag(true), null);
+    new Request(Call.FLUSH).number(file).flag(true).ask();
   }
 
   @Override
@@ -122,7 +114,7 @@ final class CurvineOutputStream extends OutputStream implements Syncable, Stream
       buffer = null;
     }
     try {
-      make(new Request(Call.CLOSE).number(file), null);
+      new Request(Call.CLOSE).number(file).ask();
     } catch (IOException error) {
       failed = failed == null ? error : failed;
     }

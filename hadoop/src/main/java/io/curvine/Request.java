@@ -68,4 +68,17 @@ final class Request {
   Reply make(ByteBuffer buffer) throws IOException {
     return Native.make(this, buffer);
   }
+
+  /** As {@link #make()}, for who has no other exception for an error than users of Hadoop expect. */
+  Reply ask() throws IOException {
+    return ask(null);
+  }
+
+  Reply ask(ByteBuffer buffer) throws IOException {
+    try {
+      return make(buffer);
+    } catch (CurvineException error) {
+      throw error.expected();
+    }
+  }
 }
