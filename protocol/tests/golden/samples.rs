@@ -447,7 +447,7 @@ samples! {
     BackupPart => BackupPart { checksum: 0xC5C5_0003 };
     Done => Done {};
     OpenTold => OpenTold {
-        term: 5, changed: vec![ChangedFile { inode: InodeId(12), content_version: 6 }], number: 8,
+        term: 5, changed: vec![ChangedFile { inode: InodeId(12), content_version: 6 }], number: 8, open: Some(2),
     };
     News => News { recalls: vec![InodeId(12)] };
     LockFound => LockFound { held: Some(held_lock()) }, LockFound { held: None };
