@@ -38,7 +38,9 @@ impl Store {
                     return Ok(FillStart::Whole);
                 }
                 BlockState::Filling { present }
-                    if record.generation == generation && record.len_bytes == len_bytes =>
+                    if record.generation == generation
+                        && record.len_bytes == len_bytes
+                        && self.file(block).is_ok() =>
                 {
                     return Ok(FillStart::Open {
                         file: self.file(block)?,
