@@ -9,7 +9,8 @@ use super::Cluster;
 use crate::master::namespace::kept::Kept;
 
 impl Cluster {
-    /// What is wrong with a kept block that nobody writes.
+    /// What is wrong with a kept block that nobody writes. That a file is to have more replicas than there are workers is no
+    /// fault of its blocks.
     pub fn fault(&self, index: u32, kept: &Kept, now: Instant) -> Option<BlockFault> {
         let block = kept.block;
         let current: Vec<WorkerId> = self.holders.current(&block).collect();
@@ -18,7 +19,7 @@ impl Cluster {
             .collect();
         let damaged_on = self.holders.damaged_on(block.id);
         let (what, workers) = match (live.len(), current.is_empty(), damaged_on.is_empty()) {
-            (replicas, ..) if replicas >= kept.replicas => return None,
+            (replicas, ..) if replicas >= kept.replicas.min(self.roster.in_use().max(1)) => return None,
             (1.., ..) => (Fault::UnderReplicated, live.clone()),
             (0, false, _) => (Fault::Away, current),
             (0, true, false) => (Fault::Corrupt, damaged_on.to_vec()),
@@ -110,6 +111,10 @@ mod tests {
         assert_eq!(fault(&cluster, now + LOST_AFTER), Some((Fault::Away, 0, others)));
         cluster.holders.stored(WorkerId(1), &replica(6), &BLOCK);
         assert_eq!(fault(&cluster, now), None);
+        let many = Kept { replicas: 99, ..kept };
+        assert_eq!(cluster.fault(4, &many, now), None, "there are two workers");
+        let fault = cluster.fault(4, &many, now + LOST_AFTER);
+        assert_eq!(fault.map(|fault| fault.what), Some(Fault::Away));
     }
 
     #[test]

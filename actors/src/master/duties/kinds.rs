@@ -33,10 +33,12 @@ use crate::master::pinning::Pinning;
 const FILES_MAX: usize = 100_000;
 /// Files that are looked at in one go.
 const BATCH: usize = 256;
-/// When a file is looked at again that somebody writes, or a worker again that does not answer.
+/// When a file is looked at again that somebody writes, or a worker again that does not answer, or does not do it.
 const REST: Duration = Duration::from_secs(5);
-/// How often a worker is told that does not answer.
+/// How often a worker is told that does not answer. When it is there again, it says what it keeps.
 const TRIES_MAX: u32 = 10;
+/// How often the rest is doubled for a worker that does not do what it is told.
+const DOUBLED_MAX: u32 = 6;
 
 /// Files of which workers are to be told something: that they may keep what is cached, or what is pinned.
 #[derive(Default)]
@@ -45,11 +47,21 @@ pub struct Exported {
     came: Notify,
 }
 
-/// When a file is looked at, and how often a worker did not answer.
+/// When a file is looked at, and how often a worker did not answer, or did not do it.
 #[derive(Clone, Copy)]
 pub(super) struct Waiting {
     next: Instant,
     tries: u32,
+}
+
+impl Waiting {
+    /// After a worker was told that keeps something on: it has it open as yet, or its answer is of another state of it.
+    fn after_refusal(self, now: Instant) -> Waiting {
+        Waiting {
+            next: now + REST * 2u32.pow(self.tries.min(DOUBLED_MAX)),
+            tries: self.tries.saturating_add(1),
+        }
+    }
 }
 
 impl Exported {
@@ -245,7 +257,16 @@ impl Duty for Kinds {
                 (worker, orders, outcome)
             });
             for (worker, orders, outcome) in join_all(told).await {
-                let Err(error) = outcome else { continue };
+                let error = match outcome {
+                    Ok(marked) => {
+                        let refused = orders.iter().zip(marked).filter(|(_, marked)| !marked);
+                        for ((inode, waiting, _), _) in refused {
+                            self.exported.put(*inode, waiting.after_refusal(now));
+                        }
+                        continue;
+                    }
+                    Err(error) => error,
+                };
                 tracing::debug!(%worker, %error, "a worker was not told what is cached by now");
                 for (inode, waiting, _) in orders {
                     let tries = waiting.tries + 1;
@@ -296,5 +317,18 @@ mod tests {
         exported.put(InodeId(1), waiting);
         assert!(exported.take(now).is_empty());
         assert_eq!(exported.take(now + REST).len(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_do_it_is_told_again_after_longer_and_longer_rests() {
+        let now = Instant::now();
+        let mut waiting = Waiting { next: now, tries: 0 };
+        let mut rests = Vec::new();
+        for _ in 0..10 {
+            waiting = waiting.after_refusal(now);
+            rests.push((waiting.next - now).as_secs());
+        }
+        assert_eq!(rests[..4], [5, 10, 20, 40]);
+        assert_eq!(rests[8..], [320, 320]);
     }
 }
