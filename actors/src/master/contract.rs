@@ -95,6 +95,8 @@ pub trait NamespaceView: Send + Sync {
     fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>>;
     /// Whether a client has the lease on a file.
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool>;
+    /// What a client has the lease on and was to take the place of something else, by its name.
+    fn partials(&self, client: ClientId) -> Result<Vec<Node>>;
     /// The greatest id that was given to a worker; 0 if there was none.
     fn last_worker(&self) -> Result<WorkerId>;
     /// What a replica is worth that a power cut may have taken something of.

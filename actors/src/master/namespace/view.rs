@@ -1,5 +1,7 @@
 //! Consistent reads of the applied namespace: each method is one short read transaction.
 
+use std::collections::BTreeSet;
+
 use curvine_protocol::attr::UfsSource;
 use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::Entry;
@@ -18,7 +20,7 @@ use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
 use super::services::{SERVICES, Services};
 use super::sessions::SessionRecord;
-use super::store::{Counter, Dbs, Store, broken, named_key, pair_key};
+use super::store::{Counter, Dbs, Store, broken, named_key, pair_key, u64_at};
 use crate::master::contract::NamespaceView;
 
 /// Of trees that are to be removed, so many are looked at.
@@ -325,6 +327,34 @@ impl NamespaceView for Store {
             Some(InodeBody::File(file)) => file.lease,
             _ => None,
         })
+    }
+
+    fn partials(&self, client: ClientId) -> Result<Vec<Node>> {
+        let (txn, prefix) = (self.read()?, client.partial_prefix());
+        let leases = self.dbs.leases.prefix_iter(&txn, &client.0.to_be_bytes());
+        let mut parents = BTreeSet::new();
+        for lease in leases.map_err(broken)? {
+            let inode = InodeId(u64_at(lease.map_err(broken)?.0, 8));
+            let record = self.dbs.inode(&txn, inode)?;
+            parents.extend(
+                record
+                    .filter(|record| record.nlink > 0)
+                    .map(|record| record.parent),
+            );
+        }
+        let mut partials = Vec::new();
+        for parent in parents {
+            let names = self.dbs.dentries.prefix_iter(&txn, &named_key(parent.0, &prefix));
+            for entry in names.map_err(broken)? {
+                let (key, value) = entry.map_err(broken)?;
+                let record = self.dbs.inode(&txn, InodeId(u64_at(value, 0)))?;
+                // What is stored is somebody's by now.
+                if record.is_some_and(|record| !record.is_dir() && record.object().is_none()) {
+                    partials.push(Node::child(parent, super::store::name_of(key).to_owned()));
+                }
+            }
+        }
+        Ok(partials)
     }
 
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool> {
