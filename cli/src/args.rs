@@ -16,7 +16,7 @@ Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
   Change    mkdir  touch  mv  rm  chmod  chown  quota
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  persist  free
-            load  load-status  load-cancel
+            load  load-status  load-cancel  pin  unpin  pins
   Cluster   report  node  master  fsck  scrub
   Other     bench  version  completions
 
@@ -32,7 +32,7 @@ Exit codes: 0 done, 1 refused, 2 wrong use, 3 cluster out of reach,
 ";
 
 #[derive(Parser)]
-#[command(name = "cv", version, override_help = HELP, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "cv", version, override_help = HELP, max_term_width = 100)]
 pub struct Cv {
     /// The masters: `host:port,...`
     #[arg(long, global = true, value_name = "ADDR,...")]
@@ -94,6 +94,9 @@ commands! {
     LoadStatus load_status "load-status";
     LoadCancel load_cancel "load-cancel";
     Free free "free";
+    Pin pin "pin";
+    Unpin unpin "unpin";
+    Pins pins "pins";
     Quota quota "quota";
     Report report "report";
     Fsck fsck "fsck";

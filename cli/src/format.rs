@@ -62,10 +62,9 @@ pub fn minute(time_ns: i64) -> String {
 
 /// `2026-01-31 13:45:07`, in UTC.
 pub fn second(time_ns: i64) -> String {
-    let seconds = u64::try_from(time_ns / 1_000_000_000).unwrap_or(0);
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-    let text = humantime::format_rfc3339_seconds(time).to_string();
-    text.trim_end_matches('Z').replace('T', " ")
+    // Any number of nanoseconds in 64 bits is in the range of dates.
+    let time = jiff::Timestamp::from_second(time_ns.div_euclid(1_000_000_000)).unwrap_or_default();
+    time.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 pub fn kind(kind: FileKind) -> &'static str {
@@ -102,6 +101,8 @@ pub struct EntryJson<'a> {
     target: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     etag: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pinned: bool,
 }
 
 impl<'a> EntryJson<'a> {
@@ -123,7 +124,12 @@ impl<'a> EntryJson<'a> {
             replicas: attr.replicas,
             target,
             etag: attr.ufs.as_ref().and_then(|ufs| ufs.etag.as_deref()),
+            pinned: false,
         }
+    }
+
+    pub fn pinned(self, pinned: bool) -> Self {
+        EntryJson { pinned, ..self }
     }
 }
 

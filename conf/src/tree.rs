@@ -88,6 +88,8 @@ section! {
         block_size: Size = text("128MiB"), Range::in_steps("64KiB", "4GiB", "64KiB");
         /// On how many workers a block is kept, unless the file's creator says otherwise.
         replicas: u64 = 1, Range::of("1", "255");
+        /// Percent of the workers' capacity that `cv pin` may keep from being evicted.
+        pin_limit: u64 = 50, Range::of("0", "100");
     }
 }
 

@@ -168,7 +168,12 @@ pub fn set_time(time: TimeOrNow) -> SetTime {
         TimeOrNow::Now => SetTime::Now,
         TimeOrNow::SpecificTime(time) => SetTime::At(match time.duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
-            Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
+            // The kernel's nanoseconds count onwards, and fuser (0.18) takes them off.
+            Err(before) => {
+                let (seconds, ns) = (before.duration().as_secs(), before.duration().subsec_nanos());
+                let seconds = i64::try_from(seconds).map_or(i64::MIN, |seconds| -seconds);
+                seconds.saturating_mul(1_000_000_000).saturating_add(ns.into())
+            }
         }),
     }
 }
@@ -192,9 +197,15 @@ mod tests {
 
     #[test]
     fn times_before_the_epoch_survive() {
-        for ns in [-1_500_000_000, -1, 0, 1, 1_700_000_000_123_456_789] {
+        for ns in [-2_000_000_000, 0, 1, 1_700_000_000_123_456_789] {
             assert_eq!(set_time(TimeOrNow::SpecificTime(time(ns))), SetTime::At(ns));
         }
+        // Two seconds before, and a quarter of a second after that, as fuser says it.
+        let said = UNIX_EPOCH - Duration::new(2, 250_000_000);
+        assert_eq!(
+            set_time(TimeOrNow::SpecificTime(said)),
+            SetTime::At(-1_750_000_000)
+        );
     }
 
     #[test]

@@ -319,7 +319,13 @@ async fn prepare(client: &Client, mount_point: &Path) -> Result<PathBuf> {
     let wanted = mount_point.to_owned();
     let (absolute, predecessor) = tokio::task::spawn_blocking(move || {
         let predecessor = clear_stale(&wanted)?;
-        fs::create_dir_all(&wanted)?;
+        fs::create_dir_all(&wanted).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => Error::new(
+                ErrorKind::NotADirectory,
+                "it, or something above it, is there and is not a directory; choose another",
+            ),
+            _ => error.into(),
+        })?;
         Ok::<_, Error>((fs::canonicalize(&wanted)?, predecessor))
     })
     .await
@@ -333,7 +339,10 @@ async fn prepare(client: &Client, mount_point: &Path) -> Result<PathBuf> {
     }
     let metadata = fs::metadata(&absolute)?;
     if !metadata.is_dir() {
-        return Err(Error::new(ErrorKind::NotADirectory, "it is not a directory"));
+        return Err(Error::new(
+            ErrorKind::NotADirectory,
+            "it is not a directory; choose another",
+        ));
     }
     if let Some(parent) = absolute.parent()
         && fs::metadata(parent)?.dev() != metadata.dev()

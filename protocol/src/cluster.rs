@@ -48,6 +48,9 @@ pub struct DiskStatus {
     /// room.
     #[serde(default)]
     pub cached_bytes: u64,
+    /// What of the used bytes are cached blocks that are pinned. They are not among `cached_bytes`: they do not go.
+    #[serde(default)]
+    pub pinned_bytes: u64,
 }
 
 impl DiskStatus {

@@ -45,6 +45,15 @@ ids! {
     NodeId(u64);
 }
 
+impl ClientId {
+    /// How the names begin under which a client writes what is to take the place of something else. What is left of them when
+    /// its session ends was never finished, and is removed.
+    #[must_use]
+    pub fn partial_prefix(self) -> String {
+        format!(".cv-put-{:016x}-", self.0)
+    }
+}
+
 impl InodeId {
     /// The directory `/`.
     pub const ROOT: InodeId = InodeId(1);

@@ -194,6 +194,11 @@ macro_rules! ops {
                 service: WorkerService,
                 from: Option<WorkerService>,
             },
+            /// Inodes are pinned from now on, or are not, of themselves. Pins of what is gone are forgotten.
+            SetPins {
+                pin: Vec<InodeId>,
+                unpin: Vec<InodeId>,
+            },
         }
 
         impl Op {
@@ -227,7 +232,8 @@ macro_rules! ops {
                     | Op::UpdateMount { .. }
                     | Op::RecoverLease { .. }
                     | Op::DoubtReplicas { .. }
-                    | Op::SetWorkerService { .. } => Vec::new(),
+                    | Op::SetWorkerService { .. }
+                    | Op::SetPins { .. } => Vec::new(),
                     Op::Note(op) => op.nodes(),
                 }
             }

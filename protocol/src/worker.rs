@@ -296,6 +296,24 @@ pub struct BlocksMarked {
     pub marked: Vec<bool>,
 }
 
+/// From the master: from now on these blocks are pinned, which are never evicted, or are not. It is so on the device when
+/// this is answered.
+///
+/// `number` is that of the pins in the namespace as they were when the leader looked, or of an earlier state of them. Orders
+/// that unpin go unheard if they have a lower number than one that pinned before: they are late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinBlocks {
+    pub blocks: Vec<BlockId>,
+    pub pinned: bool,
+    pub number: u64,
+}
+
+/// In the order of the blocks: whether it is so now. Else it is not here, is being written, or the order came late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksPinned {
+    pub ordered: Vec<bool>,
+}
+
 /// From the master: makes a replica of a block from that of another worker. It is on disk when this is answered. One that is
 /// here already is enough.
 ///
@@ -483,6 +501,8 @@ pub struct DiskScrub {
 macro_rules! for_worker_calls {
     ($($callback:ident)::+ $(, $($context:tt)*)?) => {
         $($callback)::+! { $($($context)*)? ;
+            195 => PinBlocks -> BlocksPinned {};
+
             200 => WorkerEcho -> WorkerEchoed {};
             201 => ReadBlock -> BlockData { body: |call| call.len_bytes.min(READ_BYTES_MAX) as usize };
             202 => WriteBlock -> BlockWritten {};

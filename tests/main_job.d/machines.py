@@ -208,6 +208,8 @@ class Part:
 
 # How many masters, workers and mounts, each a process of its own; none for all in one process.
 DEPLOYMENTS = {"one": None, "processes": (1, 1, 1), "group": (3, 2, 2)}
+# Those that are tried unless others are named: what goes wrong between a few processes does between many.
+USUAL = ("one", "group")
 
 
 class Node:

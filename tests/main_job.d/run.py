@@ -11,7 +11,7 @@ import data
 import scenarios
 import setup
 from cv import Cv
-from machines import DEPLOYMENTS, Moto, Node, S3sFs, Scratch
+from machines import DEPLOYMENTS, USUAL, Moto, Node, S3sFs, Scratch
 from report import Report
 
 
@@ -73,7 +73,7 @@ def main(about):
 
     programs = setup.binaries(arguments.release)
     report = Report()
-    for deployment in arguments.deployment or DEPLOYMENTS:
+    for deployment in arguments.deployment or USUAL:
         setup.say(f"deployment: {deployment}")
         scratch = Scratch(setup.TARGET / "main_job", deployment)
         job = Job(scratch, report, programs, arguments.full, DEPLOYMENTS[deployment])

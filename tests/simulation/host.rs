@@ -81,6 +81,7 @@ impl Host {
                 from: self.id,
             }),
             log_limits: self.limits,
+            pin_limit_percent: 50,
         };
         self.started = Rc::default();
         let slot: Started = Rc::clone(&self.started);

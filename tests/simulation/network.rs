@@ -143,6 +143,8 @@ struct State {
     kept: Vec<Letter>,
     /// What workers said that they took of whom: block and range.
     taken: Vec<(u64, NodeId, BlockId, Range<u64>)>,
+    /// After how many others messages were lost, or made late: from whom, to whom.
+    lost: Vec<(u64, (NodeId, NodeId))>,
     /// What is late or kept for masters gets there at all.
     late_to_masters: bool,
     /// Answers of workers that their own bytes are wrong.
@@ -161,6 +163,7 @@ impl Network {
             held: BTreeSet::new(),
             kept: Vec::new(),
             taken: Vec::new(),
+            lost: Vec::new(),
             late_to_masters: !is_known(Known::LateDuplicates),
             rotten: 0,
         })))
@@ -219,6 +222,17 @@ impl Network {
         of_host
             .map(|(_, _, block, range)| (*block, range.clone()))
             .collect()
+    }
+
+    /// How many messages between a host and workers were lost, or will be late, since so many had been sent.
+    pub fn lost_since(&self, host: NodeId, sent: u64) -> usize {
+        let state = self.state();
+        let of_host = |(from, to): &(NodeId, NodeId)| match *from == host {
+            true => !is_master(*to),
+            false => *to == host && !is_master(*from),
+        };
+        let lost = state.lost.iter().filter(|(at, _)| *at >= sent);
+        lost.filter(|(_, ends)| of_host(ends)).count()
     }
 
     /// In this run late requests come, whatever is known.
@@ -305,6 +319,10 @@ impl Network {
             () if chance.percent(state.weather.repeat_percent) => 2,
             () => 1,
         };
+        if times == 0 {
+            let sent = state.sent;
+            state.lost.push((sent, letter.ends()));
+        }
         for _ in 0..times {
             let due = state.now_us + chance.within(state.weather.delay_us.clone());
             state.deliver_at(due, letter.again());
@@ -320,6 +338,7 @@ impl Network {
                 // Instead of, not besides.
                 let number = state.sent;
                 state.under_way.retain(|(_, sent), _| *sent != number);
+                state.lost.push((number, letter.ends()));
             }
             let due = state.now_us + late_us;
             state.deliver_at(due, letter);
@@ -332,9 +351,13 @@ impl Network {
         state.now_us = now_us;
         let later = state.under_way.split_off(&(now_us + 1, 0));
         let arrived = std::mem::replace(&mut state.under_way, later);
-        let (kept, arrived): (Vec<Letter>, Vec<Letter>) = arrived
+        let (arrived, cut): (Vec<Letter>, Vec<Letter>) = arrived
             .into_values()
-            .filter(|letter| !state.cut.contains(&letter.ends()))
+            .partition(|letter| !state.cut.contains(&letter.ends()));
+        let sent = state.sent;
+        (state.lost).extend(cut.iter().map(|letter| (sent, letter.ends())));
+        let (kept, arrived): (Vec<Letter>, Vec<Letter>) = arrived
+            .into_iter()
             .partition(|letter| state.held.contains(&letter.ends()));
         state.kept.extend(kept);
         arrived

@@ -380,6 +380,10 @@ impl Program {
         }
         let (index, end) = (committed / BLOCK_UNITS, committed * UNIT % BLOCK_BYTES);
         let taken = self.shared.network.taken_since(self.mount, sent);
+        if self.shared.network.lost_since(self.mount, sent) > 1 {
+            // What is asked twice may be lost twice.
+            return;
+        }
         let Ok(layout) = self.client.locate(inode).await else {
             return;
         };

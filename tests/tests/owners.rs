@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const MEMBERS: [&str; 3] = ["actors/src", "fuse/src", "node/src"];
+const MEMBERS: [&str; 4] = ["actors/src", "fuse/src", "hadoop/src", "node/src"];
 
 fn root() -> PathBuf {
     let members = Path::new(env!("CARGO_MANIFEST_DIR")).parent();

@@ -5,9 +5,10 @@ use curvine_protocol::master::{
     CheckFiles, CheckHeld, Fault, FilesChecked, GetRoutes, HeldBlock, RepairNow, WronglyCached,
 };
 use curvine_protocol::worker::{BlocksListed, DiskScrub, ListBlocks, Scrub};
-use curvine_protocol::{InodeId, Result, WorkerId};
+use curvine_protocol::{Call, InodeId, Result, WorkerId};
 
 use super::Client;
+use crate::kit::{Endpoint, WorkerPort};
 
 impl Client {
     /// Which blocks of these files, at most [`CHECKED_MAX`](curvine_protocol::master::CHECKED_MAX), have not the replicas that
@@ -31,9 +32,7 @@ impl Client {
     /// # Errors
     /// `Unreachable`; `InvalidArgument` if it has no such directory; `Io`.
     pub async fn blocks_on(&self, worker: WorkerId, list: ListBlocks) -> Result<BlocksListed> {
-        let workers = self.call(GetRoutes {}).await?.workers;
-        let port = self.router.worker(worker, &workers)?;
-        Ok(self.router.ask_worker(&port, list, Bytes::new()).await?.reply)
+        self.ask_worker(worker, list).await
     }
 
     /// How far a worker's scrubbers are; first, where a rate in bytes a second is given, they begin anew.
@@ -41,13 +40,15 @@ impl Client {
     /// # Errors
     /// `Unreachable`.
     pub async fn scrub(&self, worker: WorkerId, start: Option<u64>) -> Result<Vec<DiskScrub>> {
+        Ok(self.ask_worker(worker, Scrub { start }).await?.disks)
+    }
+
+    async fn ask_worker<C: Call>(&self, worker: WorkerId, call: C) -> Result<C::Reply>
+    where
+        dyn WorkerPort: Endpoint<C>,
+    {
         let workers = self.call(GetRoutes {}).await?.workers;
         let port = self.router.worker(worker, &workers)?;
-        Ok(self
-            .router
-            .ask_worker(&port, Scrub { start }, Bytes::new())
-            .await?
-            .reply
-            .disks)
+        Ok(self.router.ask_worker(&port, call, Bytes::new()).await?.reply)
     }
 }

@@ -47,6 +47,7 @@ mod mounts;
 mod names;
 mod news;
 mod options;
+mod pins;
 mod quotas;
 pub mod route;
 #[cfg(test)]

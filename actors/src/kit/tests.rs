@@ -80,6 +80,7 @@ refuse!(
     CompareBlocks,
     KeepReplicas,
     MarkBlocks,
+    PinBlocks,
     ListBlocks,
     Scrub,
     CopyReplica,

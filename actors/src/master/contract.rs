@@ -15,6 +15,7 @@ use curvine_protocol::{
 use super::namespace::effects::{CopyRecord, EffectRecord, Unkept};
 use super::namespace::kept::Doubted;
 use super::namespace::opens::Removal;
+use super::namespace::pins::PinnedInodes;
 use super::namespace::services::Services;
 use super::namespace::sessions::SessionRecord;
 
@@ -94,12 +95,18 @@ pub trait NamespaceView: Send + Sync {
     fn lease_holder(&self, inode: InodeId) -> Result<Option<ClientId>>;
     /// Whether a client has the lease on a file.
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool>;
+    /// What a client has the lease on and was to take the place of something else, by its name.
+    fn partials(&self, client: ClientId) -> Result<Vec<Node>>;
     /// The greatest id that was given to a worker; 0 if there was none.
     fn last_worker(&self) -> Result<WorkerId>;
     /// What a replica is worth that a power cut may have taken something of.
     fn worth(&self, block: BlockId) -> Result<Doubted>;
     /// Which workers are out of service.
     fn services(&self) -> Result<Services>;
+    /// What is pinned. Its number, read before anything else, is for orders to workers.
+    fn pins(&self) -> Result<PinnedInodes>;
+    /// The nearest pin of an inode: its own, or that of a directory above.
+    fn pinned_by(&self, inode: InodeId) -> Result<Option<InodeId>>;
     fn inode_count(&self) -> Result<u64>;
     /// None before the first command of a new cluster is applied.
     fn cluster(&self) -> Result<Option<ClusterId>>;

@@ -10,6 +10,7 @@
 //! - [`door`]: routes the calls of the master service to these.
 //! - [`recalls`]: whose lease is wanted by others, who waits for it; [`fencing`]: keeping who lost one from the blocks.
 //! - [`locking`]: who waits for locks.
+//! - [`pinning`]: which blocks workers must not evict.
 //! - [`contract`]: what they ask of each other.
 
 pub mod answers;
@@ -24,6 +25,7 @@ pub mod listings;
 pub mod locking;
 pub mod mirror;
 pub mod namespace;
+mod pinning;
 pub mod recalls;
 pub mod replica;
 pub mod stores;
@@ -53,6 +55,7 @@ use self::duties::deletions::{Deletions, Orders};
 use self::duties::kinds::{Exported, Kinds};
 use self::duties::loads::Loads;
 use self::duties::open_files::OpenFiles;
+use self::duties::pins::Pins;
 use self::duties::reclaim::Reclaim;
 use self::duties::recovery::Replicas;
 use self::duties::repair::Repair;
@@ -67,6 +70,7 @@ use self::namespace::holding::Holding;
 use self::namespace::leases::Leases;
 use self::namespace::opens::Opens;
 use self::namespace::recovery::Recovery;
+use self::pinning::Pinning;
 use self::recalls::Recalls;
 use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
 use self::stores::Outcomes;
@@ -84,6 +88,8 @@ pub struct MasterConfig {
     pub workers: Arc<dyn WorkerConnector>,
     pub masters: Arc<dyn MasterConnector>,
     pub log_limits: LogLimits,
+    /// Percent of the workers' capacity that may be pinned.
+    pub pin_limit_percent: u64,
 }
 
 /// A running master.
@@ -137,7 +143,9 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
     let recalls = Arc::new(Recalls::default());
     let locking = Arc::new(Locking::default());
     let outcomes = Arc::new(Outcomes::default());
+    let to_pin = Arc::<Exported>::default();
     let effects = {
+        let to_pin = to_pin.clone();
         let (blocks, leads, recalls) = (blocks.clone(), leads.clone(), recalls.clone());
         let (locking, outcomes) = (locking.clone(), outcomes.clone());
         Arc::new(move |effects: namespace::apply::Effects| {
@@ -147,6 +155,9 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
                 recalls.given_back(&effects.unleased);
                 locking.unlocked(&effects.unlocked);
                 outcomes.applied(&effects);
+                for inode in effects.moved {
+                    to_pin.note(inode, blocks.now());
+                }
             }
         })
     };
@@ -209,6 +220,13 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         view: view.clone(),
         blocks: blocks.clone(),
         workers: workers.clone(),
+    };
+    let pinning = Pinning {
+        view: view.clone(),
+        blocks: blocks.clone(),
+        workers: workers.clone(),
+        due: to_pin,
+        limit_percent: config.pin_limit_percent,
     };
     let loads = Loads::new(
         view.clone(),
@@ -274,7 +292,9 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             fetching,
             ports.clock.clone(),
             exported.clone(),
+            pinning.clone(),
         )),
+        Arc::new(Pins(pinning.clone())),
         repair,
     ]));
     let following = {
@@ -322,6 +342,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         changes,
         exports,
         threads: ports.offload.clone(),
+        pinning: pinning.clone(),
     };
     let news = NewsAnswers {
         consensus: consensus.clone(),
@@ -346,6 +367,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         random: ports.random.clone(),
         exported,
         clock: ports.clock.clone(),
+        pinning,
     };
     let door = MasterDoor {
         namespace,

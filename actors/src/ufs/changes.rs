@@ -233,13 +233,11 @@ impl Ufs {
         }
         let there = self.stat(to).await?;
         if let Some(there) = there.as_ref().filter(|there| Some(*there) != replaces) {
-            // As an earlier try left it. Copies in one request have the same ETag.
-            let is_copied =
-                there.size_bytes == meant.size_bytes && there.etag.is_some() && there.etag == meant.etag;
-            return match is_copied {
-                true => Ok(there.clone()),
-                false => Err(self.unexpected(to)),
-            };
+            // As an earlier try left it.
+            let copy = self.copy_of((from, meant), to).await?;
+            return copy
+                .filter(|copy| copy == there)
+                .ok_or_else(|| self.unexpected(to));
         }
         if self.stat(from).await?.as_ref() != Some(meant) {
             return Err(self.unexpected(from));

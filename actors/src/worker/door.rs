@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    BlockVerified, BlocksCompared, BlocksMarked, CompareBlocks, CopyReplica, DeleteBlocks, Done, ExportFile,
-    FenceBlocks, GetWorkerStatus, KeepReplicas, ListBlocks, LoadBlocks, MarkBlocks, PunchBlock, PutBlock,
-    READ_BYTES_MAX, ReadBlock, Scrub, ScrubStatus, SealBlock, StopLoading, SuspectBlock, WorkerDisks,
-    WorkerEcho, WorkerEchoed, WriteBlock,
+    BlockVerified, BlocksCompared, BlocksMarked, BlocksPinned, CompareBlocks, CopyReplica, DeleteBlocks,
+    Done, ExportFile, FenceBlocks, GetWorkerStatus, KeepReplicas, ListBlocks, LoadBlocks, MarkBlocks,
+    PinBlocks, PunchBlock, PutBlock, READ_BYTES_MAX, ReadBlock, Scrub, ScrubStatus, SealBlock, StopLoading,
+    SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
 use super::disk::{Grant, Permit, Removal, missing};
-use super::disks::Disks;
+use super::disks::{Disks, stopping};
 use super::membership::{Session, Standing};
 use super::replication::Replication;
 use super::ufs_reader::{ReadThrough, Suspect, UfsReader};
@@ -115,7 +115,7 @@ impl Inner {
                     fill,
                 })
                 .await
-                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the worker is stopping"))),
+                .unwrap_or_else(|_| Err(stopping())),
             None => Err(missing(call.block)),
         }
     }
@@ -298,6 +298,19 @@ impl Endpoint<MarkBlocks> for WorkerDoor {
     }
 }
 
+impl Endpoint<PinBlocks> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<PinBlocks>,
+    ) -> BoxFuture<'static, Result<Answer<PinBlocks>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            let ordered = inner.disks.pin(&call).await?;
+            Ok(Answer::new(BlocksPinned { ordered }))
+        })
+    }
+}
+
 impl Endpoint<CopyReplica> for WorkerDoor {
     fn ask(
         &self,
@@ -320,8 +333,7 @@ impl Endpoint<SuspectBlock> for WorkerDoor {
         bounded(&context, async move {
             // Whoever fills the block knows what is there of it.
             let looked = inner.reader.send(Suspect(call)).await;
-            let stopping = |_| Err(Error::new(ErrorKind::Stopping, "the worker is stopping"));
-            let is_right = looked.unwrap_or_else(stopping)?;
+            let is_right = looked.unwrap_or_else(|_| Err(stopping()))?;
             Ok(Answer::new(BlockVerified { is_right }))
         })
     }

@@ -45,6 +45,7 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
                 cutting,
                 in_index: false,
                 doubtful: false,
+                pinned: false,
             },
             rewritten: None,
             round: 0,

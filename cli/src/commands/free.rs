@@ -27,7 +27,7 @@ impl Args {
                     };
                     let bytes = format::size(freed.bytes, true);
                     let path = format::shown(path.as_str());
-                    format!("{path}: freed {bytes} of {} files{kept}", freed.files)
+                    format!("{path}: freed {bytes} bytes in {} files{kept}", freed.files)
                 });
                 Ok(())
             })

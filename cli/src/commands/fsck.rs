@@ -45,6 +45,8 @@ struct Seen {
     kept_blocks: u64,
     workers: u64,
     replicas: u64,
+    /// A new leader has not heard yet what every worker holds.
+    is_early: bool,
 }
 
 /// Something that is wrong.
@@ -84,6 +86,9 @@ impl Args {
             );
             if self.path.is_none() {
                 words += &format!("; {} replicas on {} workers", seen.replicas, seen.workers);
+            }
+            if seen.is_early {
+                words += "; not every worker has said yet what it holds: look again in a minute";
             }
             match faults {
                 0 => words + ": nothing is wrong",
@@ -130,7 +135,9 @@ async fn check(shell: &Shell, batch: Vec<(CurvinePath, InodeId)>, seen: &mut See
     let inodes = batch.iter().map(|(_, inode)| *inode).collect();
     let paths: HashMap<InodeId, CurvinePath> = batch.into_iter().map(|(path, inode)| (inode, path)).collect();
     let mut found = Vec::new();
-    for file in shell.client.check_files(inodes).await?.files {
+    let checked = shell.client.check_files(inodes).await?;
+    seen.is_early |= !checked.has_heard_all;
+    for file in checked.files {
         seen.files += 1;
         seen.blocks += file.blocks;
         seen.kept_blocks += file.kept_blocks;

@@ -3,6 +3,7 @@ use std::cmp::Reverse;
 use curvine_protocol::{Attr, CurvinePath, DirEntry, Result};
 use futures::TryStreamExt;
 
+use super::pins::Pinned;
 use crate::format::{self, EntryJson};
 use crate::shell::{Shell, naming};
 use crate::users::Names;
@@ -10,7 +11,7 @@ use crate::users::Names;
 /// List directories and files
 ///
 /// JSON: an object a line with path, type, size_bytes, mode, uid, gid, mtime_ns, atime_ns, ctime_ns, inode, links,
-/// block_bytes, replicas, and target for links.
+/// block_bytes, replicas, and target for links; with -l also pinned where `cv pin` keeps it in the cache.
 #[derive(clap::Args)]
 #[command(
     disable_help_flag = true,
@@ -60,6 +61,7 @@ struct Item {
     shown: String,
     attr: Attr,
     target: Option<String>,
+    pinned: bool,
 }
 
 impl Args {
@@ -68,6 +70,11 @@ impl Args {
             self.paths.push("/".to_owned());
         }
         let names = Names::system();
+        let pinned = match self.long && !self.stale {
+            true => Some(Pinned::look_up(shell).await),
+            false => None,
+        };
+        let is_pinned = |path: &CurvinePath| pinned.as_ref().is_some_and(|pinned| pinned.has(path));
         let mut files = Vec::new();
         let mut directories = Vec::new();
         for path in shell.expand(&self.paths).await {
@@ -75,6 +82,7 @@ impl Args {
                 Ok(entry) if entry.attr.is_dir() && !self.directory => directories.push(path),
                 Ok(entry) => files.push(Item {
                     shown: path.to_string(),
+                    pinned: is_pinned(&path),
                     path,
                     attr: entry.attr,
                     target: entry.target,
@@ -103,8 +111,10 @@ impl Args {
                 .filter(|entry| self.all || !entry.name.starts_with('.'));
             let items: Vec<Item> = entries
                 .map(|entry| {
+                    let path = directory.join(&entry.name)?;
                     Ok(Item {
-                        path: directory.join(&entry.name)?,
+                        pinned: is_pinned(&path),
+                        path,
                         shown: entry.name,
                         attr: entry.attr,
                         target: entry.target,
@@ -137,11 +147,8 @@ impl Args {
         }
         if shell.json {
             for item in &items {
-                shell.json_line(&EntryJson::new(
-                    item.path.as_str(),
-                    &item.attr,
-                    item.target.as_deref(),
-                ));
+                let entry = EntryJson::new(item.path.as_str(), &item.attr, item.target.as_deref());
+                shell.json_line(&entry.pinned(item.pinned));
             }
             return;
         }
@@ -170,13 +177,20 @@ impl Args {
             .collect();
         let width = |column: usize| columns.iter().map(|row| row[column].len()).max().unwrap_or(0);
         let (links, user, group, size) = (width(0), width(1), width(2), width(3));
+        // A column of its own, where there is anything to say.
+        let any_pinned = items.iter().any(|item| item.pinned);
         for (item, row) in items.iter().zip(&columns) {
+            let pinned = match (any_pinned, item.pinned) {
+                (false, _) => "",
+                (true, true) => "pinned ",
+                (true, false) => "-      ",
+            };
             let target = match &item.target {
                 Some(target) => format!(" -> {}", format::shown(target)),
                 None => String::new(),
             };
             shell.line(format!(
-                "{} {:>links$} {:user$} {:group$} {:>size$} {} {}{target}",
+                "{} {:>links$} {:user$} {:group$} {:>size$} {} {pinned}{}{target}",
                 format::mode(item.attr.kind, item.attr.mode),
                 row[0],
                 row[1],

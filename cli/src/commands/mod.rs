@@ -6,7 +6,7 @@ macro_rules! modules {
 
 modules! {
     bench blocks cat chmod chown completions count df du free fsck get head load load_cancel load_status locks ls master mkdir mount
-    mounts mv node persist put quota report rm scrub stat tail touch umount version
+    mounts mv node persist pin pins put quota report rm scrub stat tail touch umount unpin version
 }
 
 use curvine_protocol::Result;
@@ -57,6 +57,9 @@ pub async fn run(cv: Cv) -> Result<i32> {
         Command::LoadStatus(args) => args.run(&shell).await,
         Command::LoadCancel(args) => args.run(&shell).await,
         Command::Free(args) => args.run(&shell).await,
+        Command::Pin(args) => args.run(&shell).await,
+        Command::Unpin(args) => args.run(&shell).await,
+        Command::Pins(args) => args.run(&shell).await,
         Command::Quota(args) => args.run(&shell).await,
         Command::Report(args) => args.run(&shell).await,
         Command::Fsck(args) => args.run(&shell).await,
@@ -97,6 +100,7 @@ impl Command {
             Command::Chown(args) => args.check(),
             Command::Mount(args) => args.check(),
             Command::Load(args) => args.check(),
+            Command::Pin(args) => args.check(),
             _ => Ok(()),
         }
     }

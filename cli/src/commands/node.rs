@@ -2,13 +2,13 @@ use std::time::Duration;
 
 use curvine_actors::kit::Clock;
 use curvine_actors::kit::ports::SystemClock;
-use curvine_protocol::cluster::{WorkerService, WorkerStatus};
+use curvine_protocol::cluster::{WorkerService, WorkerState, WorkerStatus};
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use serde_json::json;
 
 use super::report::state;
 use crate::format;
-use crate::shell::Shell;
+use crate::shell::{Shell, complain};
 
 /// How often the masters are asked how far they are.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -64,6 +64,7 @@ impl Args {
             Some(What::Decommission { worker, wait }) => {
                 let id = named(shell, &worker).await?.id;
                 shell.client.set_worker_service(id, WorkerService::Draining).await?;
+                warn_if_nobody_serves(shell, id).await?;
                 match wait {
                     true => wait_for(shell, id).await,
                     false => {
@@ -94,6 +95,27 @@ impl Args {
             }
         }
     }
+}
+
+/// One may drain the last worker, before others are started. Nothing is drained until they are.
+async fn warn_if_nobody_serves(shell: &Shell, id: WorkerId) -> Result<()> {
+    let workers = shell.client.status().await?.workers;
+    let serves = |worker: &WorkerStatus| {
+        worker.state == WorkerState::Live && worker.service == WorkerService::InService
+    };
+    if !workers.iter().any(serves) {
+        complain(
+            "node",
+            &Error::new(
+                ErrorKind::BlockUnavailable,
+                format!(
+                    "no live worker is in service besides worker {id}: nothing can be written, and what it keeps has nowhere to \
+                     go, until one is; start another, or `cv node recommission {id}`"
+                ),
+            ),
+        );
+    }
+    Ok(())
 }
 
 /// The worker that somebody means.

@@ -300,7 +300,7 @@ impl Writer<'_> {
     /// A name that no other session gives, and that does not grow with the destination's.
     async fn temporary(&self, to: &CurvinePath) -> Result<CurvinePath> {
         let number = self.temporaries.replace(self.temporaries.get() + 1);
-        let name = format!(".cv-put-{:016x}-{number}", self.shell.client.session().await?.0);
+        let name = format!("{}{number}", self.shell.client.session().await?.partial_prefix());
         to.parent().ok_or_else(|| usage("/ is a directory"))?.join(&name)
     }
 }

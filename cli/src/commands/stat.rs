@@ -1,5 +1,6 @@
 use curvine_protocol::Result;
 
+use super::pins::Pinned;
 use crate::format::{self, EntryJson};
 use crate::shell::Shell;
 use crate::users::Names;
@@ -23,13 +24,18 @@ pub struct Args {
 impl Args {
     pub async fn run(self, shell: &Shell) -> Result<()> {
         let names = &Names::system();
+        let pinned = &match self.stale {
+            true => None,
+            false => Some(Pinned::look_up(shell).await),
+        };
         let follow = self.dereference;
         shell
             .each(&self.paths, async |path| {
                 let entry = shell.client.lookup(&path, follow).await?;
                 let attr = &entry.attr;
+                let is_pinned = pinned.as_ref().is_some_and(|pinned| pinned.has(&path));
                 shell.answer(
-                    &EntryJson::new(path.as_str(), attr, entry.target.as_deref()),
+                    &EntryJson::new(path.as_str(), attr, entry.target.as_deref()).pinned(is_pinned),
                     || {
                         let target = entry
                             .target
@@ -59,6 +65,9 @@ impl Args {
                         if let Some(ufs) = &attr.ufs {
                             let etag = ufs.etag.as_deref().unwrap_or("none");
                             text += &format!("Object: {} bytes, etag {}\n", ufs.size_bytes, format::shown(etag));
+                        }
+                        if is_pinned {
+                            text += " Cache: pinned\n";
                         }
                         text + &format!(
                             "Access: {}\nModify: {}\nChange: {}",

@@ -85,6 +85,7 @@ impl MasterRole {
             workers,
             masters: Arc::new(Proxies::in_arbiter(arbiter.handle(), ports)),
             log_limits: LogLimits::default(),
+            pin_limit_percent: section.pin_limit,
         };
         let handle = master::start(&arbiter.handle(), config, ports).await?;
         let serving = bound.serve_master(handle.port.clone(), Limits::default());

@@ -188,6 +188,7 @@ mod tests {
                     blocks: 9,
                     failure: None,
                     cached_bytes: 0,
+                    pinned_bytes: 0,
                 }],
                 last_heartbeat_ms_ago: 10,
                 service: WorkerService::InService,

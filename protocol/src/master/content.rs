@@ -68,6 +68,9 @@ pub struct OpenTold {
     /// Of this answer, greater than those before. 0: the leader does not number them.
     #[serde(default)]
     pub number: u64,
+    /// How many files the leader takes for open by the client, all that this call said taken in. None: it does not say.
+    #[serde(default)]
+    pub open: Option<u64>,
 }
 
 /// A file that another client has changed.

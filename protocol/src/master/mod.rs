@@ -17,6 +17,7 @@ mod jobs;
 mod locks;
 mod mounts;
 mod names;
+mod pins;
 mod quotas;
 mod workers;
 
@@ -27,6 +28,7 @@ pub use jobs::*;
 pub use locks::*;
 pub use mounts::*;
 pub use names::*;
+pub use pins::*;
 pub use quotas::*;
 pub use workers::*;
 
@@ -129,6 +131,8 @@ macro_rules! for_master_calls {
 
             187 => SetQuota -> Done { by: namespace, deadline: Short, op: Done, nodes: [node] };
             188 => ListQuotas -> Quotas { by: namespace, deadline: Short };
+            191 => SetPin -> PinSet { by: mounts, deadline: Long };
+            192 => ListPins -> Pins { by: mounts, deadline: Long };
 
             190 => RaftMessage -> RaftAnswer { by: replica, deadline: Short, body: |_call| RAFT_ANSWER_BYTES_MAX };
         }

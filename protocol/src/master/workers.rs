@@ -117,12 +117,32 @@ pub struct ReportBlocks {
     pub doubtful: Vec<BlockId>,
     /// Kept blocks whose replicas failed their checksums here: the worker has set them aside, and has them no more. In a full
     /// report, in its last part, all of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub damaged: Vec<BlockId>,
+    /// In a full report, as `kept`: whether each is pinned on the worker's disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pinned: Vec<u8>,
 }
 
 impl ReportBlocks {
-    /// The bits of a report.
+    /// A part of a report that says nothing yet.
+    pub fn nothing(worker: WorkerId, token: u64) -> Self {
+        ReportBlocks {
+            worker,
+            token,
+            full_start: false,
+            full_end: false,
+            stored: Vec::new(),
+            removed: Vec::new(),
+            number: 0,
+            kept: Vec::new(),
+            doubtful: Vec::new(),
+            damaged: Vec::new(),
+            pinned: Vec::new(),
+        }
+    }
+
+    /// The bits of a report, one for each block.
     pub fn kept_bits(are_kept: impl IntoIterator<Item = bool>) -> Vec<u8> {
         let mut bits = Vec::new();
         for (place, is_kept) in are_kept.into_iter().enumerate() {
@@ -138,15 +158,23 @@ impl ReportBlocks {
 
     /// Those of `stored` that the worker says it keeps.
     pub fn said_kept(&self) -> impl Iterator<Item = &BlockReplica> {
-        let is_kept = |place: usize| {
-            let byte = self.kept.get(place / 8);
-            byte.is_some_and(|byte| byte >> (place % 8) & 1 == 1)
-        };
         let places = self.stored.iter().enumerate();
         places
-            .filter(move |(place, _)| is_kept(*place))
+            .filter(move |(place, _)| bit(&self.kept, *place))
             .map(|(_, replica)| replica)
     }
+
+    /// Each of `stored`, and whether the worker says that it is pinned.
+    pub fn said_pinned(&self) -> impl Iterator<Item = (&BlockReplica, bool)> {
+        let places = self.stored.iter().enumerate();
+        places.map(|(place, replica)| (replica, bit(&self.pinned, place)))
+    }
+}
+
+/// One bit of a report.
+fn bit(bits: &[u8], place: usize) -> bool {
+    let byte = bits.get(place / 8);
+    byte.is_some_and(|byte| byte >> (place % 8) & 1 == 1)
 }
 
 /// What is to become of blocks that were reported.
@@ -206,9 +234,12 @@ mod tests {
             kept: ReportBlocks::kept_bits((0..20).map(|id| id % 3 == 0)),
             doubtful: Vec::new(),
             damaged: Vec::new(),
+            pinned: ReportBlocks::kept_bits((0..20).map(|id| id == 5)),
         };
         let kept: Vec<u64> = report.said_kept().map(|replica| replica.id.0).collect();
         assert_eq!(kept, [0, 3, 6, 9, 12, 15, 18]);
+        let pinned = report.said_pinned().filter(|(_, is_pinned)| *is_pinned);
+        assert_eq!(pinned.map(|(replica, _)| replica.id.0).collect::<Vec<_>>(), [5]);
         report.kept.clear();
         assert_eq!(report.said_kept().count(), 0);
     }

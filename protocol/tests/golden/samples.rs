@@ -181,6 +181,7 @@ fn disk() -> DiskStatus {
         blocks: 4,
         failure: Some("EIO".to_owned()),
         cached_bytes: 1,
+        pinned_bytes: 2,
     }
 }
 
@@ -265,6 +266,21 @@ fn replica() -> BlockReplica {
         id: BlockId(77),
         generation: 4,
         len_bytes: 70_000,
+    }
+}
+
+fn pinned_size() -> PinnedSize {
+    PinnedSize {
+        files: 1,
+        bytes: 2,
+        cached_bytes: 1,
+    }
+}
+
+fn pin_room() -> PinRoom {
+    PinRoom {
+        limit_bytes: 9,
+        pinned_bytes: 2,
     }
 }
 
@@ -382,11 +398,13 @@ samples! {
     ReportBlocks => ReportBlocks {
         worker: WorkerId(2), token: 3, full_start: true, full_end: false, stored: vec![replica()],
         removed: vec![BlockId(78)], number: 1 << 40, kept: vec![1], doubtful: vec![BlockId(77)],
-        damaged: vec![BlockId(76)],
+        damaged: vec![BlockId(76)], pinned: vec![1],
     }, ReportBlocks {
         worker: WorkerId(2), token: 3, full_start: false, full_end: true, stored: vec![], removed: vec![], number: 5,
-        kept: vec![], doubtful: vec![], damaged: vec![BlockId(76)],
+        kept: vec![], doubtful: vec![], damaged: vec![BlockId(76)], pinned: vec![],
     };
+    SetPin => SetPin { path: path("/m"), pinned: true, recursive: false };
+    ListPins => ListPins { sizes: true };
     ResolveMount => ResolveMount { worker: WorkerId(2), token: 3, mount: MountId(4) };
     DescribeFile => DescribeFile { worker: WorkerId(2), token: 3, inode: InodeId(12) };
     CheckFiles => CheckFiles { inodes: vec![InodeId(5)] };
@@ -434,7 +452,7 @@ samples! {
     BackupPart => BackupPart { checksum: 0xC5C5_0003 };
     Done => Done {};
     OpenTold => OpenTold {
-        term: 5, changed: vec![ChangedFile { inode: InodeId(12), content_version: 6 }], number: 8,
+        term: 5, changed: vec![ChangedFile { inode: InodeId(12), content_version: 6 }], number: 8, open: Some(2),
     };
     News => News { recalls: vec![InodeId(12)] };
     LockFound => LockFound { held: Some(held_lock()) }, LockFound { held: None };
@@ -488,6 +506,10 @@ samples! {
     Deleted => Deleted { files: 1, directories: 2, in_background: true };
     Persisted => Persisted { files: 4 };
     Freed => Freed { files: 1, bytes: 2, kept: 3 };
+    PinSet => PinSet { pinned: pinned_size(), room: pin_room() };
+    Pins => Pins {
+        pins: vec![Pin { path: path("/m"), size: pinned_size() }], room: pin_room(),
+    };
     WorkerRegistered => WorkerRegistered { worker: WorkerId(2), cluster: cluster(), token: 3 };
     HeartbeatOrders => HeartbeatOrders { register: true };
     ReportAnswer => ReportAnswer {
@@ -564,6 +586,8 @@ samples! {
         outcomes: vec![Ok(70_000), Err(Error::new(ErrorKind::UfsChanged, "changed"))],
         under_way: vec![0],
     };
+    PinBlocks => PinBlocks { blocks: vec![BlockId(77)], pinned: true, number: 1 << 41 };
+    BlocksPinned => BlocksPinned { ordered: vec![true, false] };
     StopLoading => StopLoading { blocks: vec![BlockId(77), BlockId(1 << 40)] };
     LoadingStopped => LoadingStopped { fetched_bytes: vec![70_000, 0] };
     ExportFile => ExportFile {
@@ -706,6 +730,10 @@ impl Sample for Op {
                 worker: WorkerId(2),
                 service: WorkerService::Drained,
                 from: Some(WorkerService::Draining),
+            },
+            Op::SetPins {
+                pin: vec![InodeId(12)],
+                unpin: vec![InodeId(13)],
             },
             Op::Note(Box::new(Op::RemoveDir(RemoveDir { node: at("/a") }))),
             Op::CommitChange(CommitChange {

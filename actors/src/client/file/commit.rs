@@ -40,6 +40,8 @@ impl Shared {
 
     async fn commit_all(self: &Arc<Self>, state: &mut State, sync: bool, close: bool) -> Result<()> {
         state.check()?;
+        // Made, it may have given the lease back, and with it all that workers ask for.
+        self.ask_again(state).await?;
         if !self.put_small(state, sync).await? {
             self.send_gathered(state).await?;
         }
@@ -48,7 +50,6 @@ impl Shared {
         while self.leave_behind(state).await? {
             self.seal(state, sync).await?;
         }
-        self.ask_again(state).await?;
         if !state.writable || !(state.uncommitted || close) {
             return Ok(());
         }

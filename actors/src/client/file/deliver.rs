@@ -173,8 +173,7 @@ impl Shared {
                 ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Overloaded | ErrorKind::Stopping
             );
             // A reply that was lost took a whole deadline: it is asked for again once at least.
-            let tried_enough = tried || patience == Patience::Short;
-            if !passes || tried_enough && clock.now() >= give_up {
+            if !passes || tried && clock.now() >= give_up {
                 return Err(error);
             }
             tried = true;

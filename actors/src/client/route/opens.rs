@@ -37,6 +37,10 @@ struct Table {
     covered: HashMap<InodeId, (u64, u64)>,
     /// The term of the leader that knows everything; 0 if none does for sure.
     told_in: u64,
+    /// The leader may take something for open that is not: it is told everything, also if nothing is open.
+    is_unsure: bool,
+    /// How often it became so.
+    doubts: u64,
     /// As whom it was told.
     told_as: ClientId,
     /// The number of the last answer of that leader, whose news have been passed on.
@@ -46,6 +50,14 @@ struct Table {
 
 /// Told of a file that is open here and that others have changed: which, and to which version.
 pub type Listener = Arc<dyn Fn(InodeId, u64) + Send + Sync>;
+
+/// What the leader is told.
+pub(super) struct Telling {
+    pub call: TellOpen,
+    doubts: u64,
+    /// How many opens had begun and how many files are open, if no open is on its way: the leader is to know of as many.
+    settled: Option<(u64, u64)>,
+}
 
 /// An open on its way, until its file is in the table of those that are open here.
 pub(in crate::client) struct Opening<'a> {
@@ -60,7 +72,7 @@ impl Opening<'_> {
         match &outcome {
             Ok(layout) => table.opened(layout.attr.inode, self.number),
             // Nobody knows whether they took it for open.
-            Err(error) if is_passing(error) => table.told_in = 0,
+            Err(error) if is_passing(error) => table.doubt(),
             Err(_) => {}
         }
         drop(table);
@@ -119,30 +131,33 @@ impl Opens {
     pub fn take_closed(&self) -> Vec<ClosedFile> {
         let mut table = self.table();
         table.let_go();
+        table.cover_failed();
         let keep = table.closed.len().saturating_sub(CLOSED_WITH_CHANGE);
         table.closed.split_off(keep)
     }
 
     /// Something that was told may not have arrived: everything is told anew.
     pub fn lost(&self) {
-        self.table().told_in = 0;
+        self.table().doubt();
     }
 
     /// As long as anything is open, the leader is asked what others have changed of it.
-    fn to_tell(&self) -> Option<TellOpen> {
+    fn to_tell(&self) -> Option<Telling> {
         let mut table = self.table();
         table.let_go();
-        if table.closed.is_empty() && table.files.is_empty() {
+        table.cover_failed();
+        if table.closed.is_empty() && table.files.is_empty() && !table.is_unsure {
             return None;
         }
         let all = (table.told_in == 0).then(|| table.all());
-        Some(TellOpen {
+        let call = TellOpen {
             term: table.told_in,
             closed: std::mem::take(&mut table.closed),
             all,
             heard: table.heard,
             over_below: table.over_below(),
-        })
+        };
+        Some(table.telling(call))
     }
 
     fn all(&self) -> Option<AllOpen> {
@@ -150,20 +165,22 @@ impl Opens {
     }
 
     /// All that is open, for a session that the leader knows nothing of yet. None if nothing is.
-    pub(super) fn anew(&self) -> Option<TellOpen> {
+    pub(super) fn anew(&self) -> Option<Telling> {
         let table = self.table();
-        (!table.files.is_empty()).then(|| TellOpen {
-            term: 0,
-            closed: Vec::new(),
-            all: Some(table.all()),
-            heard: 0,
-            over_below: table.over_below(),
+        (!table.files.is_empty()).then(|| {
+            table.telling(TellOpen {
+                term: 0,
+                closed: Vec::new(),
+                all: Some(table.all()),
+                heard: 0,
+                over_below: table.over_below(),
+            })
         })
     }
 
     /// The leader was told everything as this session.
-    pub(super) fn told_as(&self, client: ClientId, call: &TellOpen, reply: &OpenTold) {
-        self.told(call, reply);
+    pub(super) fn told_as(&self, client: ClientId, telling: &Telling, reply: &OpenTold) {
+        self.told(telling, reply);
         self.is_another(client);
     }
 
@@ -179,7 +196,8 @@ impl Opens {
     }
 
     /// What the leader said; whether there is more to tell.
-    fn told(&self, call: &TellOpen, reply: &OpenTold) -> bool {
+    fn told(&self, telling: &Telling, reply: &OpenTold) -> bool {
+        let call = &telling.call;
         let listener = self.table().listener.clone();
         for file in &reply.changed {
             if let Some(listener) = &listener {
@@ -188,12 +206,25 @@ impl Opens {
         }
         let mut table = self.table();
         table.heard = reply.number;
-        table.told_in = match (&call.all, reply.term == call.term) {
-            (Some(_), _) => reply.term,
-            (None, true) => call.term,
-            (None, false) => 0,
-        };
-        table.told_in == 0 && !table.files.is_empty()
+        if table.doubts != telling.doubts {
+            // What it was told is not everything, by now.
+            return true;
+        }
+        match &call.all {
+            Some(_) => (table.told_in, table.is_unsure) = (reply.term, false),
+            None if reply.term != call.term => table.doubt(),
+            // It may have taken in an open that came to nothing here, and was heard of late.
+            None => {
+                let is_as_it_was = |(last, _): &(u64, u64)| *last == table.last;
+                let settled = telling.settled.filter(is_as_it_was);
+                if let (Some((_, files)), Some(open)) = (settled, reply.open)
+                    && files != open
+                {
+                    table.doubt();
+                }
+            }
+        }
+        table.is_unsure
     }
 }
 
@@ -210,13 +241,39 @@ impl Table {
         *last = (*last).max(number).max(covered);
     }
 
+    /// Nobody knows any more what the leader takes for open.
+    fn doubt(&mut self) {
+        (self.told_in, self.is_unsure) = (0, true);
+        self.doubts += 1;
+    }
+
+    /// Of what is told to be closed and is not open, all opens are over that have ended: the leader may have noted one of which
+    /// no answer came.
+    fn cover_failed(&mut self) {
+        let ended = self.over_below() - 1;
+        for closed in &mut self.closed {
+            if !self.files.contains_key(&closed.inode) {
+                closed.until = closed.until.max(ended);
+            }
+        }
+    }
+
+    fn telling(&self, call: TellOpen) -> Telling {
+        let settled = || (self.last, self.files.len() as u64);
+        Telling {
+            call,
+            doubts: self.doubts,
+            settled: self.in_flight.is_empty().then(settled),
+        }
+    }
+
     /// To be told.
     fn is_closed(&mut self, closed: ClosedFile) {
         match self.closed.len() < CLOSED_MAX {
             true => self.closed.push(closed),
             false => {
                 self.closed.clear();
-                self.told_in = 0;
+                self.doubt();
             }
         }
     }
@@ -257,7 +314,7 @@ pub(super) async fn tell(session: Weak<Session>) {
         if session.ended.is_cancelled() {
             return;
         }
-        while let Some(mut call) = session.opens.to_tell() {
+        while let Some(mut telling) = session.opens.to_tell() {
             // What is kept for this client is kept for as long as its session lasts.
             let client = match session.confirmed().await {
                 Ok(client) => client,
@@ -268,17 +325,20 @@ pub(super) async fn tell(session: Weak<Session>) {
                 }
             };
             if session.opens.is_another(client) {
-                call.all = session.opens.all();
-                call.heard = 0;
+                telling.call.all = session.opens.all();
+                telling.call.heard = 0;
             }
             let context = CallContext {
                 client,
                 deadline_ms: CALL_DEADLINE_MS,
                 ..CallContext::default()
             };
-            match session.attempt(call.clone(), context, Duration::ZERO).await {
+            match session
+                .attempt(telling.call.clone(), context, Duration::ZERO)
+                .await
+            {
                 Ok(answer) => {
-                    if !session.opens.told(&call, &answer.reply) {
+                    if !session.opens.told(&telling, &answer.reply) {
                         break;
                     }
                 }
@@ -294,6 +354,8 @@ pub(super) async fn tell(session: Weak<Session>) {
 
 #[cfg(test)]
 mod tests {
+    use curvine_protocol::{Error, ErrorKind};
+
     use super::*;
 
     const FILE: InodeId = InodeId(7);
@@ -314,10 +376,10 @@ mod tests {
     #[test]
     fn a_new_session_is_told_of_all_that_is_open_before_it_is_used() {
         let opens = Opens::default();
-        assert_eq!(opens.anew(), None, "nothing is open");
+        assert!(opens.anew().is_none(), "nothing is open");
         let number = open(&opens);
-        let call = opens.anew().expect("it is open");
-        let all = call.all.clone().expect("everything");
+        let telling = opens.anew().expect("it is open");
+        let all = telling.call.all.clone().expect("everything");
         assert_eq!(
             all.files,
             [HeldFile {
@@ -325,18 +387,18 @@ mod tests {
                 open: number
             }]
         );
-        opens.told_as(ClientId(9), &call, &said(3));
+        opens.told_as(ClientId(9), &telling, &said(3));
         assert!(!opens.is_another(ClientId(9)));
-        let next = opens.to_tell().expect("it is open");
+        let next = opens.to_tell().expect("it is open").call;
         assert_eq!((next.term, next.all), (3, None), "the leader knows the rest");
     }
 
     #[test]
     fn everything_is_told_to_each_new_leader_and_then_only_what_was_closed() {
         let opens = Opens::default();
-        assert_eq!(opens.to_tell(), None);
+        assert!(opens.to_tell().is_none());
         let first = open(&opens);
-        let call = opens.to_tell().expect("no leader knows it");
+        let telling = opens.to_tell().expect("no leader knows it");
         let all = AllOpen {
             files: vec![HeldFile {
                 inode: FILE,
@@ -344,12 +406,88 @@ mod tests {
             }],
             until: first,
         };
-        assert_eq!((call.term, &call.all), (0, &Some(all)));
-        assert!(!opens.told(&call, &said(3)));
-        let call = opens.to_tell().expect("it is open");
-        assert_eq!((call.term, &call.all), (3, &None));
-        assert!(opens.told(&call, &said(4)), "another leader");
-        assert!(opens.to_tell().expect("it wants all").all.is_some());
+        assert_eq!((telling.call.term, &telling.call.all), (0, &Some(all)));
+        assert!(!opens.told(&telling, &said(3)));
+        let telling = opens.to_tell().expect("it is open");
+        assert_eq!((telling.call.term, &telling.call.all), (3, &None));
+        assert!(opens.told(&telling, &said(4)), "another leader");
+        assert!(opens.to_tell().expect("it wants all").call.all.is_some());
+    }
+
+    /// The leader has been told everything.
+    fn known(opens: &Opens) {
+        let telling = opens.to_tell().expect("there is something to tell");
+        assert!(!opens.told(&telling, &said(3)));
+    }
+
+    fn failed(opens: &Opens) {
+        let lost = Err(Error::new(ErrorKind::Timeout, "no answer"));
+        assert!(opens.begin().ended(lost).is_err());
+    }
+
+    #[test]
+    fn what_fails_to_be_told_is_told_also_if_nothing_is_open_any_more() {
+        let opens = Opens::default();
+        let number = open(&opens);
+        known(&opens);
+        opens.closed(FILE, number);
+        let telling = opens.to_tell().expect("it is closed");
+        assert_eq!(telling.call.closed.len(), 1);
+        opens.lost();
+        let again = opens.to_tell().expect("the leader may not know it");
+        assert_eq!(again.call.all.as_ref().map(|all| all.files.len()), Some(0));
+        assert!(!opens.told(&again, &said(3)));
+        assert!(opens.to_tell().is_none(), "all is said");
+        // The leader may have noted an open of which no answer came.
+        failed(&opens);
+        assert!(opens.to_tell().expect("it is in doubt").call.all.is_some());
+    }
+
+    #[test]
+    fn an_open_that_comes_to_nothing_while_the_leader_is_told_leaves_a_doubt() {
+        let opens = Opens::default();
+        open(&opens);
+        let telling = opens.to_tell().expect("it is open");
+        failed(&opens);
+        assert!(opens.told(&telling, &said(3)), "there is more to tell");
+        assert!(opens.to_tell().expect("it is open").call.all.is_some());
+    }
+
+    #[test]
+    fn a_close_covers_opens_of_the_file_that_came_to_nothing() {
+        let opens = Opens::default();
+        let number = open(&opens);
+        failed(&opens);
+        known(&opens);
+        opens.closed(FILE, number);
+        let telling = opens.to_tell().expect("it is closed");
+        let closed = ClosedFile {
+            inode: FILE,
+            until: number + 1,
+        };
+        assert_eq!(telling.call.closed, [closed]);
+    }
+
+    #[test]
+    fn a_leader_that_takes_something_else_for_open_is_told_everything() {
+        let opens = Opens::default();
+        open(&opens);
+        known(&opens);
+        let says = |open| OpenTold {
+            open: Some(open),
+            ..said(3)
+        };
+        let telling = opens.to_tell().expect("it is open");
+        assert!(!opens.told(&telling, &says(1)));
+        let telling = opens.to_tell().expect("it is open");
+        let begun = opens.begin();
+        assert!(!opens.told(&telling, &says(2)), "it may have heard of that one");
+        drop(begun);
+        let telling = opens.to_tell().expect("it is open");
+        assert!(opens.told(&telling, &says(2)), "a late repeat");
+        let telling = opens.to_tell().expect("it is to know");
+        assert!(telling.call.all.is_some());
+        assert!(!opens.told(&telling, &says(2)), "it knows");
     }
 
     #[test]
@@ -358,12 +496,12 @@ mod tests {
         let early = opens.begin();
         let late = open(&opens);
         opens.closed(FILE, late);
-        assert_eq!(opens.to_tell(), None, "the early one may be of this file");
+        assert!(opens.to_tell().is_none(), "the early one may be of this file");
         assert_eq!(opens.take_closed(), []);
         opens.table().opened(FILE, early.number);
         let number = early.number;
         drop(early);
-        let told = opens.to_tell().expect("it is open");
+        let told = opens.to_tell().expect("it is open").call;
         assert_eq!(told.closed, []);
         let held = HeldFile {
             inode: FILE,

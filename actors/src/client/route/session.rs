@@ -137,14 +137,14 @@ impl Session {
 
     /// Tells the leader what is open here, if anything is. What fails is tried again with what else there is to tell.
     async fn tell_open_as(&self, client: ClientId) {
-        let Some(call) = self.opens.anew() else { return };
+        let Some(telling) = self.opens.anew() else { return };
         let context = CallContext {
             client,
             deadline_ms: CALL_DEADLINE_MS,
             ..CallContext::default()
         };
-        match self.attempt(call.clone(), context, Duration::ZERO).await {
-            Ok(answer) => self.opens.told_as(client, &call, &answer.reply),
+        match self.attempt(telling.call.clone(), context, Duration::ZERO).await {
+            Ok(answer) => self.opens.told_as(client, &telling, &answer.reply),
             Err(error) => tracing::debug!(%error, "the leader does not know yet what is open here"),
         }
     }

@@ -1053,6 +1053,26 @@ fn a_commit_that_was_made_after_all_is_not_made_again_over_what_others_may_have_
     });
 }
 
+#[test]
+fn what_became_of_a_commit_is_asked_before_workers_ask_for_the_lease_that_it_gave_back() {
+    run(|world| async move {
+        let client = world.impatient_client();
+        let file = create(&client, 1).await;
+        file.append(content(10)).await.expect("taken");
+        world.fate("CommitFile", [Fate::LoseReply, Fate::Pass]);
+        world.state().wanted = true;
+        until("it is given back, and nobody has said so", || {
+            let state = world.state();
+            state.in_flight == 0 && !state.file.as_ref().expect("there").leased
+        })
+        .await;
+        // The worker has restarted: it wants to see the lease.
+        world.state().epoch += 1;
+        file.sync().await.expect("all of it was committed");
+        assert_eq!(world.committed(), content(10));
+    });
+}
+
 /// As after the lease on the file was broken and another client changed it so many times.
 fn overtake(world: &World, changes: u64) {
     let mut state = world.state();

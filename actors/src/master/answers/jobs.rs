@@ -40,7 +40,14 @@ impl Answers<SubmitLoad> for JobAnswers {
         }
         for path in &call.paths {
             self.mirror.fresh_path(path).await?;
-            self.view.lookup(&Node::Path(path.clone()), true)?;
+            let inode = self.view.lookup(&Node::Path(path.clone()), true)?.attr.inode;
+            let has_mounts =
+                || Ok::<_, Error>(self.view.mounts()?.iter().any(|mount| path.contains(&mount.path)));
+            if self.view.mounted(inode)?.is_none() && !has_mounts()? {
+                return Err(Error::invalid(format!(
+                    "{path}: is in no mount, so there is nothing to load it from; `cv mounts` lists the mounts"
+                )));
+            }
         }
         match self.propose.propose_op(Op::AddJob { paths: call.paths }).await? {
             OpReply::Job(job) => {

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod jobs;
 pub mod mounts;
 pub mod news;
+mod pins;
 #[cfg(test)]
 mod tests;
 pub mod workers;

@@ -17,6 +17,7 @@ use crate::kit::ports::{MakeOffload, offloaded};
 use crate::master::blocks::BlockMap;
 use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
 use crate::master::mirror::Mirror;
+use crate::master::pinning::Pinning;
 use crate::master::stores::changes::Changes;
 use crate::master::stores::exports::Exports;
 use crate::master::walk::Walk;
@@ -33,6 +34,7 @@ pub struct MountAnswers {
     pub changes: Arc<Changes>,
     pub exports: Arc<Exports>,
     pub threads: MakeOffload,
+    pub pinning: Pinning,
 }
 
 impl Answers<MountUfs> for MountAnswers {
@@ -255,7 +257,8 @@ impl Answers<FreeCache> for MountAnswers {
         self.consensus.read_barrier().await?;
         self.blocks.heard_from_all(self.view.last_worker()?).await;
         let mut freed = Freed::default();
-        let top = self.view.lookup(&Node::Path(call.path), true)?.attr;
+        let top = self.view.lookup(&Node::Path(call.path.clone()), true)?.attr;
+        self.refuse_pinned(&call.path, top.inode)?;
         let mut orders = BTreeMap::new();
         let mut walk = Walk::new(self.view.clone(), None, (), top);
         while let Some((_, found)) = walk.next().await {

@@ -1,6 +1,7 @@
 //! A master with its real Replica and Namespace, a mount of a directory, and a worker that does as it is told.
 
 mod local;
+mod pins;
 mod store_faults;
 mod stores;
 
@@ -14,7 +15,8 @@ use curvine_protocol::job::{JobProgress, JobRecord, JobState};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::{AttributesIn, MountChanges, MountSettings};
 use curvine_protocol::worker::{
-    BlocksLoaded, Done, ExportFile, FenceBlocks, LoadBlocks, LoadTask, LoadingStopped, StopLoading,
+    BlocksLoaded, BlocksPinned, Done, ExportFile, FenceBlocks, LoadBlocks, LoadTask, LoadingStopped,
+    PinBlocks, StopLoading,
 };
 use curvine_protocol::*;
 use futures::future::BoxFuture;
@@ -51,6 +53,8 @@ struct Worker {
     stopped: Mutex<Vec<StopLoading>>,
     /// These do not answer.
     silent: Mutex<HashSet<WorkerId>>,
+    /// Who was told what is pinned.
+    pins: Mutex<Vec<(WorkerId, PinBlocks)>>,
     /// Where files are exported to, without an answer.
     exported: Mutex<Option<Store>>,
 }
@@ -131,6 +135,13 @@ impl<C: Call> Endpoint<C> for Port {
         if let Some(stop) = call.downcast_ref::<StopLoading>() {
             self.0.stopped.lock().expect("no panic").push(stop.clone());
         }
+        if let Some(pin) = call.downcast_ref::<PinBlocks>() {
+            self.0.pins.lock().expect("no panic").push((self.1, pin.clone()));
+            let ordered = vec![true; pin.blocks.len()];
+            let reply: Box<dyn Any> = Box::new(BlocksPinned { ordered });
+            let reply = *reply.downcast::<C::Reply>().expect("a call that is mocked");
+            return Box::pin(std::future::ready(Ok(Answer::new(reply))));
+        }
         let mut is_patient = false;
         let reply: Box<dyn Any> = match (call.downcast_ref::<LoadBlocks>(), call.downcast_ref()) {
             (Some(load), _) => match self.0.load_all(self.1, load) {
@@ -198,6 +209,7 @@ impl World {
             workers: Arc::new(Connector(worker.clone())),
             masters: Arc::new(Proxies::in_arbiter(actix::Arbiter::current(), &ports)),
             log_limits: LogLimits::default(),
+            pin_limit_percent: 50,
         };
         let master = crate::master::start(&actix::Arbiter::current(), config, &ports)
             .await
@@ -219,16 +231,9 @@ impl World {
     async fn another_worker(&self) -> WorkerId {
         let registered = self.ask(register(None)).await.expect("registered");
         let report = ReportBlocks {
-            worker: registered.worker,
-            token: registered.token,
             full_start: true,
             full_end: true,
-            stored: Vec::new(),
-            removed: Vec::new(),
-            number: 0,
-            kept: Vec::new(),
-            doubtful: Vec::new(),
-            damaged: Vec::new(),
+            ..ReportBlocks::nothing(registered.worker, registered.token)
         };
         self.ask(report).await.expect("its first report is in");
         registered.worker
@@ -249,11 +254,24 @@ impl World {
         call(&*self.master.port, question, NO_ONE).await
     }
 
+    /// The commit of a file of one block, which the worker has.
+    fn committed(&self, inode: InodeId, block: BlockId, len_bytes: u64, generation: u32) -> CommitFile {
+        CommitFile {
+            blocks: vec![BlockCommit {
+                index: 0,
+                id: block,
+                len_bytes,
+                generation,
+                workers: vec![self.registered.worker],
+                hole_bytes: 0,
+            }],
+            ..commit(inode, len_bytes)
+        }
+    }
+
     /// What the master wants deleted of what the worker reports.
     async fn report(&self, full: bool, stored: &[(u64, u32)]) -> Result<Vec<BlockId>> {
         let report = ReportBlocks {
-            worker: self.registered.worker,
-            token: self.registered.token,
             full_start: full,
             full_end: full,
             stored: stored
@@ -264,11 +282,7 @@ impl World {
                     len_bytes: 0,
                 })
                 .collect(),
-            removed: Vec::new(),
-            number: 0,
-            kept: Vec::new(),
-            doubtful: Vec::new(),
-            damaged: Vec::new(),
+            ..ReportBlocks::nothing(self.registered.worker, self.registered.token)
         };
         Ok(self.ask(report).await?.delete)
     }
@@ -309,6 +323,41 @@ impl World {
     }
 }
 
+fn create(at: &str, parents: bool) -> CreateFile {
+    CreateFile {
+        node: path(at).into(),
+        mode: 0o644,
+        if_exists: IfExists::Fail,
+        parents,
+        block_bytes: 0,
+        replicas: 0,
+        first_block: false,
+        open: 0,
+    }
+}
+
+fn with_a_block(at: &str) -> CreateFile {
+    CreateFile {
+        first_block: true,
+        ..create(at, false)
+    }
+}
+
+/// Of a file without blocks.
+fn commit(inode: InodeId, size_bytes: u64) -> CommitFile {
+    CommitFile {
+        inode,
+        size_bytes,
+        blocks: Vec::new(),
+        mtime_ns: None,
+        close: true,
+        keep_privileges: false,
+        abandoned: false,
+        keep_size: false,
+        new_generation: false,
+    }
+}
+
 fn register(known: Option<&WorkerRegistered>) -> RegisterWorker {
     RegisterWorker {
         worker: known.map(|known| known.worker),
@@ -323,6 +372,7 @@ fn register(known: Option<&WorkerRegistered>) -> RegisterWorker {
             blocks: 0,
             failure: None,
             cached_bytes: 0,
+            pinned_bytes: 0,
         }],
         version: "1".to_owned(),
         epoch: 0,
@@ -592,14 +642,8 @@ async fn a_job_of_too_many_paths_is_refused() {
 async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
     let world = World::new().await;
     let create = CreateFile {
-        node: Node::Path(path("/f")),
-        mode: 0o644,
-        if_exists: IfExists::Fail,
-        parents: false,
-        block_bytes: 0,
         replicas: 1,
-        first_block: true,
-        open: 0,
+        ..with_a_block("/f")
     };
     let layout = world.ask(create).await.expect("created");
     let block = layout.blocks[0].block.id.0;
@@ -611,22 +655,8 @@ async fn only_what_no_file_refers_to_is_deleted_when_it_is_reported() {
     );
     assert_eq!(world.report(true, &[(block, 0)]).await, garbage(&[]));
     let commit = |generation| CommitFile {
-        inode: layout.attr.inode,
-        size_bytes: 10,
-        blocks: vec![BlockCommit {
-            index: 0,
-            id: BlockId(block),
-            len_bytes: 10,
-            generation,
-            workers: vec![world.registered.worker],
-            hole_bytes: 0,
-        }],
-        mtime_ns: None,
         close: generation == 2,
-        keep_privileges: false,
-        abandoned: false,
-        keep_size: false,
-        new_generation: false,
+        ..world.committed(layout.attr.inode, BlockId(block), 10, generation)
     };
     world.ask(commit(1)).await.expect("committed");
     // Being overwritten: the worker is ahead of what is committed.
@@ -655,35 +685,12 @@ async fn a_lease_that_was_not_given_back_is_given_on_when_workers_refuse_its_las
         ..NO_ONE
     };
     let port = &*world.master.port;
-    let create = CreateFile {
-        node: Node::Path(path("/f")),
-        mode: 0o644,
-        if_exists: IfExists::Fail,
-        parents: false,
-        block_bytes: 0,
-        replicas: 0,
-        first_block: true,
-        open: 0,
-    };
+    let create = with_a_block("/f");
     let made = call(port, create, by(1, 1)).await.expect("created");
     let (inode, block) = (made.attr.inode, made.blocks[0].block.id);
     let commit = |close| CommitFile {
-        inode,
-        size_bytes: 10,
-        blocks: vec![BlockCommit {
-            index: 0,
-            id: block,
-            len_bytes: 10,
-            generation: 1,
-            workers: vec![world.registered.worker],
-            hole_bytes: 0,
-        }],
-        mtime_ns: None,
         close,
-        abandoned: false,
-        keep_size: false,
-        new_generation: false,
-        keep_privileges: false,
+        ..world.committed(inode, block, 10, 1)
     };
     let open = || OpenForWrite {
         node: Node::Inode(inode),
@@ -730,16 +737,9 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
     let orders = world.ask(beat(world.registered.token)).await.expect("answered");
     assert!(!orders.register);
     let report = ReportBlocks {
-        worker: before.worker,
-        token: before.token,
         full_start: true,
         full_end: true,
-        stored: Vec::new(),
-        removed: Vec::new(),
-        number: 0,
-        kept: Vec::new(),
-        doubtful: Vec::new(),
-        damaged: Vec::new(),
+        ..ReportBlocks::nothing(before.worker, before.token)
     };
     let refused = world.ask(report).await.map(|_| ());
     assert_eq!(refused.map_err(|e| e.kind), Err(ErrorKind::NotPermitted));
@@ -757,16 +757,10 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
 async fn a_block_report_that_comes_after_a_later_one_is_refused() {
     let world = World::new().await;
     let report = |number, full| ReportBlocks {
-        worker: world.registered.worker,
-        token: world.registered.token,
         full_start: full,
         full_end: full,
-        stored: Vec::new(),
-        removed: Vec::new(),
         number,
-        kept: Vec::new(),
-        doubtful: Vec::new(),
-        damaged: Vec::new(),
+        ..ReportBlocks::nothing(world.registered.worker, world.registered.token)
     };
     world.ask(report(3, false)).await.expect("taken");
     world
@@ -789,35 +783,12 @@ async fn a_worker_says_what_it_has_set_aside_and_hears_what_of_it_is_no_use() {
         ..NO_ONE
     };
     let port = &*world.master.port;
-    let create = CreateFile {
-        node: Node::Path(path("/f")),
-        mode: 0o644,
-        if_exists: IfExists::Fail,
-        parents: false,
-        block_bytes: 0,
-        replicas: 0,
-        first_block: true,
-        open: 0,
-    };
+    let create = with_a_block("/f");
     let layout = call(port, create, by(1, 1)).await.expect("created");
     let block = layout.blocks[0].block;
     let commit = CommitFile {
-        inode: layout.attr.inode,
-        size_bytes: 5,
-        blocks: vec![BlockCommit {
-            index: 0,
-            id: block.id,
-            len_bytes: 5,
-            generation: layout.attr.next_generation(),
-            workers: vec![world.registered.worker],
-            hole_bytes: 0,
-        }],
-        mtime_ns: None,
         close: true,
-        keep_privileges: false,
-        abandoned: false,
-        keep_size: false,
-        new_generation: false,
+        ..world.committed(layout.attr.inode, block.id, 5, layout.attr.next_generation())
     };
     call(port, commit, by(1, 2)).await.expect("committed");
     let generation = layout.attr.next_generation();
@@ -827,16 +798,11 @@ async fn a_worker_says_what_it_has_set_aside_and_hears_what_of_it_is_no_use() {
         len_bytes: 5,
     };
     let report = |stored: &[BlockReplica], damaged: &[BlockId]| ReportBlocks {
-        worker: world.registered.worker,
-        token: world.registered.token,
         full_start: true,
         full_end: true,
         stored: stored.to_vec(),
-        removed: Vec::new(),
-        number: 0,
-        kept: Vec::new(),
-        doubtful: Vec::new(),
         damaged: damaged.to_vec(),
+        ..ReportBlocks::nothing(world.registered.worker, world.registered.token)
     };
     let damaged = async || {
         let open = OpenFile {

@@ -19,6 +19,7 @@ use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
 use crate::master::duties::kinds::Exported;
 use crate::master::mirror::Mirror;
 use crate::master::namespace::kept::Doubted;
+use crate::master::pinning::Pinning;
 use crate::planted::{Bug, is_planted};
 
 pub struct WorkerAnswers {
@@ -30,6 +31,7 @@ pub struct WorkerAnswers {
     pub random: Arc<dyn Random>,
     pub exported: Arc<Exported>,
     pub clock: Arc<dyn Clock>,
+    pub pinning: Pinning,
 }
 
 impl WorkerAnswers {
@@ -189,7 +191,9 @@ impl Answers<SetWorkerService> for WorkerAnswers {
                 ));
             }
             WorkerService::Maintenance { until_ns } if until_ns <= self.clock.wall_ns() => {
-                return Err(Error::invalid("that maintenance has ended already"));
+                return Err(Error::invalid(
+                    "that maintenance has ended already: give a time to come, as with `--for 30min`",
+                ));
             }
             _ => {}
         }
@@ -257,6 +261,10 @@ impl Answers<ReportBlocks> for WorkerAnswers {
         }
         let discard = self.set_aside(&call)?;
         self.look_at_kept(&call)?;
+        if !self.pinning.reported(&call)? {
+            // Too many are to be looked at already: it tells it all again later.
+            self.blocks.untold(call.worker);
+        }
         if call.full_end {
             self.blocks.cluster().roster.fully_reported(call.worker);
         }

@@ -133,18 +133,9 @@ mod tests {
                 blocks: 0,
                 failure: None,
                 cached_bytes: 0,
+                pinned_bytes: 0,
             };
-            let entry = WorkerEntry {
-                address: format!("w{id}:1"),
-                token: 1,
-                disks: vec![disk],
-                version: String::new(),
-                epoch: 0,
-                last_heartbeat: now,
-                reported: true,
-                report_again: false,
-                report: 0,
-            };
+            let entry = WorkerEntry::heard(now, vec![disk]);
             cluster.roster.register(WorkerId(id), entry);
         }
         cluster

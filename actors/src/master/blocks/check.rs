@@ -9,7 +9,8 @@ use super::Cluster;
 use crate::master::namespace::kept::Kept;
 
 impl Cluster {
-    /// What is wrong with a kept block that nobody writes.
+    /// What is wrong with a kept block that nobody writes. That a file is to have more replicas than there are workers is no
+    /// fault of its blocks.
     pub fn fault(&self, index: u32, kept: &Kept, now: Instant) -> Option<BlockFault> {
         let block = kept.block;
         let current: Vec<WorkerId> = self.holders.current(&block).collect();
@@ -18,7 +19,7 @@ impl Cluster {
             .collect();
         let damaged_on = self.holders.damaged_on(block.id);
         let (what, workers) = match (live.len(), current.is_empty(), damaged_on.is_empty()) {
-            (replicas, ..) if replicas >= kept.replicas => return None,
+            (replicas, ..) if replicas >= kept.replicas.min(self.roster.in_use().max(1)) => return None,
             (1.., ..) => (Fault::UnderReplicated, live.clone()),
             (0, false, _) => (Fault::Away, current),
             (0, true, false) => (Fault::Corrupt, damaged_on.to_vec()),
@@ -52,7 +53,7 @@ pub fn held_fault(held: &HeldBlock, known: Option<(&BlockRef, bool)>) -> Option<
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
-    use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
+    use curvine_protocol::cluster::BlockReplica;
     use curvine_protocol::{BlockId, InodeId};
 
     use super::super::roster::{LOST_AFTER, WorkerEntry};
@@ -77,17 +78,7 @@ mod tests {
         let now = Instant::now();
         let mut cluster = Cluster::default();
         for id in 1..=2 {
-            let entry = WorkerEntry {
-                address: format!("w{id}:1"),
-                token: 1,
-                disks: Vec::<DiskStatus>::new(),
-                version: Tier::Ssd.to_string(),
-                epoch: 0,
-                last_heartbeat: now,
-                reported: true,
-                report_again: false,
-                report: 0,
-            };
+            let entry = WorkerEntry::heard(now, Vec::new());
             cluster.roster.register(WorkerId(id), entry);
         }
         let kept = Kept {
@@ -120,6 +111,10 @@ mod tests {
         assert_eq!(fault(&cluster, now + LOST_AFTER), Some((Fault::Away, 0, others)));
         cluster.holders.stored(WorkerId(1), &replica(6), &BLOCK);
         assert_eq!(fault(&cluster, now), None);
+        let many = Kept { replicas: 99, ..kept };
+        assert_eq!(cluster.fault(4, &many, now), None, "there are two workers");
+        let fault = cluster.fault(4, &many, now + LOST_AFTER);
+        assert_eq!(fault.map(|fault| fault.what), Some(Fault::Away));
     }
 
     #[test]

@@ -82,15 +82,9 @@ mod tests {
 
     fn register(cluster: &mut Cluster, id: u32, reported: bool, heard: Instant) {
         let entry = WorkerEntry {
-            address: String::new(),
-            token: 1,
-            disks: Vec::new(),
-            version: String::new(),
             epoch: 9,
-            last_heartbeat: heard,
             reported,
-            report_again: false,
-            report: 0,
+            ..WorkerEntry::heard(heard, Vec::new())
         };
         cluster.roster.register(WorkerId(id), entry);
     }

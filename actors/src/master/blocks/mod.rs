@@ -297,6 +297,7 @@ mod tests {
             blocks: 0,
             failure: None,
             cached_bytes: 0,
+            pinned_bytes: 0,
         }
     }
 
@@ -305,13 +306,8 @@ mod tests {
             let entry = WorkerEntry {
                 address: format!("w{id}:1"),
                 token,
-                disks: vec![disk(available_bytes)],
-                version: String::new(),
-                epoch: 0,
-                last_heartbeat: self.blocks.now(),
                 reported: false,
-                report_again: false,
-                report: 0,
+                ..WorkerEntry::heard(self.blocks.now(), vec![disk(available_bytes)])
             };
             self.blocks.cluster().roster.register(WorkerId(id), entry);
         }

@@ -34,6 +34,22 @@ pub struct WorkerEntry {
 }
 
 impl WorkerEntry {
+    /// One that has reported, heard at this time.
+    #[cfg(test)]
+    pub fn heard(last_heartbeat: Instant, disks: Vec<DiskStatus>) -> Self {
+        WorkerEntry {
+            address: "w:1".to_owned(),
+            token: 1,
+            disks,
+            version: String::new(),
+            epoch: 0,
+            last_heartbeat,
+            reported: true,
+            report_again: false,
+            report: 0,
+        }
+    }
+
     fn is_live(&self, now: Instant) -> bool {
         now.duration_since(self.last_heartbeat) < LOST_AFTER
     }
@@ -146,6 +162,11 @@ impl Roster {
             .collect()
     }
 
+    /// How many workers are known that are not taken out of service for good, also those that are away.
+    pub fn in_use(&self) -> usize {
+        self.workers.keys().filter(|id| self.out.counts(**id)).count()
+    }
+
     /// The live workers that are in service.
     pub fn serving(&self, now: Instant) -> impl Iterator<Item = WorkerId> {
         let live = self.workers.iter().filter(move |(_, worker)| worker.is_live(now));
@@ -242,6 +263,7 @@ fn without_room(disk: &DiskStatus) -> DiskStatus {
         capacity_bytes: disk.used_bytes,
         available_bytes: 0,
         cached_bytes: 0,
+        pinned_bytes: 0,
         ..disk.clone()
     }
 }

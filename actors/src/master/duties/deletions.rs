@@ -162,17 +162,7 @@ mod tests {
         let clock: Arc<dyn Clock> = Ports::system().clock;
         let blocks = Arc::new(BlockMap::new(clock.clone(), orders.clone()));
         for worker in [1, 2] {
-            let entry = WorkerEntry {
-                address: format!("w:{worker}"),
-                token: 1,
-                disks: Vec::new(),
-                version: String::new(),
-                last_heartbeat: clock.now(),
-                reported: true,
-                report_again: false,
-                report: 0,
-                epoch: 0,
-            };
+            let entry = WorkerEntry::heard(clock.now(), Vec::new());
             blocks.cluster().roster.register(WorkerId(worker), entry);
         }
         let workers = Workers::new(blocks, Arc::new(told.clone()));

@@ -11,7 +11,7 @@
 //! for effects on the file. One that begins later and needs the blocks to be kept has a greater number, and workers heed no
 //! lower one after that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -27,28 +27,41 @@ use crate::kit::Clock;
 use crate::master::contract::{NamespaceView, Placement};
 use crate::master::fetching::Fetching;
 use crate::master::namespace::effects::{Area, EffectRecord};
+use crate::master::pinning::Pinning;
 
 /// Files that wait to be looked at. More are looked at after the next full report.
 const FILES_MAX: usize = 100_000;
 /// Files that are looked at in one go.
 const BATCH: usize = 256;
-/// When a file is looked at again that somebody writes, or a worker again that does not answer.
+/// When a file is looked at again that somebody writes, or a worker again that does not answer, or does not do it.
 const REST: Duration = Duration::from_secs(5);
-/// How often a worker is told that does not answer.
+/// How often a worker is told that does not answer. When it is there again, it says what it keeps.
 const TRIES_MAX: u32 = 10;
+/// How often the rest is doubled for a worker that does not do what it is told.
+const DOUBLED_MAX: u32 = 6;
 
-/// Files of which workers may keep what is cached.
+/// Files of which workers are to be told something: that they may keep what is cached, or what is pinned.
 #[derive(Default)]
 pub struct Exported {
     files: Mutex<BTreeMap<InodeId, Waiting>>,
     came: Notify,
 }
 
-/// When a file is looked at, and how often a worker did not answer.
+/// When a file is looked at, and how often a worker did not answer, or did not do it.
 #[derive(Clone, Copy)]
-struct Waiting {
+pub(super) struct Waiting {
     next: Instant,
     tries: u32,
+}
+
+impl Waiting {
+    /// After a worker was told that keeps something on: it has it open as yet, or its answer is of another state of it.
+    fn after_refusal(self, now: Instant) -> Waiting {
+        Waiting {
+            next: now + REST * 2u32.pow(self.tries.min(DOUBLED_MAX)),
+            tries: self.tries.saturating_add(1),
+        }
+    }
 }
 
 impl Exported {
@@ -56,21 +69,52 @@ impl Exported {
         self.files.lock().expect("nobody panics while it holds files")
     }
 
-    /// A file has an object, and a worker keeps some of it.
-    pub fn note(&self, inode: InodeId, now: Instant) {
-        self.put(inode, Waiting { next: now, tries: 0 });
+    /// A file has an object, and a worker keeps some of it. False if too many wait.
+    pub fn note(&self, inode: InodeId, now: Instant) -> bool {
+        let is_noted = self.put(inode, Waiting { next: now, tries: 0 });
         self.came.notify_one();
+        is_noted
     }
 
-    fn put(&self, inode: InodeId, waiting: Waiting) {
+    fn put(&self, inode: InodeId, waiting: Waiting) -> bool {
         let mut files = self.files();
-        if files.len() < FILES_MAX {
+        let has_room = files.len() < FILES_MAX || files.contains_key(&inode);
+        if has_room {
             files.entry(inode).or_insert(waiting);
+        }
+        has_room
+    }
+
+    /// One that was taken is to be looked at again, after a while.
+    pub(super) fn again(&self, inode: InodeId, now: Instant) {
+        self.put(
+            inode,
+            Waiting {
+                next: now + REST,
+                tries: 0,
+            },
+        );
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.files().len()
+    }
+
+    pub(super) fn clear(&self) {
+        self.files().clear();
+    }
+
+    /// Resolves when something was noted, or may be due again.
+    pub(super) async fn some_due(&self) {
+        tokio::select! {
+            () = self.came.notified() => {}
+            () = tokio::time::sleep(REST) => {}
         }
     }
 
     /// Takes some that are due.
-    fn take(&self, now: Instant) -> Vec<(InodeId, Waiting)> {
+    pub(super) fn take(&self, now: Instant) -> Vec<(InodeId, Waiting)> {
         let mut files = self.files();
         let due = files.iter().filter(|(_, waiting)| waiting.next <= now);
         let due: Vec<_> = due
@@ -89,6 +133,7 @@ pub struct Kinds {
     fetching: Fetching,
     clock: Arc<dyn Clock>,
     exported: Arc<Exported>,
+    pinning: Pinning,
 }
 
 /// What is to be done about a file.
@@ -104,13 +149,29 @@ impl Kinds {
         fetching: Fetching,
         clock: Arc<dyn Clock>,
         exported: Arc<Exported>,
+        pinning: Pinning,
     ) -> Self {
         Kinds {
             view,
             fetching,
             clock,
             exported,
+            pinning,
         }
+    }
+
+    /// Before anything of a file may go, its workers know that it is pinned. Those of which some do not.
+    async fn pin(&self, due: &[(InodeId, Waiting)]) -> Result<BTreeSet<InodeId>> {
+        if !self.pinning.any()? {
+            return Ok(BTreeSet::new());
+        }
+        let files: Vec<InodeId> = due.iter().map(|(inode, _)| *inode).collect();
+        let untold = self.pinning.tell(&files, true).await?;
+        // What is too much is cached like anything else.
+        let untold = untold
+            .into_iter()
+            .filter(|(_, error)| error.kind != ErrorKind::NoSpace);
+        Ok(untold.map(|(inode, _)| inode).collect())
     }
 
     fn plan(&self, inode: InodeId, effects: &[(EffectId, EffectRecord)]) -> Result<Plan> {
@@ -149,15 +210,12 @@ impl Duty for Kinds {
     }
 
     fn begin(&self, _term: u64) -> Result<()> {
-        self.exported.files().clear();
+        self.exported.clear();
         Ok(())
     }
 
     async fn due(&self) {
-        tokio::select! {
-            () = self.exported.came.notified() => {}
-            () = tokio::time::sleep(REST) => {}
-        }
+        self.exported.some_due().await;
     }
 
     async fn tick(&self) -> Result<()> {
@@ -167,6 +225,7 @@ impl Duty for Kinds {
             if due.is_empty() {
                 return Ok(());
             }
+            let unpinned = self.pin(&due).await?;
             // Before it is looked for effects: one that begins from now on has a greater number.
             let number = self.view.last_effect()?;
             let effects = self.view.effects()?;
@@ -176,9 +235,15 @@ impl Duty for Kinds {
             };
             let mut orders: BTreeMap<WorkerId, Vec<(InodeId, Waiting, MarkedBlock)>> = BTreeMap::new();
             for (inode, waiting) in due {
+                if unpinned.contains(&inode) {
+                    self.exported.put(inode, later(waiting));
+                    continue;
+                }
                 match self.plan(inode, &effects)? {
                     Plan::Nothing => {}
-                    Plan::Later => self.exported.put(inode, later(waiting)),
+                    Plan::Later => {
+                        self.exported.put(inode, later(waiting));
+                    }
                     Plan::Mark(holders) => {
                         for (worker, marked) in holders {
                             orders.entry(worker).or_default().push((inode, waiting, marked));
@@ -192,7 +257,16 @@ impl Duty for Kinds {
                 (worker, orders, outcome)
             });
             for (worker, orders, outcome) in join_all(told).await {
-                let Err(error) = outcome else { continue };
+                let error = match outcome {
+                    Ok(marked) => {
+                        let refused = orders.iter().zip(marked).filter(|(_, marked)| !marked);
+                        for ((inode, waiting, _), _) in refused {
+                            self.exported.put(*inode, waiting.after_refusal(now));
+                        }
+                        continue;
+                    }
+                    Err(error) => error,
+                };
                 tracing::debug!(%worker, %error, "a worker was not told what is cached by now");
                 for (inode, waiting, _) in orders {
                     let tries = waiting.tries + 1;
@@ -211,11 +285,11 @@ impl Duty for Kinds {
     }
 
     fn end(&self) {
-        self.exported.files().clear();
+        self.exported.clear();
     }
 
     fn status(&self) -> String {
-        match self.exported.files().len() {
+        match self.exported.len() {
             0 => "nothing to tell".to_owned(),
             files => format!("{files} files whose exported blocks are to be cached"),
         }
@@ -243,5 +317,18 @@ mod tests {
         exported.put(InodeId(1), waiting);
         assert!(exported.take(now).is_empty());
         assert_eq!(exported.take(now + REST).len(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_do_it_is_told_again_after_longer_and_longer_rests() {
+        let now = Instant::now();
+        let mut waiting = Waiting { next: now, tries: 0 };
+        let mut rests = Vec::new();
+        for _ in 0..10 {
+            waiting = waiting.after_refusal(now);
+            rests.push((waiting.next - now).as_secs());
+        }
+        assert_eq!(rests[..4], [5, 10, 20, 40]);
+        assert_eq!(rests[8..], [320, 320]);
     }
 }

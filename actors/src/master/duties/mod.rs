@@ -11,6 +11,7 @@ pub mod deletions;
 pub mod kinds;
 pub mod loads;
 pub mod open_files;
+pub mod pins;
 pub mod reclaim;
 pub mod recovery;
 pub mod repair;

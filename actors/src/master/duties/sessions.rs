@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use curvine_protocol::master::SESSION_EXPIRE_MS;
+use curvine_protocol::master::{SESSION_EXPIRE_MS, Unlink};
 use curvine_protocol::op::{Op, SilentSession};
-use curvine_protocol::{ClientId, Result};
+use curvine_protocol::{ClientId, Node, Result};
 use tokio::time::Instant;
 
 use super::Duty;
@@ -154,6 +154,21 @@ impl Sessions {
         }
     }
 
+    /// Removes what a client did not finish whose session has ended.
+    async fn remove(&self, node: Node) {
+        let name = node.to_string();
+        let unlink = Unlink {
+            node,
+            keep_open: false,
+            closed: Vec::new(),
+            holders: None,
+        };
+        match self.propose.propose_op(Op::Unlink(unlink)).await {
+            Ok(_) => tracing::info!("{name} was not finished, and is removed"),
+            Err(error) => tracing::warn!(%error, "{name} was not finished, and stays"),
+        }
+    }
+
     /// Those that are over, and whose end need not be remembered any longer.
     fn forgettable(&self, sessions: &[(ClientId, SessionRecord)]) -> Vec<SilentSession> {
         let before_ns = self.clock.wall_ns().saturating_sub(ENDED_KEPT_NS);
@@ -200,8 +215,15 @@ impl Duty for Sessions {
             for silent in sessions {
                 tracing::info!("session {:016x} was not heard of and ends", silent.client.0);
             }
+            let mut partials = Vec::new();
+            for silent in sessions {
+                partials.extend(self.view.partials(silent.client)?);
+            }
             let sessions = sessions.to_vec();
             self.propose.propose_op(Op::EndSessions { sessions }).await?;
+            for node in partials {
+                self.remove(node).await;
+            }
         }
         Ok(())
     }

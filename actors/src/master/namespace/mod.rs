@@ -32,6 +32,7 @@ pub mod leases;
 mod listing;
 pub mod locks;
 pub mod opens;
+pub mod pins;
 pub mod quotas;
 pub mod records;
 pub mod recovery;

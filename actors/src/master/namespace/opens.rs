@@ -207,10 +207,14 @@ impl Opens {
                 });
             }
         }
+        let known = table.clients.get(&client);
+        let open = known.map_or(0, |known| known.files.len() as u64);
         OpenTold {
             term: table.term,
             changed: news,
             number,
+            // One that found no room is no reason to be told of it again and again.
+            open: table.overflowed.is_none().then_some(open),
         }
     }
 
@@ -248,6 +252,13 @@ impl Opens {
         }
         for file in &all.files {
             table.opened(client, file.inode, file.open, now);
+            // Later ones of it came to nothing there.
+            let known = table.clients.get_mut(&client);
+            if let Some(last) = known.and_then(|known| known.files.get_mut(&file.inode))
+                && *last <= all.until
+            {
+                *last = file.open;
+            }
         }
         table.unheard.remove(&client);
     }
@@ -527,6 +538,26 @@ mod tests {
         opens.closed(A, &closed(3), now);
         opens.closed(A, &closed(3), now);
         assert_eq!(holders(&opens, now), [B]);
+    }
+
+    #[test]
+    fn all_that_is_open_says_which_later_opens_came_to_nothing() {
+        let (opens, now) = (Opens::default(), Instant::now());
+        opens.opened(A, FILE, 1, now);
+        opens.opened(A, FILE, 3, now);
+        opens.opened(A, InodeId(8), 4, now);
+        let all = |until| AllOpen {
+            files: vec![HeldFile { inode: FILE, open: 1 }],
+            until,
+        };
+        opens.told_all(A, &all(2), now);
+        opens.closed(A, &closed(1), now);
+        assert_eq!(holders(&opens, now), [A], "the third may be on its way to A");
+        assert_eq!(opens.news(A, 0, 0).open, Some(2));
+        opens.told_all(A, &all(4), now);
+        assert_eq!(opens.news(A, 0, 0).open, Some(1));
+        opens.closed(A, &closed(1), now);
+        assert_eq!(holders(&opens, now), []);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::store::{Counter, Store, name_of, u64_at};
 use crate::master::contract::NamespaceView;
 
 mod effects;
+mod pins;
 mod quotas;
 
 struct Tree {
@@ -524,6 +525,31 @@ fn the_end_of_a_session_gives_back_leases_and_nameless_files() {
     assert_eq!(tree.store.attr(gone).map_err(|e| e.kind), Err(ErrorKind::Stale));
     tree.done(open);
     tree.check();
+}
+
+#[test]
+fn what_a_client_was_about_to_put_somewhere_is_known_by_its_name() {
+    let mut tree = Tree::new();
+    tree.mkdir("/d");
+    let mine = ClientId(5).partial_prefix();
+    for (sequence, name) in [format!("{mine}1"), format!("{mine}2"), "other".to_owned()]
+        .iter()
+        .enumerate()
+    {
+        let call = create(&format!("/d/{name}"));
+        tree.apply_for(5, sequence as u64 + 1, call.into_op())
+            .expect("created");
+    }
+    tree.apply_for(6, 1, create(&format!("/d/{mine}3x")).into_op())
+        .expect("created");
+    let directory = tree.stat("/d").expect("made").inode;
+    let partials = tree.store.partials(ClientId(5)).expect("readable");
+    let expected: Vec<Node> = ["1", "2", "3x"]
+        .iter()
+        .map(|end| Node::child(directory, format!("{mine}{end}")))
+        .collect();
+    assert_eq!(partials, expected);
+    assert_eq!(tree.store.partials(ClientId(6)).expect("readable"), []);
 }
 
 /// Unlinks a file of which the leader knows this.

@@ -1,5 +1,7 @@
 //! Consistent reads of the applied namespace: each method is one short read transaction.
 
+use std::collections::BTreeSet;
+
 use curvine_protocol::attr::UfsSource;
 use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::Entry;
@@ -13,11 +15,12 @@ use heed::RoTxn;
 use super::effects::{CopyRecord, EffectRecord, Unkept, Work};
 use super::kept::Doubted;
 use super::listing::list;
+use super::pins::PinnedInodes;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
 use super::services::{SERVICES, Services};
 use super::sessions::SessionRecord;
-use super::store::{Counter, Dbs, Store, broken, named_key, pair_key};
+use super::store::{Counter, Dbs, Store, broken, named_key, pair_key, u64_at};
 use crate::master::contract::NamespaceView;
 
 /// Of trees that are to be removed, so many are looked at.
@@ -326,6 +329,34 @@ impl NamespaceView for Store {
         })
     }
 
+    fn partials(&self, client: ClientId) -> Result<Vec<Node>> {
+        let (txn, prefix) = (self.read()?, client.partial_prefix());
+        let leases = self.dbs.leases.prefix_iter(&txn, &client.0.to_be_bytes());
+        let mut parents = BTreeSet::new();
+        for lease in leases.map_err(broken)? {
+            let inode = InodeId(u64_at(lease.map_err(broken)?.0, 8));
+            let record = self.dbs.inode(&txn, inode)?;
+            parents.extend(
+                record
+                    .filter(|record| record.nlink > 0)
+                    .map(|record| record.parent),
+            );
+        }
+        let mut partials = Vec::new();
+        for parent in parents {
+            let names = self.dbs.dentries.prefix_iter(&txn, &named_key(parent.0, &prefix));
+            for entry in names.map_err(broken)? {
+                let (key, value) = entry.map_err(broken)?;
+                let record = self.dbs.inode(&txn, InodeId(u64_at(value, 0)))?;
+                // What is stored is somebody's by now.
+                if record.is_some_and(|record| !record.is_dir() && record.object().is_none()) {
+                    partials.push(Node::child(parent, super::store::name_of(key).to_owned()));
+                }
+            }
+        }
+        Ok(partials)
+    }
+
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool> {
         // By its own key, which costs a fraction of reading the inode: this is asked for every file that is made.
         let (txn, key) = (self.read()?, pair_key(client.0, inode.0));
@@ -349,6 +380,16 @@ impl NamespaceView for Store {
             .dbs
             .meta_record(&*self.read()?, SERVICES)?
             .unwrap_or_default())
+    }
+
+    fn pins(&self) -> Result<PinnedInodes> {
+        self.dbs.pins(&*self.read()?)
+    }
+
+    fn pinned_by(&self, inode: InodeId) -> Result<Option<InodeId>> {
+        let txn = self.read()?;
+        let pins = self.dbs.pins(&txn)?;
+        self.dbs.pinned_by(&txn, &pins, inode)
     }
 
     fn job(&self, id: JobId) -> Result<Option<JobRecord>> {

@@ -109,7 +109,7 @@ impl ReplicaPort {
         if membership.membership().get_node(&id.0).is_none() {
             return Err(Error::new(
                 ErrorKind::NotFound,
-                format!("no master {id} is of the group"),
+                format!("no master {id} is of the group; `cv master list` shows those that are"),
             ));
         }
         if id == self.id {
@@ -140,7 +140,7 @@ impl ReplicaPort {
         {
             return Err(Error::new(
                 ErrorKind::NotFound,
-                format!("no master {to} is of the group"),
+                format!("no master {to} is of the group; `cv master list` shows those that are"),
             ));
         }
         if let Some(to) = to

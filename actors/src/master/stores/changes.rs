@@ -142,7 +142,10 @@ impl Changes {
                     ufs,
                 };
                 match change.stage {
-                    Stage::Begun => task.make().await,
+                    Stage::Begun => match task.make().await {
+                        Err(error) if !task.can_be_undone().await => return Err(error),
+                        made => made,
+                    },
                     Stage::Made => task.remove_sources().await,
                     Stage::Undone => task.remove_copies().await,
                 }
@@ -220,6 +223,20 @@ impl Task<'_> {
             // Whatever it is, it is the client's answer, and was noted as that.
             Err(error) if self.is_at(Stage::Begun)? => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether a change that was refused leaves everything as it was. It does not if a copy may have taken the place of another
+    /// object: to take the copy away would lose both. Then the rename is made in the end.
+    async fn can_be_undone(&self) -> bool {
+        let replaced = self.change.replaces.as_ref().zip(self.change.object.as_ref());
+        let (Some((_, object)), Some(to)) = (replaced, &self.record.to) else {
+            return true;
+        };
+        match self.ufs.copy_of((&self.record.key, object), to).await {
+            // Of two objects with the same content, one is as good as the other.
+            Ok(copy) => copy.is_none_or(|copy| Some(&copy) == self.change.replaces.as_ref()),
+            Err(_) => false,
         }
     }
 

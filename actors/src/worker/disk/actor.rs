@@ -9,6 +9,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture
 use bytes::Bytes;
 use curvine_conf::DataDir;
 use curvine_protocol::checksum::CHUNK_BYTES;
+use curvine_protocol::number::whole_ms;
 use curvine_protocol::worker::{
     BlockExtent, BlockSealed, BlockWritten, DiskScrub, MarkedBlock, PunchBlock, PutBlock, ReplicaSum,
     SealBlock, SuspectBlock, WriteBlock,
@@ -191,6 +192,15 @@ impl DiskRef {
     pub async fn mark(&self, marked: MarkedBlock, cached: bool, number: u64) -> Result<bool> {
         let mark = move |store: &Arc<Store>, done| store.set_kind(marked, cached, number, done);
         self.told(marked.block, mark).await
+    }
+
+    /// Has a block be pinned or not; see [`Store::set_pinned`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn pin(&self, block: BlockId, pinned: bool, number: u64) -> Result<bool> {
+        let pin = move |store: &Arc<Store>, done| store.set_pinned(block, pinned, number, done);
+        self.told(block, pin).await
     }
 
     /// Keeps a short replica; see [`Store::put_replica`].
@@ -406,13 +416,13 @@ impl Handler<ScrubNow> for Disk {
         let (store, background, scrubbed) =
             (self.store.clone(), self.background.clone(), self.scrubbed.clone());
         let due_bytes = self.scrub_bytes_per_tick;
-        let ticks_per_s = 1_000 / u64::try_from(self.tick.as_millis()).unwrap_or(1_000).max(1);
+        let tick_ms = u64::from(whole_ms(self.tick));
         // It may wait for the tick that goes on.
         Box::pin(async move {
             let look = move || {
                 let mut scrubbed = lock(&scrubbed);
                 if let Some(bytes_per_s) = bytes_per_s {
-                    scrubbed.begin((bytes_per_s / ticks_per_s.max(1)).max(CHUNK_BYTES));
+                    scrubbed.begin((bytes_per_s.saturating_mul(tick_ms) / 1_000).max(CHUNK_BYTES));
                 }
                 let status = store.status();
                 scrubbed.status(status.path, status.used_bytes, due_bytes)

@@ -1,6 +1,8 @@
-//! The cached blocks of a disk, and which of them are spared for a while: pure.
+//! The cached blocks of a disk, which of them are spared for a while, and which are pinned: pure.
 //!
-//! Invariant: a block that is spared is not chosen, and what is remembered of those that are spared is bounded.
+//! Invariants:
+//! - A block that is spared is not chosen, and what is remembered of those that are spared is bounded.
+//! - A block that is pinned is never chosen: the policy does not know it. It takes an entry of a hash map in memory instead.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,10 +23,13 @@ pub struct Cached {
     policy: Policy,
     /// Until when.
     spared: HashMap<BlockId, Instant>,
+    /// What each takes on the device.
+    pinned: HashMap<BlockId, u64>,
+    pinned_bytes: u64,
 }
 
 impl Cached {
-    /// The blocks with what they take, those that are to go first at the beginning.
+    /// The blocks that may go with what they take, those that are to go first at the beginning.
     pub fn new(order: EvictionPolicy, blocks: impl IntoIterator<Item = (BlockId, u64)>) -> Self {
         let mut policy = Policy::new(order);
         for (block, bytes) in blocks {
@@ -33,16 +38,41 @@ impl Cached {
         Cached {
             policy,
             spared: HashMap::new(),
+            pinned: HashMap::new(),
+            pinned_bytes: 0,
         }
     }
 
-    /// What they take on the device.
+    /// What those that may go take on the device.
     pub fn bytes(&self) -> u64 {
         self.policy.bytes()
     }
 
+    /// What those that are pinned take on the device.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.pinned_bytes
+    }
+
+    /// A cached block is here that may go.
     pub fn came(&mut self, block: BlockId, bytes: u64) {
+        self.unpin(block);
         self.policy.came(block, bytes);
+    }
+
+    /// A cached block is here that is pinned.
+    pub fn pin(&mut self, block: BlockId, bytes: u64) {
+        self.policy.removed(block);
+        self.unpin(block);
+        self.pinned.insert(block, bytes);
+        self.pinned_bytes += bytes;
+    }
+
+    fn unpin(&mut self, block: BlockId) {
+        self.pinned_bytes -= self.pinned.remove(&block).unwrap_or(0);
+    }
+
+    pub fn is_pinned(&self, block: BlockId) -> bool {
+        self.pinned.contains_key(&block)
     }
 
     pub fn used(&mut self, block: BlockId) {
@@ -53,11 +83,14 @@ impl Cached {
     pub fn removed(&mut self, block: BlockId) {
         self.policy.removed(block);
         self.spared.remove(&block);
+        self.unpin(block);
     }
 
     /// A block that was chosen stays after all.
     pub fn stays(&mut self, block: BlockId, bytes: u64) {
-        self.policy.stays(block, bytes);
+        if !self.is_pinned(block) {
+            self.policy.stays(block, bytes);
+        }
     }
 
     /// A writer is about to write a part of a block.
@@ -91,7 +124,76 @@ impl Cached {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What may happen to a block.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Came(u64),
+        Pinned(u64),
+        Used,
+        Removed,
+        Stays,
+        Chosen,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (1..20u64).prop_map(Event::Came),
+            (1..20u64).prop_map(Event::Pinned),
+            Just(Event::Used),
+            Just(Event::Removed),
+            Just(Event::Stays),
+            Just(Event::Chosen),
+        ]
+    }
+
+    fn order() -> impl Strategy<Value = EvictionPolicy> {
+        prop_oneof![
+            Just(EvictionPolicy::S3Fifo),
+            Just(EvictionPolicy::Lru),
+            Just(EvictionPolicy::Lfu)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_pinned_is_never_chosen_and_counts_by_what_it_takes(
+            order in order(),
+            events in prop::collection::vec((0..8u64, event()), 1..200),
+        ) {
+            let now = Instant::now();
+            let (mut cached, mut pinned) = (Cached::new(order, []), HashMap::new());
+            for (block, event) in events {
+                let id = BlockId(block);
+                match event {
+                    Event::Came(bytes) => {
+                        cached.came(id, bytes);
+                        pinned.remove(&id);
+                    }
+                    Event::Pinned(bytes) => {
+                        cached.pin(id, bytes);
+                        pinned.insert(id, bytes);
+                    }
+                    Event::Used => cached.used(id),
+                    Event::Removed => {
+                        cached.removed(id);
+                        pinned.remove(&id);
+                    }
+                    Event::Stays => cached.stays(id, 5),
+                    Event::Chosen => {
+                        let chosen = cached.choose(u64::MAX, now, |_| false);
+                        prop_assert!(chosen.iter().all(|(block, _)| !pinned.contains_key(block)));
+                        prop_assert_eq!(cached.bytes(), 0, "all others went");
+                    }
+                }
+                prop_assert_eq!(cached.pinned_bytes(), pinned.values().sum::<u64>());
+                prop_assert_eq!(cached.is_pinned(id), pinned.contains_key(&id));
+            }
+        }
+    }
 
     #[test]
     fn a_block_is_spared_for_a_while_and_no_more_are_than_the_limit() {

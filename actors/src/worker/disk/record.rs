@@ -23,6 +23,7 @@ const FLAG_NUMBERED: u8 = 32;
 const FLAG_ROUND: u8 = 64;
 /// Of the second byte of flags.
 const FLAG_DOUBTFUL: u8 = 1;
+const FLAG_PINNED: u8 = 2;
 const NUMBERS_BYTES: usize = 16;
 const ROUND_BYTES: usize = 8;
 
@@ -75,6 +76,8 @@ pub struct BlockFlags {
     /// A power cut may have undone some of what was sealed in this generation. The masters have not said yet that it counts
     /// all the same.
     pub doubtful: bool,
+    /// The masters have ordered that it is not evicted. Whoever writes the block is not held to it: what is written is kept.
+    pub pinned: bool,
 }
 
 /// How many chunks a block of this length has.
@@ -136,7 +139,7 @@ impl BlockRecord {
         let flags = flags | flag(is_numbered, FLAG_NUMBERED) | flag(has_round, FLAG_ROUND);
         let mut bytes =
             Vec::with_capacity(HEAD_BYTES + self.checksums.len() * 5 + NUMBERS_BYTES + ROUND_BYTES);
-        let more = flag(self.flags.doubtful, FLAG_DOUBTFUL);
+        let more = flag(self.flags.doubtful, FLAG_DOUBTFUL) | flag(self.flags.pinned, FLAG_PINNED);
         bytes.extend_from_slice(&[VERSION, code, flags, more]);
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.extend_from_slice(&self.len_bytes.to_le_bytes());
@@ -228,6 +231,7 @@ impl<'a> RecordView<'a> {
             cutting: has(FLAG_CUTTING),
             in_index: has(FLAG_IN_INDEX),
             doubtful: self.is_doubtful(),
+            pinned: self.bytes[3] & FLAG_PINNED != 0,
         }
     }
 
@@ -334,6 +338,7 @@ mod tests {
                 cutting: false,
                 in_index: false,
                 doubtful: false,
+                pinned: false,
             },
         );
         let small = BlockRecord::sealed(
@@ -355,6 +360,13 @@ mod tests {
             round: 9,
             ..rewritten.clone()
         };
+        let pinned = BlockRecord {
+            flags: BlockFlags {
+                pinned: true,
+                ..sealed.flags
+            },
+            ..sealed.clone()
+        };
         let writing = BlockRecord {
             state: BlockState::Writing { dirty: bits.clone() },
             flags: BlockFlags {
@@ -374,6 +386,7 @@ mod tests {
         let tail = "0700000001000100000000 00e803000000000000 02000000 ddccbbaa 01000000".replace(' ', "");
         for (record, golden) in [
             (&sealed, format!("01020300{tail}")),
+            (&pinned, format!("01020302{tail}")),
             (&rewritten, format!("01021300{tail}02")),
             (
                 &of_a_round,

@@ -59,11 +59,15 @@ pub(super) fn open(
         used_bytes,
         blocks,
         mut cached,
+        pinned,
     } = agree(&index, &root, power_was_cut.then_some(synced))?;
     // What came first goes first.
     cached.sort_unstable();
     let cached = cached.into_iter().map(|(_, block, bytes)| (block, bytes));
-    let cached = Cached::new(options.eviction, cached);
+    let mut cached = Cached::new(options.eviction, cached);
+    pinned
+        .into_iter()
+        .for_each(|(block, bytes)| cached.pin(block, bytes));
     let device = rustix::fs::statvfs(&root).map_err(|e| {
         Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", root.display()))
     })?;
@@ -100,8 +104,10 @@ struct Agreed {
     /// What the files take, in bytes.
     used_bytes: u64,
     blocks: u64,
-    /// The cached blocks: when bytes of each last came, and what it takes.
+    /// The cached blocks that may go: when bytes of each last came, and what it takes.
     cached: Vec<(i64, BlockId, u64)>,
+    /// Those that are pinned, which are not among them.
+    pinned: Vec<(BlockId, u64)>,
 }
 
 impl Agreed {
@@ -109,8 +115,10 @@ impl Agreed {
         let taken_bytes = taken_by(flags, len_bytes);
         self.used_bytes += taken_bytes;
         self.blocks += 1;
-        if flags.from_ufs {
-            self.cached.push((accessed_ms, block, taken_bytes));
+        match (flags.from_ufs, flags.pinned) {
+            (true, true) => self.pinned.push((block, taken_bytes)),
+            (true, false) => self.cached.push((accessed_ms, block, taken_bytes)),
+            (false, _) => {}
         }
     }
 }

@@ -222,7 +222,10 @@ impl Store {
             exact: false,
         };
         self.on_lane(target.block, move |store| {
-            if let Err(error) = store.read(&look) {
+            let looked = store
+                .check_there(look.block)
+                .and_then(|()| store.read(&look).map(drop));
+            if let Err(error) = looked {
                 if error.kind == ErrorKind::Corrupt {
                     corrupt_blocks.fetch_add(1, Ordering::Relaxed);
                 }

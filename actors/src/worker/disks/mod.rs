@@ -20,7 +20,7 @@ use curvine_protocol::cluster::DiskStatus;
 use curvine_protocol::master::HeldBlock;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{
-    BlockExtent, BlocksListed, DiskScrub, ListBlocks, MarkBlocks, ReadBlock, ReplicaSum,
+    BlockExtent, BlocksListed, DiskScrub, ListBlocks, MarkBlocks, PinBlocks, ReadBlock, ReplicaSum,
 };
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use futures::future::try_join_all;
@@ -262,6 +262,20 @@ impl Disks {
         try_join_all(marking).await
     }
 
+    /// Has blocks be pinned or not, all at once. Whether each is as ordered, in their order.
+    ///
+    /// # Errors
+    /// `Io`; some may be pinned.
+    pub async fn pin(&self, call: &PinBlocks) -> Result<Vec<bool>> {
+        let pinning = call.blocks.iter().map(|block| async move {
+            match self.holder(*block)? {
+                Some(disk) => disk.pin(*block, call.pinned, call.number).await,
+                None => Ok(false),
+            }
+        });
+        try_join_all(pinning).await
+    }
+
     /// A page of the blocks of one data directory.
     ///
     /// # Errors
@@ -334,6 +348,7 @@ impl Disks {
     }
 }
 
-fn stopping() -> Error {
+/// Whoever should answer has stopped.
+pub fn stopping() -> Error {
     Error::new(ErrorKind::Stopping, "the worker is stopping")
 }

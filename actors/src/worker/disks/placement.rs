@@ -35,6 +35,7 @@ mod tests {
             blocks: 0,
             failure: None,
             cached_bytes: 0,
+            pinned_bytes: 0,
         }
     }
 

@@ -44,12 +44,17 @@ impl Report {
                 let Some(last) = last else { break };
                 after = Some(last);
                 let kept = ReportBlocks::kept_bits(stored.iter().map(|(_, flags)| !flags.from_ufs));
+                let pinned = match stored.iter().any(|(_, flags)| flags.pinned) {
+                    true => ReportBlocks::kept_bits(stored.iter().map(|(_, flags)| flags.pinned)),
+                    false => Vec::new(),
+                };
                 let doubtful = stored.iter().filter(|(_, flags)| flags.doubtful);
                 let doubtful = doubtful.map(|(replica, _)| replica.id).collect();
                 let stored = stored.into_iter().map(|(replica, _)| replica).collect();
                 let part = ReportBlocks {
                     kept,
                     doubtful,
+                    pinned,
                     ..self.of(stored, Vec::new())
                 };
                 self.part(std::mem::take(&mut start), false, part).await?;
@@ -101,16 +106,9 @@ impl Report {
     /// A part that says this, and has no number yet.
     fn of(&self, stored: Vec<BlockReplica>, removed: Vec<BlockId>) -> ReportBlocks {
         ReportBlocks {
-            worker: self.session.worker,
-            token: self.session.token,
-            full_start: false,
-            full_end: false,
             stored,
             removed,
-            number: 0,
-            kept: Vec::new(),
-            doubtful: Vec::new(),
-            damaged: Vec::new(),
+            ..ReportBlocks::nothing(self.session.worker, self.session.token)
         }
     }
 

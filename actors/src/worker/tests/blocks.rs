@@ -6,7 +6,7 @@ use std::time::Duration;
 use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::{to_u32, to_usize};
-use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus, WriteOrder};
+use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus, Scrub, WriteOrder};
 use curvine_protocol::{BlockId, CallContext, ErrorKind};
 
 use super::world::*;
@@ -332,6 +332,57 @@ async fn the_scrubber_finds_a_flipped_byte_that_nobody_reads() {
         );
     }
     assert_eq!(status(&worker).await.blocks, 5);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn a_file_that_somebody_removed_is_found_by_the_scrubber_and_by_readers() {
+    let world = World::new();
+    let mut config = world.config();
+    config.disk.tick = std::time::Duration::from_millis(10);
+    config.disk.scrub_bytes_per_tick = 0;
+    let mut worker = world.start(config.clone()).await;
+    for block in 1..=3 {
+        put(&*worker.port, block, 1, bytes_of(block, 3 * CHUNK + 5))
+            .await
+            .unwrap();
+    }
+    let held = |block: u64| move |master: &MasterState| master.held.contains_key(&BlockId(block));
+    let damaged = |block: u64| {
+        move |master: &MasterState| {
+            !master.held.contains_key(&BlockId(block)) && master.damaged.contains(&BlockId(block))
+        }
+    };
+    world.until("they are reported", held(3)).await;
+    // The worker has it open, and would read on.
+    read_all(&*worker.port, 2, 1, None).await.unwrap();
+    std::fs::remove_file(block_file(&world.disk("d0"), 2)).unwrap();
+    let used_bytes = in_files(&world, &worker).await;
+    call(
+        &*worker.port,
+        Scrub { start: Some(1 << 30) },
+        CallContext::default(),
+    )
+    .await
+    .unwrap();
+    world.until("the scrubber finds it", damaged(2)).await;
+    assert!(in_files(&world, &worker).await < used_bytes);
+    worker.stop().await;
+    drop(worker);
+    world.master.state.lock().unwrap().held.clear();
+    let mut worker = world.start(config).await;
+    world.until("the rest is reported", held(3)).await;
+    // It has nothing open yet.
+    std::fs::remove_file(block_file(&world.disk("d0"), 3)).unwrap();
+    let gone = read_all(&*worker.port, 3, 1, None).await.unwrap_err();
+    assert_eq!(gone.kind, ErrorKind::Corrupt);
+    assert!(gone.message.contains("is not there"), "{gone}");
+    world.until("the reader finds it", damaged(3)).await;
+    assert_eq!(
+        read_all(&*worker.port, 1, 1, None).await.unwrap(),
+        bytes_of(1, 3 * CHUNK + 5)
+    );
+    assert_eq!(status(&worker).await.blocks, 1);
     worker.stop().await;
 }
 

@@ -15,21 +15,21 @@ use super::world::*;
 use crate::kit::{Ask, Body, Endpoint, call};
 use crate::worker::{WorkerConfig, WorkerHandle};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 const ROOM: u64 = 16 * MIB;
 /// Blocks of the object: more than there is room for.
-const BLOCKS: u64 = 24;
+pub(super) const BLOCKS: u64 = 24;
 
 fn of_object(block: u64) -> Option<Fill> {
     fill(10, u32::try_from(block).unwrap())
 }
 
 /// A worker with little room, and an object that does not fit: inode 10, blocks of 1 MiB from 100 on.
-struct Little {
-    world: World,
+pub(super) struct Little {
+    pub(super) world: World,
     objects: Arc<Objects>,
     content: Bytes,
-    worker: WorkerHandle,
+    pub(super) worker: WorkerHandle,
 }
 
 fn config(world: &World) -> WorkerConfig {
@@ -37,7 +37,7 @@ fn config(world: &World) -> WorkerConfig {
 }
 
 impl Little {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let objects = Objects::open();
         let world = World {
             sources: Arc::new(Opener(objects.clone())),
@@ -63,7 +63,7 @@ impl Little {
     }
 
     /// Reads a block of the object as whoever knows that it can be fetched.
-    async fn reads(&self, block: u64) {
+    pub(super) async fn reads(&self, block: u64) {
         let start = to_usize(block * MIB);
         let bytes = read_all(&*self.worker.port, 100 + block, 1, of_object(block)).await;
         assert_eq!(
@@ -74,7 +74,7 @@ impl Little {
     }
 
     /// Whether a block of the object is here.
-    async fn has(&self, block: u64) -> bool {
+    pub(super) async fn has(&self, block: u64) -> bool {
         match read(&*self.worker.port, 100 + block, 1, 0, 10, None).await {
             Ok(_) => true,
             Err(error) if error.kind == ErrorKind::NotFound => false,
@@ -82,12 +82,12 @@ impl Little {
         }
     }
 
-    async fn disk(&self) -> DiskStatus {
+    pub(super) async fn disk(&self) -> DiskStatus {
         let status = call(&*self.worker.port, GetWorkerStatus {}, CallContext::default());
         status.await.unwrap().disks.remove(0)
     }
 
-    async fn marks(&self, block: u64, generation: u32, cached: bool, number: u64) -> bool {
+    pub(super) async fn marks(&self, block: u64, generation: u32, cached: bool, number: u64) -> bool {
         let mark = MarkBlocks {
             blocks: vec![MarkedBlock {
                 block: BlockId(block),
@@ -101,13 +101,13 @@ impl Little {
     }
 
     /// Reads all of the object, which has everything go that may.
-    async fn reads_everything(&self) {
+    pub(super) async fn reads_everything(&self) {
         for block in 0..BLOCKS {
             self.reads(block).await;
         }
     }
 
-    async fn restart(self) -> Self {
+    pub(super) async fn restart(self) -> Self {
         let Little {
             world,
             objects,

@@ -11,4 +11,5 @@ mod fills;
 mod membership;
 mod objects;
 mod order;
+mod pins;
 mod world;

@@ -114,7 +114,7 @@ mod tests {
         let mut plan = plan(10_000);
         assert_eq!(plan.want(5_000..5_001), vec![4_992..5_008]);
         assert_eq!(plan.want(900..930), vec![896..944]);
-        assert_eq!(plan.want(5_002..5_003), vec![], "fetched once");
+        assert!(plan.want(5_002..5_003).is_empty(), "fetched once");
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         let mut plan = plan(300);
         plan.want(200..201);
         assert_eq!(plan.want_all(16), vec![0..128, 128..192, 208..300]);
-        assert_eq!(plan.want_all(16), vec![]);
+        assert!(plan.want_all(16).is_empty());
     }
 
     #[test]

@@ -41,19 +41,6 @@ fn delete(at: &str) -> Delete {
     }
 }
 
-fn create(at: &str, parents: bool) -> CreateFile {
-    CreateFile {
-        node: path(at).into(),
-        mode: 0o644,
-        if_exists: IfExists::Fail,
-        parents,
-        block_bytes: 0,
-        replicas: 0,
-        first_block: false,
-        open: 0,
-    }
-}
-
 /// Everything below a directory: its names, with what links point to.
 fn below(directory: &Path) -> Vec<String> {
     let mut names = Vec::new();

@@ -91,29 +91,9 @@ async fn an_object_that_was_written_without_an_answer_goes_with_its_name() {
     *world.worker.exported.lock().expect("no panic") = Some(store.clone());
     world.mount_store(&store, believed_for(0)).await.expect("mounted");
     for name in ["gone", "old"] {
-        let create = CreateFile {
-            node: Node::Path(path(&format!("/s3/{name}"))),
-            mode: 0o644,
-            if_exists: IfExists::Fail,
-            parents: false,
-            block_bytes: 0,
-            replicas: 0,
-            first_block: false,
-            open: 0,
-        };
+        let create = create(&format!("/s3/{name}"), false);
         let inode = world.ask(create).await.expect("made").attr.inode;
-        let commit = CommitFile {
-            inode,
-            size_bytes: 4,
-            blocks: Vec::new(),
-            mtime_ns: None,
-            close: true,
-            keep_privileges: false,
-            abandoned: false,
-            keep_size: false,
-            new_generation: false,
-        };
-        world.ask(commit).await.expect("written");
+        world.ask(commit(inode, 4)).await.expect("written");
         let persist = PersistFile { inode, wait: true };
         world.ask(persist).await.expect("the store has it");
     }

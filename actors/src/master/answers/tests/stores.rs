@@ -228,17 +228,10 @@ async fn keys_that_are_not_shown_are_counted_and_nothing_touches_them() {
         let refused = world.ask(rename).await.expect_err("not all of it is shown");
         assert_eq!(refused.kind, ErrorKind::DirectoryNotEmpty);
     }
-    let create = CreateFile {
-        node: Node::Path(path("/s3/new ")),
-        mode: 0o644,
-        if_exists: IfExists::Fail,
-        parents: false,
-        block_bytes: 0,
-        replicas: 0,
-        first_block: false,
-        open: 0,
-    };
-    let refused = world.ask(create).await.expect_err("no key can have this name");
+    let refused = world
+        .ask(create("/s3/new ", false))
+        .await
+        .expect_err("no key can have this name");
     assert_eq!(refused.kind, ErrorKind::InvalidArgument);
     assert!(refused.message.contains("ends with white space"), "{refused}");
     let mounts = world.ask(ListMounts {}).await.expect("listed").mounts;

@@ -5,7 +5,7 @@
 //! - Users': [`entries`] are looked up and made, [`attributes`] set, [`content`] committed, names gone ([`remove`]) or
 //!   moved ([`rename`]); files are locked ([`locks`]).
 //! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`effects`] (what they are to do),
-//!   [`jobs`].
+//!   [`jobs`], [`pins`].
 
 mod agree;
 mod attributes;
@@ -16,6 +16,7 @@ mod entries;
 mod jobs;
 mod locks;
 mod mounts;
+mod pins;
 mod quotas;
 mod remove;
 mod rename;
@@ -51,6 +52,8 @@ pub struct Effects {
     pub ended: Vec<EffectId>,
     /// There is an effect more to be carried out.
     pub noted: bool,
+    /// What has moved while there were pins.
+    pub moved: Vec<InodeId>,
 }
 
 /// One command being applied.
@@ -182,6 +185,7 @@ macro_rules! ops {
                     Op::SetWorkerService { worker, service, from } => {
                         self.set_worker_service(worker, service, from).map(OpReply::Done)
                     }
+                    Op::SetPins { pin, unpin } => self.set_pins(pin, &unpin).map(OpReply::Done),
                     Op::EndSessions { sessions } => self.end_sessions(sessions).map(OpReply::Done),
                     Op::Note(_) => Err(Error::internal("a change was to be noted twice")),
                     Op::CommitChange(call) => self.commit_change(call),

@@ -173,6 +173,7 @@ impl Apply<'_, '_> {
             record.name = name.to_owned();
         }
         self.dbs.put_inode(self.txn, inode, &record)?;
+        self.pins_may_change(inode)?;
         Ok(record)
     }
 

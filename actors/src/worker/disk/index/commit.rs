@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use curvine_protocol::{BlockId, Error, Result};
 use heed::RwTxn;
 
-use super::{CACHED_FROM, Index, Opened, SYNCED, failed, generation_of};
+use super::{CACHED_FROM, Index, Opened, PINNED_FROM, SYNCED, failed, generation_of};
 use crate::room;
 use crate::worker::disk::record::RecordView;
 
@@ -31,6 +31,8 @@ pub enum Change {
     Synced(u64),
     /// A block was ordered to be kept under this number: orders with lower ones that have blocks be cached are late.
     CachedFrom(u64),
+    /// A block was ordered to be pinned under this number: orders with lower ones that have blocks be unpinned are late.
+    PinnedFrom(u64),
 }
 
 /// Pages of LMDB that a commit writes whatever it changes: from the roots down, and the list of free pages.
@@ -48,7 +50,8 @@ fn bytes_written<'a>(changes: impl Iterator<Item = &'a Change>) -> u64 {
         | Change::Fence(..)
         | Change::Delete(_)
         | Change::Synced(_)
-        | Change::CachedFrom(_) => PAGE_BYTES,
+        | Change::CachedFrom(_)
+        | Change::PinnedFrom(_) => PAGE_BYTES,
     };
     PAGES_OF_A_COMMIT * PAGE_BYTES + changes.map(of_change).sum::<u64>()
 }
@@ -166,14 +169,8 @@ impl Index {
                     Change::Synced(round) => {
                         opened.meta.put(&mut transaction, SYNCED, &round.to_le_bytes())?;
                     }
-                    Change::CachedFrom(number) => {
-                        let before = opened.meta.get(&transaction, CACHED_FROM)?;
-                        let before = before.and_then(|before| before.try_into().ok().map(u64::from_le_bytes));
-                        let number = before.unwrap_or(0).max(*number);
-                        opened
-                            .meta
-                            .put(&mut transaction, CACHED_FROM, &number.to_le_bytes())?;
-                    }
+                    Change::CachedFrom(number) => opened.raise(&mut transaction, CACHED_FROM, *number)?,
+                    Change::PinnedFrom(number) => opened.raise(&mut transaction, PINNED_FROM, *number)?,
                     Change::PutContent(block, pieces) => {
                         let len = pieces.iter().map(bytes::Bytes::len).sum();
                         opened.contents.put_reserved(

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 use heed::types::Bytes;
-use heed::{Database, DatabaseStat, Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls};
+use heed::{Database, DatabaseStat, Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
 
 use self::anchor::{Anchor, Kept};
 pub use self::commit::{Change, Update};
@@ -48,6 +48,8 @@ const LIFE: &[u8] = b"life";
 const SYNCED: &[u8] = b"synced";
 /// As [`SYNCED`]: orders to have blocks be cached that have a lower number are late.
 const CACHED_FROM: &[u8] = b"cached_from";
+/// As [`SYNCED`]: orders to have blocks be unpinned that have a lower number are late.
+const PINNED_FROM: &[u8] = b"pinned_from";
 
 pub struct Index {
     directory: PathBuf,
@@ -119,6 +121,14 @@ impl Opened {
     fn number(&self, transaction: &RoTxn, key: &[u8]) -> Result<Option<u64>> {
         let known = self.meta.get(transaction, key).map_err(failed)?;
         Ok(known.and_then(|number| number.try_into().ok().map(u64::from_le_bytes)))
+    }
+
+    /// Has a number be at least so great.
+    fn raise(&self, transaction: &mut RwTxn, key: &[u8], number: u64) -> heed::Result<()> {
+        let before = self.meta.get(transaction, key)?;
+        let before = before.and_then(|before| before.try_into().ok().map(u64::from_le_bytes));
+        let number = before.unwrap_or(0).max(number);
+        self.meta.put(transaction, key, &number.to_le_bytes())
     }
 
     /// The life that goes on, or the next one, which is noted.
@@ -252,6 +262,16 @@ impl Index {
         let opened = self.opened();
         let transaction = opened.env.read_txn().map_err(failed)?;
         Ok(opened.number(&transaction, CACHED_FROM)?.unwrap_or(0))
+    }
+
+    /// Orders to have blocks be unpinned that have a lower number are late.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn pinned_from(&self) -> Result<u64> {
+        let opened = self.opened();
+        let transaction = opened.env.read_txn().map_err(failed)?;
+        Ok(opened.number(&transaction, PINNED_FROM)?.unwrap_or(0))
     }
 
     /// In which life of the disk this is: what is acknowledged in one is there as long as it lasts.

@@ -6,7 +6,7 @@
 //! comes to the lane ([`Store::make_room`]).
 //!
 //! Invariants:
-//! - Only a block whose record says that an under file system has its bytes goes.
+//! - Only a block whose record says that an under file system has its bytes goes, and not if it says that it is pinned.
 //! - The file of a block that went stays for whoever was granted a part of it, until the grant is dropped.
 
 use std::sync::Arc;
@@ -159,6 +159,10 @@ impl Store {
         if !record.flags.from_ufs && !is_planted(Bug::EvictsKeptBlocks) {
             return Ok(false);
         }
+        // Pinned since it was chosen.
+        if record.flags.pinned {
+            return Ok(false);
+        }
         let is_open = lock(&self.lane(block).open).contains_key(&block);
         let is_spared = lock(&self.cached).is_spared(block, self.clock.now());
         if is_open || is_spared || (self.being_fetched)().contains(&block) {
@@ -169,9 +173,13 @@ impl Store {
         Ok(true)
     }
 
-    /// A block is cached, and may go from now on.
+    /// A block is cached, and may go from now on unless it is pinned.
     pub(super) fn is_cached(&self, block: BlockId, record: &BlockRecord) {
-        lock(&self.cached).came(block, taken_by(record.flags, record.len_bytes));
+        let taken_bytes = taken_by(record.flags, record.len_bytes);
+        match record.flags.pinned {
+            true => lock(&self.cached).pin(block, taken_bytes),
+            false => lock(&self.cached).came(block, taken_bytes),
+        }
     }
 
     /// A block is here no more, or is about to be kept.

@@ -13,7 +13,7 @@ use super::super::Numbers;
 use super::super::index::Change;
 use super::super::record::{BlockFlags, BlockRecord, BlockState, chunks_of};
 use super::put::rope_checksums;
-use super::{Done, FillStart, Store, missing, stale};
+use super::{Done, FillStart, Store, lock, missing, stale};
 
 impl Store {
     /// Begins or goes on filling a block. Sets aside all of its space. For the block's lane.
@@ -26,7 +26,10 @@ impl Store {
         generation: u32,
         len_bytes: u64,
     ) -> Result<FillStart> {
+        let mut pinned = false;
         if let Some(record) = self.record(block)? {
+            // Another version of the object takes the place of this one.
+            pinned = record.flags.pinned;
             match record.state {
                 _ if record.generation > generation => {
                     return Err(stale(block, generation, record.generation));
@@ -35,7 +38,9 @@ impl Store {
                     return Ok(FillStart::Whole);
                 }
                 BlockState::Filling { present }
-                    if record.generation == generation && record.len_bytes == len_bytes =>
+                    if record.generation == generation
+                        && record.len_bytes == len_bytes
+                        && self.file(block).is_ok() =>
                 {
                     return Ok(FillStart::Open {
                         file: self.file(block)?,
@@ -74,6 +79,7 @@ impl Store {
             accessed_ms: self.now_ms(),
             flags: BlockFlags {
                 from_ufs: true,
+                pinned,
                 ..BlockFlags::default()
             },
             rewritten: None,
@@ -138,8 +144,11 @@ impl Store {
             }
             Err(error) => return done(Err(error)),
         }
+        // As this lane last had it, be it committed or not.
+        let pinned = lock(&self.cached).is_pinned(block);
         let flags = BlockFlags {
             from_ufs: true,
+            pinned,
             ..BlockFlags::default()
         };
         if present.is_full() {

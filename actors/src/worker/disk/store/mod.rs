@@ -7,6 +7,7 @@ mod evict;
 mod fence;
 mod fill;
 mod kind;
+mod pin;
 mod punch;
 mod put;
 mod read;
@@ -169,7 +170,10 @@ impl Store {
 
     /// Does not block.
     pub fn status(&self) -> DiskStatus {
-        let cached_bytes = lock(&self.cached).bytes();
+        let (cached_bytes, pinned_bytes) = {
+            let cached = lock(&self.cached);
+            (cached.bytes(), cached.pinned_bytes())
+        };
         let space = self.space();
         let failure = lock(&self.failure).clone();
         DiskStatus {
@@ -185,6 +189,7 @@ impl Store {
             blocks: self.blocks.load(Ordering::Relaxed),
             failure,
             cached_bytes,
+            pinned_bytes,
         }
     }
 

@@ -87,6 +87,7 @@ impl Store {
             }
             let flags = BlockFlags {
                 from_ufs: true,
+                pinned: before.as_ref().is_some_and(|before| before.flags.pinned),
                 ..BlockFlags::default()
             };
             let sums = rope_checksums(body);

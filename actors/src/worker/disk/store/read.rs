@@ -84,8 +84,12 @@ impl Store {
             Some(Found::Bytes(bytes, sums)) => Grant::Ready(answer(call.offset_bytes, sums, bytes)),
             Some(Found::Range(0, _)) => Grant::Ready(answer(call.offset_bytes, Vec::new(), Bytes::new())),
             Some(Found::Range(len_bytes, checksums)) => {
+                let file = match self.file(call.block) {
+                    Err(error) if error.kind == ErrorKind::NotFound => return Ok(Grant::Look),
+                    file => file?,
+                };
                 let range = FileRange {
-                    file: self.file(call.block)?,
+                    file,
                     offset_bytes: call.offset_bytes,
                     len_bytes,
                 };
@@ -125,7 +129,12 @@ impl Store {
         if record.flags.in_index {
             return self.read_small(call, &record);
         }
-        let file = self.file(call.block)?;
+        let file = match self.file(call.block) {
+            Err(error) if error.kind == ErrorKind::NotFound && self.is_gone(call.block)? => {
+                return Err(self.found_gone(call.block));
+            }
+            file => file?,
+        };
         let len_bytes = self.len_now(&file, call.block, &record)?;
         self.read_open(call, &OpenBlock::from_record(file, record, len_bytes))
     }

@@ -87,10 +87,53 @@ impl Store {
                 chunk as u64 * CHUNK_BYTES
             ),
         );
+        self.take_out_of_use(block, &error);
+        error
+    }
+
+    /// The file of a block is not where it belongs: somebody has removed it. The replica goes.
+    pub(super) fn found_gone(&self, block: BlockId) -> Error {
+        let error = Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "block {block} on disk {}: its file {} is not there; the replica was taken out of use",
+                self.name,
+                self.path(block).display()
+            ),
+        );
+        self.take_out_of_use(block, &error);
+        error
+    }
+
+    /// Whether the file of a sealed block is not where it belongs, whoever has it open. For the block's lane.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_gone(&self, block: BlockId) -> Result<bool> {
+        self.settle(block)?;
+        let has_file = self
+            .index
+            .get(block, |record| record.is_sealed() && !record.is_in_index())?;
+        Ok(has_file == Some(true) && matches!(self.path(block).try_exists(), Ok(false)))
+    }
+
+    /// [`Self::found_gone`], if it is so. For the block's lane.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is so; `Io`.
+    pub fn check_there(&self, block: BlockId) -> Result<()> {
+        if !self.is_gone(block)? {
+            return Ok(());
+        }
+        lock(&self.lane(block).open).remove(&block);
+        Err(self.found_gone(block))
+    }
+
+    fn take_out_of_use(&self, block: BlockId, error: &Error) {
         tracing::error!("{error}");
         metrics::CORRUPT_BLOCKS.add(1);
         let Ok(Some(record)) = self.record(block) else {
-            return error;
+            return;
         };
         self.files.remove(block);
         let path = self.path(block);
@@ -103,15 +146,18 @@ impl Store {
                 .get_with_content(block, |_, content| content.map(<[u8]>::to_vec));
             std::fs::write(&aside, content.ok().flatten().flatten().unwrap_or_default())
         } else {
-            std::fs::rename(&path, &aside)
+            match std::fs::rename(&path, &aside) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                renamed => renamed,
+            }
         };
         if let Err(aside) = kept {
             tracing::error!("block {block} could not be put aside: {aside}");
-            return error;
+            return;
         }
         if let Err(failed) = self.index.submit_and_wait(vec![Change::Delete(block)], false) {
             tracing::error!("block {block} could not be taken out of the index: {failed}");
-            return error;
+            return;
         }
         if !goes_aside(record.flags) && !record.flags.in_index {
             let _ = std::fs::remove_file(&path);
@@ -125,7 +171,6 @@ impl Store {
             true => BlockNews::Damaged(block),
             false => BlockNews::Removed(block),
         });
-        error
     }
 
     /// The blocks of which replicas were set aside, the first of them.

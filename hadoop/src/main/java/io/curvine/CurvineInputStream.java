@@ -1,0 +1,238 @@
+package io.curvine;
+
+import java.io.EOFException;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.util.List;
+import java.util.Locale;
+import java.util.function.IntFunction;
+import org.apache.hadoop.fs.ByteBufferPositionedReadable;
+import org.apache.hadoop.fs.ByteBufferReadable;
+import org.apache.hadoop.fs.CanUnbuffer;
+import org.apache.hadoop.fs.FSExceptionMessages;
+import org.apache.hadoop.fs.FSInputStream;
+import org.apache.hadoop.fs.FileRange;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.StreamCapabilities;
+
+/**
+ * Reads a file. One call of the native library fills one direct buffer: all of it for who reads on, less for who has just
+ * moved.
+ */
+final class CurvineInputStream extends FSInputStream
+    implements ByteBufferReadable, ByteBufferPositionedReadable, CanUnbuffer, StreamCapabilities {
+  private static final int AFTER_SEEK_BYTES = 64 << 10;
+  private final long file;
+  private final long size;
+  private final FileSystem.Statistics statistics;
+  private boolean closed;
+  private long position;
+  /** Bytes of the file from {@code start} on, up to its limit; null if there are none. */
+  private ByteBuffer buffer;
+  private long start;
+
+  CurvineInputStream(long file, long size, FileSystem.Statistics statistics) {
+    this.file = file;
+    this.size = size;
+    this.statistics = statistics;
+  }
+
+  private void check() throws IOException {
+    if (closed) {
+      throw new IOException(FSExceptionMessages.STREAM_IS_CLOSED);
+    }
+  }
+
+  /** How many bytes of the buffer are at a position. */
+  private int buffered(long at) {
+    if (buffer == null || at < start || at >= start + buffer.limit()) {
+      return 0;
+    }
+    return (int) (start + buffer.limit() - at);
+  }
+
+  /** Fills the buffer from a position on, which is before the end. Says how much is there then. */
+  private int fill(long at, int wanted) throws IOException {
+    boolean readsOn = buffer == null ? at == 0 : at == start + buffer.limit();
+    if (buffer == null) {
+      buffer = Buffers.take();
+    }
+    int length = readsOn ? Buffers.BYTES : Math.min(Buffers.BYTES, Math.max(wanted, AFTER_SEEK_BYTES));
+    buffer.limit(0);
+    start = at;
+    int got = (int) new Request(Call.READ).number(file).number(at).number(length).ask(buffer).number();
+    buffer.limit(got);
+    return got;
+  }
+
+  /** Makes bytes of the file from a position on available in the buffer: how many, or -1 at the end. */
+  private int ready(long at, int wanted) throws IOException {
+    int there = buffered(at);
+    if (there == 0) {
+      there = at >= size ? 0 : fill(at, wanted);
+    }
+    if (there == 0) {
+      return -1;
+    }
+    buffer.position((int) (at - start));
+    return there;
+  }
+
+  @Override
+  public synchronized void seek(long to) throws IOException {
+    check();
+    if (to < 0) {
+      throw new EOFException(FSExceptionMessages.NEGATIVE_SEEK);
+    }
+    if (to > size) {
+      throw new EOFException(FSExceptionMessages.CANNOT_SEEK_PAST_EOF + ": " + to + " of " + size);
+    }
+    position = to;
+  }
+
+  @Override
+  public synchronized long getPos() {
+    return position;
+  }
+
+  @Override
+  public boolean seekToNewSource(long target) {
+    return false;
+  }
+
+  @Override
+  public synchronized int available() throws IOException {
+    check();
+    return (int) Math.min(Integer.MAX_VALUE, Math.max(0, size - position));
+  }
+
+  @Override
+  public synchronized int read() throws IOException {
+    check();
+    if (ready(position, 1) < 0) {
+      return -1;
+    }
+    position++;
+    statistics.incrementBytesRead(1);
+    return buffer.get() & 0xff;
+  }
+
+  @Override
+  public synchronized int read(byte[] into, int offset, int length) throws IOException {
+    check();
+    int got = readAt(position, into, offset, length);
+    position += Math.max(0, got);
+    return got;
+  }
+
+  @Override
+  public synchronized int read(long at, byte[] into, int offset, int length) throws IOException {
+    check();
+    validatePositionedReadArgs(at, into, offset, length);
+    return readAt(at, into, offset, length);
+  }
+
+  private int readAt(long at, byte[] into, int offset, int length) throws IOException {
+    if (length == 0) {
+      return 0;
+    }
+    int there = ready(at, length);
+    if (there < 0) {
+      return -1;
+    }
+    int got = Math.min(there, length);
+    buffer.get(into, offset, got);
+    statistics.incrementBytesRead(got);
+    return got;
+  }
+
+  @Override
+  public synchronized int read(ByteBuffer into) throws IOException {
+    check();
+    int got = readAt(position, into);
+    position += Math.max(0, got);
+    return got;
+  }
+
+  @Override
+  public synchronized int read(long at, ByteBuffer into) throws IOException {
+    check();
+    if (at < 0) {
+      throw new EOFException(FSExceptionMessages.NEGATIVE_SEEK);
+    }
+    return readAt(at, into);
+  }
+
+  private int readAt(long at, ByteBuffer into) throws IOException {
+    if (!into.hasRemaining()) {
+      return 0;
+    }
+    int there = ready(at, into.remaining());
+    if (there < 0) {
+      return -1;
+    }
+    int got = Math.min(there, into.remaining());
+    ByteBuffer part = buffer.duplicate();
+    part.limit(part.position() + got);
+    into.put(part);
+    statistics.incrementBytesRead(got);
+    return got;
+  }
+
+  @Override
+  public synchronized void readFully(long at, ByteBuffer into) throws IOException {
+    long next = at;
+    while (into.hasRemaining()) {
+      int got = read(next, into);
+      if (got < 0) {
+        throw new EOFException(FSExceptionMessages.EOF_IN_READ_FULLY);
+      }
+      next += got;
+    }
+  }
+
+  /** One range after another. */
+  @Override
+  public void readVectored(List<? extends FileRange> ranges, IntFunction<ByteBuffer> allocate) throws IOException {
+    for (FileRange range : ranges) {
+      if (range.getLength() < 0) {
+        throw new IllegalArgumentException("a range of " + range.getLength() + " bytes");
+      }
+      if (range.getOffset() < 0) {
+        throw new EOFException(FSExceptionMessages.NEGATIVE_SEEK);
+      }
+    }
+    super.readVectored(ranges, allocate);
+  }
+
+  @Override
+  public synchronized void unbuffer() {
+    if (buffer != null) {
+      Buffers.give(buffer);
+      buffer = null;
+    }
+  }
+
+  @Override
+  public boolean hasCapability(String capability) {
+    switch (capability.toLowerCase(Locale.ROOT)) {
+      case StreamCapabilities.READBYTEBUFFER:
+      case StreamCapabilities.PREADBYTEBUFFER:
+      case StreamCapabilities.UNBUFFER:
+      case StreamCapabilities.VECTOREDIO:
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  @Override
+  public synchronized void close() throws IOException {
+    if (closed) {
+      return;
+    }
+    closed = true;
+    unbuffer();
+    new Request(Call.CLOSE).number(file).ask();
+  }
+}
