@@ -199,6 +199,13 @@ macro_rules! ops {
                 pin: Vec<InodeId>,
                 unpin: Vec<InodeId>,
             },
+            /// A directory was counted, in this round of counting: it held so many bytes and inodes when the round began.
+            QuotaCounted {
+                directory: InodeId,
+                round: u64,
+                bytes: i64,
+                inodes: i64,
+            },
         }
 
         impl Op {
@@ -233,7 +240,8 @@ macro_rules! ops {
                     | Op::RecoverLease { .. }
                     | Op::DoubtReplicas { .. }
                     | Op::SetWorkerService { .. }
-                    | Op::SetPins { .. } => Vec::new(),
+                    | Op::SetPins { .. }
+                    | Op::QuotaCounted { .. } => Vec::new(),
                     Op::Note(op) => op.nodes(),
                 }
             }

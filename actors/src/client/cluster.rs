@@ -5,14 +5,23 @@ use curvine_protocol::master::{
     AddMaster, Echo, FsStats, GetClusterStatus, RemoveMaster, SetWorkerService, StatFs, TakeSnapshot,
     TransferLeadership,
 };
-use curvine_protocol::{NodeId, Result, WorkerId};
+use curvine_protocol::{Node, NodeId, Result, WorkerId};
 
 use super::Client;
 
 impl Client {
     /// Capacity and use of the cluster, in all and by tier.
     pub async fn statfs(&self) -> Result<FsStats> {
-        self.call(StatFs {}).await
+        self.call(StatFs::default()).await
+    }
+
+    /// The same; where a quota limits what may be below a directory, of that.
+    ///
+    /// # Errors
+    /// As the call's.
+    pub async fn statfs_at(&self, node: impl Into<Node>) -> Result<FsStats> {
+        let node = Some(node.into());
+        self.call(StatFs { node }).await
     }
 
     /// Masters and workers, as `cv report` shows them.

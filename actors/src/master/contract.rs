@@ -16,6 +16,7 @@ use super::namespace::effects::{CopyRecord, EffectRecord, Unkept};
 use super::namespace::kept::Doubted;
 use super::namespace::opens::Removal;
 use super::namespace::pins::PinnedInodes;
+use super::namespace::quotas::Counted;
 use super::namespace::services::Services;
 use super::namespace::sessions::SessionRecord;
 
@@ -107,6 +108,10 @@ pub trait NamespaceView: Send + Sync {
     fn pins(&self) -> Result<PinnedInodes>;
     /// The nearest pin of an inode: its own, or that of a directory above.
     fn pinned_by(&self, inode: InodeId) -> Result<Option<InodeId>>;
+    /// Directories with quotas of which it is still to be counted what they hold, the first few.
+    fn uncounted_quotas(&self) -> Result<Vec<InodeId>>;
+    /// Counts what a directory with a quota held when that began. Takes long for a big tree. None: there is nothing to count.
+    fn count_quota(&self, directory: InodeId) -> Result<Option<Counted>>;
     fn inode_count(&self) -> Result<u64>;
     /// None before the first command of a new cluster is applied.
     fn cluster(&self) -> Result<Option<ClusterId>>;

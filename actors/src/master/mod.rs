@@ -56,6 +56,7 @@ use self::duties::kinds::{Exported, Kinds};
 use self::duties::loads::Loads;
 use self::duties::open_files::OpenFiles;
 use self::duties::pins::Pins;
+use self::duties::quotas::Quotas;
 use self::duties::reclaim::Reclaim;
 use self::duties::recovery::Replicas;
 use self::duties::repair::Repair;
@@ -295,6 +296,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             pinning.clone(),
         )),
         Arc::new(Pins(pinning.clone())),
+        Arc::new(Quotas::new(view.clone(), propose.clone())),
         repair,
     ]));
     let following = {

@@ -281,8 +281,9 @@ impl Core {
         Ok(self.client_of(user).remove_xattr(inode, &name).await?)
     }
 
-    pub async fn statfs(&self) -> Result<FsStats> {
-        let stats = match tokio::time::timeout(DF_DEADLINE, self.client.statfs()).await {
+    pub async fn statfs(&self, inode: InodeId) -> Result<FsStats> {
+        let asked = self.client.statfs_at(inode);
+        let stats = match tokio::time::timeout(DF_DEADLINE, asked).await {
             Ok(stats) => stats,
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
@@ -291,7 +292,8 @@ impl Core {
         };
         let mut last = self.space.lock().unwrap_or_else(PoisonError::into_inner);
         match stats {
-            Ok(stats) => Ok(last.insert(stats).clone()),
+            Ok(stats) if inode == InodeId::ROOT => Ok(last.insert(stats).clone()),
+            Ok(stats) => Ok(stats),
             Err(error) => last.clone().ok_or(error.into()),
         }
     }

@@ -479,12 +479,12 @@ impl Filesystem for CurvineFs {
         reply.ok();
     }
 
-    fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, _request: &Request, number: INodeNo, reply: ReplyStatfs) {
         let core = self.core.clone();
         self.serve(
             FuseOp::StatFs,
             reply,
-            async move { core.statfs().await },
+            async move { core.statfs(inode(number)).await },
             answers::statfs,
         );
     }

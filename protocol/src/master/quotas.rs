@@ -7,8 +7,8 @@ use crate::path::{CurvinePath, Node};
 /// Sets, changes or takes away the quota of a directory that is in no mount.
 ///
 /// # Errors
-/// `Unsupported` in a mount; `InvalidArgument` for a tree that is too big to be counted at once, or has hard links;
-/// `Busy` while trees that were deleted are still being removed.
+/// `Unsupported` in a mount; `CrossMount` for a small tree that has hard links; `Busy` while trees that were deleted are
+/// still being removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetQuota {
     pub node: Node,
@@ -48,6 +48,8 @@ pub struct Quota {
     pub path: CurvinePath,
     pub limits: QuotaLimits,
     pub used: QuotaUsage,
+    /// False while it is still counted what it holds: `used` is then what has come since, and nothing is refused.
+    pub is_counted: bool,
 }
 
 /// What is below a directory.

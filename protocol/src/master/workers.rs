@@ -6,10 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{BlockReplica, DiskStatus, Tier, WorkerService};
 use crate::ids::{BlockId, ClusterId, WorkerId};
+use crate::path::Node;
 
-/// Capacity and use of the whole cluster (`df`, `statfs`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatFs {}
+/// Capacity and use of the whole cluster (`df`, `statfs`); below a quota that limits something, what that allows and holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatFs {
+    #[serde(default)]
+    pub node: Option<Node>,
+}
 
 /// The sums over the data directories of all workers that live.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -315,7 +315,7 @@ samples! {
     ListXattrs => ListXattrs { node: at("/a") };
     GetPath => GetPath { inode: InodeId(12) };
     Summarize => Summarize { node: at("/a") };
-    StatFs => StatFs {};
+    StatFs => StatFs { node: Some(at("/d")) }, StatFs { node: None };
     GetRoutes => GetRoutes {};
     GetClusterStatus => GetClusterStatus {};
     ListMounts => ListMounts {};
@@ -507,6 +507,14 @@ samples! {
     Persisted => Persisted { files: 4 };
     Freed => Freed { files: 1, bytes: 2, kept: 3 };
     PinSet => PinSet { pinned: pinned_size(), room: pin_room() };
+    Quotas => Quotas {
+        quotas: vec![Quota {
+            path: path("/a"),
+            limits: QuotaLimits { bytes: Some(1 << 40), inodes: Some(9), soft_bytes: None },
+            used: QuotaUsage { bytes: 1 << 33, inodes: 3 },
+            is_counted: true,
+        }],
+    };
     Pins => Pins {
         pins: vec![Pin { path: path("/m"), size: pinned_size() }], room: pin_room(),
     };
@@ -730,6 +738,12 @@ impl Sample for Op {
                 worker: WorkerId(2),
                 service: WorkerService::Drained,
                 from: Some(WorkerService::Draining),
+            },
+            Op::QuotaCounted {
+                directory: InodeId(12),
+                round: 1,
+                bytes: 1 << 40,
+                inodes: -3,
             },
             Op::SetPins {
                 pin: vec![InodeId(12)],

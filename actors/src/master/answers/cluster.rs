@@ -40,12 +40,28 @@ pub struct ClusterAnswers {
 }
 
 impl Answers<StatFs> for ClusterAnswers {
-    async fn answer(self: Arc<Self>, _call: StatFs, _context: CallContext) -> Result<FsStats> {
+    async fn answer(self: Arc<Self>, call: StatFs, _context: CallContext) -> Result<FsStats> {
         self.consensus.read_barrier().await?;
         let mut stats = self.blocks.stats();
         stats.inodes = self.view.inode_count()?;
+        if let Some(node) = &call.node
+            && let Some((limits, used)) = self.store.nearest_quota(node)?
+        {
+            limit(&mut stats, limits, used);
+        }
         Ok(stats)
     }
+}
+
+/// What `df` shows below a quota: no more than there is.
+fn limit(stats: &mut FsStats, limits: QuotaLimits, used: QuotaUsage) {
+    if let Some(bytes) = limits.bytes {
+        stats.capacity_bytes = bytes;
+        stats.used_bytes = used.bytes;
+        stats.cached_bytes = 0;
+        stats.available_bytes = stats.available_bytes.min(bytes.saturating_sub(used.bytes));
+    }
+    stats.inodes = used.inodes;
 }
 
 impl Answers<GetRoutes> for ClusterAnswers {

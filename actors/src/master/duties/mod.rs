@@ -12,6 +12,7 @@ pub mod kinds;
 pub mod loads;
 pub mod open_files;
 pub mod pins;
+pub mod quotas;
 pub mod reclaim;
 pub mod recovery;
 pub mod repair;

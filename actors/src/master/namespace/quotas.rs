@@ -3,6 +3,12 @@
 //! Both are one record in `meta` for each directory that has a quota. Whatever stores or deletes the record of an inode
 //! charges the quotas above it with the difference to the record that was there, so that the sums are exact. Only
 //! inodes with a name and in no mount count.
+//!
+//! What is there when a quota is set is counted at once if it is little. Else the record says from then on what has changed
+//! since, and nothing is refused; the leader counts a snapshot of the tree in the background. The record of the same snapshot
+//! says how much of what it found has changed since the beginning: the difference is what was there then.
+
+use std::collections::HashSet;
 
 use curvine_protocol::master::{Quota, QuotaLimits, QuotaUsage};
 use curvine_protocol::{Error, ErrorKind, InodeId, Node, Result};
@@ -10,19 +16,74 @@ use heed::{RoTxn, RwTxn};
 use serde::{Deserialize, Serialize};
 
 use super::records::{InodeBody, InodeRecord};
-use super::resolve::{path_of, resolve};
+use super::resolve::{is_within, path_of, resolve};
 use super::store::{Dbs, Store, broken, get, put};
 
 const QUOTA: &[u8] = b"quota ";
 /// Inodes that one command counts.
-pub const COUNTED_MAX: usize = 20_000;
+pub const COUNTED_MAX: usize = 2_000;
 /// Quotas that one call lists.
 const LISTED_MAX: usize = 10_000;
+/// Directories of which it is counted at a time what they hold.
+const COUNTING_MAX: usize = 100;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuotaRecord {
     pub limits: QuotaLimits,
-    pub used: QuotaUsage,
+    /// What the directory holds; while it is counted, the change since that began.
+    pub holds: Change,
+    pub is_counted: bool,
+    /// How often counting has begun.
+    pub round: u64,
+}
+
+/// More, or less, of bytes and inodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub bytes: i64,
+    pub inodes: i64,
+}
+
+impl Change {
+    fn plus(self, other: Change) -> Change {
+        Change {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
+    }
+
+    pub fn less(self) -> Change {
+        Change {
+            bytes: -self.bytes,
+            inodes: -self.inodes,
+        }
+    }
+
+    fn usage(self) -> QuotaUsage {
+        let least_0 = |count: i64| u64::try_from(count).unwrap_or(0);
+        QuotaUsage {
+            bytes: least_0(self.bytes),
+            inodes: least_0(self.inodes),
+        }
+    }
+}
+
+impl From<QuotaUsage> for Change {
+    fn from(usage: QuotaUsage) -> Change {
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        Change {
+            bytes: signed(usage.bytes),
+            inodes: signed(usage.inodes),
+        }
+    }
+}
+
+/// What was counted of a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    pub round: u64,
+    /// What it held when that round began.
+    pub held: Change,
 }
 
 fn key(directory: InodeId) -> Vec<u8> {
@@ -78,26 +139,37 @@ impl Dbs {
         Ok(found)
     }
 
-    pub fn add_usage(&self, txn: &mut RwTxn, quotas: &[InodeId], more: QuotaUsage) -> Result<()> {
+    /// These quotas hold more, or less.
+    pub fn change_usage(&self, txn: &mut RwTxn, quotas: &[InodeId], change: Change) -> Result<()> {
         for directory in quotas {
             if let Some(mut quota) = self.quota(txn, *directory)? {
-                quota.used.bytes = quota.used.bytes.saturating_add(more.bytes);
-                quota.used.inodes = quota.used.inodes.saturating_add(more.inodes);
+                quota.holds = quota.holds.plus(change);
                 self.put_quota(txn, *directory, &quota)?;
             }
         }
         Ok(())
     }
 
-    pub fn take_usage(&self, txn: &mut RwTxn, quotas: &[InodeId], less: QuotaUsage) -> Result<()> {
+    /// Something that is too big to be counted now comes to these quotas, or goes: they are counted anew.
+    pub fn count_anew(&self, txn: &mut RwTxn, quotas: &[InodeId]) -> Result<()> {
         for directory in quotas {
             if let Some(mut quota) = self.quota(txn, *directory)? {
-                quota.used.bytes = quota.used.bytes.saturating_sub(less.bytes);
-                quota.used.inodes = quota.used.inodes.saturating_sub(less.inodes);
+                (quota.is_counted, quota.round) = (false, quota.round + 1);
                 self.put_quota(txn, *directory, &quota)?;
             }
         }
         Ok(())
+    }
+
+    /// What a snapshot has told, if nothing since has made it void.
+    pub fn quota_counted(&self, txn: &mut RwTxn, directory: InodeId, counted: Counted) -> Result<()> {
+        match self.quota(txn, directory)? {
+            Some(mut quota) if quota.round == counted.round && !quota.is_counted => {
+                (quota.holds, quota.is_counted) = (quota.holds.plus(counted.held), true);
+                self.put_quota(txn, directory, &quota)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// An inode is about to get this record, or to go.
@@ -113,11 +185,11 @@ impl Dbs {
         }
         if let Some((parent, less)) = old {
             let above = self.quotas_above(txn, parent)?;
-            self.take_usage(txn, &above, less)?;
+            self.change_usage(txn, &above, Change::from(less).less())?;
         }
         if let Some((parent, more)) = new {
             let above = self.quotas_above(txn, parent)?;
-            self.add_usage(txn, &above, more)?;
+            self.change_usage(txn, &above, more.into())?;
         }
         Ok(())
     }
@@ -128,7 +200,10 @@ impl Dbs {
             return Ok(());
         };
         let above = self.quotas_above(txn, directory)?;
-        self.take_usage(txn, &above, quota.used)?;
+        match quota.is_counted {
+            true => self.change_usage(txn, &above, quota.holds.less())?,
+            false => self.count_anew(txn, &above)?,
+        }
         self.delete_quota(txn, directory)
     }
 
@@ -136,9 +211,10 @@ impl Dbs {
     /// `QuotaExceeded`, naming the directory, if one of these cannot take so much more.
     pub fn check_quotas(&self, txn: &RoTxn, quotas: &[InodeId], more: QuotaUsage) -> Result<()> {
         for directory in quotas {
-            let Some(QuotaRecord { limits, used }) = self.quota(txn, *directory)? else {
+            let Some(quota) = self.quota(txn, *directory)?.filter(|quota| quota.is_counted) else {
                 continue;
             };
+            let (limits, used) = (quota.limits, quota.holds.usage());
             let passes = |limit: Option<u64>, used: u64, more: u64| {
                 limit.filter(|limit| more > 0 && used.saturating_add(more) > *limit)
             };
@@ -158,41 +234,156 @@ impl Dbs {
         Ok(())
     }
 
-    /// Counts what is below a directory.
+    /// Counts what is below a directory, up to so many inodes. None if there are more.
     ///
     /// # Errors
-    /// Of this kind, if that is too much for one command or has hard links, which may lead out of it.
-    pub fn tree_usage(&self, txn: &RoTxn, top: InodeId, otherwise: ErrorKind) -> Result<QuotaUsage> {
+    /// `CrossMount` if a name has hard links, which may lead out of it.
+    pub fn tree_usage(&self, txn: &RoTxn, top: InodeId, limit: usize) -> Result<Option<QuotaUsage>> {
         let mut usage = QuotaUsage::default();
         let (mut directories, mut seen) = (vec![top], 0);
         while let Some(directory) = directories.pop() {
-            for (name, child) in self.children(txn, directory, None, COUNTED_MAX + 1 - seen)? {
-                seen += 1;
-                if seen > COUNTED_MAX {
-                    let message = format!("more than {COUNTED_MAX} inodes are too many to count for a quota");
-                    return Err(Error::new(otherwise, message));
+            let mut after: Option<String> = None;
+            loop {
+                let page = self.children(txn, directory, after.as_deref(), COUNTED_MAX)?;
+                let Some((last, _)) = page.last() else { break };
+                after = Some(last.clone());
+                for (name, child) in &page {
+                    seen += 1;
+                    if seen > limit {
+                        return Ok(None);
+                    }
+                    let record = self.inode_or_stale(txn, *child)?;
+                    if record.mount.0 != 0 {
+                        continue;
+                    }
+                    if record.is_dir() {
+                        directories.push(*child);
+                    } else if record.nlink > 1 || record.parent != directory {
+                        let message =
+                            format!("`{name}` has or had hard links, which quotas do not count; copy it");
+                        return Err(Error::new(ErrorKind::CrossMount, message));
+                    }
+                    let one = usage_of(&record);
+                    usage.bytes = usage.bytes.saturating_add(one.bytes);
+                    usage.inodes += one.inodes;
                 }
-                let record = self.inode_or_stale(txn, child)?;
-                if record.mount.0 != 0 {
-                    continue;
+                if page.len() < COUNTED_MAX {
+                    break;
                 }
-                if record.is_dir() {
-                    directories.push(child);
-                } else if record.nlink > 1 || record.parent != directory {
-                    let message =
-                        format!("`{name}` has or had hard links, which quotas do not count; copy it");
-                    return Err(Error::new(otherwise, message));
-                }
-                let one = usage_of(&record);
-                usage.bytes += one.bytes;
-                usage.inodes += one.inodes;
             }
         }
-        Ok(usage)
+        Ok(Some(usage))
+    }
+}
+
+/// A tree as the quotas above it are charged for it.
+struct Counting<'a> {
+    dbs: &'a Dbs,
+    txn: &'a RoTxn<'a>,
+    holds: Change,
+    /// Of files with hard links, those that are counted.
+    linked: HashSet<InodeId>,
+}
+
+impl Counting<'_> {
+    fn count(&mut self, top: InodeId) -> Result<()> {
+        let mut directories = vec![top];
+        while let Some(directory) = directories.pop() {
+            let mut after: Option<String> = None;
+            loop {
+                let page = self
+                    .dbs
+                    .children(self.txn, directory, after.as_deref(), COUNTED_MAX)?;
+                let Some((last, _)) = page.last() else { break };
+                after = Some(last.clone());
+                for (_, child) in &page {
+                    let record = self.dbs.inode_or_stale(self.txn, *child)?;
+                    if record.mount.0 != 0 {
+                        continue;
+                    }
+                    if record.is_dir() {
+                        directories.push(*child);
+                    } else if record.parent != directory || (record.nlink > 1 && !self.linked.insert(*child))
+                    {
+                        // It is charged where its record says that it is.
+                        continue;
+                    }
+                    self.holds = self.holds.plus(usage_of(&record).into());
+                }
+                if page.len() < COUNTED_MAX {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 impl Store {
+    /// Directories of which it is still to be counted what they hold, the first few.
+    pub fn uncounted_quotas(&self) -> Result<Vec<InodeId>> {
+        let txn = self.read()?;
+        let mut uncounted = Vec::new();
+        for directory in self.dbs.noted_inodes(&txn, QUOTA, usize::MAX)? {
+            let quota = self.dbs.quota(&txn, directory)?;
+            if quota.is_some_and(|quota| !quota.is_counted) {
+                uncounted.push(directory);
+                if uncounted.len() >= COUNTING_MAX {
+                    break;
+                }
+            }
+        }
+        Ok(uncounted)
+    }
+
+    /// Counts what a directory held when that was begun, however long it takes. None if there is nothing to count.
+    pub fn count_quota(&self, directory: InodeId) -> Result<Option<Counted>> {
+        let txn = self.read()?;
+        let Some(quota) = self.dbs.quota(&txn, directory)?.filter(|quota| !quota.is_counted) else {
+            return Ok(None);
+        };
+        let mut counting = Counting {
+            dbs: &self.dbs,
+            txn: &txn,
+            holds: Change::default(),
+            linked: HashSet::new(),
+        };
+        counting.count(directory)?;
+        // What was cut off below it counts until it is gone.
+        for top in self.dbs.detached(&txn, usize::MAX)? {
+            let record = self.dbs.inode_or_stale(&txn, top)?;
+            if is_within(&self.dbs, &txn, record.parent, directory)? {
+                counting.holds = counting.holds.plus(usage_of(&record).into());
+                counting.count(top)?;
+            }
+        }
+        Ok(Some(Counted {
+            round: quota.round,
+            held: counting.holds.plus(quota.holds.less()),
+        }))
+    }
+
+    /// The nearest quota of a node or above it that limits something: what it allows, and what it holds.
+    pub fn nearest_quota(&self, node: &Node) -> Result<Option<(QuotaLimits, QuotaUsage)>> {
+        let txn = self.read()?;
+        let (inode, record) = resolve(&self.dbs, &txn, node, true)?.existing(node)?;
+        let from = match record.is_dir() {
+            true => inode,
+            false => record.parent,
+        };
+        let mut nearest = None;
+        for directory in self.dbs.quotas_above(&txn, from)? {
+            let quota = self.dbs.quota(&txn, directory)?.filter(|quota| quota.is_counted);
+            if let Some(quota) = quota
+                && (quota.limits.bytes.is_some() || quota.limits.inodes.is_some())
+            {
+                nearest = Some((quota.limits, quota.holds.usage()));
+                break;
+            }
+        }
+        Ok(nearest)
+    }
+
     /// The quota of a directory, or all.
     pub fn quotas(&self, node: Option<&Node>) -> Result<Vec<Quota>> {
         let txn = self.read()?;
@@ -202,11 +393,16 @@ impl Store {
         };
         let shown = directories.into_iter().map(|directory| {
             let path = path_of(&self.dbs, &txn, directory)?;
-            let Some(QuotaRecord { limits, used }) = self.dbs.quota(&txn, directory)? else {
+            let Some(quota) = self.dbs.quota(&txn, directory)? else {
                 let message = format!("{path} has no quota");
                 return Err(Error::new(ErrorKind::NoAttribute, message));
             };
-            Ok(Quota { path, limits, used })
+            Ok(Quota {
+                path,
+                limits: quota.limits,
+                used: quota.holds.usage(),
+                is_counted: quota.is_counted,
+            })
         });
         // Those in trees that were cut off have no path any more.
         shown.filter(|quota| node.is_some() || quota.is_ok()).collect()

@@ -16,6 +16,7 @@ use super::effects::{CopyRecord, EffectRecord, Unkept, Work};
 use super::kept::Doubted;
 use super::listing::list;
 use super::pins::PinnedInodes;
+use super::quotas::Counted;
 use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
 use super::services::{SERVICES, Services};
@@ -355,6 +356,14 @@ impl NamespaceView for Store {
             }
         }
         Ok(partials)
+    }
+
+    fn uncounted_quotas(&self) -> Result<Vec<InodeId>> {
+        Store::uncounted_quotas(self)
+    }
+
+    fn count_quota(&self, directory: InodeId) -> Result<Option<Counted>> {
+        Store::count_quota(self, directory)
     }
 
     fn has_lease(&self, client: ClientId, inode: InodeId) -> Result<bool> {

@@ -31,6 +31,7 @@ use curvine_protocol::{
 };
 use heed::RwTxn;
 
+use super::quotas::{Change, Counted};
 use super::records::{InodeBody, InodeRecord};
 use super::sessions::{Admission, admit};
 use super::store::{Counter, Dbs, Store, broken, pair_key};
@@ -184,6 +185,15 @@ macro_rules! ops {
                     Op::DoubtReplicas { inode } => self.doubt_replicas(inode).map(OpReply::Done),
                     Op::SetWorkerService { worker, service, from } => {
                         self.set_worker_service(worker, service, from).map(OpReply::Done)
+                    }
+                    Op::QuotaCounted {
+                        directory,
+                        round,
+                        bytes,
+                        inodes,
+                    } => {
+                        let held = Change { bytes, inodes };
+                        self.quota_counted(directory, Counted { round, held }).map(OpReply::Done)
                     }
                     Op::SetPins { pin, unpin } => self.set_pins(pin, &unpin).map(OpReply::Done),
                     Op::EndSessions { sessions } => self.end_sessions(sessions).map(OpReply::Done),

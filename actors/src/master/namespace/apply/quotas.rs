@@ -5,7 +5,7 @@ use curvine_protocol::worker::Done;
 use curvine_protocol::{Error, ErrorKind, InodeId, Result};
 
 use super::{Applies, Apply};
-use crate::master::namespace::quotas::{QuotaRecord, usage_of};
+use crate::master::namespace::quotas::{COUNTED_MAX, Change, Counted, QuotaRecord, usage_of};
 use crate::master::namespace::records::InodeRecord;
 
 impl Applies<SetQuota> for Apply<'_, '_> {
@@ -23,21 +23,27 @@ impl Applies<SetQuota> for Apply<'_, '_> {
             let message = format!("{}: quotas do not count what is in mounts", call.node);
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let used = match self.dbs.quota(self.txn, inode)? {
-            Some(quota) => quota.used,
+        let quota = match self.dbs.quota(self.txn, inode)? {
+            Some(quota) => QuotaRecord { limits, ..quota },
             None => {
                 // What is left of those would be taken from a quota that never had it.
                 if !self.dbs.detached(self.txn, 1)?.is_empty() {
                     let message = "trees that were deleted are still being removed; try again in a moment";
                     return Err(Error::new(ErrorKind::Busy, message));
                 }
-                self.dbs
-                    .tree_usage(self.txn, inode, ErrorKind::InvalidArgument)
-                    .map_err(|error| error.while_doing(&call.node))?
+                let usage = self
+                    .dbs
+                    .tree_usage(self.txn, inode, COUNTED_MAX)
+                    .map_err(|error| error.while_doing(&call.node))?;
+                QuotaRecord {
+                    limits,
+                    holds: usage.unwrap_or_default().into(),
+                    is_counted: usage.is_some(),
+                    round: 0,
+                }
             }
         };
-        self.dbs
-            .put_quota(self.txn, inode, &QuotaRecord { limits, used })?;
+        self.dbs.put_quota(self.txn, inode, &quota)?;
         self.done()
     }
 }
@@ -46,7 +52,8 @@ impl Applies<SetQuota> for Apply<'_, '_> {
 pub(super) struct Crossing {
     from: Vec<InodeId>,
     to: Vec<InodeId>,
-    below: QuotaUsage,
+    /// None: it is too much to be counted now.
+    below: Option<QuotaUsage>,
 }
 
 impl Apply<'_, '_> {
@@ -88,14 +95,14 @@ impl Apply<'_, '_> {
             return Err(Error::new(ErrorKind::CrossMount, what));
         }
         let below = match record.is_dir() {
-            true => self.dbs.tree_usage(self.txn, inode, ErrorKind::CrossMount)?,
-            false => QuotaUsage::default(),
+            true => self.dbs.tree_usage(self.txn, inode, COUNTED_MAX)?,
+            false => Some(QuotaUsage::default()),
         };
-        let own = usage_of(record);
+        let (own, least) = (usage_of(record), below.unwrap_or_default());
         let entered: Vec<_> = to.iter().copied().filter(|quota| !from.contains(quota)).collect();
         let more = QuotaUsage {
-            bytes: below.bytes + own.bytes,
-            inodes: below.inodes + own.inodes,
+            bytes: least.bytes.saturating_add(own.bytes),
+            inodes: least.inodes + own.inodes,
         };
         self.dbs.check_quotas(self.txn, &entered, more)?;
         Ok(Some(Crossing { from, to, below }))
@@ -106,8 +113,26 @@ impl Apply<'_, '_> {
         let Some(Crossing { from, to, below }) = crossing else {
             return Ok(());
         };
-        self.dbs.take_usage(self.txn, &from, below)?;
-        self.dbs.add_usage(self.txn, &to, below)
+        match below {
+            Some(below) => {
+                self.dbs
+                    .change_usage(self.txn, &from, Change::from(below).less())?;
+                self.dbs.change_usage(self.txn, &to, below.into())
+            }
+            None => {
+                let (left, entered): (Vec<_>, Vec<_>) = (
+                    from.iter().copied().filter(|quota| !to.contains(quota)).collect(),
+                    to.iter().copied().filter(|quota| !from.contains(quota)).collect(),
+                );
+                self.dbs.count_anew(self.txn, &left)?;
+                self.dbs.count_anew(self.txn, &entered)
+            }
+        }
+    }
+
+    pub(super) fn quota_counted(&mut self, directory: InodeId, counted: Counted) -> Result<Done> {
+        self.dbs.quota_counted(self.txn, directory, counted)?;
+        self.done()
     }
 
     /// # Errors
