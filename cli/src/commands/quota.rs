@@ -1,4 +1,4 @@
-use curvine_conf::units::Size;
+use curvine_conf::Size;
 use curvine_protocol::master::{Quota, QuotaLimits};
 use curvine_protocol::{CurvinePath, Node, Result};
 use serde_json::json;

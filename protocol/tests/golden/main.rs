@@ -226,7 +226,7 @@ fn the_documentation_has_every_kind_of_error() {
         ($($name:ident)*) => { [$((stringify!($name), libc::$name)),*] };
     }
     let errnos = named! {
-        EACCES EAGAIN EBUSY ECANCELED EDEADLK EEXIST EFBIG EHOSTUNREACH EINVAL
+        EACCES EAGAIN EBUSY ECANCELED EDEADLK EDQUOT EEXIST EFBIG EHOSTUNREACH EINVAL
         EIO EISDIR ELOOP EMLINK ENAMETOOLONG ENODATA ENOENT ENOSPC
         ENOTDIR ENOTEMPTY EOPNOTSUPP EPERM EPROTO EROFS ESTALE ETIMEDOUT
         EXDEV

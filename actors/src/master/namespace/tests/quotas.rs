@@ -136,7 +136,7 @@ fn a_big_tree_is_counted_in_the_background_while_it_changes() {
         tree.mkdir(&format!("/q/big/{number}"));
     }
     tree.write("/q/f", 5_000);
-    tree.limit("/q", 20_000, many + 20);
+    tree.limit("/q", 20_000, many + 2);
     let is_counted = |tree: &Tree| tree.store.quotas(Some(&path("/q"))).expect("it has one")[0].is_counted;
     assert!(!is_counted(&tree));
     let (directory, _) = tree.store.entry(&path("/q"), true).expect("it is there");
