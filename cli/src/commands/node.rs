@@ -86,7 +86,7 @@ impl Args {
                     .and_then(|time_ns| SystemClock.wall_ns().checked_add(time_ns));
                 let until_ns = until_ns.ok_or_else(|| {
                     Error::invalid(format!(
-                        "--for {} is too long",
+                        "--for {} is too long; the worker may be put into maintenance again later: try --for 30d",
                         humantime::format_duration(time)
                     ))
                 })?;
