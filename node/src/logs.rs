@@ -28,6 +28,8 @@ pub fn start(section: &LogSection) -> Result<()> {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
+        // Where nobody takes the logs (a pipe without a reader, a full disk), there is nowhere to say so either.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match section.format {
         LogFormat::Text => logs.with_target(false).init(),

@@ -1,8 +1,8 @@
 //! Calls about names: what is there, and making, moving and removing it.
 
 use curvine_protocol::master::{
-    Delete, Deleted, Entry, GetPath, ListDir, Listing, Lookup, MakeDir, MakeLink, MakeNode, MakeSymlink,
-    ReleaseInode, RemoveDir, Rename, RenameMode, Renamed, Summarize, Summary, Unlink,
+    ClosedFile, Delete, Deleted, Entry, GetPath, ListDir, Listing, Lookup, MakeDir, MakeLink, MakeNode,
+    MakeSymlink, ReleaseInode, RemoveDir, Rename, RenameMode, Renamed, Summarize, Summary, Unlink,
 };
 use curvine_protocol::{Attr, CurvinePath, DirEntry, Error, ErrorKind, FileKind, InodeId, Node, Result};
 use futures::stream::{self, Stream, TryStreamExt};
@@ -179,16 +179,17 @@ impl Client {
         mode: RenameMode,
         keep_replaced: bool,
     ) -> Result<Renamed> {
+        let closed = self.router.opens().take_closed();
         let call = Rename {
             from: from.into(),
             to: to.into(),
             mode,
             keep_replaced,
-            closed: self.router.opens().take_closed(),
+            closed: closed.clone(),
             holders: None,
         };
         let renamed = self.change(call).await;
-        self.told_closed(&renamed);
+        self.told_closed(&renamed, closed, keep_replaced);
         renamed
     }
 
@@ -198,21 +199,26 @@ impl Client {
     /// # Errors
     /// `NotFound`, `IsADirectory`.
     pub async fn unlink(&self, node: impl Into<Node>, keep_open: bool) -> Result<Attr> {
+        let closed = self.router.opens().take_closed();
         let call = Unlink {
             node: node.into(),
             keep_open,
-            closed: self.router.opens().take_closed(),
+            closed: closed.clone(),
             holders: None,
         };
         let removed = self.change(call).await;
-        self.told_closed(&removed);
+        self.told_closed(&removed, closed, keep_open);
         Ok(removed?.attr)
     }
 
-    /// What was closed travelled with a change.
-    fn told_closed<T>(&self, outcome: &Result<T>) {
-        if outcome.as_ref().is_err_and(is_passing) {
-            self.router.opens().lost();
+    /// What was closed travelled with a change, by which something may be kept.
+    fn told_closed<T>(&self, outcome: &Result<T>, closed: Vec<ClosedFile>, may_keep: bool) {
+        let is_lost = outcome.as_ref().is_err_and(is_passing);
+        if is_lost {
+            self.router.opens().lost(closed);
+        }
+        if may_keep && (is_lost || outcome.is_ok()) {
+            self.router.opens().kept(true);
         }
     }
 
@@ -222,7 +228,9 @@ impl Client {
         if self.router.opens().has(inode) {
             return Ok(());
         }
-        self.change(ReleaseInode { inode }).await.map(|_| ())
+        self.change(ReleaseInode { inode }).await?;
+        self.router.opens().kept(false);
+        Ok(())
     }
 
     /// Removes an empty directory.

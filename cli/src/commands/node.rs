@@ -138,8 +138,11 @@ pub async fn named(shell: &Shell, name: &str) -> Result<WorkerStatus> {
     }
 }
 
+/// How often it is looked whether a lost worker is drained, when nothing changes.
+const LOST_LOOKS: u32 = 30;
+
 async fn wait_for(shell: &Shell, id: WorkerId) -> Result<()> {
-    let mut said = String::new();
+    let (mut said, mut looks) = (String::new(), 0);
     loop {
         let workers = shell.client.status().await?.workers;
         let worker = workers.into_iter().find(|worker| worker.id == id);
@@ -153,7 +156,17 @@ async fn wait_for(shell: &Shell, id: WorkerId) -> Result<()> {
         if !shell.json && words != said {
             shell.line(format!("worker {id}: {words}"));
             shell.flush();
-            said = words;
+            (said, looks) = (words, 0);
+        }
+        looks += 1;
+        if worker.state == WorkerState::Lost && worker.service == WorkerService::Draining && looks > LOST_LOOKS {
+            return Err(Error::new(
+                ErrorKind::BlockUnavailable,
+                format!(
+                    "worker {id} is lost, and what it alone has cannot be copied: start it again with its data directory, or \
+                     remove the files that `cv fsck` shows as away or missing; the rest goes on without this command"
+                ),
+            ));
         }
         match worker.service {
             WorkerService::Draining => tokio::time::sleep(LOOK_AGAIN).await,

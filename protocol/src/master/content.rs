@@ -57,6 +57,11 @@ pub struct AllOpen {
     pub files: Vec<HeldFile>,
     /// Opens up to this number that are not among the files are over.
     pub until: u64,
+    /// No open is on its way, and nothing but the files is open: what else is kept for the client may go. The term of the leader
+    /// that the client has this from, whose answers it has got; another one does not heed it, for it may come late. 0: the client
+    /// does not say so.
+    #[serde(default)]
+    pub settled_in: u64,
 }
 
 /// In which term the leader that answers leads. If it is another one than the client's, the client tells everything.
@@ -68,7 +73,8 @@ pub struct OpenTold {
     /// Of this answer, greater than those before. 0: the leader does not number them.
     #[serde(default)]
     pub number: u64,
-    /// How many files the leader takes for open by the client, all that this call said taken in. None: it does not say.
+    /// How many files the leader takes for open by the client, and are kept for it without a name, all that this call said taken
+    /// in. None: it does not say.
     #[serde(default)]
     pub open: Option<u64>,
 }

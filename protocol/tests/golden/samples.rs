@@ -371,7 +371,7 @@ samples! {
     AwaitNews => AwaitNews {};
     TellOpen => TellOpen {
         term: 5, closed: vec![closed()],
-        all: Some(AllOpen { files: vec![HeldFile { inode: InodeId(13), open: 8 }], until: 9 }),
+        all: Some(AllOpen { files: vec![HeldFile { inode: InodeId(13), open: 8 }], until: 9, settled_in: 5 }),
         heard: 4, over_below: 10,
     }, TellOpen { term: 5, closed: Vec::new(), all: None, heard: 0, over_below: 0 };
     TestLock => TestLock { inode: InodeId(12), lock: lock() };

@@ -41,6 +41,10 @@ struct Table {
     is_unsure: bool,
     /// How often it became so.
     doubts: u64,
+    /// The term of the leader that has answered last.
+    answered_in: u64,
+    /// Removed files that are kept for this client without being open.
+    kept: usize,
     /// As whom it was told.
     told_as: ClientId,
     /// The number of the last answer of that leader, whose news have been passed on.
@@ -136,9 +140,22 @@ impl Opens {
         table.closed.split_off(keep)
     }
 
-    /// Something that was told may not have arrived: everything is told anew.
-    pub fn lost(&self) {
-        self.table().doubt();
+    /// What was told may not have arrived: it is told again, with everything that is open.
+    pub fn lost(&self, closed: Vec<ClosedFile>) {
+        let mut table = self.table();
+        table.doubt();
+        for closed in closed {
+            table.is_closed(closed);
+        }
+    }
+
+    /// A removed file is kept for this client from now on, or is not any more, without being open.
+    pub fn kept(&self, is_kept: bool) {
+        let mut table = self.table();
+        table.kept = match is_kept {
+            true => table.kept + 1,
+            false => table.kept.saturating_sub(1),
+        };
     }
 
     /// As long as anything is open, the leader is asked what others have changed of it.
@@ -206,23 +223,28 @@ impl Opens {
         }
         let mut table = self.table();
         table.heard = reply.number;
+        table.answered_in = reply.term;
         if table.doubts != telling.doubts {
             // What it was told is not everything, by now.
             return true;
         }
         match &call.all {
             Some(_) => (table.told_in, table.is_unsure) = (reply.term, false),
-            None if reply.term != call.term => table.doubt(),
-            // It may have taken in an open that came to nothing here, and was heard of late.
-            None => {
-                let is_as_it_was = |(last, _): &(u64, u64)| *last == table.last;
-                let settled = telling.settled.filter(is_as_it_was);
-                if let (Some((_, files)), Some(open)) = (settled, reply.open)
-                    && files != open
-                {
-                    table.doubt();
-                }
+            None if reply.term != call.term => {
+                table.doubt();
+                return true;
             }
+            None => {}
+        }
+        // It may have taken in an open that came to nothing here, and was heard of late; or a leader before has left something.
+        let is_as_it_was = |(last, _): &(u64, u64)| *last == table.last;
+        let settled = telling.settled.filter(is_as_it_was);
+        let has_said_all = call.all.as_ref().is_some_and(|all| all.settled_in == reply.term);
+        if let (Some((_, files)), Some(open)) = (settled, reply.open)
+            && files != open
+            && !has_said_all
+        {
+            table.doubt();
         }
         table.is_unsure
     }
@@ -263,8 +285,12 @@ impl Table {
         Telling {
             call,
             doubts: self.doubts,
-            settled: self.in_flight.is_empty().then(settled),
+            settled: self.is_settled().then(settled),
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.in_flight.is_empty() && self.kept == 0
     }
 
     /// To be told.
@@ -302,6 +328,7 @@ impl Table {
         AllOpen {
             files,
             until: self.over_below() - 1,
+            settled_in: if self.is_settled() { self.answered_in } else { 0 },
         }
     }
 }
@@ -320,7 +347,7 @@ pub(super) async fn tell(session: Weak<Session>) {
                 Ok(client) => client,
                 Err(error) => {
                     tracing::debug!(%error, "no session to keep what is open here");
-                    session.opens.lost();
+                    session.opens.lost(telling.call.closed);
                     break;
                 }
             };
@@ -344,7 +371,7 @@ pub(super) async fn tell(session: Weak<Session>) {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the leader does not know yet what is open here; trying again");
-                    session.opens.lost();
+                    session.opens.lost(telling.call.closed);
                     break;
                 }
             }
@@ -405,6 +432,7 @@ mod tests {
                 open: first,
             }],
             until: first,
+            settled_in: 0,
         };
         assert_eq!((telling.call.term, &telling.call.all), (0, &Some(all)));
         assert!(!opens.told(&telling, &said(3)));
@@ -433,8 +461,9 @@ mod tests {
         opens.closed(FILE, number);
         let telling = opens.to_tell().expect("it is closed");
         assert_eq!(telling.call.closed.len(), 1);
-        opens.lost();
+        opens.lost(telling.call.closed.clone());
         let again = opens.to_tell().expect("the leader may not know it");
+        assert_eq!(again.call.closed, telling.call.closed);
         assert_eq!(again.call.all.as_ref().map(|all| all.files.len()), Some(0));
         assert!(!opens.told(&again, &said(3)));
         assert!(opens.to_tell().is_none(), "all is said");
@@ -486,8 +515,37 @@ mod tests {
         let telling = opens.to_tell().expect("it is open");
         assert!(opens.told(&telling, &says(2)), "a late repeat");
         let telling = opens.to_tell().expect("it is to know");
-        assert!(telling.call.all.is_some());
+        assert_eq!(telling.call.all.as_ref().map(|all| all.settled_in), Some(3));
         assert!(!opens.told(&telling, &says(2)), "it knows");
+    }
+
+    #[test]
+    fn a_new_leader_hears_of_nothing_else_when_it_has_answered() {
+        let opens = Opens::default();
+        open(&opens);
+        known(&opens);
+        let says = |term, open| OpenTold {
+            open: Some(open),
+            ..said(term)
+        };
+        let telling = opens.to_tell().expect("it is open");
+        assert!(opens.told(&telling, &said(4)), "another leader");
+        let telling = opens.to_tell().expect("it wants all");
+        let settled_in = |telling: &Telling| telling.call.all.as_ref().map(|all| all.settled_in);
+        assert_eq!(settled_in(&telling), Some(4));
+        // What comes late to the one after it says nothing to that one.
+        assert!(opens.told(&telling, &says(5, 3)), "it keeps more");
+        let telling = opens.to_tell().expect("it keeps more");
+        assert_eq!(settled_in(&telling), Some(5));
+        assert!(!opens.told(&telling, &says(5, 1)));
+        opens.kept(true);
+        opens.lost(Vec::new());
+        let telling = opens.to_tell().expect("it may not know");
+        assert_eq!(
+            settled_in(&telling),
+            Some(0),
+            "something is kept that is not open"
+        );
     }
 
     #[test]

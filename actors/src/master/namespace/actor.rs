@@ -27,7 +27,7 @@ use super::leases::Leases;
 use super::opens::Opens;
 use super::records::InodeRecord;
 use super::resolve::{path_of, real_path, resolve};
-use super::store::{Dbs, Store, broken, pair_key};
+use super::store::{Dbs, Store, broken, pair_key, u64_at};
 use super::view::{layout_of, lookup};
 use crate::kit::deadlines::leader_waits;
 use crate::kit::metrics::{Measured, timed};
@@ -209,7 +209,14 @@ impl NamespaceCall for TellOpen {
                     .await?;
             }
         }
-        Ok(parts.opens.news(client, call.term, call.heard))
+        let settled_in = call.all.as_ref().map_or(0, |all| all.settled_in);
+        let mut told = parts.opens.news(client, call.term, call.heard);
+        let mut kept = parts.kept_beside_open(client)?;
+        if settled_in != 0 && settled_in == told.term {
+            parts.release(&context, std::mem::take(&mut kept)).await?;
+        }
+        told.open = told.open.map(|open| open + kept.len() as u64);
+        Ok(told)
     }
 }
 
@@ -399,7 +406,7 @@ macro_rules! mutations {
                     // The lease, which it has got, keeps the file for it until it is noted here.
                     parts.opens.opened(client, layout.attr.inode, open, parts.clock.now());
                 }
-                <$call>::reply_from(parts.placed(reply, client)?)
+                <$call>::reply_from(parts.placed(reply, client, open.is_some())?)
             }
         }
     )*};
@@ -612,10 +619,21 @@ impl Parts {
     }
 
     /// Adds to the layout of a file that is written where to write it, when nobody else can write it any more.
-    fn placed(&self, mut reply: OpReply, client: ClientId) -> Result<OpReply> {
+    ///
+    /// A file that was opened is open, and its client must hear of it, also where no worker has room for it: whoever writes asks
+    /// again, and is told then.
+    fn placed(&self, mut reply: OpReply, client: ClientId, is_opened: bool) -> Result<OpReply> {
         if let OpReply::Layout(layout) = &mut reply {
             if !layout.blocks.is_empty() {
-                self.placement.place(layout)?;
+                match self.placement.place(layout) {
+                    Err(error)
+                        if is_opened
+                            && matches!(error.kind, ErrorKind::NoSpace | ErrorKind::BlockUnavailable) =>
+                    {
+                        self.placement.locate(layout);
+                    }
+                    placed => placed?,
+                }
                 // The reply may be a remembered one: whoever has lost its lease since is told of epochs that none has.
                 if !self.store.has_lease(client, layout.attr.inode)? {
                     layout
@@ -744,6 +762,25 @@ impl Parts {
             }
             nameless
         };
+        self.release(context, nameless).await
+    }
+
+    /// Nameless files that are kept for a client, and that it has not open, as far as this leader knows.
+    fn kept_beside_open(&self, client: ClientId) -> Result<Vec<InodeId>> {
+        let txn = self.store.read()?;
+        let kept = self.store.dbs.orphans.prefix_iter(&txn, &client.0.to_be_bytes());
+        let mut beside = Vec::new();
+        for entry in kept.map_err(broken)? {
+            let inode = InodeId(u64_at(entry.map_err(broken)?.0, 8));
+            if !self.opens.has(client, inode) {
+                beside.push(inode);
+            }
+        }
+        Ok(beside)
+    }
+
+    /// Gives up what was kept for a client, unless it has opened it again.
+    async fn release(&self, context: &CallContext, nameless: Vec<InodeId>) -> Result<()> {
         for inode in nameless {
             // Whoever opens it by its number meanwhile waits, or was here first.
             let (_removal, _, _) = self.opens.remove(inode, self.clock.now());

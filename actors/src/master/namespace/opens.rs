@@ -549,6 +549,7 @@ mod tests {
         let all = |until| AllOpen {
             files: vec![HeldFile { inode: FILE, open: 1 }],
             until,
+            settled_in: 0,
         };
         opens.told_all(A, &all(2), now);
         opens.closed(A, &closed(1), now);
@@ -583,6 +584,7 @@ mod tests {
         let all = AllOpen {
             files: vec![HeldFile { inode: FILE, open: 1 }],
             until: 1,
+            settled_in: 0,
         };
         opens.told_all(A, &all, now);
         assert!(unsure(now));
@@ -604,6 +606,7 @@ mod tests {
         let all = AllOpen {
             files: Vec::new(),
             until: 2,
+            settled_in: 0,
         };
         opens.told_all(A, &all, now);
         assert_eq!(holders(&opens, now), []);

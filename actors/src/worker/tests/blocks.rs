@@ -387,6 +387,55 @@ async fn a_file_that_somebody_removed_is_found_by_the_scrubber_and_by_readers() 
 }
 
 #[actix::test]
+async fn a_file_that_somebody_cut_is_taken_out_of_use_by_readers_and_by_the_scrubber() {
+    let world = World::new();
+    let mut config = world.config();
+    config.disk.tick = std::time::Duration::from_millis(10);
+    config.disk.scrub_bytes_per_tick = 0;
+    let mut worker = world.start(config).await;
+    for block in 1..=3 {
+        put(&*worker.port, block, 1, bytes_of(block, 3 * CHUNK))
+            .await
+            .unwrap();
+    }
+    world
+        .until("they are reported", |master| {
+            master.held.contains_key(&BlockId(3))
+        })
+        .await;
+    for block in [1, 2] {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(block_file(&world.disk("d0"), block));
+        file.unwrap().set_len(CHUNK as u64 + 9).unwrap();
+    }
+    let granted = read(&*worker.port, 1, 1, 0, 1 << 20, None).await.unwrap_err();
+    assert_eq!(granted.kind, ErrorKind::Corrupt);
+    assert!(granted.message.contains("shorter"), "{granted}");
+    call(
+        &*worker.port,
+        Scrub { start: Some(1 << 30) },
+        CallContext::default(),
+    )
+    .await
+    .unwrap();
+    for block in [1, 2] {
+        world
+            .until("it is told to be damaged", |master| {
+                !master.held.contains_key(&BlockId(block)) && master.damaged.contains(&BlockId(block))
+            })
+            .await;
+        let aside = world.disk(&format!("d0/quarantine/{block:016x}-1"));
+        assert!(aside.exists(), "what is left of it");
+    }
+    assert_eq!(
+        read_all(&*worker.port, 3, 1, None).await.unwrap(),
+        bytes_of(3, 3 * CHUNK)
+    );
+    worker.stop().await;
+}
+
+#[actix::test]
 async fn a_full_disk_refuses_the_block_and_serves_the_others() {
     let world = World::new();
     let config = world.config_of(&[("d0", Tier::Ssd, 500_000)]);

@@ -11,7 +11,7 @@ use curvine_protocol::{ErrorKind, Result};
 
 use super::super::open_block::OpenBlock;
 use super::super::pieces_of;
-use super::super::record::{chunks_of, is_content_of};
+use super::super::record::{BlockState, chunks_of, is_content_of};
 use super::{Grant, Store, check_counts, check_not_older, lock, missing, stale};
 use crate::kit::{Answer, Body, FileRange};
 
@@ -88,6 +88,10 @@ impl Store {
                     Err(error) if error.kind == ErrorKind::NotFound => return Ok(Grant::Look),
                     file => file?,
                 };
+                // The reader would get less than it is promised.
+                if is_shorter(&file, call.offset_bytes + u64::from(len_bytes)) {
+                    return Ok(Grant::Look);
+                }
                 let range = FileRange {
                     file,
                     offset_bytes: call.offset_bytes,
@@ -136,6 +140,9 @@ impl Store {
             file => file?,
         };
         let len_bytes = self.len_now(&file, call.block, &record)?;
+        if record.state == BlockState::Sealed && is_shorter(&file, len_bytes) {
+            return Err(self.found_short(call.block));
+        }
         self.read_open(call, &OpenBlock::from_record(file, record, len_bytes))
     }
 
@@ -188,6 +195,11 @@ impl Store {
         let body = buffer.slice(to_usize(call.offset_bytes - start)..to_usize(end - start));
         Ok(answer_with(call.offset_bytes, body))
     }
+}
+
+/// Whether a file is known to have fewer bytes than this.
+fn is_shorter(file: &File, bytes: u64) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.len() < bytes)
 }
 
 /// Whether a block of this generation is another one than the only one that is asked for.

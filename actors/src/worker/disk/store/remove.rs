@@ -105,6 +105,19 @@ impl Store {
         error
     }
 
+    /// The file of a sealed block is shorter than the block: somebody has cut it, or the disk has lost it. The replica goes.
+    pub(super) fn found_short(&self, block: BlockId) -> Error {
+        let error = Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "block {block} on disk {}: its file is shorter than its index says; the replica was taken out of use",
+                self.name
+            ),
+        );
+        self.take_out_of_use(block, &error);
+        error
+    }
+
     /// Whether the file of a sealed block is not where it belongs, whoever has it open. For the block's lane.
     ///
     /// # Errors
