@@ -109,8 +109,19 @@ impl Ufs {
             }
             Err(error) => return Err(error),
         };
-        let now = self.stat(key).await?;
         let etag = written.etag().map(|etag| etag.trim_matches('"').to_owned());
+        let etag = etag.filter(|etag| !etag.is_empty());
+        if self.has_etags && etag.is_none() {
+            // A store that wrote it says which version that is. Whether it is there decides.
+            return match self.stat_marked(key).await? {
+                Some((now, Some(mark))) if mark == how.mark => Ok(Written::Stored(now)),
+                Some((now, None)) if !self.keeps_metadata() && Some(&now) != how.replaces => {
+                    Ok(Written::Stored(now))
+                }
+                _ => Err(self.not_the_store(key)),
+            };
+        }
+        let now = self.stat(key).await?;
         Ok(Written::Stored(match now {
             Some(now) if etag.is_none() || now.etag == etag => now,
             // Somebody has replaced it already: what was written is a version that is over.

@@ -153,6 +153,41 @@ async fn what_a_store_answers_is_said_in_its_words() {
 }
 
 #[tokio::test]
+async fn a_page_that_says_that_all_is_well_is_no_answer_of_a_store() {
+    let page = "<html><title>Sign in</title></html>";
+    let says = "a web page answered instead of the store; check the endpoint, and proxies before it";
+    let ufs = bucket(answer("200 OK", "text/html; charset=utf-8", page), "http").await;
+    let listed = ufs.list("").await.expect_err("it is no listing");
+    assert_eq!(
+        (listed.kind, listed.message),
+        (ErrorKind::Ufs, format!("s3://b: {says}"))
+    );
+    let found = ufs.stat("a").await.expect_err("it is no object");
+    assert_eq!(
+        (found.kind, found.message),
+        (ErrorKind::Ufs, format!("s3://b: `a`: {says}"))
+    );
+    let written = write(&ufs).await.expect_err("nothing is written");
+    assert!(written.message.contains(says), "{written}");
+    // Nor is an empty one, of whatever type.
+    let ufs = bucket(answer("200 OK", "application/xml", ""), "http").await;
+    let found = ufs.stat("a").await.expect_err("it has no version");
+    assert!(found.message.contains("in the store's place"), "{found}");
+    let written = write(&ufs).await.expect_err("nothing is written");
+    assert!(written.message.contains("in the store's place"), "{written}");
+}
+
+async fn write(ufs: &Ufs) -> Result<changes::Written> {
+    let how = changes::Replacement {
+        replaces: None,
+        mark: "1-2",
+        attributes: None,
+    };
+    let content = futures::stream::once(async { Ok(Bytes::from_static(b"new")) });
+    ufs.replace("a", Box::pin(content), how, async { Ok(()) }).await
+}
+
+#[tokio::test]
 async fn an_archived_object_is_not_a_matter_of_credentials() {
     let archived = error("403 Forbidden", "InvalidObjectState", "The object is in GLACIER.");
     let ufs = bucket(archived, "http").await;

@@ -6,7 +6,8 @@
 //! - [`changes`]: writing, copying and deleting, each bound to a version.
 //!   `uploads`: those in parts that fail; [`upload_notes`]: what is known of them after a crash.
 //! - [`names`]: which keys are shown, and which are hidden.
-//! - [`listing`]: directories, and whether there are any; [`watched`]: stores that repeat themselves.
+//! - [`listing`]: directories, and whether there are any; [`watched`]: stores that repeat themselves; [`pages`]: who answers
+//!   in a store's place.
 //! - [`local`]: directories of this node, without following links; `local_changes`, `local_links`: their changes;
 //!   [`curvine_mounts`]: what is never such a directory.
 //! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets; `answer`: what the store said, in words.
@@ -27,6 +28,7 @@ pub mod local;
 mod local_changes;
 mod local_links;
 pub mod names;
+mod pages;
 mod s3_attributes;
 #[cfg(test)]
 pub mod scripted;
@@ -55,6 +57,7 @@ use tokio::time::timeout;
 use self::fault::Fault;
 use self::local::{Found, Local, Refusal};
 use self::names::Spelling;
+use self::pages::NoPages;
 use self::s3_attributes::Copying;
 use self::uploads::Noted;
 use crate::kit::deadlines::{STORE_ANSWER, STORE_TRY};
@@ -139,6 +142,16 @@ impl Ufs {
                     .with_timeout(STORE_TRY)
                     .with_io_timeout(IO_TIMEOUT),
             );
+        let has_etags = ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme);
+        let once = match has_etags {
+            true => {
+                let context = once.base_context();
+                let transport = NoPages(context.http_transport().clone());
+                let context = context.with_http_transport(opendal::HttpTransporter::new(transport));
+                once.with_context(context)
+            }
+            false => once,
+        };
         let operator = once
             .clone()
             .layer(
@@ -158,7 +171,7 @@ impl Ufs {
             uri: uri.to_owned(),
             if_match: target.scheme == "s3",
             conditions: false,
-            has_etags: ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme),
+            has_etags,
             local,
             copying,
             noted: None,
@@ -197,10 +210,31 @@ impl Ufs {
             return Ok(None);
         };
         match operator.stat(&path).await {
+            // No store answers so of an object that it has.
+            Ok(metadata)
+                if self.has_etags
+                    && metadata.is_file()
+                    && metadata.etag().is_none()
+                    && metadata.last_modified().is_none() =>
+            {
+                Err(self.not_the_store(key))
+            }
             Ok(metadata) => Ok(Some(metadata)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(self.fault(key, error)),
         }
+    }
+
+    /// Something has answered that all is well, and not as a store does.
+    fn not_the_store(&self, key: &str) -> Error {
+        Error::new(
+            ErrorKind::Ufs,
+            format!(
+                "{}: `{key}`: something answered in the store's place, and nothing was read or written; check the endpoint, and \
+                 proxies before it",
+                self.uri
+            ),
+        )
     }
 
     /// What a local name is; none for nothing, and for what is not shown.
