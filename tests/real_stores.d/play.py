@@ -14,9 +14,10 @@ from azurite import Azurite
 from cv import Cv
 from hdfs import Hdfs
 from machines import Node, Scratch
+from moto_oss import MotoOss
 from report import Report, until
 
-STORES = {store.name: store for store in (Azurite, Hdfs)}
+STORES = {store.name: store for store in (Azurite, Hdfs, MotoOss)}
 # A master, a worker and a mount, each a process.
 SHAPE = (1, 1, 1)
 

@@ -1,6 +1,5 @@
 """The servers, and what asks them beside Curvine: installed below target/real_stores, in versions that stay."""
 
-import os
 import shutil
 import subprocess
 
@@ -9,10 +8,8 @@ from setup import say
 
 PLACE = setup.TARGET / "real_stores"
 VENV = PLACE / "venv"
-PACKAGES = ["boto3==1.44.8", "azure-storage-blob==12.31.1", "requests==2.34.2"]
+PACKAGES = ["moto[server]==5.2.5", "boto3==1.44.8", "azure-storage-blob==12.31.1", "requests==2.34.2"]
 
-MINIO = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
-FAKE_GCS = "github.com/fsouza/fake-gcs-server@v1.56.1"
 AZURITE = "azurite@3.35.0"
 # As the jar is built for, in hadoop/pom.xml.
 HADOOP = "3.3.6"
@@ -39,24 +36,6 @@ def made(name, what, make):
         make(place)
         stamp.write_text(what)
     return place
-
-
-def go_program(name, module):
-    """A program of Go. One package at a time: others may be at work on this machine."""
-
-    def build(place):
-        environment = {**os.environ, "GOBIN": str(place), "GOFLAGS": ""}
-        subprocess.run(["nice", "-n", "10", "go", "install", "-p", "1", module], cwd=place, env=environment, check=True)
-
-    return made(name, module, build) / name
-
-
-def minio():
-    return go_program("minio", MINIO)
-
-
-def fake_gcs():
-    return go_program("fake-gcs-server", FAKE_GCS)
 
 
 def azurite():
