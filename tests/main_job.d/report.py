@@ -6,8 +6,9 @@ import traceback
 
 
 class Report:
-    def __init__(self):
-        self.passed = 0
+    def __init__(self, name="MAIN JOB"):
+        self.name = name
+        self.passed = self.skipped = 0
         # Each with its reason, for the end of the output.
         self.failures = []
         self.part = ""
@@ -28,6 +29,11 @@ class Report:
             self.passed += 1
             print(f"ok    {claim} ({time.monotonic() - begun:.1f} s)", flush=True)
 
+    def skip(self, claim, why):
+        """A claim that is not made here."""
+        self.skipped += 1
+        print(f"--    {claim}: {why}", flush=True)
+
     @property
     def failed(self):
         return len(self.failures)
@@ -41,7 +47,8 @@ class Report:
         """What failed once more, where the end of a long output shows it, and the counts."""
         for failure in self.failures:
             print(f"\n{failure}", flush=True)
-        print(f"MAIN JOB: {self.passed} passed, {self.failed} failed", flush=True)
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        print(f"{self.name}: {self.passed} passed, {self.failed} failed{skipped}", flush=True)
         return 1 if self.failed or not self.passed else 0
 
 

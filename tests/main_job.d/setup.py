@@ -20,18 +20,18 @@ def say(text):
     print(f"-- {text}", flush=True)
 
 
-def enter_venv(script):
+def enter_venv(script, venv=VENV, packages=PACKAGES):
     """Goes on in the virtual environment, which is made if it is missing."""
-    python = VENV / "bin" / "python"
-    stamp = VENV / "packages"
-    if not stamp.exists() or stamp.read_text().split("\n") != PACKAGES:
-        say(f"installing {' '.join(PACKAGES)} into {VENV}")
-        shutil.rmtree(VENV, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+    python = venv / "bin" / "python"
+    stamp = venv / "packages"
+    if not stamp.exists() or stamp.read_text().split("\n") != packages:
+        say(f"installing {' '.join(packages)} into {venv}")
+        shutil.rmtree(venv, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run(pip + PACKAGES, check=True)
-        stamp.write_text("\n".join(PACKAGES))
-    if Path(sys.prefix).resolve() != VENV.resolve():
+        subprocess.run(pip + packages, check=True)
+        stamp.write_text("\n".join(packages))
+    if Path(sys.prefix).resolve() != venv.resolve():
         os.execv(python, [str(python), "-B", script, *sys.argv[1:]])
 
 

@@ -19,10 +19,15 @@ use super::{ByteStream, Ufs, directory_path, is_absent, version};
 /// Bytes in one part of an upload.
 const PART_BYTES: usize = 8 << 20;
 const PARTS_AT_ONCE: usize = 4;
+/// In HDFS each part is a block of the file, and all of them are named in one request of 64 KiB at most.
+const PART_BYTES_IN_HDFS: usize = 16 << 20;
+const PARTS_AT_ONCE_IN_HDFS: usize = 2;
 /// Objects that S3 copies with one request.
 pub(super) const COPY_BYTES_MAX: u64 = 5 << 30;
 /// The metadata under which a [mark](Replacement::mark) is kept.
 const MARK: &str = "curvine-content";
+/// The same in Azure, where names of metadata are names of C#.
+const MARK_IN_AZURE: &str = "curvinecontent";
 
 /// What a write is to replace.
 #[derive(Clone, Debug)]
@@ -64,7 +69,7 @@ impl Ufs {
     /// there a mark says nothing.
     async fn stat_marked(&self, key: &str) -> Result<Option<(UfsVersion, Option<String>)>> {
         let found = self.ask(key).await?.filter(Metadata::is_file);
-        let mark = |metadata: &Metadata| mark_of(metadata).filter(|_| self.has_etags);
+        let mark = |metadata: &Metadata| self.mark_of(metadata).filter(|_| self.has_etags);
         Ok(found.map(|metadata| (version(&metadata), mark(&metadata))))
     }
 
@@ -155,13 +160,18 @@ impl Ufs {
         may_finish: impl Future<Output = Result<()>> + Send,
     ) -> Result<Metadata> {
         let path = self.storable(key)?;
+        let is_hdfs = self.operator.info().scheme() == "webhdfs";
+        let (part_bytes, parts_at_once) = match is_hdfs {
+            true => (PART_BYTES_IN_HDFS, PARTS_AT_ONCE_IN_HDFS),
+            false => (PART_BYTES, PARTS_AT_ONCE),
+        };
         let mut options = WriteOptions {
-            chunk: Some(PART_BYTES),
-            concurrent: PARTS_AT_ONCE,
+            chunk: Some(part_bytes),
+            concurrent: parts_at_once,
             ..WriteOptions::default()
         };
         if self.keeps_metadata() {
-            options.user_metadata = Some(metadata_of(how.mark, how.attributes));
+            options.user_metadata = Some(self.metadata_with(how.mark, how.attributes));
         }
         if self.conditions {
             let etag = how.replaces.and_then(|replaces| replaces.etag.as_ref());
@@ -171,12 +181,19 @@ impl Ufs {
         let begun = Begun::default();
         let writer = self.writing(key, &begun).writer_options(&path, options).await;
         let mut writer = writer.map_err(|error| self.fault(key, error))?;
+        let mut sent_bytes = 0;
         let moved = async {
             while let Some(piece) = content.try_next().await? {
+                sent_bytes += piece.len() as u64;
                 writer
                     .write(piece)
                     .await
                     .map_err(|error| self.fault(key, error))?;
+            }
+            // A file in parts is renamed to its place in the end, and that makes no directories.
+            if is_hdfs && sent_bytes > PART_BYTES_IN_HDFS as u64 {
+                let directory = key.rsplit_once('/').map_or("", |(directory, _)| directory);
+                self.make_dir(directory).await?;
             }
             may_finish.await?;
             // An upload takes long, and where the store takes no condition this is the last look.
@@ -197,6 +214,9 @@ impl Ufs {
         match writer.close().await {
             Ok(metadata) => {
                 begun.completed().await;
+                if is_hdfs {
+                    self.check_stored(key, sent_bytes).await?;
+                }
                 Ok(metadata)
             }
             Err(error) => {
@@ -204,6 +224,20 @@ impl Ufs {
                 let _ = writer.abort().await;
                 Err(self.fault(key, error))
             }
+        }
+    }
+
+    /// OpenDAL does not look whether HDFS has renamed what was written: it answers that in the body alone.
+    async fn check_stored(&self, key: &str, size_bytes: u64) -> Result<()> {
+        match self.stat(key).await? {
+            Some(now) if now.size_bytes == size_bytes => Ok(()),
+            _ => Err(Error::new(
+                ErrorKind::Ufs,
+                format!(
+                    "{}: `{key}`: was written, and is not there; it is tried again",
+                    self.uri
+                ),
+            )),
         }
     }
 
@@ -368,16 +402,81 @@ impl Ufs {
         }
         Ok(true)
     }
+
+    fn mark_name(&self) -> &'static str {
+        match self.operator.info().scheme() {
+            "azblob" => MARK_IN_AZURE,
+            _ => MARK,
+        }
+    }
+
+    /// What an object's metadata is to say.
+    pub(super) fn metadata_with(&self, mark: &str, kept: Option<&KeptAttributes>) -> HashMap<String, String> {
+        let name = self.mark_name();
+        let room_bytes = METADATA_BYTES_MAX.saturating_sub(name.len() + mark.len());
+        let mut fields = kept.map_or_else(HashMap::new, |kept| encode(kept, room_bytes));
+        fields.insert(name.to_owned(), mark.to_owned());
+        fields
+    }
+
+    fn mark_of(&self, metadata: &Metadata) -> Option<String> {
+        metadata.user_metadata()?.get(self.mark_name()).map(str::to_owned)
+    }
 }
 
-/// What an object's metadata is to say.
-fn metadata_of(mark: &str, kept: Option<&KeptAttributes>) -> HashMap<String, String> {
-    let room_bytes = METADATA_BYTES_MAX.saturating_sub(MARK.len() + mark.len());
-    let mut fields = kept.map_or_else(HashMap::new, |kept| encode(kept, room_bytes));
-    fields.insert(MARK.to_owned(), mark.to_owned());
-    fields
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn mark_of(metadata: &Metadata) -> Option<String> {
-    metadata.user_metadata()?.get(MARK).map(str::to_owned)
+    fn opened(uri: &str) -> Ufs {
+        let endpoint = [("endpoint".to_owned(), "http://127.0.0.1:9".to_owned())];
+        Ufs::open_parts(uri, &endpoint.into()).expect("opens")
+    }
+
+    #[test]
+    fn metadata_has_names_that_each_store_takes_and_the_mark_is_found_again() {
+        let kept = KeptAttributes {
+            mode: Some(0o640),
+            uid: Some(1),
+            gid: Some(2),
+            mtime_ns: Some(3),
+            xattrs: [("user.note".to_owned(), b"x".to_vec())].into(),
+        };
+        for (uri, takes) in [
+            ("s3://b", "-"),
+            ("oss://b", "-"),
+            ("cos://b", "-"),
+            ("obs://b", "-"),
+            ("gs://b", "-"),
+            // As in C#; and no underscore, which proxies leave out of headers.
+            ("az://b", ""),
+        ] {
+            let ufs = opened(uri);
+            let fields = ufs.metadata_with("7.1", Some(&kept));
+            assert_eq!(fields.len(), 6, "{uri}");
+            let is_good = |c: char| c.is_ascii_lowercase() || takes.contains(c);
+            let bad = fields.keys().find(|name| !name.chars().all(is_good));
+            assert_eq!(bad, None, "{uri}");
+            let mut metadata = opendal::MetadataBuilder::file(0);
+            metadata.user_metadata(fields);
+            let mark = ufs.mark_of(&metadata.build());
+            assert_eq!(mark.as_deref(), Some("7.1"), "{uri}");
+        }
+    }
+
+    #[test]
+    fn each_scheme_that_can_be_written_takes_files_of_several_parts() {
+        for uri in [
+            "s3://b",
+            "oss://b",
+            "cos://b",
+            "obs://b",
+            "gs://b",
+            "az://b",
+            "webhdfs://127.0.0.1:9/",
+        ] {
+            let can = opened(uri).operator.info().capability();
+            assert!(can.write && can.write_can_multi, "{uri}");
+        }
+    }
 }

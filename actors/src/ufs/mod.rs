@@ -50,7 +50,7 @@ use curvine_protocol::{Error, ErrorKind, FileKind, Result, UfsVersion};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use opendal::layers::{ConcurrentLimitLayer, RetryEvent, RetryLayer, TimeoutLayer};
-use opendal::options::ReaderOptions;
+use opendal::options::{ReaderOptions, WriteOptions};
 use opendal::{Metadata, MetadataBuilder, Operator};
 use tokio::time::timeout;
 
@@ -571,8 +571,13 @@ impl Ufs {
             let tried = self.answered("", self.try_local(local)).await;
             return tried.map(|()| false).map_err(|error| error.while_doing(CANNOT));
         }
+        // As files are written: a store that refuses their metadata says so now.
+        let options = WriteOptions {
+            user_metadata: self.keeps_metadata().then(|| self.metadata_with(PROBE, None)),
+            ..WriteOptions::default()
+        };
         let write = async {
-            let written = self.operator.write(PROBE, "curvine").await;
+            let written = self.operator.write_options(PROBE, "curvine", options).await;
             written.map_err(|error| self.fault(PROBE, error))
         };
         self.answered(PROBE, write)

@@ -180,7 +180,7 @@ const SCHEMES: &[Scheme] = &[
     },
 ];
 
-/// Where local mounts write what is not complete yet; it is not shown.
+/// Where mounts of local directories and of HDFS write what is not complete yet; it is not shown.
 pub const UPLOADS_DIRECTORY: &str = ".curvine-uploads";
 
 /// # Errors
@@ -265,6 +265,10 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
     if scheme.service == "fs" {
         // OpenDAL would make it. What is incomplete has one place, UPLOADS_DIRECTORY.
         all.remove("atomic_write_dir");
+    }
+    if scheme.service == "webhdfs" {
+        // Without one, OpenDAL writes only what fits into one request.
+        all.insert("atomic_write_dir".to_owned(), format!("{UPLOADS_DIRECTORY}/"));
     }
     if scheme.service == "s3" && !all.contains_key("region") {
         let profile = all.get("profile").cloned();
