@@ -93,6 +93,7 @@ impl Shared {
             Ok(entry) => {
                 self.changed_to(entry.attr.content_version);
                 state.attr = entry.attr;
+                state.gave_back = unanswered.call.close;
                 Ok(())
             }
             Err(error) if is_passing(&error) => {
@@ -143,6 +144,7 @@ impl Shared {
         self.written_ns.store(0, Ordering::Release);
         self.privileges_cleared();
         state.committed(close);
+        state.gave_back |= close;
         self.leased.store(state.writable, Ordering::Release);
     }
 
@@ -186,6 +188,10 @@ impl Shared {
                 state.lost.push(start + committed_bytes..start + arrived_bytes);
             }
             block.uncommitted = false;
+        }
+        // It may have been made by now: then this would say once more what others have changed since.
+        if self.ask_again(state).await.is_err() || !(state.writable && state.is_dirty()) {
+            return;
         }
         let size_bytes = state.cut_to_keepable();
         let mut call = CommitFile {

@@ -60,6 +60,8 @@ pub(super) struct State {
     pub unanswered: Option<Unanswered<CommitFile>>,
     /// Something was changed since that commit.
     pub is_newer: bool,
+    /// The lease has gone by a commit of this client's own, to which `attr` belongs.
+    pub gave_back: bool,
 }
 
 #[derive(Clone)]
@@ -259,6 +261,7 @@ impl State {
             uncommitted: false,
             unanswered: None,
             is_newer: false,
+            gave_back: false,
         }
     }
 
@@ -430,13 +433,13 @@ impl State {
     /// Whether somebody else has written since the lease was got, if these are the attributes when it was got again. Its end
     /// without this client's word makes a version of its own.
     pub fn is_overtaken(&self, attr: &Attr) -> bool {
-        attr.content_version > self.attr.content_version + 1
+        attr.content_version > self.attr.content_version + u64::from(!self.gave_back)
     }
 
     /// The lease was gone, and is back without anybody having written in between.
     pub fn regained(&mut self, attr: &Attr) {
         self.generation = attr.next_generation();
-        self.regained = true;
+        (self.regained, self.gave_back) = (true, false);
         for block in self.blocks.values_mut().filter(|block| !block.uncommitted) {
             block.begins_anew();
         }
@@ -853,5 +856,24 @@ mod tests {
             "behind the end of its block"
         );
         assert_eq!(punched(510..520), (all.to_vec(), None, vec![(5, 10..20)]));
+    }
+
+    #[test]
+    fn who_gave_the_lease_back_is_overtaken_by_any_other_version() {
+        let mut state = state(100, &[]);
+        let at = |state: &State, more: u64| {
+            let content_version = state.attr.content_version + more;
+            state.is_overtaken(&Attr {
+                content_version,
+                ..state.attr.clone()
+            })
+        };
+        assert!(!at(&state, 1), "the end of the lease");
+        assert!(at(&state, 2));
+        state.gave_back = true;
+        assert!(!at(&state, 0) && at(&state, 1), "somebody else's");
+        let attr = state.attr.clone();
+        state.regained(&attr);
+        assert!(!at(&state, 1));
     }
 }
