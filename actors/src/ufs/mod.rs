@@ -37,6 +37,7 @@ mod uploads;
 pub mod uri;
 mod watched;
 
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -565,32 +566,37 @@ impl Ufs {
         if !writable {
             return Ok(false);
         }
-        const PROBE: &str = ".curvine-write-probe";
         const CANNOT: &str = "the mount is asked to be writable, but a test object cannot be written";
         if let Some(local) = &self.local {
             let tried = self.answered("", self.try_local(local)).await;
             return tried.map(|()| false).map_err(|error| error.while_doing(CANNOT));
         }
+        let probe = &probe_name("write");
         // As files are written: a store that refuses their metadata says so now.
         let options = WriteOptions {
-            user_metadata: self.keeps_metadata().then(|| self.metadata_with(PROBE, None)),
+            user_metadata: self.keeps_metadata().then(|| self.metadata_with(probe, None)),
             ..WriteOptions::default()
         };
         let write = async {
-            let written = self.operator.write_options(PROBE, "curvine", options).await;
-            written.map_err(|error| self.fault(PROBE, error))
+            let written = self.operator.write_options(probe, "curvine", options).await;
+            written.map_err(|error| self.fault(probe, error))
         };
-        self.answered(PROBE, write)
+        self.answered(probe, write)
             .await
             .map_err(|error| error.while_doing(CANNOT))?;
-        let honours = self.answered(PROBE, self.honours_conditions(PROBE)).await;
+        let honours = self.answered(probe, self.honours_conditions(probe)).await;
         let delete = async {
-            let deleted = self.operator.delete(PROBE).await;
-            deleted.map_err(|error| self.fault(PROBE, error))
+            let deleted = self.operator.delete(probe).await;
+            deleted.map_err(|error| self.fault(probe, error))
         };
-        self.answered(PROBE, delete).await?;
+        self.answered(probe, delete).await?;
         honours
     }
+}
+
+/// The name of an object that is made to see what a store does, and deleted. Nobody else's object has it.
+fn probe_name(what: &str) -> String {
+    format!(".curvine-{what}-probe-{:016x}", RandomState::new().hash_one(what))
 }
 
 /// Passes the pieces on; ends with this error when nothing comes for too long.

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::attributes::{METADATA_BYTES_MAX, encode, is_field};
 use super::changes::COPY_BYTES_MAX;
-use super::{Ufs, version};
+use super::{Ufs, probe_name, version};
 
 /// Headers that are of the content which is not sent, or of the signature.
 const NOT_OF_A_COPY: &[&str] = &[
@@ -29,9 +29,6 @@ const NOT_OF_A_COPY: &[&str] = &[
     "x-amz-sdk-checksum-algorithm",
     "x-amz-security-token",
 ];
-
-/// An object that is made and deleted, to see what the store does.
-const PROBE: &str = ".curvine-copy-probe";
 
 /// What a copy needs beside the request that it is made of.
 #[derive(Clone)]
@@ -165,12 +162,13 @@ impl Ufs {
     }
 
     async fn try_a_copy(&self, copying: &Copying) -> Result<bool> {
-        let fault = |error| self.fault(PROBE, error);
-        let written = self.operator.write(PROBE, "curvine").await.map_err(fault)?;
+        let probe = &*probe_name("copy");
+        let fault = |error| self.fault(probe, error);
+        let written = self.operator.write(probe, "curvine").await.map_err(fault)?;
         let etag = match written.etag() {
             Some(etag) => Some(etag.to_owned()),
             None => self
-                .ask(PROBE)
+                .ask(probe)
                 .await?
                 .and_then(|found| found.etag().map(str::to_owned)),
         };
@@ -180,9 +178,9 @@ impl Ufs {
             ..WriteOptions::default()
         };
         let etag = etag.unwrap_or_default().trim_matches('"').to_owned();
-        let copied = self.copy_onto_itself(copying, PROBE, etag, options).await;
-        let found = self.ask(PROBE).await?;
-        self.operator.delete(PROBE).await.map_err(fault)?;
+        let copied = self.copy_onto_itself(copying, probe, etag, options).await;
+        let found = self.ask(probe).await?;
+        self.operator.delete(probe).await.map_err(fault)?;
         match copied {
             // It may do better next time.
             Err(error) if error.is_temporary() => Err(fault(error)),

@@ -98,6 +98,8 @@ impl Running {
                 "no directory to mount on: set --mount-point DIR or `fuse.mount_point`",
             ));
         }
+        // What may be refused comes before anybody hears of this node.
+        let web = Web::listen(&config.web.listen, loaded.is_set("web.listen")).await?;
         // Of proxies; the master, the disks and the transfers have threads of their own.
         let arbiter = Arbiter::current();
         let workers = Workers::new(arbiter.clone(), ports);
@@ -147,7 +149,7 @@ impl Running {
             master,
             parts: self.parts(),
         };
-        self.web = Web::start(&config.web.listen, loaded.is_set("web.listen"), shown).await?;
+        self.web = web.map(|listener| Web::start(listener, shown)).transpose()?;
         Ok(ControlFlow::Continue(()))
     }
 

@@ -41,16 +41,16 @@ pub struct Web {
 }
 
 impl Web {
-    /// Starts it in the current runtime. None if it is off, or if nobody chose the address and it is taken.
+    /// Takes the address. None if it is off, or if nobody chose the address and it is taken.
     ///
     /// # Errors
     /// `Busy` if the chosen address is in use.
-    pub async fn start(listen: &WebAddress, chosen: bool, shown: Shown) -> Result<Option<Self>> {
+    pub async fn listen(listen: &WebAddress, chosen: bool) -> Result<Option<TcpListener>> {
         let WebAddress::On(address) = listen else {
             return Ok(None);
         };
-        let listener = match TcpListener::bind(address.as_str()).await {
-            Ok(listener) => listener,
+        match TcpListener::bind(address.as_str()).await {
+            Ok(listener) => Ok(Some(listener)),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                 let next = "choose another with --web ADDR (port 0 picks a free one) or --web off";
                 let message = format!("{address} is in use by another process; {next}");
@@ -58,12 +58,17 @@ impl Web {
                     return Err(Error::new(ErrorKind::Busy, message));
                 }
                 tracing::warn!("no status page: {message}");
-                return Ok(None);
+                Ok(None)
             }
-            Err(error) => {
-                return Err(Error::from(error).while_doing(format_args!("listening on {address} (--web)")));
-            }
-        };
+            Err(error) => Err(Error::from(error).while_doing(format_args!("listening on {address} (--web)"))),
+        }
+    }
+
+    /// Starts it in the current runtime.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn start(listener: TcpListener, shown: Shown) -> Result<Self> {
         let address = listener.local_addr()?.to_string();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
@@ -81,7 +86,7 @@ impl Web {
                 tracing::warn!(%error, "the status page has stopped");
             }
         });
-        Ok(Some(Web { address, stop }))
+        Ok(Web { address, stop })
     }
 
     pub fn address(&self) -> &str {
