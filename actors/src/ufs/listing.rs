@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::local::{Found, Local};
 use super::names::{Hidden, HiddenNames, fate};
 use super::watched::Watched;
-use super::{Ufs, directory_path, is_absent, version};
+use super::{Ufs, directory_path, is_absent, through, version};
 
 /// Objects asked for one by one at the same time, where a listing does not say enough.
 const STATS_AT_ONCE: usize = 32;
@@ -101,10 +101,7 @@ impl Ufs {
 
     /// Requests that all belong to one listing.
     pub(super) fn watched(&self) -> Operator {
-        let context = self.operator.base_context();
-        let transport = Watched::new(context.http_transport().clone());
-        let context = context.with_http_transport(opendal::HttpTransporter::new(transport));
-        self.operator.clone().with_context(context)
+        through(&self.operator, Watched::new)
     }
 
     async fn listed(&self, directory: &str, entry: Entry) -> Result<Listed> {

@@ -52,7 +52,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use opendal::layers::{ConcurrentLimitLayer, RetryEvent, RetryLayer, TimeoutLayer};
 use opendal::options::{ReaderOptions, WriteOptions};
-use opendal::{Metadata, MetadataBuilder, Operator};
+use opendal::{HttpTransport, HttpTransporter, Metadata, MetadataBuilder, Operator};
 use tokio::time::timeout;
 
 use self::fault::Fault;
@@ -145,12 +145,7 @@ impl Ufs {
             );
         let has_etags = ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme);
         let once = match has_etags {
-            true => {
-                let context = once.base_context();
-                let transport = NoPages(context.http_transport().clone());
-                let context = context.with_http_transport(opendal::HttpTransporter::new(transport));
-                once.with_context(context)
-            }
+            true => through(&once, NoPages),
             false => once,
         };
         let operator = once
@@ -592,6 +587,14 @@ impl Ufs {
         self.answered(probe, delete).await?;
         honours
     }
+}
+
+/// The same, whose requests go by way of another transport in front of its own.
+fn through<T: HttpTransport>(operator: &Operator, transport: impl FnOnce(HttpTransporter) -> T) -> Operator {
+    let context = operator.base_context();
+    let transport = transport(context.http_transport().clone());
+    let context = context.with_http_transport(HttpTransporter::new(transport));
+    operator.clone().with_context(context)
 }
 
 /// The name of an object that is made to see what a store does, and deleted. Nobody else's object has it.

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::attributes::{METADATA_BYTES_MAX, encode, is_field};
 use super::changes::COPY_BYTES_MAX;
-use super::{Ufs, probe_name, version};
+use super::{Ufs, probe_name, through, version};
 
 /// Headers that are of the content which is not sent, or of the signature.
 const NOT_OF_A_COPY: &[&str] = &[
@@ -204,14 +204,11 @@ impl Ufs {
         etag: String,
         options: WriteOptions,
     ) -> opendal::Result<()> {
-        let context = self.operator.base_context();
-        let transport = IntoCopy {
-            inner: context.http_transport().clone(),
+        let operator = through(&self.operator, |inner| IntoCopy {
+            inner,
             copying: copying.clone(),
             etag,
-        };
-        let context = context.with_http_transport(HttpTransporter::new(transport));
-        let operator = self.operator.clone().with_context(context);
+        });
         operator
             .write_options(path, Buffer::new(), options)
             .await

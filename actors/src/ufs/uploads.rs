@@ -17,9 +17,9 @@ use opendal::{Buffer, HttpBody, HttpTransport, HttpTransporter, Operator};
 use quick_xml::escape::escape;
 use serde::Deserialize;
 
-use super::Ufs;
 use super::answer::Answer;
 use super::upload_notes::{Note, Upload, UploadNotes};
+use super::{Ufs, through};
 
 /// Services that are asked in a dialect of S3, by OpenDAL's names.
 const DIALECTS: &[&str] = &["s3", "oss", "cos", "obs", "gcs"];
@@ -185,20 +185,13 @@ impl Ufs {
         let Some(noted) = &self.noted else {
             return self.operator.clone();
         };
-        self.through(|inner| Noting {
+        through(&self.operator, |inner| Noting {
             inner,
             noted: noted.clone(),
             uri: self.uri.clone(),
             key: key.to_owned(),
             begun: begun.clone(),
         })
-    }
-
-    fn through<T: HttpTransport>(&self, transport: impl FnOnce(HttpTransporter) -> T) -> Operator {
-        let context = self.operator.base_context();
-        let transport = transport(context.http_transport().clone());
-        let context = context.with_http_transport(HttpTransporter::new(transport));
-        self.operator.clone().with_context(context)
     }
 
     /// Aborts this upload and no other. Whether the store still had it.
@@ -218,7 +211,7 @@ impl Ufs {
 
     async fn abort_now(&self, upload: &Upload) -> Result<bool> {
         let status = Arc::new(AtomicU16::new(0));
-        let operator = self.through(|inner| AbortAlone {
+        let operator = through(&self.operator, |inner| AbortAlone {
             inner,
             id: upload.id.clone(),
             status: status.clone(),

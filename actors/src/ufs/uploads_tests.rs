@@ -96,7 +96,7 @@ impl HttpTransport for Looking {
 async fn an_upload_is_noted_before_its_first_part_and_forgotten_when_it_is_complete() {
     let mut world = World::new().await;
     let directory = world.scratch.path().join("uploads");
-    world.ufs.operator = world.ufs.through(|inner| Looking { inner, directory });
+    world.ufs.operator = through(&world.ufs.operator, |inner| Looking { inner, directory });
     let written = world.export(AWKWARD, pieces().boxed()).await;
     assert!(matches!(written, Ok(Written::Stored(_))), "{written:?}");
     assert_eq!((world.noted(), world.store.uploads()), (vec![], vec![]));
@@ -243,7 +243,7 @@ async fn in_every_dialect_the_abort_alone_is_sent() {
         }
         let mut ufs = Ufs::open_parts(uri, &options).expect("opens");
         let (asked, mut said) = mpsc::channel(16);
-        ufs.operator = ufs.through(|_| Listening { asked });
+        ufs.operator = through(&ufs.operator, |_| Listening { asked });
         let upload = Upload {
             mount: MountId(1),
             uri: uri.to_owned(),

@@ -27,7 +27,7 @@ use super::leases::Leases;
 use super::opens::Opens;
 use super::records::InodeRecord;
 use super::resolve::{path_of, real_path, resolve};
-use super::store::{Dbs, Store, broken, pair_key, u64_at};
+use super::store::{Dbs, Store, broken, inodes_of, pair_key};
 use super::view::{layout_of, lookup};
 use crate::kit::deadlines::leader_waits;
 use crate::kit::metrics::{Measured, timed};
@@ -768,15 +768,9 @@ impl Parts {
     /// Nameless files that are kept for a client, and that it has not open, as far as this leader knows.
     fn kept_beside_open(&self, client: ClientId) -> Result<Vec<InodeId>> {
         let txn = self.store.read()?;
-        let kept = self.store.dbs.orphans.prefix_iter(&txn, &client.0.to_be_bytes());
-        let mut beside = Vec::new();
-        for entry in kept.map_err(broken)? {
-            let inode = InodeId(u64_at(entry.map_err(broken)?.0, 8));
-            if !self.opens.has(client, inode) {
-                beside.push(inode);
-            }
-        }
-        Ok(beside)
+        let mut kept = inodes_of(&self.store.dbs.orphans, &txn, client)?;
+        kept.retain(|inode| !self.opens.has(client, *inode));
+        Ok(kept)
     }
 
     /// Gives up what was kept for a client, unless it has opened it again.

@@ -234,88 +234,59 @@ impl Dbs {
         Ok(())
     }
 
+    /// Visits everything below a directory, and nothing below what is in a mount: with the directory that it is in, and its name.
+    /// False from `visit` ends that. Whether it came to the end.
+    fn visit_below(
+        &self,
+        txn: &RoTxn,
+        top: InodeId,
+        mut visit: impl FnMut(InodeId, &str, InodeId, &InodeRecord) -> Result<bool>,
+    ) -> Result<bool> {
+        let mut directories = vec![top];
+        while let Some(directory) = directories.pop() {
+            let mut after: Option<String> = None;
+            loop {
+                let page = self.children(txn, directory, after.as_deref(), COUNTED_MAX)?;
+                for (name, child) in &page {
+                    let record = self.inode_or_stale(txn, *child)?;
+                    if !visit(directory, name, *child, &record)? {
+                        return Ok(false);
+                    }
+                    if record.is_dir() && record.mount.0 == 0 {
+                        directories.push(*child);
+                    }
+                }
+                if page.len() < COUNTED_MAX {
+                    break;
+                }
+                after = page.into_iter().next_back().map(|(name, _)| name);
+            }
+        }
+        Ok(true)
+    }
+
     /// Counts what is below a directory, up to so many inodes. None if there are more.
     ///
     /// # Errors
     /// `CrossMount` if a name has hard links, which may lead out of it.
     pub fn tree_usage(&self, txn: &RoTxn, top: InodeId, limit: usize) -> Result<Option<QuotaUsage>> {
-        let mut usage = QuotaUsage::default();
-        let (mut directories, mut seen) = (vec![top], 0);
-        while let Some(directory) = directories.pop() {
-            let mut after: Option<String> = None;
-            loop {
-                let page = self.children(txn, directory, after.as_deref(), COUNTED_MAX)?;
-                let Some((last, _)) = page.last() else { break };
-                after = Some(last.clone());
-                for (name, child) in &page {
-                    seen += 1;
-                    if seen > limit {
-                        return Ok(None);
-                    }
-                    let record = self.inode_or_stale(txn, *child)?;
-                    if record.mount.0 != 0 {
-                        continue;
-                    }
-                    if record.is_dir() {
-                        directories.push(*child);
-                    } else if record.nlink > 1 || record.parent != directory {
-                        let message =
-                            format!("`{name}` has or had hard links, which quotas do not count; copy it");
-                        return Err(Error::new(ErrorKind::CrossMount, message));
-                    }
-                    let one = usage_of(&record);
-                    usage.bytes = usage.bytes.saturating_add(one.bytes);
-                    usage.inodes += one.inodes;
-                }
-                if page.len() < COUNTED_MAX {
-                    break;
-                }
+        let (mut usage, mut seen) = (QuotaUsage::default(), 0);
+        let is_all = self.visit_below(txn, top, |directory, name, _, record| {
+            seen += 1;
+            if seen > limit {
+                return Ok(false);
             }
-        }
-        Ok(Some(usage))
-    }
-}
-
-/// A tree as the quotas above it are charged for it.
-struct Counting<'a> {
-    dbs: &'a Dbs,
-    txn: &'a RoTxn<'a>,
-    holds: Change,
-    /// Of files with hard links, those that are counted.
-    linked: HashSet<InodeId>,
-}
-
-impl Counting<'_> {
-    fn count(&mut self, top: InodeId) -> Result<()> {
-        let mut directories = vec![top];
-        while let Some(directory) = directories.pop() {
-            let mut after: Option<String> = None;
-            loop {
-                let page = self
-                    .dbs
-                    .children(self.txn, directory, after.as_deref(), COUNTED_MAX)?;
-                let Some((last, _)) = page.last() else { break };
-                after = Some(last.clone());
-                for (_, child) in &page {
-                    let record = self.dbs.inode_or_stale(self.txn, *child)?;
-                    if record.mount.0 != 0 {
-                        continue;
-                    }
-                    if record.is_dir() {
-                        directories.push(*child);
-                    } else if record.parent != directory || (record.nlink > 1 && !self.linked.insert(*child))
-                    {
-                        // It is charged where its record says that it is.
-                        continue;
-                    }
-                    self.holds = self.holds.plus(usage_of(&record).into());
-                }
-                if page.len() < COUNTED_MAX {
-                    break;
-                }
+            let is_linked = record.nlink > 1 || record.parent != directory;
+            if !record.is_dir() && record.mount.0 == 0 && is_linked {
+                let message = format!("`{name}` has or had hard links, which quotas do not count; copy it");
+                return Err(Error::new(ErrorKind::CrossMount, message));
             }
-        }
-        Ok(())
+            let one = usage_of(record);
+            usage.bytes = usage.bytes.saturating_add(one.bytes);
+            usage.inodes += one.inodes;
+            Ok(true)
+        })?;
+        Ok(is_all.then_some(usage))
     }
 }
 
@@ -342,24 +313,29 @@ impl Store {
         let Some(quota) = self.dbs.quota(&txn, directory)?.filter(|quota| !quota.is_counted) else {
             return Ok(None);
         };
-        let mut counting = Counting {
-            dbs: &self.dbs,
-            txn: &txn,
-            holds: Change::default(),
-            linked: HashSet::new(),
-        };
-        counting.count(directory)?;
+        let (mut tops, mut holds, mut linked) = (vec![directory], Change::default(), HashSet::new());
         // What was cut off below it counts until it is gone.
         for top in self.dbs.detached(&txn, usize::MAX)? {
             let record = self.dbs.inode_or_stale(&txn, top)?;
             if is_within(&self.dbs, &txn, record.parent, directory)? {
-                counting.holds = counting.holds.plus(usage_of(&record).into());
-                counting.count(top)?;
+                holds = holds.plus(usage_of(&record).into());
+                tops.push(top);
             }
+        }
+        for top in tops {
+            self.dbs.visit_below(&txn, top, |directory, _, child, record| {
+                // It is charged where its record says that it is, and once.
+                let is_here = record.is_dir()
+                    || record.parent == directory && (record.nlink == 1 || linked.insert(child));
+                if is_here {
+                    holds = holds.plus(usage_of(record).into());
+                }
+                Ok(true)
+            })?;
         }
         Ok(Some(Counted {
             round: quota.round,
-            held: counting.holds.plus(quota.holds.less()),
+            held: holds.plus(quota.holds.less()),
         }))
     }
 

@@ -154,6 +154,15 @@ impl Store {
     }
 }
 
+/// The inodes of a client in a database whose keys are pairs of both.
+pub fn inodes_of(database: &Raw, txn: &RoTxn, client: ClientId) -> Result<Vec<InodeId>> {
+    let all = database
+        .prefix_iter(txn, &client.0.to_be_bytes())
+        .map_err(broken)?;
+    all.map(|entry| Ok(InodeId(u64_at(entry.map_err(broken)?.0, 8))))
+        .collect()
+}
+
 /// Two numbers as a key.
 pub fn pair_key(first: u64, second: u64) -> [u8; 16] {
     let mut key = [0; 16];

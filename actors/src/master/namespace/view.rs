@@ -21,7 +21,7 @@ use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
 use super::services::{SERVICES, Services};
 use super::sessions::SessionRecord;
-use super::store::{Counter, Dbs, Store, broken, named_key, pair_key, u64_at};
+use super::store::{Counter, Dbs, Store, broken, inodes_of, named_key, pair_key, u64_at};
 use crate::master::contract::NamespaceView;
 
 /// Of trees that are to be removed, so many are looked at.
@@ -332,10 +332,8 @@ impl NamespaceView for Store {
 
     fn partials(&self, client: ClientId) -> Result<Vec<Node>> {
         let (txn, prefix) = (self.read()?, client.partial_prefix());
-        let leases = self.dbs.leases.prefix_iter(&txn, &client.0.to_be_bytes());
         let mut parents = BTreeSet::new();
-        for lease in leases.map_err(broken)? {
-            let inode = InodeId(u64_at(lease.map_err(broken)?.0, 8));
+        for inode in inodes_of(&self.dbs.leases, &txn, client)? {
             let record = self.dbs.inode(&txn, inode)?;
             parents.extend(
                 record

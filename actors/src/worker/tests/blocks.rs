@@ -292,12 +292,23 @@ async fn a_flipped_byte_is_never_served_and_the_replica_is_kept_aside() {
     worker.stop().await;
 }
 
+/// Looks often, and verifies nothing without being asked to.
+fn on_demand(world: &World) -> crate::worker::WorkerConfig {
+    let mut config = world.config();
+    config.disk.tick = Duration::from_millis(10);
+    config.disk.scrub_bytes_per_tick = 0;
+    config
+}
+
+async fn scrub(worker: &crate::worker::WorkerHandle) {
+    let start = Scrub { start: Some(1 << 30) };
+    call(&*worker.port, start, CallContext::default()).await.unwrap();
+}
+
 #[actix::test]
 async fn the_scrubber_finds_a_flipped_byte_that_nobody_reads() {
     let world = World::new();
-    let mut config = world.config();
-    config.disk.tick = std::time::Duration::from_millis(10);
-    config.disk.scrub_bytes_per_tick = 0;
+    let mut config = on_demand(&world);
     let mut worker = world.start(config.clone()).await;
     for block in 1..=5 {
         put(&*worker.port, block, 1, bytes_of(block, 3 * CHUNK + 5))
@@ -338,9 +349,7 @@ async fn the_scrubber_finds_a_flipped_byte_that_nobody_reads() {
 #[actix::test]
 async fn a_file_that_somebody_removed_is_found_by_the_scrubber_and_by_readers() {
     let world = World::new();
-    let mut config = world.config();
-    config.disk.tick = std::time::Duration::from_millis(10);
-    config.disk.scrub_bytes_per_tick = 0;
+    let config = on_demand(&world);
     let mut worker = world.start(config.clone()).await;
     for block in 1..=3 {
         put(&*worker.port, block, 1, bytes_of(block, 3 * CHUNK + 5))
@@ -358,13 +367,7 @@ async fn a_file_that_somebody_removed_is_found_by_the_scrubber_and_by_readers() 
     read_all(&*worker.port, 2, 1, None).await.unwrap();
     std::fs::remove_file(block_file(&world.disk("d0"), 2)).unwrap();
     let used_bytes = in_files(&world, &worker).await;
-    call(
-        &*worker.port,
-        Scrub { start: Some(1 << 30) },
-        CallContext::default(),
-    )
-    .await
-    .unwrap();
+    scrub(&worker).await;
     world.until("the scrubber finds it", damaged(2)).await;
     assert!(in_files(&world, &worker).await < used_bytes);
     worker.stop().await;
@@ -389,9 +392,7 @@ async fn a_file_that_somebody_removed_is_found_by_the_scrubber_and_by_readers() 
 #[actix::test]
 async fn a_file_that_somebody_cut_is_taken_out_of_use_by_readers_and_by_the_scrubber() {
     let world = World::new();
-    let mut config = world.config();
-    config.disk.tick = std::time::Duration::from_millis(10);
-    config.disk.scrub_bytes_per_tick = 0;
+    let config = on_demand(&world);
     let mut worker = world.start(config).await;
     for block in 1..=3 {
         put(&*worker.port, block, 1, bytes_of(block, 3 * CHUNK))
@@ -412,13 +413,7 @@ async fn a_file_that_somebody_cut_is_taken_out_of_use_by_readers_and_by_the_scru
     let granted = read(&*worker.port, 1, 1, 0, 1 << 20, None).await.unwrap_err();
     assert_eq!(granted.kind, ErrorKind::Corrupt);
     assert!(granted.message.contains("shorter"), "{granted}");
-    call(
-        &*worker.port,
-        Scrub { start: Some(1 << 30) },
-        CallContext::default(),
-    )
-    .await
-    .unwrap();
+    scrub(&worker).await;
     for block in [1, 2] {
         world
             .until("it is told to be damaged", |master| {

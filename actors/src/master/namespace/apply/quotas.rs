@@ -50,8 +50,8 @@ impl Applies<SetQuota> for Apply<'_, '_> {
 
 /// What goes from under some quotas to under others.
 pub(super) struct Crossing {
-    from: Vec<InodeId>,
-    to: Vec<InodeId>,
+    left: Vec<InodeId>,
+    entered: Vec<InodeId>,
     /// None: it is too much to be counted now.
     below: Option<QuotaUsage>,
 }
@@ -99,31 +99,29 @@ impl Apply<'_, '_> {
             false => Some(QuotaUsage::default()),
         };
         let (own, least) = (usage_of(record), below.unwrap_or_default());
-        let entered: Vec<_> = to.iter().copied().filter(|quota| !from.contains(quota)).collect();
+        // What is above both notices nothing.
+        let left: Vec<_> = from.iter().copied().filter(|quota| !to.contains(quota)).collect();
+        let entered: Vec<_> = to.into_iter().filter(|quota| !from.contains(quota)).collect();
         let more = QuotaUsage {
             bytes: least.bytes.saturating_add(own.bytes),
             inodes: least.inodes + own.inodes,
         };
         self.dbs.check_quotas(self.txn, &entered, more)?;
-        Ok(Some(Crossing { from, to, below }))
+        Ok(Some(Crossing { left, entered, below }))
     }
 
     /// The inode itself is charged where its record is stored; this is for what is below it.
     pub(super) fn cross(&mut self, crossing: Option<Crossing>) -> Result<()> {
-        let Some(Crossing { from, to, below }) = crossing else {
+        let Some(Crossing { left, entered, below }) = crossing else {
             return Ok(());
         };
         match below {
             Some(below) => {
                 self.dbs
-                    .change_usage(self.txn, &from, Change::from(below).less())?;
-                self.dbs.change_usage(self.txn, &to, below.into())
+                    .change_usage(self.txn, &left, Change::from(below).less())?;
+                self.dbs.change_usage(self.txn, &entered, below.into())
             }
             None => {
-                let (left, entered): (Vec<_>, Vec<_>) = (
-                    from.iter().copied().filter(|quota| !to.contains(quota)).collect(),
-                    to.iter().copied().filter(|quota| !from.contains(quota)).collect(),
-                );
                 self.dbs.count_anew(self.txn, &left)?;
                 self.dbs.count_anew(self.txn, &entered)
             }

@@ -14,7 +14,7 @@ use super::{Applies, Apply};
 use crate::master::namespace::detached::STEP;
 use crate::master::namespace::records::{InodeBody, InodeRecord};
 use crate::master::namespace::sessions::{SessionRecord, ended, is_given};
-use crate::master::namespace::store::{broken, pair_key, u64_at};
+use crate::master::namespace::store::{broken, inodes_of, pair_key};
 use crate::planted::{Bug, is_planted};
 
 /// Whom a file is kept for that loses its last name.
@@ -422,14 +422,7 @@ impl Apply<'_, '_> {
 
     /// Ends a client's session: its leases, its nameless inodes and the memory of its replies go.
     fn end_session(&mut self, client: ClientId) -> Result<Done> {
-        let prefix = client.0.to_be_bytes();
-        let inodes_of =
-            |database: &crate::master::namespace::store::Raw, txn: &heed::RoTxn| -> Result<Vec<InodeId>> {
-                let all = database.prefix_iter(txn, &prefix).map_err(broken)?;
-                all.map(|entry| Ok(InodeId(u64_at(entry.map_err(broken)?.0, 8))))
-                    .collect()
-            };
-        for inode in inodes_of(&self.dbs.leases, self.txn)? {
+        for inode in inodes_of(&self.dbs.leases, self.txn, client)? {
             if let Some(mut record) = self.dbs.inode(self.txn, inode)? {
                 let in_mount = record.mount.0 != 0;
                 if let InodeBody::File(file) = &mut record.body
@@ -445,7 +438,7 @@ impl Apply<'_, '_> {
                 .map_err(broken)?;
         }
         self.unlock_all_of(client)?;
-        for inode in inodes_of(&self.dbs.orphans, self.txn)? {
+        for inode in inodes_of(&self.dbs.orphans, self.txn, client)? {
             self.release_for(client, inode)?;
         }
         self.dbs.close_session(self.txn, client, self.now_ns)?;

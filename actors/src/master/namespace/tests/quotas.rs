@@ -31,17 +31,7 @@ impl Tree {
     }
 
     fn mv(&mut self, from: &str, to: &str) -> Result<OpReply> {
-        self.apply(
-            Rename {
-                from: path(from),
-                to: path(to),
-                mode: RenameMode::Replace,
-                keep_replaced: false,
-                closed: Vec::new(),
-                holders: None,
-            }
-            .into_op(),
-        )
+        self.apply(rename(from, to, RenameMode::Replace).into_op())
     }
 }
 
@@ -147,12 +137,7 @@ fn a_big_tree_is_counted_in_the_background_while_it_changes() {
         .count_quota(directory)
         .expect("it can be counted")
         .expect("it is to be");
-    tree.done(Unlink {
-        node: path("/q/f"),
-        keep_open: false,
-        closed: Vec::new(),
-        holders: None,
-    });
+    tree.done(unlink("/q/f"));
     told(&mut tree, directory, counted);
     told(&mut tree, directory, counted);
     assert!(is_counted(&tree));

@@ -79,43 +79,22 @@ impl Store {
 
     /// A chunk fails its checksum: the replica goes, aside if it may be the only one.
     pub(super) fn found_corrupt(&self, block: BlockId, chunk: usize) -> Error {
-        let error = Error::new(
-            ErrorKind::Corrupt,
-            format!(
-                "block {block} on disk {}: chunk {chunk} (bytes {}..) fails its checksum; the replica was taken out of use",
-                self.name,
-                chunk as u64 * CHUNK_BYTES
-            ),
-        );
-        self.take_out_of_use(block, &error);
-        error
+        let offset_bytes = chunk as u64 * CHUNK_BYTES;
+        self.out_of_use(
+            block,
+            format_args!("chunk {chunk} (bytes {offset_bytes}..) fails its checksum"),
+        )
     }
 
     /// The file of a block is not where it belongs: somebody has removed it. The replica goes.
     pub(super) fn found_gone(&self, block: BlockId) -> Error {
-        let error = Error::new(
-            ErrorKind::Corrupt,
-            format!(
-                "block {block} on disk {}: its file {} is not there; the replica was taken out of use",
-                self.name,
-                self.path(block).display()
-            ),
-        );
-        self.take_out_of_use(block, &error);
-        error
+        let path = self.path(block);
+        self.out_of_use(block, format_args!("its file {} is not there", path.display()))
     }
 
     /// The file of a sealed block is shorter than the block: somebody has cut it, or the disk has lost it. The replica goes.
     pub(super) fn found_short(&self, block: BlockId) -> Error {
-        let error = Error::new(
-            ErrorKind::Corrupt,
-            format!(
-                "block {block} on disk {}: its file is shorter than its index says; the replica was taken out of use",
-                self.name
-            ),
-        );
-        self.take_out_of_use(block, &error);
-        error
+        self.out_of_use(block, format_args!("its file is shorter than its index says"))
     }
 
     /// Whether the file of a sealed block is not where it belongs, whoever has it open. For the block's lane.
@@ -140,6 +119,16 @@ impl Store {
         }
         lock(&self.lane(block).open).remove(&block);
         Err(self.found_gone(block))
+    }
+
+    fn out_of_use(&self, block: BlockId, why: std::fmt::Arguments<'_>) -> Error {
+        let message = format!(
+            "block {block} on disk {}: {why}; the replica was taken out of use",
+            self.name
+        );
+        let error = Error::new(ErrorKind::Corrupt, message);
+        self.take_out_of_use(block, &error);
+        error
     }
 
     fn take_out_of_use(&self, block: BlockId, error: &Error) {
