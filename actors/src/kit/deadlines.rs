@@ -15,6 +15,13 @@ const LOCAL_SYNC_MAX: Duration = Duration::from_secs(30 * 60);
 /// Whoever asks a store a question, begins to read from it, or waits for its next piece: all tries together. The first can
 /// end by itself, and be told in its own words, and a second can begin.
 pub const STORE_ANSWER: Duration = Duration::from_secs(2 * STORE_TRY.as_secs());
+/// The same once a question got no answer: whoever asked it asks more, and is to hear of the silence in time.
+pub const STORE_ANSWER_AGAIN: Duration = Duration::from_secs(1);
+/// For how long after that. Then a store is waited for as before: it may be slow in everything, and not silent.
+pub const STORE_SILENCE: Duration = Duration::from_secs(STORE_TRY.as_secs());
+/// What a store copies at least of one object, by itself.
+const STORE_COPY_BYTES_PER_SECOND: u64 = 16 << 20;
+const STORE_COPY_MAX: Duration = Duration::from_secs(10 * 60);
 /// A worker's transfer that waits for the next piece.
 pub const TRANSFER_SILENCE: Duration = Duration::from_secs(STORE_ANSWER.as_secs() + 2);
 /// The leader's check of a mount: it lists, writes and deletes.
@@ -30,6 +37,12 @@ const WAY_BACK: Duration = Duration::from_secs(2);
 pub fn local_sync(size_bytes: u64) -> Duration {
     let writing = Duration::from_secs(size_bytes / LOCAL_SYNC_BYTES_PER_SECOND);
     LOCAL_SYNC_MAX.min(LOCAL_STEP.saturating_add(writing))
+}
+
+/// How long a store may take to copy an object inside of it.
+pub fn store_copy(size_bytes: u64) -> Duration {
+    let copying = Duration::from_secs(size_bytes / STORE_COPY_BYTES_PER_SECOND);
+    STORE_COPY_MAX.min(STORE_ANSWER.saturating_add(copying))
 }
 
 /// How long a caller with this deadline is kept waiting; 0 is none.

@@ -14,7 +14,8 @@ use opendal::options::{DeleteOptions, WriteOptions};
 
 use super::attributes::{METADATA_BYTES_MAX, encode};
 use super::uploads::Begun;
-use super::{ByteStream, Ufs, directory_path, is_absent, version};
+use super::{ByteStream, Ufs, directory_path, is_absent, limited, repeated, version};
+use crate::kit::deadlines::store_copy;
 
 /// Bytes in one part of an upload.
 const PART_BYTES: usize = 8 << 20;
@@ -68,7 +69,7 @@ impl Ufs {
     /// The version of an object and its mark. A file of a directory keeps its metadata when somebody else writes into it, so
     /// there a mark says nothing.
     async fn stat_marked(&self, key: &str) -> Result<Option<(UfsVersion, Option<String>)>> {
-        let found = self.ask(key).await?.filter(Metadata::is_file);
+        let found = self.answered(key, self.ask(key)).await?.filter(Metadata::is_file);
         let mark = |metadata: &Metadata| self.mark_of(metadata).filter(|_| self.has_etags);
         Ok(found.map(|metadata| (version(&metadata), mark(&metadata))))
     }
@@ -256,12 +257,16 @@ impl Ufs {
             if_match: etag.map(|etag| format!("\"{etag}\"")),
             ..DeleteOptions::default()
         };
-        match self.operator.delete_options(&self.storable(key)?, options).await {
-            Ok(()) => Ok(true),
-            Err(error) if is_absent(&error) => Ok(true),
-            Err(error) if error.kind() == opendal::ErrorKind::ConditionNotMatch => Ok(false),
-            Err(error) => Err(self.fault(key, error)),
-        }
+        let path = self.storable(key)?;
+        let deleted = async {
+            match self.operator.delete_options(&path, options).await {
+                Ok(()) => Ok(true),
+                Err(error) if is_absent(&error) => Ok(true),
+                Err(error) if error.kind() == opendal::ErrorKind::ConditionNotMatch => Ok(false),
+                Err(error) => Err(self.fault(key, error)),
+            }
+        };
+        self.answered(key, deleted).await
     }
 
     /// Copies one version of an object over what is known of another; says which version that made.
@@ -288,12 +293,11 @@ impl Ufs {
             return Err(self.unexpected(from));
         }
         if meant.size_bytes <= COPY_BYTES_MAX && self.operator.info().capability().copy {
-            let (source, target) = (self.storable(from)?, self.storable(to)?);
-            if let Err(error) = self.operator.copy(&source, &target).await {
+            if let Err(error) = self.copy_inside(from, to, meant.size_bytes).await {
                 // It may be made all the same, and only its answer lost.
                 return match self.copy_of((from, meant), to).await {
                     Ok(Some(now)) if Some(&now) != there.as_ref() => Ok(now),
-                    _ => Err(self.fault(from, error)),
+                    _ => Err(error),
                 };
             }
         } else {
@@ -316,6 +320,18 @@ impl Ufs {
             Some(now) if now.size_bytes == meant.size_bytes => Ok(now),
             _ => Err(self.unexpected(to)),
         }
+    }
+
+    /// Has the store copy an object by itself, which takes long by the object's size.
+    async fn copy_inside(&self, from: &str, to: &str, size_bytes: u64) -> Result<()> {
+        let (source, target) = (self.storable(from)?, self.storable(to)?);
+        let limit = store_copy(size_bytes);
+        let copying = repeated(&limited(&self.bare, limit), &self.retries);
+        let copied = async {
+            let copied = copying.copy(&source, &target).await;
+            copied.map(drop).map_err(|error| self.fault(from, error))
+        };
+        self.answered_within(limit, from, copied).await
     }
 
     /// What is at `to`, if it is a copy of this version of an object: it has the same ETag, or, where the parts of an upload
@@ -349,6 +365,10 @@ impl Ufs {
         if let Some(local) = &self.local {
             return self.something_in_local(local, key).await;
         }
+        self.answered(key, self.something_below(key)).await
+    }
+
+    async fn something_below(&self, key: &str) -> Result<Option<String>> {
         let marker = directory_path(key);
         let below = self.operator.lister_with(&marker).recursive(true).limit(2).await;
         let mut below = match below {

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::kit::deadlines::CALL;
+use crate::kit::deadlines::{CALL, LEADER_WAIT};
 
 /// What a server does with each connection.
 #[derive(Clone)]
@@ -268,6 +268,7 @@ async fn a_silent_store_is_named_before_whoever_asked_gives_up() {
         (listed.kind, listed.message),
         (ErrorKind::Ufs, format!("s3://b: {silent}"))
     );
+    let ufs = bucket(Conduct::Hang, "http").await;
     let found = timeout(CALL, ufs.find("a"))
         .await
         .expect("before a client gives up");
@@ -276,6 +277,37 @@ async fn a_silent_store_is_named_before_whoever_asked_gives_up() {
         (found.kind, found.message),
         (ErrorKind::Ufs, format!("s3://b: `a`: {silent}"))
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_a_silent_store_one_thing_after_the_other_hears_of_it_in_time() {
+    let version = UfsVersion {
+        size_bytes: 3,
+        mtime_ms: 0,
+        etag: Some("e".to_owned()),
+    };
+    for changed in 0..5 {
+        let ufs = bucket(Conduct::Hang, "http").await;
+        let asked = async {
+            let found = ufs.stat("a").await.expect_err("it hangs");
+            let change = match changed {
+                0 => ufs.make_dir("a").await,
+                1 => ufs.delete_dir("a").await,
+                2 => ufs.something_in("a").await.map(drop),
+                3 => ufs.delete_version("a", &version).await.map(drop),
+                _ => {
+                    let copied = ufs.copy_version(("a", &version), ("b", None)).await;
+                    copied.map(drop)
+                }
+            };
+            (found, change.expect_err("it hangs"))
+        };
+        let (found, change) = timeout(LEADER_WAIT, asked)
+            .await
+            .expect("before the leader says so");
+        assert!(found.message.contains("no answer within 20 s"), "{found}");
+        assert!(change.message.contains("no answer within 21 s"), "{change}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

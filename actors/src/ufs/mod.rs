@@ -32,6 +32,7 @@ mod pages;
 mod s3_attributes;
 #[cfg(test)]
 pub mod scripted;
+mod silence;
 pub mod upload_notes;
 mod uploads;
 pub mod uri;
@@ -60,6 +61,7 @@ use self::local::{Found, Local, Refusal};
 use self::names::Spelling;
 use self::pages::NoPages;
 use self::s3_attributes::Copying;
+use self::silence::Silence;
 use self::uploads::Noted;
 use crate::kit::deadlines::{STORE_ANSWER, STORE_TRY};
 
@@ -93,6 +95,10 @@ pub struct Ufs {
     operator: Operator,
     /// The same without repetitions.
     once: Operator,
+    /// The same with neither repetitions nor limits of time.
+    bare: Operator,
+    /// When the store last left a question without an answer.
+    silence: Arc<Silence>,
     /// For messages: the URI, which has no secrets.
     uri: String,
     /// Whether a read can be made conditional on an ETag. Some servers ignore that silently.
@@ -135,35 +141,20 @@ impl Ufs {
             .filter(|_| target.scheme == "s3" && !options.contains_key("role_arn"))
             .map(|(_, bucket)| Copying::new(bucket, options));
         let retries = Arc::new(AtomicU64::new(0));
-        let counter = retries.clone();
-        let once = Operator::via_iter(target.scheme, target.options)
-            .map_err(|error| Fault { uri, key: "" }.of(&error))?
-            .layer(
-                TimeoutLayer::new()
-                    .with_timeout(STORE_TRY)
-                    .with_io_timeout(IO_TIMEOUT),
-            );
+        let bare = Operator::via_iter(target.scheme, target.options)
+            .map_err(|error| Fault { uri, key: "" }.of(&error))?;
         let has_etags = ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme);
-        let once = match has_etags {
-            true => through(&once, NoPages),
-            false => once,
+        let bare = match has_etags {
+            true => through(&bare, NoPages),
+            false => bare,
         };
-        let operator = once
-            .clone()
-            .layer(
-                RetryLayer::new()
-                    .with_max_times(RETRIES)
-                    .with_min_delay(Duration::from_millis(100))
-                    .with_max_delay(Duration::from_secs(2))
-                    .with_jitter()
-                    .with_notify(move |_: RetryEvent<'_>| {
-                        counter.fetch_add(1, Ordering::AcqRel);
-                    }),
-            )
-            .layer(ConcurrentLimitLayer::new(REQUESTS_MAX));
+        let once = limited(&bare, IO_TIMEOUT);
+        let limit = || ConcurrentLimitLayer::new(REQUESTS_MAX);
         Ok(Ufs {
-            operator,
-            once: once.layer(ConcurrentLimitLayer::new(REQUESTS_MAX)),
+            operator: repeated(&once, &retries).layer(limit()),
+            once: once.layer(limit()),
+            bare,
+            silence: Arc::default(),
             uri: uri.to_owned(),
             if_match: target.scheme == "s3",
             conditions: false,
@@ -181,8 +172,25 @@ impl Ufs {
 
     /// What a store answers, or that it is silent.
     async fn answered<T>(&self, key: &str, answer: impl Future<Output = Result<T>>) -> Result<T> {
-        let silent = |_| Fault { uri: &self.uri, key }.silent(STORE_ANSWER.as_secs());
-        timeout(STORE_ANSWER, answer).await.map_err(silent)?
+        self.answered_within(self.silence.patience(), key, answer).await
+    }
+
+    async fn answered_within<T>(
+        &self,
+        limit: Duration,
+        key: &str,
+        answer: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match timeout(limit, answer).await {
+            Ok(answer) => {
+                self.silence.ends();
+                answer
+            }
+            Err(_) => {
+                let so_long = self.silence.goes_on(limit);
+                Err(Fault { uri: &self.uri, key }.silent(so_long.as_secs()))
+            }
+        }
     }
 
     /// The version of an object; none if there is no such object.
@@ -540,20 +548,22 @@ impl Ufs {
         if let Some(local) = &self.local {
             return self.delete_local_dir(local, key).await;
         }
-        self.operator
-            .delete(&directory_path(key))
-            .await
-            .map_err(|error| self.fault(key, error))
+        let deleted = async {
+            let deleted = self.operator.delete(&directory_path(key)).await;
+            deleted.map_err(|error| self.fault(key, error))
+        };
+        self.answered(key, deleted).await
     }
 
     pub async fn make_dir(&self, key: &str) -> Result<()> {
         if let Some(local) = &self.local {
             return self.make_local_dir(local, key).await;
         }
-        self.operator
-            .create_dir(&directory_path(key))
-            .await
-            .map_err(|error| self.fault(key, error))
+        let made = async {
+            let made = self.operator.create_dir(&directory_path(key)).await;
+            made.map_err(|error| self.fault(key, error))
+        };
+        self.answered(key, made).await
     }
 
     /// With `writable`, an object can be written and deleted. Whether the store then honours conditions of requests.
@@ -587,6 +597,26 @@ impl Ufs {
         self.answered(probe, delete).await?;
         honours
     }
+}
+
+/// The same, whose requests end after some time. `io` is for those that move bytes, and for all but looking and naming.
+fn limited(operator: &Operator, io: Duration) -> Operator {
+    let limits = TimeoutLayer::new().with_timeout(STORE_TRY).with_io_timeout(io);
+    operator.clone().layer(limits)
+}
+
+/// The same, which tries again after what may pass; each further try is counted.
+fn repeated(operator: &Operator, retries: &Arc<AtomicU64>) -> Operator {
+    let counter = retries.clone();
+    let tries = RetryLayer::new()
+        .with_max_times(RETRIES)
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(2))
+        .with_jitter()
+        .with_notify(move |_: RetryEvent<'_>| {
+            counter.fetch_add(1, Ordering::AcqRel);
+        });
+    operator.clone().layer(tries)
 }
 
 /// The same, whose requests go by way of another transport in front of its own.
