@@ -16,7 +16,7 @@ Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
   Change    mkdir  touch  mv  rm  chmod  chown  quota
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  persist  free
-            load  load-status  load-cancel  pin  unpin  pins
+            load  load-status  load-cancel  pin  unpin  pins  why
   Cluster   report  node  master  fsck  scrub
   Other     bench  version  completions
 
@@ -99,6 +99,7 @@ commands! {
     Pins pins "pins";
     Quota quota "quota";
     Report report "report";
+    Why why "why";
     Fsck fsck "fsck";
     Scrub scrub "scrub";
     Node node "node";

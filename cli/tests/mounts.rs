@@ -62,6 +62,36 @@ fn a_mounted_directory_is_listed_read_loaded_and_freed() {
 }
 
 #[test]
+fn a_dry_run_says_what_a_load_would_do_and_loads_nothing() {
+    let node = Node::start();
+    mounted(&node, &["--staleness", "0s"]);
+    let plan = &node.json(&["load", "--dry-run", "/m", "/m/sub"])[0];
+    let said = |name: &str| plan[name].as_u64();
+    let (files, bytes, requests) = (said("files"), said("bytes"), said("requests"));
+    assert_eq!((files, bytes, requests), (Some(4), Some(6), Some(3)));
+    assert_eq!(
+        (said("bytes_to_fetch"), said("bytes_without_room")),
+        (Some(6), Some(0))
+    );
+    assert_eq!(node.json(&["du", "-s", "/m"])[0]["cached_bytes"], 0);
+    assert_eq!(node.ok(&["load", "--list"]), "no load jobs\n");
+    node.ok(&["load", "/m/a", "--watch"]);
+    let said = node.ok(&["load", "--dry-run", "/m"]);
+    assert!(
+        said.starts_with("4 files, 6\ncached already: 2 files, 3\nto fetch: 3, with 2 requests or more\n"),
+        "{said}"
+    );
+    // More than there is room for.
+    let large = fs::File::create(node.local("source/large")).expect("room");
+    large.set_len(1 << 43).expect("a hole");
+    let said = node.run(&["load", "--dry-run", "/m"]);
+    assert_eq!(said.code, Some(4), "{}", said.err);
+    assert!(said.err.contains("have no room on the workers"), "{}", said.err);
+    let said = node.refused(&["load", "--dry-run", "/nowhere"], 1);
+    assert!(said.contains("/nowhere"), "{said}");
+}
+
+#[test]
 fn jobs_are_listed_watched_and_have_an_end() {
     let node = Node::start();
     mounted(&node, &[]);

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::attr::{BlockRef, UfsSource};
 pub use crate::call::Done;
 use crate::call::calls;
-use crate::cluster::DiskStatus;
+use crate::cluster::{DiskStatus, Tier};
 use crate::error::Error;
-use crate::ids::{BlockId, ClusterId, InodeId, WorkerId};
+use crate::ids::{BlockId, ClusterId, InodeId, JobId, WorkerId};
 use crate::master::HeldBlock;
 use crate::number::is_zero;
 
@@ -362,6 +362,10 @@ pub struct LoadBlocks {
     /// 0 = until all have ended.
     #[serde(default)]
     pub patience_ms: u32,
+    /// The job that wants them. What it has loaded on this worker does not go for the sake of what it loads next: when
+    /// nothing else may go, there is no room (`NoSpace`).
+    #[serde(default)]
+    pub job: Option<JobId>,
 }
 
 /// One block of [`LoadBlocks`], and where its bytes are.
@@ -467,6 +471,76 @@ pub struct BlocksListed {
     pub last: Option<BlockId>,
 }
 
+/// What a worker has of blocks, and why it has not those that it had; `cv why` asks.
+///
+/// # Errors
+/// `InvalidArgument` for more than [`EXPLAINED_MAX`] blocks; `Io`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainBlocks {
+    pub blocks: Vec<BlockId>,
+}
+
+/// Blocks of one [`ExplainBlocks`].
+pub const EXPLAINED_MAX: usize = 1_000;
+
+/// In the order of the blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksExplained {
+    pub blocks: Vec<BlockAccount>,
+}
+
+/// What a worker knows of a block. Neither: it never had it, or has forgotten that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockAccount {
+    pub held: Option<HeldAccount>,
+    /// If it is not here, how it went last, since the worker started.
+    pub gone: Option<Departure>,
+}
+
+/// A block that is on a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldAccount {
+    /// The data directory, for people.
+    pub disk: String,
+    pub tier: Tier,
+    pub generation: u32,
+    pub len_bytes: u64,
+    /// What of the length is here: less of a block that is being filled.
+    pub present_bytes: u64,
+    /// Whether it is whole and nobody writes it.
+    pub is_sealed: bool,
+    /// An under file system has its bytes: it may go.
+    pub cached: bool,
+    pub pinned: bool,
+    /// When bytes of it last came, in milliseconds since the epoch.
+    pub came_ms: i64,
+    /// When it was last read, since the worker started and as far as that is remembered.
+    pub read_ms: Option<i64>,
+}
+
+/// How a block went from a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// Milliseconds since the epoch.
+    pub at_ms: i64,
+    pub why: Gone,
+}
+
+/// Why a block went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Gone {
+    /// Something that was written, read or copied needed the room.
+    Evicted,
+    /// A load job needed the room.
+    EvictedForLoad(JobId),
+    /// The disk was fuller than its high watermark.
+    EvictedToWatermark,
+    /// The masters said so: `cv free`, a deletion, or the object is another one.
+    Ordered,
+    /// It failed its checksum, or its file was gone.
+    Corrupt,
+}
+
 /// Has the scrubber of each data directory verify everything from the beginning, now; or asks how far it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scrub {
@@ -522,6 +596,7 @@ macro_rules! for_worker_calls {
             217 => MarkBlocks -> BlocksMarked {};
             218 => ListBlocks -> BlocksListed {};
             219 => Scrub -> ScrubStatus {};
+            220 => ExplainBlocks -> BlocksExplained {};
         }
     };
 }

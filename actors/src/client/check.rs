@@ -4,8 +4,8 @@ use bytes::Bytes;
 use curvine_protocol::master::{
     CheckFiles, CheckHeld, Fault, FilesChecked, GetRoutes, HeldBlock, RepairNow, WronglyCached,
 };
-use curvine_protocol::worker::{BlocksListed, DiskScrub, ListBlocks, Scrub};
-use curvine_protocol::{Call, InodeId, Result, WorkerId};
+use curvine_protocol::worker::{BlockAccount, BlocksListed, DiskScrub, ExplainBlocks, ListBlocks, Scrub};
+use curvine_protocol::{BlockId, Call, InodeId, Result, WorkerId};
 
 use super::Client;
 use crate::kit::{Endpoint, WorkerPort};
@@ -33,6 +33,15 @@ impl Client {
     /// `Unreachable`; `InvalidArgument` if it has no such directory; `Io`.
     pub async fn blocks_on(&self, worker: WorkerId, list: ListBlocks) -> Result<BlocksListed> {
         self.ask_worker(worker, list).await
+    }
+
+    /// What a worker has of blocks, at most [`EXPLAINED_MAX`](curvine_protocol::worker::EXPLAINED_MAX), and why not of others;
+    /// in their order.
+    ///
+    /// # Errors
+    /// `Unreachable`; `Io`.
+    pub async fn explain_on(&self, worker: WorkerId, blocks: Vec<BlockId>) -> Result<Vec<BlockAccount>> {
+        Ok(self.ask_worker(worker, ExplainBlocks { blocks }).await?.blocks)
     }
 
     /// How far a worker's scrubbers are; first, where a rate in bytes a second is given, they begin anew.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::{
-    CancelJob, FreeCache, Freed, GetJob, ListJobs, ListMounts, MountUfs, PersistTree, SubmitLoad, UnmountUfs,
-    UpdateMount,
+    CancelJob, FreeCache, Freed, GetJob, ListJobs, ListMounts, LoadPlan, MountUfs, PersistTree, PlanLoad,
+    SubmitLoad, UnmountUfs, UpdateMount,
 };
 use curvine_protocol::mount::{MountChanges, MountInfo, MountSettings};
 use curvine_protocol::{CurvinePath, JobId, Node, Result};
@@ -71,6 +71,14 @@ impl Client {
     pub async fn persist(&self, path: &CurvinePath) -> Result<u64> {
         let node = Node::Path(path.clone());
         Ok(self.call(PersistTree { node }).await?.files)
+    }
+
+    /// What a job that makes everything below these paths cached would do.
+    ///
+    /// # Errors
+    /// `NotFound` for a path that is not there.
+    pub async fn plan_load(&self, paths: Vec<CurvinePath>) -> Result<LoadPlan> {
+        self.call(PlanLoad { paths }).await
     }
 
     /// Starts a job that makes everything below these paths cached; see [`Client::job`] for how it goes.

@@ -82,6 +82,7 @@ refuse!(
     MarkBlocks,
     PinBlocks,
     ListBlocks,
+    ExplainBlocks,
     Scrub,
     CopyReplica,
     SuspectBlock,

@@ -190,6 +190,7 @@ impl Fetching {
             let load = LoadBlocks {
                 tasks: tasks.clone(),
                 patience_ms: PATIENCE_MS,
+                job: None,
             };
             let context = CallContext {
                 deadline_ms: DEADLINE_MS,

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    BlockVerified, BlocksCompared, BlocksMarked, BlocksPinned, CompareBlocks, CopyReplica, DeleteBlocks,
-    Done, ExportFile, FenceBlocks, GetWorkerStatus, KeepReplicas, ListBlocks, LoadBlocks, MarkBlocks,
-    PinBlocks, PunchBlock, PutBlock, READ_BYTES_MAX, ReadBlock, Scrub, ScrubStatus, SealBlock, StopLoading,
-    SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
+    BlockVerified, BlocksCompared, BlocksExplained, BlocksMarked, BlocksPinned, CompareBlocks, CopyReplica,
+    DeleteBlocks, Done, ExplainBlocks, ExportFile, FenceBlocks, GetWorkerStatus, KeepReplicas, ListBlocks,
+    LoadBlocks, MarkBlocks, PinBlocks, PunchBlock, PutBlock, READ_BYTES_MAX, ReadBlock, Scrub, ScrubStatus,
+    SealBlock, StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -374,6 +374,19 @@ impl Endpoint<ListBlocks> for WorkerDoor {
             &context,
             async move { inner.disks.list(&call).await.map(Answer::new) },
         )
+    }
+}
+
+impl Endpoint<ExplainBlocks> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<ExplainBlocks>,
+    ) -> BoxFuture<'static, Result<Answer<ExplainBlocks>>> {
+        let inner = self.inner.clone();
+        bounded(&context, async move {
+            let blocks = inner.disks.account_for(call.blocks).await?;
+            Ok(Answer::new(BlocksExplained { blocks }))
+        })
     }
 }
 

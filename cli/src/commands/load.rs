@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use curvine_protocol::job::JobRecord;
 use curvine_protocol::{CurvinePath, Error, Result};
 
-use super::load_status;
+use super::{load_plan, load_status};
 use crate::shell::{Shell, usage};
 
 /// Load files of mounts into the cache
@@ -11,9 +11,14 @@ use crate::shell::{Shell, usage};
 /// Makes a durable job and prints its id; with --watch, waits for its end: exit code 0 only if every file is cached.
 /// Jobs that have ended are remembered for 7 days, the newest 500 of them. A job takes up to 10,000 paths. JSON: the job,
 /// as in `cv load-status`.
+///
+/// --dry-run says what a job would do, and does nothing: exit code 0 if everything has room. A job does not let go of what it
+/// has loaded itself: files that there is no room for fail. JSON with --dry-run: files, bytes, files_cached, bytes_cached,
+/// bytes_to_fetch, requests, free_bytes, evictable_bytes, bytes_evicted, bytes_without_room, unseen, failures (path, kind,
+/// message).
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  cv load /data/train --watch\n  cv load --manifest list.txt\n  cv load --list"
+    after_help = "Examples:\n  cv load /data/train --watch\n  cv load --dry-run /data/train\n  cv load --manifest list.txt\n  cv load --list"
 )]
 pub struct Args {
     /// Files or directories
@@ -28,8 +33,11 @@ pub struct Args {
     /// List what failed and why (with --watch)
     #[arg(short, long)]
     verbose: bool,
+    /// Say what would be loaded and what would go for it, and load nothing
+    #[arg(long, conflicts_with = "watch")]
+    dry_run: bool,
     /// List jobs
-    #[arg(long, conflicts_with_all = ["paths", "manifest", "watch"])]
+    #[arg(long, conflicts_with_all = ["paths", "manifest", "watch", "dry_run"])]
     list: bool,
 }
 
@@ -55,6 +63,10 @@ impl Args {
         }
         if paths.is_empty() {
             return Err(usage("nothing to load"));
+        }
+        if self.dry_run {
+            let plan = shell.client.plan_load(paths).await?;
+            return load_plan::show(shell, &plan);
         }
         let job = shell.client.submit_load(paths).await?;
         if !shell.json {

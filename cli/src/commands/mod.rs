@@ -5,8 +5,8 @@ macro_rules! modules {
 }
 
 modules! {
-    bench blocks cat chmod chown completions count df du free fsck get head load load_cancel load_status locks ls master mkdir mount
-    mounts mv node persist pin pins put quota report rm scrub stat tail touch umount unpin version
+    bench blocks cat chmod chown completions count df du free fsck get head load load_cancel load_plan load_status locks ls master mkdir
+    mount mounts mv node persist pin pins put quota report rm scrub stat tail touch umount unpin version why
 }
 
 use curvine_protocol::Result;
@@ -63,6 +63,7 @@ pub async fn run(cv: Cv) -> Result<i32> {
         Command::Quota(args) => args.run(&shell).await,
         Command::Report(args) => args.run(&shell).await,
         Command::Fsck(args) => args.run(&shell).await,
+        Command::Why(args) => args.run(&shell).await,
         Command::Scrub(args) => args.run(&shell).await,
         Command::Node(args) => args.run(&shell).await,
         Command::Master(args) => args.run(&shell).await,

@@ -12,7 +12,8 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(6);
 
 /// Show the cluster: masters, workers and their disks
 ///
-/// JSON: cluster, version, uptime_s, inodes, mounts, masters, workers with their disks, duties.
+/// Available: what may still be written, as cached blocks make room. JSON: cluster, version, uptime_s, inodes, mounts, masters,
+/// workers with their disks, duties.
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv report")]
 pub struct Args {}
@@ -48,7 +49,7 @@ impl Args {
                         format::size(disk.capacity_bytes, true),
                         format::size(disk.used_bytes, true),
                         format::size(disk.cached_bytes, true),
-                        format::size(disk.available_bytes, true),
+                        format::size(disk.room_bytes(), true),
                         disk.blocks.to_string(),
                         disk.failure.clone().unwrap_or_else(|| "ok".to_owned()),
                     ]

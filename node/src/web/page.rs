@@ -83,7 +83,7 @@ pub fn render(role: &str, told: &Result<(ClusterStatus, Vec<MountInfo>)>) -> Str
                 escape(&disk.path),
                 disk.blocks,
                 size(disk.used_bytes),
-                size(disk.available_bytes),
+                size(disk.room_bytes()),
                 size(disk.capacity_bytes)
             )
             .expect(LINE);

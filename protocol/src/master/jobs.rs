@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::JobId;
-use crate::job::JobRecord;
+use crate::job::{FileFailure, JobRecord};
 use crate::path::CurvinePath;
 
 /// A load job as it is now.
@@ -24,6 +24,55 @@ pub struct ListJobs {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Jobs {
     pub jobs: Vec<JobRecord>,
+}
+
+/// What a load job of these paths would find and do now, without doing it.
+///
+/// # Errors
+/// Those of [`SubmitLoad`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanLoad {
+    pub paths: Vec<CurvinePath>,
+}
+
+/// What a load job would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadPlan {
+    pub files: u64,
+    pub bytes: u64,
+    /// Files that are wholly cached.
+    pub files_cached: u64,
+    /// What is cached of all of them.
+    pub bytes_cached: u64,
+    /// Blocks to fetch, each with one request of the under file system, or with several if there are few.
+    pub requests: u64,
+    /// What the workers can take before anything goes.
+    pub free_bytes: u64,
+    /// Cached blocks that may go for it: those of other files.
+    pub evictable_bytes: u64,
+    /// Files and directories that could not be looked at.
+    pub unseen: u64,
+    /// The first of them.
+    pub failures: Vec<FileFailure>,
+}
+
+impl LoadPlan {
+    /// What is to be fetched.
+    pub fn bytes_to_fetch(&self) -> u64 {
+        self.bytes.saturating_sub(self.bytes_cached)
+    }
+
+    /// What would go of other files.
+    pub fn bytes_evicted(&self) -> u64 {
+        let over = self.bytes_to_fetch().saturating_sub(self.free_bytes);
+        over.min(self.evictable_bytes)
+    }
+
+    /// What there is no room for, whatever goes.
+    pub fn bytes_without_room(&self) -> u64 {
+        let room = self.free_bytes.saturating_add(self.evictable_bytes);
+        self.bytes_to_fetch().saturating_sub(room)
+    }
 }
 
 /// Starts a load job. Paths are checked to exist first.

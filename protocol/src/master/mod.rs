@@ -109,6 +109,7 @@ macro_rules! for_master_calls {
             155 => PersistFile -> Entry { by: mounts, deadline: Long };
             156 => PersistTree -> Persisted { by: mounts, deadline: Long };
             157 => UpdateMount -> MountInfo { by: mounts, deadline: Long };
+            158 => PlanLoad -> LoadPlan { by: jobs, deadline: Long };
 
             170 => RegisterWorker -> WorkerRegistered { by: workers, deadline: Short };
             171 => WorkerHeartbeat -> HeartbeatOrders { by: workers, deadline: Short };

@@ -383,6 +383,7 @@ samples! {
     UpdateMount => UpdateMount { path: path("/m"), changes: changes() };
     UnmountUfs => UnmountUfs { path: path("/m"), force: true };
     SubmitLoad => SubmitLoad { paths: vec![path("/m/a"), path("/m/b")] };
+    PlanLoad => PlanLoad { paths: vec![path("/m/a"), path("/m/b")] };
     CancelJob => CancelJob { id: JobId(5) };
     FreeCache => FreeCache { path: path("/m") };
     PersistFile => PersistFile { inode: InodeId(12), wait: true };
@@ -500,6 +501,10 @@ samples! {
     Mounts => Mounts { mounts: vec![mount().public()] };
     MountInfo => MountInfo { backlog: Some(backlog()), hidden: vec![HiddenKeys { why: "ends with white space".to_owned(), count: 2, example: "u ".to_owned() }], ..mount().public() }, mount().public();
     JobRecord => job(), JobRecord { failures: vec![], ended_ns: None, ..job() };
+    LoadPlan => LoadPlan {
+        files: 9, bytes: 900, files_cached: 2, bytes_cached: 200, requests: 7, free_bytes: 400, evictable_bytes: 100, unseen: 1,
+        failures: job().failures,
+    };
     Jobs => Jobs { jobs: vec![JobRecord { failures: vec![], ..job() }] };
     Renamed => Renamed { attr: attr(), replaced: Some(Attr { inode: InodeId(13), ufs: None, ..attr() }) },
         Renamed { attr: attr(), replaced: None };
@@ -574,6 +579,22 @@ samples! {
     BlocksListed => BlocksListed {
         held: vec![HeldBlock { replica: replica(), cached: false }], last: Some(BlockId(78)),
     };
+    ExplainBlocks => ExplainBlocks { blocks: vec![BlockId(77), BlockId(78)] };
+    BlocksExplained => BlocksExplained {
+        blocks: vec![
+            BlockAccount {
+                held: Some(HeldAccount {
+                    disk: "/data".to_owned(), tier: Tier::Ssd, generation: 4, len_bytes: 70_000, present_bytes: 65_536,
+                    is_sealed: false, cached: true, pinned: true, came_ms: 1_700_000_000_000, read_ms: Some(1_700_000_000_500),
+                }),
+                gone: None,
+            },
+            BlockAccount {
+                held: None,
+                gone: Some(Departure { at_ms: 1_700_000_000_000, why: Gone::EvictedForLoad(JobId(5)) }),
+            },
+        ],
+    };
     Scrub => Scrub { start: Some(64 << 20) };
     ScrubStatus => ScrubStatus {
         disks: vec![DiskScrub {
@@ -588,7 +609,7 @@ samples! {
         tasks: vec![LoadTask {
             block: BlockId(77), generation: 4, len_bytes: 70_000, object_offset_bytes: 8, source: source(),
         }],
-        patience_ms: 1_000,
+        patience_ms: 1_000, job: Some(JobId(5)),
     };
     BlocksLoaded => BlocksLoaded {
         outcomes: vec![Ok(70_000), Err(Error::new(ErrorKind::UfsChanged, "changed"))],

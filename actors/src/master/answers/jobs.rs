@@ -1,12 +1,13 @@
 //! Load jobs: submitting, looking, cancelling.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use curvine_protocol::job::{JobRecord, PATHS_MAX};
 use curvine_protocol::master::*;
 use curvine_protocol::op::{Op, OpReply};
-use curvine_protocol::{CallContext, Error, ErrorKind, JobId, Node, Result};
+use curvine_protocol::{CallContext, CurvinePath, Error, ErrorKind, JobId, Node, Result};
 
 use super::Answers;
 use crate::kit::Clock;
@@ -28,17 +29,38 @@ pub struct JobAnswers {
 
 impl Answers<SubmitLoad> for JobAnswers {
     async fn answer(self: Arc<Self>, call: SubmitLoad, _context: CallContext) -> Result<JobRecord> {
+        let paths = self.loadable(call.paths).await?;
+        match self.propose.propose_op(Op::AddJob { paths }).await? {
+            OpReply::Job(job) => {
+                self.loads.run(job.clone());
+                Ok(job)
+            }
+            other => Err(Error::internal(format!("the reply to AddJob is {other:?}"))),
+        }
+    }
+}
+
+impl Answers<PlanLoad> for JobAnswers {
+    async fn answer(self: Arc<Self>, call: PlanLoad, _context: CallContext) -> Result<LoadPlan> {
+        let paths = self.loadable(call.paths).await?;
+        Ok(self.loads.look(&paths).await)
+    }
+}
+
+impl JobAnswers {
+    /// These paths without those that are below others, if all of them are in mounts.
+    async fn loadable(&self, paths: Vec<CurvinePath>) -> Result<Vec<CurvinePath>> {
         self.consensus.read_barrier().await?;
-        if call.paths.is_empty() {
+        if paths.is_empty() {
             return Err(Error::invalid("nothing to load: name at least one path"));
         }
-        if call.paths.len() > PATHS_MAX {
+        if paths.len() > PATHS_MAX {
             return Err(Error::invalid(format!(
                 "{} paths are too many for one job: name directories, or up to {PATHS_MAX} paths at a time",
-                call.paths.len()
+                paths.len()
             )));
         }
-        for path in &call.paths {
+        for path in &paths {
             self.mirror.fresh_path(path).await?;
             let inode = self.view.lookup(&Node::Path(path.clone()), true)?.attr.inode;
             let has_mounts =
@@ -49,17 +71,9 @@ impl Answers<SubmitLoad> for JobAnswers {
                 )));
             }
         }
-        match self.propose.propose_op(Op::AddJob { paths: call.paths }).await? {
-            OpReply::Job(job) => {
-                self.loads.run(job.clone());
-                Ok(job)
-            }
-            other => Err(Error::internal(format!("the reply to AddJob is {other:?}"))),
-        }
+        Ok(outermost(paths))
     }
-}
 
-impl JobAnswers {
     fn known(&self, id: JobId) -> Result<JobRecord> {
         let now_ns = self.clock.wall_ns();
         let known = self.view.job(id)?.filter(|job| !job.is_expired(now_ns));
@@ -70,6 +84,18 @@ impl JobAnswers {
             )
         })
     }
+}
+
+/// Paths in their order, each once, without those that are below others.
+fn outermost(mut paths: Vec<CurvinePath>) -> Vec<CurvinePath> {
+    let all: HashSet<CurvinePath> = paths.iter().cloned().collect();
+    let is_below = |path: &CurvinePath| {
+        let above = std::iter::successors(path.parent(), CurvinePath::parent);
+        above.into_iter().any(|above| all.contains(&above))
+    };
+    let mut seen = HashSet::new();
+    paths.retain(|path| !is_below(path) && seen.insert(path.clone()));
+    paths
 }
 
 impl Answers<GetJob> for JobAnswers {

@@ -624,6 +624,59 @@ async fn a_job_finds_every_file_of_directories_of_several_pages() {
 }
 
 #[actix::test]
+async fn a_plan_says_what_a_job_would_do_and_each_file_counts_once() {
+    let world = World::new().await;
+    let _bucket = world.mount(&[("a", 10), ("b", 20), ("c", 0)]).await;
+    let paths: Vec<_> = ["/data/b", "/data", "/data"].map(path).into();
+    let planned = || async {
+        let paths = paths.clone();
+        world.ask(PlanLoad { paths }).await.expect("planned")
+    };
+    let plan = planned().await;
+    assert_eq!((plan.files, plan.bytes, plan.requests), (3, 30, 2));
+    assert_eq!((plan.files_cached, plan.bytes_cached), (1, 0), "what is empty");
+    assert_eq!(plan.bytes_to_fetch(), 30);
+    let job = world
+        .ask(SubmitLoad { paths: paths.clone() })
+        .await
+        .expect("taken");
+    assert_eq!(job.paths, [path("/data")]);
+    let job = world.ended(job.id).await;
+    assert_eq!((job.progress.files_total, job.progress.bytes_total), (3, 30));
+    let plan = planned().await;
+    assert_eq!((plan.files_cached, plan.bytes_cached, plan.requests), (3, 30, 0));
+    let outside = world
+        .ask(PlanLoad {
+            paths: vec![path("/")],
+        })
+        .await;
+    assert_eq!(outside.expect("there is a mount below").files, 3);
+    let nowhere = world.ask(PlanLoad { paths: vec![] }).await.map(|_| ());
+    assert_eq!(
+        nowhere.map_err(|error| error.kind),
+        Err(ErrorKind::InvalidArgument)
+    );
+    world.master.stop().await;
+}
+
+#[test]
+fn a_plan_counts_what_goes_and_what_has_no_room() {
+    let plan = LoadPlan {
+        bytes: 1_000,
+        bytes_cached: 100,
+        free_bytes: 300,
+        evictable_bytes: 400,
+        ..LoadPlan::default()
+    };
+    assert_eq!((plan.bytes_evicted(), plan.bytes_without_room()), (400, 200));
+    let fits = LoadPlan {
+        free_bytes: 800,
+        ..plan
+    };
+    assert_eq!((fits.bytes_evicted(), fits.bytes_without_room()), (100, 0));
+}
+
+#[actix::test]
 async fn a_job_of_too_many_paths_is_refused() {
     let world = World::new().await;
     let _bucket = world.mount(&[("a", 10)]).await;

@@ -11,8 +11,8 @@ use curvine_conf::DataDir;
 use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::number::whole_ms;
 use curvine_protocol::worker::{
-    BlockExtent, BlockSealed, BlockWritten, DiskScrub, MarkedBlock, PunchBlock, PutBlock, ReplicaSum,
-    SealBlock, SuspectBlock, WriteBlock,
+    BlockAccount, BlockExtent, BlockSealed, BlockWritten, DiskScrub, MarkedBlock, PunchBlock, PutBlock,
+    ReplicaSum, SealBlock, SuspectBlock, WriteBlock,
 };
 use curvine_protocol::{BlockId, BlockRef, Call, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -449,6 +449,25 @@ impl Handler<ListReplicas> for Disk {
         let (store, background) = (self.store.clone(), self.background.clone());
         let ListReplicas { after, limit } = page;
         Box::pin(async move { offloaded(&*background, move || store.replicas(after, limit)).await? })
+    }
+}
+
+/// What is known of blocks, in their order.
+pub struct AccountFor(pub Vec<BlockId>);
+
+impl Message for AccountFor {
+    type Result = Result<Vec<BlockAccount>>;
+}
+
+impl Handler<AccountFor> for Disk {
+    type Result = ResponseFuture<Result<Vec<BlockAccount>>>;
+
+    fn handle(&mut self, AccountFor(blocks): AccountFor, _: &mut Self::Context) -> Self::Result {
+        let (store, background) = (self.store.clone(), self.background.clone());
+        Box::pin(async move {
+            let accounts = move || blocks.into_iter().map(|block| store.account(block)).collect();
+            offloaded(&*background, accounts).await?
+        })
     }
 }
 

@@ -17,6 +17,7 @@
 mod actor;
 mod bitmap;
 mod cached;
+mod departed;
 mod device;
 mod index;
 mod layout;
@@ -39,7 +40,7 @@ use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::number::to_usize;
 
-pub use actor::{Disk, DiskRef, ListReplicas, Permit, RemoveBlocks, ScrubNow, StopDisk};
+pub use actor::{AccountFor, Disk, DiskRef, ListReplicas, Permit, RemoveBlocks, ScrubNow, StopDisk};
 pub use bitmap::Bitmap;
 pub use open_block::Piece;
 pub use order::Numbers;

@@ -20,17 +20,18 @@ use curvine_protocol::cluster::DiskStatus;
 use curvine_protocol::master::HeldBlock;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{
-    BlockExtent, BlocksListed, DiskScrub, ListBlocks, MarkBlocks, PinBlocks, ReadBlock, ReplicaSum,
+    BlockAccount, BlockExtent, BlocksListed, Departure, DiskScrub, EXPLAINED_MAX, ListBlocks, MarkBlocks,
+    PinBlocks, ReadBlock, ReplicaSum,
 };
-use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use curvine_protocol::{BlockId, Error, ErrorKind, JobId, Result};
 use futures::future::try_join_all;
 
 use self::fetches::Fetches;
 use self::placement::choose_disk;
 use super::Threads;
 use super::disk::{
-    BlockNews, Disk, DiskOptions, DiskRef, Grant, ListReplicas, Removal, RemoveBlocks, ScrubNow, StopDisk,
-    Store, missing,
+    AccountFor, BlockNews, Disk, DiskOptions, DiskRef, Grant, ListReplicas, Removal, RemoveBlocks, ScrubNow,
+    StopDisk, Store, missing,
 };
 use crate::kit::Ports;
 
@@ -197,6 +198,13 @@ impl Disks {
         }
     }
 
+    /// A job still loads blocks here.
+    pub fn load_goes_on(&self, job: JobId) {
+        for disk in self.all() {
+            disk.store.load_goes_on(job);
+        }
+    }
+
     /// Has every disk keep writers of lower generations away from blocks; those that are nowhere need it not.
     ///
     /// # Errors
@@ -305,6 +313,36 @@ impl Disks {
             held: held.collect(),
             last,
         })
+    }
+
+    /// What is known of blocks, in their order.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if they are too many; `Io`, `Stopping`.
+    pub async fn account_for(&self, blocks: Vec<BlockId>) -> Result<Vec<BlockAccount>> {
+        if blocks.len() > EXPLAINED_MAX {
+            return Err(Error::invalid(format!(
+                "{} blocks are too many to ask for: ask for up to {EXPLAINED_MAX} at a time",
+                blocks.len()
+            )));
+        }
+        let mut accounts = vec![BlockAccount::default(); blocks.len()];
+        for disk in self.all() {
+            let asked = disk.actor.send(AccountFor(blocks.clone())).await;
+            let of_disk = asked.unwrap_or_else(|_| Err(stopping()))?;
+            for (account, found) in accounts.iter_mut().zip(of_disk) {
+                let is_later = |gone: &Departure| {
+                    let known = account.gone.as_ref();
+                    known.is_none_or(|known| known.at_ms < gone.at_ms)
+                };
+                if found.held.is_some() {
+                    *account = found;
+                } else if account.held.is_none() && found.gone.as_ref().is_some_and(is_later) {
+                    account.gone = found.gone;
+                }
+            }
+        }
+        Ok(accounts)
     }
 
     /// How far the scrubbers are; first, where a rate is given, they begin anew.

@@ -8,7 +8,7 @@ use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{
     BlockData, Fill, GetWorkerStatus, MarkBlocks, MarkedBlock, ReadBlock, WriteOrder,
 };
-use curvine_protocol::{BlockId, CallContext, ErrorKind, InodeId};
+use curvine_protocol::{BlockId, CallContext, ErrorKind, InodeId, JobId, UfsVersion};
 
 use super::objects::*;
 use super::world::*;
@@ -29,6 +29,7 @@ pub(super) struct Little {
     pub(super) world: World,
     objects: Arc<Objects>,
     content: Bytes,
+    version: UfsVersion,
     pub(super) worker: WorkerHandle,
 }
 
@@ -58,6 +59,7 @@ impl Little {
             world,
             objects,
             content,
+            version,
             worker,
         }
     }
@@ -112,6 +114,7 @@ impl Little {
             world,
             objects,
             content,
+            version,
             mut worker,
         } = self;
         worker.stop().await;
@@ -121,6 +124,7 @@ impl Little {
             world,
             objects,
             content,
+            version,
             worker,
         }
     }
@@ -263,6 +267,42 @@ async fn what_was_fetched_for_a_writer_waits_for_it() {
     let order = WriteOrder::default();
     let first = write_in(port, 100, 5, 5, MIB, Bytes::from_static(b"mine"), order).await;
     first.unwrap();
+    little.worker.stop().await;
+}
+
+#[actix::test]
+async fn a_load_has_others_blocks_go_and_not_those_that_it_loaded_itself() {
+    let mut little = Little::start().await;
+    little.reads_everything().await;
+    let job = Some(JobId(7));
+    let load = async |blocks: std::ops::Range<u64>, job| {
+        let tasks = blocks.map(|block| super::fills::task(100 + block, &little.version, block * MIB, MIB));
+        super::fills::load_for(&little.worker, tasks.collect(), job).await
+    };
+    let mut loaded = 0;
+    for block in 0..BLOCKS {
+        match load(block..block + 1, job).await.remove(0) {
+            Ok(_) => loaded += 1,
+            Err(error) => assert_eq!(error.kind, ErrorKind::NoSpace, "{error}"),
+        }
+    }
+    // What others had read is gone, and what was loaded is all there.
+    assert!((ROOM / MIB / 2..BLOCKS).contains(&loaded), "{loaded}");
+    let here = async || {
+        let mut here = Vec::new();
+        for block in 0..BLOCKS {
+            here.extend(little.has(block).await.then_some(block));
+        }
+        here
+    };
+    assert_eq!(here().await, (0..loaded).collect::<Vec<_>>());
+    // Somebody reads the rest, and has what the job loaded go; so does another job.
+    for block in loaded..BLOCKS {
+        little.reads(block).await;
+    }
+    assert!(here().await.contains(&(BLOCKS - 1)));
+    let others = load(loaded..BLOCKS, Some(JobId(8))).await;
+    assert!(others.iter().all(Result::is_ok), "{others:?}");
     little.worker.stop().await;
 }
 

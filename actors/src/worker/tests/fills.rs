@@ -10,7 +10,9 @@ use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{
     DeleteBlocks, ExportFile, Fill, LoadBlocks, LoadTask, StopLoading, SuspectBlock,
 };
-use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, FileLayout, InodeId, MountId, UfsVersion};
+use curvine_protocol::{
+    BlockId, CallContext, Error, ErrorKind, FileLayout, InodeId, JobId, MountId, UfsVersion,
+};
 
 use super::objects::*;
 use super::world::*;
@@ -56,11 +58,21 @@ pub fn task(block: u64, version: &UfsVersion, object_offset_bytes: u64, len_byte
 }
 
 pub async fn load(worker: &WorkerHandle, tasks: Vec<LoadTask>) -> Vec<Result<u64, Error>> {
+    load_for(worker, tasks, None).await
+}
+
+/// The same for a job.
+pub async fn load_for(
+    worker: &WorkerHandle,
+    tasks: Vec<LoadTask>,
+    job: Option<JobId>,
+) -> Vec<Result<u64, Error>> {
     let loaded = call(
         &*worker.port,
         LoadBlocks {
             tasks,
             patience_ms: 0,
+            job,
         },
         CallContext::default(),
     )
@@ -573,6 +585,7 @@ async fn look(worker: &WorkerHandle, tasks: Vec<LoadTask>) -> (Vec<Result<u64, E
     let load = LoadBlocks {
         tasks,
         patience_ms: 50,
+        job: None,
     };
     let loaded = call(&*worker.port, load, CallContext::default()).await.unwrap();
     (loaded.outcomes, loaded.under_way)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use curvine_protocol::worker::{Fill, LoadTask};
-use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use curvine_protocol::{BlockId, Error, ErrorKind, JobId, Result};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -23,14 +23,15 @@ const SMALL_BYTES: u64 = 1 << 20;
 /// What a request names as its source.
 pub enum Origin {
     Reader(Fill),
-    Master(Box<LoadTask>),
+    /// And the job that wants it.
+    Master(Box<LoadTask>, Option<JobId>),
 }
 
 impl Origin {
     pub fn purpose(&self) -> Purpose {
         match self {
             Origin::Reader(_) => Purpose::Reading,
-            Origin::Master(_) => Purpose::Loading,
+            Origin::Master(..) => Purpose::Loading,
         }
     }
 }
@@ -62,22 +63,36 @@ pub async fn open(
 ) -> Result<Opened> {
     let opening = async {
         let fetch = disks.fetches().begin(block);
+        let job = match &origin {
+            Origin::Master(_, job) => *job,
+            Origin::Reader(_) => None,
+        };
         if let Some(store) = disks.sealed(block, generation)? {
+            job.inspect(|job| store.hold(*job, block));
             return Ok(Opened::Whole(store.clone(), 0));
         }
         let target = match &origin {
             Origin::Reader(fill) => resolver.target(block, generation, fill).await?,
-            Origin::Master(task) => resolver.load_target(task).await?,
+            Origin::Master(task, _) => resolver.load_target(task).await?,
+        };
+        let full = |error| match job {
+            Some(job) => full_of(job, block, target.len_bytes),
+            None => error,
         };
         let disk = match disks.for_fetched(block, target.len_bytes) {
             Ok(disk) => disk,
-            Err(error) => return Ok(Opened::NoRoom(target, error)),
+            Err(error) => return Ok(Opened::NoRoom(target.clone(), full(error))),
         };
         let need_bytes = match disk.store.holds(block)? {
             true => 0,
             false => target.len_bytes,
         };
-        let _room = disk.store.make_room(need_bytes).await;
+        job.inspect(|job| disk.store.hold(*job, block));
+        let room = disk.store.make_room_for(need_bytes, job).await;
+        if let Some(job) = job.filter(|_| !room.is_there()) {
+            let error = full_of(job, block, target.len_bytes);
+            return Ok(Opened::NoRoom(target, error));
+        }
         let opened = if target.len_bytes <= SMALL_BYTES {
             open_small(disk.store.clone(), &target, fetch, budget).await
         } else {
@@ -86,7 +101,14 @@ pub async fn open(
         if let Err(error) = &opened {
             resolver.failed(&target, error.kind).await;
         }
-        opened
+        // Somebody else has taken the room meanwhile.
+        Ok(match opened? {
+            Opened::NoRoom(target, error) => Opened::NoRoom(target, full(error)),
+            Opened::Passed(body, error) if error.kind == ErrorKind::NoSpace => {
+                Opened::Passed(body, full(error))
+            }
+            other => other,
+        })
     };
     unless_stopped(stop, opening).await.unwrap_or_else(|| {
         Err(Error::new(
@@ -94,6 +116,16 @@ pub async fn open(
             format!("the load of block {block} was stopped"),
         ))
     })
+}
+
+fn full_of(job: JobId, block: BlockId, len_bytes: u64) -> Error {
+    Error::new(
+        ErrorKind::NoSpace,
+        format!(
+            "block {block} is not loaded: no disk of this worker has {len_bytes} bytes left without letting go of what job \
+             {job} has loaded; `cv load --dry-run` says what fits"
+        ),
+    )
 }
 
 /// None as soon as it is stopped, also when the work could go on at the same moment: nothing more is asked of a store then.

@@ -176,6 +176,7 @@ impl File<'_> {
             let load = LoadBlocks {
                 tasks: tasks.iter().map(|task| task.block.clone()).collect(),
                 patience_ms: PATIENCE_MS,
+                job: Some(self.running.job),
             };
             let asked = call(&*port, load, within(DEADLINE_MS));
             match self.running.cancel.run_until_cancelled(asked).await {

@@ -9,10 +9,12 @@
 //! - [`counts`]: what a job has found and done.
 //! - [`tries`]: which worker loads a block, and what follows when it does not.
 //! - [`file`](mod@file): one file.
+//! - [`look`]: what a job would do.
 //! - [`turns`]: a turn for each file.
 
 mod counts;
 mod file;
+mod look;
 mod tries;
 mod turns;
 
@@ -23,6 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use curvine_protocol::job::{JobProgress, JobRecord, JobState};
+use curvine_protocol::master::LoadPlan;
 use curvine_protocol::op::Op;
 use curvine_protocol::{Attr, CurvinePath, Error, ErrorKind, JobId, Node, Result, WorkerId};
 use tokio::sync::mpsc;
@@ -69,6 +72,18 @@ impl Parts {
             .expect("nobody panics while it holds the jobs")
     }
 
+    /// What is at or below a path.
+    async fn walk(&self, path: &CurvinePath) -> Result<Walk<CurvinePath>> {
+        self.mirror.fresh_path(path).await?;
+        let top = self.view.lookup(&Node::Path(path.clone()), true)?.attr;
+        Ok(Walk::new(
+            self.view.clone(),
+            Some(self.mirror.clone()),
+            path.clone(),
+            top,
+        ))
+    }
+
     /// The workers that live and take blocks.
     fn live(&self) -> Vec<WorkerId> {
         let now = self.blocks.now();
@@ -93,6 +108,7 @@ impl Parts {
 }
 
 struct Running {
+    job: JobId,
     counts: Mutex<Counts>,
     cancel: CancellationToken,
     /// This master leads no more.
@@ -176,9 +192,15 @@ impl Loads {
         }
     }
 
+    /// What a job of these paths would find and do now.
+    pub async fn look(&self, paths: &[CurvinePath]) -> LoadPlan {
+        look::look(&self.parts, paths).await
+    }
+
     /// Begins a job that is recorded.
     pub fn run(&self, job: JobRecord) {
         let running = Arc::new(Running {
+            job: job.id,
             counts: Mutex::new(Counts::going_on(&job.progress)),
             cancel: CancellationToken::new(),
             given_up: CancellationToken::new(),
@@ -326,9 +348,7 @@ async fn plan_below(
     path: &CurvinePath,
     files: &mpsc::Sender<(Attr, CurvinePath)>,
 ) -> Result<()> {
-    parts.mirror.fresh_path(path).await?;
-    let top = parts.view.lookup(&Node::Path(path.clone()), true)?.attr;
-    let mut walk = Walk::new(parts.view.clone(), Some(parts.mirror.clone()), path.clone(), top);
+    let mut walk = parts.walk(path).await?;
     while let Some((path, found)) = walk.next().await {
         match found {
             Ok(attr) if attr.is_file() => {

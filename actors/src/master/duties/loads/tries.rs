@@ -120,6 +120,7 @@ impl Tries {
                 }
             }
             Fault::Store(worker, error) => {
+                // A worker without room makes none for what the same job wants next.
                 let may_pass = error.kind.retry() != Retry::Never;
                 let failed = self.failed.entry(worker).or_insert(Failed {
                     times: 0,

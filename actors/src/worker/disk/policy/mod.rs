@@ -68,6 +68,14 @@ impl Policy {
         self.lists.all_bytes() - ghosts
     }
 
+    /// What a block takes on the device, if it is here and may go.
+    pub fn bytes_of(&self, block: BlockId) -> u64 {
+        match self.has(block) {
+            true => self.lists.get(block).map_or(0, |entry| entry.bytes),
+            false => 0,
+        }
+    }
+
     pub fn blocks(&self) -> usize {
         let ghosts = self.ghosts().map_or(0, |list| self.lists.blocks(list));
         self.lists.all_blocks() - ghosts

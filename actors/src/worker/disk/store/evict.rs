@@ -6,15 +6,19 @@
 //! comes to the lane ([`Store::make_room`]).
 //!
 //! Invariants:
+//! - What a load job has brought does not go for the sake of the same job's next block, nor to come under the watermark while
+//!   the job goes on.
 //! - Only a block whose record says that an under file system has its bytes goes, and not if it says that it is pinned.
 //! - The file of a block that went stays for whoever was granted a part of it, until the grant is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use curvine_protocol::{BlockId, Result};
+use curvine_protocol::worker::Gone;
+use curvine_protocol::{BlockId, JobId, Result};
 use tokio::sync::oneshot;
 
+use super::super::cached::For;
 use super::super::open_block::OpenBlock;
 use super::super::record::{BlockFlags, BlockRecord};
 use super::super::space::on_device;
@@ -41,6 +45,13 @@ impl Room {
     }
 }
 
+impl Room {
+    /// Whether there is as much as was asked for, unless somebody else takes it first.
+    pub fn is_there(&self) -> bool {
+        self.store.space().available_bytes() >= self.bytes
+    }
+}
+
 impl Drop for Room {
     fn drop(&mut self) {
         self.store.claimed_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
@@ -56,6 +67,12 @@ impl Store {
 
     /// Makes room for so many more bytes, as far as cached blocks can. It is the caller's until it drops what it gets.
     pub async fn make_room(self: &Arc<Self>, bytes: u64) -> Room {
+        self.make_room_for(bytes, None).await
+    }
+
+    /// The same for a block that a load job brings: what the job has brought before stays.
+    pub async fn make_room_for(self: &Arc<Self>, bytes: u64, job: Option<JobId>) -> Room {
+        let whom = job.map_or(For::Anybody, For::Load);
         let room = Room::claim(self, bytes);
         for _ in 0..TRIES_MAX {
             let lacking_bytes = self.lacking_bytes();
@@ -63,7 +80,7 @@ impl Store {
                 break;
             }
             let leaving_bytes = self.leaving_bytes.load(Ordering::Acquire);
-            let at_most_bytes = lock(&self.cached).bytes() + leaving_bytes;
+            let at_most_bytes = lock(&self.cached).bytes_for(whom, self.clock.now()) + leaving_bytes;
             let mine_bytes = bytes.saturating_sub(self.space().available_bytes());
             // What does not fit anyway has nothing go.
             let wanted_bytes = match lacking_bytes <= at_most_bytes {
@@ -71,11 +88,11 @@ impl Store {
                 false if mine_bytes <= at_most_bytes => mine_bytes,
                 false => break,
             };
-            let chosen = self.choose(wanted_bytes.saturating_sub(leaving_bytes));
+            let chosen = self.choose(wanted_bytes.saturating_sub(leaving_bytes), whom);
             if chosen.is_empty() && leaving_bytes == 0 {
                 break;
             }
-            self.let_go(chosen);
+            self.let_go(chosen, whom);
             self.wait_for_lanes().await;
             if self.lacking_bytes() > 0 {
                 // The device may have more room than was measured before these went.
@@ -106,26 +123,29 @@ impl Store {
         if available_bytes < free_at(high) {
             let leaving_bytes = self.leaving_bytes.load(Ordering::Acquire);
             let wanted_bytes = free_at(low).saturating_sub(available_bytes);
-            let chosen = self.choose(wanted_bytes.saturating_sub(leaving_bytes));
-            self.let_go(chosen);
+            let may_go_bytes = lock(&self.cached).bytes_for(For::Watermark, self.clock.now());
+            let wanted_bytes = wanted_bytes.saturating_sub(leaving_bytes).min(may_go_bytes);
+            let chosen = self.choose(wanted_bytes, For::Watermark);
+            self.let_go(chosen, For::Watermark);
         }
     }
 
-    fn choose(&self, bytes: u64) -> Vec<(BlockId, u64)> {
+    fn choose(&self, bytes: u64, whom: For) -> Vec<(BlockId, u64)> {
         if bytes == 0 {
             return Vec::new();
         }
         let (now, fetched) = (self.clock.now(), (self.being_fetched)());
-        lock(&self.cached).choose(bytes, now, |block| fetched.contains(&block))
+        lock(&self.cached).choose(bytes, whom, now, |block| fetched.contains(&block))
     }
 
     /// Each on its lane, after what was given to that before.
-    fn let_go(self: &Arc<Self>, chosen: Vec<(BlockId, u64)>) {
+    fn let_go(self: &Arc<Self>, chosen: Vec<(BlockId, u64)>, whom: For) {
         for (block, bytes) in chosen {
             self.leaving_bytes.fetch_add(bytes, Ordering::AcqRel);
             self.on_lane(block, move |store| {
                 match store.evict(block) {
                     Ok(true) => {
+                        store.went(block, why_gone(whom));
                         metrics::EVICTED_BLOCKS.add(1);
                         metrics::EVICTED_BYTES.add(bytes);
                     }
@@ -169,8 +189,7 @@ impl Store {
             lock(&self.cached).stays(block, taken_by(record.flags, record.len_bytes));
             return Ok(false);
         }
-        self.remove(block)?;
-        Ok(true)
+        self.remove(block)
     }
 
     /// A block is cached, and may go from now on unless it is pinned.
@@ -192,6 +211,16 @@ impl Store {
         if let Ok(mut cached) = self.cached.try_lock() {
             cached.used(block);
         }
+    }
+
+    /// A load job brings a block, or has found it here.
+    pub fn hold(&self, job: JobId, block: BlockId) {
+        lock(&self.cached).hold(job, block, self.clock.now());
+    }
+
+    /// A load job still asks for blocks.
+    pub fn load_goes_on(&self, job: JobId) {
+        lock(&self.cached).load_goes_on(job, self.clock.now());
     }
 
     /// Keeps a block for a while, whether it is here or about to be fetched. When this returns, no eviction of it is under
@@ -222,6 +251,14 @@ impl Store {
             },
         };
         Ok(on_device(until_bytes).saturating_sub(on_device(len_bytes)))
+    }
+}
+
+fn why_gone(whom: For) -> Gone {
+    match whom {
+        For::Anybody => Gone::Evicted,
+        For::Load(job) => Gone::EvictedForLoad(job),
+        For::Watermark => Gone::EvictedToWatermark,
     }
 }
 

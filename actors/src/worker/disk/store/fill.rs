@@ -54,7 +54,7 @@ impl Store {
                         format!("block {block} is being written and cannot be filled"),
                     ));
                 }
-                _ => self.remove(block)?,
+                _ => drop(self.remove(block)?),
             }
         }
         self.check_usable()?;

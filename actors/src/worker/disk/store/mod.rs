@@ -1,5 +1,6 @@
 //! The blocks of one disk. Methods block on the disk unless they say otherwise; the Disk actor runs them on lanes.
 
+mod account;
 mod agree;
 pub mod background;
 mod copy;
@@ -32,6 +33,7 @@ use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 pub(super) use self::unsynced::Unsynced;
 use super::cached::Cached;
+use super::departed::Departed;
 use super::index::{Change, Index, Update};
 use super::layout;
 use super::open_block::OpenBlock;
@@ -49,6 +51,8 @@ pub use self::verify::Chunks;
 
 /// After this many failed system calls in a row the disk takes no more data.
 const FAILURES_MAX: u32 = 3;
+/// Blocks of which it is remembered when they were read last: about 3 MiB.
+const READS_MAX: usize = 1 << 16;
 /// Blocks being written whose state is in memory, per lane; more are read back from the index when needed.
 const OPEN_BLOCKS_MAX: usize = 1_024;
 
@@ -76,6 +80,10 @@ pub struct Store {
     unsynced: Mutex<Unsynced>,
     /// The blocks that may go.
     cached: Mutex<Cached>,
+    /// Those that went, and why.
+    departed: Mutex<Departed>,
+    /// When blocks were read last, in milliseconds since the epoch.
+    reads: Recent<i64>,
     /// Blocks that are being fetched.
     being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
     /// Percent of the disk: above the first, cached blocks go until it is at the second.
@@ -156,6 +164,8 @@ impl Store {
             failure: Mutex::new(None),
             unsynced: Mutex::new(unsynced),
             cached: Mutex::new(cached),
+            departed: Mutex::default(),
+            reads: Recent::new(READS_MAX),
             being_fetched,
             watermarks: (options.evict_high, options.evict_low),
             claimed_bytes: AtomicU64::new(0),

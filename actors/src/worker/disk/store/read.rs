@@ -76,6 +76,9 @@ impl Store {
         if is_cached {
             self.used(call.block);
         }
+        if found.is_some() {
+            self.was_read(call.block);
+        }
         Ok(match found {
             None => Grant::Missing,
             Some(Found::Look) => Grant::Look,

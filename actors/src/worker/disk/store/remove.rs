@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use curvine_protocol::checksum::CHUNK_BYTES;
+use curvine_protocol::worker::Gone;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::super::index::Change;
@@ -36,14 +37,17 @@ impl Store {
                 return Ok(());
             }
         }
-        self.remove(block)
+        if self.remove(block)? {
+            self.went(block, Gone::Ordered);
+        }
+        Ok(())
     }
 
-    /// Removes a block, if it is here. For the block's lane. Grants that were given stay good.
+    /// Removes a block; false if it is not here. For the block's lane. Grants that were given stay good.
     ///
     /// # Errors
     /// `Io`.
-    pub fn remove(self: &Arc<Self>, block: BlockId) -> Result<()> {
+    pub fn remove(self: &Arc<Self>, block: BlockId) -> Result<bool> {
         let open = lock(&self.lane(block).open).remove(&block);
         self.settle(block)?;
         self.files.remove(block);
@@ -52,7 +56,7 @@ impl Store {
             (record.len_bytes(), writing, record.is_in_index())
         })?
         else {
-            return Ok(());
+            return Ok(false);
         };
         let path = self.path(block);
         let len_bytes = match (open, writing) {
@@ -65,7 +69,7 @@ impl Store {
         self.blocks.fetch_sub(1, Ordering::Relaxed);
         (self.news)(BlockNews::Removed(block));
         if in_index {
-            return Ok(());
+            return Ok(true);
         }
         let removed = std::fs::remove_file(&path);
         // Whoever was about to read it may have opened it since.
@@ -73,7 +77,7 @@ impl Store {
         self.space().shorten(len_bytes, 0);
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error, block)),
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 
@@ -165,6 +169,7 @@ impl Store {
             let _ = std::fs::remove_file(&path);
         }
         self.is_cached_no_more(block);
+        self.went(block, Gone::Corrupt);
         self.blocks.fetch_sub(1, Ordering::Relaxed);
         if !record.flags.in_index {
             self.space().shorten(record.len_bytes, 0);

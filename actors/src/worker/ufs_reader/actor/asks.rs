@@ -7,7 +7,7 @@ use curvine_protocol::number::to_u32;
 use curvine_protocol::worker::{
     BlocksLoaded, Fill, LoadBlocks, LoadTask, LoadingStopped, ReadBlock, StopLoading, SuspectBlock,
 };
-use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use curvine_protocol::{BlockId, Error, ErrorKind, JobId, Result};
 use futures::StreamExt;
 use tokio::sync::oneshot;
 
@@ -110,7 +110,7 @@ fn given_up(block: BlockId) -> Error {
 }
 
 /// Makes one block be here: bytes fetched for it.
-struct Load(LoadTask);
+struct Load(LoadTask, Option<JobId>);
 
 impl Message for Load {
     type Result = Result<u64>;
@@ -119,14 +119,14 @@ impl Message for Load {
 impl Handler<Load> for UfsReader {
     type Result = ResponseFuture<Result<u64>>;
 
-    fn handle(&mut self, Load(task): Load, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Load(task, job): Load, ctx: &mut Self::Context) -> Self::Result {
         let (reply, loaded) = oneshot::channel();
         let (block, generation) = (task.block, task.generation);
         self.ask(
             block,
             generation,
             Request::Whole(reply),
-            Origin::Master(Box::new(task)),
+            Origin::Master(Box::new(task), job),
             ctx,
         );
         Box::pin(async move { loaded.await.unwrap_or_else(|_| Err(given_up(block))) })
@@ -155,6 +155,7 @@ impl Handler<Ask<LoadBlocks>> for UfsReader {
     type Result = ResponseFuture<Result<Answer<LoadBlocks>>>;
 
     fn handle(&mut self, Ask { call, .. }: Ask<LoadBlocks>, ctx: &mut Self::Context) -> Self::Result {
+        call.job.inspect(|job| self.disks.load_goes_on(*job));
         let reader = ctx.address();
         Box::pin(async move { Ok(Answer::new(load_all(&reader, call).await)) })
     }
@@ -162,6 +163,7 @@ impl Handler<Ask<LoadBlocks>> for UfsReader {
 
 /// Loads blocks until all have ended or patience has.
 async fn load_all(reader: &Addr<UfsReader>, call: LoadBlocks) -> BlocksLoaded {
+    let job = call.job;
     let blocks: Vec<BlockId> = call.tasks.iter().map(|task| task.block).collect();
     let mut ended: Vec<Option<Result<u64>>> = vec![None; blocks.len()];
     let loads = call
@@ -170,7 +172,7 @@ async fn load_all(reader: &Addr<UfsReader>, call: LoadBlocks) -> BlocksLoaded {
         .enumerate()
         .map(|(place, task)| async move {
             let block = task.block;
-            let outcome = reader.send(Load(task)).await;
+            let outcome = reader.send(Load(task, job)).await;
             (place, outcome.unwrap_or_else(|_| Err(given_up(block))))
         });
     let all = futures::stream::iter(loads)
