@@ -30,7 +30,7 @@ impl Silence {
     /// How long a question that is asked now waits.
     pub fn patience(&self) -> Duration {
         match *self.silent() {
-            Some(silent) if silent.seen.elapsed() < STORE_SILENCE => STORE_ANSWER_AGAIN,
+            Some(silent) if now() < silent.seen + STORE_SILENCE => STORE_ANSWER_AGAIN,
             _ => STORE_ANSWER,
         }
     }
@@ -42,16 +42,25 @@ impl Silence {
 
     /// A question was given up that waited for so long. How long the store has been silent.
     pub fn goes_on(&self, waited: Duration) -> Duration {
-        let now = Instant::now();
+        let now = now();
         let mut silent = self.silent();
         let since = match *silent {
             // What ended between was neither an answer nor a question that was given up.
-            Some(earlier) if earlier.seen.elapsed() < STORE_SILENCE => earlier.since,
+            Some(earlier) if now < earlier.seen + STORE_SILENCE => earlier.since,
             _ => now - waited,
         };
         *silent = Some(Silent { since, seen: now });
         now - since
     }
+}
+
+/// As the time limits around it have it, which are tokio's.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a store is waited for by the runtime's timers, and by no clock of the cluster"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[cfg(test)]
