@@ -119,7 +119,10 @@ class Crashes:
             return self.tree_round(fresh, made)
         if kind == "put":
             content = bytes_of()
-            return Round("put", ["put", "-", f"{TOP}/{fresh}"], self.model, self.with_subtree((fresh, {fresh: content})), EXPORT, content)
+            made = Round("put", ["put", "-", f"{TOP}/{fresh}"], self.model, self.with_subtree((fresh, {fresh: content})), EXPORT, content)
+            # A new name is written to as `cp` does: a killed client leaves a beginning.
+            made.partly = fresh
+            return made
         if kind == "over":
             content = bytes_of()
             after = self.with_subtree((name, {name: content}))

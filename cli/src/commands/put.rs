@@ -262,7 +262,11 @@ impl Writer<'_> {
         mtime: Option<SetTime>,
     ) -> Result<u64> {
         let client = &self.shell.client;
-        let (bytes, new) = self.fill(source, inode).await?;
+        // Open until it has its name: what a killed session leaves open under a name of its own goes with the session, also if
+        // an object is stored by then.
+        let file = client.open_for_write(inode, false).await?;
+        let bytes = copy(source, &file, self.bar).await?;
+        let new = file.sync().await?;
         let change = match old.is_file() {
             true => AttrChange {
                 uid: (old.uid != new.uid).then_some(old.uid),
@@ -285,6 +289,7 @@ impl Writer<'_> {
             }
         }
         client.rename(temporary, to, RenameMode::Replace, false).await?;
+        file.close().await?;
         Ok(bytes)
     }
 

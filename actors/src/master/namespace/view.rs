@@ -332,8 +332,9 @@ impl NamespaceView for Store {
 
     fn partials(&self, client: ClientId) -> Result<Vec<Node>> {
         let (txn, prefix) = (self.read()?, client.partial_prefix());
+        let leased = inodes_of(&self.dbs.leases, &txn, client)?;
         let mut parents = BTreeSet::new();
-        for inode in inodes_of(&self.dbs.leases, &txn, client)? {
+        for &inode in &leased {
             let record = self.dbs.inode(&txn, inode)?;
             parents.extend(
                 record
@@ -346,9 +347,11 @@ impl NamespaceView for Store {
             let names = self.dbs.dentries.prefix_iter(&txn, &named_key(parent.0, &prefix));
             for entry in names.map_err(broken)? {
                 let (key, value) = entry.map_err(broken)?;
-                let record = self.dbs.inode(&txn, InodeId(u64_at(value, 0)))?;
-                // What is stored is somebody's by now.
-                if record.is_some_and(|record| !record.is_dir() && record.object().is_none()) {
+                let inode = InodeId(u64_at(value, 0));
+                let record = self.dbs.inode(&txn, inode)?;
+                // What is stored may have come from elsewhere, unless the client was writing it.
+                let is_its = |record: &InodeRecord| leased.contains(&inode) || record.object().is_none();
+                if record.is_some_and(|record| !record.is_dir() && is_its(&record)) {
                     partials.push(Node::child(parent, super::store::name_of(key).to_owned()));
                 }
             }
