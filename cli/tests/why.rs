@@ -112,6 +112,13 @@ fn a_load_that_has_no_room_keeps_what_it_loaded_and_names_the_rest() {
         let message = failure["message"].as_str().expect("words");
         assert!(message.contains("without letting go of what job"), "{message}");
     }
+    // Again: what is here is held, whoever brought it, and what has no room is named as before.
+    let ended = node.run(&["--json", "load", "/m", "--watch"]);
+    assert_eq!(ended.code, Some(1), "{}", ended.out);
+    let again: Value = serde_json::from_str(ended.out.lines().last().expect("a line")).expect("JSON");
+    let counted = number(&again, "files_loaded") + number(&again, "files_already");
+    let cached = number(&node.json(&["du", "-s", "/m"])[0], "cached_bytes");
+    assert_eq!(cached, counted * 4 * MIB as u64, "what is counted is cached");
     // The rest is read all the same, and what was loaded makes room for it.
     for file in 0..8 {
         assert_eq!(node.ok(&["cat", &format!("/m/two/{file}")]).len(), 4 * MIB);

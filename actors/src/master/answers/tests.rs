@@ -46,6 +46,8 @@ enum Fate {
 #[derive(Default)]
 struct Worker {
     fates: Mutex<HashMap<String, Fate>>,
+    /// What each worker has loaded.
+    has: Mutex<HashSet<(WorkerId, BlockId)>>,
     /// How often each object was asked for.
     tries: Mutex<HashMap<String, u32>>,
     fences: Mutex<Vec<FenceBlocks>>,
@@ -95,7 +97,11 @@ impl Worker {
                 let looks = self.tries.lock().expect("no panic")[key];
                 Some((Ok(*bytes * u64::from(looks)), true))
             }
-            _ => Some((Ok(task.len_bytes), false)),
+            // What it has, it need not fetch.
+            _ => match self.has.lock().expect("no panic").insert((id, task.block)) {
+                true => Some((Ok(task.len_bytes), false)),
+                false => Some((Ok(0), false)),
+            },
         }
     }
 

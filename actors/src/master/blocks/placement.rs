@@ -32,6 +32,12 @@ impl Cluster {
         holders.any(|id| self.roster.is_live(id, now))
     }
 
+    /// A live worker that has a block, as far as is known.
+    pub fn holder(&self, block: &BlockRef, now: Instant) -> Option<WorkerId> {
+        let mut holders = self.holders.current(block);
+        holders.find(|id| self.roster.is_live(*id, now))
+    }
+
     /// Whether a live worker has said itself to have a block.
     pub fn is_reported(&self, block: &BlockRef, now: Instant) -> bool {
         let mut holders = self.holders.reported(block);

@@ -183,6 +183,11 @@ impl Cached {
         held.until = now + HELD;
     }
 
+    /// Whether a block does not go for somebody's sake.
+    pub fn is_held(&self, block: BlockId, whom: For, now: Instant) -> bool {
+        held_against(&self.held, whom, now).any(|held| held.blocks.contains_key(&block))
+    }
+
     pub fn is_spared(&self, block: BlockId, now: Instant) -> bool {
         self.spared.get(&block).is_some_and(|until| *until > now)
     }

@@ -68,8 +68,13 @@ pub async fn open(
             Origin::Reader(_) => None,
         };
         if let Some(store) = disks.sealed(block, generation)? {
-            job.inspect(|job| store.hold(*job, block));
-            return Ok(Opened::Whole(store.clone(), 0));
+            if let Some(job) = job {
+                store.hold_in_turn(job, block).await;
+            }
+            // It may have been on its way out.
+            if job.is_none() || disks.sealed(block, generation)?.is_some() {
+                return Ok(Opened::Whole(store.clone(), 0));
+            }
         }
         let target = match &origin {
             Origin::Reader(fill) => resolver.target(block, generation, fill).await?,

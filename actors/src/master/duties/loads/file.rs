@@ -127,7 +127,8 @@ impl File<'_> {
         }
     }
 
-    /// Which workers load which of the blocks that are not cached.
+    /// Which workers load which of the blocks. Those that are cached are asked of who has them: the worker then holds them for
+    /// the job, and fetches again what has gone meanwhile.
     fn assign(&self, tries: &Tries) -> Result<BTreeMap<WorkerId, Vec<Task>>, Fault> {
         let layout = self.parts.view.layout(self.attr.inode).map_err(Fault::File)?;
         let mut assigned: BTreeMap<WorkerId, Vec<Task>> = BTreeMap::new();
@@ -145,16 +146,19 @@ impl File<'_> {
             return Ok(assigned);
         }
         let live = self.parts.live();
-        let missing = {
+        let of_object = {
             let now = self.parts.blocks.now();
             let cluster = self.parts.blocks.cluster();
-            to_load(&layout, |block| cluster.is_cached(block, now))
+            let all = to_load(&layout, |_| false).into_iter();
+            all.map(|(located, task)| (cluster.holder(&located.block, now), task))
+                .collect::<Vec<_>>()
         };
         let all: u64 = layout.blocks.iter().map(|located| located.block.len_bytes).sum();
-        let left: u64 = missing.iter().map(|(_, block)| block.len_bytes).sum();
-        for (_, block) in missing {
-            let worker = tries
-                .choose(block.block, &live)
+        let left: u64 = of_object.iter().map(|(_, task)| task.len_bytes).sum();
+        for (holder, block) in of_object {
+            let worker = holder
+                .filter(|holder| !tries.has_failed(*holder))
+                .or_else(|| tries.choose(block.block, &live))
                 .ok_or_else(|| Fault::NoWorker(self.parts.without_worker()))?;
             assigned
                 .entry(worker)

@@ -86,6 +86,11 @@ impl Tries {
         })
     }
 
+    /// Whether a worker did not do what it was asked for this file.
+    pub fn has_failed(&self, worker: WorkerId) -> bool {
+        self.failed.contains_key(&worker) || self.silent.contains(&worker)
+    }
+
     /// Some of the file arrived: its workers answer.
     pub fn progressed(&mut self) {
         self.silent_since = None;

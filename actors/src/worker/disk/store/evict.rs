@@ -143,7 +143,7 @@ impl Store {
         for (block, bytes) in chosen {
             self.leaving_bytes.fetch_add(bytes, Ordering::AcqRel);
             self.on_lane(block, move |store| {
-                match store.evict(block) {
+                match store.evict(block, whom) {
                     Ok(true) => {
                         store.went(block, why_gone(whom));
                         metrics::EVICTED_BLOCKS.add(1);
@@ -171,7 +171,7 @@ impl Store {
     }
 
     /// Removes a block that was chosen, unless it must stay by now. Whether it went. For the block's lane.
-    fn evict(self: &Arc<Self>, block: BlockId) -> Result<bool> {
+    fn evict(self: &Arc<Self>, block: BlockId, whom: For) -> Result<bool> {
         let Some(record) = self.record(block)? else {
             return Ok(false);
         };
@@ -184,7 +184,11 @@ impl Store {
             return Ok(false);
         }
         let is_open = lock(&self.lane(block).open).contains_key(&block);
-        let is_spared = lock(&self.cached).is_spared(block, self.clock.now());
+        let now = self.clock.now();
+        let is_spared = {
+            let cached = lock(&self.cached);
+            cached.is_spared(block, now) || cached.is_held(block, whom, now)
+        };
         if is_open || is_spared || (self.being_fetched)().contains(&block) {
             lock(&self.cached).stays(block, taken_by(record.flags, record.len_bytes));
             return Ok(false);
@@ -211,6 +215,16 @@ impl Store {
         if let Ok(mut cached) = self.cached.try_lock() {
             cached.used(block);
         }
+    }
+
+    /// [`Store::hold`] of a block that may be on its way out: when this returns, it has gone or stays.
+    pub async fn hold_in_turn(self: &Arc<Self>, job: JobId, block: BlockId) {
+        let (done, held) = oneshot::channel();
+        self.on_lane(block, move |store| {
+            store.hold(job, block);
+            let _ = done.send(());
+        });
+        let _ = held.await;
     }
 
     /// A load job brings a block, or has found it here.
