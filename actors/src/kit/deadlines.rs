@@ -35,14 +35,25 @@ const WAY_BACK: Duration = Duration::from_secs(2);
 
 /// How long a local directory may take until all of a file is on its disk.
 pub fn local_sync(size_bytes: u64) -> Duration {
-    let writing = Duration::from_secs(size_bytes / LOCAL_SYNC_BYTES_PER_SECOND);
-    LOCAL_SYNC_MAX.min(LOCAL_STEP.saturating_add(writing))
+    by_size(
+        LOCAL_STEP,
+        size_bytes / LOCAL_SYNC_BYTES_PER_SECOND,
+        LOCAL_SYNC_MAX,
+    )
 }
 
 /// How long a store may take to copy an object inside of it.
 pub fn store_copy(size_bytes: u64) -> Duration {
-    let copying = Duration::from_secs(size_bytes / STORE_COPY_BYTES_PER_SECOND);
-    STORE_COPY_MAX.min(STORE_ANSWER.saturating_add(copying))
+    by_size(
+        STORE_ANSWER,
+        size_bytes / STORE_COPY_BYTES_PER_SECOND,
+        STORE_COPY_MAX,
+    )
+}
+
+/// What anything takes, and so many seconds more for its size, up to a limit.
+fn by_size(any: Duration, seconds: u64, most: Duration) -> Duration {
+    most.min(any.saturating_add(Duration::from_secs(seconds)))
 }
 
 /// How long a caller with this deadline is kept waiting; 0 is none.

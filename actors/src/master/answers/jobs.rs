@@ -90,8 +90,7 @@ impl JobAnswers {
 fn outermost(mut paths: Vec<CurvinePath>) -> Vec<CurvinePath> {
     let all: HashSet<CurvinePath> = paths.iter().cloned().collect();
     let is_below = |path: &CurvinePath| {
-        let above = std::iter::successors(path.parent(), CurvinePath::parent);
-        above.into_iter().any(|above| all.contains(&above))
+        std::iter::successors(path.parent(), CurvinePath::parent).any(|above| all.contains(&above))
     };
     let mut seen = HashSet::new();
     paths.retain(|path| !is_below(path) && seen.insert(path.clone()));

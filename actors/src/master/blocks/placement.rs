@@ -28,8 +28,7 @@ impl Cluster {
     }
 
     pub fn is_cached(&self, block: &BlockRef, now: Instant) -> bool {
-        let mut holders = self.holders.current(block);
-        holders.any(|id| self.roster.is_live(id, now))
+        self.holder(block, now).is_some()
     }
 
     /// A live worker that has a block, as far as is known.

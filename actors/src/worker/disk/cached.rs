@@ -297,6 +297,7 @@ mod tests {
         cached.spare(BlockId(1 << 40), now + SPARED);
         assert!(cached.is_spared(BlockId(1 << 40), now + SPARED) && cached.spared.len() == 1);
     }
+
     #[test]
     fn what_a_load_brought_goes_for_others_and_not_for_that_load() {
         let now = Instant::now();

@@ -43,9 +43,7 @@ impl Room {
             bytes,
         }
     }
-}
 
-impl Room {
     /// Whether there is as much as was asked for, unless somebody else takes it first.
     pub fn is_there(&self) -> bool {
         self.store.space().available_bytes() >= self.bytes
@@ -217,14 +215,19 @@ impl Store {
         }
     }
 
-    /// [`Store::hold`] of a block that may be on its way out: when this returns, it has gone or stays.
-    pub async fn hold_in_turn(self: &Arc<Self>, job: JobId, block: BlockId) {
-        let (done, held) = oneshot::channel();
+    /// Does something on a block's lane, after what was given to that before, and waits for it.
+    async fn in_turn(self: &Arc<Self>, block: BlockId, work: impl FnOnce(&Arc<Store>) + Send + 'static) {
+        let (done, ended) = oneshot::channel();
         self.on_lane(block, move |store| {
-            store.hold(job, block);
+            work(store);
             let _ = done.send(());
         });
-        let _ = held.await;
+        let _ = ended.await;
+    }
+
+    /// [`Store::hold`] of a block that may be on its way out: when this returns, it has gone or stays.
+    pub async fn hold_in_turn(self: &Arc<Self>, job: JobId, block: BlockId) {
+        self.in_turn(block, move |store| store.hold(job, block)).await;
     }
 
     /// A load job brings a block, or has found it here.
@@ -240,12 +243,8 @@ impl Store {
     /// Keeps a block for a while, whether it is here or about to be fetched. When this returns, no eviction of it is under
     /// way.
     pub async fn spare(self: &Arc<Self>, block: BlockId) {
-        let (done, spared) = oneshot::channel();
-        self.on_lane(block, move |store| {
-            lock(&store.cached).spare(block, store.clock.now());
-            let _ = done.send(());
-        });
-        let _ = spared.await;
+        let spare = move |store: &Arc<Store>| lock(&store.cached).spare(block, store.clock.now());
+        self.in_turn(block, spare).await;
     }
 
     /// How much more a block takes that is written up to there. For the block's lane.
