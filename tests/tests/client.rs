@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use curvine_actors::client::{Client, ClientOptions, CreateOptions, OpenFile};
 use curvine_protocol::master::{AttrChange, IfExists};
-use curvine_protocol::mount::MountSettings;
+use curvine_protocol::mount::{MountSettings, WriteMode};
 use curvine_protocol::{CurvinePath, ErrorKind, Result};
 use curvine_tests::process::Node;
 use curvine_tests::wait::until;
@@ -221,6 +221,70 @@ async fn what_a_dead_writer_left_over_an_object_that_is_cached_is_not_the_object
     assert_eq!((seen[0], &seen[1..]), (b'n', &object[1..]));
     let stored = std::fs::read(bucket.path().join("object")).expect("there");
     assert_eq!(stored, seen);
+}
+
+#[tokio::test]
+async fn who_waits_for_the_store_does_not_hear_of_files_that_are_removed_or_written_anew_meanwhile() {
+    const FILES: u32 = 60;
+    let cluster = Cluster::start();
+    let (writing, waiting) = (cluster.client().await, cluster.client().await);
+    let bucket = tempfile::tempdir().expect("a scratch directory");
+    let uri = format!("file://{}", bucket.path().display());
+    let settings = MountSettings {
+        writable: true,
+        write_mode: WriteMode::Back,
+        ..MountSettings::default()
+    };
+    let mounted = writing.mount(&path("/m"), &uri, BTreeMap::new(), settings).await;
+    mounted.expect("mounted");
+    let all = path("/m");
+    let at = |file: u32| path(&format!("/m/{file:02}"));
+    let write = async |file: u32, content: u8| {
+        let open = create(&writing, at(file).as_str()).await;
+        open.write_at(0, vec![content; 200_000].into())
+            .await
+            .expect("taken");
+        open.close().await.expect("closed");
+    };
+    for file in 0..FILES {
+        write(file, b'a').await;
+    }
+    let changes = async {
+        for file in (2..FILES).rev() {
+            match file % 2 {
+                0 => drop(writing.delete(at(file), false).await.expect("removed")),
+                _ => write(file, b'b').await,
+            }
+        }
+    };
+    let (persisted, ()) = tokio::join!(waiting.persist(&all), changes);
+    persisted.expect("nothing is refused");
+    waiting.persist(&all).await.expect("nothing is refused");
+    let listed = writing
+        .list_page(all, None, FILES)
+        .await
+        .expect("a directory")
+        .entries;
+    let names: Vec<_> = listed.iter().map(|entry| entry.name.as_str()).collect();
+    let kept: Vec<_> = (0..FILES).filter(|file| *file == 0 || file % 2 == 1).collect();
+    assert_eq!(
+        names,
+        kept.iter().map(|file| format!("{file:02}")).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        (0..FILES)
+            .filter(|file| bucket.path().join(format!("{file:02}")).exists())
+            .count(),
+        kept.len()
+    );
+    for entry in listed {
+        let here = writing
+            .read(&path(&format!("/m/{}", entry.name)))
+            .await
+            .expect("readable");
+        let below = std::fs::read(bucket.path().join(&entry.name)).expect("stored");
+        assert!(here == below, "{}", entry.name);
+    }
 }
 
 #[tokio::test]

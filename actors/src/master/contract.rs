@@ -63,7 +63,7 @@ pub trait NamespaceView: Send + Sync {
     fn mounted(&self, inode: InodeId) -> Result<Option<(MountId, String)>>;
     /// What an object is to keep of a file's attributes.
     fn kept_attributes(&self, inode: InodeId) -> Result<KeptAttributes>;
-    /// A file in a mount whose content is newer than its object.
+    /// A file in a mount whose content is newer than its object; none that is gone.
     fn needs_export(&self, inode: InodeId) -> Result<bool>;
     /// Whether a worker may finish an export: it is under way, on that worker, and the file is what is being exported.
     ///

@@ -262,7 +262,9 @@ impl NamespaceView for Store {
 
     fn needs_export(&self, inode: InodeId) -> Result<bool> {
         let txn = self.read()?;
-        let record = self.dbs.inode_or_stale(&txn, inode)?;
+        let Some(record) = self.dbs.inode(&txn, inode)? else {
+            return Ok(false);
+        };
         Ok(to_export(&self.dbs, &txn, &record)?.is_some())
     }
 

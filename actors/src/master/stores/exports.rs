@@ -297,8 +297,11 @@ impl Exports {
         (failed.tries > tries_before).then(|| failed.error.clone())
     }
 
+    /// Returns when a file is stored as it is now, or is gone.
     async fn stored(&self, inode: InodeId, client: ClientId) -> Result<()> {
-        let wanted = self.view.attr(inode)?.content_version;
+        let Some(wanted) = self.content_version(inode)? else {
+            return Ok(());
+        };
         let tries_before = self.tries(inode);
         let _asking = Asking::begin(&self.queue, inode, self.clock.now());
         loop {
@@ -551,6 +554,11 @@ impl Exports {
                 let is_stored = matches!(ended, ExportOutcome::Stored(_));
                 (ended, Ok(is_stored.then_some(content_version)))
             }
+            // What it read is not the file any more, so what failed is no failure of the file.
+            Err(error) if self.content_version(inode)? != Some(layout.attr.content_version) => {
+                tracing::debug!(%inode, %error, "a file has changed or gone while it was exported");
+                (ExportOutcome::Failed, Ok(None))
+            }
             Err(error) => (ExportOutcome::Failed, Err(error)),
         };
         let end = Op::EndExport {
@@ -607,6 +615,15 @@ impl Exports {
                 Some(version) => Ok((ExportOutcome::Stored(version), export.content_version)),
                 None => Err(error),
             },
+        }
+    }
+
+    /// Of a file as it is now; none if it is gone.
+    fn content_version(&self, inode: InodeId) -> Result<Option<u64>> {
+        match self.view.attr(inode) {
+            Ok(attr) => Ok(Some(attr.content_version)),
+            Err(error) if error.kind == ErrorKind::Stale => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

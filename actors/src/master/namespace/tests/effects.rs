@@ -315,6 +315,18 @@ fn a_file_that_is_open_without_a_name_waits_for_no_export() {
 }
 
 #[test]
+fn a_file_that_is_gone_waits_for_no_export() {
+    let mut tree = Tree::new();
+    mounted(&mut tree);
+    let inode = tree.write("/m/f", 10).inode;
+    assert!(tree.store.needs_export(inode).expect("readable"));
+    note(&mut tree, 1, unlink("/m/f")).expect("it has no object yet");
+    assert_eq!(tree.store.attr(inode).expect_err("gone").kind, ErrorKind::Stale);
+    assert!(!tree.store.needs_export(inode).expect("readable"));
+    tree.check();
+}
+
+#[test]
 fn an_object_that_somebody_else_changed_is_kept_beside_ours() {
     let mut tree = Tree::new();
     mounted(&mut tree);
