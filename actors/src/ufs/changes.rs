@@ -10,7 +10,7 @@ use std::future::Future;
 use curvine_protocol::{Error, ErrorKind, KeptAttributes, Result, UfsVersion};
 use futures::TryStreamExt;
 use opendal::Metadata;
-use opendal::options::{DeleteOptions, WriteOptions};
+use opendal::options::{CopyOptions, DeleteOptions, WriteOptions};
 
 use super::attributes::{METADATA_BYTES_MAX, encode};
 use super::uploads::Begun;
@@ -281,7 +281,7 @@ impl Ufs {
         if let Some(local) = &self.local {
             return self.copy_local(local, (from, meant), (to, replaces)).await;
         }
-        let there = self.stat(to).await?;
+        let (source, there) = tokio::try_join!(self.stat(from), self.stat(to))?;
         if let Some(there) = there.as_ref().filter(|there| Some(*there) != replaces) {
             // As an earlier try left it.
             let copy = self.copy_of((from, meant), to).await?;
@@ -289,11 +289,11 @@ impl Ufs {
                 .filter(|copy| copy == there)
                 .ok_or_else(|| self.unexpected(to));
         }
-        if self.stat(from).await?.as_ref() != Some(meant) {
+        if source.as_ref() != Some(meant) {
             return Err(self.unexpected(from));
         }
         if meant.size_bytes <= COPY_BYTES_MAX && self.operator.info().capability().copy {
-            if let Err(error) = self.copy_inside(from, to, meant.size_bytes).await {
+            if let Err(error) = self.copy_inside((from, meant), (to, there.as_ref())).await {
                 // It may be made all the same, and only its answer lost.
                 return match self.copy_of((from, meant), to).await {
                     Ok(Some(now)) if Some(&now) != there.as_ref() => Ok(now),
@@ -322,14 +322,37 @@ impl Ufs {
         }
     }
 
-    /// Has the store copy an object by itself, which takes long by the object's size.
-    async fn copy_inside(&self, from: &str, to: &str, size_bytes: u64) -> Result<()> {
+    /// Has the store copy an object by itself, which takes long by the object's size. Where the store takes that condition, it
+    /// looks itself whether the place is as it was found.
+    async fn copy_inside(
+        &self,
+        (from, meant): (&str, &UfsVersion),
+        (to, there): (&str, Option<&UfsVersion>),
+    ) -> Result<()> {
         let (source, target) = (self.storable(from)?, self.storable(to)?);
-        let limit = store_copy(size_bytes);
+        let limit = store_copy(meant.size_bytes);
         let copying = repeated(&limited(&self.bare, limit), &self.retries);
+        // Without the length OpenDAL would ask for the source once more.
+        let mut options = CopyOptions {
+            source_content_length_hint: Some(meant.size_bytes),
+            ..CopyOptions::default()
+        };
+        let can = self.operator.info().capability();
+        if self.conditions {
+            options.if_not_exists = there.is_none() && can.copy_with_if_not_exists;
+            let etag = there.and_then(|there| there.etag.as_ref());
+            options.if_match = etag
+                .filter(|_| can.copy_with_if_match)
+                .map(|etag| format!("\"{etag}\""));
+        }
         let copied = async {
-            let copied = copying.copy(&source, &target).await;
-            copied.map(drop).map_err(|error| self.fault(from, error))
+            match copying.copy_options(&source, &target, options).await {
+                Ok(_) => Ok(()),
+                Err(error) if error.kind() == opendal::ErrorKind::ConditionNotMatch => {
+                    Err(self.unexpected(to))
+                }
+                Err(error) => Err(self.fault(from, error)),
+            }
         };
         self.answered_within(limit, from, copied).await
     }

@@ -53,6 +53,18 @@ pub enum Befalls {
     Refused,
     /// What is asked for is done, and the connection closed without a word.
     Lost,
+    /// Somebody else puts an object at its key right before it.
+    Overtaken,
+}
+
+/// Headers of a request.
+#[derive(Default)]
+struct Asking {
+    body_bytes: usize,
+    copied: Option<String>,
+    mark: Option<String>,
+    if_match: Option<String>,
+    if_none_match: bool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -223,30 +235,32 @@ async fn serve(connection: TcpStream, state: Arc<State>) -> std::io::Result<()> 
         if connection.read_line(&mut request).await? == 0 {
             return Ok(());
         }
-        let (mut body, mut copied, mut mark) = (0, None, None);
+        let mut asking = Asking::default();
         let mut header = String::new();
         while connection.read_line(&mut header).await? > 2 {
             let (name, value) = header.split_once(':').expect("a header");
             let value = value.trim().to_owned();
             match &*name.to_ascii_lowercase() {
-                "content-length" => body = value.parse().expect("a number"),
-                "x-amz-copy-source" => copied = Some(value),
-                "x-amz-meta-curvine-content" => mark = Some(value),
+                "content-length" => asking.body_bytes = value.parse().expect("a number"),
+                "x-amz-copy-source" => asking.copied = Some(value),
+                "x-amz-meta-curvine-content" => asking.mark = Some(value),
+                "if-match" => asking.if_match = Some(value.trim_matches('"').to_owned()),
+                "if-none-match" => asking.if_none_match = true,
                 _ => {}
             }
             header.clear();
         }
-        connection.read_exact(&mut vec![0; body]).await?;
+        connection.read_exact(&mut vec![0; asking.body_bytes]).await?;
         locked(&state.asked).push(request.trim().to_owned());
         let befalls = state.befalls(&request);
-        let mark = mark.or_else(|| {
-            let copied = urlencoding::decode(copied.as_deref()?)
+        asking.mark = asking.mark.or_else(|| {
+            let copied = urlencoding::decode(asking.copied.as_deref()?)
                 .expect("UTF-8")
                 .into_owned();
             let copied = copied.trim_start_matches('/').trim_start_matches("bucket/");
             locked(&state.marks).get(copied).cloned()
         });
-        let (head, body) = answer(&request, mark, befalls, &state).await;
+        let (head, body) = answer(&request, asking, befalls, &state).await;
         if befalls == Some(Befalls::Lost) {
             return Ok(());
         }
@@ -256,12 +270,7 @@ async fn serve(connection: TcpStream, state: Arc<State>) -> std::io::Result<()> 
     }
 }
 
-async fn answer(
-    request: &str,
-    mark: Option<String>,
-    befalls: Option<Befalls>,
-    state: &State,
-) -> (String, String) {
+async fn answer(request: &str, asking: Asking, befalls: Option<Befalls>, state: &State) -> (String, String) {
     let mut words = request.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -290,9 +299,17 @@ async fn answer(
             )
         };
         let mut objects = locked(&state.objects);
+        if befalls == Some(Befalls::Overtaken) {
+            objects.insert(key.clone(), "theirs".to_owned());
+        }
         match method {
             "PUT" => {
-                match mark {
+                let there = objects.get(&key);
+                let is_meant = asking.if_match.is_none_or(|meant| there == Some(&meant));
+                if !is_meant || (asking.if_none_match && there.is_some()) {
+                    return done("412 Precondition Failed");
+                }
+                match asking.mark {
                     Some(mark) => drop(locked(&state.marks).insert(key.clone(), mark)),
                     None => drop(locked(&state.marks).remove(&key)),
                 }

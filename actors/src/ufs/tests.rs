@@ -6,7 +6,7 @@ use curvine_protocol::KeptAttributes;
 
 use super::changes::{Replacement, Written};
 use super::listing::Listing;
-use super::scripted::{Lie, Store};
+use super::scripted::{Befalls, Lie, Store};
 use super::*;
 
 fn local(directory: &std::path::Path) -> Ufs {
@@ -368,6 +368,33 @@ async fn a_store_that_repeats_a_page_is_given_up() {
         );
         let asked = store.asked("list-type=2");
         assert!(asked <= 3, "{lie:?}: asked {asked} times");
+    }
+}
+
+/// Where the store takes conditions of a copy, the place is not only looked at before.
+#[tokio::test]
+async fn a_copy_does_not_replace_what_somebody_put_there_in_the_last_moment() {
+    for is_there in [false, true] {
+        let store = Store::start(["from".to_owned()], 9, None).await;
+        if is_there {
+            store.put("to", "replaced");
+        }
+        let mut ufs = scripted(&store);
+        ufs.conditions = true;
+        let version = |found: Result<Option<UfsVersion>>| found.expect("answered");
+        let from = version(ufs.stat("from").await).expect("there");
+        let there = version(ufs.stat("to").await);
+        store.befall("PUT /bucket/to", Befalls::Overtaken, 0, 1);
+        let copied = ufs.copy_version(("from", &from), ("to", there.as_ref())).await;
+        let error = copied.expect_err("somebody was quicker");
+        assert_eq!(error.kind, ErrorKind::UfsChanged);
+        assert!(
+            error.message.contains("`to` was changed by somebody else"),
+            "{error}"
+        );
+        let kept = version(ufs.stat("to").await).expect("there");
+        assert_eq!(kept.etag.as_deref(), Some("theirs"));
+        assert_eq!(store.asked("PUT /bucket/to"), 1);
     }
 }
 
