@@ -123,6 +123,47 @@ pub struct MountInfo {
     /// Keys that are not shown, of the directories that were listed lately.
     #[serde(default)]
     pub hidden: Vec<HiddenKeys>,
+    /// Of the workers that the leader knows; none where nobody asked.
+    #[serde(default)]
+    pub traffic: Option<MountTraffic>,
+}
+
+/// What readers of a mount's files got from workers, and what its store gave. Counted since each worker began. A read that a
+/// mount's kernel answers from its own pages reaches no worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountTraffic {
+    /// Reads of what was on the worker, and their bytes.
+    pub hits: u64,
+    pub hit_bytes: u64,
+    /// Reads that waited for the store, and their bytes.
+    pub misses: u64,
+    pub miss_bytes: u64,
+    /// What the store gave: for readers, ahead of them, and for loads.
+    pub fetched_bytes: u64,
+}
+
+impl MountTraffic {
+    /// The part of what readers got that was on the workers, 0 to 1; none if nobody has read.
+    #[must_use]
+    pub fn hit_ratio(&self) -> Option<f64> {
+        let all = self.hit_bytes + self.miss_bytes;
+        (all > 0).then(|| self.hit_bytes as f64 / all as f64)
+    }
+}
+
+impl std::ops::AddAssign for MountTraffic {
+    fn add_assign(&mut self, other: Self) {
+        for (count, more) in [
+            (&mut self.hits, other.hits),
+            (&mut self.hit_bytes, other.hit_bytes),
+            (&mut self.misses, other.misses),
+            (&mut self.miss_bytes, other.miss_bytes),
+            (&mut self.fetched_bytes, other.fetched_bytes),
+        ] {
+            // A worker may say anything.
+            *count = count.saturating_add(more);
+        }
+    }
 }
 
 /// Keys of an under file system that are not shown, all for the same reason.
@@ -264,6 +305,7 @@ impl MountRecord {
             created_ns: self.created_ns,
             backlog: None,
             hidden: Vec::new(),
+            traffic: None,
         }
     }
 }

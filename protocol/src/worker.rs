@@ -10,7 +10,7 @@ pub use crate::call::Done;
 use crate::call::calls;
 use crate::cluster::{DiskStatus, Tier};
 use crate::error::Error;
-use crate::ids::{BlockId, ClusterId, InodeId, JobId, WorkerId};
+use crate::ids::{BlockId, ClusterId, InodeId, JobId, MountId, WorkerId};
 use crate::master::HeldBlock;
 use crate::number::is_zero;
 
@@ -61,8 +61,11 @@ pub struct Fill {
     /// Index of the block in the file.
     pub block_index: u32,
     /// Answer when all of the block is here, as whoever is to write a part of it needs it.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default)]
     pub whole: bool,
+    /// The mount whose object it is, as the reader has it: for what is counted of the mount, and for nothing else.
+    #[serde(default)]
+    pub mount: Option<MountId>,
 }
 
 #[allow(

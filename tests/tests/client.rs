@@ -288,6 +288,32 @@ async fn who_waits_for_the_store_does_not_hear_of_files_that_are_removed_or_writ
 }
 
 #[tokio::test]
+async fn what_readers_get_of_a_mount_is_counted_and_told() {
+    let cluster = Cluster::start();
+    let (first, second) = (cluster.client().await, cluster.client().await);
+    let bucket = tempfile::tempdir().expect("a scratch directory");
+    std::fs::write(bucket.path().join("object"), vec![b'o'; 300_000]).expect("an object");
+    let uri = format!("file://{}", bucket.path().display());
+    let at = path("/m");
+    let mounted = first.mount(&at, &uri, BTreeMap::new(), MountSettings::default());
+    mounted.await.expect("mounted");
+    for client in [&first, &second] {
+        let content = client.read(&path("/m/object")).await.expect("readable");
+        assert_eq!(content.len(), 300_000);
+    }
+    let told = until("the worker has said it", async || {
+        let mounts = first.mounts().await.expect("answered");
+        mounts[0]
+            .traffic
+            .filter(|traffic| traffic.hits + traffic.misses > 1)
+    })
+    .await;
+    assert_eq!((told.hit_bytes, told.miss_bytes), (300_000, 300_000));
+    assert_eq!(told.fetched_bytes, 300_000);
+    assert_eq!(told.hit_ratio(), Some(0.5));
+}
+
+#[tokio::test]
 async fn an_unlinked_file_stays_for_the_client_that_has_it_open() {
     let cluster = Cluster::start();
     let client = cluster.client().await;

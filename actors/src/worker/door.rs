@@ -20,6 +20,7 @@ use super::disk::{Grant, Permit, Removal, missing};
 use super::disks::{Disks, stopping};
 use super::membership::{Session, Standing};
 use super::replication::Replication;
+use super::traffic::Found;
 use super::ufs_reader::{ReadThrough, Suspect, UfsReader};
 use super::ufs_writer::UfsWriter;
 use crate::kit::metrics::{Measured, timed};
@@ -86,11 +87,22 @@ impl Inner {
         self.read_once(&call).await
     }
 
+    /// Counts a read of what is here.
+    fn hit(&self, call: &ReadBlock, answer: Answer<ReadBlock>) -> Answer<ReadBlock> {
+        if let Some(mount) = call.fill.as_ref().and_then(|fill| fill.mount) {
+            self.disks
+                .traffic()
+                .of(mount)
+                .read(Found::Here, answer.body.len());
+        }
+        answer
+    }
+
     async fn read_once(&self, call: &ReadBlock) -> Result<Answer<ReadBlock>> {
         match self.disks.grant(call) {
             Err(error) if error.kind == ErrorKind::NotFound && call.fill.is_some() => {}
             Err(error) => return Err(error),
-            Ok(Some((_, Grant::Ready(answer)))) => return Ok(answer),
+            Ok(Some((_, Grant::Ready(answer)))) => return Ok(self.hit(call, answer)),
             Ok(Some((disk, Grant::Look))) => {
                 let (done, looked) = oneshot::channel();
                 let look = call.clone();
@@ -101,7 +113,7 @@ impl Inner {
                     Ok(Err(error))
                         if matches!(error.kind, ErrorKind::Corrupt | ErrorKind::NotFound)
                             && call.fill.is_some() => {}
-                    Ok(outcome) => return outcome,
+                    Ok(outcome) => return outcome.map(|answer| self.hit(call, answer)),
                     Err(_) => return Err(Error::internal("a read was given up")),
                 }
             }

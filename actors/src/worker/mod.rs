@@ -21,6 +21,7 @@ mod left_uploads;
 pub mod membership;
 pub mod replication;
 pub mod source;
+mod traffic;
 pub mod ufs_reader;
 pub mod ufs_writer;
 
@@ -222,6 +223,7 @@ pub async fn start_with(
         notes.clone(),
         ports.clock.clone(),
         disks.fetches().clone(),
+        disks.traffic().clone(),
     ));
     let uploads = LeftUploads::new(resolver.clone(), notes, left, given_up, ports.clock.clone());
     control.spawn(uploads.run(session.clone()));

@@ -14,7 +14,8 @@ use crate::shell::Shell;
 /// Keys whose names cannot be those of files are not shown below a mount, and left alone; with --verbose it is said how many
 /// there are, and why, in the directories that were listed so far.
 ///
-/// JSON: an object a line with id, path, uri, options (secrets as ***), settings, created_ns, backlog, hidden.
+/// JSON: an object a line with id, path, uri, options (secrets as ***), settings, created_ns, backlog, hidden, traffic
+/// (reads and bytes that workers had, that waited, and what was fetched, since the workers began).
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv mounts --verbose")]
 pub struct Args {

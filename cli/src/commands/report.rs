@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use curvine_protocol::Result;
 use curvine_protocol::cluster::{DrainLeft, WorkerService, WorkerState, WorkerStatus};
+use curvine_protocol::mount::MountInfo;
 
 use super::master;
 use crate::format;
@@ -10,9 +11,14 @@ use crate::shell::Shell;
 /// A worker that was not heard for so long may be gone: it should have been heard several times.
 const SUSPECT_AFTER: Duration = Duration::from_secs(6);
 
-/// Show the cluster: masters, workers and their disks
+/// Show the cluster: masters, workers and their disks, and what is read of mounts
 ///
-/// Available: what may still be written, as cached blocks make room. JSON: cluster, version, uptime_s, inodes, mounts, masters,
+/// Available: what may still be written, as cached blocks make room.
+///
+/// Of each mount: what readers of its files got from workers since these began, how much of it was cached there, and what was
+/// fetched from its under file system, by readers or loads. What a FUSE mount answers from the kernel's pages is not counted.
+///
+/// JSON (what is read of mounts: `cv --json mounts`): cluster, version, uptime_s, inodes, mounts, masters,
 /// workers with their disks, duties.
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv report")]
@@ -21,6 +27,7 @@ pub struct Args {}
 impl Args {
     pub async fn run(self, shell: &Shell) -> Result<()> {
         let status = shell.client.status().await?;
+        let mounts = shell.client.mounts().await?;
         shell.answer(&status, || {
             let up = humantime::format_duration(Duration::from_secs(status.uptime_s));
             let mut text = format!(
@@ -58,9 +65,32 @@ impl Args {
             let titles = [
                 "Id", "Address", "State", "Tier", "Directory", ">Size", ">Used", ">Cached", ">Available", ">Blocks", "Disk",
             ];
-            text + &format::table(&titles, disks.collect())
+            text += &format::table(&titles, disks.collect());
+            text + &traffic(&mounts)
         });
         Ok(())
+    }
+}
+
+/// What is read of mounts; nothing if there is none.
+fn traffic(mounts: &[MountInfo]) -> String {
+    let rows = mounts.iter().map(|mount| {
+        let traffic = mount.traffic.unwrap_or_default();
+        let cached = traffic.hit_ratio();
+        vec![
+            mount.path.to_string(),
+            mount.uri.clone(),
+            format::size(traffic.hit_bytes.saturating_add(traffic.miss_bytes), true),
+            cached.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0)),
+            format::size(traffic.fetched_bytes, true),
+        ]
+    });
+    match mounts.is_empty() {
+        true => String::new(),
+        false => {
+            let titles = ["Path", "From", ">Read", ">Of it cached", ">Fetched"];
+            format!("\n\nMounts\n{}", format::table(&titles, rows.collect()))
+        }
     }
 }
 

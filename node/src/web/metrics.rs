@@ -48,12 +48,23 @@ fn read(readings: &mut Readings, status: &ClusterStatus) {
     }
 }
 
-/// What the under file system of a mount has not got yet.
+/// What readers of a mount got, and what its under file system has not got yet.
 fn read_mount(readings: &mut Readings, mount: &MountInfo) {
+    let labels = [mount.path.as_str()];
+    if let Some(traffic) = mount.traffic {
+        readings.set(&metrics::MOUNT_HITS, &labels, traffic.hits as f64);
+        readings.set(&metrics::MOUNT_HIT_BYTES, &labels, traffic.hit_bytes as f64);
+        readings.set(&metrics::MOUNT_MISSES, &labels, traffic.misses as f64);
+        readings.set(&metrics::MOUNT_MISS_BYTES, &labels, traffic.miss_bytes as f64);
+        readings.set(
+            &metrics::MOUNT_FETCHED_BYTES,
+            &labels,
+            traffic.fetched_bytes as f64,
+        );
+    }
     let Some(backlog) = mount.backlog.as_ref().filter(|_| mount.settings.writable) else {
         return;
     };
-    let labels = [mount.path.as_str()];
     readings.set(&metrics::MOUNT_WAITING_FILES, &labels, backlog.files as f64);
     readings.set(&metrics::MOUNT_WAITING_BYTES, &labels, backlog.bytes as f64);
     readings.set(

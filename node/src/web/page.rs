@@ -91,7 +91,7 @@ pub fn render(role: &str, told: &Result<(ClusterStatus, Vec<MountInfo>)>) -> Str
     }
     out.push_str(
         "</table><h2>Mounts</h2><table><tr><th>path<th>of<th>for<th class=num>files waiting<th class=num>bytes\
-         <th class=num>under way<th>failure</tr>",
+         <th class=num>under way<th class=num>read<th class=num>of it cached<th class=num>fetched<th>failure</tr>",
     );
     for mount in mounts {
         let nothing = Backlog::default();
@@ -104,14 +104,20 @@ pub fn render(role: &str, told: &Result<(ClusterStatus, Vec<MountInfo>)>) -> Str
         let failure = backlog
             .failure()
             .map(|(key, failure)| format!("<span class=bad>{}: {}</span>", escape(key), escape(failure)));
+        let traffic = mount.traffic.unwrap_or_default();
+        let cached = traffic.hit_ratio().map(|ratio| format!("{:.1} %", ratio * 100.0));
         write!(
             out,
-            "<tr><td>{}<td>{}<td>{used_for}<td class=num>{}<td class=num>{}<td class=num>{}<td>{}</tr>",
+            "<tr><td>{}<td>{}<td>{used_for}<td class=num>{}<td class=num>{}<td class=num>{}\
+             <td class=num>{}<td class=num>{}<td class=num>{}<td>{}</tr>",
             escape(mount.path.as_str()),
             escape(&mount.uri),
             backlog.files,
             size(backlog.bytes),
             backlog.effects.len(),
+            size(traffic.hit_bytes.saturating_add(traffic.miss_bytes)),
+            cached.unwrap_or_default(),
+            size(traffic.fetched_bytes),
             failure.unwrap_or_default()
         )
         .expect(LINE);
@@ -159,7 +165,7 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use curvine_protocol::cluster::{DiskStatus, DutyStatus, MasterRole, MasterStatus, Tier, WorkerStatus};
-    use curvine_protocol::mount::MountSettings;
+    use curvine_protocol::mount::{MountSettings, MountTraffic};
     use curvine_protocol::{ClusterId, CurvinePath, Error, ErrorKind, MountId, NodeId, WorkerId};
     use std::collections::BTreeMap;
 
@@ -221,11 +227,18 @@ mod tests {
                 ..Backlog::default()
             }),
             hidden: Vec::new(),
+            traffic: Some(MountTraffic {
+                hits: 3,
+                hit_bytes: 3072,
+                misses: 1,
+                miss_bytes: 1024,
+                fetched_bytes: 1 << 20,
+            }),
         };
         let page = render("all", &Ok((status, vec![mount])));
         assert!(page.contains(
             "<tr><td>/lake<td>s3://lake<td>writing through<td class=num>2<td class=num>1.5 KiB<td class=num>0\
-             <td><span class=bad>a&amp;b: no</span></tr>"
+             <td class=num>4 KiB<td class=num>75.0 %<td class=num>1 MiB<td><span class=bad>a&amp;b: no</span></tr>"
         ));
         assert!(page.contains(
             "<tr><td>3<td>127.0.0.1:8996<td>live<td>SSD<td>/data/&lt;script&gt;<td class=num>9\

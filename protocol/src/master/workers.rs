@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{BlockReplica, DiskStatus, Tier, WorkerService};
-use crate::ids::{BlockId, ClusterId, WorkerId};
+use crate::ids::{BlockId, ClusterId, MountId, WorkerId};
+use crate::mount::MountTraffic;
 use crate::path::Node;
 
 /// Capacity and use of the whole cluster (`df`, `statfs`); below a quota that limits something, what that allows and holds.
@@ -75,6 +76,9 @@ pub struct WorkerHeartbeat {
     pub worker: WorkerId,
     pub token: u64,
     pub disks: Vec<DiskStatus>,
+    /// Since it began, in no order.
+    #[serde(default)]
+    pub traffic: Vec<(MountId, MountTraffic)>,
 }
 
 /// The master's answer to a heartbeat.

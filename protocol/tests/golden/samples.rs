@@ -9,7 +9,7 @@ use curvine_protocol::job::{FileFailure, JobProgress, JobRecord, JobState};
 use curvine_protocol::master_or_worker::*;
 use curvine_protocol::mount::{
     AttributesIn, Backlog, EffectInfo, HiddenKeys, MountChanges, MountInfo, MountRecord, MountSettings,
-    WriteMode,
+    MountTraffic, WriteMode,
 };
 use curvine_protocol::op::{
     AgreeDir, AgreeName, Command, CommitChange, Copied, ExportOutcome, KeptBlock, KnownName, Op, OpReply,
@@ -395,7 +395,9 @@ samples! {
         worker: None, cluster: None, address: "h:2".to_owned(), disks: vec![], version: "0.1.0".to_owned(),
         epoch: 0,
     };
-    WorkerHeartbeat => WorkerHeartbeat { worker: WorkerId(2), token: 1 << 63, disks: vec![disk()] };
+    WorkerHeartbeat => WorkerHeartbeat {
+        worker: WorkerId(2), token: 1 << 63, disks: vec![disk()], traffic: vec![(MountId(3), traffic())],
+    };
     ReportBlocks => ReportBlocks {
         worker: WorkerId(2), token: 3, full_start: true, full_end: false, stored: vec![replica()],
         removed: vec![BlockId(78)], number: 1 << 40, kept: vec![1], doubtful: vec![BlockId(77)],
@@ -499,7 +501,8 @@ samples! {
         duties: vec![DutyStatus { name: "loads".to_owned(), doing: "none".to_owned(), failure: None }],
     };
     Mounts => Mounts { mounts: vec![mount().public()] };
-    MountInfo => MountInfo { backlog: Some(backlog()), hidden: vec![HiddenKeys { why: "ends with white space".to_owned(), count: 2, example: "u ".to_owned() }], ..mount().public() }, mount().public();
+    MountInfo => MountInfo { backlog: Some(backlog()), hidden: vec![HiddenKeys { why: "ends with white space".to_owned(), count: 2, example: "u ".to_owned() }], traffic: Some(traffic()), ..mount().public() }, mount().public();
+    MountTraffic => traffic();
     JobRecord => job(), JobRecord { failures: vec![], ended_ns: None, ..job() };
     LoadPlan => LoadPlan {
         files: 9, bytes: 900, files_cached: 2, bytes_cached: 200, requests: 7, free_bytes: 400, evictable_bytes: 100, unseen: 1,
@@ -537,7 +540,7 @@ samples! {
     WorkerEchoed => WorkerEchoed { worker: WorkerId(2), cluster: cluster() };
     ReadBlock => ReadBlock {
         block: BlockId(77), generation: 4, offset_bytes: 65_536, len_bytes: 4_096,
-        fill: Some(Fill { inode: InodeId(12), block_index: 1, whole: false }), exact: false,
+        fill: Some(Fill { inode: InodeId(12), block_index: 1, whole: false, mount: Some(MountId(3)) }), exact: false,
     }, ReadBlock { block: BlockId(77), generation: 0, offset_bytes: 0, len_bytes: 1 << 20, fill: None, exact: true };
     BlockData => BlockData { offset_bytes: 65_536, checksums: vec![0xE306_9283, 1] };
     WriteBlock => WriteBlock {
@@ -627,6 +630,16 @@ samples! {
     FileExported => FileExported { version: version() };
     GetWorkerStatus => GetWorkerStatus {};
     WorkerDisks => WorkerDisks { worker: WorkerId(2), disks: vec![disk()] };
+}
+
+fn traffic() -> MountTraffic {
+    MountTraffic {
+        hits: 9,
+        hit_bytes: 1 << 33,
+        misses: 2,
+        miss_bytes: 5,
+        fetched_bytes: 1 << 20,
+    }
 }
 
 fn backlog() -> Backlog {

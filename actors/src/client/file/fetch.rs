@@ -94,6 +94,7 @@ impl Shared {
                 inode: self.inode,
                 block_index: index,
                 whole: true,
+                mount: None,
             }),
             exact: false,
         };

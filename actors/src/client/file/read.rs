@@ -137,7 +137,7 @@ impl Shared {
 
     /// One piece, from the first replica that has it right.
     async fn read_piece(&self, piece: Piece) -> Result<Bytes> {
-        let (index, located, workers, offset_bytes, len_bytes, fill) = match piece {
+        let (index, located, workers, offset_bytes, len_bytes, can_fill, mount) = match piece {
             Piece::Zeros(len) => return Ok(BytesMut::zeroed(len).freeze()),
             Piece::Block {
                 index,
@@ -146,7 +146,8 @@ impl Shared {
                 offset_bytes,
                 len_bytes,
                 fill,
-            } => (index, located, workers, offset_bytes, len_bytes, fill),
+                mount,
+            } => (index, located, workers, offset_bytes, len_bytes, fill, mount),
         };
         let mut last = Error::new(
             ErrorKind::BlockUnavailable,
@@ -155,7 +156,6 @@ impl Shared {
                 located.block.id, self.inode
             ),
         );
-        let can_fill = fill;
         let clock = &self.router.ports().clock;
         let mut asking = self.router.stalled().last(located.workers.clone(), clock.now());
         let mut again = Vec::new();
@@ -167,6 +167,7 @@ impl Shared {
                     inode: self.inode,
                     block_index: index,
                     whole: false,
+                    mount,
                 });
                 let read = self.read_block(worker, &workers, &located.block, offset_bytes, len_bytes, fill);
                 // Who fetches a block may take its time; who has it does not.

@@ -9,7 +9,7 @@ use curvine_protocol::master::CommitFile;
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{READ_BYTES_MAX, WriteOrder};
 use curvine_protocol::{
-    Attr, BlockRef, ClientId, Error, ErrorKind, FileLayout, LocatedBlock, Result, WorkerId,
+    Attr, BlockRef, ClientId, Error, ErrorKind, FileLayout, LocatedBlock, MountId, Result, WorkerId,
 };
 use tokio::task::JoinSet;
 
@@ -123,6 +123,8 @@ pub(super) enum Piece {
         offset_bytes: u64,
         len_bytes: u32,
         fill: bool,
+        /// Whose object it is in.
+        mount: Option<MountId>,
     },
 }
 
@@ -417,6 +419,7 @@ impl State {
                         offset_bytes: within,
                         len_bytes: to_u32(to_usize(len)),
                         fill: block.cached && !block.begun,
+                        mount: self.source.as_ref().map(|source| source.mount),
                     });
                     len
                 }

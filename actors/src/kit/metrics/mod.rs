@@ -92,6 +92,16 @@ metrics! {
         "Exports, deletions and renames that are being made in the under file system of a writable mount.";
     gauge MOUNT_FAILED = "curvine_mount_failed", None, [mount: &[]], Cluster,
         "1 if the last try at a file or change of a writable mount failed in its under file system, else 0.";
+    gauge MOUNT_HITS = "curvine_mount_hits", None, [mount: &[]], Cluster,
+        "Reads of a mount's files that a worker answered with what it had, since the workers began.";
+    gauge MOUNT_HIT_BYTES = "curvine_mount_hit_bytes", Bytes, [mount: &[]], Cluster,
+        "What these reads got.";
+    gauge MOUNT_MISSES = "curvine_mount_misses", None, [mount: &[]], Cluster,
+        "Reads of a mount's files that waited for its under file system, since the workers began.";
+    gauge MOUNT_MISS_BYTES = "curvine_mount_miss_bytes", Bytes, [mount: &[]], Cluster,
+        "What these reads got.";
+    gauge MOUNT_FETCHED_BYTES = "curvine_mount_fetched_bytes", Bytes, [mount: &[]], Cluster,
+        "What workers got from a mount's under file system, for readers and for loads, since the workers began.";
     gauge MASTERS = "curvine_masters", None, [state: &["reachable", "unreachable"]], Cluster,
         "Masters of the group, by whether the leader reaches them.";
     gauge WORKERS = "curvine_workers", None, [state: &["live", "lost"]], Cluster,

@@ -244,6 +244,7 @@ impl Answers<ListMounts> for MountAnswers {
                     Ok(MountInfo {
                         backlog,
                         hidden: self.mirror.hidden(mount.id),
+                        traffic: Some(self.blocks.cluster().roster.traffic(mount.id)),
                         ..mount.public()
                     })
                 })

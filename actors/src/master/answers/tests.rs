@@ -790,6 +790,7 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
         worker: before.worker,
         token,
         disks: Vec::new(),
+        traffic: Vec::new(),
     };
     let orders = world.ask(beat(before.token)).await.expect("answered");
     assert!(orders.register, "an old token is not known");

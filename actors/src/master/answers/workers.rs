@@ -1,6 +1,7 @@
 //! Calls of workers: registration, heartbeats, block reports, what they ask about files and mounts.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -152,6 +153,7 @@ impl Answers<RegisterWorker> for WorkerAnswers {
             reported: false,
             report_again: false,
             report: 0,
+            traffic: BTreeMap::new(),
         };
         self.blocks.learn_services(self.view.services()?);
         self.blocks.cluster().roster.register(worker, entry);
@@ -171,11 +173,11 @@ impl Answers<WorkerHeartbeat> for WorkerAnswers {
     ) -> Result<HeartbeatOrders> {
         self.consensus.read_barrier().await?;
         let now = self.blocks.now();
-        let known = self
-            .blocks
-            .cluster()
-            .roster
-            .heartbeat(call.worker, call.token, call.disks, now);
+        let mut cluster = self.blocks.cluster();
+        let known = cluster.roster.heartbeat(call.worker, call.token, call.disks, now);
+        if known {
+            cluster.roster.count(call.worker, call.traffic);
+        }
         Ok(HeartbeatOrders { register: !known })
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use curvine_protocol::WorkerId;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::cluster::{DiskStatus, WorkerState, WorkerStatus};
 use curvine_protocol::master::FsStats;
+use curvine_protocol::mount::MountTraffic;
 use curvine_protocol::number::whole_ms;
+use curvine_protocol::{MountId, WorkerId};
 use tokio::time::Instant;
 
 use super::service::OutOfService;
@@ -31,6 +32,8 @@ pub struct WorkerEntry {
     pub report_again: bool,
     /// The number of its last report.
     pub report: u64,
+    /// By its last heartbeat.
+    pub traffic: BTreeMap<MountId, MountTraffic>,
 }
 
 impl WorkerEntry {
@@ -47,6 +50,7 @@ impl WorkerEntry {
             reported: true,
             report_again: false,
             report: 0,
+            traffic: BTreeMap::new(),
         }
     }
 
@@ -76,6 +80,26 @@ impl Roster {
     /// Whether the worker is known by this token.
     pub fn knows(&self, id: WorkerId, token: u64) -> bool {
         self.workers.get(&id).is_some_and(|worker| worker.token == token)
+    }
+
+    /// What readers of a mount's files got, and its store gave, as far as the workers have said.
+    pub fn traffic(&self, mount: MountId) -> MountTraffic {
+        let mut sum = MountTraffic::default();
+        for of_one in self
+            .workers
+            .values()
+            .filter_map(|worker| worker.traffic.get(&mount))
+        {
+            sum += *of_one;
+        }
+        sum
+    }
+
+    /// What a worker has counted. It is known, and has this token.
+    pub fn count(&mut self, id: WorkerId, traffic: Vec<(MountId, MountTraffic)>) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.traffic = traffic.into_iter().collect();
+        }
     }
 
     /// False if the worker must register first.

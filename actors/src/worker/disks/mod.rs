@@ -33,6 +33,7 @@ use super::disk::{
     AccountFor, BlockNews, Disk, DiskOptions, DiskRef, Grant, ListReplicas, Removal, RemoveBlocks, ScrubNow,
     StopDisk, Store, missing,
 };
+use super::traffic::Traffic;
 use crate::kit::Ports;
 
 /// New blocks whose disk was chosen and whose index record may not be committed yet.
@@ -51,6 +52,7 @@ struct Inner {
     disks: Vec<DiskRef>,
     placed: quick_cache::sync::Cache<BlockId, usize>,
     fetches: Arc<Fetches>,
+    traffic: Arc<Traffic>,
 }
 
 impl Disks {
@@ -88,6 +90,7 @@ impl Disks {
             disks,
             placed,
             fetches,
+            traffic: Arc::default(),
         });
         Ok(Disks { inner })
     }
@@ -100,6 +103,11 @@ impl Disks {
     /// What is being fetched.
     pub fn fetches(&self) -> &Arc<Fetches> {
         &self.inner.fetches
+    }
+
+    /// What is counted of each mount.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.inner.traffic
     }
 
     pub fn statuses(&self) -> Vec<DiskStatus> {

@@ -173,6 +173,7 @@ impl Worker {
             worker: session.worker,
             token: session.token,
             disks: self.disks.statuses(),
+            traffic: self.disks.traffic().counted(),
         };
         ctx.spawn(
             ask_master(self.master.clone(), beat)

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use curvine_protocol::attr::UfsSource;
 use curvine_protocol::cluster::Tier;
+use curvine_protocol::mount::MountTraffic;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{
     DeleteBlocks, ExportFile, Fill, LoadBlocks, LoadTask, StopLoading, SuspectBlock,
@@ -132,6 +133,38 @@ async fn a_random_read_of_a_large_object_fetches_little_and_a_scan_fetches_each_
         .await;
     assert!(read_all(port, 100, 1, None).await.unwrap() == content);
     assert_eq!(world.master.state.lock().unwrap().describes, 1);
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn what_readers_find_here_and_what_they_wait_for_is_counted_of_the_mount() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(3, 20 * MIB + 5);
+    file(&world, &objects, &content, 64 << 20);
+    let mut worker = world.start(world.config()).await;
+    let traffic = worker.disks.traffic().clone();
+    let counted = move || traffic.counted();
+    let port = &*worker.port;
+    for _ in 0..3 {
+        read(port, 100, 1, 77, 1_000, fill(10, 0)).await.unwrap();
+    }
+    let mut expected = MountTraffic {
+        hits: 2,
+        hit_bytes: 2_000,
+        misses: 1,
+        miss_bytes: 1_000,
+        fetched_bytes: objects.bytes_read(),
+    };
+    assert_eq!(counted(), [(MountId(1), expected)]);
+    let whole = fill(10, 0).map(|fill| Fill { whole: true, ..fill });
+    read(port, 100, 1, 0, 1, whole).await.unwrap();
+    expected.fetched_bytes = content.len() as u64;
+    assert_eq!(counted(), [(MountId(1), expected)], "a writer is no reader");
+    read(port, 100, 1, 9_000_000, 500, fill(10, 0)).await.unwrap();
+    read(port, 100, 1, 0, 500, None).await.unwrap();
+    (expected.hits, expected.hit_bytes) = (3, 2_500);
+    assert_eq!(counted(), [(MountId(1), expected)]);
     worker.stop().await;
 }
 

@@ -188,5 +188,6 @@ pub fn fill(inode: u64, block_index: u32) -> Option<Fill> {
         inode: InodeId(inode),
         block_index,
         whole: false,
+        mount: Some(MountId(1)),
     })
 }

@@ -17,6 +17,7 @@ use crate::ufs::upload_notes::UploadNotes;
 use crate::worker::disks::fetches::Fetches;
 use crate::worker::membership::Session;
 use crate::worker::source::{ObjectSource, Sources};
+use crate::worker::traffic::Traffic;
 
 /// How long a layout is believed, if nothing was deleted meanwhile. A new version of a file has new blocks, so an old one can only fail to match.
 const LAYOUT_AGE: Duration = Duration::from_secs(2);
@@ -28,6 +29,7 @@ pub struct Resolver {
     fetches: Arc<Fetches>,
     layouts: Cache<InodeId, Known>,
     mounts: Arc<Mounts>,
+    traffic: Arc<Traffic>,
 }
 
 /// A layout, and when it was asked for: the time, and how many orders to remove blocks there had been.
@@ -46,6 +48,7 @@ impl Resolver {
         uploads: UploadNotes,
         clock: Arc<dyn Clock>,
         fetches: Arc<Fetches>,
+        traffic: Arc<Traffic>,
     ) -> Self {
         let masters = Arc::new(Masters::new(master, session));
         Resolver {
@@ -54,6 +57,7 @@ impl Resolver {
             clock,
             fetches,
             layouts: Cache::new(LAYOUTS_MAX),
+            traffic,
         }
     }
 
@@ -90,6 +94,7 @@ impl Resolver {
                 key: object.key.clone(),
                 version: object.version.clone(),
                 source: self.source(object.mount).await?,
+                counts: self.traffic.of(object.mount),
             });
         }
         Err(Error::new(
@@ -116,6 +121,7 @@ impl Resolver {
             key: task.source.key.clone(),
             version: task.source.version.clone(),
             source: self.source(task.source.mount).await?,
+            counts: self.traffic.of(task.source.mount),
         })
     }
 

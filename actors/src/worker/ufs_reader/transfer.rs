@@ -16,6 +16,7 @@ use super::budget::Budget;
 use crate::kit::deadlines::TRANSFER_SILENCE;
 use crate::worker::disk::Store;
 use crate::worker::source::{ByteStream, ObjectSource};
+use crate::worker::traffic::Counts;
 
 /// Bytes that go to the disk in one write.
 const WRITE_BYTES: usize = 512 * 1024;
@@ -38,6 +39,8 @@ pub struct Target {
     pub key: String,
     pub version: UfsVersion,
     pub source: Arc<dyn ObjectSource>,
+    /// Of the mount.
+    pub counts: Arc<Counts>,
 }
 
 impl Target {
@@ -62,6 +65,7 @@ impl Target {
             let mut pieces = Vec::new();
             let mut left = range.end - range.start;
             while let Some(piece) = next(&mut stream, &mut left).await? {
+                self.counts.fetched(piece.len());
                 pieces.push(piece);
             }
             Ok(pieces)
@@ -93,6 +97,7 @@ impl Target {
             loop {
                 let piece = next(&mut stream, &mut left).await?;
                 let ended = piece.is_none();
+                self.counts.fetched(piece.as_ref().map_or(0, Bytes::len));
                 gathered.push(piece);
                 if gathered.len < WRITE_BYTES && !ended {
                     continue;

@@ -44,7 +44,12 @@ impl Handler<ReadThrough> for UfsReader {
             let (reader, disks) = (ctx.address(), self.disks.clone());
             let once_whole = ReadThrough {
                 call,
-                fill: Fill { whole: false, ..fill },
+                // Whoever is to write does not read.
+                fill: Fill {
+                    whole: false,
+                    mount: None,
+                    ..fill
+                },
             };
             return Box::pin(async move {
                 loaded.await.unwrap_or_else(|_| Err(given_up(block)))?;
@@ -55,8 +60,13 @@ impl Handler<ReadThrough> for UfsReader {
             });
         }
         let (reply, answer) = oneshot::channel();
-        self.ask(block, generation, Request::Read(call, reply), origin, ctx);
-        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(given_up(block))) })
+        let found = self.ask(block, generation, Request::Read(call, reply), origin, ctx);
+        let counts = fill.mount.map(|mount| self.disks.traffic().of(mount));
+        Box::pin(async move {
+            let answer = answer.await.unwrap_or_else(|_| Err(given_up(block)))?;
+            counts.inspect(|counts| counts.read(found, answer.body.len()));
+            Ok(answer)
+        })
     }
 }
 

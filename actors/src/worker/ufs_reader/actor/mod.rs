@@ -30,6 +30,7 @@ use super::transfer::{PART_MEMORY_BYTES, Target};
 use crate::kit::Clock;
 use crate::worker::disks::Disks;
 use crate::worker::disks::fetches::deleted;
+use crate::worker::traffic::Found;
 
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -97,6 +98,7 @@ impl UfsReader {
         }
     }
 
+    /// Says where what was asked for is, as far as it is known at once.
     fn ask(
         &mut self,
         block: BlockId,
@@ -104,10 +106,20 @@ impl UfsReader {
         request: Request,
         origin: Origin,
         ctx: &Context<Self>,
-    ) {
+    ) -> Found {
         self.end_if_deleted(block, ctx);
         match self.fills.ask(block, generation, request, self.clock.now()) {
-            Asked::Decided(decisions) => self.act(decisions, ctx),
+            Asked::Decided(decisions) => {
+                let is_answer = |decision: &Decision<_, _, _>| {
+                    matches!(decision, Decision::Grant { .. } | Decision::Read { .. })
+                };
+                let found = match decisions.iter().any(is_answer) {
+                    true => Found::Here,
+                    false => Found::Below,
+                };
+                self.act(decisions, ctx);
+                found
+            }
             Asked::Opens(number) => {
                 let budget = self.budget(origin.purpose());
                 let (disks, resolver, reader) = (self.disks.clone(), self.resolver.clone(), ctx.address());
@@ -121,6 +133,7 @@ impl UfsReader {
                         outcome,
                     });
                 });
+                Found::Below
             }
         }
     }
