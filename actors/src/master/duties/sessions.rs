@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use curvine_protocol::master::{SESSION_EXPIRE_MS, Unlink};
 use curvine_protocol::op::{Op, SilentSession};
-use curvine_protocol::{ClientId, Node, Result};
+use curvine_protocol::{ClientId, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::Duty;
@@ -26,6 +26,8 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Without a look for so long, it was stopped or starved.
 const GAP: Duration = Duration::from_secs(6);
 const EXPIRE: Duration = Duration::from_millis(SESSION_EXPIRE_MS);
+/// How much longer a session lasts at most whose unfinished file is on its way to a store.
+const EXPORT_WAIT: Duration = Duration::from_secs(60);
 /// Sessions that end with one command.
 const ENDED_AT_ONCE: usize = 64;
 
@@ -154,19 +156,30 @@ impl Sessions {
         }
     }
 
-    /// Removes what a client did not finish whose session has ended.
-    async fn remove(&self, node: Node) {
-        let name = node.to_string();
-        let unlink = Unlink {
-            node,
-            keep_open: false,
-            closed: Vec::new(),
-            holders: None,
-        };
-        match self.propose.propose_op(Op::Unlink(unlink)).await {
-            Ok(_) => tracing::info!("{name} was not finished, and is removed"),
-            Err(error) => tracing::warn!(%error, "{name} was not finished, and stays"),
+    /// Removes what a client did not finish that was not heard of. That comes before the end of its session: a leader that takes
+    /// over still finds it. False if a part of it is on its way to a store: then the session lasts a little longer.
+    async fn clears(&self, silent: &SilentSession) -> Result<bool> {
+        let silence = self.hearing.silence().silent_for(silent.client, silent.heard_ns);
+        let mut is_cleared = true;
+        for node in self.view.partials(silent.client)? {
+            let name = node.to_string();
+            let unlink = Unlink {
+                node,
+                keep_open: false,
+                closed: Vec::new(),
+                holders: None,
+            };
+            // Where it is stored already, it has to go there as well.
+            match self.propose.propose_op(Op::Note(Box::new(Op::Unlink(unlink)))).await {
+                Ok(_) => tracing::info!("{name} was not finished, and is removed"),
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                Err(error) if error.kind == ErrorKind::UnderWay && silence < EXPIRE + EXPORT_WAIT => {
+                    is_cleared = false;
+                }
+                Err(error) => tracing::warn!(%error, "{name} was not finished, and stays"),
+            }
         }
+        Ok(is_cleared)
     }
 
     /// Those that are over, and whose end need not be remembered any longer.
@@ -212,17 +225,17 @@ impl Duty for Sessions {
         };
         over.extend(self.forgettable(&sessions));
         for sessions in over.chunks(ENDED_AT_ONCE) {
+            let mut ending = Vec::with_capacity(sessions.len());
             for silent in sessions {
-                tracing::info!("session {:016x} was not heard of and ends", silent.client.0);
+                if self.clears(silent).await? {
+                    tracing::info!("session {:016x} was not heard of and ends", silent.client.0);
+                    ending.push(silent.clone());
+                }
             }
-            let mut partials = Vec::new();
-            for silent in sessions {
-                partials.extend(self.view.partials(silent.client)?);
-            }
-            let sessions = sessions.to_vec();
-            self.propose.propose_op(Op::EndSessions { sessions }).await?;
-            for node in partials {
-                self.remove(node).await;
+            if !ending.is_empty() {
+                self.propose
+                    .propose_op(Op::EndSessions { sessions: ending })
+                    .await?;
             }
         }
         Ok(())
