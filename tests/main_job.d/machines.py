@@ -42,7 +42,8 @@ class Scratch:
     """A directory and the processes that work in it."""
 
     def __init__(self, parent, name):
-        self.path = Path(parent) / f"run-{os.getpid()}-{name}"
+        # As /proc/self/mounts has it.
+        self.path = Path(parent).resolve() / f"run-{os.getpid()}-{name}"
         self.path.mkdir(parents=True)
         self.processes = []
 
