@@ -160,6 +160,10 @@ impl Sessions {
     /// over still finds it. False if a part of it is on its way to a store: then the session lasts a little longer.
     async fn clears(&self, silent: &SilentSession) -> Result<bool> {
         let silence = self.hearing.silence().silent_for(silent.client, silent.heard_ns);
+        if silence < EXPIRE {
+            // It was heard of since.
+            return Ok(false);
+        }
         let mut is_cleared = true;
         for node in self.view.partials(silent.client)? {
             let name = node.to_string();
@@ -170,7 +174,11 @@ impl Sessions {
                 holders: None,
             };
             // Where it is stored already, it has to go there as well.
-            match self.propose.propose_op(Op::Note(Box::new(Op::Unlink(unlink)))).await {
+            match self
+                .propose
+                .propose_op(Op::Note(Box::new(Op::Unlink(unlink))))
+                .await
+            {
                 Ok(_) => tracing::info!("{name} was not finished, and is removed"),
                 Err(error) if error.kind == ErrorKind::NotFound => {}
                 Err(error) if error.kind == ErrorKind::UnderWay && silence < EXPIRE + EXPORT_WAIT => {
@@ -219,24 +227,20 @@ impl Duty for Sessions {
             return Err(error);
         }
         let sessions = self.view.sessions()?;
-        let mut over = {
+        let over = {
             let refused = self.hearing.refused.load(Ordering::Relaxed);
             self.hearing.silence().look(self.clock.now(), refused, &sessions)
         };
-        over.extend(self.forgettable(&sessions));
-        for sessions in over.chunks(ENDED_AT_ONCE) {
-            let mut ending = Vec::with_capacity(sessions.len());
-            for silent in sessions {
-                if self.clears(silent).await? {
-                    tracing::info!("session {:016x} was not heard of and ends", silent.client.0);
-                    ending.push(silent.clone());
-                }
+        let mut ending = self.forgettable(&sessions);
+        for silent in over {
+            if self.clears(&silent).await? {
+                tracing::info!("session {:016x} was not heard of and ends", silent.client.0);
+                ending.push(silent);
             }
-            if !ending.is_empty() {
-                self.propose
-                    .propose_op(Op::EndSessions { sessions: ending })
-                    .await?;
-            }
+        }
+        for sessions in ending.chunks(ENDED_AT_ONCE) {
+            let sessions = sessions.to_vec();
+            self.propose.propose_op(Op::EndSessions { sessions }).await?;
         }
         Ok(())
     }
