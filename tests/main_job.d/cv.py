@@ -43,6 +43,10 @@ class Cv:
         """The objects that a command answers with."""
         return [json.loads(line) for line in self("--json", *words, **options).splitlines()]
 
+    def mounts(self):
+        """The mounts as they were made, without what is counted of them."""
+        return [{name: value for name, value in mount.items() if name != "traffic"} for mount in self.json("mounts")]
+
     def refused(self, *words, code=None, says=(), **options):
         """What must fail: with this exit code, saying this, and in one line."""
         found, out, err = self.run(*words, **options)

@@ -143,7 +143,7 @@ def clean_restart(job):
     job.mount(job.moto, "data", "/moto")
     cv("load", "/moto", "--watch")
     cv("put", "-f", "-", "/kept", stdin=b"kept")
-    mounts, files = cv.json("mounts"), cv.json("count", "/moto")
+    mounts, files = cv.mounts(), cv.json("count", "/moto")
     with job.check("SIGTERM ends it with exit code 0"):
         equal(job.node.stop(), 0)
     with job.check("without a node, cv says within 5 s where it looked and what to check"):
@@ -152,7 +152,7 @@ def clean_restart(job):
         holds(time.monotonic() - begun < 5, f"took {time.monotonic() - begun:.1f} s")
     with job.check("it starts again and has everything"):
         job.node.start()
-        equal((cv.json("mounts"), cv.json("count", "/moto"), cv("cat", "/kept")), (mounts, files, b"kept"))
+        equal((cv.mounts(), cv.json("count", "/moto"), cv("cat", "/kept")), (mounts, files, b"kept"))
     with job.check("the cache is still the cache: a load moves no bytes"):
         loaded = cv.json("load", "/moto", "--watch")[-1]
         equal((loaded["state"], loaded["bytes_moved"]), ("done", 0))

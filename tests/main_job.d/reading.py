@@ -31,7 +31,7 @@ def refusals(job):
         job.mount(s3, "data", f"/{s3.name}")
     cv("mkdir", "-p", "/full/below")
     cv("put", "-", "/a-file", stdin=b"x")
-    before = cv.json("mounts"), cv.json("ls", "-R", "/full"), cv.text("ls", "-C", "/")
+    before = cv.mounts(), cv.json("ls", "-R", "/full"), cv.text("ls", "-C", "/")
 
     def refused(claim, uri, path, options, says, code=None):
         with job.check(claim):
@@ -61,7 +61,7 @@ def refusals(job):
     with job.check("a refused mount prints no secret"):
         holds(b"wr0ng" not in b"".join(cv_said(cv)) and b"h1dden" not in b"".join(cv_said(cv)), "a secret was printed")
     with job.check("refused mounts changed nothing"):
-        equal((cv.json("mounts"), cv.json("ls", "-R", "/full"), cv.text("ls", "-C", "/")), before)
+        equal((cv.mounts(), cv.json("ls", "-R", "/full"), cv.text("ls", "-C", "/")), before)
     with job.check("a file is not put or moved to the name of a directory that is not there"):
         cv.refused("put", "-", "/nowhere/", says="is no directory", stdin=b"x")
         cv.refused("mv", "/a-file", "/nowhere/", says="is no directory")
