@@ -143,10 +143,16 @@ pub struct MountTraffic {
 }
 
 impl MountTraffic {
+    /// What readers got.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.hit_bytes.saturating_add(self.miss_bytes)
+    }
+
     /// The part of what readers got that was on the workers, 0 to 1; none if nobody has read.
     #[must_use]
     pub fn hit_ratio(&self) -> Option<f64> {
-        let all = self.hit_bytes + self.miss_bytes;
+        let all = self.read_bytes();
         (all > 0).then(|| self.hit_bytes as f64 / all as f64)
     }
 }

@@ -14,7 +14,7 @@ use opendal::options::{CopyOptions, DeleteOptions, WriteOptions};
 
 use super::attributes::{METADATA_BYTES_MAX, encode};
 use super::uploads::Begun;
-use super::{ByteStream, Ufs, directory_path, is_absent, limited, repeated, version};
+use super::{ByteStream, Ufs, directory_path, is_absent, limited, quoted, repeated, version};
 use crate::kit::deadlines::store_copy;
 
 /// Bytes in one part of an upload.
@@ -176,7 +176,7 @@ impl Ufs {
         }
         if self.conditions {
             let etag = how.replaces.and_then(|replaces| replaces.etag.as_ref());
-            options.if_match = etag.map(|etag| format!("\"{etag}\""));
+            options.if_match = etag.map(quoted);
             options.if_not_exists = how.replaces.is_none();
         }
         let begun = Begun::default();
@@ -254,7 +254,7 @@ impl Ufs {
         }
         let etag = meant.etag.as_ref().filter(|_| self.conditions);
         let options = DeleteOptions {
-            if_match: etag.map(|etag| format!("\"{etag}\"")),
+            if_match: etag.map(quoted),
             ..DeleteOptions::default()
         };
         let path = self.storable(key)?;
@@ -341,9 +341,7 @@ impl Ufs {
         if self.conditions {
             options.if_not_exists = there.is_none() && can.copy_with_if_not_exists;
             let etag = there.and_then(|there| there.etag.as_ref());
-            options.if_match = etag
-                .filter(|_| can.copy_with_if_match)
-                .map(|etag| format!("\"{etag}\""));
+            options.if_match = etag.filter(|_| can.copy_with_if_match).map(quoted);
         }
         let copied = async {
             match copying.copy_options(&source, &target, options).await {

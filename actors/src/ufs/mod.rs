@@ -389,7 +389,7 @@ impl Ufs {
         let wanted = range.end - range.start;
         let etag = expected.etag.as_ref().filter(|_| self.if_match);
         let options = ReaderOptions {
-            if_match: etag.map(|etag| format!("\"{etag}\"")),
+            if_match: etag.map(quoted),
             ..ReaderOptions::default()
         };
         let retries_before = self.retries.load(Ordering::Acquire);
@@ -625,6 +625,11 @@ fn through<T: HttpTransport>(operator: &Operator, transport: impl FnOnce(HttpTra
     let transport = transport(context.http_transport().clone());
     let context = context.with_http_transport(HttpTransporter::new(transport));
     operator.clone().with_context(context)
+}
+
+/// An ETag as conditions of requests have it.
+fn quoted(etag: impl std::fmt::Display) -> String {
+    format!("\"{etag}\"")
 }
 
 /// The name of an object that is made to see what a store does, and deleted. Nobody else's object has it.

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::attributes::{METADATA_BYTES_MAX, encode, is_field};
 use super::changes::COPY_BYTES_MAX;
-use super::{Ufs, probe_name, through, version};
+use super::{Ufs, probe_name, quoted, through, version};
 
 /// Headers that are of the content which is not sent, or of the signature.
 const NOT_OF_A_COPY: &[&str] = &[
@@ -101,7 +101,7 @@ impl IntoCopy {
         let source = format!("{}{}", self.copying.bucket, parts.uri.path());
         for (name, value) in [
             ("x-amz-copy-source", source.as_str()),
-            ("x-amz-copy-source-if-match", &format!("\"{}\"", self.etag)),
+            ("x-amz-copy-source-if-match", &quoted(&self.etag)),
             ("x-amz-metadata-directive", "REPLACE"),
         ] {
             let value = HeaderValue::from_str(value).map_err(|error| failed(&error))?;

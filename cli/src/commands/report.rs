@@ -80,7 +80,7 @@ fn traffic(mounts: &[MountInfo]) -> String {
         vec![
             mount.path.to_string(),
             mount.uri.clone(),
-            format::size(traffic.hit_bytes.saturating_add(traffic.miss_bytes), true),
+            format::size(traffic.read_bytes(), true),
             cached.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0)),
             format::size(traffic.fetched_bytes, true),
         ]

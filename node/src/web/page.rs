@@ -115,7 +115,7 @@ pub fn render(role: &str, told: &Result<(ClusterStatus, Vec<MountInfo>)>) -> Str
             backlog.files,
             size(backlog.bytes),
             backlog.effects.len(),
-            size(traffic.hit_bytes.saturating_add(traffic.miss_bytes)),
+            size(traffic.read_bytes()),
             cached.unwrap_or_default(),
             size(traffic.fetched_bytes),
             failure.unwrap_or_default()
