@@ -39,7 +39,7 @@ impl Replication {
         let disk = self
             .disks
             .for_written(block.id, block.len_bytes, block.len_bytes)?;
-        let _room = disk.store.make_room(block.len_bytes).await;
+        let _room = disk.store.make_room(block.id, block.len_bytes).await;
         if block.len_bytes <= PIECE_BYTES {
             let body = piece(&port, from, &block, 0).await?;
             return disk.put_replica(block, body).await;

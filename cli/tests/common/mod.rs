@@ -124,7 +124,12 @@ impl Node {
     /// The output of what must succeed without a complaint.
     pub fn ok(&self, words: &[&str]) -> String {
         let said = self.run(words);
-        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "cv {words:?}");
+        assert_eq!(
+            (said.code, said.err.as_str()),
+            (Some(0), ""),
+            "cv {words:?}: {}",
+            said.out
+        );
         said.out
     }
 

@@ -105,7 +105,7 @@ impl DiskRef {
             let growth_bytes = disk
                 .on_lane(block, move |store| store.growth_bytes(block, end))
                 .await?;
-            let _room = disk.store.make_room(growth_bytes).await;
+            let _room = disk.store.make_room(block, growth_bytes).await;
             disk.change("a write", block, permit, write).await
         })
     }
@@ -146,7 +146,7 @@ impl DiskRef {
         }
         let disk = self.clone();
         Box::pin(async move {
-            let _room = disk.store.make_room(need_bytes).await;
+            let _room = disk.store.make_room(block, need_bytes).await;
             disk.change("a put", block, permit, put).await
         })
     }

@@ -5,7 +5,9 @@
 //! twice what is written to the index between two syncs ([`index_unsynced_max`]), and, while it is shortened, by a copy of
 //! what is in it.
 
-use curvine_protocol::{Error, ErrorKind, Result};
+use std::collections::HashMap;
+
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 /// What file systems give to files, at least.
 const UNIT_BYTES: u64 = 4 << 10;
@@ -39,6 +41,17 @@ pub struct Space {
     device_free_bytes: u64,
     /// Taken since then, which the measurement may not show.
     taken_since_bytes: u64,
+    claims: HashMap<BlockId, Claim>,
+    /// What all claims lack yet.
+    claimed_bytes: u64,
+}
+
+/// Room that was promised for a block.
+#[derive(Clone, Copy, Debug, Default)]
+struct Claim {
+    promised_bytes: u64,
+    /// What of it was not taken yet.
+    left_bytes: u64,
 }
 
 impl Space {
@@ -56,6 +69,8 @@ impl Space {
             index_bytes,
             device_free_bytes,
             taken_since_bytes: 0,
+            claims: HashMap::new(),
+            claimed_bytes: 0,
         }
     }
 
@@ -76,11 +91,38 @@ impl Space {
         of_capacity.min(of_device)
     }
 
-    /// Sets bytes aside.
+    /// What was promised and is not taken yet.
+    pub fn claimed_bytes(&self) -> u64 {
+        self.claimed_bytes
+    }
+
+    /// Promises room for a block. Whoever takes bytes for it takes them of that; nobody is kept from taking them.
+    pub fn claim(&mut self, block: BlockId, bytes: u64) {
+        let claim = self.claims.entry(block).or_default();
+        claim.promised_bytes += bytes;
+        claim.left_bytes += bytes;
+        self.claimed_bytes += bytes;
+    }
+
+    /// A promise is over.
+    pub fn unclaim(&mut self, block: BlockId, bytes: u64) {
+        let Some(claim) = self.claims.get_mut(&block) else {
+            return;
+        };
+        claim.promised_bytes = claim.promised_bytes.saturating_sub(bytes);
+        let left_bytes = claim.left_bytes.min(claim.promised_bytes);
+        self.claimed_bytes -= claim.left_bytes - left_bytes;
+        claim.left_bytes = left_bytes;
+        if claim.promised_bytes == 0 {
+            self.claims.remove(&block);
+        }
+    }
+
+    /// Sets bytes aside for a block, of what was promised for it first.
     ///
     /// # Errors
     /// `NoSpace`: nothing is taken.
-    pub fn take(&mut self, bytes: u64, disk: &str) -> Result<()> {
+    pub fn take(&mut self, block: BlockId, bytes: u64, disk: &str) -> Result<()> {
         if bytes > self.available_bytes() {
             return Err(Error::new(
                 ErrorKind::NoSpace,
@@ -94,6 +136,11 @@ impl Space {
         }
         self.taken_bytes += bytes;
         self.taken_since_bytes += bytes;
+        if let Some(claim) = self.claims.get_mut(&block) {
+            let met_bytes = claim.left_bytes.min(bytes);
+            claim.left_bytes -= met_bytes;
+            self.claimed_bytes -= met_bytes;
+        }
         Ok(())
     }
 
@@ -106,8 +153,12 @@ impl Space {
     ///
     /// # Errors
     /// `NoSpace`: nothing is taken.
-    pub fn lengthen(&mut self, from_bytes: u64, to_bytes: u64, disk: &str) -> Result<()> {
-        self.take(on_device(to_bytes).saturating_sub(on_device(from_bytes)), disk)
+    pub fn lengthen(&mut self, block: BlockId, from_bytes: u64, to_bytes: u64, disk: &str) -> Result<()> {
+        self.take(
+            block,
+            on_device(to_bytes).saturating_sub(on_device(from_bytes)),
+            disk,
+        )
     }
 
     /// Bytes that were in the index have a file now.
@@ -138,6 +189,37 @@ impl Space {
 mod tests {
     use super::*;
 
+    const BLOCK: BlockId = BlockId(7);
+
+    #[test]
+    fn what_is_taken_is_not_promised_any_more_and_a_promise_ends_once() {
+        let other = BlockId(8);
+        let mut space = Space::new(100, 0, 0, 0, 1_000);
+        space.claim(BLOCK, 40);
+        space.claim(other, 10);
+        assert_eq!((space.claimed_bytes(), space.available_bytes()), (50, 100));
+        assert_eq!(space.take(BLOCK, 30, "d"), Ok(()));
+        assert_eq!((space.claimed_bytes(), space.available_bytes()), (20, 70));
+        assert_eq!(space.take(BlockId(9), 70, "d"), Ok(()), "nobody is kept from it");
+        assert!(space.take(BLOCK, 1, "d").is_err());
+        space.give_back(70);
+        // Two that write the same block.
+        space.claim(BLOCK, 5);
+        assert_eq!(space.claimed_bytes(), 25);
+        assert_eq!(space.take(BLOCK, 50, "d"), Ok(()), "more than was promised");
+        assert_eq!(space.claimed_bytes(), 10);
+        space.claim(BLOCK, 5);
+        space.unclaim(BLOCK, 40);
+        assert_eq!(space.claimed_bytes(), 15);
+        space.unclaim(BLOCK, 5);
+        assert_eq!(space.claimed_bytes(), 15, "the second of five is not taken");
+        space.unclaim(BLOCK, 5);
+        space.unclaim(other, 10);
+        space.unclaim(other, 10);
+        assert_eq!(space.claimed_bytes(), 0);
+        assert!(space.claims.is_empty());
+    }
+
     #[test]
     fn the_smaller_of_capacity_and_device_counts() {
         assert_eq!(Space::new(100, 10, 20, 10, 1_000).available_bytes(), 70);
@@ -148,9 +230,12 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_and_takes_nothing() {
         let mut space = Space::new(100, 0, 0, 0, 1_000);
-        assert_eq!(space.take(60, "d"), Ok(()));
-        assert_eq!(space.take(41, "d").map_err(|e| e.kind), Err(ErrorKind::NoSpace));
-        assert_eq!(space.take(40, "d"), Ok(()));
+        assert_eq!(space.take(BLOCK, 60, "d"), Ok(()));
+        assert_eq!(
+            space.take(BLOCK, 41, "d").map_err(|e| e.kind),
+            Err(ErrorKind::NoSpace)
+        );
+        assert_eq!(space.take(BLOCK, 40, "d"), Ok(()));
         space.give_back(60);
         assert_eq!((space.used_bytes(), space.available_bytes()), (40, 60));
     }
@@ -158,7 +243,7 @@ mod tests {
     #[test]
     fn a_measurement_replaces_the_estimate() {
         let mut space = Space::new(1_000, 0, 0, 0, 100);
-        assert_eq!(space.take(80, "d"), Ok(()));
+        assert_eq!(space.take(BLOCK, 80, "d"), Ok(()));
         assert_eq!(space.available_bytes(), 20);
         space.measured(90);
         assert_eq!(space.available_bytes(), 90);
@@ -167,15 +252,15 @@ mod tests {
     #[test]
     fn files_count_in_whole_units() {
         let mut space = Space::new(3 * UNIT_BYTES, 0, 0, 0, 1 << 30);
-        assert_eq!(space.lengthen(0, 1, "d"), Ok(()));
+        assert_eq!(space.lengthen(BLOCK, 0, 1, "d"), Ok(()));
         assert_eq!(
-            space.lengthen(1, UNIT_BYTES, "d"),
+            space.lengthen(BLOCK, 1, UNIT_BYTES, "d"),
             Ok(()),
             "it has that unit already"
         );
         assert_eq!(space.used_bytes(), UNIT_BYTES);
-        assert_eq!(space.lengthen(UNIT_BYTES, 2 * UNIT_BYTES + 1, "d"), Ok(()));
-        let full = space.lengthen(0, 1, "d");
+        assert_eq!(space.lengthen(BLOCK, UNIT_BYTES, 2 * UNIT_BYTES + 1, "d"), Ok(()));
+        let full = space.lengthen(BLOCK, 0, 1, "d");
         assert_eq!(full.map_err(|error| error.kind), Err(ErrorKind::NoSpace));
         space.shorten(2 * UNIT_BYTES + 1, 1);
         space.shorten(1, 0);

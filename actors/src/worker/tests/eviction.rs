@@ -19,6 +19,8 @@ pub(super) const MIB: u64 = 1 << 20;
 const ROOM: u64 = 16 * MIB;
 /// Blocks of the object: more than there is room for.
 pub(super) const BLOCKS: u64 = 24;
+/// Blocks that fit besides the index.
+const FITTING: u64 = 15;
 
 fn of_object(block: u64) -> Option<Fill> {
     fill(10, u32::try_from(block).unwrap())
@@ -303,6 +305,19 @@ async fn a_load_has_others_blocks_go_and_not_those_that_it_loaded_itself() {
     assert!(here().await.contains(&(BLOCKS - 1)));
     let others = load(loaded..BLOCKS, Some(JobId(8))).await;
     assert!(others.iter().all(Result::is_ok), "{others:?}");
+    little.worker.stop().await;
+}
+
+#[actix::test]
+async fn a_load_that_fits_finds_room_whatever_others_had_go_meanwhile() {
+    let mut little = Little::start().await;
+    for round in 0..60 {
+        // All of a load at once, each after another load with as much of the disk as there is.
+        let blocks = (0..FITTING).map(|block| (round * FITTING + block) % BLOCKS);
+        let tasks = blocks.map(|block| super::fills::task(100 + block, &little.version, block * MIB, MIB));
+        let loaded = super::fills::load_for(&little.worker, tasks.collect(), Some(JobId(round))).await;
+        assert!(loaded.iter().all(Result::is_ok), "round {round}: {loaded:?}");
+    }
     little.worker.stop().await;
 }
 

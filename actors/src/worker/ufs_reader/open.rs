@@ -93,7 +93,7 @@ pub async fn open(
             false => target.len_bytes,
         };
         job.inspect(|job| disk.store.hold(*job, block));
-        let room = disk.store.make_room_for(need_bytes, job).await;
+        let room = disk.store.make_room_for(block, need_bytes, job).await;
         if let Some(job) = job.filter(|_| !room.is_there()) {
             let error = full_of(job, block, target.len_bytes);
             return Ok(Opened::NoRoom(target, error));

@@ -103,7 +103,7 @@ impl Store {
             return Ok(None);
         }
         self.check_usable()?;
-        self.space().lengthen(0, block.len_bytes, &self.name)?;
+        self.space().lengthen(block.id, 0, block.len_bytes, &self.name)?;
         let path = layout::copy_path(&self.directory.path, block.id, block.generation);
         let file = match File::options().write(true).create_new(true).open(&path) {
             Ok(file) => file,

@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use curvine_protocol::worker::Gone;
 use curvine_protocol::{BlockId, JobId, Result};
@@ -28,18 +29,23 @@ use crate::planted::{Bug, is_planted};
 
 /// How often blocks are chosen for one that needs room: some that were chosen stay after all.
 const TRIES_MAX: usize = 16;
+/// For so long at a time whoever cannot do without room waits for blocks that are in use: what was just fetched may have
+/// been told of a moment before it is let go of.
+const IN_USE_WAIT: Duration = Duration::from_millis(20);
 
 /// Room that somebody has been given and has not taken yet. What others take meanwhile is not this.
 pub struct Room {
     store: Arc<Store>,
+    block: BlockId,
     bytes: u64,
 }
 
 impl Room {
-    fn claim(store: &Arc<Store>, bytes: u64) -> Self {
-        store.claimed_bytes.fetch_add(bytes, Ordering::AcqRel);
+    fn claim(store: &Arc<Store>, block: BlockId, bytes: u64) -> Self {
+        store.space().claim(block, bytes);
         Room {
             store: store.clone(),
+            block,
             bytes,
         }
     }
@@ -52,45 +58,62 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.store.claimed_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.store.space().unclaim(self.block, self.bytes);
     }
+}
+
+/// Blocks that were chosen to go, each with what comes free.
+struct Chosen {
+    blocks: Vec<(BlockId, u64)>,
+    /// What was on its way out before them.
+    leaving_bytes: u64,
+    /// More would have gone, and is in use.
+    is_too_little: bool,
 }
 
 impl Store {
     /// Whether there is room for so many more bytes, besides what was promised to others.
     pub fn has_room(&self, bytes: u64) -> bool {
-        let claimed_bytes = self.claimed_bytes.load(Ordering::Acquire);
-        self.space().available_bytes() >= claimed_bytes.saturating_add(bytes)
+        let space = self.space();
+        space.available_bytes() >= space.claimed_bytes().saturating_add(bytes)
     }
 
-    /// Makes room for so many more bytes, as far as cached blocks can. It is the caller's until it drops what it gets.
-    pub async fn make_room(self: &Arc<Self>, bytes: u64) -> Room {
-        self.make_room_for(bytes, None).await
+    /// Makes room for so many more bytes of a block, as far as cached blocks can. It is the caller's until it drops what it
+    /// gets.
+    pub async fn make_room(self: &Arc<Self>, block: BlockId, bytes: u64) -> Room {
+        self.room(block, bytes, For::Anybody, true).await
     }
 
-    /// The same for a block that a load job brings: what the job has brought before stays.
-    pub async fn make_room_for(self: &Arc<Self>, bytes: u64, job: Option<JobId>) -> Room {
+    /// The same for a block that is fetched. What the load job that brings it has brought before stays; a reader, who can
+    /// do without, does not wait for what is in use.
+    pub async fn make_room_for(self: &Arc<Self>, block: BlockId, bytes: u64, job: Option<JobId>) -> Room {
         let whom = job.map_or(For::Anybody, For::Load);
-        let room = Room::claim(self, bytes);
+        self.room(block, bytes, whom, job.is_some()).await
+    }
+
+    async fn room(self: &Arc<Self>, block: BlockId, bytes: u64, whom: For, waits: bool) -> Room {
+        let room = Room::claim(self, block, bytes);
         for _ in 0..TRIES_MAX {
             let lacking_bytes = self.lacking_bytes();
             if lacking_bytes == 0 {
                 break;
             }
-            let leaving_bytes = self.leaving_bytes.load(Ordering::Acquire);
-            let at_most_bytes = lock(&self.cached).bytes_for(whom, self.clock.now()) + leaving_bytes;
             let mine_bytes = bytes.saturating_sub(self.space().available_bytes());
             // What does not fit anyway has nothing go.
-            let wanted_bytes = match lacking_bytes <= at_most_bytes {
-                true => lacking_bytes,
-                false if mine_bytes <= at_most_bytes => mine_bytes,
-                false => break,
-            };
-            let chosen = self.choose(wanted_bytes.saturating_sub(leaving_bytes), whom);
-            if chosen.is_empty() && leaving_bytes == 0 {
-                break;
+            let chosen = self.choose(whom, |may_go_bytes, leaving_bytes| {
+                let at_most_bytes = may_go_bytes + leaving_bytes;
+                [lacking_bytes, mine_bytes]
+                    .into_iter()
+                    .find(|wanted| *wanted <= at_most_bytes)
+            });
+            if chosen.blocks.is_empty() && chosen.leaving_bytes == 0 {
+                if !(chosen.is_too_little && waits) {
+                    break;
+                }
+                tokio::time::sleep(IN_USE_WAIT).await;
+                continue;
             }
-            self.let_go(chosen, whom);
+            self.let_go(chosen.blocks, whom);
             self.wait_for_lanes().await;
             if self.lacking_bytes() > 0 {
                 // The device may have more room than was measured before these went.
@@ -106,8 +129,8 @@ impl Store {
 
     /// How much of what was promised there is no room for.
     fn lacking_bytes(&self) -> u64 {
-        let claimed_bytes = self.claimed_bytes.load(Ordering::Acquire);
-        claimed_bytes.saturating_sub(self.space().available_bytes())
+        let space = self.space();
+        space.claimed_bytes().saturating_sub(space.available_bytes())
     }
 
     /// Has cached blocks go if the disk is fuller than it should be. Does not wait for that.
@@ -119,27 +142,39 @@ impl Store {
         let (high, low) = self.watermarks;
         let free_at = |percent: u64| capacity_bytes / 100 * 100u64.saturating_sub(percent);
         if available_bytes < free_at(high) {
-            let leaving_bytes = self.leaving_bytes.load(Ordering::Acquire);
             let wanted_bytes = free_at(low).saturating_sub(available_bytes);
-            let may_go_bytes = lock(&self.cached).bytes_for(For::Watermark, self.clock.now());
-            let wanted_bytes = wanted_bytes.saturating_sub(leaving_bytes).min(may_go_bytes);
-            let chosen = self.choose(wanted_bytes, For::Watermark);
-            self.let_go(chosen, For::Watermark);
+            let chosen = self.choose(For::Watermark, |may_go_bytes, leaving_bytes| {
+                Some(wanted_bytes.min(may_go_bytes + leaving_bytes))
+            });
+            self.let_go(chosen.blocks, For::Watermark);
         }
     }
 
-    fn choose(&self, bytes: u64, whom: For) -> Vec<(BlockId, u64)> {
-        if bytes == 0 {
-            return Vec::new();
-        }
+    /// Chooses blocks that are to go besides those that are on their way out. `wanted` says how many bytes are to come free
+    /// in all, by what may go and what is on its way; nothing if that is not enough. From here on the chosen ones count as
+    /// on their way: whoever looks meanwhile finds each block either among those that may go or among these.
+    fn choose(&self, whom: For, wanted: impl FnOnce(u64, u64) -> Option<u64>) -> Chosen {
         let (now, fetched) = (self.clock.now(), (self.being_fetched)());
-        lock(&self.cached).choose(bytes, whom, now, |block| fetched.contains(&block))
+        let mut cached = lock(&self.cached);
+        let leaving_bytes = self.leaving_bytes.load(Ordering::Acquire);
+        let wanted_bytes = wanted(cached.bytes_for(whom, now), leaving_bytes).unwrap_or(0);
+        let lacking_bytes = wanted_bytes.saturating_sub(leaving_bytes);
+        let blocks = match lacking_bytes {
+            0 => Vec::new(),
+            bytes => cached.choose(bytes, whom, now, |block| fetched.contains(&block)),
+        };
+        let bytes: u64 = blocks.iter().map(|(_, bytes)| bytes).sum();
+        self.leaving_bytes.fetch_add(bytes, Ordering::AcqRel);
+        Chosen {
+            blocks,
+            leaving_bytes,
+            is_too_little: bytes < lacking_bytes,
+        }
     }
 
-    /// Each on its lane, after what was given to that before.
+    /// Each chosen one on its lane, after what was given to that before.
     fn let_go(self: &Arc<Self>, chosen: Vec<(BlockId, u64)>, whom: For) {
         for (block, bytes) in chosen {
-            self.leaving_bytes.fetch_add(bytes, Ordering::AcqRel);
             self.on_lane(block, move |store| {
                 match store.evict(block, whom) {
                     Ok(true) => {

@@ -58,7 +58,7 @@ impl Store {
             }
         }
         self.check_usable()?;
-        self.space().lengthen(0, len_bytes, &self.name)?;
+        self.space().lengthen(block, 0, len_bytes, &self.name)?;
         let file = match self.create(block).and_then(|file| {
             file.set_len(len_bytes).map_err(|e| self.failed(e, block))?;
             Ok(file)

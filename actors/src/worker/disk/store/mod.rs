@@ -88,8 +88,6 @@ pub struct Store {
     being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
     /// Percent of the disk: above the first, cached blocks go until it is at the second.
     watermarks: (u64, u64),
-    /// Promised to changes that have not come to their lanes yet.
-    claimed_bytes: AtomicU64,
     /// Of blocks that were chosen to go and are not gone.
     leaving_bytes: AtomicU64,
     /// How many changes of a block's record were handed to the index and are not committed.
@@ -168,7 +166,6 @@ impl Store {
             reads: Recent::new(READS_MAX),
             being_fetched,
             watermarks: (options.evict_high, options.evict_low),
-            claimed_bytes: AtomicU64::new(0),
             leaving_bytes: AtomicU64::new(0),
             uncommitted: Mutex::default(),
         }
@@ -182,7 +179,9 @@ impl Store {
     pub fn status(&self) -> DiskStatus {
         let (cached_bytes, pinned_bytes) = {
             let cached = lock(&self.cached);
-            (cached.bytes(), cached.pinned_bytes())
+            // Those that were chosen to go are here until they have gone: their room is there for who asks next.
+            let leaving_bytes = self.leaving_bytes.load(Ordering::Acquire);
+            (cached.bytes() + leaving_bytes, cached.pinned_bytes())
         };
         let space = self.space();
         let failure = lock(&self.failure).clone();

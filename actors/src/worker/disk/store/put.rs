@@ -185,7 +185,7 @@ impl Store {
     ) -> Result<()> {
         match before {
             None => {
-                self.space().lengthen(0, record.len_bytes, &self.name)?;
+                self.space().lengthen(block, 0, record.len_bytes, &self.name)?;
                 let written = self
                     .create(block)
                     .and_then(|file| self.write_pieces(&file, block, 0, body));
@@ -201,7 +201,8 @@ impl Store {
                 let on_device = self.is_on_device(block, &before);
                 let file = self.file(block)?;
                 let old_len = file.metadata().map_err(|e| self.failed(e, block))?.len();
-                self.space().lengthen(old_len, record.len_bytes, &self.name)?;
+                self.space()
+                    .lengthen(block, old_len, record.len_bytes, &self.name)?;
                 let writing =
                     OpenBlock::new(file.clone(), record.generation).writing_record(self.now_ms(), false);
                 self.index

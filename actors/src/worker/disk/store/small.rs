@@ -52,7 +52,7 @@ impl Store {
         let record = BlockRecord { flags, ..record };
         let is_new = before.is_none();
         let len_bytes = record.len_bytes;
-        if let Err(error) = self.space().take(len_bytes, &self.name) {
+        if let Err(error) = self.space().take(block, len_bytes, &self.name) {
             return done(Err(error));
         }
         if !record.flags.from_ufs {

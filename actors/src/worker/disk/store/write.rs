@@ -181,7 +181,7 @@ impl Store {
         let new_generation = self.take_generation(open, call)?;
         let end = call.offset_bytes + body.len() as u64;
         let before = open.len_bytes;
-        self.space().lengthen(before, end, &self.name)?;
+        self.space().lengthen(call.block, before, end, &self.name)?;
         let written = self
             .mark(open, call.block, call.offset_bytes..end, new_generation)
             .and_then(|()| {

@@ -230,6 +230,8 @@ impl UfsReader {
                 .fetch_to(chunks.clone(), store, file, &budget, stored);
             let outcome = (unless_stopped(&place.stop, fetching).await)
                 .unwrap_or_else(|| Err(Error::new(ErrorKind::Cancelled, "it is not wanted any more")));
+            // Once somebody is told that the block is here, its fetch is not under way any more.
+            drop(place);
             reader.do_send(PartEnded {
                 block,
                 number,
