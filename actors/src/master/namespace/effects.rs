@@ -148,6 +148,14 @@ pub fn areas<'k>(key: &'k str, to: Option<&'k str>, tree: bool) -> impl Iterator
 }
 
 impl EffectRecord {
+    /// The key of what it removes, or moves away.
+    pub fn leaving(&self) -> Option<&str> {
+        match &self.work {
+            Work::Change(change) if !matches!(change.command.op, Op::MakeDir(_)) => Some(&self.key),
+            _ => None,
+        }
+    }
+
     pub fn areas(&self) -> impl Iterator<Item = Area<'_>> {
         areas(&self.key, self.to.as_deref(), self.tree)
     }

@@ -190,7 +190,7 @@ impl Task<'_> {
                 false => self.remove_dir(key, node).await?,
             },
             Op::Delete(Delete { node, .. }) | Op::Unlink(Unlink { node, .. }) => {
-                self.keep_parent(key, node, 1).await?;
+                self.keep_parent(key, node).await?;
                 match &self.change.object {
                     Some(object) => {
                         let (inode, gone) = self.delete_file(self.change.inode, key, object).await?;
@@ -298,12 +298,22 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// A directory that has no more than `going` entries, which go, needs a marker, or it would be gone with the last one.
-    async fn keep_parent(&self, key: &str, node: &Node, going: usize) -> Result<()> {
+    /// A directory all of whose entries are on their way out, this one or others, needs a marker, or it would be gone with the
+    /// last one.
+    async fn keep_parent(&self, key: &str, node: &Node) -> Result<()> {
         let (Some((above, _)), Node::Child { parent, .. }) = (key.rsplit_once('/'), node) else {
             return Ok(());
         };
-        match self.changes.view.list(*parent, None, going + 1)?.0.len() <= going {
+        let effects = self.changes.view.effects()?;
+        let going: HashSet<&str> = effects
+            .iter()
+            .filter(|(_, effect)| effect.mount == self.record.mount)
+            .filter_map(|(_, effect)| effect.leaving())
+            .filter_map(|key| key.rsplit_once('/'))
+            .filter_map(|(directory, name)| (directory == above).then_some(name))
+            .collect();
+        let (entries, _) = self.changes.view.list(*parent, None, going.len() + 1)?;
+        match entries.iter().all(|entry| going.contains(&*entry.name)) {
             true => self.ufs.make_dir(above).await,
             false => Ok(()),
         }
@@ -313,7 +323,7 @@ impl Task<'_> {
         if let Some(other) = self.ufs.something_in(key).await? {
             return Err(not_shown(node, &other));
         }
-        self.keep_parent(key, node, 1).await?;
+        self.keep_parent(key, node).await?;
         self.ufs.delete_dir(key).await
     }
 
@@ -348,7 +358,7 @@ impl Task<'_> {
 
     /// Deletes every object that the namespace shows in a tree, and then its directories.
     async fn remove_tree(&self, key: &str, node: &Node) -> Result<HashMap<InodeId, Departing<'_>>> {
-        self.keep_parent(key, node, 1).await?;
+        self.keep_parent(key, node).await?;
         let (mut directories, mut departing) = (Vec::new(), HashMap::new());
         let mut walk = self.walk(key)?;
         let mut deleting = FuturesUnordered::new();
@@ -491,7 +501,7 @@ impl Task<'_> {
     /// The namespace has made a rename: what was copied goes where it was.
     async fn remove_sources(&self) -> Result<()> {
         if let Op::Rename(rename) = &self.change.command.op {
-            self.keep_parent(&self.record.key, &rename.from, 0).await?;
+            self.keep_parent(&self.record.key, &rename.from).await?;
         }
         let to = self.record.to.as_deref().unwrap_or_default();
         self.settle(to, &self.record.key, |copy| Some(copy.from.clone()))

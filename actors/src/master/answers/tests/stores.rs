@@ -304,3 +304,31 @@ async fn an_update_is_checked_with_the_store_and_used_at_once() {
     assert_eq!(world.names("/s3").await.expect("listed"), ["new"]);
     world.master.stop().await;
 }
+
+#[actix::test]
+async fn a_directory_stays_when_its_last_files_go_side_by_side() {
+    let world = World::new().await;
+    let keys = numbered(8).map(|name| format!("d/{name}"));
+    let store = Store::start(keys, 1, None).await;
+    world.mount_store(&store, believed_for(0)).await.expect("mounted");
+    store.list_pages(1_000);
+    let unlinks = world
+        .names("/s3/d")
+        .await
+        .expect("listed")
+        .into_iter()
+        .map(|name| {
+            world.ask(Unlink {
+                node: Node::Path(path(&format!("/s3/d/{name}"))),
+                keep_open: false,
+                closed: Vec::new(),
+                holders: None,
+            })
+        });
+    for outcome in join_all(unlinks.collect::<Vec<_>>()).await {
+        outcome.expect("deleted");
+    }
+    assert_eq!(world.names("/s3/d").await, Ok(Vec::new()));
+    world.look("/s3/d").await.expect("it has a marker");
+    world.master.stop().await;
+}
