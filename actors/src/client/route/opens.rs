@@ -13,6 +13,9 @@ use super::{CALL_DEADLINE_MS, is_passing};
 
 /// How often it is looked whether there is something to tell.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After so many looks without a word to the leader, it is asked whether it is another one: until all clients have told it
+/// what is open, a new leader must take everything for open.
+const QUIET_LOOKS: u32 = 5;
 /// Closed files that are remembered one by one; beyond, everything is told anew.
 const CLOSED_MAX: usize = 4_096;
 /// Closed files that travel with a change.
@@ -160,10 +163,15 @@ impl Opens {
 
     /// As long as anything is open, the leader is asked what others have changed of it.
     fn to_tell(&self) -> Option<Telling> {
+        self.to_tell_or_ask(false)
+    }
+
+    /// The same; with `asks`, the leader is asked in any case: a new one is to hear also that nothing is open.
+    fn to_tell_or_ask(&self, asks: bool) -> Option<Telling> {
         let mut table = self.table();
         table.let_go();
         table.cover_failed();
-        if table.closed.is_empty() && table.files.is_empty() && !table.is_unsure {
+        if table.closed.is_empty() && table.files.is_empty() && !table.is_unsure && !asks {
             return None;
         }
         let all = (table.told_in == 0).then(|| table.all());
@@ -335,13 +343,18 @@ impl Table {
 
 /// Tells the leader what is open and what was closed, while the client lives, and the client what of it others changed.
 pub(super) async fn tell(session: Weak<Session>) {
+    let mut quiet = 0;
     loop {
         sleep(LOOK_EVERY).await;
         let Some(session) = session.upgrade() else { return };
         if session.ended.is_cancelled() {
             return;
         }
-        while let Some(mut telling) = session.opens.to_tell() {
+        // Who has no session keeps nothing open.
+        let asks = quiet >= QUIET_LOOKS && session.sequences.session().is_some();
+        let mut next = session.opens.to_tell_or_ask(asks);
+        quiet = if next.is_some() { 0 } else { quiet + 1 };
+        while let Some(mut telling) = next {
             // What is kept for this client is kept for as long as its session lasts.
             let client = match session.confirmed().await {
                 Ok(client) => client,
@@ -368,6 +381,7 @@ pub(super) async fn tell(session: Weak<Session>) {
                     if !session.opens.told(&telling, &answer.reply) {
                         break;
                     }
+                    next = session.opens.to_tell();
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the leader does not know yet what is open here; trying again");
@@ -398,6 +412,22 @@ mod tests {
             term,
             ..OpenTold::default()
         }
+    }
+
+    #[test]
+    fn a_client_with_nothing_open_says_so_to_a_new_leader() {
+        let opens = Opens::default();
+        assert!(opens.to_tell().is_none());
+        let telling = opens.to_tell_or_ask(true).expect("it asks");
+        assert!(telling.call.all.is_some(), "no leader was told yet");
+        assert!(!opens.told(&telling, &said(3)));
+        let telling = opens.to_tell_or_ask(true).expect("it asks");
+        assert_eq!((telling.call.term, &telling.call.all), (3, &None));
+        assert!(opens.told(&telling, &said(4)), "there is another leader");
+        let telling = opens.to_tell().expect("it has to tell");
+        assert_eq!((telling.call.term, telling.call.all.is_some()), (0, true));
+        assert!(!opens.told(&telling, &said(4)));
+        assert!(opens.to_tell().is_none());
     }
 
     #[test]
