@@ -33,6 +33,14 @@ pub struct Command {
     pub waits: bool,
 }
 
+/// A tree in which all files were found whose time to live is to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walked {
+    pub top: InodeId,
+    /// How often it has been begun.
+    pub round: u64,
+}
+
 /// A call that changes the namespace: it becomes an [`Op`] in the replicated log.
 pub trait Mutation: MasterCall {
     fn into_op(self) -> Op;
@@ -194,6 +202,24 @@ macro_rules! ops {
                 service: WorkerService,
                 from: Option<WorkerService>,
             },
+            /// When these files are looked at next for their time to live: when it is over, but not before a time.
+            SetExpiry {
+                inodes: Vec<InodeId>,
+                /// Milliseconds since the Unix epoch.
+                not_before_ms: u64,
+                /// With them, all files of a tree are known that was to be looked through.
+                #[serde(default)]
+                walked: Option<Walked>,
+            },
+            /// Removes a file whose time to live is over, if it still is.
+            Expire {
+                inode: InodeId,
+                unlink: Unlink,
+            },
+            /// These files were opened or closed then, in nanoseconds since the Unix epoch.
+            Accessed {
+                files: Vec<(InodeId, i64)>,
+            },
             /// Inodes are pinned from now on, or are not, of themselves. Pins of what is gone are forgotten.
             SetPins {
                 pin: Vec<InodeId>,
@@ -241,6 +267,9 @@ macro_rules! ops {
                     | Op::DoubtReplicas { .. }
                     | Op::SetWorkerService { .. }
                     | Op::SetPins { .. }
+                    | Op::SetExpiry { .. }
+                    | Op::Expire { .. }
+                    | Op::Accessed { .. }
                     | Op::QuotaCounted { .. } => Vec::new(),
                     Op::Note(op) => op.nodes(),
                 }

@@ -1,6 +1,7 @@
 """What is done, in order. Each scenario has places of its own and can run alone after `start`."""
 
 import evicting
+import expiring
 import fault
 import mounted
 import reading
@@ -19,6 +20,7 @@ def by_name():
         reading.behind_the_back,
         reading.one_version,
         evicting.evictions,
+        expiring.expiry,
         writing.write_through,
         writing.write_programs,
         writing.write_attributes,

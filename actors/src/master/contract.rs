@@ -2,9 +2,11 @@
 //!
 //! The ladder of asks, top down: `Loader` > `Namespace` > `UfsView` > `Blocks` > `Replica`.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use curvine_protocol::job::JobRecord;
-use curvine_protocol::master::{BlockCommit, Entry, FsStats};
+use curvine_protocol::master::{BlockCommit, Entry, FsStats, Ttl};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Command, KeptBlock, Op, OpReply};
 use curvine_protocol::{
@@ -13,6 +15,7 @@ use curvine_protocol::{
 };
 
 use super::namespace::effects::{CopyRecord, EffectRecord, Unkept};
+use super::namespace::expiry::{Due, Names};
 use super::namespace::kept::Doubted;
 use super::namespace::opens::Removal;
 use super::namespace::pins::PinnedInodes;
@@ -112,6 +115,18 @@ pub trait NamespaceView: Send + Sync {
     fn uncounted_quotas(&self) -> Result<Vec<InodeId>>;
     /// Counts what a directory with a quota held when that began. Takes long for a big tree. None: there is nothing to count.
     fn count_quota(&self, directory: InodeId) -> Result<Option<Counted>>;
+    /// Whether any rule limits how long files live, and whether any goes by access.
+    fn ttl_kinds(&self) -> Result<(bool, bool)>;
+    /// The rule of an inode, if it goes by access, and the access time of its record, in nanoseconds since the Unix epoch.
+    fn access_rule(&self, inode: InodeId) -> Result<Option<(Ttl, i64)>>;
+    /// The first trees in which all files are to be looked up that have a time to live, each with its round.
+    fn ttl_walks(&self, limit: usize) -> Result<Vec<(InodeId, u64)>>;
+    /// All files of a tree. Takes long for a big one.
+    fn files_below(&self, top: InodeId) -> Result<Vec<InodeId>>;
+    /// The first files that are to be looked at by a time, in milliseconds since the Unix epoch: theirs may be over.
+    fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Due>>;
+    /// What some inodes are called in a directory. Takes long for a big one.
+    fn names_in(&self, directory: InodeId, wanted: &HashSet<InodeId>) -> Result<Names>;
     fn inode_count(&self) -> Result<u64>;
     /// None before the first command of a new cluster is applied.
     fn cluster(&self) -> Result<Option<ClusterId>>;

@@ -297,7 +297,9 @@ impl Mirror {
                 continue;
             };
             mounted = mounted.or(Some(node));
-            if !mount.settings.writable {
+            // What it does is checked where it is applied.
+            let is_rule = matches!(op, Op::SetTtl(_));
+            if !mount.settings.writable && !is_rule {
                 return Err(Error::new(
                     ErrorKind::ReadOnly,
                     format!(

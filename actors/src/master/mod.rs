@@ -20,6 +20,7 @@ pub mod door;
 pub mod duties;
 mod fencing;
 mod fetching;
+mod freeing;
 mod keys;
 pub mod listings;
 pub mod locking;
@@ -52,6 +53,7 @@ use self::blocks::BlockMap;
 use self::contract::{NamespaceView, Placement};
 use self::door::MasterDoor;
 use self::duties::deletions::{Deletions, Orders};
+use self::duties::expiry::Expiry;
 use self::duties::kinds::{Exported, Kinds};
 use self::duties::loads::Loads;
 use self::duties::open_files::OpenFiles;
@@ -64,6 +66,7 @@ use self::duties::sessions::{Hearing, Sessions};
 use self::duties::{Duties, Duty};
 use self::fencing::Fencing;
 use self::fetching::Fetching;
+use self::freeing::Freeing;
 use self::locking::Locking;
 use self::mirror::Mirror;
 use self::namespace::actor::{FileDefaults, NamespacePort, OwnCommands};
@@ -266,6 +269,11 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         queue: Queue::default(),
         exported: exported.clone(),
     });
+    let freeing = Freeing {
+        view: view.clone(),
+        blocks: blocks.clone(),
+        workers: workers.clone(),
+    };
     let repair = Arc::new(Repair::new(
         store.clone(),
         propose.clone(),
@@ -284,7 +292,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         Arc::new(Reclaim::new(
             view.clone(),
             propose.clone(),
-            opens,
+            opens.clone(),
             ports.clock.clone(),
         )),
         Arc::new(Replicas::new(recovery)),
@@ -297,6 +305,13 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         )),
         Arc::new(Pins(pinning.clone())),
         Arc::new(Quotas::new(view.clone(), propose.clone())),
+        Arc::new(Expiry::new(
+            view.clone(),
+            propose.clone(),
+            opens.clone(),
+            freeing.clone(),
+            ports.clock.clone(),
+        )),
         repair,
     ]));
     let following = {
@@ -340,7 +355,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         consensus: consensus.clone(),
         blocks: blocks.clone(),
         mirror: mirror.clone(),
-        workers,
+        freeing,
         changes,
         exports,
         threads: ports.offload.clone(),

@@ -19,6 +19,7 @@ mod mounts;
 mod names;
 mod pins;
 mod quotas;
+mod ttl;
 mod workers;
 
 pub use check::*;
@@ -30,6 +31,7 @@ pub use mounts::*;
 pub use names::*;
 pub use pins::*;
 pub use quotas::*;
+pub use ttl::*;
 pub use workers::*;
 
 use crate::attr::FileLayout;
@@ -132,6 +134,8 @@ macro_rules! for_master_calls {
 
             187 => SetQuota -> Done { by: namespace, deadline: Short, op: Done, nodes: [node] };
             188 => ListQuotas -> Quotas { by: namespace, deadline: Short };
+            196 => SetTtl -> Done { by: namespace, deadline: Short, op: Done, nodes: [node] };
+            197 => ListTtls -> Ttls { by: namespace, deadline: Short };
             191 => SetPin -> PinSet { by: mounts, deadline: Long };
             192 => ListPins -> Pins { by: mounts, deadline: Long };
 

@@ -135,7 +135,7 @@ macro_rules! variants_of_op {
                 ExpireSessions, EndSessions, BreakLease, Reclaim, LeaseFenced, HoldInodes, AgreeDir,
                 Note, CommitChange, RefuseChange, NoteCopies, SettleCopies, BeginExport, EndExport,
                 BeginAttributes, UpdateMount, RecoverLease, DoubtReplicas, SetWorkerService, SetPins,
-                QuotaCounted;
+                QuotaCounted, SetExpiry, Expire, Accessed;
         }
     };
 }

@@ -13,7 +13,7 @@ use curvine_protocol::mount::{
 };
 use curvine_protocol::op::{
     AgreeDir, AgreeName, Command, CommitChange, Copied, ExportOutcome, KeptBlock, KnownName, Op, OpReply,
-    SilentSession, SyncDir, UfsObject,
+    SilentSession, SyncDir, UfsObject, Walked,
 };
 use curvine_protocol::*;
 
@@ -106,6 +106,14 @@ fn closed() -> ClosedFile {
     ClosedFile {
         inode: InodeId(12),
         until: 7,
+    }
+}
+
+fn ttl() -> Ttl {
+    Ttl {
+        after_ms: 86_400_000,
+        action: TtlAction::Free,
+        from: TtlFrom::Modification,
     }
 }
 
@@ -362,6 +370,8 @@ samples! {
         limits: Some(QuotaLimits { bytes: Some(1 << 40), inodes: None, soft_bytes: Some(7) }),
     };
     ListQuotas => ListQuotas { node: Some(at("/a")) };
+    SetTtl => SetTtl { node: at("/a"), ttl: Some(ttl()) };
+    ListTtls => ListTtls { node: Some(at("/a")) };
     RemoveXattr => RemoveXattr { node: at("/a"), name: "user.x".to_owned() };
     ReleaseInode => ReleaseInode { inode: InodeId(12) };
     RenewSession => RenewSession {};
@@ -521,6 +531,14 @@ samples! {
             limits: QuotaLimits { bytes: Some(1 << 40), inodes: Some(9), soft_bytes: None },
             used: QuotaUsage { bytes: 1 << 33, inodes: 3 },
             is_counted: true,
+        }],
+    };
+    Ttls => Ttls {
+        ttls: vec![TtlInfo {
+            path: path("/a"),
+            ttl: Ttl { action: TtlAction::Delete, from: TtlFrom::Access, ..ttl() },
+            is_known: true,
+            due_ns: Some(-7),
         }],
     };
     Pins => Pins {
@@ -778,6 +796,26 @@ impl Sample for Op {
                 round: 1,
                 bytes: 1 << 40,
                 inodes: -3,
+            },
+            Op::SetExpiry {
+                inodes: vec![InodeId(12)],
+                not_before_ms: 1 << 40,
+                walked: Some(Walked {
+                    top: InodeId(13),
+                    round: 2,
+                }),
+            },
+            Op::Expire {
+                inode: InodeId(12),
+                unlink: Unlink {
+                    node: at("/a"),
+                    keep_open: false,
+                    closed: Vec::new(),
+                    holders: None,
+                },
+            },
+            Op::Accessed {
+                files: vec![(InodeId(12), -1)],
             },
             Op::SetPins {
                 pin: vec![InodeId(12)],

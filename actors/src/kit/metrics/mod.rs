@@ -141,6 +141,10 @@ metrics! {
         "Block data that the scrubber has verified.";
     counter CORRUPT_BLOCKS = "curvine_corrupt_blocks_total", None, [], Worker,
         "Times that a block failed its checksum; it is taken out of use.";
+    counter EXPIRED_DELETED = "curvine_expired_deleted_files_total", None, [], Master,
+        "Files that were deleted because their time to live was over.";
+    counter EXPIRED_FREED = "curvine_expired_freed_files_total", None, [], Master,
+        "Files of which workers let go because their time to live was over.";
     counter EVICTED_BLOCKS = "curvine_evicted_blocks_total", None, [], Worker,
         "Cached blocks that went because something else needed the room.";
     counter EVICTED_BYTES = "curvine_evicted_bytes_total", Bytes, [], Worker,

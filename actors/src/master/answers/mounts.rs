@@ -7,21 +7,20 @@ use curvine_protocol::master::*;
 use curvine_protocol::mount::MountInfo;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
-use curvine_protocol::{BlockId, BlockRef, CallContext, Error, ErrorKind, InodeId, Node, Result, WorkerId};
-use futures::future::join_all;
+use curvine_protocol::{CallContext, Error, ErrorKind, Node, Result};
 use tokio::time::timeout;
 
 use super::Answers;
 use crate::kit::deadlines::MOUNT_CHECK;
 use crate::kit::ports::{MakeOffload, offloaded};
 use crate::master::blocks::BlockMap;
-use crate::master::contract::{Consensus, NamespaceView, Placement, ProposeOp};
+use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
+use crate::master::freeing::{Freeing, Orders};
 use crate::master::mirror::Mirror;
 use crate::master::pinning::Pinning;
 use crate::master::stores::changes::Changes;
 use crate::master::stores::exports::Exports;
 use crate::master::walk::Walk;
-use crate::master::workers::Workers;
 use crate::ufs::{Ufs, uri};
 
 pub struct MountAnswers {
@@ -30,11 +29,11 @@ pub struct MountAnswers {
     pub consensus: Arc<dyn Consensus>,
     pub blocks: Arc<BlockMap>,
     pub mirror: Arc<Mirror>,
-    pub workers: Workers,
     pub changes: Arc<Changes>,
     pub exports: Arc<Exports>,
     pub threads: MakeOffload,
     pub pinning: Pinning,
+    pub freeing: Freeing,
 }
 
 impl Answers<MountUfs> for MountAnswers {
@@ -190,30 +189,6 @@ impl MountAnswers {
             },
         }
     }
-
-    /// The blocks of a file that can be fetched again; none if it has to stay as it is. While it is written, workers may
-    /// have more of a block than the object.
-    fn droppable(&self, inode: InodeId) -> Result<Option<Vec<BlockRef>>> {
-        let layout = self.view.layout(inode)?;
-        let Some(source) = layout.source else {
-            return Ok(None);
-        };
-        if self.view.lease_holder(inode)?.is_some() {
-            return Ok(None);
-        }
-        let blocks = layout.blocks.iter().map(|located| located.block);
-        let cached: Vec<_> = blocks.filter(|block| source.has(block)).collect();
-        let is_kept = cached.is_empty() && !layout.blocks.is_empty();
-        Ok((!is_kept).then_some(cached))
-    }
-
-    /// Tells workers to delete blocks and waits until they have, or do not answer: then they are told when they do.
-    async fn delete_now(&self, orders: BTreeMap<WorkerId, Vec<BlockId>>) {
-        let telling = orders
-            .into_iter()
-            .map(|(worker, blocks)| self.workers.delete(worker, blocks));
-        join_all(telling).await;
-    }
 }
 
 impl Answers<UnmountUfs> for MountAnswers {
@@ -260,26 +235,23 @@ impl Answers<FreeCache> for MountAnswers {
         let mut freed = Freed::default();
         let top = self.view.lookup(&Node::Path(call.path.clone()), true)?.attr;
         self.refuse_pinned(&call.path, top.inode)?;
-        let mut orders = BTreeMap::new();
+        let mut orders = Orders::default();
         let mut walk = Walk::new(self.view.clone(), None, (), top);
         while let Some((_, found)) = walk.next().await {
             let attr = found?;
             if !attr.is_file() {
                 continue;
             }
-            let Some(blocks) = self.droppable(attr.inode)? else {
-                freed.kept += 1;
-                continue;
-            };
-            let bytes = self.blocks.cached_bytes(&blocks);
-            if bytes > 0 {
-                freed.files += 1;
-                freed.bytes += bytes;
-                let ids = blocks.iter().map(|block| block.id);
-                self.blocks.cluster().holders.release_all(ids, &mut orders);
+            match self.freeing.release(attr.inode, &mut orders)? {
+                None => freed.kept += 1,
+                Some(0) => {}
+                Some(bytes) => {
+                    freed.files += 1;
+                    freed.bytes += bytes;
+                }
             }
         }
-        self.delete_now(orders).await;
+        self.freeing.delete(orders).await;
         Ok(freed)
     }
 }

@@ -8,6 +8,7 @@
 //! shown until one succeeds; a slow tick delays no other duty.
 
 pub mod deletions;
+pub mod expiry;
 pub mod kinds;
 pub mod loads;
 pub mod open_files;

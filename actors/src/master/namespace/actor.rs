@@ -177,6 +177,7 @@ impl NamespaceCall for OpenFile {
                 }
             }
             parts.placement.locate(&mut layout);
+            parts.opens.accessed(layout.attr.inode);
             return Ok(layout);
         }
         Err(Error::new(
@@ -244,6 +245,16 @@ impl NamespaceCall for ListQuotas {
         parts.ready(&node, &context).await?;
         Ok(Quotas {
             quotas: parts.store.quotas(call.node.as_ref())?,
+        })
+    }
+}
+
+impl NamespaceCall for ListTtls {
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Ttls> {
+        let node = call.node.clone().unwrap_or(Node::Inode(InodeId::ROOT));
+        parts.ready(&node, &context).await?;
+        Ok(Ttls {
+            ttls: parts.store.ttls(call.node.as_ref())?,
         })
     }
 }
@@ -352,7 +363,7 @@ fn follows_last_link(op: &Op) -> bool {
         Op::CreateFile(call) => call.if_exists != IfExists::Fail,
         Op::OpenForWrite(call) => call.follow,
         Op::SetAttr(call) => call.follow,
-        Op::SetXattr(_) | Op::RemoveXattr(_) | Op::SetQuota(_) => true,
+        Op::SetXattr(_) | Op::RemoveXattr(_) | Op::SetQuota(_) | Op::SetTtl(_) => true,
         Op::MakeDir(call) => call.parents,
         _ => false,
     }

@@ -24,6 +24,7 @@ pub mod actor;
 pub mod apply;
 pub mod detached;
 pub mod effects;
+pub mod expiry;
 #[cfg(test)]
 mod golden;
 pub mod holding;

@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 /// Open files known at most; about 100 bytes each.
 const OPENS_MAX: usize = 1 << 20;
+/// Files of which it is known at most that they were accessed since that was recorded; 8 bytes each.
+const ACCESSED_MAX: usize = 1 << 20;
 /// Files that one command names at most.
 const NAMED_MAX: usize = 4_096;
 /// A client that says nothing for so long has nothing open: its session has ended.
@@ -54,6 +56,9 @@ struct Table {
     trees: u32,
     /// By client, the number below which all its opens have ended: one that comes late is not noted.
     over_below: HashMap<ClientId, u64>,
+    /// Whether it is to be known which files are accessed, and those that were.
+    notes_access: bool,
+    accessed: HashSet<InodeId>,
     /// The number of the last answer with news.
     answers: u64,
 }
@@ -169,6 +174,35 @@ impl Opens {
         for file in closed {
             table.closed(client, file);
         }
+    }
+
+    /// Whether it is to be known which files are accessed.
+    pub fn note_accesses(&self, notes: bool) {
+        let mut table = self.table();
+        table.notes_access = notes;
+        if !notes {
+            table.accessed = HashSet::new();
+        }
+    }
+
+    /// A file is opened, by whomever.
+    pub fn accessed(&self, inode: InodeId) {
+        self.table().accessed(inode);
+    }
+
+    /// Whether a file was opened or closed since [`Opens::take_accessed`].
+    pub fn is_accessed(&self, inode: InodeId) -> bool {
+        self.table().accessed.contains(&inode)
+    }
+
+    /// The files that were opened or closed since the last call.
+    pub fn take_accessed(&self) -> HashSet<InodeId> {
+        std::mem::take(&mut self.table().accessed)
+    }
+
+    /// Whether some client is known to have a file open.
+    pub fn is_open(&self, inode: InodeId) -> bool {
+        self.table().holders.contains_key(&inode)
     }
 
     /// A client has changed a file: the others that have it open are to know.
@@ -421,7 +455,14 @@ impl Table {
         }
     }
 
+    fn accessed(&mut self, inode: InodeId) {
+        if self.notes_access && self.accessed.len() < ACCESSED_MAX {
+            self.accessed.insert(inode);
+        }
+    }
+
     fn closed(&mut self, client: ClientId, file: &ClosedFile) {
+        self.accessed(file.inode);
         let Some(known) = self.clients.get_mut(&client) else {
             return;
         };

@@ -310,6 +310,7 @@ impl Dbs {
         );
         self.charge(txn, inode, Some(record))?;
         self.index_export(txn, inode, record)?;
+        self.index_expiry(txn, inode, record)?;
         put(&self.inodes, txn, &inode.0.to_be_bytes(), record)
     }
 

@@ -18,6 +18,7 @@ use super::store::{Counter, Store, name_of, u64_at};
 use crate::master::contract::NamespaceView;
 
 mod effects;
+mod expiry;
 mod pins;
 mod quotas;
 

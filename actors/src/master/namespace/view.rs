@@ -1,10 +1,10 @@
 //! Consistent reads of the applied namespace: each method is one short read transaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use curvine_protocol::attr::UfsSource;
 use curvine_protocol::job::JobRecord;
-use curvine_protocol::master::Entry;
+use curvine_protocol::master::{Entry, Ttl};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::{
     Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, EffectId, Error, ErrorKind,
@@ -13,6 +13,7 @@ use curvine_protocol::{
 use heed::RoTxn;
 
 use super::effects::{CopyRecord, EffectRecord, Unkept, Work};
+use super::expiry::{Due, Names};
 use super::kept::Doubted;
 use super::listing::list;
 use super::pins::PinnedInodes;
@@ -359,6 +360,30 @@ impl NamespaceView for Store {
             }
         }
         Ok(partials)
+    }
+
+    fn ttl_kinds(&self) -> Result<(bool, bool)> {
+        Store::ttl_kinds(self)
+    }
+
+    fn access_rule(&self, inode: InodeId) -> Result<Option<(Ttl, i64)>> {
+        Store::access_rule(self, inode)
+    }
+
+    fn ttl_walks(&self, limit: usize) -> Result<Vec<(InodeId, u64)>> {
+        Store::ttl_walks(self, limit)
+    }
+
+    fn files_below(&self, top: InodeId) -> Result<Vec<InodeId>> {
+        Store::files_below(self, top)
+    }
+
+    fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Due>> {
+        Store::due(self, now_ms, limit)
+    }
+
+    fn names_in(&self, directory: InodeId, wanted: &HashSet<InodeId>) -> Result<Names> {
+        Store::names_in(self, directory, wanted)
     }
 
     fn uncounted_quotas(&self) -> Result<Vec<InodeId>> {

@@ -103,6 +103,10 @@ impl Apply<'_, '_> {
     fn plan(&mut self, op: &Op) -> Result<Option<Plan>> {
         match op {
             Op::Unlink(Unlink { node, .. }) => self.plan_removal(op, node, false),
+            Op::Expire { inode, unlink } => {
+                self.check_expired(*inode, unlink)?;
+                self.plan_removal(&Op::Unlink(unlink.clone()), &unlink.node, false)
+            }
             Op::Delete(Delete { node, recursive, .. }) => self.plan_removal(op, node, *recursive),
             Op::RemoveDir(RemoveDir { node }) => self.plan_removal(op, node, false),
             Op::MakeDir(call) => self.plan_dir(call),

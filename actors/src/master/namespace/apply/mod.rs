@@ -5,7 +5,7 @@
 //! - Users': [`entries`] are looked up and made, [`attributes`] set, [`content`] committed, names gone ([`remove`]) or
 //!   moved ([`rename`]); files are locked ([`locks`]).
 //! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`effects`] (what they are to do),
-//!   [`jobs`], [`pins`].
+//!   [`jobs`], [`pins`], [`expiry`].
 
 mod agree;
 mod attributes;
@@ -13,6 +13,7 @@ mod cluster;
 mod content;
 mod effects;
 mod entries;
+mod expiry;
 mod jobs;
 mod locks;
 mod mounts;
@@ -195,6 +196,11 @@ macro_rules! ops {
                         let held = Change { bytes, inodes };
                         self.quota_counted(directory, Counted { round, held }).map(OpReply::Done)
                     }
+                    Op::SetExpiry { inodes, not_before_ms, walked } => {
+                        self.set_expiry(inodes, not_before_ms, walked).map(OpReply::Done)
+                    }
+                    Op::Expire { inode, unlink } => self.expire(inode, unlink).map(OpReply::Done),
+                    Op::Accessed { files } => self.accessed(files).map(OpReply::Done),
                     Op::SetPins { pin, unpin } => self.set_pins(pin, &unpin).map(OpReply::Done),
                     Op::EndSessions { sessions } => self.end_sessions(sessions).map(OpReply::Done),
                     Op::Note(_) => Err(Error::internal("a change was to be noted twice")),

@@ -167,6 +167,7 @@ impl Apply<'_, '_> {
         directory: InodeId,
         name: &str,
     ) -> Result<InodeRecord> {
+        self.ttl_may_change((inode, &record), record.parent, directory)?;
         record.parent = directory;
         record.ctime_ns = self.now_ns;
         if record.mount != MountId(0) {
