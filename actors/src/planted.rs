@@ -142,6 +142,12 @@ bugs! {
     RotIsNotReported: "rot-is-not-reported", Plot("rotten-object");
     /// After a power cut, what a fill had fetched is believed.
     FillsBelievedAfterPowerCut: "fills-believed-after-power-cut", Plot("fill-and-power-cut");
+    /// A file whose time to live is over is deleted though somebody has it open.
+    ExpiresWhatIsOpen: "expires-what-is-open", Plot("open-when-over");
+    /// Whether a file's time to live is over is decided before it is deleted, and not looked at again then.
+    ExpiresByAnOldLook: "expires-by-an-old-look", Plot("touched-in-time");
+    /// A tree that moves below a rule is not looked through.
+    MovedTreesKeepTheirRule: "moved-trees-keep-their-rule", Plot("moved-in");
 }
 
 /// Whether this process is to have that bug.

@@ -311,6 +311,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             opens.clone(),
             freeing.clone(),
             ports.clock.clone(),
+            (ports.offload)("expiry"),
         )),
         repair,
     ]));

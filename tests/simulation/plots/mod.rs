@@ -5,9 +5,11 @@
 //! its documentation; a run that contradicts it fails, and in the exam it names the bugs that it is there for.
 //!
 //! - [`leases`]: who writes a file; [`sessions`]: what a session that has ended may do, and when one ends; [`names`]: what
-//!   is open and removed; [`data`]: what workers hold; [`late`]: what comes late to them, or is lost there.
+//!   is open and removed; [`data`]: what workers hold; [`late`]: what comes late to them, or is lost there;
+//!   [`expiry`]: files that live for a time.
 
 mod data;
+mod expiry;
 mod late;
 mod leases;
 mod names;
@@ -73,6 +75,9 @@ pub const ALL: &[Plot] = &[
     leases::HALF_WRITTEN,
     data::LEFT_BEHIND,
     data::FULL_OF_CACHED,
+    expiry::OPEN_WHEN_OVER,
+    expiry::TOUCHED_IN_TIME,
+    expiry::MOVED_IN,
 ];
 
 const SEEDS_EACH: u64 = 10_000;
