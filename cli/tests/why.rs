@@ -75,7 +75,7 @@ fn it_is_said_where_a_block_is_why_it_went_and_what_to_do() {
 
     node.ok(&["free", "/m/two"]);
     let said = node.ok(&["why", "/m/two/7"]);
-    assert!(said.contains("freed by `cv free`"), "{said}");
+    assert!(said.contains("freed by `cv free` or `cv ttl`"), "{said}");
 
     node.file("/kept", b"kept");
     let said = node.ok(&["why", "/kept"]);

@@ -26,7 +26,7 @@ enum Action {
     Set {
         path: String,
         /// How long files live: 12h, 30d, 1year
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
         after: Span,
         /// What happens then: `free` lets go of cached blocks, each time anew; `delete` removes the file, and in a
         /// mount its object

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use curvine_protocol::master::{TtlAction, Unlink};
-use curvine_protocol::op::{Op, Walked};
+use curvine_protocol::op::{Op, OpReply, Walked};
 use curvine_protocol::{Error, ErrorKind, InodeId, MountId, Node, Result};
 use futures::StreamExt;
 use futures::stream;
@@ -42,8 +42,12 @@ const NAMED: usize = 1_000;
 const SIDE_BY_SIDE: usize = 64;
 /// What is open is looked at again after this.
 const OPEN_MS: u64 = 5_000;
+/// What an under file system was asked to delete and is still there is looked at again after this.
+const BEGUN_MS: u64 = 30_000;
 /// What could not be deleted is tried again after this.
 const FAILED_MS: u64 = 60_000;
+/// A file with no name where its record says that it is, because of hard links, is looked at again after a day.
+const ELSEWHERE_MS: u64 = 86_400_000;
 /// Trees of which it is known at a time that they are to be looked through.
 const WALKS: usize = 16;
 /// An access is noted if the last one that was is older than this part of the time to live.
@@ -70,6 +74,8 @@ struct Told {
     freed: u64,
     walks: usize,
     failure: Option<String>,
+    /// Files that under file systems were asked to delete.
+    begun: HashSet<InodeId>,
     steps: Steps,
 }
 
@@ -101,10 +107,14 @@ impl Steps {
 /// What became of a file that was due.
 enum Fate {
     Gone,
+    /// Its under file system deletes it first, or says why not.
+    Begun,
     /// Somebody has it open.
     Waits,
     /// It is looked at anew.
     Changed,
+    /// It has no name where its record says that it is.
+    Elsewhere,
     Failed(Error),
 }
 
@@ -186,6 +196,27 @@ impl Expiry {
         Ok(())
     }
 
+    fn deleted(&self, files: u64) {
+        metrics::EXPIRED_DELETED.add(files);
+        self.told().deleted += files;
+    }
+
+    /// Counts what under file systems have deleted, and says what they have not.
+    fn look_for_begun(&self) {
+        let mut told = self.told();
+        let before = told.begun.len();
+        told.begun.retain(|inode| self.view.attr(*inode).is_ok());
+        let gone = (before - told.begun.len()) as u64;
+        drop(told);
+        self.deleted(gone);
+    }
+
+    /// For people.
+    fn called(&self, inode: InodeId) -> String {
+        let path = self.view.path(inode);
+        path.map_or_else(|_| format!("inode {inode}"), |path| path.to_string())
+    }
+
     /// Has files be looked at when they are due, but not before a time.
     async fn look_at(&self, files: &[InodeId], not_before_ms: u64) -> Result<()> {
         for inodes in files.chunks(NAMED) {
@@ -204,6 +235,15 @@ impl Expiry {
         let (mut anew, mut waits) = (Vec::new(), Vec::new());
         let mut free: BTreeMap<u64, Vec<InodeId>> = BTreeMap::new();
         let mut delete: BTreeMap<InodeId, Vec<Due>> = BTreeMap::new();
+        let mut again = HashSet::new();
+        {
+            let mut told = self.told();
+            again.extend(
+                due.iter()
+                    .map(|one| one.inode)
+                    .filter(|inode| told.begun.remove(inode)),
+            );
+        }
         for one in due {
             match one.rule {
                 Some(rule) if one.is_over && !one.has_writer && !self.is_open(one.inode) => {
@@ -227,20 +267,20 @@ impl Expiry {
             }
         }
         for (directory, files) in delete {
-            self.delete(directory, files).await?;
+            self.delete(directory, files, &again).await?;
         }
         Ok(())
     }
 
-    /// Deletes files of one directory.
-    async fn delete(&self, directory: InodeId, files: Vec<Due>) -> Result<()> {
+    /// Deletes files of one directory. Of those that are meant `again`, under file systems were asked before.
+    async fn delete(&self, directory: InodeId, files: Vec<Due>, again: &HashSet<InodeId>) -> Result<()> {
         let wanted: HashSet<InodeId> = files.iter().map(|due| due.inode).collect();
         let names = self.aside(move |view| view.names_in(directory, &wanted)).await?;
         let mut read_only: HashMap<MountId, bool> = HashMap::new();
         for mount in files.iter().map(|due| due.mount) {
             if mount != MountId(0) && !read_only.contains_key(&mount) {
                 let known = self.view.mount(mount)?;
-                read_only.insert(mount, known.is_some_and(|known| !known.settings.writable));
+                read_only.insert(mount, known.is_none_or(|known| !known.settings.writable));
             }
         }
         let refused = |due: &Due| read_only.get(&due.mount).copied().unwrap_or(false);
@@ -260,31 +300,47 @@ impl Expiry {
         });
         let mut fates = stream::iter(named).buffer_unordered(SIDE_BY_SIDE);
         let (mut anew, mut waits, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        let mut failure = None;
+        let mut elsewhere = Vec::new();
+        let (mut begun, mut failure) = (Vec::new(), None);
         while let Some((due, fate)) = fates.next().await {
             match fate {
-                Fate::Gone => {
-                    metrics::EXPIRED_DELETED.add(1);
-                    self.told().deleted += 1;
+                Fate::Gone => self.deleted(1),
+                Fate::Begun => {
+                    begun.push(due.inode);
+                    if again.contains(&due.inode) {
+                        let path = self.called(due.inode);
+                        failure = Some(format!(
+                            "{path}: its under file system has not deleted it; trying again"
+                        ));
+                    }
                 }
                 Fate::Waits => waits.push(due.inode),
                 Fate::Changed => anew.push(due.inode),
+                Fate::Elsewhere => elsewhere.push(due.inode),
                 Fate::Failed(error) => {
                     tracing::debug!(inode = %due.inode, %error, "its time to live is over, and it is not deleted");
-                    failure = Some(format!("inode {}: {error}", due.inode));
+                    failure = Some(format!("{}: {error}", self.called(due.inode)));
                     failed.push(due.inode);
                 }
             }
         }
         drop(fates);
         if let Some(failure) = failure {
-            let files = failed.len();
-            tracing::warn!(%directory, files, failure, "their time to live is over, and they are not deleted");
+            let directory = self.called(directory);
+            tracing::warn!(
+                directory,
+                failure,
+                "files whose time to live is over are not deleted"
+            );
             self.told().failure = Some(failure);
         }
         self.look_at(&anew, 0).await?;
         let now_ms = self.now_ms();
         self.look_at(&waits, now_ms + OPEN_MS).await?;
+        // Those that are gone by then are not looked at.
+        self.told().begun.extend(&begun);
+        self.look_at(&begun, now_ms + BEGUN_MS).await?;
+        self.look_at(&elsewhere, now_ms + ELSEWHERE_MS).await?;
         self.look_at(&failed, now_ms + FAILED_MS).await
     }
 
@@ -296,7 +352,8 @@ impl Expiry {
             return Fate::Waits;
         }
         if names.is_empty() {
-            return Fate::Failed(Error::not_found(format!("its name in directory {}", due.parent)));
+            // It had hard links, and is elsewhere.
+            return Fate::Elsewhere;
         }
         for name in names {
             let unlink = Unlink {
@@ -310,6 +367,7 @@ impl Expiry {
                 unlink,
             };
             match self.propose.propose_op(Op::Note(Box::new(expire))).await {
+                Ok(OpReply::Noted(_)) => return Fate::Begun,
                 Ok(_) => {}
                 Err(error) => {
                     return match error.kind {
@@ -350,6 +408,7 @@ impl Duty for Expiry {
             self.note_accesses().await?;
         }
         self.look_through_trees().await?;
+        self.look_for_begun();
         if !may_go {
             return Ok(());
         }
@@ -381,6 +440,12 @@ impl Duty for Expiry {
             said.push_str(
                 "; THE CLOCK OF THIS MACHINE HAS STEPPED FORWARD: nothing is due until it is put back, or for 10 minutes",
             );
+        }
+        if !told.begun.is_empty() {
+            said.push_str(&format!(
+                "; {} are being deleted by their under file systems",
+                told.begun.len()
+            ));
         }
         if let Some(failure) = &told.failure {
             said.push_str(&format!("; last not deleted: {failure}"));

@@ -104,26 +104,24 @@ impl Dbs {
         if !self.has_ttls(txn)? {
             return Ok(None);
         }
-        let parent = self.inode(txn, inode)?.map(|record| record.parent);
-        self.rule_of(txn, inode, parent)
+        match self.inode(txn, inode)? {
+            Some(record) => self.rule_of(txn, inode, &record),
+            None => Ok(None),
+        }
     }
 
-    fn rule_of(
-        &self,
-        txn: &RoTxn,
-        inode: InodeId,
-        parent: Option<InodeId>,
-    ) -> Result<Option<(InodeId, Ttl)>> {
-        let (mut at, mut above) = (inode, parent);
+    /// The same of an inode with this record. Rules do not reach into mounts from above.
+    fn rule_of(&self, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> Result<Option<(InodeId, Ttl)>> {
+        let (mut at, mount, mut parent) = (inode, record.mount, record.parent);
         loop {
             if let Some(ttl) = self.ttl(txn, at)? {
                 return Ok(Some((at, ttl)));
             }
-            match above {
-                Some(parent) if parent != at && at != InodeId::ROOT => {
-                    at = parent;
-                    above = self.inode(txn, at)?.map(|record| record.parent);
-                }
+            if at == InodeId::ROOT || parent == at {
+                return Ok(None);
+            }
+            match self.inode(txn, parent)? {
+                Some(above) if above.mount == mount => (at, parent) = (parent, above.parent),
                 _ => return Ok(None),
             }
         }
@@ -134,7 +132,7 @@ impl Dbs {
         if !may_go(record) {
             return Ok(None);
         }
-        let rule = self.rule_of(txn, inode, Some(record.parent))?;
+        let rule = self.rule_of(txn, inode, record)?;
         Ok(rule.map(|(_, rule)| over_ms(rule, record)))
     }
 
@@ -203,7 +201,7 @@ impl Dbs {
         record: &InodeRecord,
         now_ns: i64,
     ) -> Result<bool> {
-        let rule = self.rule_of(txn, inode, Some(record.parent))?;
+        let rule = self.rule_of(txn, inode, record)?;
         let Some((_, rule)) = rule.filter(|(_, rule)| rule.action == TtlAction::Delete) else {
             return Ok(false);
         };
@@ -263,7 +261,7 @@ impl Store {
         let Some(record) = self.dbs.inode(&txn, inode)? else {
             return Ok(None);
         };
-        let rule = self.dbs.rule_of(&txn, inode, Some(record.parent))?;
+        let rule = self.dbs.rule_of(&txn, inode, &record)?;
         let by_access = rule.filter(|(_, rule)| rule.from == TtlFrom::Access && may_go(&record));
         Ok(by_access.map(|(_, rule)| (rule, record.mtime_ns + record.atime_minus_mtime_ns)))
     }
@@ -329,7 +327,7 @@ impl Store {
     fn due_one(&self, txn: &RoTxn, inode: InodeId, now_ms: u64) -> Result<Due> {
         let record = self.dbs.inode(txn, inode)?.filter(may_go);
         let rule = match &record {
-            Some(record) => self.dbs.rule_of(txn, inode, Some(record.parent))?,
+            Some(record) => self.dbs.rule_of(txn, inode, record)?,
             None => None,
         };
         let not_before_ms = self
@@ -394,7 +392,16 @@ impl Store {
             // Those in trees that were cut off have no path any more.
             return Ok(shown.collect());
         };
-        let (inode, record) = resolve(&self.dbs, &txn, node, true)?.existing(node)?;
+        let place = resolve(&self.dbs, &txn, node, true)?;
+        let parent = place.entry.as_ref().map(|(parent, _)| *parent);
+        let (inode, record) = place.existing(node)?;
+        let has_own = self.dbs.ttl(&txn, inode)?.is_some();
+        if !record.is_dir() && !has_own && parent.is_some_and(|parent| parent != record.parent) {
+            let message = format!(
+                "{node} has or had hard links, and goes by where it was made or moved to last; its name here does not expire"
+            );
+            return Err(Error::new(ErrorKind::NoAttribute, message));
+        }
         let Some((holder, ttl)) = self.dbs.ttl_of(&txn, inode)? else {
             let message = format!("{node} has no time to live, and no directory above it has one");
             return Err(Error::new(ErrorKind::NoAttribute, message));

@@ -26,10 +26,12 @@ impl Applies<SetTtl> for Apply<'_, '_> {
             }
             Some(ttl) => {
                 if !(TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl.after_ms) {
-                    return Err(Error::invalid(format!(
-                        "{}: a time to live is between 1 s and 100 years, not {} ms",
-                        call.node, ttl.after_ms
-                    )));
+                    let what = match ttl.after_ms < TTL_MS_MIN {
+                        true => "shorter than 1 s",
+                        false => "longer than 100 years",
+                    };
+                    let message = format!("{}: a time to live must not be {what}", call.node);
+                    return Err(Error::invalid(message));
                 }
                 let mount = self.dbs.mount(self.txn, record.mount)?;
                 if let Some(mount) = mount.filter(|mount| !mount.settings.writable)

@@ -118,6 +118,8 @@ impl Apply<'_, '_> {
         let place = self.place(&Node::Path(path.clone()), false)?;
         let entry = place.entry.clone();
         let (mut inode, _) = place.existing(&Node::Path(path))?;
+        // What is mounted here next has its own.
+        self.dbs.forget_ttl(self.txn, inode)?;
         let is_empty = self.empty_dir(inode, &Keep::default(), &mut NOTHING_YET.clone())?;
         let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
         if !is_empty && let Some((parent, name)) = entry {

@@ -73,7 +73,16 @@ impl Tree {
                     Some(TtlAction::Delete) if !one.has_writer => {
                         let wanted = HashSet::from([one.inode]);
                         let names = self.store.names_in(one.parent, &wanted).expect("readable");
-                        for name in names.get(&one.inode).expect("it has a name") {
+                        if !names.contains_key(&one.inode) {
+                            let not_before_ms = self.now_ms() + 86_400_000;
+                            self.apply(Op::SetExpiry {
+                                inodes: vec![one.inode],
+                                not_before_ms,
+                                walked: None,
+                            })
+                            .expect("looked at again");
+                        }
+                        for name in names.get(&one.inode).into_iter().flatten() {
                             let node = Node::child(one.parent, name.clone());
                             self.expires(one.inode, node).expect("it is due");
                         }
@@ -221,6 +230,57 @@ fn a_file_that_is_written_or_not_due_or_another_one_is_not_deleted() {
     );
     let none = tree.store.ttls(Some(&path("/"))).expect_err("it has none");
     assert_eq!(none.kind, ErrorKind::NoAttribute);
+}
+
+#[test]
+fn rules_do_not_reach_into_mounts_and_go_with_them() {
+    let mut tree = Tree::new();
+    mounted(&mut tree);
+    tree.rule("/", Some(deletes(5)));
+    tree.write("/f", 10);
+    tree.write("/m/f", 10);
+    tree.waits(10);
+    tree.leads();
+    assert!(!tree.is_there("/f") && tree.is_there("/m/f"));
+    let none = tree.store.ttls(Some(&path("/m/f"))).expect_err("it has none");
+    assert_eq!(none.kind, ErrorKind::NoAttribute);
+    tree.rule("/m", Some(deletes(1_000)));
+    tree.leads();
+    let due = tree
+        .store
+        .ttls(Some(&path("/m/f")))
+        .expect("it has one")
+        .remove(0);
+    assert_eq!((due.path.as_str(), due.due_ns.is_some()), ("/m", true));
+    tree.apply(Op::RemoveMount {
+        path: CurvinePath::parse("/m").expect("valid"),
+        force: true,
+    })
+    .expect("unmounted");
+    let left = tree.store.ttls(None).expect("readable");
+    assert_eq!(
+        left.iter().map(|rule| rule.path.as_str()).collect::<Vec<_>>(),
+        ["/"]
+    );
+}
+
+#[test]
+fn a_name_that_a_file_does_not_go_by_says_so() {
+    let mut tree = Tree::new();
+    tree.mkdir("/d");
+    tree.mkdir("/out");
+    tree.write("/d/f", 10);
+    tree.done(MakeLink {
+        source: path("/d/f"),
+        node: path("/out/f"),
+    });
+    tree.rule("/d", Some(deletes(5)));
+    assert!(tree.store.ttls(Some(&path("/d/f"))).is_ok());
+    let none = tree.store.ttls(Some(&path("/out/f"))).expect_err("it goes by /d");
+    assert!(none.message.contains("hard links"), "{none}");
+    tree.waits(10);
+    tree.leads();
+    assert!(!tree.is_there("/d/f") && tree.is_there("/out/f"));
 }
 
 /// One step of somebody.
