@@ -115,7 +115,7 @@ fn show(shell: &Shell, info: &TtlInfo) {
             TtlAction::Free => "freed",
             TtlAction::Delete => "deleted",
         };
-        let after = humantime::format_duration(Duration::from_millis(ttl.after_ms));
+        let after = span(ttl.after_ms);
         let due = due_ns.map_or_else(String::new, |due_ns| {
             format!("; this file is due at {}", format::second(due_ns))
         });
@@ -128,4 +128,13 @@ fn show(shell: &Shell, info: &TtlInfo) {
             format::shown(path.as_str()),
         )
     });
+}
+
+/// Whole days as such: months and years have no fixed length for people.
+fn span(ms: u64) -> String {
+    const DAY_MS: u64 = 86_400_000;
+    match ms % DAY_MS {
+        0 => format!("{}d", ms / DAY_MS),
+        _ => humantime::format_duration(Duration::from_millis(ms)).to_string(),
+    }
 }
