@@ -9,12 +9,13 @@
 //!   since it was looked at. While a new leader does not know yet who has files open, nothing is deleted.
 //! - When the wall clock steps forward, nothing is due for [`PAUSE`]: it may be wrong, and what is deleted does not come back.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use curvine_protocol::master::{TtlAction, Unlink};
+use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, OpReply, Walked};
 use curvine_protocol::{Error, ErrorKind, InodeId, MountId, Node, Result};
 use futures::StreamExt;
@@ -72,7 +73,6 @@ pub struct Expiry {
 struct Told {
     deleted: u64,
     freed: u64,
-    walks: usize,
     failure: Option<String>,
     /// Files that under file systems were asked to delete.
     begun: HashSet<InodeId>,
@@ -180,9 +180,7 @@ impl Expiry {
 
     /// Looks up when the files of trees are due that have come below a rule.
     async fn look_through_trees(&self) -> Result<()> {
-        let walks = self.view.ttl_walks(WALKS)?;
-        self.told().walks = walks.len();
-        for (top, round) in walks {
+        for (top, round) in self.view.ttl_walks(WALKS)? {
             let files = self.aside(move |view| view.files_below(top)).await?;
             self.look_at(&files, 0).await?;
             let walked = Some(Walked { top, round });
@@ -276,17 +274,12 @@ impl Expiry {
     async fn delete(&self, directory: InodeId, files: Vec<Due>, again: &HashSet<InodeId>) -> Result<()> {
         let wanted: HashSet<InodeId> = files.iter().map(|due| due.inode).collect();
         let names = self.aside(move |view| view.names_in(directory, &wanted)).await?;
-        let mut read_only: HashMap<MountId, bool> = HashMap::new();
-        for mount in files.iter().map(|due| due.mount) {
-            if mount != MountId(0) && !read_only.contains_key(&mount) {
-                let known = self.view.mount(mount)?;
-                read_only.insert(mount, known.is_none_or(|known| !known.settings.writable));
-            }
-        }
-        let refused = |due: &Due| read_only.get(&due.mount).copied().unwrap_or(false);
+        // All that is in a directory is in one mount, or in none.
+        let mount = files.first().map_or(MountId(0), |due| due.mount);
+        let is_writable = |mount: MountRecord| mount.settings.writable;
+        let is_refused = mount != MountId(0) && !self.view.mount(mount)?.is_some_and(is_writable);
         let named = files.into_iter().map(|due| {
             let names = names.get(&due.inode).cloned().unwrap_or_default();
-            let is_refused = refused(&due);
             async move {
                 let fate = match is_refused {
                     true => Fate::Failed(Error::new(
@@ -430,11 +423,13 @@ impl Duty for Expiry {
     fn status(&self) -> String {
         let told = self.told();
         let mut said = format!("{} deleted and {} freed by this leader", told.deleted, told.freed);
-        if told.walks > 0 {
-            said.push_str(&format!(
+        match self.view.ttl_walks(WALKS) {
+            Ok(trees) if trees.is_empty() => {}
+            Ok(trees) => said.push_str(&format!(
                 "; looking through {} trees that have got a time to live",
-                told.walks
-            ));
+                trees.len()
+            )),
+            Err(error) => return error.message,
         }
         if told.steps.until.is_some_and(|until| self.clock.now() < until) {
             said.push_str(

@@ -29,8 +29,6 @@ const BY_TIME: &[u8] = b"due ";
 const BY_INODE: &[u8] = b"expiry ";
 /// Rules that one call lists.
 const LISTED_MAX: usize = 10_000;
-/// Names of a directory that are read at a time.
-const PAGE: usize = 2_000;
 
 /// When a file is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +125,12 @@ impl Dbs {
         }
     }
 
+    /// When a file's time is over by a rule, and by what was decided of it.
+    fn over_at_ms(&self, txn: &RoTxn, inode: InodeId, rule: Ttl, record: &InodeRecord) -> Result<u64> {
+        let not_before_ms = self.expiry(txn, inode)?.map_or(0, |expiry| expiry.not_before_ms);
+        Ok(over_ms(rule, record).max(not_before_ms))
+    }
+
     /// When an inode with this record is due by its rule.
     fn due_ms(&self, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> Result<Option<u64>> {
         if !may_go(record) {
@@ -205,9 +209,8 @@ impl Dbs {
         let Some((_, rule)) = rule.filter(|(_, rule)| rule.action == TtlAction::Delete) else {
             return Ok(false);
         };
-        let not_before_ms = self.expiry(txn, inode)?.map_or(0, |expiry| expiry.not_before_ms);
         let now_ms = u64::try_from(now_ns / 1_000_000).unwrap_or(0);
-        Ok(may_go(record) && over_ms(rule, record).max(not_before_ms) <= now_ms)
+        Ok(may_go(record) && self.over_at_ms(txn, inode, rule, record)? <= now_ms)
     }
 
     /// All files below an inode, or it, may be due by another rule than before.
@@ -287,21 +290,14 @@ impl Store {
             None => {}
         }
         while let Some(directory) = directories.pop() {
-            let mut after: Option<String> = None;
-            loop {
-                let page = self.dbs.children(&txn, directory, after.as_deref(), PAGE)?;
-                for (_, child) in &page {
-                    match self.dbs.inode(&txn, *child)? {
-                        Some(record) if record.is_dir() => directories.push(*child),
-                        Some(record) if may_go(&record) => files.push(*child),
-                        _ => {}
-                    }
+            self.dbs.each_child(&txn, directory, |_, child| {
+                match self.dbs.inode(&txn, child)? {
+                    Some(record) if record.is_dir() => directories.push(child),
+                    Some(record) if may_go(&record) => files.push(child),
+                    _ => {}
                 }
-                if page.len() < PAGE {
-                    break;
-                }
-                after = page.into_iter().next_back().map(|(name, _)| name);
-            }
+                Ok(true)
+            })?;
         }
         Ok(files)
     }
@@ -330,17 +326,13 @@ impl Store {
             Some(record) => self.dbs.rule_of(txn, inode, record)?,
             None => None,
         };
-        let not_before_ms = self
-            .dbs
-            .expiry(txn, inode)?
-            .map_or(0, |expiry| expiry.not_before_ms);
         let is_over = match (&rule, &record) {
-            (Some((_, rule)), Some(record)) => over_ms(*rule, record).max(not_before_ms) <= now_ms,
+            (Some((_, rule)), Some(record)) => self.dbs.over_at_ms(txn, inode, *rule, record)? <= now_ms,
             _ => false,
         };
         let has_writer = matches!(
             record.as_ref().map(|record| &record.body),
-            Some(InodeBody::File(file)) if file.lease.is_some() || file.unfenced
+            Some(InodeBody::File(file)) if file.is_written()
         );
         Ok(Due {
             inode,
@@ -355,20 +347,14 @@ impl Store {
     /// What some inodes are called in a directory. Takes long for a big one.
     pub fn names_in(&self, directory: InodeId, wanted: &HashSet<InodeId>) -> Result<Names> {
         let txn = self.read()?;
-        let (mut names, mut after) = (Names::new(), None::<String>);
-        loop {
-            let page = self.dbs.children(&txn, directory, after.as_deref(), PAGE)?;
-            let is_last = page.len() < PAGE;
-            after = page.last().map(|(name, _)| name.clone());
-            for (name, child) in page {
-                if wanted.contains(&child) {
-                    names.entry(child).or_default().push(name);
-                }
+        let mut names = Names::new();
+        self.dbs.each_child(&txn, directory, |name, child| {
+            if wanted.contains(&child) {
+                names.entry(child).or_default().push(name.to_owned());
             }
-            if is_last {
-                return Ok(names);
-            }
-        }
+            Ok(true)
+        })?;
+        Ok(names)
     }
 
     /// The rule by which a node goes, or all.
@@ -406,12 +392,15 @@ impl Store {
             let message = format!("{node} has no time to live, and no directory above it has one");
             return Err(Error::new(ErrorKind::NoAttribute, message));
         };
-        let due_ms = may_go(&record).then(|| over_ms(ttl, &record));
-        let not_before_ms = self
-            .dbs
-            .expiry(&txn, inode)?
-            .map_or(0, |expiry| expiry.not_before_ms);
-        let due_ns = due_ms.and_then(|ms| i64::try_from(ms.max(not_before_ms)).ok()?.checked_mul(1_000_000));
+        let due_ns = match may_go(&record) {
+            true => {
+                let due_ms = self.dbs.over_at_ms(&txn, inode, ttl, &record)?;
+                i64::try_from(due_ms)
+                    .ok()
+                    .and_then(|ms| ms.checked_mul(1_000_000))
+            }
+            false => None,
+        };
         Ok(vec![info(holder, ttl, due_ns)?])
     }
 }

@@ -51,7 +51,7 @@ pub enum Doubted {
 impl FileBody {
     /// What an object has, anybody can fetch again: it is not kept.
     fn kept_blocks(&self, inode: InodeId) -> impl Iterator<Item = Kept> {
-        let is_quiet = self.lease.is_none() && !self.unfenced;
+        let is_quiet = !self.is_written();
         let cached_until = self.ufs.as_ref().and_then(|_| self.cached_until());
         let is_kept = move |block: &BlockRef| cached_until.is_none_or(|until| block.generation > until);
         let replicas = usize::from(self.replicas.max(1));
@@ -114,7 +114,7 @@ impl Store {
         Ok(Some(BlocksOf {
             blocks,
             kept,
-            is_written: file.lease.is_some() || file.unfenced,
+            is_written: file.is_written(),
         }))
     }
 

@@ -244,22 +244,16 @@ impl Dbs {
     ) -> Result<bool> {
         let mut directories = vec![top];
         while let Some(directory) = directories.pop() {
-            let mut after: Option<String> = None;
-            loop {
-                let page = self.children(txn, directory, after.as_deref(), COUNTED_MAX)?;
-                for (name, child) in &page {
-                    let record = self.inode_or_stale(txn, *child)?;
-                    if !visit(directory, name, *child, &record)? {
-                        return Ok(false);
-                    }
-                    if record.is_dir() && record.mount.0 == 0 {
-                        directories.push(*child);
-                    }
+            let is_all = self.each_child(txn, directory, |name, child| {
+                let record = self.inode_or_stale(txn, child)?;
+                let goes_on = visit(directory, name, child, &record)?;
+                if goes_on && record.is_dir() && record.mount.0 == 0 {
+                    directories.push(child);
                 }
-                if page.len() < COUNTED_MAX {
-                    break;
-                }
-                after = page.into_iter().next_back().map(|(name, _)| name);
+                Ok(goes_on)
+            })?;
+            if !is_all {
+                return Ok(false);
             }
         }
         Ok(true)

@@ -86,6 +86,11 @@ impl Default for BlockList {
 }
 
 impl FileBody {
+    /// Somebody writes it, or did and may not have been kept from it yet.
+    pub fn is_written(&self) -> bool {
+        self.lease.is_some() || self.unfenced
+    }
+
     /// In a mount, the content is about to become another one than the object's. What was the object's so far stays
     /// known as that, by its generation: to be called before any block or the version is changed.
     pub fn leaves_object(&mut self, in_mount: bool) {

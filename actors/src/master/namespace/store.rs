@@ -392,6 +392,24 @@ impl Dbs {
         Store::delete_range(&self.xattrs, txn, &from, &until)
     }
 
+    /// Visits the entries of a directory in the order of their names, however many there are. False from `visit` ends that.
+    /// Whether it came to the end.
+    pub fn each_child(
+        &self,
+        txn: &RoTxn,
+        directory: InodeId,
+        mut visit: impl FnMut(&str, InodeId) -> Result<bool>,
+    ) -> Result<bool> {
+        let prefix = directory.0.to_be_bytes();
+        for entry in self.dentries.prefix_iter(txn, &prefix).map_err(broken)? {
+            let (key, value) = entry.map_err(broken)?;
+            if !visit(name_of(key), InodeId(u64_at(value, 0)))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Names after `after`, in order, with their inodes; at most `limit`.
     pub fn children(
         &self,

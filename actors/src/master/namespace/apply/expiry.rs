@@ -79,7 +79,7 @@ impl Apply<'_, '_> {
             return Err(Error::new(ErrorKind::Stale, message));
         }
         match &record.body {
-            InodeBody::File(file) if file.lease.is_some() || file.unfenced => Err(Error::new(
+            InodeBody::File(file) if file.is_written() => Err(Error::new(
                 ErrorKind::Busy,
                 format!("{}: somebody writes it", unlink.node),
             )),
