@@ -148,6 +148,12 @@ bugs! {
     ExpiresByAnOldLook: "expires-by-an-old-look", Plot("touched-in-time");
     /// A tree that moves below a rule is not looked through.
     MovedTreesKeepTheirRule: "moved-trees-keep-their-rule", Plot("moved-in");
+    /// What is written is put into memory, where it is the only copy.
+    KeptInMemory: "kept-in-memory", Plot("power-cut-of-memory");
+    /// The copy that a faster disk has of a block stays when the block is written.
+    GuestsStayBehind: "guests-stay-behind", Plot("written-while-in-memory");
+    /// A block goes from a disk though it was written since it was copied to another.
+    MovesOverWrites: "moves-over-writes", Plot("written-while-it-moves");
 }
 
 /// Whether this process is to have that bug.

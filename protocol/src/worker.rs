@@ -519,6 +519,12 @@ pub struct HeldAccount {
     pub came_ms: i64,
     /// When it was last read, since the worker started and as far as that is remembered.
     pub read_ms: Option<i64>,
+    /// The tier in which the worker has a copy of it besides, which is read instead and goes at any time.
+    #[serde(default)]
+    pub copy: Option<Tier>,
+    /// The tier that was wished for it.
+    #[serde(default)]
+    pub wished: Option<Tier>,
 }
 
 /// How a block went from a worker.

@@ -75,6 +75,13 @@ const OF_MASTERS: [Fault; 8] = [
 /// More than all files together take.
 pub const ROOMY: u64 = 64 << 20;
 
+/// The data directories of a worker besides its SSD, by what they may hold; 0 = there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tiers {
+    pub memory_bytes: u64,
+    pub slow_bytes: u64,
+}
+
 /// What there is besides masters.
 #[derive(Clone, Debug)]
 pub struct ClusterPlan {
@@ -82,6 +89,8 @@ pub struct ClusterPlan {
     pub replicas: u8,
     /// Of each worker. Little room, and a few files fill it.
     pub capacity_bytes: u64,
+    /// What it has besides.
+    pub tiers: Tiers,
     pub mounts: u64,
     pub programs: usize,
     pub cells: usize,
@@ -127,6 +136,7 @@ pub fn draw(chance: &Chance) -> Plan {
             _ if is_known(Known::FailedAppend) => ROOMY,
             chosen => chosen,
         },
+        tiers: Tiers::default(),
         mounts: chance.within(2..5),
         programs: *chance.one_of(&[1, 2]),
         cells: to_usize(chance.within(1..3)),
@@ -135,7 +145,7 @@ pub fn draw(chance: &Chance) -> Plan {
         troubles,
         pause_ms: *chance.one_of(&[6_000, 15_000, 40_000]),
     };
-    Plan {
+    let mut plan = Plan {
         masters: *chance.one_of(&[1, 1, 3]),
         clients: chance.within(1..3),
         cells: 2,
@@ -147,5 +157,16 @@ pub fn draw(chance: &Chance) -> Plan {
         kept_entries: chance.within(0..60),
         kept_bytes: chance.within(0..200_000),
         cluster: Some(cluster),
+    };
+    // Not drawn: seeds stay what they are.
+    if plan.seconds % 3 == 0
+        && let Some(cluster) = &mut plan.cluster
+    {
+        cluster.tiers = Tiers {
+            memory_bytes: 300 << 10,
+            slow_bytes: cluster.capacity_bytes,
+        };
+        cluster.capacity_bytes = cluster.capacity_bytes.min(500 << 10);
     }
+    plan
 }

@@ -12,12 +12,12 @@ use curvine_protocol::worker::{
     LoadBlocks, MarkBlocks, PinBlocks, PunchBlock, PutBlock, READ_BYTES_MAX, ReadBlock, Scrub, ScrubStatus,
     SealBlock, StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
-use curvine_protocol::{CallContext, Error, ErrorKind, Result};
+use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
-use super::disk::{Grant, Permit, Removal, missing};
-use super::disks::{Disks, stopping};
+use super::disk::{DiskRef, Grant, Permit, Removal, missing};
+use super::disks::{Disks, Need, stopping};
 use super::membership::{Session, Standing};
 use super::replication::Replication;
 use super::traffic::Found;
@@ -73,14 +73,46 @@ impl Inner {
         Box::new(move || standing.check(epoch))
     }
 
+    /// Has the disk of a block change it. At once, as far as that can be: what comes from one writer keeps its order.
+    fn change<C: Measured>(
+        self: &Arc<Self>,
+        block: BlockId,
+        need: Need,
+        ask: Ask<C>,
+        permit: Permit,
+        change: impl FnOnce(&DiskRef, Ask<C>, Permit) -> BoxFuture<'static, Result<Answer<C>>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<Answer<C>>> {
+        let context = ask.context.clone();
+        match self.disks.try_for_written(block, need) {
+            Err(error) => at_once(Err(error)),
+            Ok(Some((entered, disk))) => {
+                let changed = change(disk, ask, permit);
+                bounded(&context, async move {
+                    let _entered = entered;
+                    changed.await
+                })
+            }
+            Ok(None) => {
+                let inner = self.clone();
+                bounded(&context, async move {
+                    let (_entered, disk) = inner.disks.for_written(block, need).await?;
+                    change(disk, ask, permit).await
+                })
+            }
+        }
+    }
+
     async fn read(self: Arc<Self>, call: ReadBlock) -> Result<Answer<ReadBlock>> {
         if call.fill.as_ref().is_some_and(|fill| fill.whole) {
             self.disks.spare(call.block).await;
         }
         for _ in 1..READS_MAX {
+            let before = self.disks.handed_over();
             match self.read_once(&call).await {
-                // It went while it was looked at.
-                Err(error) if error.kind == ErrorKind::NotFound && call.fill.is_some() => {}
+                // It went while it was looked at, or to another disk.
+                Err(error)
+                    if error.kind == ErrorKind::NotFound
+                        && (call.fill.is_some() || self.disks.handed_over() != before) => {}
                 outcome => return outcome,
             }
         }
@@ -203,58 +235,46 @@ impl Endpoint<ReadBlock> for WorkerDoor {
 
 impl Endpoint<WriteBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<WriteBlock>) -> BoxFuture<'static, Result<Answer<WriteBlock>>> {
-        let need = ask.body.len() as u64;
-        match self
-            .inner
-            .disks
-            .for_written(ask.call.block, need, ask.call.reserve_bytes)
-        {
-            Ok(disk) => {
-                let permit = self.inner.permit(ask.call.epoch);
-                bounded(&ask.context.clone(), disk.write(ask, permit))
-            }
-            Err(error) => at_once(Err(error)),
-        }
+        let need = Need {
+            bytes: ask.body.len() as u64,
+            hint_bytes: ask.call.reserve_bytes,
+            tier: None,
+        };
+        let permit = self.inner.permit(ask.call.epoch);
+        self.inner
+            .change(ask.call.block, need, ask, permit, DiskRef::write)
     }
 }
 
 impl Endpoint<PunchBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<PunchBlock>) -> BoxFuture<'static, Result<Answer<PunchBlock>>> {
-        match self.inner.disks.for_written(ask.call.block, 0, 0) {
-            Ok(disk) => {
-                let permit = self.inner.permit(ask.call.epoch);
-                bounded(&ask.context.clone(), disk.punch(ask, permit))
-            }
-            Err(error) => at_once(Err(error)),
-        }
+        let permit = self.inner.permit(ask.call.epoch);
+        self.inner
+            .change(ask.call.block, Need::default(), ask, permit, DiskRef::punch)
     }
 }
 
 impl Endpoint<PutBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<PutBlock>) -> BoxFuture<'static, Result<Answer<PutBlock>>> {
-        let need = ask.body.len() as u64;
-        match self.inner.disks.for_written(ask.call.block, need, need) {
-            Ok(disk) => {
-                let permit = self.inner.permit(ask.call.epoch);
-                bounded(&ask.context.clone(), disk.put(ask, permit))
-            }
-            Err(error) => at_once(Err(error)),
-        }
+        let len_bytes = ask.body.len() as u64;
+        let need = Need {
+            bytes: len_bytes,
+            hint_bytes: len_bytes,
+            tier: None,
+        };
+        let permit = self.inner.permit(ask.call.epoch);
+        self.inner.change(ask.call.block, need, ask, permit, DiskRef::put)
     }
 }
 
 impl Endpoint<SealBlock> for WorkerDoor {
     fn ask(&self, ask: Ask<SealBlock>) -> BoxFuture<'static, Result<Answer<SealBlock>>> {
-        match self.inner.disks.for_written(ask.call.block, 0, 0) {
-            Ok(disk) => {
-                let permit: Permit = match ask.call.or_newer {
-                    true => Box::new(|| Ok(())),
-                    false => self.inner.permit(ask.call.epoch),
-                };
-                bounded(&ask.context.clone(), disk.seal(ask, permit))
-            }
-            Err(error) => at_once(Err(error)),
-        }
+        let permit: Permit = match ask.call.or_newer {
+            true => Box::new(|| Ok(())),
+            false => self.inner.permit(ask.call.epoch),
+        };
+        self.inner
+            .change(ask.call.block, Need::default(), ask, permit, DiskRef::seal)
     }
 }
 

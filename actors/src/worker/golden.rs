@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use curvine_protocol::checksum::CHUNK_BYTES;
+use curvine_protocol::cluster::Tier;
 use curvine_protocol::{ClusterId, MountId, WorkerId};
 
 use super::disk::{Bitmap, BlockFlags, BlockRecord, BlockState, Numbers, RecordView};
@@ -46,6 +47,8 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
                 in_index: false,
                 doubtful: false,
                 pinned: false,
+                guest: false,
+                tier: None,
             },
             rewritten: None,
             round: 0,
@@ -72,6 +75,20 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
         "sealed block that was rewritten since its sync",
         &rewritten,
         &rewritten.encode(),
+        reencoded,
+    );
+    let guest = BlockRecord {
+        flags: BlockFlags {
+            guest: true,
+            tier: Some(Tier::Hdd),
+            ..BlockFlags::default()
+        },
+        ..small.clone()
+    };
+    golden.bytes(
+        "copy of what another disk has, that was wished to be on HDD",
+        &guest,
+        &guest.encode(),
         reencoded,
     );
     let doubtful = BlockRecord {

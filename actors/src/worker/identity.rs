@@ -1,4 +1,4 @@
-//! Who this worker is, kept in `worker.json` of its first data directory.
+//! Who this worker is, kept in `worker.json` of its first data directory that is not in memory.
 
 use std::path::Path;
 
@@ -34,6 +34,24 @@ impl Identity {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Identity::default()),
             Err(error) => Err(Error::from(error).while_doing(format_args!("reading {}", path.display()))),
         }
+    }
+
+    /// [`Self::load`]; if there is none, that of another data directory, which was the first one once, is taken over.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`] and [`Self::store`].
+    pub fn load_or_take<'a>(directory: &Path, others: impl Iterator<Item = &'a Path>) -> Result<Self> {
+        let mut identity = Self::load(directory)?;
+        for other in others {
+            if identity.worker.is_some() {
+                break;
+            }
+            identity = Self::load(other)?;
+            if identity.worker.is_some() {
+                identity.store(directory)?;
+            }
+        }
+        Ok(identity)
     }
 
     /// Replaces the file atomically; on disk when this returns.

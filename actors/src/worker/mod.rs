@@ -9,7 +9,7 @@
 //! - `left_uploads`: aborts, in stores, uploads that failed or that a worker left when it died.
 //!
 //! Invariants: a full or failing disk is an error for its blocks, never for the worker. A worker serves one cluster
-//! for life: its identity is in `worker.json` of the first data directory.
+//! for life: its identity is in `worker.json` of the first data directory that is not in memory.
 
 pub mod disk;
 mod disks;
@@ -30,11 +30,12 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use curvine_conf::{DataDir, EvictionPolicy, FsyncPolicy};
+use curvine_protocol::cluster::Tier;
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use tokio::sync::watch;
 
 pub use disk::DiskOptions;
-use disks::Disks;
+use disks::{Disks, Mover, StopMover};
 use door::WorkerDoor;
 use identity::Identity;
 use left_uploads::LeftUploads;
@@ -59,6 +60,8 @@ pub struct WorkerConfig {
     pub news_max: usize,
     /// Bytes that fills may have in flight between an under file system and the disks.
     pub fill_budget_bytes: u64,
+    /// What goes between data directories in the background, in bytes a second; 0 = nothing.
+    pub move_bytes_per_s: u64,
 }
 
 impl WorkerConfig {
@@ -76,11 +79,13 @@ impl WorkerConfig {
                 eviction: EvictionPolicy::S3Fifo,
                 evict_high: 95,
                 evict_low: 90,
+                sinks: false,
             },
             heartbeat: Duration::from_secs(1),
             report_delay: Duration::from_millis(100),
             news_max: 1 << 20,
             fill_budget_bytes: 64 << 20,
+            move_bytes_per_s: 64 << 20,
         }
     }
 }
@@ -91,6 +96,7 @@ pub struct WorkerHandle {
     pub id: WorkerId,
     worker: Addr<Worker>,
     reader: Addr<UfsReader>,
+    mover: Addr<Mover>,
     disks: Disks,
     threads: Threads,
 }
@@ -128,6 +134,13 @@ impl Threads {
                 arbiter.stop();
             }
         }
+    }
+}
+
+/// Nothing runs on after a start that failed half-way.
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -179,7 +192,9 @@ pub async fn start_with(
     sources: Arc<dyn Sources>,
     mut threads: Threads,
 ) -> Result<WorkerHandle> {
-    let Some(first) = config.data_dirs.first() else {
+    let lasts = |directory: &&DataDir| directory.tier != Tier::Mem;
+    let first = config.data_dirs.iter().find(lasts);
+    let Some(first) = first.or(config.data_dirs.first()) else {
         return Err(Error::new(
             ErrorKind::Config,
             "a worker needs a data directory: set `worker.data_dirs`",
@@ -187,14 +202,16 @@ pub async fn start_with(
     };
     std::fs::create_dir_all(&first.path)
         .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", first.path.display())))?;
-    let identity = Identity::load(&first.path)?;
+    let others = config.data_dirs.iter().map(|directory| &*directory.path);
+    let identity = Identity::load_or_take(&first.path, others)?;
 
     let news = News::new(config.news_max);
     let tell = {
         let news = news.clone();
         Arc::new(move |change| news.tell(change))
     };
-    let disks = Disks::start(&config.data_dirs, &config.disk, &ports, &mut threads, tell).await?;
+    let (disks, in_memory) =
+        Disks::start(&config.data_dirs, &config.disk, &ports, &mut threads, tell).await?;
 
     // Not before the disks are this process's.
     let noting = ports.offload("worker-uploads");
@@ -216,6 +233,13 @@ pub async fn start_with(
         session_to,
     );
     let worker = Worker::start_in_arbiter(&control, |_| worker);
+    let mover = Mover::new(
+        disks.clone(),
+        in_memory,
+        config.disk.tick,
+        config.move_bytes_per_s,
+    );
+    let mover = Mover::start_in_arbiter(&control, |_| mover);
     let resolver = Arc::new(Resolver::new(
         master,
         session.clone(),
@@ -254,6 +278,7 @@ pub async fn start_with(
         id: WorkerId(0),
         worker,
         reader,
+        mover,
         disks,
         threads,
     };
@@ -308,6 +333,7 @@ impl WorkerHandle {
     /// Stops: what is in flight ends, everything is synced, the disks note a stop in order.
     pub async fn stop(&mut self) {
         let _ = self.reader.send(StopReader).await;
+        let _ = self.mover.send(StopMover).await;
         let _ = self.worker.send(membership::StopWorker).await;
         self.disks.stop().await;
         self.threads.stop();

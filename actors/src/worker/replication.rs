@@ -8,7 +8,7 @@ use curvine_protocol::worker::{CopyReplica, ReadBlock};
 use curvine_protocol::{BlockRef, CallContext, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::disks::Disks;
+use super::disks::{Disks, Need};
 use crate::client::file::read::{in_memory, verify};
 use crate::kit::{Ask, Endpoint, WorkerConnector, WorkerRef};
 
@@ -36,9 +36,12 @@ impl Replication {
     pub async fn copy(&self, call: CopyReplica) -> Result<()> {
         let CopyReplica { block, from, address } = call;
         let port = self.peers.connect(from, &address);
-        let disk = self
-            .disks
-            .for_written(block.id, block.len_bytes, block.len_bytes)?;
+        let need = Need {
+            bytes: block.len_bytes,
+            hint_bytes: block.len_bytes,
+            tier: None,
+        };
+        let (_entered, disk) = self.disks.for_written(block.id, need).await?;
         let _room = disk.store.make_room(block.id, block.len_bytes).await;
         if block.len_bytes <= PIECE_BYTES {
             let body = piece(&port, from, &block, 0).await?;

@@ -176,6 +176,17 @@ impl Blocks {
 
     /// None if it is not on this worker.
     async fn read_here(&self, block: BlockRef, at: u64, len: u32) -> Result<Option<Bytes>> {
+        loop {
+            let before = self.disks.handed_over();
+            match self.read_once_here(block, at, len).await {
+                // It went to another disk.
+                Err(error) if error.kind == ErrorKind::NotFound && self.disks.handed_over() != before => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn read_once_here(&self, block: BlockRef, at: u64, len: u32) -> Result<Option<Bytes>> {
         let call = read_call(block, at, len);
         let Some((disk, Grant::Ready(_) | Grant::Look)) = self.disks.grant(&call)? else {
             return Ok(None);

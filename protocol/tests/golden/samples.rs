@@ -607,6 +607,7 @@ samples! {
                 held: Some(HeldAccount {
                     disk: "/data".to_owned(), tier: Tier::Ssd, generation: 4, len_bytes: 70_000, present_bytes: 65_536,
                     is_sealed: false, cached: true, pinned: true, came_ms: 1_700_000_000_000, read_ms: Some(1_700_000_000_500),
+                    copy: Some(Tier::Mem), wished: Some(Tier::Hdd),
                 }),
                 gone: None,
             },

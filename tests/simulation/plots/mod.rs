@@ -6,7 +6,7 @@
 //!
 //! - [`leases`]: who writes a file; [`sessions`]: what a session that has ended may do, and when one ends; [`names`]: what
 //!   is open and removed; [`data`]: what workers hold; [`late`]: what comes late to them, or is lost there;
-//!   [`expiry`]: files that live for a time.
+//!   [`expiry`]: files that live for a time; [`tiers`]: blocks that move between the disks of a worker.
 
 mod data;
 mod expiry;
@@ -14,6 +14,7 @@ mod late;
 mod leases;
 mod names;
 mod sessions;
+mod tiers;
 
 use std::ops::Range;
 use std::path::Path;
@@ -78,6 +79,9 @@ pub const ALL: &[Plot] = &[
     expiry::OPEN_WHEN_OVER,
     expiry::TOUCHED_IN_TIME,
     expiry::MOVED_IN,
+    tiers::POWER_CUT_OF_MEMORY,
+    tiers::WRITTEN_WHILE_IN_MEMORY,
+    tiers::WRITTEN_WHILE_IT_MOVES,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

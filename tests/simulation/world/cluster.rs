@@ -39,14 +39,7 @@ impl Cluster {
         masters: &[NodeId],
         chance: &Chance,
     ) -> Cluster {
-        let workers = Workers::new(
-            plan.workers,
-            plan.capacity_bytes,
-            scratch,
-            network,
-            masters,
-            chance,
-        );
+        let workers = Workers::new(&plan, scratch, network, masters, chance);
         let shared = Shared::new(network.clone(), &plan);
         let whereabouts = workers.whereabouts.clone();
         // One more, which only reads, in the end.

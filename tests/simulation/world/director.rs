@@ -13,7 +13,7 @@ use crate::chance::Chance;
 use crate::checks::Violation;
 use crate::faults::Plan;
 use crate::network::{MOUNTS, Network, WORKERS, name};
-use crate::troubles::{ClusterPlan, ROOMY};
+use crate::troubles::{ClusterPlan, ROOMY, Tiers};
 
 use super::masters::Masters;
 use super::mounts::Mount;
@@ -30,6 +30,7 @@ pub struct Cast {
     pub workers: u64,
     pub mounts: u64,
     pub capacity_bytes: u64,
+    pub tiers: Tiers,
     pub objects: usize,
 }
 
@@ -40,6 +41,7 @@ impl Default for Cast {
             workers: 1,
             mounts: 2,
             capacity_bytes: ROOMY,
+            tiers: Tiers::default(),
             objects: 0,
         }
     }
@@ -66,6 +68,7 @@ impl World {
                 workers: cast.workers,
                 replicas: 1,
                 capacity_bytes: cast.capacity_bytes,
+                tiers: cast.tiers,
                 mounts: cast.mounts,
                 programs: 0,
                 cells: 1,

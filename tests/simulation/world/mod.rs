@@ -31,7 +31,7 @@ mod stage;
 mod story;
 mod troubles;
 mod watch;
-mod workers;
+pub mod workers;
 
 use std::fmt::{Display, Formatter};
 use std::ops::Range;

@@ -29,9 +29,15 @@ use crate::host::ToWorkers;
 use crate::machine::Machine;
 use crate::network::{Letter, Network, Port, Request, WORKERS, address};
 use crate::programs::BLOCK_BYTES;
+use crate::troubles::{ClusterPlan, Tiers};
 
 /// Which machine a worker is on.
 pub type Whereabouts = Arc<Mutex<BTreeMap<WorkerId, NodeId>>>;
+
+/// Its data directories, by tier.
+pub const MEMORY: &str = "memory";
+pub const DATA: &str = "data";
+pub const SLOW: &str = "slow";
 
 pub struct WorkerHost {
     pub id: NodeId,
@@ -40,6 +46,7 @@ pub struct WorkerHost {
     network: Network,
     masters: Vec<NodeId>,
     capacity_bytes: u64,
+    tiers: Tiers,
     chance: Chance,
     whereabouts: Whereabouts,
     started: Rc<RefCell<Option<Result<WorkerHandle>>>>,
@@ -52,15 +59,14 @@ pub struct Workers {
 
 impl Workers {
     pub fn new(
-        count: u64,
-        capacity_bytes: u64,
+        plan: &ClusterPlan,
         scratch: &Path,
         network: &Network,
         masters: &[NodeId],
         chance: &Chance,
     ) -> Workers {
         let whereabouts = Whereabouts::default();
-        let hosts = (0..count).map(|number| {
+        let hosts = (0..plan.workers).map(|number| {
             let id = NodeId(WORKERS.0 + number);
             let host = WorkerHost {
                 id,
@@ -68,7 +74,8 @@ impl Workers {
                 directory: scratch.join(format!("worker-{number}")),
                 network: network.clone(),
                 masters: masters.to_vec(),
-                capacity_bytes,
+                capacity_bytes: plan.capacity_bytes,
+                tiers: plan.tiers,
                 chance: chance.fork(),
                 whereabouts: whereabouts.clone(),
                 started: Rc::default(),
@@ -106,12 +113,22 @@ impl WorkerHost {
     pub fn start(&mut self, now: Duration) -> std::io::Result<()> {
         std::fs::create_dir_all(&self.directory)?;
         let (arbiter, ports) = self.machine.start(now)?;
-        let mut config = WorkerConfig::new(vec![DataDir {
-            tier: Tier::Ssd,
-            capacity: Some(Size(self.capacity_bytes)),
-            path: self.directory.join("data"),
-        }]);
+        // Memory first, as people name it.
+        let directories = [
+            (Tier::Mem, self.tiers.memory_bytes, MEMORY),
+            (Tier::Ssd, self.capacity_bytes, DATA),
+            (Tier::Hdd, self.tiers.slow_bytes, SLOW),
+        ];
+        let directories = directories.into_iter().filter(|(_, bytes, _)| *bytes > 0);
+        let directories = directories.map(|(tier, bytes, name)| DataDir {
+            tier,
+            capacity: Some(Size(bytes)),
+            path: self.directory.join(name),
+        });
+        let mut config = WorkerConfig::new(directories.collect());
         config.disk.reserve_bytes = Some(0);
+        // So slow that much happens meanwhile.
+        config.move_bytes_per_s = 256 << 10;
         let peers = ToWorkers {
             network: self.network.clone(),
             from: self.id,
@@ -160,18 +177,20 @@ impl WorkerHost {
     /// The machine loses its power: also what the page cache had. Returns how many pages were lost.
     pub fn lose_power(&mut self) -> std::io::Result<u64> {
         self.kill();
+        let memory = self.directory.join(MEMORY);
+        if memory.exists() {
+            std::fs::remove_dir_all(&memory)?;
+        }
         let lost = disk::cut_power(&self.directory, &self.chance)?;
-        another_boot(&self.directory.join("data/index/anchor"))?;
+        for name in [DATA, SLOW] {
+            another_boot(&self.directory.join(name).join("index/anchor"))?;
+        }
         Ok(lost)
     }
 
     /// How many blocks it has files of.
     pub fn block_files(&self) -> std::io::Result<usize> {
-        let mut count = 0;
-        for shard in std::fs::read_dir(self.directory.join("data/blocks"))? {
-            count += std::fs::read_dir(shard?.path())?.count();
-        }
-        Ok(count)
+        Ok(self.block_paths()?.len())
     }
 
     /// The contents of its block files, by their names.
@@ -184,13 +203,24 @@ impl WorkerHost {
     }
 
     fn block_paths(&self) -> std::io::Result<Vec<PathBuf>> {
+        self.block_paths_in(&[MEMORY, DATA, SLOW])
+    }
+
+    /// In these of its directories.
+    pub fn block_paths_in(&self, names: &[&str]) -> std::io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
-        for shard in std::fs::read_dir(self.directory.join("data/blocks"))? {
-            files.extend(
-                std::fs::read_dir(shard?.path())?
-                    .flatten()
-                    .map(|entry| entry.path()),
-            );
+        for name in names {
+            let blocks = self.directory.join(name).join("blocks");
+            if !blocks.exists() {
+                continue;
+            }
+            for shard in std::fs::read_dir(blocks)? {
+                files.extend(
+                    std::fs::read_dir(shard?.path())?
+                        .flatten()
+                        .map(|entry| entry.path()),
+                );
+            }
         }
         files.sort();
         Ok(files)

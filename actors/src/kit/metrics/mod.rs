@@ -149,6 +149,10 @@ metrics! {
         "Cached blocks that went because something else needed the room.";
     counter EVICTED_BYTES = "curvine_evicted_bytes_total", Bytes, [], Worker,
         "What these blocks took on the device.";
+    counter MOVED_BLOCKS = "curvine_moved_blocks_total", None, [], Worker,
+        "Blocks that went from one data directory of a worker to another, or were copied to memory.";
+    counter MOVED_BYTES = "curvine_moved_bytes_total", Bytes, [], Worker,
+        "The bytes of these blocks.";
     counter REPLICAS_MADE = "curvine_replicas_made_total", None, [], Master,
         "Replicas that this master, leading, has had a worker make of a block that too few had.";
     counter UPLOADS_ABORTED = "curvine_uploads_aborted_total", None, [], Worker,

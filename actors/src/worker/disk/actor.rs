@@ -22,7 +22,7 @@ use super::scrub::Progress;
 use super::space::on_device;
 use super::store::background::ReplicaPage;
 use super::store::{Copying, Done, Store, lock};
-use super::{BlockNews, DiskOptions, Removal, recovery};
+use super::{BlockNews, DiskOptions, Removal, Unsettled, recovery};
 use crate::kit::ports::offloaded;
 use crate::kit::{Answer, Ask, Offload, Ports};
 
@@ -64,14 +64,15 @@ impl Disk {
         arbiter: &actix::ArbiterHandle,
         being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
         news: Arc<dyn Fn(BlockNews) + Send + Sync>,
-    ) -> Result<DiskRef> {
+    ) -> Result<(DiskRef, Unsettled)> {
         let thread_name = format!("disk-{number}");
         let background = ports.offload(&format!("{thread_name}-sync"));
         let (tick, scrub_bytes_per_tick) = (options.tick, options.scrub_bytes_per_tick);
-        let store = {
+        let (store, unsettled) = {
             let ports = ports.clone();
             let open = move || recovery::open(directory, &options, &ports, &thread_name, being_fetched, news);
-            Arc::new(offloaded(&*background, open).await??)
+            let (store, unsettled) = offloaded(&*background, open).await??;
+            (Arc::new(store), unsettled)
         };
         let disk = Disk {
             store: store.clone(),
@@ -82,7 +83,7 @@ impl Disk {
             scrubbed: Arc::default(),
         };
         let actor = Disk::start_in_arbiter(arbiter, |_| disk);
-        Ok(DiskRef { store, actor })
+        Ok((DiskRef { store, actor }, unsettled))
     }
 }
 
@@ -255,7 +256,19 @@ impl DiskRef {
         outcome.await.unwrap_or_else(given_up)
     }
 
-    async fn on_lane<T: Send + 'static>(
+    /// Removes a block that is here as a guest; see [`Store::drop_guest`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn drop_guest(&self, block: BlockId) -> Result<()> {
+        self.on_lane(block, move |store| store.drop_guest(block)).await
+    }
+
+    /// Work on the lane of a block, after what was given to it before.
+    ///
+    /// # Errors
+    /// The work's.
+    pub async fn on_lane<T: Send + 'static>(
         &self,
         block: BlockId,
         work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static,

@@ -47,7 +47,10 @@ pub use order::Numbers;
 #[cfg(test)]
 pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
-pub use store::{Chunks, Copying, FillStart, Grant, Room, Store, answer_with, missing};
+pub use recovery::Unsettled;
+pub use store::{
+    Brief, Chunks, Copying, FillStart, Grant, Leaving, Room, Store, Whole, answer_with, missing,
+};
 pub use victims::Removal;
 
 /// What the Disk needs to know besides its directory.
@@ -68,6 +71,8 @@ pub struct DiskOptions {
     pub evict_high: u64,
     /// Percent of the disk that is used when that ends.
     pub evict_low: u64,
+    /// Whether there is a slower disk: then what goes from this one above its watermark goes there.
+    pub sinks: bool,
 }
 
 /// What a disk tells about its blocks after the fact.

@@ -6,6 +6,7 @@
 //! so, the number of the sync that puts it on the device, u64.
 
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::{Error, ErrorKind, Result};
 
@@ -24,6 +25,11 @@ const FLAG_ROUND: u8 = 64;
 /// Of the second byte of flags.
 const FLAG_DOUBTFUL: u8 = 1;
 const FLAG_PINNED: u8 = 2;
+const FLAG_GUEST: u8 = 4;
+/// Two bits: 0 = no tier, else 1 + its place among [`TIERS`].
+const TIER_SHIFT: u8 = 3;
+const TIER_BITS: u8 = 3;
+const TIERS: [Tier; 3] = [Tier::Mem, Tier::Ssd, Tier::Hdd];
 const NUMBERS_BYTES: usize = 16;
 const ROUND_BYTES: usize = 8;
 
@@ -78,6 +84,34 @@ pub struct BlockFlags {
     pub doubtful: bool,
     /// The masters have ordered that it is not evicted. Whoever writes the block is not held to it: what is written is kept.
     pub pinned: bool,
+    /// Another disk of this worker has the block, of which this is a copy: it is read here, and goes at any time. Where no
+    /// other has it, a move ended half-way, and this is the block.
+    pub guest: bool,
+    /// The tier that whoever read or wrote it last wants it in.
+    pub tier: Option<Tier>,
+}
+
+impl BlockFlags {
+    /// The replica may be dropped: an under file system has the same bytes, or another disk of this worker.
+    pub fn may_go(&self) -> bool {
+        self.from_ufs || self.guest
+    }
+
+    fn more(&self) -> u8 {
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        let tier = self
+            .tier
+            .and_then(|tier| (1u8..).zip(TIERS).find(|(_, known)| *known == tier));
+        flag(self.doubtful, FLAG_DOUBTFUL)
+            | flag(self.pinned, FLAG_PINNED)
+            | flag(self.guest, FLAG_GUEST)
+            | tier.map_or(0, |(code, _)| code << TIER_SHIFT)
+    }
+}
+
+fn tier_of(more: u8) -> Option<Tier> {
+    let code = more >> TIER_SHIFT & TIER_BITS;
+    TIERS.get(usize::from(code.checked_sub(1)?)).copied()
 }
 
 /// How many chunks a block of this length has.
@@ -117,6 +151,12 @@ impl BlockRecord {
         }
     }
 
+    /// Whether this, of a guest, is a copy of that.
+    pub fn is_copy_of(&self, original: &BlockRecord) -> bool {
+        let what = |record: &BlockRecord| (record.generation, record.len_bytes, record.state.clone());
+        what(self) == what(original) && self.checksums == original.checksums && !original.flags.doubtful
+    }
+
     /// What was written over had come to the device, if background syncs up to this one had ended.
     pub fn is_synced_by(&self, synced: u64) -> bool {
         self.round != 0 && self.round <= synced
@@ -139,8 +179,7 @@ impl BlockRecord {
         let flags = flags | flag(is_numbered, FLAG_NUMBERED) | flag(has_round, FLAG_ROUND);
         let mut bytes =
             Vec::with_capacity(HEAD_BYTES + self.checksums.len() * 5 + NUMBERS_BYTES + ROUND_BYTES);
-        let more = flag(self.flags.doubtful, FLAG_DOUBTFUL) | flag(self.flags.pinned, FLAG_PINNED);
-        bytes.extend_from_slice(&[VERSION, code, flags, more]);
+        bytes.extend_from_slice(&[VERSION, code, flags, self.flags.more()]);
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.extend_from_slice(&self.len_bytes.to_le_bytes());
         bytes.extend_from_slice(&self.accessed_ms.to_le_bytes());
@@ -232,7 +271,14 @@ impl<'a> RecordView<'a> {
             in_index: has(FLAG_IN_INDEX),
             doubtful: self.is_doubtful(),
             pinned: self.bytes[3] & FLAG_PINNED != 0,
+            guest: self.is_guest(),
+            tier: tier_of(self.bytes[3]),
         }
+    }
+
+    /// A copy of what another disk of this worker has.
+    pub fn is_guest(&self) -> bool {
+        self.bytes[3] & FLAG_GUEST != 0
     }
 
     pub fn is_doubtful(&self) -> bool {
@@ -339,6 +385,8 @@ mod tests {
                 in_index: false,
                 doubtful: false,
                 pinned: false,
+                guest: false,
+                tier: None,
             },
         );
         let small = BlockRecord::sealed(
@@ -367,6 +415,14 @@ mod tests {
             },
             ..sealed.clone()
         };
+        let guest = BlockRecord {
+            flags: BlockFlags {
+                guest: true,
+                tier: Some(Tier::Hdd),
+                ..sealed.flags
+            },
+            ..sealed.clone()
+        };
         let writing = BlockRecord {
             state: BlockState::Writing { dirty: bits.clone() },
             flags: BlockFlags {
@@ -387,6 +443,7 @@ mod tests {
         for (record, golden) in [
             (&sealed, format!("01020300{tail}")),
             (&pinned, format!("01020302{tail}")),
+            (&guest, format!("0102031c{tail}")),
             (&rewritten, format!("01021300{tail}02")),
             (
                 &of_a_round,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use curvine_conf::{DataDir, Size};
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
+use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::{BlockId, Error, Result};
 
@@ -15,7 +16,7 @@ use super::cached::Cached;
 use super::index::{Change, Index, LastRun};
 use super::record::{BlockFlags, BlockRecord, BlockState, is_content_of};
 use super::space::{Space, index_unsynced_max};
-use super::store::{Store, Unsynced, taken_by};
+use super::store::{Store, Unsynced, counts_as_cached, taken_by};
 use super::victims::goes_aside;
 use super::{Bitmap, BlockNews, DiskOptions, layout};
 use crate::kit::Ports;
@@ -36,7 +37,7 @@ pub(super) fn open(
     thread_name: &str,
     being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
     news: Arc<dyn Fn(BlockNews) + Send + Sync>,
-) -> Result<Store> {
+) -> Result<(Store, Unsettled)> {
     let root = directory.path.clone();
     layout::create_directories(&root)?;
     let (index, last_run) = Index::open(
@@ -60,7 +61,10 @@ pub(super) fn open(
         blocks,
         mut cached,
         pinned,
-    } = agree(&index, &root, power_was_cut.then_some(synced))?;
+        guests,
+        kept,
+        ..
+    } = agree(&index, &root, directory.tier, power_was_cut.then_some(synced))?;
     // What came first goes first.
     cached.sort_unstable();
     let cached = cached.into_iter().map(|(_, block, bytes)| (block, bytes));
@@ -84,7 +88,7 @@ pub(super) fn open(
         .map(|lane| ports.offload(&format!("{thread_name}-{lane}")))
         .collect();
     let space = Space::new(capacity, reserve, used_bytes, index.file_bytes(), free);
-    Ok(Store::new(
+    let store = Store::new(
         directory,
         (index, Unsynced::after(last_run == LastRun::Killed, synced)),
         space,
@@ -95,11 +99,20 @@ pub(super) fn open(
         lanes,
         ports.clock.clone(),
         news,
-    ))
+    );
+    Ok((store, Unsettled { guests, kept }))
+}
+
+/// What the disks of a worker have to settle among themselves when they start.
+#[derive(Default)]
+pub struct Unsettled {
+    /// Blocks that are here as copies of what another disk has, or had.
+    pub guests: Vec<BlockId>,
+    /// Blocks here that may be the only copy, on a disk that is to have none such.
+    pub kept: Vec<BlockId>,
 }
 
 /// What is on a disk.
-#[derive(Default)]
 struct Agreed {
     /// What the files take, in bytes.
     used_bytes: u64,
@@ -108,16 +121,37 @@ struct Agreed {
     cached: Vec<(i64, BlockId, u64)>,
     /// Those that are pinned, which are not among them.
     pinned: Vec<(BlockId, u64)>,
+    /// Copies of what other disks of the worker have.
+    guests: Vec<BlockId>,
+    /// Those that may not go, of a disk that is to have none.
+    kept: Vec<BlockId>,
+    tier: Tier,
 }
 
 impl Agreed {
+    fn of(tier: Tier) -> Self {
+        Agreed {
+            used_bytes: 0,
+            blocks: 0,
+            cached: Vec::new(),
+            pinned: Vec::new(),
+            guests: Vec::new(),
+            kept: Vec::new(),
+            tier,
+        }
+    }
+
     fn has(&mut self, block: BlockId, (flags, accessed_ms): (BlockFlags, i64), len_bytes: u64) {
         let taken_bytes = taken_by(flags, len_bytes);
         self.used_bytes += taken_bytes;
         self.blocks += 1;
-        match (flags.from_ufs, flags.pinned) {
+        if flags.guest {
+            self.guests.push(block);
+        }
+        match (counts_as_cached(flags, self.tier), flags.pinned) {
             (true, true) => self.pinned.push((block, taken_bytes)),
             (true, false) => self.cached.push((accessed_ms, block, taken_bytes)),
+            (false, _) if self.tier == Tier::Mem => self.kept.push(block),
             (false, _) => {}
         }
     }
@@ -125,7 +159,7 @@ impl Agreed {
 
 /// Drops records without files and files without records, finishes cuts, verifies after a power cut: then with the number
 /// of the last background sync before it. Returns what is left.
-fn agree(index: &Arc<Index>, root: &Path, power_cut_after: Option<u64>) -> Result<Agreed> {
+fn agree(index: &Arc<Index>, root: &Path, tier: Tier, power_cut_after: Option<u64>) -> Result<Agreed> {
     let mut files = HashSet::new();
     let mut strays = Vec::new();
     layout::visit_files(root, |path, block| match block {
@@ -135,7 +169,7 @@ fn agree(index: &Arc<Index>, root: &Path, power_cut_after: Option<u64>) -> Resul
         None => strays.push(path),
     })?;
 
-    let mut agreed = Agreed::default();
+    let mut agreed = Agreed::of(tier);
     let mut after = None;
     loop {
         let mut changes = Vec::new();

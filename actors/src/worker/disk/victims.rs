@@ -36,9 +36,9 @@ impl Removal {
     }
 }
 
-/// A corrupt block is put aside instead of deleted if no under file system has its bytes.
+/// A corrupt block is put aside instead of deleted if its bytes may be nowhere else.
 pub fn goes_aside(flags: BlockFlags) -> bool {
-    !flags.from_ufs
+    !flags.may_go()
 }
 
 /// Which of the blocks that a lane has open is forgotten for one more. Any will do: it is read back when needed.

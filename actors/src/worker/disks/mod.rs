@@ -1,40 +1,52 @@
 //! The disks of a worker together: which one has a block, which one gets a new one.
 //!
 //! What concerns more than one data directory belongs here; what concerns one is in [`super::disk`], which knows of no
-//! other. Choices are pure, in files of their own: [`placement`] says where a new block goes.
+//! other. Choices are pure, in files of their own: [`placement`] says where a block goes, [`heat`] which are hot. How one
+//! goes from a disk to another is in [`moves`]; the [`mover`] has it done in the background.
 //!
-//! Owns the memory of where new blocks were placed, and of what is being fetched ([`fetches`]).
+//! Owns the memory of where new blocks were placed, of what is being fetched ([`fetches`]), and of who is about to change
+//! which block ([`gate`]).
 //!
 //! Invariants:
-//! - A block is on one disk. It is written where it is, whatever has more room now; between the choice of a disk and
-//!   the commit of its record, the memory of placements says where that is.
+//! - A block is on one disk, and may have a copy on a faster one. It is written where it is, whatever has more room now;
+//!   between the choice of a disk and the commit of its record, the memory of placements says where that is.
+//! - What is kept is not in memory, but for copies.
 //! - An order to remove a block goes to all disks, and ends what is being fetched of it.
 
 pub mod fetches;
+mod gate;
+mod heat;
+mod mover;
+mod moves;
 mod placement;
 
 use std::sync::Arc;
 
 use curvine_conf::DataDir;
-use curvine_protocol::cluster::DiskStatus;
+use curvine_protocol::cluster::{DiskStatus, Tier};
 use curvine_protocol::master::HeldBlock;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{
-    BlockAccount, BlockExtent, BlocksListed, Departure, DiskScrub, EXPLAINED_MAX, ListBlocks, MarkBlocks,
-    PinBlocks, ReadBlock, ReplicaSum,
+    BlockAccount, BlockExtent, BlocksListed, Departure, DiskScrub, EXPLAINED_MAX, HeldAccount, ListBlocks,
+    MarkBlocks, PinBlocks, ReadBlock, ReplicaSum,
 };
 use curvine_protocol::{BlockId, Error, ErrorKind, JobId, Result};
 use futures::future::try_join_all;
+use tokio::sync::Mutex;
 
 use self::fetches::Fetches;
-use self::placement::choose_disk;
+use self::gate::{Entered, Gate};
+use self::heat::Heat;
+pub use self::mover::{Mover, StopMover};
+use self::moves::Place;
+use self::placement::{Wanted, choose_disk};
 use super::Threads;
 use super::disk::{
     AccountFor, BlockNews, Disk, DiskOptions, DiskRef, Grant, ListReplicas, Removal, RemoveBlocks, ScrubNow,
     StopDisk, Store, missing,
 };
 use super::traffic::Traffic;
-use crate::kit::Ports;
+use crate::kit::{Clock, Ports};
 
 /// New blocks whose disk was chosen and whose index record may not be committed yet.
 const PLACED_MAX: usize = 16_384;
@@ -53,10 +65,17 @@ struct Inner {
     placed: quick_cache::sync::Cache<BlockId, usize>,
     fetches: Arc<Fetches>,
     traffic: Arc<Traffic>,
+    gate: Arc<Gate>,
+    /// Held while a block is handed over, and while nothing may be.
+    moves: Mutex<()>,
+    /// None if there is but one tier.
+    heat: Option<std::sync::Mutex<Heat>>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Disks {
-    /// Opens each directory and starts its actor on an arbiter of its own, unless the threads are given.
+    /// Opens each directory and starts its actor on an arbiter of its own, unless the threads are given. Also says what is
+    /// in memory and should not be, by disk.
     ///
     /// # Errors
     /// Those of the file system, naming the directory.
@@ -66,11 +85,16 @@ impl Disks {
         ports: &Ports,
         threads: &mut Threads,
         news: Arc<dyn Fn(BlockNews) + Send + Sync>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Vec<BlockId>)> {
         let fetches = Arc::<Fetches>::default();
-        let mut disks = Vec::new();
+        let (mut disks, mut unsettled) = (Vec::new(), Vec::new());
+        let slowest = directories.iter().map(|directory| directory.tier).max();
         for (number, directory) in directories.iter().enumerate() {
-            let (directory, options) = (directory.clone(), options.clone());
+            let options = DiskOptions {
+                sinks: Some(directory.tier) < slowest,
+                ..options.clone()
+            };
+            let directory = directory.clone();
             let arbiter = threads.start(actix::Arbiter::new);
             let of_fetches = fetches.clone();
             let being_fetched = Arc::new(move || of_fetches.blocks());
@@ -83,16 +107,28 @@ impl Disks {
                 being_fetched,
                 news.clone(),
             );
-            disks.push(started.await?);
+            let (disk, of_disk) = started.await?;
+            disks.push(disk);
+            unsettled.push(of_disk);
         }
         let placed = quick_cache::sync::Cache::new(PLACED_MAX);
+        let has_tiers = directories
+            .iter()
+            .any(|directory| Some(directory.tier) != slowest);
         let inner = Arc::new(Inner {
             disks,
             placed,
             fetches,
             traffic: Arc::default(),
+            gate: Arc::default(),
+            moves: Mutex::default(),
+            heat: has_tiers.then(Default::default),
+            clock: ports.clock.clone(),
         });
-        Ok(Disks { inner })
+        let disks = Disks { inner };
+        disks.settle(&mut unsettled).await?;
+        let kept = unsettled.into_iter().flat_map(|of_disk| of_disk.kept);
+        Ok((disks, kept.collect()))
     }
 
     /// Each disk, in the order of the configuration.
@@ -114,18 +150,89 @@ impl Disks {
         self.all().iter().map(|disk| disk.store.status()).collect()
     }
 
-    /// What the disk that has the block says to a read. None if no disk has it.
+    /// What the disk that has the block says to a read, the fastest if several have. None if no disk has it.
     ///
     /// # Errors
     /// Those of [`Store::grant`].
     pub fn grant(&self, call: &ReadBlock) -> Result<Option<(&DiskRef, Grant)>> {
-        for disk in self.all() {
-            match disk.store.grant(call)? {
-                Grant::Missing => {}
-                grant => return Ok(Some((disk, grant))),
+        loop {
+            let before = self.inner.gate.handed_over();
+            let mut refused = None;
+            for disk in self.by_speed() {
+                match disk.store.grant(call) {
+                    Ok(Grant::Missing) => {}
+                    Ok(grant) => {
+                        self.is_read(call);
+                        return Ok(Some((disk, grant)));
+                    }
+                    Err(error) => drop(refused.get_or_insert(error)),
+                }
+            }
+            match refused {
+                Some(error) => return Err(error),
+                None if self.inner.gate.handed_over() == before => return Ok(None),
+                // It was on its way from one to another.
+                None => {}
             }
         }
-        Ok(None)
+    }
+
+    fn by_speed(&self) -> impl Iterator<Item = &DiskRef> {
+        let of_tier = |tier: Tier| self.all().iter().filter(move |disk| disk.store.tier() == tier);
+        [Tier::Mem, Tier::Ssd, Tier::Hdd].into_iter().flat_map(of_tier)
+    }
+
+    /// Rather forgotten than waited for.
+    fn is_read(&self, call: &ReadBlock) {
+        if let Some(heat) = &self.inner.heat
+            && let Ok(mut heat) = heat.try_lock()
+        {
+            let now = self.inner.clock.now();
+            heat.read(call.block, call.offset_bytes, call.len_bytes.into(), now);
+        }
+    }
+
+    /// How hot a block is, in passes of readers; see [`heat`].
+    fn heat_of(&self, block: BlockId) -> f64 {
+        let now = self.inner.clock.now();
+        let heat = self.inner.heat.as_ref();
+        heat.map_or(0.0, |heat| lock(heat).of(block, now))
+    }
+
+    /// The hottest blocks, and how hot each is.
+    fn hottest(&self, limit: usize) -> Vec<(BlockId, f64)> {
+        let now = self.inner.clock.now();
+        let heat = self.inner.heat.as_ref();
+        let mut hottest = heat.map_or_else(Vec::new, |heat| lock(heat).hottest(now));
+        hottest.truncate(limit);
+        hottest
+    }
+
+    /// How often blocks were handed over. Whoever was told that a block is not where it was found looks again if this has
+    /// changed since.
+    pub fn handed_over(&self) -> u64 {
+        self.inner.gate.handed_over()
+    }
+
+    /// Has every block stay on its disk until this is dropped.
+    pub async fn still(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.moves.lock().await
+    }
+
+    /// Has a block stay on its disk until this is dropped.
+    pub async fn enter(&self, block: BlockId) -> Entered {
+        match self.all().len() {
+            1 => Entered::freely(),
+            _ => self.inner.gate.enter(block).await,
+        }
+    }
+
+    async fn enter_all(&self, blocks: Vec<BlockId>) -> Vec<Entered> {
+        let mut entered = Vec::new();
+        for block in blocks {
+            entered.push(self.enter(block).await);
+        }
+        entered
     }
 
     /// Where this generation of a block is whole, if it is.
@@ -146,36 +253,50 @@ impl Disks {
     /// # Errors
     /// `Corrupt`, `Io`.
     pub fn holder(&self, block: BlockId) -> Result<Option<&DiskRef>> {
-        for disk in self.all() {
-            if disk.store.holds(block)? {
-                return Ok(Some(disk));
-            }
-        }
-        Ok(None)
+        Ok(self.place(block)?.map(|place| &self.all()[place.home]))
     }
 
-    /// The disk for writing a block: its holder, else one with room. Calls for a block that is placed and not committed
-    /// yet get the same.
+    /// The disk for writing a block, if it can be said at once: where [`Self::enter_to_change`] has nothing to do.
     ///
     /// # Errors
-    /// `NoSpace`, `Corrupt`, `Io`.
-    pub fn for_written(&self, block: BlockId, need_bytes: u64, hint_bytes: u64) -> Result<&DiskRef> {
-        if let [only] = self.all() {
-            return Ok(only);
+    /// Those of [`Self::for_written`].
+    pub fn try_for_written(&self, block: BlockId, need: Need) -> Result<Option<(Entered, &DiskRef)>> {
+        if let [only] = self.all()
+            && only.store.tier() != Tier::Mem
+        {
+            return Ok(Some((Entered::freely(), only)));
         }
-        if let Some(disk) = self.holder(block)? {
-            return Ok(disk);
+        let Some(entered) = self.inner.gate.try_enter(block) else {
+            return Ok(None);
+        };
+        let place = self.place(block)?;
+        let is_ready = place
+            .is_none_or(|place| place.guest.is_none() && self.all()[place.home].store.tier() != Tier::Mem);
+        match is_ready {
+            true => Ok(Some((entered, self.for_kept(block, place, need)?))),
+            false => Ok(None),
+        }
+    }
+
+    /// The disk for writing a block: its holder, unless that is memory, else one with room. Calls for a block that is
+    /// placed and not committed yet get the same. It stays there until what comes with it is dropped.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Busy`, `Corrupt`, `Io`.
+    pub async fn for_written(&self, block: BlockId, need: Need) -> Result<(Entered, &DiskRef)> {
+        let entered = self.enter_to_change(block, true).await?;
+        let place = self.place(block)?;
+        Ok((entered, self.for_kept(block, place, need)?))
+    }
+
+    fn for_kept(&self, block: BlockId, place: Option<Place>, need: Need) -> Result<&DiskRef> {
+        if let Some(place) = place {
+            return Ok(&self.all()[place.home]);
         }
         let number = self.inner.placed.get_or_insert_with(&block, || {
-            choose_disk(&self.statuses(), need_bytes, hint_bytes).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::NoSpace,
-                    format!(
-                        "no disk of this worker has {need_bytes} bytes left for block {block}; free cached data with \
-                         `cv free` or add a data directory"
-                    ),
-                )
-            })
+            let wanted = Wanted::kept(need.tier);
+            choose_disk(&self.statuses(), wanted, need.bytes, need.hint_bytes)
+                .ok_or_else(|| self.no_room_for_kept(block, need.bytes))
         })?;
         Ok(&self.all()[number])
     }
@@ -184,11 +305,11 @@ impl Disks {
     ///
     /// # Errors
     /// `NoSpace`, `Corrupt`, `Io`.
-    pub fn for_fetched(&self, block: BlockId, len_bytes: u64) -> Result<&DiskRef> {
+    pub fn for_fetched(&self, block: BlockId, len_bytes: u64, tier: Option<Tier>) -> Result<&DiskRef> {
         if let Some(disk) = self.holder(block)? {
             return Ok(disk);
         }
-        match choose_disk(&self.statuses(), len_bytes, len_bytes) {
+        match choose_disk(&self.statuses(), Wanted::cached(tier), len_bytes, len_bytes) {
             Some(number) => Ok(&self.all()[number]),
             None => Err(Error::new(
                 ErrorKind::NoSpace,
@@ -218,6 +339,7 @@ impl Disks {
     /// # Errors
     /// `Io`, `NoSpace`.
     pub async fn fence(&self, blocks: &[BlockId], generation: u32) -> Result<()> {
+        let _entered = self.enter_all(blocks.to_vec()).await;
         for disk in self.all() {
             disk.store.fence(blocks, generation).await?;
         }
@@ -231,6 +353,7 @@ impl Disks {
     pub async fn compare(&self, blocks: &[BlockExtent]) -> Result<Vec<Option<ReplicaSum>>> {
         let mut replicas = Vec::with_capacity(blocks.len());
         for extent in blocks {
+            let _entered = self.enter_to_change(extent.block, false).await?;
             replicas.push(match self.holder(extent.block)? {
                 Some(disk) => disk.compare(*extent).await?,
                 None => None,
@@ -245,6 +368,7 @@ impl Disks {
     /// Those of [`curvine_protocol::worker::KeepReplicas`]; some may have been done.
     pub async fn keep(&self, blocks: &[BlockExtent], generation: u32) -> Result<()> {
         for extent in blocks {
+            let _entered = self.enter_to_change(extent.block, true).await?;
             let disk = self.holder(extent.block)?.ok_or_else(|| missing(extent.block))?;
             disk.keep(*extent, generation).await?;
         }
@@ -257,6 +381,7 @@ impl Disks {
     /// `Io`.
     pub async fn accept(&self, blocks: &[BlockId]) -> Result<()> {
         for &block in blocks {
+            let _entered = self.enter(block).await;
             if let Some(disk) = self.holder(block)? {
                 disk.accept(block).await?;
             }
@@ -270,6 +395,7 @@ impl Disks {
     /// `Io`; some may be marked.
     pub async fn mark(&self, call: &MarkBlocks) -> Result<Vec<bool>> {
         let marking = call.blocks.iter().map(|marked| async move {
+            let _entered = self.enter_to_change(marked.block, !call.cached).await?;
             match self.holder(marked.block)? {
                 Some(disk) => disk.mark(*marked, call.cached, call.number).await,
                 None => Ok(false),
@@ -284,6 +410,7 @@ impl Disks {
     /// `Io`; some may be pinned.
     pub async fn pin(&self, call: &PinBlocks) -> Result<Vec<bool>> {
         let pinning = call.blocks.iter().map(|block| async move {
+            let _entered = self.enter(*block).await;
             match self.holder(*block)? {
                 Some(disk) => disk.pin(*block, call.pinned, call.number).await,
                 None => Ok(false),
@@ -335,19 +462,30 @@ impl Disks {
             )));
         }
         let mut accounts = vec![BlockAccount::default(); blocks.len()];
+        let mut copies = vec![None; blocks.len()];
         for disk in self.all() {
             let asked = disk.actor.send(AccountFor(blocks.clone())).await;
             let of_disk = asked.unwrap_or_else(|_| Err(stopping()))?;
-            for (account, found) in accounts.iter_mut().zip(of_disk) {
+            for ((account, copy), found) in accounts.iter_mut().zip(&mut copies).zip(of_disk) {
                 let is_later = |gone: &Departure| {
                     let known = account.gone.as_ref();
                     known.is_none_or(|known| known.at_ms < gone.at_ms)
                 };
-                if found.held.is_some() {
+                if found.held.as_ref().is_some_and(|held| held.copy.is_some()) {
+                    *copy = found.held;
+                } else if found.held.is_some() {
                     *account = found;
                 } else if account.held.is_none() && found.gone.as_ref().is_some_and(is_later) {
                     account.gone = found.gone;
                 }
+            }
+        }
+        for (account, copy) in accounts.iter_mut().zip(copies) {
+            match (&mut account.held, copy) {
+                (Some(held), Some(copy)) => held.copy = copy.copy,
+                // It has just been handed over.
+                (None, Some(alone)) => account.held = Some(HeldAccount { copy: None, ..alone }),
+                (_, None) => {}
             }
         }
         Ok(accounts)
@@ -372,8 +510,11 @@ impl Disks {
     /// `Io`, `Stopping`; the others are removed all the same.
     pub async fn remove(&self, blocks: Vec<Removal>) -> Result<()> {
         self.fetches().end(blocks.iter().map(|removal| removal.block));
+        let entered: Vec<_> = blocks.iter().map(|removal| removal.block).collect();
+        let _entered = self.enter_all(entered).await;
         let mut outcome = Ok(());
-        for disk in self.all() {
+        // Copies go before what they are copies of.
+        for disk in self.by_speed() {
             let removed = disk.actor.send(RemoveBlocks(blocks.clone())).await;
             let removed =
                 removed.unwrap_or_else(|_| Err(Error::new(ErrorKind::Stopping, "the disk has stopped")));
@@ -392,6 +533,20 @@ impl Disks {
             }
         }
     }
+}
+
+fn lock(heat: &std::sync::Mutex<Heat>) -> std::sync::MutexGuard<'_, Heat> {
+    heat.lock().expect("nobody panics while it holds this")
+}
+
+/// What a block that is written needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Need {
+    /// Now.
+    pub bytes: u64,
+    /// What it may come to.
+    pub hint_bytes: u64,
+    pub tier: Option<Tier>,
 }
 
 /// Whoever should answer has stopped.

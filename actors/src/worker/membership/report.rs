@@ -33,6 +33,8 @@ impl Report {
     /// # Errors
     /// Those of the master and of the disks.
     pub async fn everything(&self) -> Result<()> {
+        // A block that went from a disk that is still to come to one that is done would be missed.
+        let _still = self.disks.still().await;
         let mut start = true;
         let mut damaged = BTreeSet::new();
         for disk in self.disks.all() {

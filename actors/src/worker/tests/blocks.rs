@@ -546,7 +546,7 @@ async fn a_restart_keeps_blocks_and_drops_what_has_no_record_or_no_file() {
 #[actix::test]
 async fn new_blocks_go_to_the_fastest_disk_with_room() {
     let world = World::new();
-    let config = world.config_of(&[("mem", Tier::Mem, 500_000), ("hdd", Tier::Hdd, 1 << 30)]);
+    let config = world.config_of(&[("ssd", Tier::Ssd, 500_000), ("hdd", Tier::Hdd, 1 << 30)]);
     let mut worker = world.start(config).await;
     for block in 1..=3 {
         put(&*worker.port, block, 1, bytes_of(block, 170_000))
@@ -554,7 +554,7 @@ async fn new_blocks_go_to_the_fastest_disk_with_room() {
             .unwrap();
     }
     let places: Vec<_> = (1..=3)
-        .map(|block| block_file(&world.disk("mem"), block).exists())
+        .map(|block| block_file(&world.disk("ssd"), block).exists())
         .collect();
     assert_eq!(places, [true, true, false]);
     assert_eq!(

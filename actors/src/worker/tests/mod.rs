@@ -12,4 +12,5 @@ mod membership;
 mod objects;
 mod order;
 mod pins;
+mod tiers;
 mod world;

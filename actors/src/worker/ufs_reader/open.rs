@@ -63,6 +63,7 @@ pub async fn open(
 ) -> Result<Opened> {
     let opening = async {
         let fetch = disks.fetches().begin(block);
+        let _entered = disks.enter(block).await;
         let job = match &origin {
             Origin::Master(_, job) => *job,
             Origin::Reader(_) => None,
@@ -84,7 +85,7 @@ pub async fn open(
             Some(job) => full_of(job, block, target.len_bytes),
             None => error,
         };
-        let disk = match disks.for_fetched(block, target.len_bytes) {
+        let disk = match disks.for_fetched(block, target.len_bytes, None) {
             Ok(disk) => disk,
             Err(error) => return Ok(Opened::NoRoom(target.clone(), full(error))),
         };

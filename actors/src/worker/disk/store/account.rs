@@ -18,7 +18,7 @@ impl Store {
         lock(&self.departed).went(block, self.now_ms(), why);
     }
 
-    /// What this disk has of a block, or how it went. Waits for the index.
+    /// What this disk has of a block, or how it went; of a guest, that it is a copy in this tier. Waits for the index.
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
@@ -44,6 +44,8 @@ impl Store {
             pinned: record.flags.pinned,
             came_ms: record.accessed_ms,
             read_ms: self.reads.get(block),
+            copy: record.flags.guest.then_some(self.directory.tier),
+            wished: record.flags.tier,
         };
         Ok(BlockAccount {
             held: Some(held),

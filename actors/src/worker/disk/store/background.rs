@@ -83,7 +83,7 @@ impl Store {
         self.index.stop()
     }
 
-    /// Up to `limit` blocks that are wholly here, after one.
+    /// Up to `limit` blocks that are wholly here, after one; not what are copies of what another disk of the worker has.
     ///
     /// # Errors
     /// `Io`.
@@ -92,6 +92,7 @@ impl Store {
         let last = self.index.page(after, limit, |id, record| {
             if let Ok(record) = record
                 && !record.is_filling()
+                && !record.is_guest()
             {
                 let replica = BlockReplica {
                     id,

@@ -23,12 +23,12 @@ use super::{Done, Store, check_fence, lock};
 pub struct Copying {
     store: Arc<Store>,
     block: BlockRef,
-    file: File,
-    path: PathBuf,
+    pub(super) file: File,
+    pub(super) path: PathBuf,
     /// Of what was written: from the beginning on, in whole chunks but for the last.
-    checksums: Vec<u32>,
+    pub(super) checksums: Vec<u32>,
     written_bytes: u64,
-    is_kept: bool,
+    pub(super) is_kept: bool,
 }
 
 impl Drop for Copying {

@@ -8,13 +8,15 @@
 //! Invariants:
 //! - What a load job has brought does not go for the sake of the same job's next block, nor to come under the watermark while
 //!   the job goes on.
-//! - Only a block whose record says that an under file system has its bytes goes, and not if it says that it is pinned.
+//! - Only a block goes whose record says that an under file system has its bytes, or another disk of the worker; and not if
+//!   it says that it is pinned.
 //! - The file of a block that went stays for whoever was granted a part of it, until the grant is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use curvine_protocol::cluster::Tier;
 use curvine_protocol::worker::Gone;
 use curvine_protocol::{BlockId, JobId, Result};
 use tokio::sync::oneshot;
@@ -59,6 +61,44 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         self.store.space().unclaim(self.block, self.bytes);
+    }
+}
+
+/// A block that was chosen to leave its disk, for whoever moves it to another one or lets go of it. It counts as on its way
+/// until this is dropped.
+pub struct Leaving {
+    store: Arc<Store>,
+    pub block: BlockId,
+    pub bytes: u64,
+}
+
+impl Leaving {
+    /// It goes as for the watermark.
+    pub async fn let_go(self) {
+        let block = self.block;
+        let store = self.store.clone();
+        let let_go = move |store: &Arc<Store>| store.evict_and_say(block, self.bytes, For::Watermark);
+        store.in_turn(block, let_go).await;
+    }
+
+    /// It stays after all, if it is still here.
+    pub async fn stays(self) {
+        let block = self.block;
+        let stays = move |store: &Arc<Store>| {
+            if let Ok(Some(record)) = store.record(block)
+                && counts_as_cached(record.flags, store.tier())
+            {
+                let taken_bytes = taken_by(record.flags, record.len_bytes);
+                lock(&store.cached).stays(block, taken_bytes);
+            }
+        };
+        self.store.in_turn(block, stays).await;
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.store.sinking_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
@@ -107,7 +147,8 @@ impl Store {
                     .find(|wanted| *wanted <= at_most_bytes)
             });
             if chosen.blocks.is_empty() && chosen.leaving_bytes == 0 {
-                if !(chosen.is_too_little && waits) {
+                let may_come = chosen.is_too_little || self.sinking_bytes.load(Ordering::Acquire) > 0;
+                if !(may_come && waits) {
                     break;
                 }
                 tokio::time::sleep(IN_USE_WAIT).await;
@@ -133,16 +174,11 @@ impl Store {
         space.claimed_bytes().saturating_sub(space.available_bytes())
     }
 
-    /// Has cached blocks go if the disk is fuller than it should be. Does not wait for that.
+    /// Has cached blocks go if the disk is fuller than it should be. Does not wait for that. Of a disk from which blocks go
+    /// to slower ones, the Mover takes care.
     pub fn evict_to_watermark(self: &Arc<Self>) {
-        let (capacity_bytes, available_bytes) = {
-            let space = self.space();
-            (space.capacity_bytes(), space.available_bytes())
-        };
-        let (high, low) = self.watermarks;
-        let free_at = |percent: u64| capacity_bytes / 100 * 100u64.saturating_sub(percent);
-        if available_bytes < free_at(high) {
-            let wanted_bytes = free_at(low).saturating_sub(available_bytes);
+        let wanted_bytes = self.above_watermark_bytes();
+        if wanted_bytes > 0 && !self.sinks {
             let chosen = self.choose(For::Watermark, |may_go_bytes, leaving_bytes| {
                 Some(wanted_bytes.min(may_go_bytes + leaving_bytes))
             });
@@ -150,10 +186,63 @@ impl Store {
         }
     }
 
+    /// What is to come free for the disk to be at its low watermark, if it is above the high one; else 0.
+    pub fn above_watermark_bytes(&self) -> u64 {
+        let (_, low) = self.watermarks;
+        match self.room_below_high() {
+            Ok(_) => 0,
+            Err(available_bytes) => self.free_at(low).saturating_sub(available_bytes),
+        }
+    }
+
+    /// What may come before the disk is at its high watermark; or, if it is above, what is available.
+    pub fn room_below_high(&self) -> std::result::Result<u64, u64> {
+        let (available_bytes, claimed_bytes) = {
+            let space = self.space();
+            (space.available_bytes(), space.claimed_bytes())
+        };
+        let below_bytes = available_bytes.checked_sub(self.free_at(self.watermarks.0));
+        let below_bytes = below_bytes.ok_or(available_bytes)?;
+        Ok(below_bytes.saturating_sub(claimed_bytes))
+    }
+
+    fn free_at(&self, percent: u64) -> u64 {
+        self.space().capacity_bytes() / 100 * 100u64.saturating_sub(percent)
+    }
+
+    /// Chooses blocks to leave the disk so that so many bytes come free, or as many as can, of those that `may_leave`.
+    pub fn choose_to_leave(
+        self: &Arc<Self>,
+        bytes: u64,
+        may_leave: impl Fn(BlockId) -> bool,
+    ) -> Vec<Leaving> {
+        let wanted = |may_go_bytes, leaving_bytes| Some(bytes.min(may_go_bytes + leaving_bytes));
+        let chosen = self.choose_of(For::Watermark, wanted, may_leave);
+        let chosen_bytes = chosen.blocks.iter().map(|(_, bytes)| bytes).sum();
+        // They make no room for anybody before they have left.
+        self.sinking_bytes.fetch_add(chosen_bytes, Ordering::AcqRel);
+        self.leaving_bytes.fetch_sub(chosen_bytes, Ordering::AcqRel);
+        let leaving = chosen.blocks.into_iter().map(|(block, bytes)| Leaving {
+            store: self.clone(),
+            block,
+            bytes,
+        });
+        leaving.collect()
+    }
+
     /// Chooses blocks that are to go besides those that are on their way out. `wanted` says how many bytes are to come free
     /// in all, by what may go and what is on its way; nothing if that is not enough. From here on the chosen ones count as
     /// on their way: whoever looks meanwhile finds each block either among those that may go or among these.
     fn choose(&self, whom: For, wanted: impl FnOnce(u64, u64) -> Option<u64>) -> Chosen {
+        self.choose_of(whom, wanted, |_| true)
+    }
+
+    fn choose_of(
+        &self,
+        whom: For,
+        wanted: impl FnOnce(u64, u64) -> Option<u64>,
+        may_go: impl Fn(BlockId) -> bool,
+    ) -> Chosen {
         let (now, fetched) = (self.clock.now(), (self.being_fetched)());
         let mut cached = lock(&self.cached);
         let leaving_bytes = self.leaving_bytes.load(Ordering::Acquire);
@@ -161,7 +250,9 @@ impl Store {
         let lacking_bytes = wanted_bytes.saturating_sub(leaving_bytes);
         let blocks = match lacking_bytes {
             0 => Vec::new(),
-            bytes => cached.choose(bytes, whom, now, |block| fetched.contains(&block)),
+            bytes => cached.choose(bytes, whom, now, |block| {
+                fetched.contains(&block) || !may_go(block)
+            }),
         };
         let bytes: u64 = blocks.iter().map(|(_, bytes)| bytes).sum();
         self.leaving_bytes.fetch_add(bytes, Ordering::AcqRel);
@@ -176,17 +267,22 @@ impl Store {
     fn let_go(self: &Arc<Self>, chosen: Vec<(BlockId, u64)>, whom: For) {
         for (block, bytes) in chosen {
             self.on_lane(block, move |store| {
-                match store.evict(block, whom) {
-                    Ok(true) => {
-                        store.went(block, why_gone(whom));
-                        metrics::EVICTED_BLOCKS.add(1);
-                        metrics::EVICTED_BYTES.add(bytes);
-                    }
-                    Ok(false) => {}
-                    Err(error) => tracing::warn!("disk {}: evicting block {block}: {error}", store.name),
-                }
+                store.evict_and_say(block, bytes, whom);
                 store.leaving_bytes.fetch_sub(bytes, Ordering::AcqRel);
             });
+        }
+    }
+
+    /// [`Self::evict`], with what is to be known of it.
+    fn evict_and_say(self: &Arc<Self>, block: BlockId, bytes: u64, whom: For) {
+        match self.evict(block, whom) {
+            Ok(true) => {
+                self.went(block, why_gone(whom));
+                metrics::EVICTED_BLOCKS.add(1);
+                metrics::EVICTED_BYTES.add(bytes);
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!("disk {}: evicting block {block}: {error}", self.name),
         }
     }
 
@@ -209,7 +305,7 @@ impl Store {
             return Ok(false);
         };
         // Written since: it may be the only copy.
-        if !record.flags.from_ufs && !is_planted(Bug::EvictsKeptBlocks) {
+        if !counts_as_cached(record.flags, self.tier()) && !is_planted(Bug::EvictsKeptBlocks) {
             return Ok(false);
         }
         // Pinned since it was chosen.
@@ -231,6 +327,9 @@ impl Store {
 
     /// A block is cached, and may go from now on unless it is pinned.
     pub(super) fn is_cached(&self, block: BlockId, record: &BlockRecord) {
+        if !counts_as_cached(record.flags, self.tier()) {
+            return;
+        }
         let taken_bytes = taken_by(record.flags, record.len_bytes);
         match record.flags.pinned {
             true => lock(&self.cached).pin(block, taken_bytes),
@@ -308,6 +407,11 @@ fn why_gone(whom: For) -> Gone {
         For::Load(job) => Gone::EvictedForLoad(job),
         For::Watermark => Gone::EvictedToWatermark,
     }
+}
+
+/// Whether a block may be chosen to go. A guest outside memory is on its way to be the block.
+pub fn counts_as_cached(flags: BlockFlags, tier: Tier) -> bool {
+    flags.from_ufs || flags.guest && tier == Tier::Mem
 }
 
 /// What comes free on the device when a block goes. What the index has of it comes free there, and for others of the index.

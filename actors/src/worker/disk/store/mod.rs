@@ -8,6 +8,7 @@ mod evict;
 mod fence;
 mod fill;
 mod kind;
+mod moves;
 mod pin;
 mod punch;
 mod put;
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use curvine_conf::{DataDir, FsyncPolicy};
-use curvine_protocol::cluster::DiskStatus;
+use curvine_protocol::cluster::{DiskStatus, Tier};
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
@@ -45,7 +46,8 @@ use crate::kit::{Answer, Clock, Offload};
 use crate::planted::{Bug, is_planted};
 
 pub use self::copy::Copying;
-pub use self::evict::{Room, taken_by};
+pub use self::evict::{Leaving, Room, counts_as_cached, taken_by};
+pub use self::moves::{Brief, Whole};
 pub use self::read::answer_with;
 pub use self::verify::Chunks;
 
@@ -88,8 +90,12 @@ pub struct Store {
     being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
     /// Percent of the disk: above the first, cached blocks go until it is at the second.
     watermarks: (u64, u64),
+    /// There is a slower disk, to which blocks go from here.
+    sinks: bool,
     /// Of blocks that were chosen to go and are not gone.
     leaving_bytes: AtomicU64,
+    /// Of blocks that were chosen to leave for another disk, and are here.
+    sinking_bytes: AtomicU64,
     /// How many changes of a block's record were handed to the index and are not committed.
     uncommitted: Mutex<HashMap<BlockId, usize>>,
 }
@@ -166,7 +172,9 @@ impl Store {
             reads: Recent::new(READS_MAX),
             being_fetched,
             watermarks: (options.evict_high, options.evict_low),
+            sinks: options.sinks,
             leaving_bytes: AtomicU64::new(0),
+            sinking_bytes: AtomicU64::new(0),
             uncommitted: Mutex::default(),
         }
     }
@@ -175,12 +183,17 @@ impl Store {
         &self.name
     }
 
+    pub fn tier(&self) -> Tier {
+        self.directory.tier
+    }
+
     /// Does not block.
     pub fn status(&self) -> DiskStatus {
         let (cached_bytes, pinned_bytes) = {
             let cached = lock(&self.cached);
             // Those that were chosen to go are here until they have gone: their room is there for who asks next.
             let leaving_bytes = self.leaving_bytes.load(Ordering::Acquire);
+            let leaving_bytes = leaving_bytes + self.sinking_bytes.load(Ordering::Acquire);
             (cached.bytes() + leaving_bytes, cached.pinned_bytes())
         };
         let space = self.space();

@@ -31,7 +31,7 @@ impl Store {
         }
         let mut is_cached = false;
         let found = self.index.get_with_content(call.block, |record, content| {
-            is_cached = record.is_from_ufs();
+            is_cached = record.is_from_ufs() || record.is_guest();
             if record.is_filling() {
                 return Found::Filling;
             }

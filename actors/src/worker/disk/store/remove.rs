@@ -51,9 +51,14 @@ impl Store {
         let open = lock(&self.lane(block).open).remove(&block);
         self.settle(block)?;
         self.files.remove(block);
-        let Some((len_bytes, writing, in_index)) = self.index.get(block, |record| {
+        let Some((len_bytes, writing, in_index, is_guest)) = self.index.get(block, |record| {
             let writing = !record.is_sealed() && !record.is_filling();
-            (record.len_bytes(), writing, record.is_in_index())
+            (
+                record.len_bytes(),
+                writing,
+                record.is_in_index(),
+                record.is_guest(),
+            )
         })?
         else {
             return Ok(false);
@@ -64,20 +69,30 @@ impl Store {
             (None, true) => std::fs::metadata(&path).map_or(len_bytes, |metadata| metadata.len()),
             (None, false) => len_bytes,
         };
-        self.index.submit_and_wait(vec![Change::Delete(block)], false)?;
+        // Nothing older comes back after what it is a copy of was changed.
+        self.index
+            .submit_and_wait(vec![Change::Delete(block)], is_guest)?;
         self.is_cached_no_more(block);
         self.blocks.fetch_sub(1, Ordering::Relaxed);
-        (self.news)(BlockNews::Removed(block));
-        if in_index {
-            return Ok(true);
+        if !is_guest {
+            (self.news)(BlockNews::Removed(block));
         }
+        match in_index {
+            true => Ok(true),
+            false => self.remove_file(block, len_bytes).map(|()| true),
+        }
+    }
+
+    /// Removes the file of a block that the index does not know any more.
+    pub(super) fn remove_file(&self, block: BlockId, len_bytes: u64) -> Result<()> {
+        let path = self.path(block);
         let removed = std::fs::remove_file(&path);
         // Whoever was about to read it may have opened it since.
         self.files.remove(block);
         self.space().shorten(len_bytes, 0);
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error, block)),
-            _ => Ok(true),
+            _ => Ok(()),
         }
     }
 
@@ -174,10 +189,12 @@ impl Store {
         if !record.flags.in_index {
             self.space().shorten(record.len_bytes, 0);
         }
-        (self.news)(match goes_aside(record.flags) {
-            true => BlockNews::Damaged(block),
-            false => BlockNews::Removed(block),
-        });
+        if !record.flags.guest {
+            (self.news)(match goes_aside(record.flags) {
+                true => BlockNews::Damaged(block),
+                false => BlockNews::Removed(block),
+            });
+        }
     }
 
     /// The blocks of which replicas were set aside, the first of them.

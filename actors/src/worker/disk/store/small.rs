@@ -106,7 +106,7 @@ impl Store {
     }
 
     /// The verified bytes of a small block.
-    fn content(&self, block: BlockId, record: &BlockRecord) -> Result<Bytes> {
+    pub(super) fn content(&self, block: BlockId, record: &BlockRecord) -> Result<Bytes> {
         let content = self
             .index
             .get_with_content(block, |_, content| content.map(Bytes::copy_from_slice))?

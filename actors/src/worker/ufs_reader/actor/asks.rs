@@ -84,13 +84,8 @@ impl Handler<Suspect> for UfsReader {
         let block = call.block;
         let Some(suspected) = self.fills.suspected(block) else {
             // It is on a disk, and nobody fills it now.
-            let holder = self.disks.holder(block).map(|disk| disk.cloned());
-            return Box::pin(async move {
-                match holder? {
-                    Some(disk) => disk.verify(call).await,
-                    None => Ok(false),
-                }
-            });
+            let disks = self.disks.clone();
+            return Box::pin(async move { disks.verify(call).await });
         };
         let (done, verified) = oneshot::channel();
         let Suspected { number, place, .. } = &suspected;

@@ -1,0 +1,331 @@
+//! Moves blocks between the tiers of a worker, in the background: hot ones up, cold ones down.
+//!
+//! Every tick, at so many bytes a second:
+//! 1. What is kept and was found in memory at the start leaves it.
+//! 2. Of a disk above its high watermark that has a slower one, what is coldest goes there until it is at the low one:
+//!    cached blocks in the order of its policy, then kept ones that nobody reads. Where no slower disk has room, cached ones
+//!    go for good.
+//! 3. What is hot goes to the fastest tier that its readers wish for: if there is room below the high watermark, or in
+//!    exchange for what is less than half as hot.
+//!
+//! Blocks whose bytes are in the index stay: they are in memory by that.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix::fut::WrapFuture;
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture};
+use curvine_protocol::cluster::Tier;
+use curvine_protocol::{BlockId, ErrorKind, Result};
+
+use super::Disks;
+use super::moves::Moved;
+use super::placement::{Wanted, above, below};
+use crate::kit::metrics;
+use crate::worker::disk::{Brief, Leaving};
+
+/// Hot blocks looked at in a tick.
+const HOT_MAX: usize = 64;
+/// Of these, for so many others may have to leave.
+const EXCHANGED_MAX: usize = 4;
+/// Records looked at in a tick for kept blocks that nobody reads.
+const LOOKED_AT_MAX: usize = 1_024;
+/// A kept block this young does not sink: it may be read for the first time soon.
+const YOUNG: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub struct Mover {
+    disks: Disks,
+    tick: Duration,
+    bytes_per_s: u64,
+    /// None while a round goes on.
+    rest: Option<Rest>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// What is left for the next round.
+struct Rest {
+    /// What is kept and must leave memory.
+    kept: VecDeque<BlockId>,
+    /// How far each disk was looked through for kept blocks.
+    looked_at: Vec<Option<BlockId>>,
+}
+
+impl Mover {
+    /// With what is in memory and should not be; 0 bytes a second = nothing is moved but that.
+    pub fn new(disks: Disks, kept: Vec<BlockId>, tick: Duration, bytes_per_s: u64) -> Self {
+        let looked_at = vec![None; disks.all().len()];
+        Mover {
+            disks,
+            tick,
+            bytes_per_s,
+            rest: Some(Rest {
+                kept: kept.into(),
+                looked_at,
+            }),
+            stopping: Arc::default(),
+        }
+    }
+}
+
+impl Actor for Mover {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if self.disks.all().len() > 1 {
+            ctx.run_interval(self.tick, |_, ctx| ctx.notify(MoveSome));
+        }
+    }
+}
+
+/// Moves what is due.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct MoveSome;
+
+impl Handler<MoveSome> for Mover {
+    type Result = ();
+
+    fn handle(&mut self, _: MoveSome, ctx: &mut Self::Context) {
+        let Some(rest) = self.rest.take() else {
+            return;
+        };
+        let round = Round {
+            disks: self.disks.clone(),
+            bytes_per_s: self.bytes_per_s,
+            stopping: self.stopping.clone(),
+            rest,
+        };
+        let ended = |rest, actor: &mut Self, _: &mut Context<Self>| actor.rest = Some(rest);
+        ctx.spawn(round.run().into_actor(self).map(ended));
+    }
+}
+
+/// Begins no other move.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StopMover;
+
+impl Handler<StopMover> for Mover {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: StopMover, _: &mut Self::Context) -> Self::Result {
+        self.stopping.store(true, Ordering::Release);
+        let disks = self.disks.clone();
+        Box::pin(async move {
+            // What is being handed over ends.
+            drop(disks.still().await);
+        })
+    }
+}
+
+struct Round {
+    disks: Disks,
+    bytes_per_s: u64,
+    stopping: Arc<AtomicBool>,
+    rest: Rest,
+}
+
+impl Round {
+    async fn run(mut self) -> Rest {
+        self.leave_memory().await;
+        for number in 0..self.disks.all().len() {
+            self.sink(number).await;
+        }
+        self.rise().await;
+        self.rest
+    }
+
+    fn goes_on(&self) -> bool {
+        self.bytes_per_s > 0 && !self.stopping.load(Ordering::Acquire)
+    }
+
+    async fn leave_memory(&mut self) {
+        for _ in 0..self.rest.kept.len() {
+            let Some(block) = self.rest.kept.pop_front() else {
+                return;
+            };
+            if self.stopping.load(Ordering::Acquire) {
+                return self.rest.kept.push_front(block);
+            }
+            match self.disks.enter_to_change(block, true).await {
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        "block {block} is nowhere but in memory, and stays there for now: {error}"
+                    );
+                    return self.rest.kept.push_back(block);
+                }
+            }
+        }
+    }
+
+    /// Whether a block is on another disk now.
+    async fn moves(&mut self, block: BlockId, from: usize, to: usize) -> bool {
+        match self.disks.move_block(block, from, to, self.bytes_per_s).await {
+            Ok(Moved::There(bytes)) => {
+                metrics::MOVED_BLOCKS.add(1);
+                metrics::MOVED_BYTES.add(bytes);
+                true
+            }
+            Ok(Moved::NotNow) => false,
+            Err(error) => {
+                if !matches!(error.kind, ErrorKind::NoSpace | ErrorKind::Busy) {
+                    tracing::warn!("moving block {block}: {error}");
+                }
+                false
+            }
+        }
+    }
+
+    /// Has cold blocks go down from a disk that is above its watermark.
+    async fn sink(&mut self, number: usize) {
+        let store = self.disks.all()[number].store.clone();
+        let mut wanted_bytes = store.above_watermark_bytes();
+        if !store.sinks() {
+            return;
+        }
+        // One at a time: what is on its way down makes no room for anybody else yet.
+        while wanted_bytes > 0
+            && self.goes_on()
+            && let Some(leaving) = store.choose_to_leave(1, |_| true).pop()
+        {
+            wanted_bytes = wanted_bytes.saturating_sub(leaving.bytes);
+            if !self.sink_or_go(leaving, number).await {
+                break;
+            }
+        }
+        if let Err(error) = self.sink_kept(number, wanted_bytes).await {
+            tracing::warn!(
+                "disk {}: looking for blocks that nobody reads: {error}",
+                store.name()
+            );
+        }
+    }
+
+    /// A cached block goes to a slower disk, or for good. False if it stays.
+    async fn sink_or_go(&mut self, leaving: Leaving, from: usize) -> bool {
+        let block = leaving.block;
+        let store = &self.disks.all()[from].store;
+        let brief = store.brief(block).ok().flatten();
+        let Some(brief) =
+            brief.filter(|brief| brief.is_sealed && !brief.flags.guest && !brief.flags.in_index)
+        else {
+            leaving.let_go().await;
+            return true;
+        };
+        let slower = below(
+            &self.disks.statuses(),
+            store.tier(),
+            wanted(&brief),
+            brief.len_bytes,
+        );
+        match slower.first() {
+            None => {
+                leaving.let_go().await;
+                true
+            }
+            Some(to) if self.moves(block, from, *to).await => true,
+            Some(_) => {
+                leaving.stays().await;
+                false
+            }
+        }
+    }
+
+    /// Has kept blocks go down that nobody reads, of the next ones in the order of the index.
+    async fn sink_kept(&mut self, from: usize, wanted_bytes: u64) -> Result<()> {
+        let store = self.disks.all()[from].store.clone();
+        // In memory there is none.
+        if store.tier() == Tier::Mem {
+            return Ok(());
+        }
+        let after = self.rest.looked_at[from];
+        let (kept, last) = store.old_and_kept(after, LOOKED_AT_MAX, YOUNG)?;
+        self.rest.looked_at[from] = last;
+        let mut left_bytes = wanted_bytes;
+        for (block, brief) in kept {
+            if left_bytes == 0 || !self.goes_on() {
+                // From here the next time.
+                self.rest.looked_at[from] = BlockId(block.0 - 1).into();
+                break;
+            }
+            if self.disks.heat_of(block) >= 1.0 {
+                continue;
+            }
+            let slower = below(
+                &self.disks.statuses(),
+                store.tier(),
+                wanted(&brief),
+                brief.len_bytes,
+            );
+            if let Some(to) = slower.first()
+                && self.moves(block, from, *to).await
+            {
+                left_bytes = left_bytes.saturating_sub(brief.len_bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has hot blocks go up.
+    async fn rise(&mut self) {
+        let mut exchanged = 0;
+        for (block, heat) in self.disks.hottest(HOT_MAX) {
+            if !self.goes_on() {
+                return;
+            }
+            let place = self.disks.place(block).ok().flatten();
+            let Some(place) = place.filter(|place| place.guest.is_none()) else {
+                continue;
+            };
+            let store = &self.disks.all()[place.home].store;
+            let brief = store.brief(block).ok().flatten();
+            let Some(brief) = brief.filter(|brief| brief.is_sealed && !brief.flags.in_index) else {
+                continue;
+            };
+            for to in above(&self.disks.statuses(), store.tier(), wanted(&brief)) {
+                let has_room = match self.has_room(to, brief.len_bytes) {
+                    false if exchanged < EXCHANGED_MAX => {
+                        exchanged += 1;
+                        self.make_room(to, brief.len_bytes, heat).await
+                    }
+                    has_room => has_room,
+                };
+                if has_room && self.moves(block, place.home, to).await {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn has_room(&self, disk: usize, bytes: u64) -> bool {
+        let store = &self.disks.all()[disk].store;
+        store
+            .room_below_high()
+            .is_ok_and(|room_bytes| room_bytes >= bytes)
+    }
+
+    /// Has what is less than half as hot leave a disk, if that makes enough room.
+    async fn make_room(&mut self, disk: usize, bytes: u64, heat: f64) -> bool {
+        let store = self.disks.all()[disk].store.clone();
+        let leaving = store.choose_to_leave(bytes, |block| self.disks.heat_of(block) * 2.0 < heat);
+        let is_enough = leaving.iter().map(|leaving| leaving.bytes).sum::<u64>() >= bytes;
+        for leaving in leaving {
+            match is_enough {
+                true => drop(self.sink_or_go(leaving, disk).await),
+                false => leaving.stays().await,
+            }
+        }
+        is_enough && self.has_room(disk, bytes)
+    }
+}
+
+fn wanted(brief: &Brief) -> Wanted {
+    Wanted {
+        kept: !brief.flags.from_ufs,
+        tier: brief.flags.tier,
+    }
+}

@@ -1,0 +1,297 @@
+//! Blocks that go from one disk of a worker to another.
+//!
+//! A move copies while the block is read and written as ever. Then the [`Gate`](super::gate::Gate) keeps changes away while
+//! the copy is put on the device as a guest and the first disk lets go of the block, if it is still as it was: as long as two
+//! syncs take. A reader finds it on one of them at any time. What changed meanwhile stays where it is.
+//!
+//! A kept block is not moved to memory: it has a guest there, which goes before anything changes the block.
+//!
+//! Invariants:
+//! - One block at a time is handed over, and none while the master is told of everything: a full report goes from disk to
+//!   disk, and would miss it.
+//! - A guest of a block goes before the block changes, or its kind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curvine_protocol::cluster::Tier;
+use curvine_protocol::number::to_usize;
+use curvine_protocol::worker::{READ_BYTES_MAX, SuspectBlock};
+use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+
+use super::Disks;
+use super::gate::Entered;
+use super::placement::{Wanted, choose_disk};
+use crate::planted::{Bug, is_planted};
+use crate::worker::disk::{Copying, DiskRef, Store, Unsettled, Whole};
+
+/// Bytes copied at a time: others have their turn between them.
+const PIECE_BYTES: u64 = 1 << 20;
+/// How often, and how often at most, a block that must leave memory is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+const TRIES_MAX: u32 = 250;
+
+/// Where a block is: by the numbers of the disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub home: usize,
+    /// Where a copy of it is.
+    pub guest: Option<usize>,
+}
+
+/// What became of a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It is there, so many bytes.
+    There(u64),
+    /// It is gone, or not whole, or somebody is about to change it, or has meanwhile.
+    NotNow,
+}
+
+impl Disks {
+    /// Where a block is, in whatever state.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn place(&self, block: BlockId) -> Result<Option<Place>> {
+        loop {
+            let before = self.inner.gate.handed_over();
+            let (mut home, mut guest) = (None, None);
+            for (number, disk) in self.all().iter().enumerate() {
+                match disk.store.is_guest(block)? {
+                    Some(false) if home.is_none() => home = Some(number),
+                    Some(true) => guest = Some(number),
+                    _ => {}
+                }
+            }
+            match (home, guest) {
+                (Some(home), guest) => return Ok(Some(Place { home, guest })),
+                // It has just been handed over.
+                (None, Some(home)) => return Ok(Some(Place { home, guest: None })),
+                (None, None) if self.inner.gate.handed_over() == before => return Ok(None),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Before a block changes, on its way to the disk that [`Self::place`] says: without its guest, and not in memory if it
+    /// is kept from then on. For the time being it stays there.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Busy`, `Corrupt`, `Io`.
+    pub async fn enter_to_change(&self, block: BlockId, is_kept: bool) -> Result<Entered> {
+        loop {
+            let entered = self.enter(block).await;
+            let Some(place) = self.place(block)? else {
+                return Ok(entered);
+            };
+            if let Some(guest) = place.guest {
+                self.all()[guest].drop_guest(block).await?;
+            }
+            if !is_kept || self.all()[place.home].store.tier() != Tier::Mem {
+                return Ok(entered);
+            }
+            drop(entered);
+            self.leave_memory(block).await?;
+        }
+    }
+
+    /// Moves a block out of memory, since it becomes the only copy.
+    async fn leave_memory(&self, block: BlockId) -> Result<()> {
+        for _ in 0..TRIES_MAX {
+            let Some(place) = self.place(block)? else {
+                return Ok(());
+            };
+            let store = &self.all()[place.home].store;
+            if store.tier() != Tier::Mem {
+                return Ok(());
+            }
+            let len_bytes = store.brief(block)?.map_or(0, |brief| brief.len_bytes);
+            let to = choose_disk(&self.statuses(), Wanted::kept(None), len_bytes, len_bytes)
+                .ok_or_else(|| self.no_room_for_kept(block, len_bytes))?;
+            match self.move_block(block, place.home, to, u64::MAX).await? {
+                Moved::There(_) => return Ok(()),
+                Moved::NotNow => tokio::time::sleep(TRY_AGAIN).await,
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Busy,
+            format!("block {block} is in memory, and could not be moved to a disk to be written; try again"),
+        ))
+    }
+
+    pub(super) fn no_room_for_kept(&self, block: BlockId, bytes: u64) -> Error {
+        let is_memory = |disk: &DiskRef| disk.store.tier() == Tier::Mem;
+        let message = match self.all().iter().all(is_memory) {
+            true => format!(
+                "block {block} cannot be written: this worker has nothing but memory, which never holds the only copy of \
+                 anything; add a data directory of tier SSD or HDD to `worker.data_dirs`"
+            ),
+            false => format!(
+                "no disk of this worker has {bytes} bytes left for block {block}; free cached data with `cv free` or add \
+                 a data directory"
+            ),
+        };
+        Error::new(ErrorKind::NoSpace, message)
+    }
+
+    /// Has a block be on another disk, or, if it is kept and that is memory, have a guest there. Makes room for it. Copies at
+    /// most so many bytes a second.
+    ///
+    /// # Errors
+    /// `Corrupt`: then it is out of use where it was. `NoSpace`, `Io`.
+    pub async fn move_block(
+        &self,
+        block: BlockId,
+        from: usize,
+        to: usize,
+        bytes_per_s: u64,
+    ) -> Result<Moved> {
+        let (from, to) = (&self.all()[from], &self.all()[to]);
+        let found = from.on_lane(block, move |store| store.to_move(block)).await?;
+        let Some(whole) = found.map(Arc::new) else {
+            return Ok(Moved::NotNow);
+        };
+        let len_bytes = whole.block.len_bytes;
+        let _room = to.store.make_room(block, len_bytes).await;
+        let copying = match to.store.takes_small(&whole) {
+            true => None,
+            false => match self.copy_to(to, &whole, bytes_per_s).await {
+                Err(error) if error.kind == ErrorKind::Corrupt => {
+                    self.look_at(from, block, len_bytes).await?;
+                    return Err(error);
+                }
+                copying => Some(copying?),
+            },
+        };
+        let _one = self.inner.moves.lock().await;
+        let Some(moving) = self.inner.gate.try_move(block) else {
+            return Ok(Moved::NotNow);
+        };
+        let has_guest = self.place(block)?.is_none_or(|place| place.guest.is_some());
+        if has_guest {
+            return Ok(Moved::NotNow);
+        }
+        let as_found = whole.clone();
+        let is_as_found = from.on_lane(block, move |store| store.is_as(&as_found)).await?;
+        if !is_as_found && !is_planted(Bug::MovesOverWrites) {
+            return Ok(Moved::NotNow);
+        }
+        let of_guest = whole.clone();
+        to.on_lane(block, move |store| store.guest_end(&of_guest, copying))
+            .await?;
+        let is_kept = !whole.record.flags.from_ufs;
+        if is_kept && to.store.tier() == Tier::Mem {
+            return Ok(Moved::There(len_bytes));
+        }
+        moving.hands_over();
+        let handed_over = from.on_lane(block, move |store| store.hand_over(&whole)).await;
+        match handed_over {
+            Ok(true) => {
+                to.on_lane(block, move |store| store.settle_in(block)).await?;
+                Ok(Moved::There(len_bytes))
+            }
+            // It may have gone from there: the guest goes too, or is the block from the next start on.
+            Ok(false) => {
+                to.drop_guest(block).await?;
+                Ok(Moved::NotNow)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn copy_to(&self, to: &DiskRef, whole: &Arc<Whole>, bytes_per_s: u64) -> Result<Copying> {
+        let block = whole.block;
+        let begun = to.on_lane(block.id, move |store| store.copy_begin(block)).await?;
+        let mut copying = begun.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Busy,
+                format!("block {} is on disk {} already", block.id, to.store.name()),
+            )
+        })?;
+        for at in (0..block.len_bytes).step_by(to_usize(PIECE_BYTES)) {
+            let (whole, piece_bytes) = (whole.clone(), PIECE_BYTES.min(block.len_bytes - at));
+            let write = move |_: &Arc<Store>| {
+                Store::guest_write(&mut copying, &whole, at, piece_bytes).map(|()| copying)
+            };
+            copying = to.on_lane(block.id, write).await?;
+            let taken_us = piece_bytes.saturating_mul(1_000_000) / bytes_per_s.max(1);
+            if taken_us > 0 {
+                tokio::time::sleep(Duration::from_micros(taken_us)).await;
+            }
+        }
+        Ok(copying)
+    }
+
+    /// Has a disk look at a block of which wrong bytes came, as it does for readers.
+    async fn look_at(&self, disk: &DiskRef, block: BlockId, len_bytes: u64) -> Result<()> {
+        for offset_bytes in (0..len_bytes).step_by(READ_BYTES_MAX as usize) {
+            let suspect = SuspectBlock {
+                block,
+                offset_bytes,
+                len_bytes: READ_BYTES_MAX,
+            };
+            if !disk.verify(suspect).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at what somebody found wrong, wherever it is. Whether the block is right: a guest that is not goes.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn verify(&self, call: SuspectBlock) -> Result<bool> {
+        let _entered = self.enter(call.block).await;
+        let Some(place) = self.place(call.block)? else {
+            return Ok(false);
+        };
+        if let Some(guest) = place.guest {
+            self.all()[guest].verify(call.clone()).await?;
+        }
+        self.all()[place.home].verify(call).await
+    }
+
+    /// Has every guest be one, or the block, or go, before anybody asks.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub(super) async fn settle(&self, unsettled: &mut [Unsettled]) -> Result<()> {
+        for (number, of_disk) in unsettled.iter_mut().enumerate() {
+            for &block in &of_disk.guests {
+                let disk = &self.all()[number];
+                let others = self
+                    .all()
+                    .iter()
+                    .enumerate()
+                    .filter(|(other, _)| *other != number);
+                let home = others
+                    .map(|(_, other)| Ok((other.store.is_guest(block)? == Some(false)).then_some(other)))
+                    .collect::<Result<Vec<_>>>()?;
+                match home.into_iter().flatten().next() {
+                    None => {
+                        disk.on_lane(block, move |store| store.settle_in(block)).await?;
+                        let settled = disk.on_lane(block, move |store| store.record_of(block)).await?;
+                        let is_kept = settled.is_some_and(|record| !record.flags.from_ufs);
+                        if is_kept && disk.store.tier() == Tier::Mem {
+                            of_disk.kept.push(block);
+                        }
+                    }
+                    Some(home) if disk.store.tier() == Tier::Mem => {
+                        let guest = disk.on_lane(block, move |store| store.record_of(block)).await?;
+                        let original = home.on_lane(block, move |store| store.record_of(block)).await?;
+                        let is_copy = guest
+                            .zip(original)
+                            .is_some_and(|(guest, original)| guest.is_copy_of(&original));
+                        if !is_copy {
+                            disk.drop_guest(block).await?;
+                        }
+                    }
+                    Some(_) => disk.drop_guest(block).await?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
