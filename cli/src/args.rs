@@ -13,7 +13,7 @@ cv - the command line of Curvine, a distributed cache file system
 Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
 
   Look      ls  stat  cat  head  tail  du  df  count  blocks  locks
-  Change    mkdir  touch  mv  rm  chmod  chown  quota  ttl
+  Change    mkdir  touch  mv  rm  chmod  chown  quota  tier  ttl
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  persist  free
             load  load-status  load-cancel  pin  unpin  pins  why
@@ -98,6 +98,7 @@ commands! {
     Unpin unpin "unpin";
     Pins pins "pins";
     Quota quota "quota";
+    Tier tier "tier";
     Ttl ttl "ttl";
     Report report "report";
     Why why "why";

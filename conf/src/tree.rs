@@ -125,6 +125,9 @@ section! {
         evict_high: u64 = 95, Range::of("1", "100");
         /// Percent of a data directory that is used when that ends. It is less than `evict_high`.
         evict_low: u64 = 90, Range::of("0", "99");
+        /// Bytes a second that go between data directories of different tiers, hot blocks up and cold ones down; `0B` =
+        /// they stay.
+        moves: Size = text("64MiB"), Range::of("0B", "16GiB");
         /// How often the worker tells the master that it lives and how much space it has.
         heartbeat: Span = text("1s"), Range::of("100ms", "5s");
     }

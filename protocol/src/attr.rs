@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Tier;
 use crate::ids::{BlockId, InodeId, MountId, WorkerId};
 use crate::number::to_usize;
 
@@ -181,8 +182,11 @@ pub struct FileLayout {
     #[serde(default)]
     pub indexes: Vec<u32>,
     /// Of `blocks` that no known worker has: those of which workers have set a replica aside because it failed its checksum.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub damaged: Vec<DamagedBlock>,
+    /// The tier in which the blocks are wished to be: whoever asks a worker for them says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
 }
 
 /// A block that rotted wherever it was.

@@ -41,6 +41,7 @@ pub struct DiskStatus {
     pub used_bytes: u64,
     /// What may still be written with everything staying: capacity and the device's free space, less the reserve.
     pub available_bytes: u64,
+    /// Without copies of what another directory of the worker has.
     pub blocks: u64,
     /// Why the disk takes no more data, if it has failed.
     pub failure: Option<String>,
@@ -54,6 +55,14 @@ pub struct DiskStatus {
 }
 
 impl DiskStatus {
+    /// What of that may be taken by what is kept: nothing of memory, which never has the only copy of anything.
+    pub fn kept_room_bytes(&self) -> u64 {
+        match self.tier {
+            Tier::Mem => 0,
+            Tier::Ssd | Tier::Hdd => self.room_bytes(),
+        }
+    }
+
     /// What may still be written: cached blocks make room.
     pub fn room_bytes(&self) -> u64 {
         match self.failure {

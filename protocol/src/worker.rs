@@ -42,8 +42,41 @@ pub struct ReadBlock {
     /// Where to fetch what is missing.
     pub fill: Option<Fill>,
     /// Of this very generation alone, and sealed: a replica is to be made of it. `Stale` if it is anything else.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default)]
     pub exact: bool,
+    /// The tier in which it is wished to be, as far as the reader knows.
+    #[serde(default, skip_serializing_if = "Wish::is_unsaid")]
+    pub tier: Wish,
+}
+
+/// The tier in which a block is wished to be, as far as whoever asks for it knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Wish(u8);
+
+impl Wish {
+    /// Whoever asks does not know.
+    pub const UNSAID: Wish = Wish(0);
+    const IN: [Tier; 3] = [Tier::Mem, Tier::Ssd, Tier::Hdd];
+
+    /// A tier, or any.
+    pub fn of(tier: Option<Tier>) -> Self {
+        let place = tier.and_then(|tier| (2u8..).zip(Self::IN).find(|(_, known)| *known == tier));
+        Wish(place.map_or(1, |(code, _)| code))
+    }
+
+    pub fn is_unsaid(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// What is wished for, if something is said: a tier, or any. What a newer program says is not known.
+    pub fn said(self) -> Option<Option<Tier>> {
+        match self.0 {
+            0 => None,
+            1 => Some(None),
+            code => Self::IN.get(usize::from(code - 2)).map(|tier| Some(*tier)),
+        }
+    }
 }
 
 /// How long a worker takes writes after it asked the leader something that was answered. Then it takes none until it has
@@ -128,6 +161,9 @@ pub struct WriteBlock {
     pub epoch: u64,
     #[serde(default)]
     pub order: WriteOrder,
+    /// The tier in which it is wished to be.
+    #[serde(default)]
+    pub tier: Option<Tier>,
 }
 
 /// The bytes are in the block; readers do not see them before [`SealBlock`].
@@ -211,6 +247,9 @@ pub struct PutBlock {
     pub epoch: u64,
     #[serde(default)]
     pub order: WriteOrder,
+    /// The tier in which it is wished to be.
+    #[serde(default)]
+    pub tier: Option<Tier>,
 }
 
 /// From the master, before a lease is given on that its last holder did not give back: from now on the worker takes no
@@ -380,6 +419,9 @@ pub struct LoadTask {
     /// Where the block starts in the object.
     pub object_offset_bytes: u64,
     pub source: UfsSource,
+    /// The tier in which it is wished to be.
+    #[serde(default)]
+    pub tier: Option<Tier>,
 }
 
 /// What became of the tasks.

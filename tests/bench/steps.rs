@@ -21,7 +21,7 @@ use curvine_protocol::master::{
     BlockCommit, CommitFile, CreateFile, Echo, IfExists, Lookup, MakeDir, OpenFile, Unlink,
 };
 use curvine_protocol::number::to_u32;
-use curvine_protocol::worker::{PutBlock, ReadBlock, WorkerEcho, WriteOrder};
+use curvine_protocol::worker::{PutBlock, ReadBlock, Wish, WorkerEcho, WriteOrder};
 use curvine_protocol::{Call, CallContext, ClientId, CurvinePath, NodeId, WorkerId};
 
 use crate::Bench;
@@ -226,6 +226,7 @@ impl Steps {
             sync: false,
             epoch: 0,
             order: WriteOrder::default(),
+            tier: None,
         };
         self.ask_worker("put a block of 4 KiB", put, content.clone())
             .await?;
@@ -267,6 +268,7 @@ impl Steps {
             len_bytes: to_u32(content.len()),
             fill: None,
             exact: false,
+            tier: Wish::UNSAID,
         };
         let answer = self
             .ask_worker("read a block of 4 KiB", read, Bytes::new())

@@ -6,6 +6,7 @@ import fault
 import mounted
 import reading
 import stores
+import tiering
 import writing
 
 
@@ -21,6 +22,7 @@ def by_name():
         reading.one_version,
         evicting.evictions,
         expiring.expiry,
+        tiering.tiers,
         writing.write_through,
         writing.write_programs,
         writing.write_attributes,

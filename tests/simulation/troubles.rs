@@ -159,7 +159,7 @@ pub fn draw(chance: &Chance) -> Plan {
         cluster: Some(cluster),
     };
     // Not drawn: seeds stay what they are.
-    if plan.seconds % 3 == 0
+    if plan.seconds.is_multiple_of(3)
         && let Some(cluster) = &mut plan.cluster
     {
         cluster.tiers = Tiers {

@@ -52,6 +52,7 @@ mod quotas;
 pub mod route;
 #[cfg(test)]
 mod tests;
+mod tiers;
 mod ttl;
 
 use std::sync::Arc;

@@ -366,6 +366,7 @@ async fn the_bodies_of_replies_live_on_a_budget() {
         len_bytes: 1 << 20,
         fill: None,
         exact: false,
+        tier: curvine_protocol::worker::Wish::UNSAID,
     };
     let (reader, mut writer) = tokio::io::split(world.connect());
     for id in 0..20 {

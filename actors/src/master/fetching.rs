@@ -231,6 +231,7 @@ pub fn to_load(layout: &FileLayout, is_here: impl Fn(&BlockRef) -> bool) -> Vec<
         len_bytes: located.block.len_bytes,
         object_offset_bytes: u64::from(index) * layout.attr.block_bytes,
         source: source.clone(),
+        tier: layout.tier,
     };
     missing
         .map(|(index, located)| (located.clone(), task((index, located))))
@@ -294,6 +295,7 @@ mod tests {
             }),
             indexes: Vec::new(),
             damaged: Vec::new(),
+            tier: None,
         }
     }
 

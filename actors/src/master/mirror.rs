@@ -298,7 +298,7 @@ impl Mirror {
             };
             mounted = mounted.or(Some(node));
             // What it does is checked where it is applied.
-            let is_rule = matches!(op, Op::SetTtl(_));
+            let is_rule = matches!(op, Op::SetTtl(_) | Op::SetTier(_));
             if !mount.settings.writable && !is_rule {
                 return Err(Error::new(
                     ErrorKind::ReadOnly,

@@ -238,7 +238,7 @@ impl Endpoint<WriteBlock> for WorkerDoor {
         let need = Need {
             bytes: ask.body.len() as u64,
             hint_bytes: ask.call.reserve_bytes,
-            tier: None,
+            tier: ask.call.tier,
         };
         let permit = self.inner.permit(ask.call.epoch);
         self.inner
@@ -260,7 +260,7 @@ impl Endpoint<PutBlock> for WorkerDoor {
         let need = Need {
             bytes: len_bytes,
             hint_bytes: len_bytes,
-            tier: None,
+            tier: ask.call.tier,
         };
         let permit = self.inner.permit(ask.call.epoch);
         self.inner.change(ask.call.block, need, ask, permit, DiskRef::put)

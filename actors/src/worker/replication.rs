@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::{CopyReplica, ReadBlock};
+use curvine_protocol::worker::{CopyReplica, ReadBlock, Wish};
 use curvine_protocol::{BlockRef, CallContext, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -67,6 +67,7 @@ async fn piece(port: &WorkerRef, worker: WorkerId, block: &BlockRef, at: u64) ->
     let len_bytes = u32::try_from(PIECE_BYTES.min(block.len_bytes - at)).expect("a piece is small");
     let call = ReadBlock {
         exact: true,
+        tier: Wish::UNSAID,
         ..read_call(*block, at, len_bytes)
     };
     read_there(port, worker, call, block).await
@@ -81,6 +82,7 @@ pub fn read_call(block: BlockRef, offset_bytes: u64, len_bytes: u32) -> ReadBloc
         len_bytes,
         fill: None,
         exact: false,
+        tier: Wish::UNSAID,
     }
 }
 

@@ -1,12 +1,17 @@
-use curvine_protocol::{FileLayout, LocatedBlock, Result};
-use serde_json::json;
+use std::collections::HashMap;
+
+use curvine_protocol::worker::{EXPLAINED_MAX, HeldAccount};
+use curvine_protocol::{BlockId, FileLayout, LocatedBlock, Result, WorkerId};
+use serde_json::{Value, json};
 
 use crate::format;
 use crate::shell::Shell;
 
-/// Show the blocks of files and who holds them
+/// Show the blocks of files, who holds them and in which tier
 ///
-/// JSON: an object a line with path, block_bytes, and blocks: index, id, length_bytes, generation, workers.
+/// Tiers are what the workers say; one that does not answer has none. `SSD+MEM` is a block on SSD that is read from a copy in
+/// MEM. JSON: an object a line with path, block_bytes, and blocks: index, id, length_bytes, generation, workers, tiers
+/// (worker, tier, copy).
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv blocks /data/big.bin")]
 pub struct Args {
@@ -19,12 +24,21 @@ impl Args {
         shell
             .each(&self.paths, async |path| {
                 let layout = shell.client.locate(&path).await?;
+                let held = held(shell, &layout).await;
                 let blocks: Vec<_> = layout
                     .placed(0)
                     .map(|(index, located)| {
+                        let on = |id: &WorkerId| address(&layout, *id);
+                        let tier = |id: &WorkerId| -> Option<Value> {
+                            let held = held.get(&(*id, located.block.id))?;
+                            let copy = held.copy.map(|tier| tier.to_string());
+                            Some(json!({"worker": on(id), "tier": held.tier.to_string(), "copy": copy}))
+                        };
                         json!({
                             "index": index, "id": located.block.id, "length_bytes": located.block.len_bytes,
-                            "generation": located.block.generation, "workers": workers(&layout, located),
+                            "generation": located.block.generation,
+                            "workers": located.workers.iter().map(on).collect::<Vec<_>>(),
+                            "tiers": located.workers.iter().filter_map(tier).collect::<Vec<_>>(),
                         })
                     })
                     .collect();
@@ -32,12 +46,19 @@ impl Args {
                 shell.answer(&value, || {
                     let row = |(index, located): (u32, &LocatedBlock)| {
                         let block = located.block;
+                        let place = |id: &WorkerId| {
+                            let worker = address(&layout, *id);
+                            match held.get(&(*id, block.id)) {
+                                Some(held) => format!("{worker} {}", tiers(held)),
+                                None => worker,
+                            }
+                        };
                         vec![
                             index.to_string(),
                             block.id.to_string(),
                             block.len_bytes.to_string(),
                             block.generation.to_string(),
-                            workers(&layout, located).join(" "),
+                            located.workers.iter().map(place).collect::<Vec<_>>().join(", "),
                         ]
                     };
                     let rows = layout.placed(0).map(row).collect();
@@ -57,14 +78,39 @@ impl Args {
     }
 }
 
-fn workers(layout: &FileLayout, located: &LocatedBlock) -> Vec<String> {
-    let address = |id| match layout.workers.iter().find(|worker| worker.id == id) {
+fn tiers(held: &HeldAccount) -> String {
+    match held.copy {
+        Some(copy) => format!("{}+{copy}", held.tier),
+        None => held.tier.to_string(),
+    }
+}
+
+fn address(layout: &FileLayout, id: WorkerId) -> String {
+    match layout.workers.iter().find(|worker| worker.id == id) {
         Some(worker) => worker.address.clone(),
         None => format!("worker {id}"),
-    };
-    located
-        .workers
-        .iter()
-        .map(|id| address(*id))
-        .collect()
+    }
+}
+
+/// What each worker has of the blocks that it is said to hold.
+async fn held(shell: &Shell, layout: &FileLayout) -> HashMap<(WorkerId, BlockId), HeldAccount> {
+    let mut asked: HashMap<WorkerId, Vec<BlockId>> = HashMap::new();
+    for located in &layout.blocks {
+        for worker in &located.workers {
+            asked.entry(*worker).or_default().push(located.block.id);
+        }
+    }
+    let mut held = HashMap::new();
+    for (worker, blocks) in asked {
+        for part in blocks.chunks(EXPLAINED_MAX) {
+            // Where a block is can be shown without it.
+            let Ok(accounts) = shell.client.explain_on(worker, part.to_vec()).await else {
+                break;
+            };
+            for (block, account) in part.iter().zip(accounts) {
+                held.extend(account.held.map(|held| ((worker, *block), held)));
+            }
+        }
+    }
+    held
 }

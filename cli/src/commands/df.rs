@@ -60,7 +60,11 @@ impl Args {
                 stats.available_bytes,
             ));
             let table = format::table(&["Tier", ">Size", ">Used", ">Cached", ">Available", ">Use"], rows);
-            format!("{table}\n{} files and directories", stats.inodes)
+            let of_memory = match stats.tiers.contains_key("MEM") {
+                true => "\nMEM takes cached blocks and copies; what is written needs room in another tier",
+                false => "",
+            };
+            format!("{table}{of_memory}\n{} files and directories", stats.inodes)
         });
         Ok(())
     }

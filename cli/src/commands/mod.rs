@@ -6,7 +6,7 @@ macro_rules! modules {
 
 modules! {
     bench blocks cat chmod chown completions count df du free fsck get head load load_cancel load_plan load_status locks ls master mkdir
-    mount mounts mv node persist pin pins put quota report rm scrub stat tail touch ttl umount unpin version why
+    mount mounts mv node persist pin pins put quota report rm scrub stat tail tier touch ttl umount unpin version why
 }
 
 use curvine_protocol::Result;
@@ -61,6 +61,7 @@ pub async fn run(cv: Cv) -> Result<i32> {
         Command::Unpin(args) => args.run(&shell).await,
         Command::Pins(args) => args.run(&shell).await,
         Command::Quota(args) => args.run(&shell).await,
+        Command::Tier(args) => args.run(&shell).await,
         Command::Ttl(args) => args.run(&shell).await,
         Command::Report(args) => args.run(&shell).await,
         Command::Fsck(args) => args.run(&shell).await,

@@ -3,6 +3,7 @@ use std::time::Duration;
 use curvine_protocol::mount::{AttributesIn, MountChanges, MountInfo, MountSettings, WriteMode};
 use curvine_protocol::{CurvinePath, Result};
 
+use super::tier::TierName;
 use crate::shell::{Shell, usage};
 
 /// Mount an under file system: a bucket or a directory
@@ -44,6 +45,9 @@ pub struct Args {
     /// How long the under file system's word about a name is believed; 0s = ask each time [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     staleness: Option<Duration>,
+    /// In which tier its blocks are to be; see `cv tier`
+    #[arg(long)]
+    tier: Option<TierName>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -85,7 +89,8 @@ impl Args {
             )));
         }
         let changes = self.changes()?;
-        if self.update.is_some() && changes == MountChanges::default() {
+        let is_unchanged = changes == MountChanges::default() && self.tier.is_none();
+        if self.update.is_some() && is_unchanged {
             return Err(usage("--update: say what is to change, with -o NAME=VALUE for instance"));
         }
         if self.update.is_none() && self.write_mode.is_some() && !self.write {
@@ -133,6 +138,9 @@ impl Args {
             }
             None => (shell.client.update_mount(&path, changes).await?, "updated"),
         };
+        if let Some(tier) = self.tier {
+            shell.client.set_tier(path, Some(tier.into())).await?;
+        }
         shell.answer(&mount, || said(done, &mount));
         Ok(())
     }

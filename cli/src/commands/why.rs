@@ -12,7 +12,7 @@ use crate::shell::{Shell, naming};
 /// Asks the workers themselves. What they say of reads and of blocks that went, they remember in memory, since they started.
 /// JSON: an object a line with path, source (uri and key of the object, or null), blocks (index, id, length_bytes, kind, held, gone,
 /// why), jobs (id and progress of those that load it), next. held: worker, address, disk, tier, present_bytes, is_sealed,
-/// cached, pinned, came_ms, read_ms. gone: worker, at_ms, why.
+/// cached, pinned, came_ms, read_ms, copy and wished (tiers, or null). gone: worker, at_ms, why.
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv why /data/train/part-0001")]
 pub struct Args {
@@ -148,6 +148,7 @@ impl File {
                     "worker": said.worker, "disk": held.disk, "tier": held.tier.to_string(),
                     "present_bytes": held.present_bytes, "is_sealed": held.is_sealed, "cached": held.cached,
                     "pinned": held.pinned, "came_ms": held.came_ms, "read_ms": held.read_ms,
+                    "copy": held.copy.map(|tier| tier.to_string()), "wished": held.wished.map(|tier| tier.to_string()),
                 }))
             });
             let gone = said.iter().filter_map(|said| {
@@ -234,6 +235,12 @@ fn where_it_is(worker: &str, held: &HeldAccount) -> [String; 3] {
         words.push(format!("{here} of {all} fetched"));
     } else if !held.is_sealed {
         words.push("being written".to_owned());
+    }
+    if let Some(tier) = held.copy {
+        words.push(format!("read from a copy in {tier}"));
+    }
+    if let Some(tier) = held.wished.filter(|tier| *tier != held.tier) {
+        words.push(format!("to be in {tier}"));
     }
     words.push(format!("came {}", time(held.came_ms)));
     words.push(match held.read_ms {

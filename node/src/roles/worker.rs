@@ -80,6 +80,7 @@ impl WorkerRole {
         worker.disk.eviction = section.eviction;
         worker.disk.evict_high = section.evict_high;
         worker.disk.evict_low = section.evict_low;
+        worker.move_bytes_per_s = section.moves.0;
         worker.heartbeat = section.heartbeat.0;
         worker.fill_budget_bytes = section.fill_buffers.0;
         let handle = worker::start(worker, ports.clone(), master, peers, address.clone()).await?;

@@ -19,6 +19,7 @@ mod mounts;
 mod names;
 mod pins;
 mod quotas;
+mod tiers;
 mod ttl;
 mod workers;
 
@@ -31,6 +32,7 @@ pub use mounts::*;
 pub use names::*;
 pub use pins::*;
 pub use quotas::*;
+pub use tiers::*;
 pub use ttl::*;
 pub use workers::*;
 
@@ -136,6 +138,8 @@ macro_rules! for_master_calls {
             188 => ListQuotas -> Quotas { by: namespace, deadline: Short };
             196 => SetTtl -> Done { by: namespace, deadline: Short, op: Done, nodes: [node] };
             197 => ListTtls -> Ttls { by: namespace, deadline: Short };
+            198 => SetTier -> Done { by: namespace, deadline: Short, op: Done, nodes: [node] };
+            199 => ListTiers -> TierRules { by: namespace, deadline: Short };
             191 => SetPin -> PinSet { by: mounts, deadline: Long };
             192 => ListPins -> Pins { by: mounts, deadline: Long };
 

@@ -213,7 +213,7 @@ impl FsStats {
     pub fn add(&mut self, disk: &DiskStatus) {
         self.capacity_bytes += disk.capacity_bytes;
         self.used_bytes += disk.used_bytes;
-        self.available_bytes += disk.room_bytes();
+        self.available_bytes += disk.kept_room_bytes();
         self.cached_bytes += disk.cached_bytes;
         let tier: Tier = disk.tier;
         self.tiers.entry(tier.to_string()).or_default().add(disk);

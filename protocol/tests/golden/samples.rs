@@ -167,6 +167,7 @@ fn layout() -> FileLayout {
             block: BlockId(77),
             workers: vec![WorkerId(3)],
         }],
+        tier: Some(Tier::Ssd),
     }
 }
 
@@ -372,6 +373,11 @@ samples! {
     ListQuotas => ListQuotas { node: Some(at("/a")) };
     SetTtl => SetTtl { node: at("/a"), ttl: Some(ttl()) };
     ListTtls => ListTtls { node: Some(at("/a")) };
+    SetTier => SetTier { node: at("/a"), tier: Some(Tier::Hdd) };
+    ListTiers => ListTiers { node: Some(at("/a")) };
+    TierRules => TierRules {
+        rules: vec![TierRule { path: CurvinePath::parse("/a").unwrap(), tier: Tier::Mem }],
+    };
     RemoveXattr => RemoveXattr { node: at("/a"), name: "user.x".to_owned() };
     ReleaseInode => ReleaseInode { inode: InodeId(12) };
     RenewSession => RenewSession {};
@@ -559,11 +565,13 @@ samples! {
     ReadBlock => ReadBlock {
         block: BlockId(77), generation: 4, offset_bytes: 65_536, len_bytes: 4_096,
         fill: Some(Fill { inode: InodeId(12), block_index: 1, whole: false, mount: Some(MountId(3)) }), exact: false,
-    }, ReadBlock { block: BlockId(77), generation: 0, offset_bytes: 0, len_bytes: 1 << 20, fill: None, exact: true };
+        tier: Wish::of(Some(Tier::Hdd)),
+    }, ReadBlock { block: BlockId(77), generation: 0, offset_bytes: 0, len_bytes: 1 << 20, fill: None, exact: true, tier: Wish::UNSAID };
     BlockData => BlockData { offset_bytes: 65_536, checksums: vec![0xE306_9283, 1] };
     WriteBlock => WriteBlock {
         block: BlockId(77), generation: 4, offset_bytes: 5, checksum: 0xE306_9283, base_len_bytes: 6, reserve_bytes: 7,
         epoch: 0xE1, order: WriteOrder { number: 9, floor: 8, has: 7, life: 0x11FE },
+        tier: Some(Tier::Ssd),
     };
     BlockWritten => BlockWritten { len_bytes: 70_000, life: 0x11FE };
     SealBlock => SealBlock {
@@ -575,6 +583,7 @@ samples! {
     PutBlock => PutBlock {
         block: BlockId(77), generation: 4, checksum: 0xE306_9283, sync: true, epoch: 0xE1,
         order: WriteOrder { number: 1, floor: 1, has: 0, life: 0 },
+        tier: Some(Tier::Ssd),
     };
     PunchBlock => PunchBlock {
         block: BlockId(77), generation: 4, offset_bytes: 65_536, len_bytes: 1 << 20, base_len_bytes: 6, epoch: 0xE1,
@@ -629,7 +638,7 @@ samples! {
     DeleteBlocks => DeleteBlocks { blocks: vec![BlockId(77), BlockId(1 << 40)] };
     LoadBlocks => LoadBlocks {
         tasks: vec![LoadTask {
-            block: BlockId(77), generation: 4, len_bytes: 70_000, object_offset_bytes: 8, source: source(),
+            block: BlockId(77), generation: 4, len_bytes: 70_000, object_offset_bytes: 8, source: source(), tier: Some(Tier::Mem),
         }],
         patience_ms: 1_000, job: Some(JobId(5)),
     };

@@ -117,7 +117,7 @@ fn written_while_in_memory(world: &mut World) -> Result<(), Violation> {
 pub const WRITTEN_WHILE_IT_MOVES: Plot = Plot {
     name: "written-while-it-moves",
     cast: |_| Cast {
-        capacity_bytes: 180 << 10,
+        capacity_bytes: 120 << 10,
         tiers: Tiers {
             memory_bytes: 0,
             slow_bytes: ROOMY,
@@ -137,6 +137,10 @@ fn written_while_it_moves(world: &mut World) -> Result<(), Violation> {
         client.delete(&at("/first"), false).await
     })?;
     world.pass_s(2)?;
+    let fast = world.worker_host(0).block_paths_in(&[DATA]);
+    if !fast.map_err(|error| error.to_string())?.is_empty() {
+        return Err("/f is on the fast disk already".to_owned());
+    }
     let file = world.does(0, "opens /f to write", |client: Client| async move {
         client.open_for_write(&at("/f"), false).await
     })?;

@@ -1,7 +1,7 @@
 //! The machines of the workers.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -188,9 +188,13 @@ impl WorkerHost {
         Ok(lost)
     }
 
-    /// How many blocks it has files of.
+    /// How many blocks it has files of. One in memory may be a copy.
     pub fn block_files(&self) -> std::io::Result<usize> {
-        Ok(self.block_paths()?.len())
+        let lasting = self.block_paths_in(&[DATA, SLOW])?;
+        let names: BTreeSet<_> = lasting.iter().map(|path| file_name(path)).collect();
+        let in_memory = self.block_paths_in(&[MEMORY])?;
+        let alone = in_memory.iter().filter(|path| !names.contains(&file_name(path)));
+        Ok(lasting.len() + alone.count())
     }
 
     /// The contents of its block files, by their names.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use curvine_protocol::worker::{Fill, ReadBlock};
+use curvine_protocol::worker::{Fill, ReadBlock, Wish};
 use curvine_protocol::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep};
 
@@ -97,6 +97,7 @@ impl Shared {
                 mount: None,
             }),
             exact: false,
+            tier: Wish::of(state.tier),
         };
         for &worker in &block.located.workers {
             let port = self.router.worker(worker, &state.workers)?;

@@ -256,6 +256,7 @@ impl Shared {
             source: state.source.take(),
             indexes,
             damaged: Vec::new(),
+            tier: state.tier,
         };
         let mut next = State::new(layout, false);
         next.outdated = state.outdated;

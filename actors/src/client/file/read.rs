@@ -137,7 +137,7 @@ impl Shared {
 
     /// One piece, from the first replica that has it right.
     async fn read_piece(&self, piece: Piece) -> Result<Bytes> {
-        let (index, located, workers, offset_bytes, len_bytes, can_fill, mount) = match piece {
+        let (index, located, workers, offset_bytes, len_bytes, can_fill, mount, tier) = match piece {
             Piece::Zeros(len) => return Ok(BytesMut::zeroed(len).freeze()),
             Piece::Block {
                 index,
@@ -147,7 +147,17 @@ impl Shared {
                 len_bytes,
                 fill,
                 mount,
-            } => (index, located, workers, offset_bytes, len_bytes, fill, mount),
+                tier,
+            } => (
+                index,
+                located,
+                workers,
+                offset_bytes,
+                len_bytes,
+                fill,
+                mount,
+                tier,
+            ),
         };
         let mut last = Error::new(
             ErrorKind::BlockUnavailable,
@@ -169,7 +179,16 @@ impl Shared {
                     whole: false,
                     mount,
                 });
-                let read = self.read_block(worker, &workers, &located.block, offset_bytes, len_bytes, fill);
+                let call = ReadBlock {
+                    block: located.block.id,
+                    generation: located.block.generation,
+                    offset_bytes,
+                    len_bytes,
+                    fill,
+                    exact: false,
+                    tier,
+                };
+                let read = self.read_block(worker, &workers, &located.block, call);
                 // Who fetches a block may take its time; who has it does not.
                 let read = match ahead > 0 && !can_fill {
                     false => read.await,
@@ -228,27 +247,23 @@ impl Shared {
         }
     }
 
+    /// All that a call asks of a block for.
     async fn read_block(
         &self,
         worker: WorkerId,
         workers: &[WorkerAddress],
         block: &BlockRef,
-        offset_bytes: u64,
-        len_bytes: u32,
-        fill: Option<Fill>,
+        call: ReadBlock,
     ) -> Result<Bytes> {
         let port = self.router.worker(worker, workers)?;
         let mut got = BytesMut::new();
-        let mut at = offset_bytes;
-        let end = offset_bytes + u64::from(len_bytes);
+        let mut at = call.offset_bytes;
+        let end = at + u64::from(call.len_bytes);
         loop {
             let call = ReadBlock {
-                block: block.id,
-                generation: block.generation,
                 offset_bytes: at,
                 len_bytes: to_u32(to_usize(end - at)),
-                fill: fill.clone(),
-                exact: false,
+                ..call.clone()
             };
             let answer = self.router.ask_worker(&port, call, Bytes::new()).await?;
             let bytes = in_memory(answer.body).await?;

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 use curvine_protocol::attr::{UfsSource, WorkerAddress};
+use curvine_protocol::cluster::Tier;
 use curvine_protocol::master::CommitFile;
 use curvine_protocol::number::{to_u32, to_usize};
-use curvine_protocol::worker::{READ_BYTES_MAX, WriteOrder};
+use curvine_protocol::worker::{READ_BYTES_MAX, Wish, WriteOrder};
 use curvine_protocol::{
     Attr, BlockRef, ClientId, Error, ErrorKind, FileLayout, LocatedBlock, MountId, Result, WorkerId,
 };
@@ -29,6 +30,8 @@ pub(super) struct State {
     pub writers: Writers,
     /// Of a file in a mount.
     pub source: Option<UfsSource>,
+    /// Where its blocks are wished to be.
+    pub tier: Option<Tier>,
     /// By index in the file. Where there is none, there is a hole.
     pub blocks: BTreeMap<u32, Block>,
     pub workers: Vec<WorkerAddress>,
@@ -125,6 +128,8 @@ pub(super) enum Piece {
         fill: bool,
         /// Whose object it is in.
         mount: Option<MountId>,
+        /// Where it is wished to be.
+        tier: Wish,
     },
 }
 
@@ -248,6 +253,7 @@ impl State {
                 .map(|(index, located)| (index, block(located)))
                 .collect(),
             source: layout.source,
+            tier: layout.tier,
             attr: layout.attr,
             workers: layout.workers,
             gathered: None,
@@ -420,6 +426,7 @@ impl State {
                         len_bytes: to_u32(to_usize(len)),
                         fill: block.cached && !block.begun,
                         mount: self.source.as_ref().map(|source| source.mount),
+                        tier: Wish::of(self.tier),
                     });
                     len
                 }
@@ -731,6 +738,7 @@ mod tests {
             source: None,
             indexes: blocks.iter().map(|(index, _)| *index).collect(),
             damaged: Vec::new(),
+            tier: None,
         };
         State::new(layout, true)
     }

@@ -142,6 +142,7 @@ impl Shared {
             reserve_bytes: 0,
             epoch: 0,
             order: WriteOrder::default(),
+            tier: state.tier,
         };
         self.send_to_holders(state, index, &range, call, &bytes);
     }
@@ -323,7 +324,7 @@ impl Shared {
         let block = state.blocks.get_mut(&0).expect("it is there, see above");
         begin(block, generation);
         let (located, taken) = (block.located.clone(), block.taken.clone());
-        let company = Company::new();
+        let (company, tier) = (Company::new(), state.tier);
         let puts = located.workers.iter().map(|&worker| {
             let call = PutBlock {
                 block: located.block.id,
@@ -332,6 +333,7 @@ impl Shared {
                 sync,
                 epoch: 0,
                 order: taken.order(worker, number, number),
+                tier,
             };
             let (order, mut workers, company) = (call.order, state.workers.clone(), company.clone());
             let bytes = bytes.clone();

@@ -574,6 +574,7 @@ impl State {
                     workers: vec![WorkerId(1)],
                 })
                 .collect(),
+            tier: None,
         })
     }
 

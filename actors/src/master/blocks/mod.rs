@@ -392,6 +392,7 @@ mod tests {
             source: None,
             indexes: Vec::new(),
             damaged: Vec::new(),
+            tier: None,
         }
     }
 

@@ -58,9 +58,9 @@ impl WorkerEntry {
         now.duration_since(self.last_heartbeat) < LOST_AFTER
     }
 
-    /// What it may take: cached blocks make room.
+    /// What it may take of what is kept: cached blocks make room.
     fn room_bytes(&self) -> u64 {
-        self.disks.iter().map(DiskStatus::room_bytes).sum()
+        self.disks.iter().map(DiskStatus::kept_room_bytes).sum()
     }
 }
 
@@ -207,7 +207,7 @@ impl Roster {
         }
     }
 
-    /// Live workers in service for a block that may become so long, the roomiest first; those with the same room by id. Those that
+    /// Live workers in service for a kept block that may become so long, the roomiest first; those with the same room by id. Those that
     /// have neither room for all of it nor half of what the roomiest has, only where there are not `wanted` others.
     pub fn with_room(&self, block_bytes: u64, wanted: usize, now: Instant) -> Vec<WorkerId> {
         let mut found: Vec<(u64, WorkerId)> = self

@@ -249,6 +249,16 @@ impl NamespaceCall for ListQuotas {
     }
 }
 
+impl NamespaceCall for ListTiers {
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<TierRules> {
+        let node = call.node.clone().unwrap_or(Node::Inode(InodeId::ROOT));
+        parts.ready(&node, &context).await?;
+        Ok(TierRules {
+            rules: parts.store.tier_rules(call.node.as_ref())?,
+        })
+    }
+}
+
 impl NamespaceCall for ListTtls {
     async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Ttls> {
         let node = call.node.clone().unwrap_or(Node::Inode(InodeId::ROOT));
@@ -363,7 +373,7 @@ fn follows_last_link(op: &Op) -> bool {
         Op::CreateFile(call) => call.if_exists != IfExists::Fail,
         Op::OpenForWrite(call) => call.follow,
         Op::SetAttr(call) => call.follow,
-        Op::SetXattr(_) | Op::RemoveXattr(_) | Op::SetQuota(_) | Op::SetTtl(_) => true,
+        Op::SetXattr(_) | Op::RemoveXattr(_) | Op::SetQuota(_) | Op::SetTtl(_) | Op::SetTier(_) => true,
         Op::MakeDir(call) => call.parents,
         _ => false,
     }

@@ -43,4 +43,5 @@ pub mod sessions;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod tiers;
 pub mod view;

@@ -21,6 +21,7 @@ mod effects;
 mod expiry;
 mod pins;
 mod quotas;
+mod tiers;
 
 struct Tree {
     store: Store,

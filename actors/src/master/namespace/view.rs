@@ -113,6 +113,7 @@ pub fn layout(dbs: &Dbs, txn: &RoTxn, inode: InodeId, record: &InodeRecord) -> R
     };
     Ok(FileLayout {
         source,
+        tier: dbs.tier_of(txn, inode)?.map(|(_, tier)| tier),
         ..layout_with(attr, &file.placed_blocks(), 0)
     })
 }
@@ -158,6 +159,7 @@ pub fn layout_with(attr: Attr, placed: &[(u32, BlockRef)], from_index: u32) -> F
             false => placed.iter().map(|(index, _)| *index).collect(),
         },
         damaged: Vec::new(),
+        tier: None,
     }
 }
 

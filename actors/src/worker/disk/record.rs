@@ -272,8 +272,13 @@ impl<'a> RecordView<'a> {
             doubtful: self.is_doubtful(),
             pinned: self.bytes[3] & FLAG_PINNED != 0,
             guest: self.is_guest(),
-            tier: tier_of(self.bytes[3]),
+            tier: self.tier(),
         }
+    }
+
+    /// Where it is wished to be.
+    pub fn tier(&self) -> Option<Tier> {
+        tier_of(self.bytes[3])
     }
 
     /// A copy of what another disk of this worker has.

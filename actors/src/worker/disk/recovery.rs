@@ -144,7 +144,8 @@ impl Agreed {
     fn has(&mut self, block: BlockId, (flags, accessed_ms): (BlockFlags, i64), len_bytes: u64) {
         let taken_bytes = taken_by(flags, len_bytes);
         self.used_bytes += taken_bytes;
-        self.blocks += 1;
+        // A guest is another disk's block.
+        self.blocks += u64::from(!flags.guest);
         if flags.guest {
             self.guests.push(block);
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::{DiskScrub, ReadBlock};
+use curvine_protocol::worker::{DiskScrub, ReadBlock, Wish};
 use curvine_protocol::{BlockId, ErrorKind, Result};
 use tokio::time::Instant;
 
@@ -220,6 +220,7 @@ impl Store {
             len_bytes: 1,
             fill: None,
             exact: false,
+            tier: Wish::UNSAID,
         };
         self.on_lane(target.block, move |store| {
             let looked = store

@@ -39,7 +39,7 @@ use self::gate::{Entered, Gate};
 use self::heat::Heat;
 pub use self::mover::{Mover, StopMover};
 use self::moves::Place;
-use self::placement::{Wanted, choose_disk};
+use self::placement::{Wanted, choose_disk, may_be_kept_in};
 use super::Threads;
 use super::disk::{
     AccountFor, BlockNews, Disk, DiskOptions, DiskRef, Grant, ListReplicas, Removal, RemoveBlocks, ScrubNow,
@@ -148,6 +148,18 @@ impl Disks {
 
     pub fn statuses(&self) -> Vec<DiskStatus> {
         self.all().iter().map(|disk| disk.store.status()).collect()
+    }
+
+    /// [`Self::statuses`], where what was promised to somebody and is not taken yet is not available.
+    fn unpromised(&self) -> Vec<DiskStatus> {
+        let of_disk = |disk: &DiskRef| {
+            let status = disk.store.status();
+            DiskStatus {
+                available_bytes: status.available_bytes.saturating_sub(disk.store.claimed_bytes()),
+                ..status
+            }
+        };
+        self.all().iter().map(of_disk).collect()
     }
 
     /// What the disk that has the block says to a read, the fastest if several have. None if no disk has it.
@@ -262,7 +274,7 @@ impl Disks {
     /// Those of [`Self::for_written`].
     pub fn try_for_written(&self, block: BlockId, need: Need) -> Result<Option<(Entered, &DiskRef)>> {
         if let [only] = self.all()
-            && only.store.tier() != Tier::Mem
+            && may_be_kept_in(only.store.tier())
         {
             return Ok(Some((Entered::freely(), only)));
         }
@@ -271,7 +283,7 @@ impl Disks {
         };
         let place = self.place(block)?;
         let is_ready = place
-            .is_none_or(|place| place.guest.is_none() && self.all()[place.home].store.tier() != Tier::Mem);
+            .is_none_or(|place| place.guest.is_none() && may_be_kept_in(self.all()[place.home].store.tier()));
         match is_ready {
             true => Ok(Some((entered, self.for_kept(block, place, need)?))),
             false => Ok(None),
@@ -295,7 +307,7 @@ impl Disks {
         }
         let number = self.inner.placed.get_or_insert_with(&block, || {
             let wanted = Wanted::kept(need.tier);
-            choose_disk(&self.statuses(), wanted, need.bytes, need.hint_bytes)
+            choose_disk(&self.unpromised(), wanted, need.bytes, need.hint_bytes)
                 .ok_or_else(|| self.no_room_for_kept(block, need.bytes))
         })?;
         Ok(&self.all()[number])
@@ -309,7 +321,7 @@ impl Disks {
         if let Some(disk) = self.holder(block)? {
             return Ok(disk);
         }
-        match choose_disk(&self.statuses(), Wanted::cached(tier), len_bytes, len_bytes) {
+        match choose_disk(&self.unpromised(), Wanted::cached(tier), len_bytes, len_bytes) {
             Some(number) => Ok(&self.all()[number]),
             None => Err(Error::new(
                 ErrorKind::NoSpace,

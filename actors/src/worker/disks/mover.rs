@@ -2,10 +2,11 @@
 //!
 //! Every tick, at so many bytes a second:
 //! 1. What is kept and was found in memory at the start leaves it.
-//! 2. Of a disk above its high watermark that has a slower one, what is coldest goes there until it is at the low one:
+//! 2. What is wished to be in another tier goes there, if there is room.
+//! 3. Of a disk above its high watermark that has a slower one, what is coldest goes there until it is at the low one:
 //!    cached blocks in the order of its policy, then kept ones that nobody reads. Where no slower disk has room, cached ones
 //!    go for good.
-//! 3. What is hot goes to the fastest tier that its readers wish for: if there is room below the high watermark, or in
+//! 4. What is hot goes to the fastest tier that its readers wish for: if there is room below the high watermark, or in
 //!    exchange for what is less than half as hot.
 //!
 //! Blocks whose bytes are in the index stay: they are in memory by that.
@@ -131,6 +132,7 @@ struct Round {
 impl Round {
     async fn run(mut self) -> Rest {
         self.leave_memory().await;
+        self.grant_wishes().await;
         for number in 0..self.disks.all().len() {
             self.sink(number).await;
         }
@@ -160,6 +162,55 @@ impl Round {
                 }
             }
         }
+    }
+
+    /// Has blocks go where whoever read them last wishes them to be.
+    async fn grant_wishes(&mut self) {
+        for number in 0..self.disks.all().len() {
+            for (block, tier) in self.disks.all()[number].store.wishes() {
+                if !self.goes_on() {
+                    return;
+                }
+                if let Err(error) = self.grant_wish(block, tier).await {
+                    tracing::warn!("moving block {block} to where it is wished to be: {error}");
+                }
+            }
+        }
+    }
+
+    async fn grant_wish(&mut self, block: BlockId, tier: Option<Tier>) -> Result<()> {
+        {
+            let _entered = self.disks.enter_to_change(block, false).await?;
+            let Some(place) = self.disks.place(block)? else {
+                return Ok(());
+            };
+            let home = &self.disks.all()[place.home];
+            if !home
+                .on_lane(block, move |store| store.set_tier(block, tier))
+                .await?
+            {
+                return Ok(());
+            }
+        }
+        let (Some(tier), Some(place)) = (tier, self.disks.place(block)?) else {
+            return Ok(());
+        };
+        let store = &self.disks.all()[place.home].store;
+        let Some(brief) = store.brief(block)?.filter(|brief| !brief.flags.in_index) else {
+            return Ok(());
+        };
+        let (statuses, is_too_fast) = (self.disks.unpromised(), store.tier() < tier);
+        let candidates = match is_too_fast {
+            true => below(&statuses, store.tier(), wanted(&brief), brief.len_bytes),
+            false => above(&statuses, store.tier(), wanted(&brief)),
+        };
+        for to in candidates {
+            let is_nearer = statuses[to].tier == tier || is_too_fast;
+            if is_nearer && self.has_room(to, brief.len_bytes) && self.moves(block, place.home, to).await {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a block is on another disk now.
@@ -217,7 +268,7 @@ impl Round {
             return true;
         };
         let slower = below(
-            &self.disks.statuses(),
+            &self.disks.unpromised(),
             store.tier(),
             wanted(&brief),
             brief.len_bytes,
@@ -256,7 +307,7 @@ impl Round {
                 continue;
             }
             let slower = below(
-                &self.disks.statuses(),
+                &self.disks.unpromised(),
                 store.tier(),
                 wanted(&brief),
                 brief.len_bytes,
@@ -286,7 +337,7 @@ impl Round {
             let Some(brief) = brief.filter(|brief| brief.is_sealed && !brief.flags.in_index) else {
                 continue;
             };
-            for to in above(&self.disks.statuses(), store.tier(), wanted(&brief)) {
+            for to in above(&self.disks.unpromised(), store.tier(), wanted(&brief)) {
                 let has_room = match self.has_room(to, brief.len_bytes) {
                     false if exchanged < EXCHANGED_MAX => {
                         exchanged += 1;

@@ -21,7 +21,7 @@ use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use super::Disks;
 use super::gate::Entered;
-use super::placement::{Wanted, choose_disk};
+use super::placement::{Wanted, choose_disk, may_be_kept_in};
 use crate::planted::{Bug, is_planted};
 use crate::worker::disk::{Copying, DiskRef, Store, Unsettled, Whole};
 
@@ -88,7 +88,7 @@ impl Disks {
             if let Some(guest) = place.guest {
                 self.all()[guest].drop_guest(block).await?;
             }
-            if !is_kept || self.all()[place.home].store.tier() != Tier::Mem {
+            if !is_kept || may_be_kept_in(self.all()[place.home].store.tier()) {
                 return Ok(entered);
             }
             drop(entered);
@@ -103,11 +103,11 @@ impl Disks {
                 return Ok(());
             };
             let store = &self.all()[place.home].store;
-            if store.tier() != Tier::Mem {
+            if may_be_kept_in(store.tier()) {
                 return Ok(());
             }
             let len_bytes = store.brief(block)?.map_or(0, |brief| brief.len_bytes);
-            let to = choose_disk(&self.statuses(), Wanted::kept(None), len_bytes, len_bytes)
+            let to = choose_disk(&self.unpromised(), Wanted::kept(None), len_bytes, len_bytes)
                 .ok_or_else(|| self.no_room_for_kept(block, len_bytes))?;
             match self.move_block(block, place.home, to, u64::MAX).await? {
                 Moved::There(_) => return Ok(()),

@@ -27,13 +27,18 @@ impl Wanted {
 
     /// Whether it may be on a disk of this tier.
     pub fn may_be_in(self, tier: Tier) -> bool {
-        !(self.kept && tier == Tier::Mem) || is_planted(Bug::KeptInMemory)
+        !self.kept || may_be_kept_in(tier)
     }
 
     /// The lower the better.
     fn rank(self, tier: Tier) -> (bool, Tier) {
         (self.tier.is_some_and(|wished| tier < wished), tier)
     }
+}
+
+/// Whether a disk of this tier may have the only copy of something.
+pub fn may_be_kept_in(tier: Tier) -> bool {
+    tier != Tier::Mem || is_planted(Bug::KeptInMemory)
 }
 
 /// The disk for a block that needs `need_bytes` now and may become `hint_bytes` long. None if nothing has room.

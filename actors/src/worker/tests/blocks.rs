@@ -6,7 +6,7 @@ use std::time::Duration;
 use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::{to_u32, to_usize};
-use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus, Scrub, WriteOrder};
+use curvine_protocol::worker::{DeleteBlocks, GetWorkerStatus, Scrub, Wish, WriteOrder};
 use curvine_protocol::{BlockId, CallContext, ErrorKind};
 
 use super::world::*;
@@ -128,6 +128,7 @@ async fn wrong_generations_missing_blocks_and_damaged_bodies_are_named() {
         sync: false,
         epoch: 0,
         order: WriteOrder::default(),
+        tier: None,
     };
     let ask = crate::kit::Ask::new(damaged, CallContext::default()).with_body(bytes_of(1, 10));
     let refused = crate::kit::Endpoint::ask(&*worker.port, ask).await;
@@ -492,6 +493,7 @@ async fn a_reader_keeps_what_it_was_granted_when_the_block_goes() {
         len_bytes: to_u32(CHUNK),
         fill: None,
         exact: false,
+        tier: Wish::UNSAID,
     };
     let Grant::Ready(answer) = worker.disks.all()[0].store.grant(&ask).unwrap() else {
         panic!("a sealed block is granted");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use curvine_protocol::cluster::{DiskStatus, Tier};
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{
-    BlockData, Fill, GetWorkerStatus, MarkBlocks, MarkedBlock, ReadBlock, WriteOrder,
+    BlockData, Fill, GetWorkerStatus, MarkBlocks, MarkedBlock, ReadBlock, Wish, WriteOrder,
 };
 use curvine_protocol::{BlockId, CallContext, ErrorKind, InodeId, JobId, UfsVersion};
 
@@ -230,6 +230,7 @@ async fn a_reader_keeps_what_it_was_granted_though_the_block_goes() {
         len_bytes: 1 << 20,
         fill: fill(10, 0),
         exact: false,
+        tier: Wish::UNSAID,
     };
     let answer = Endpoint::<ReadBlock>::ask(&*little.worker.port, Ask::new(ask, CallContext::default()))
         .await

@@ -184,6 +184,7 @@ async fn write_in(port: &dyn WorkerPort, epoch: u64, body: Bytes) -> Result<()> 
         reserve_bytes: 0,
         epoch,
         order: WriteOrder::default(),
+        tier: None,
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Endpoint::<WriteBlock>::ask(port, ask).await.map(drop)

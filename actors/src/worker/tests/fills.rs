@@ -55,6 +55,7 @@ pub fn task(block: u64, version: &UfsVersion, object_offset_bytes: u64, len_byte
             version: version.clone(),
             until_generation: u32::MAX,
         },
+        tier: None,
     }
 }
 

@@ -180,6 +180,7 @@ pub fn layout(inode: u64, key: &str, version: &UfsVersion, block_bytes: u64, fir
         }),
         indexes: Vec::new(),
         damaged: Vec::new(),
+        tier: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::worker::{ExplainBlocks, MarkBlocks, MarkedBlock};
+use curvine_protocol::worker::{ExplainBlocks, MarkBlocks, MarkedBlock, ReadBlock, Wish};
 use curvine_protocol::{BlockId, CallContext, ErrorKind, InodeId};
 
 use super::objects::*;
@@ -250,13 +250,12 @@ async fn readers_and_writers_never_notice_that_blocks_move() {
         put(&*worker.port, block, 1, bytes_of(block, len)).await.unwrap();
     }
     // Each block is written by one and read by two, who find what was sealed last, or is about to be.
-    let begun = std::time::Instant::now();
     let mut turns = Vec::new();
     for block in 1..=BLOCKS {
         let port = worker.port.clone();
         turns.push(async move {
             let mut generation = 1;
-            while begun.elapsed() < Duration::from_secs(6) {
+            while generation < 6 {
                 for _ in 0..20 {
                     let read = read_all(&*port, block, generation, None).await.unwrap();
                     assert_eq!(read, bytes_of(block + u64::from(generation - 1) * 100, len));
@@ -275,4 +274,69 @@ async fn readers_and_writers_never_notice_that_blocks_move() {
     let moved = crate::kit::metrics::MOVED_BLOCKS.value(0);
     assert!(moved > 0, "{moved} blocks were moved");
     worker.stop().await;
+}
+
+/// Reads the first block as one who wishes it to be somewhere, until it is there.
+async fn read_wishing(tiered: &Tiered, tier: Option<Tier>, is_there: (Tier, Option<Tier>)) {
+    until_some("it is where it is wished to be", async || {
+        let call = ReadBlock {
+            block: BlockId(100),
+            generation: 1,
+            offset_bytes: 0,
+            len_bytes: 4_096,
+            fill: fill(10, 0),
+            exact: false,
+            tier: Wish::of(tier),
+        };
+        call_worker(&tiered.worker, call).await;
+        (tiers_of(&tiered.worker, 100).await == Some(is_there)).then_some(())
+    })
+    .await;
+}
+
+async fn call_worker(worker: &WorkerHandle, read: ReadBlock) {
+    call(&*worker.port, read, CallContext::default()).await.unwrap();
+}
+
+#[actix::test]
+async fn blocks_go_where_they_are_wished_to_be_and_stay_there() {
+    let disks = [
+        ("mem", Tier::Mem, 32 * MIB),
+        ("ssd", Tier::Ssd, 64 * MIB),
+        ("hdd", Tier::Hdd, 64 * MIB),
+    ];
+    let mut tiered = Tiered::start(1, &disks).await;
+    // Fetched to where it is wished, then elsewhere; not up for being read often.
+    read_wishing(&tiered, Some(Tier::Ssd), (Tier::Ssd, None)).await;
+    assert!(!has_file(&tiered.world, "mem", 100));
+    read_wishing(&tiered, Some(Tier::Hdd), (Tier::Hdd, None)).await;
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(1_050)).await;
+        read_wishing(&tiered, Some(Tier::Hdd), (Tier::Hdd, None)).await;
+    }
+    // Whoever does not know takes nothing back; any tier is as without a rule: hot blocks go up.
+    tiered.reads(0).await;
+    let explain = ExplainBlocks {
+        blocks: vec![BlockId(100)],
+    };
+    let explained = call(&*tiered.worker.port, explain, CallContext::default())
+        .await
+        .unwrap();
+    let held = explained.blocks[0].held.as_ref().unwrap();
+    assert_eq!((held.tier, held.wished), (Tier::Hdd, Some(Tier::Hdd)));
+    read_wishing(&tiered, None, (Tier::Mem, None)).await;
+    tiered.worker.stop().await;
+}
+
+#[actix::test]
+async fn what_comes_at_once_and_does_not_fit_into_memory_goes_to_the_next_tier() {
+    let disks = [("mem", Tier::Mem, 4 * MIB), ("ssd", Tier::Ssd, 64 * MIB)];
+    let mut tiered = Tiered::start(12, &disks).await;
+    let reads = (0..12).map(|block| tiered.reads(block));
+    futures::future::join_all(reads).await;
+    let fetched = tiered.objects.bytes_read();
+    let reads = (0..12).map(|block| tiered.reads(block));
+    futures::future::join_all(reads).await;
+    assert_eq!(tiered.objects.bytes_read(), fetched, "nothing had to go");
+    tiered.worker.stop().await;
 }

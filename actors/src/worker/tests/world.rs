@@ -13,7 +13,7 @@ use curvine_protocol::cluster::{BlockReplica, Tier};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::worker::{
-    BlockData, BlockSealed, BlockWritten, Fill, PunchBlock, PutBlock, ReadBlock, SealBlock, WriteBlock,
+    BlockData, BlockSealed, BlockWritten, Fill, PunchBlock, PutBlock, ReadBlock, SealBlock, Wish, WriteBlock,
     WriteOrder,
 };
 use curvine_protocol::{
@@ -294,6 +294,7 @@ pub async fn put(port: &dyn WorkerPort, block: u64, generation: u32, body: Bytes
         sync: false,
         epoch: 0,
         order: WriteOrder::default(),
+        tier: None,
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Ok(Endpoint::<PutBlock>::ask(port, ask).await?.reply)
@@ -330,6 +331,7 @@ pub async fn write_in(
         reserve_bytes: 0,
         epoch: 0,
         order,
+        tier: None,
     };
     let ask = Ask::new(call, CallContext::default()).with_body(body);
     Ok(Endpoint::<WriteBlock>::ask(port, ask).await?.reply)
@@ -398,6 +400,7 @@ pub async fn read(
         len_bytes,
         fill,
         exact: false,
+        tier: Wish::UNSAID,
     };
     let answer = Endpoint::<ReadBlock>::ask(port, Ask::new(call, CallContext::default())).await?;
     let BlockData { checksums, .. } = answer.reply;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use curvine_protocol::cluster::Tier;
 use curvine_protocol::worker::{Fill, LoadTask};
 use curvine_protocol::{BlockId, Error, ErrorKind, JobId, Result};
 use tokio::sync::oneshot;
@@ -22,7 +23,8 @@ const SMALL_BYTES: u64 = 1 << 20;
 
 /// What a request names as its source.
 pub enum Origin {
-    Reader(Fill),
+    /// And where the reader wishes it to be.
+    Reader(Fill, Option<Tier>),
     /// And the job that wants it.
     Master(Box<LoadTask>, Option<JobId>),
 }
@@ -30,7 +32,7 @@ pub enum Origin {
 impl Origin {
     pub fn purpose(&self) -> Purpose {
         match self {
-            Origin::Reader(_) => Purpose::Reading,
+            Origin::Reader(..) => Purpose::Reading,
             Origin::Master(..) => Purpose::Loading,
         }
     }
@@ -64,13 +66,16 @@ pub async fn open(
     let opening = async {
         let fetch = disks.fetches().begin(block);
         let _entered = disks.enter(block).await;
-        let job = match &origin {
-            Origin::Master(_, job) => *job,
-            Origin::Reader(_) => None,
+        let (job, tier) = match &origin {
+            Origin::Master(task, job) => (*job, task.tier),
+            Origin::Reader(_, tier) => (None, *tier),
         };
         if let Some(store) = disks.sealed(block, generation)? {
             if let Some(job) = job {
                 store.hold_in_turn(job, block).await;
+            }
+            if store.brief(block)?.is_some_and(|brief| brief.flags.tier != tier) {
+                store.is_wished(block, tier);
             }
             // It may have been on its way out.
             if job.is_none() || disks.sealed(block, generation)?.is_some() {
@@ -78,14 +83,14 @@ pub async fn open(
             }
         }
         let target = match &origin {
-            Origin::Reader(fill) => resolver.target(block, generation, fill).await?,
+            Origin::Reader(fill, _) => resolver.target(block, generation, fill).await?,
             Origin::Master(task, _) => resolver.load_target(task).await?,
         };
         let full = |error| match job {
             Some(job) => full_of(job, block, target.len_bytes),
             None => error,
         };
-        let disk = match disks.for_fetched(block, target.len_bytes, None) {
+        let disk = match disks.for_fetched(block, target.len_bytes, tier) {
             Ok(disk) => disk,
             Err(error) => return Ok(Opened::NoRoom(target.clone(), full(error))),
         };

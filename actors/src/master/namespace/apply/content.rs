@@ -352,6 +352,7 @@ impl Apply<'_, '_> {
         };
         Ok(FileLayout {
             source: source_of(&self.dbs, self.txn, inode, &record)?,
+            tier: self.dbs.tier_of(self.txn, inode)?.map(|(_, tier)| tier),
             ..layout_with(attr, &asked, indexes.start)
         })
     }

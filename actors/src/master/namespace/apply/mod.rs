@@ -22,6 +22,7 @@ mod quotas;
 mod remove;
 mod rename;
 mod sync;
+mod tiers;
 
 use curvine_protocol::codec::encode;
 use curvine_protocol::master::{BlockCommit, Entry, QuotaUsage};

@@ -168,6 +168,7 @@ impl Apply<'_, '_> {
         self.dbs.charge(self.txn, inode, None)?;
         self.dbs.forget_quota(self.txn, inode)?;
         self.dbs.forget_ttl(self.txn, inode)?;
+        self.dbs.forget_tier(self.txn, inode)?;
         let key = inode.0.to_be_bytes();
         self.dbs.inodes.delete(self.txn, &key).map_err(broken)?;
         self.count_inodes(-1)

@@ -6,7 +6,7 @@ use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{
-    BlockExtent, PunchBlock, READ_BYTES_MAX, ReadBlock, ReplicaSum, SealBlock, WriteOrder,
+    BlockExtent, PunchBlock, READ_BYTES_MAX, ReadBlock, ReplicaSum, SealBlock, Wish, WriteOrder,
 };
 use curvine_protocol::{BlockId, ErrorKind, Result};
 
@@ -67,6 +67,7 @@ impl Store {
                         len_bytes: to_u32(to_usize(CHUNK_BYTES)),
                         fill: None,
                         exact: false,
+                        tier: Wish::UNSAID,
                     })?;
                     crc32c(&read.body.read()?[..to_usize(rest)])
                 }
@@ -142,6 +143,7 @@ impl Store {
                 len_bytes: READ_BYTES_MAX,
                 fill: None,
                 exact: false,
+                tier: Wish::UNSAID,
             };
             self.read(&look)?;
             offset_bytes += u64::from(READ_BYTES_MAX);

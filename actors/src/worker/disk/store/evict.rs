@@ -168,6 +168,11 @@ impl Store {
         room
     }
 
+    /// What was promised to somebody, and is not taken yet.
+    pub fn claimed_bytes(&self) -> u64 {
+        self.space().claimed_bytes()
+    }
+
     /// How much of what was promised there is no room for.
     fn lacking_bytes(&self) -> u64 {
         let space = self.space();

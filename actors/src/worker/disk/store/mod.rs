@@ -66,6 +66,7 @@ pub struct Store {
     pub(super) name: String,
     pub(super) index: Arc<Index>,
     pub(super) space: Mutex<Space>,
+    /// Without guests.
     pub(super) blocks: AtomicU64,
     pub(super) fsync: FsyncPolicy,
     pub(super) clock: Arc<dyn Clock>,
@@ -86,6 +87,8 @@ pub struct Store {
     departed: Mutex<Departed>,
     /// When blocks were read last, in milliseconds since the epoch.
     reads: Recent<i64>,
+    /// Blocks that are wished to be in another tier than was known.
+    wishes: Mutex<HashMap<BlockId, Option<Tier>>>,
     /// Blocks that are being fetched.
     being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
     /// Percent of the disk: above the first, cached blocks go until it is at the second.
@@ -170,6 +173,7 @@ impl Store {
             cached: Mutex::new(cached),
             departed: Mutex::default(),
             reads: Recent::new(READS_MAX),
+            wishes: Mutex::default(),
             being_fetched,
             watermarks: (options.evict_high, options.evict_low),
             sinks: options.sinks,

@@ -9,6 +9,7 @@
 //! - The guest is on the device before the first disk lets go of the block, and that is on the device before the guest is
 //!   anything else: no power cut brings back a block that was changed on another disk since.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::{to_usize, whole_ms};
 use curvine_protocol::{BlockId, BlockRef, Error, ErrorKind, Result};
 
@@ -24,6 +26,9 @@ use super::super::record::{BlockFlags, BlockRecord, BlockState, RecordView};
 use super::copy::Copying;
 use super::{Store, lock};
 use crate::planted::{Bug, is_planted};
+
+/// Blocks that somebody wishes to be elsewhere, and that nobody has looked at yet.
+const WISHES_MAX: usize = 4_096;
 
 /// A whole block as one disk has it, for another.
 pub struct Whole {
@@ -35,6 +40,9 @@ pub struct Whole {
     cached_from: u64,
     pinned_from: u64,
 }
+
+/// Blocks, and the last one looked at, none at the end.
+pub type BriefPage = (Vec<(BlockId, Brief)>, Option<BlockId>);
 
 /// What a block is, as the index has it.
 #[derive(Clone, Copy, Debug)]
@@ -217,7 +225,6 @@ impl Store {
             }
             return Err(error);
         }
-        self.blocks.fetch_add(1, Ordering::Relaxed);
         self.is_cached(block.id, &record);
         Ok(())
     }
@@ -259,7 +266,9 @@ impl Store {
             false => self.is_cached_no_more(block),
         }
         self.index
-            .submit_and_wait(vec![Change::Put(block, record.encode())], false)
+            .submit_and_wait(vec![Change::Put(block, record.encode())], false)?;
+        self.blocks.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Removes a block that is here as a guest. For its lane.
@@ -293,6 +302,41 @@ impl Store {
         self.index.get(block, |record| Brief::of(&record))
     }
 
+    /// A block is wished to be in another tier than its record says, or in any. Rather forgotten than waited for: the next
+    /// reader says it again.
+    pub fn is_wished(&self, block: BlockId, tier: Option<Tier>) {
+        if let Ok(mut wishes) = self.wishes.try_lock()
+            && wishes.len() < WISHES_MAX
+        {
+            wishes.insert(block, tier);
+        }
+    }
+
+    /// What was wished since this was asked last.
+    pub fn wishes(&self) -> HashMap<BlockId, Option<Tier>> {
+        std::mem::take(&mut *lock(&self.wishes))
+    }
+
+    /// Remembers where a block is wished to be. Whether it is here, and whole. For its lane.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`, `NoSpace`.
+    pub fn set_tier(self: &Arc<Self>, block: BlockId, tier: Option<Tier>) -> Result<bool> {
+        let is_open = lock(&self.lane(block).open).contains_key(&block);
+        let record = self.record(block)?;
+        let whole = record.filter(|record| record.state == BlockState::Sealed && !is_open);
+        let Some(record) = whole else {
+            return Ok(false);
+        };
+        let flags = BlockFlags { tier, ..record.flags };
+        if flags != record.flags {
+            let record = BlockRecord { flags, ..record };
+            self.index
+                .submit_and_wait(vec![Change::Put(block, record.encode())], false)?;
+        }
+        Ok(true)
+    }
+
     /// Whether there is a slower disk.
     pub fn sinks(&self) -> bool {
         self.sinks
@@ -303,12 +347,7 @@ impl Store {
     ///
     /// # Errors
     /// `Io`.
-    pub fn old_and_kept(
-        &self,
-        after: Option<BlockId>,
-        limit: usize,
-        age: Duration,
-    ) -> Result<(Vec<(BlockId, Brief)>, Option<BlockId>)> {
+    pub fn old_and_kept(&self, after: Option<BlockId>, limit: usize, age: Duration) -> Result<BriefPage> {
         let before_ms = self.now_ms() - i64::from(whole_ms(age));
         let mut found = Vec::new();
         let last = self.index.page(after, limit, |block, record| {

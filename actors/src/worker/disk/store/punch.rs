@@ -39,6 +39,7 @@ impl Store {
             reserve_bytes: 0,
             epoch: call.epoch,
             order: call.order,
+            tier: None,
         };
         self.open_for_writing(&mut lane, &as_write)?;
         let open = lane.get_mut(&call.block).expect("opened just now");

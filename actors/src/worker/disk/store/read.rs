@@ -30,8 +30,10 @@ impl Store {
             Bytes(Bytes, Vec<u32>),
         }
         let mut is_cached = false;
+        let mut wished = None;
         let found = self.index.get_with_content(call.block, |record, content| {
             is_cached = record.is_from_ufs() || record.is_guest();
+            wished = (call.tier.said()).filter(|tier| *tier != record.tier());
             if record.is_filling() {
                 return Found::Filling;
             }
@@ -73,6 +75,9 @@ impl Store {
                 record.checksums(chunks),
             )
         })?;
+        if let Some(tier) = wished {
+            self.is_wished(call.block, tier);
+        }
         if is_cached {
             self.used(call.block);
         }

@@ -73,8 +73,8 @@ impl Store {
         self.index
             .submit_and_wait(vec![Change::Delete(block)], is_guest)?;
         self.is_cached_no_more(block);
-        self.blocks.fetch_sub(1, Ordering::Relaxed);
         if !is_guest {
+            self.blocks.fetch_sub(1, Ordering::Relaxed);
             (self.news)(BlockNews::Removed(block));
         }
         match in_index {
@@ -185,11 +185,11 @@ impl Store {
         }
         self.is_cached_no_more(block);
         self.went(block, Gone::Corrupt);
-        self.blocks.fetch_sub(1, Ordering::Relaxed);
         if !record.flags.in_index {
             self.space().shorten(record.len_bytes, 0);
         }
         if !record.flags.guest {
+            self.blocks.fetch_sub(1, Ordering::Relaxed);
             (self.news)(match goes_aside(record.flags) {
                 true => BlockNews::Damaged(block),
                 false => BlockNews::Removed(block),

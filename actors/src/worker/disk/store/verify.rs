@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use curvine_protocol::checksum::CHUNK_BYTES;
-use curvine_protocol::worker::{READ_BYTES_MAX, ReadBlock, SuspectBlock};
+use curvine_protocol::worker::{READ_BYTES_MAX, ReadBlock, SuspectBlock, Wish};
 use curvine_protocol::{ErrorKind, Result};
 
 use super::super::Bitmap;
@@ -53,6 +53,7 @@ impl Store {
                 .min(READ_BYTES_MAX + CHUNK),
             fill: None,
             exact: false,
+            tier: Wish::UNSAID,
         };
         if !record.flags.in_index {
             self.forget_cached(&*self.file(call.block)?, offset_bytes, look.len_bytes);
@@ -81,6 +82,7 @@ impl Store {
                 len_bytes: CHUNK,
                 fill: None,
                 exact: false,
+                tier: Wish::UNSAID,
             };
             self.forget_cached(chunks.file, look.offset_bytes, look.len_bytes);
             let sums = &chunks.checksums[chunk..];

@@ -37,7 +37,7 @@ impl Handler<ReadThrough> for UfsReader {
 
     fn handle(&mut self, ReadThrough { call, fill }: ReadThrough, ctx: &mut Self::Context) -> Self::Result {
         let (block, generation) = (call.block, call.generation);
-        let origin = Origin::Reader(fill.clone());
+        let origin = Origin::Reader(fill.clone(), call.tier.said().flatten());
         if fill.whole {
             let (reply, loaded) = oneshot::channel();
             self.ask(block, generation, Request::Whole(reply), origin, ctx);

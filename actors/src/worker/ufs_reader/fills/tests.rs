@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use curvine_protocol::checksum::CHUNK_BYTES;
-use curvine_protocol::worker::ReadBlock;
+use curvine_protocol::worker::{ReadBlock, Wish};
 
 use super::filling::{IDLE, LOAD_IDLE, SAVE_BYTES};
 use super::*;
@@ -29,6 +29,7 @@ fn call(chunks: Range<u64>) -> ReadBlock {
         len_bytes: u32::try_from((chunks.end - chunks.start) * CHUNK_BYTES).expect("it is small"),
         fill: None,
         exact: false,
+        tier: Wish::UNSAID,
     }
 }
 
