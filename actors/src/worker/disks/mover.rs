@@ -141,7 +141,11 @@ impl Round {
     }
 
     fn goes_on(&self) -> bool {
-        self.bytes_per_s > 0 && !self.stopping.load(Ordering::Acquire)
+        !self.stopping.load(Ordering::Acquire)
+    }
+
+    fn moves_any(&self) -> bool {
+        self.bytes_per_s > 0 && self.goes_on()
     }
 
     async fn leave_memory(&mut self) {
@@ -168,7 +172,7 @@ impl Round {
     async fn grant_wishes(&mut self) {
         for number in 0..self.disks.all().len() {
             for (block, tier) in self.disks.all()[number].store.wishes() {
-                if !self.goes_on() {
+                if !self.moves_any() {
                     return;
                 }
                 if let Err(error) = self.grant_wish(block, tier).await {
@@ -267,18 +271,16 @@ impl Round {
             leaving.let_go().await;
             return true;
         };
-        let slower = below(
-            &self.disks.unpromised(),
-            store.tier(),
-            wanted(&brief),
-            brief.len_bytes,
-        );
-        match slower.first() {
+        let slower = match self.moves_any() {
+            true => self.below(from, &brief),
+            false => None,
+        };
+        match slower {
             None => {
                 leaving.let_go().await;
                 true
             }
-            Some(to) if self.moves(block, from, *to).await => true,
+            Some(to) if self.moves(block, from, to).await => true,
             Some(_) => {
                 leaving.stays().await;
                 false
@@ -290,7 +292,7 @@ impl Round {
     async fn sink_kept(&mut self, from: usize, wanted_bytes: u64) -> Result<()> {
         let store = self.disks.all()[from].store.clone();
         // In memory there is none.
-        if store.tier() == Tier::Mem {
+        if store.tier() == Tier::Mem || wanted_bytes == 0 {
             return Ok(());
         }
         let after = self.rest.looked_at[from];
@@ -298,22 +300,16 @@ impl Round {
         self.rest.looked_at[from] = last;
         let mut left_bytes = wanted_bytes;
         for (block, brief) in kept {
-            if left_bytes == 0 || !self.goes_on() {
+            if left_bytes == 0 || !self.moves_any() {
                 // From here the next time.
-                self.rest.looked_at[from] = BlockId(block.0 - 1).into();
+                self.rest.looked_at[from] = Some(BlockId(block.0.saturating_sub(1)));
                 break;
             }
             if self.disks.heat_of(block) >= 1.0 {
                 continue;
             }
-            let slower = below(
-                &self.disks.unpromised(),
-                store.tier(),
-                wanted(&brief),
-                brief.len_bytes,
-            );
-            if let Some(to) = slower.first()
-                && self.moves(block, from, *to).await
+            if let Some(to) = self.below(from, &brief)
+                && self.moves(block, from, to).await
             {
                 left_bytes = left_bytes.saturating_sub(brief.len_bytes);
             }
@@ -321,11 +317,18 @@ impl Round {
         Ok(())
     }
 
+    /// The slower disk for a block that leaves one.
+    fn below(&self, from: usize, brief: &Brief) -> Option<usize> {
+        let tier = self.disks.all()[from].store.tier();
+        let slower = below(&self.disks.unpromised(), tier, wanted(brief), brief.len_bytes);
+        slower.first().copied()
+    }
+
     /// Has hot blocks go up.
     async fn rise(&mut self) {
         let mut exchanged = 0;
         for (block, heat) in self.disks.hottest(HOT_MAX) {
-            if !self.goes_on() {
+            if !self.moves_any() {
                 return;
             }
             let place = self.disks.place(block).ok().flatten();

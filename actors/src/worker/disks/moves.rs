@@ -109,7 +109,13 @@ impl Disks {
             let len_bytes = store.brief(block)?.map_or(0, |brief| brief.len_bytes);
             let to = choose_disk(&self.unpromised(), Wanted::kept(None), len_bytes, len_bytes)
                 .ok_or_else(|| self.no_room_for_kept(block, len_bytes))?;
-            match self.move_block(block, place.home, to, u64::MAX).await? {
+            // Whoever asks may give up, and a move that has begun to hand over ends.
+            let (disks, from) = (self.clone(), place.home);
+            let moving = tokio::spawn(async move { disks.move_block(block, from, to, u64::MAX).await });
+            let moved = moving
+                .await
+                .unwrap_or_else(|_| Err(Error::internal(format!("the move of block {block} was given up"))));
+            match moved? {
                 Moved::There(_) => return Ok(()),
                 Moved::NotNow => tokio::time::sleep(TRY_AGAIN).await,
             }
@@ -136,7 +142,7 @@ impl Disks {
     }
 
     /// Has a block be on another disk, or, if it is kept and that is memory, have a guest there. Makes room for it. Copies at
-    /// most so many bytes a second.
+    /// most so many bytes a second. Not to be dropped before it ends.
     ///
     /// # Errors
     /// `Corrupt`: then it is out of use where it was. `NoSpace`, `Io`.

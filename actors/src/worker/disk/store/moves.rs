@@ -179,6 +179,8 @@ impl Store {
             synced: true,
             guest: true,
             in_index: copying.is_none(),
+            // What is pinned is not its copy.
+            pinned: whole.record.flags.pinned && whole.record.flags.from_ufs,
             ..whole.record.flags
         };
         let record = BlockRecord {
