@@ -128,6 +128,9 @@ section! {
         /// Bytes a second that go between data directories of different tiers, hot blocks up and cold ones down; `0B` =
         /// they stay.
         moves: Size = text("64MiB"), Range::of("0B", "16GiB");
+        /// Bytes a second that this worker copies from others, to make replicas of which there are too few; `0B` = as
+        /// fast as it can.
+        copies: Size = text("0B"), Range::of("0B", "64GiB");
         /// How often the worker tells the master that it lives and how much space it has.
         heartbeat: Span = text("1s"), Range::of("100ms", "5s");
     }

@@ -304,7 +304,11 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
             pinning.clone(),
         )),
         Arc::new(Pins(pinning.clone())),
-        Arc::new(Quotas::new(view.clone(), propose.clone())),
+        Arc::new(Quotas::new(
+            view.clone(),
+            propose.clone(),
+            (ports.offload)("quotas"),
+        )),
         Arc::new(Expiry::new(
             view.clone(),
             propose.clone(),

@@ -19,6 +19,7 @@ mod golden;
 mod identity;
 mod left_uploads;
 pub mod membership;
+mod pace;
 pub mod replication;
 pub mod source;
 mod traffic;
@@ -40,6 +41,7 @@ use door::WorkerDoor;
 use identity::Identity;
 use left_uploads::LeftUploads;
 use membership::{News, Session, Standing, Worker};
+use pace::Pace;
 use replication::Replication;
 use source::Sources;
 use ufs_reader::{Resolver, StopReader, UfsReader};
@@ -62,6 +64,8 @@ pub struct WorkerConfig {
     pub fill_budget_bytes: u64,
     /// What goes between data directories in the background, in bytes a second; 0 = nothing.
     pub move_bytes_per_s: u64,
+    /// What replicas that are made of other workers' may take, in bytes a second; 0 = no limit.
+    pub copy_bytes_per_s: u64,
 }
 
 impl WorkerConfig {
@@ -86,6 +90,7 @@ impl WorkerConfig {
             news_max: 1 << 20,
             fill_budget_bytes: 64 << 20,
             move_bytes_per_s: 64 << 20,
+            copy_bytes_per_s: 0,
         }
     }
 }
@@ -233,12 +238,9 @@ pub async fn start_with(
         session_to,
     );
     let worker = Worker::start_in_arbiter(&control, |_| worker);
-    let mover = Mover::new(
-        disks.clone(),
-        in_memory,
-        config.disk.tick,
-        config.move_bytes_per_s,
-    );
+    let pace = |bytes_per_s| Pace::new(bytes_per_s, ports.clock.clone());
+    let moves = Some(config.move_bytes_per_s).filter(|bytes| *bytes > 0).map(pace);
+    let mover = Mover::new(disks.clone(), in_memory, config.disk.tick, moves);
     let mover = Mover::start_in_arbiter(&control, |_| mover);
     let resolver = Arc::new(Resolver::new(
         master,
@@ -262,7 +264,7 @@ pub async fn start_with(
         ports.clock.clone(),
     );
     let reader = UfsReader::start_in_arbiter(&control, |_| reader);
-    let replication = Replication::new(disks.clone(), peers.clone());
+    let replication = Replication::new(disks.clone(), peers.clone(), pace(config.copy_bytes_per_s));
     let writer = UfsWriter::new(disks.clone(), peers, resolver);
     let writer = UfsWriter::start_in_arbiter(&transfers[0], |_| writer);
     let door = WorkerDoor::new(

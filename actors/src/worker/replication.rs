@@ -9,6 +9,7 @@ use curvine_protocol::{BlockRef, CallContext, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::disks::{Disks, Need};
+use super::pace::Pace;
 use crate::client::file::read::{in_memory, verify};
 use crate::kit::{Ask, Endpoint, WorkerConnector, WorkerRef};
 
@@ -22,11 +23,17 @@ const PIECES_AHEAD: usize = 4;
 pub struct Replication {
     disks: Disks,
     peers: Arc<dyn WorkerConnector>,
+    pace: Arc<Pace>,
 }
 
 impl Replication {
-    pub fn new(disks: Disks, peers: Arc<dyn WorkerConnector>) -> Self {
-        Replication { disks, peers }
+    /// Takes no more from others than the pace allows.
+    pub fn new(disks: Disks, peers: Arc<dyn WorkerConnector>, pace: Pace) -> Self {
+        Replication {
+            disks,
+            peers,
+            pace: Arc::new(pace),
+        }
     }
 
     /// Makes a replica be here, whole and on the device.
@@ -44,6 +51,7 @@ impl Replication {
         let (_entered, disk) = self.disks.for_written(block.id, need).await?;
         let _room = disk.store.make_room(block.id, block.len_bytes).await;
         if block.len_bytes <= PIECE_BYTES {
+            self.pace.take(block.len_bytes).await;
             let body = piece(&port, from, &block, 0).await?;
             return disk.put_replica(block, body).await;
         }
@@ -55,6 +63,7 @@ impl Replication {
             .map(|at| piece(&port, from, &block, at))
             .buffered(PIECES_AHEAD);
         while let Some(bytes) = pieces.try_next().await? {
+            self.pace.take(bytes.len() as u64).await;
             copying = disk.write_copy(block.id, copying, bytes).await?;
         }
         drop(pieces);

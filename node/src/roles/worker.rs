@@ -81,6 +81,7 @@ impl WorkerRole {
         worker.disk.evict_high = section.evict_high;
         worker.disk.evict_low = section.evict_low;
         worker.move_bytes_per_s = section.moves.0;
+        worker.copy_bytes_per_s = section.copies.0;
         worker.heartbeat = section.heartbeat.0;
         worker.fill_budget_bytes = section.fill_buffers.0;
         let handle = worker::start(worker, ports.clone(), master, peers, address.clone()).await?;

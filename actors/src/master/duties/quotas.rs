@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use curvine_protocol::Result;
 use curvine_protocol::op::Op;
-use curvine_protocol::{Error, Result};
 
 use super::Duty;
+use crate::kit::Offload;
+use crate::kit::ports::offloaded;
 use crate::master::contract::{NamespaceView, ProposeOp};
 
 /// How often it is looked for such directories.
@@ -16,11 +18,17 @@ const EVERY: Duration = Duration::from_secs(1);
 pub struct Quotas {
     view: Arc<dyn NamespaceView>,
     propose: Arc<dyn ProposeOp>,
+    /// For what takes long.
+    thread: Arc<dyn Offload>,
 }
 
 impl Quotas {
-    pub fn new(view: Arc<dyn NamespaceView>, propose: Arc<dyn ProposeOp>) -> Self {
-        Quotas { view, propose }
+    pub fn new(view: Arc<dyn NamespaceView>, propose: Arc<dyn ProposeOp>, thread: Arc<dyn Offload>) -> Self {
+        Quotas {
+            view,
+            propose,
+            thread,
+        }
     }
 }
 
@@ -42,10 +50,7 @@ impl Duty for Quotas {
         for directory in self.view.uncounted_quotas()? {
             let view = self.view.clone();
             // It may take seconds: not on the thread that serves all.
-            let counting = tokio::task::spawn_blocking(move || view.count_quota(directory));
-            let counted = counting
-                .await
-                .map_err(|error| Error::internal(error.to_string()))??;
+            let counted = offloaded(&*self.thread, move || view.count_quota(directory)).await??;
             let Some(counted) = counted else { continue };
             let op = Op::QuotaCounted {
                 directory,

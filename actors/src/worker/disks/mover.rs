@@ -26,6 +26,7 @@ use super::moves::Moved;
 use super::placement::{Wanted, above, below};
 use crate::kit::metrics;
 use crate::worker::disk::{Brief, Leaving};
+use crate::worker::pace::Pace;
 
 /// Hot blocks looked at in a tick.
 const HOT_MAX: usize = 64;
@@ -40,7 +41,8 @@ const YOUNG: Duration = Duration::from_secs(60);
 pub struct Mover {
     disks: Disks,
     tick: Duration,
-    bytes_per_s: u64,
+    /// None: nothing is moved but what must leave memory.
+    pace: Option<Arc<Pace>>,
     /// None while a round goes on.
     rest: Option<Rest>,
     stopping: Arc<AtomicBool>,
@@ -55,13 +57,13 @@ struct Rest {
 }
 
 impl Mover {
-    /// With what is in memory and should not be; 0 bytes a second = nothing is moved but that.
-    pub fn new(disks: Disks, kept: Vec<BlockId>, tick: Duration, bytes_per_s: u64) -> Self {
+    /// With what is in memory and should not be. Without a pace, nothing is moved but that.
+    pub fn new(disks: Disks, kept: Vec<BlockId>, tick: Duration, pace: Option<Pace>) -> Self {
         let looked_at = vec![None; disks.all().len()];
         Mover {
             disks,
             tick,
-            bytes_per_s,
+            pace: pace.map(Arc::new),
             rest: Some(Rest {
                 kept: kept.into(),
                 looked_at,
@@ -95,7 +97,7 @@ impl Handler<MoveSome> for Mover {
         };
         let round = Round {
             disks: self.disks.clone(),
-            bytes_per_s: self.bytes_per_s,
+            pace: self.pace.clone(),
             stopping: self.stopping.clone(),
             rest,
         };
@@ -124,7 +126,7 @@ impl Handler<StopMover> for Mover {
 
 struct Round {
     disks: Disks,
-    bytes_per_s: u64,
+    pace: Option<Arc<Pace>>,
     stopping: Arc<AtomicBool>,
     rest: Rest,
 }
@@ -145,7 +147,7 @@ impl Round {
     }
 
     fn moves_any(&self) -> bool {
-        self.bytes_per_s > 0 && self.goes_on()
+        self.pace.is_some() && self.goes_on()
     }
 
     async fn leave_memory(&mut self) {
@@ -219,7 +221,7 @@ impl Round {
 
     /// Whether a block is on another disk now.
     async fn moves(&mut self, block: BlockId, from: usize, to: usize) -> bool {
-        match self.disks.move_block(block, from, to, self.bytes_per_s).await {
+        match self.disks.move_block(block, from, to, self.pace.as_deref()).await {
             Ok(Moved::There(bytes)) => {
                 metrics::MOVED_BLOCKS.add(1);
                 metrics::MOVED_BYTES.add(bytes);

@@ -24,6 +24,7 @@ use super::gate::Entered;
 use super::placement::{Wanted, choose_disk, may_be_kept_in};
 use crate::planted::{Bug, is_planted};
 use crate::worker::disk::{Copying, DiskRef, Store, Unsettled, Whole};
+use crate::worker::pace::Pace;
 
 /// Bytes copied at a time: others have their turn between them.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -111,7 +112,7 @@ impl Disks {
                 .ok_or_else(|| self.no_room_for_kept(block, len_bytes))?;
             // Whoever asks may give up, and a move that has begun to hand over ends.
             let (disks, from) = (self.clone(), place.home);
-            let moving = tokio::spawn(async move { disks.move_block(block, from, to, u64::MAX).await });
+            let moving = tokio::spawn(async move { disks.move_block(block, from, to, None).await });
             let moved = moving
                 .await
                 .unwrap_or_else(|_| Err(Error::internal(format!("the move of block {block} was given up"))));
@@ -142,7 +143,7 @@ impl Disks {
     }
 
     /// Has a block be on another disk, or, if it is kept and that is memory, have a guest there. Makes room for it. Copies at
-    /// most so many bytes a second. Not to be dropped before it ends.
+    /// a pace, if there is one. Not to be dropped before it ends.
     ///
     /// # Errors
     /// `Corrupt`: then it is out of use where it was. `NoSpace`, `Io`.
@@ -151,7 +152,7 @@ impl Disks {
         block: BlockId,
         from: usize,
         to: usize,
-        bytes_per_s: u64,
+        pace: Option<&Pace>,
     ) -> Result<Moved> {
         let (from, to) = (&self.all()[from], &self.all()[to]);
         let found = from.on_lane(block, move |store| store.to_move(block)).await?;
@@ -162,7 +163,7 @@ impl Disks {
         let _room = to.store.make_room(block, len_bytes).await;
         let copying = match to.store.takes_small(&whole) {
             true => None,
-            false => match self.copy_to(to, &whole, bytes_per_s).await {
+            false => match self.copy_to(to, &whole, pace).await {
                 Err(error) if error.kind == ErrorKind::Corrupt => {
                     self.look_at(from, block, len_bytes).await?;
                     return Err(error);
@@ -206,7 +207,7 @@ impl Disks {
         }
     }
 
-    async fn copy_to(&self, to: &DiskRef, whole: &Arc<Whole>, bytes_per_s: u64) -> Result<Copying> {
+    async fn copy_to(&self, to: &DiskRef, whole: &Arc<Whole>, pace: Option<&Pace>) -> Result<Copying> {
         let block = whole.block;
         let begun = to.on_lane(block.id, move |store| store.copy_begin(block)).await?;
         let mut copying = begun.ok_or_else(|| {
@@ -221,9 +222,8 @@ impl Disks {
                 Store::guest_write(&mut copying, &whole, at, piece_bytes).map(|()| copying)
             };
             copying = to.on_lane(block.id, write).await?;
-            let taken_us = piece_bytes.saturating_mul(1_000_000) / bytes_per_s.max(1);
-            if taken_us > 0 {
-                tokio::time::sleep(Duration::from_micros(taken_us)).await;
+            if let Some(pace) = pace {
+                pace.take(piece_bytes).await;
             }
         }
         Ok(copying)
