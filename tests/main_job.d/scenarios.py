@@ -5,6 +5,7 @@ import expiring
 import fault
 import mounted
 import reading
+import rotting
 import stores
 import tiering
 import writing
@@ -41,6 +42,7 @@ def by_name():
         fault.lose_a_part,
         fault.kill_while_writing,
         fault.clean_restart,
+        rotting.five_workers,
         mounted.mount_ends,
         fault.credentials_of_the_node,
         fault.secrets,
