@@ -28,6 +28,10 @@ use crate::kit::metrics;
 use crate::worker::disk::{Brief, Leaving};
 use crate::worker::pace::Pace;
 
+/// Blocks moved in a tick for one reason: others have their turn.
+const MOVES_MAX: usize = 16;
+/// Wishes that wait.
+const WISHES_MAX: usize = 1 << 16;
 /// Hot blocks looked at in a tick.
 const HOT_MAX: usize = 64;
 /// Of these, for so many others may have to leave.
@@ -52,6 +56,8 @@ pub struct Mover {
 struct Rest {
     /// What is kept and must leave memory.
     kept: VecDeque<BlockId>,
+    /// Where blocks are wished to be.
+    wishes: VecDeque<(BlockId, Option<Tier>)>,
     /// How far each disk was looked through for kept blocks.
     looked_at: Vec<Option<BlockId>>,
 }
@@ -66,6 +72,7 @@ impl Mover {
             pace: pace.map(Arc::new),
             rest: Some(Rest {
                 kept: kept.into(),
+                wishes: VecDeque::new(),
                 looked_at,
             }),
             stopping: Arc::default(),
@@ -172,14 +179,19 @@ impl Round {
 
     /// Has blocks go where whoever read them last wishes them to be.
     async fn grant_wishes(&mut self) {
-        for number in 0..self.disks.all().len() {
-            for (block, tier) in self.disks.all()[number].store.wishes() {
-                if !self.moves_any() {
-                    return;
-                }
-                if let Err(error) = self.grant_wish(block, tier).await {
-                    tracing::warn!("moving block {block} to where it is wished to be: {error}");
-                }
+        for disk in self.disks.all() {
+            let room = WISHES_MAX.saturating_sub(self.rest.wishes.len());
+            self.rest
+                .wishes
+                .extend(disk.store.wishes().into_iter().take(room));
+        }
+        for _ in 0..MOVES_MAX {
+            let next = self.rest.wishes.pop_front().filter(|_| self.moves_any());
+            let Some((block, tier)) = next else {
+                return;
+            };
+            if let Err(error) = self.grant_wish(block, tier).await {
+                tracing::warn!("moving block {block} to where it is wished to be: {error}");
             }
         }
     }
@@ -245,12 +257,15 @@ impl Round {
             return;
         }
         // One at a time: what is on its way down makes no room for anybody else yet.
-        while wanted_bytes > 0
-            && self.goes_on()
-            && let Some(leaving) = store.choose_to_leave(1, |_| true).pop()
-        {
-            wanted_bytes = wanted_bytes.saturating_sub(leaving.bytes);
-            if !self.sink_or_go(leaving, number).await {
+        while wanted_bytes > 0 && self.goes_on() {
+            // With those that take nothing and are colder.
+            let chosen = store.choose_to_leave(1, |_| true);
+            let mut has_left = false;
+            for leaving in chosen {
+                wanted_bytes = wanted_bytes.saturating_sub(leaving.bytes);
+                has_left |= self.sink_or_go(leaving, number).await;
+            }
+            if !has_left {
                 break;
             }
         }
@@ -328,9 +343,9 @@ impl Round {
 
     /// Has hot blocks go up.
     async fn rise(&mut self) {
-        let mut exchanged = 0;
+        let (mut exchanged, mut risen) = (0, 0);
         for (block, heat) in self.disks.hottest(HOT_MAX) {
-            if !self.moves_any() {
+            if risen == MOVES_MAX || !self.moves_any() {
                 return;
             }
             let place = self.disks.place(block).ok().flatten();
@@ -351,6 +366,7 @@ impl Round {
                     has_room => has_room,
                 };
                 if has_room && self.moves(block, place.home, to).await {
+                    risen += 1;
                     break;
                 }
             }

@@ -20,7 +20,7 @@ mod verify;
 mod write;
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -88,7 +88,7 @@ pub struct Store {
     /// When blocks were read last, in milliseconds since the epoch.
     reads: Recent<i64>,
     /// Blocks that are wished to be in another tier than was known.
-    wishes: Mutex<HashMap<BlockId, Option<Tier>>>,
+    wishes: Mutex<BTreeMap<BlockId, Option<Tier>>>,
     /// Blocks that are being fetched.
     being_fetched: Arc<dyn Fn() -> HashSet<BlockId> + Send + Sync>,
     /// Percent of the disk: above the first, cached blocks go until it is at the second.

@@ -9,7 +9,7 @@
 //! - The guest is on the device before the first disk lets go of the block, and that is on the device before the guest is
 //!   anything else: no power cut brings back a block that was changed on another disk since.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -315,7 +315,7 @@ impl Store {
     }
 
     /// What was wished since this was asked last.
-    pub fn wishes(&self) -> HashMap<BlockId, Option<Tier>> {
+    pub fn wishes(&self) -> BTreeMap<BlockId, Option<Tier>> {
         std::mem::take(&mut *lock(&self.wishes))
     }
 
