@@ -376,7 +376,7 @@ samples! {
     SetTier => SetTier { node: at("/a"), tier: Some(Tier::Hdd) };
     ListTiers => ListTiers { node: Some(at("/a")) };
     TierRules => TierRules {
-        rules: vec![TierRule { path: CurvinePath::parse("/a").unwrap(), tier: Tier::Mem }],
+        rules: vec![TierRule { path: path("/a"), tier: Tier::Mem }],
     };
     RemoveXattr => RemoveXattr { node: at("/a"), name: "user.x".to_owned() };
     ReleaseInode => ReleaseInode { inode: InodeId(12) };

@@ -332,7 +332,7 @@ impl Store {
 
     /// A block is cached, and may go from now on unless it is pinned.
     pub(super) fn is_cached(&self, block: BlockId, record: &BlockRecord) {
-        if !counts_as_cached(record.flags, self.tier()) {
+        if !counts_as_cached(record.flags, self.tier()) && !is_planted(Bug::EvictsKeptBlocks) {
             return;
         }
         let taken_bytes = taken_by(record.flags, record.len_bytes);

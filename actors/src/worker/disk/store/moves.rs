@@ -2,7 +2,7 @@
 //!
 //! What is on the other disk is a guest until the first has let go of the block: a copy, that counts for nothing as long as
 //! the first has it. So a start that finds both drops the guest, and one that finds a guest alone has the block. The order of
-//! the steps, and who keeps changes away meanwhile, is [`crate::worker::disks::moves`].
+//! the steps, and who keeps changes away meanwhile, is in `disks/moves.rs`.
 //!
 //! Invariants:
 //! - A guest has the bytes of its block. It goes, on the device, before these change.
