@@ -238,6 +238,7 @@ impl Endpoint<WriteBlock> for WorkerDoor {
         let need = Need {
             bytes: ask.body.len() as u64,
             hint_bytes: ask.call.reserve_bytes,
+            until_bytes: ask.call.offset_bytes.saturating_add(ask.body.len() as u64),
             tier: ask.call.tier,
         };
         let permit = self.inner.permit(ask.call.epoch);
@@ -260,6 +261,7 @@ impl Endpoint<PutBlock> for WorkerDoor {
         let need = Need {
             bytes: len_bytes,
             hint_bytes: len_bytes,
+            until_bytes: len_bytes,
             tier: ask.call.tier,
         };
         let permit = self.inner.permit(ask.call.epoch);

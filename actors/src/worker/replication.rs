@@ -46,6 +46,7 @@ impl Replication {
         let need = Need {
             bytes: block.len_bytes,
             hint_bytes: block.len_bytes,
+            until_bytes: block.len_bytes,
             tier: None,
         };
         let (_entered, disk) = self.disks.for_written(block.id, need).await?;

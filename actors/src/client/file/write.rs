@@ -139,7 +139,7 @@ impl Shared {
             offset_bytes,
             checksum: crc32c(&bytes),
             base_len_bytes: block.base_len_bytes,
-            reserve_bytes: 0,
+            reserve_bytes: state.attr.block_bytes,
             epoch: 0,
             order: WriteOrder::default(),
             tier: state.tier,

@@ -91,7 +91,8 @@ impl Cluster {
         let out = &self.roster.out;
         let stays = |id: &WorkerId| self.roster.is_live(*id, now) && out.counts(*id);
         let said = self.holders.reported(block).filter(stays).count();
-        said >= wanted.min(self.roster.serving(now).count()).max(1)
+        let others = self.roster.serving(now).filter(|id| self.roster.may_keep(*id));
+        said >= wanted.min(others.count()).max(1)
     }
 
     /// Whether what this leader has heard of workers is enough to say who has nothing. `last_worker` is the greatest id that

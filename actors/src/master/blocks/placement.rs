@@ -75,14 +75,20 @@ impl Cluster {
     /// `BlockUnavailable` where no worker lives, `NoSpace` where none has room.
     pub fn place(&mut self, layout: &mut FileLayout, now: Instant) -> Result<()> {
         let replicas = usize::from(layout.attr.replicas.max(1));
-        let live = self.roster.in_service(now);
+        let mut live = self.roster.in_service(now);
+        live.retain(|id| self.roster.may_keep(*id));
         let room = self.roster.with_room(layout.attr.block_bytes, replicas, now);
         for located in &mut layout.blocks {
             let block = located.block;
             located.workers = self.to_write(&block, now);
             let is_written = block.len_bytes > 0 && !is_planted(Bug::WriterIsSentElsewhere);
-            if located.workers.is_empty() && layout.source.as_ref().is_some_and(|source| source.has(&block)) {
-                located.workers.extend(in_turn(block.id, &live));
+            if layout.source.as_ref().is_some_and(|source| source.has(&block)) {
+                // Whoever has nothing but memory does not take what is written: another one fetches the block.
+                located.workers.retain(|id| self.roster.may_keep(*id));
+                if located.workers.is_empty() {
+                    let chosen = in_turn(block.id, &live);
+                    located.workers.push(chosen.ok_or_else(|| self.no_room(now))?);
+                }
             }
             if !located.workers.is_empty() || is_written {
                 continue;
@@ -100,7 +106,15 @@ impl Cluster {
     }
 
     fn no_room(&self, now: Instant) -> Error {
-        let is_empty = self.roster.live(now).is_empty();
+        let live = self.roster.live(now);
+        let is_empty = live.is_empty();
+        if !is_empty && !live.iter().any(|id| self.roster.may_keep(*id)) {
+            return Error::new(
+                ErrorKind::NoSpace,
+                "the workers have nothing but memory, which never holds the only copy of anything: add a data directory of \
+                 tier SSD or HDD to `worker.data_dirs`",
+            );
+        }
         match (is_empty, self.roster.serving(now).next().is_none()) {
             (true, _) => Error::new(
                 ErrorKind::BlockUnavailable,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::cluster::{DiskStatus, WorkerState, WorkerStatus};
+use curvine_protocol::cluster::{DiskStatus, Tier, WorkerState, WorkerStatus};
 use curvine_protocol::master::FsStats;
 use curvine_protocol::mount::MountTraffic;
 use curvine_protocol::number::whole_ms;
@@ -196,6 +196,12 @@ impl Roster {
         let live = self.workers.iter().filter(move |(_, worker)| worker.is_live(now));
         live.map(|(id, _)| *id)
             .filter(move |id| self.out.is_in_service(*id, now))
+    }
+
+    /// Whether a worker may have the only copy of anything: not if it has nothing but memory.
+    pub fn may_keep(&self, id: WorkerId) -> bool {
+        let worker = self.workers.get(&id);
+        worker.is_some_and(|worker| worker.disks.iter().any(|disk| disk.tier != Tier::Mem))
     }
 
     /// Those; if there are none, those that live.

@@ -19,6 +19,7 @@ mod heat;
 mod mover;
 mod moves;
 mod placement;
+mod rescue;
 
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ use self::heat::Heat;
 pub use self::mover::{Mover, StopMover};
 use self::moves::Place;
 use self::placement::{Wanted, choose_disk, may_be_kept_in};
+use self::rescue::Rescue;
 use super::Threads;
 use super::disk::{
     AccountFor, BlockNews, Disk, DiskOptions, DiskRef, Grant, ListReplicas, Removal, RemoveBlocks, ScrubNow,
@@ -68,6 +70,7 @@ struct Inner {
     gate: Arc<Gate>,
     /// Held while a block is handed over, and while nothing may be.
     moves: Mutex<()>,
+    rescue: Arc<Rescue>,
     /// None if there is but one tier.
     heat: Option<std::sync::Mutex<Heat>>,
     clock: Arc<dyn Clock>,
@@ -87,6 +90,7 @@ impl Disks {
         news: Arc<dyn Fn(BlockNews) + Send + Sync>,
     ) -> Result<(Self, Vec<BlockId>)> {
         let fetches = Arc::<Fetches>::default();
+        let rescue = Arc::<Rescue>::default();
         let (mut disks, mut unsettled) = (Vec::new(), Vec::new());
         let slowest = directories.iter().map(|directory| directory.tier).max();
         for (number, directory) in directories.iter().enumerate() {
@@ -98,6 +102,12 @@ impl Disks {
             let arbiter = threads.start(actix::Arbiter::new);
             let of_fetches = fetches.clone();
             let being_fetched = Arc::new(move || of_fetches.blocks());
+            let (rescue, news) = (rescue.clone(), news.clone());
+            let told = move |change| {
+                if !rescue.takes(number, change) {
+                    news(change);
+                }
+            };
             let started = Disk::start(
                 directory,
                 options,
@@ -105,7 +115,7 @@ impl Disks {
                 number,
                 &arbiter,
                 being_fetched,
-                news.clone(),
+                Arc::new(told),
             );
             let (disk, of_disk) = started.await?;
             disks.push(disk);
@@ -122,10 +132,15 @@ impl Disks {
             traffic: Arc::default(),
             gate: Arc::default(),
             moves: Mutex::default(),
+            rescue: rescue.clone(),
             heat: has_tiers.then(Default::default),
             clock: ports.clock.clone(),
         });
         let disks = Disks { inner };
+        let _ = rescue.disks.set(Arc::downgrade(&disks.inner));
+        if disks.all().len() > 1 {
+            disks.settle_doubles().await?;
+        }
         disks.settle(&mut unsettled).await?;
         let kept = unsettled.into_iter().flat_map(|of_disk| of_disk.kept);
         Ok((disks, kept.collect()))
@@ -202,6 +217,11 @@ impl Disks {
             let now = self.inner.clock.now();
             heat.read(call.block, call.offset_bytes, call.len_bytes.into(), now);
         }
+    }
+
+    /// Blocks that are in memory alone since the last call: theirs elsewhere had rotted.
+    fn rescued(&self) -> Vec<BlockId> {
+        self.inner.rescue.taken()
     }
 
     /// How hot a block is, in passes of readers; see [`heat`].
@@ -282,6 +302,11 @@ impl Disks {
             return Ok(None);
         };
         let place = self.place(block)?;
+        if let Some(place) = place
+            && self.lacks_bytes(place.home, block, need)? > 0
+        {
+            return Ok(None);
+        }
         let is_ready = place
             .is_none_or(|place| place.guest.is_none() && may_be_kept_in(self.all()[place.home].store.tier()));
         match is_ready {
@@ -296,9 +321,29 @@ impl Disks {
     /// # Errors
     /// `NoSpace`, `Busy`, `Corrupt`, `Io`.
     pub async fn for_written(&self, block: BlockId, need: Need) -> Result<(Entered, &DiskRef)> {
-        let entered = self.enter_to_change(block, true).await?;
-        let place = self.place(block)?;
+        let mut entered = self.enter_to_change(block, true).await?;
+        let mut place = self.place(block)?;
+        if let Some(full) = place
+            && self.lacks_bytes(full.home, block, need)? > 0
+        {
+            // It goes on where there is room, if there is; else the disk says what it lacks.
+            drop(entered);
+            self.outgrows(block, full.home, need).await;
+            entered = self.enter_to_change(block, true).await?;
+            place = self.place(block)?;
+        }
         Ok((entered, self.for_kept(block, place, need)?))
+    }
+
+    /// What a disk has too little room for a block to grow, also if all that is cached goes.
+    fn lacks_bytes(&self, disk: usize, block: BlockId, need: Need) -> Result<u64> {
+        let store = &self.all()[disk].store;
+        if self.all().len() == 1 || store.has_room(need.bytes) {
+            return Ok(0);
+        }
+        let len_bytes = store.brief(block)?.map_or(0, |brief| brief.len_bytes);
+        let growth_bytes = need.until_bytes.saturating_sub(len_bytes).min(need.bytes);
+        Ok(growth_bytes.saturating_sub(store.status().room_bytes()))
     }
 
     fn for_kept(&self, block: BlockId, place: Option<Place>, need: Need) -> Result<&DiskRef> {
@@ -494,7 +539,10 @@ impl Disks {
         }
         for (account, copy) in accounts.iter_mut().zip(copies) {
             match (&mut account.held, copy) {
-                (Some(held), Some(copy)) => held.copy = copy.copy,
+                (Some(held), Some(copy)) => {
+                    held.copy = copy.copy;
+                    held.read_ms = held.read_ms.max(copy.read_ms);
+                }
                 // It has just been handed over.
                 (None, Some(alone)) => account.held = Some(HeldAccount { copy: None, ..alone }),
                 (_, None) => {}
@@ -558,6 +606,8 @@ pub struct Need {
     pub bytes: u64,
     /// What it may come to.
     pub hint_bytes: u64,
+    /// How long the block is at least when it is written.
+    pub until_bytes: u64,
     pub tier: Option<Tier>,
 }
 

@@ -158,6 +158,7 @@ impl Round {
     }
 
     async fn leave_memory(&mut self) {
+        self.rest.kept.extend(self.disks.rescued());
         for _ in 0..self.rest.kept.len() {
             let Some(block) = self.rest.kept.pop_front() else {
                 return;

@@ -11,6 +11,7 @@
 //!   disk, and would miss it.
 //! - A guest of a block goes before the block changes, or its kind.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,15 +20,17 @@ use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{READ_BYTES_MAX, SuspectBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
-use super::Disks;
 use super::gate::Entered;
 use super::placement::{Wanted, choose_disk, may_be_kept_in};
+use super::{Disks, Need};
 use crate::planted::{Bug, is_planted};
-use crate::worker::disk::{Copying, DiskRef, Store, Unsettled, Whole};
+use crate::worker::disk::{BlockState, Copying, DiskRef, Store, Unsettled, Whole};
 use crate::worker::pace::Pace;
 
 /// Bytes copied at a time: others have their turn between them.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Records looked at in one read of an index.
+const PAGE: usize = 4_096;
 /// How often, and how often at most, a block that must leave memory is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 const TRIES_MAX: u32 = 250;
@@ -87,6 +90,13 @@ impl Disks {
                 return Ok(entered);
             };
             if let Some(guest) = place.guest {
+                // If the block has rotted, the copy is what is left of it.
+                let home = &self.all()[place.home];
+                let len_bytes = home.store.brief(block)?.map_or(0, |brief| brief.len_bytes);
+                self.look_at(home, block, len_bytes).await?;
+                if self.place(block)? != Some(place) {
+                    continue;
+                }
                 self.all()[guest].drop_guest(block).await?;
             }
             if !is_kept || may_be_kept_in(self.all()[place.home].store.tier()) {
@@ -116,15 +126,38 @@ impl Disks {
             let moved = moving
                 .await
                 .unwrap_or_else(|_| Err(Error::internal(format!("the move of block {block} was given up"))));
-            match moved? {
-                Moved::There(_) => return Ok(()),
-                Moved::NotNow => tokio::time::sleep(TRY_AGAIN).await,
+            match moved {
+                Ok(Moved::There(_)) => return Ok(()),
+                Ok(Moved::NotNow) => tokio::time::sleep(TRY_AGAIN).await,
+                // Somebody else moves it already.
+                Err(error) if error.kind == ErrorKind::Busy => tokio::time::sleep(TRY_AGAIN).await,
+                Err(error) => return Err(error),
             }
         }
         Err(Error::new(
             ErrorKind::Busy,
             format!("block {block} is in memory, and could not be moved to a disk to be written; try again"),
         ))
+    }
+
+    /// Moves a block that has no room to grow where it is to another disk, if one has room and nobody is writing it now.
+    pub(super) async fn outgrows(&self, block: BlockId, from: usize, need: Need) {
+        let mut statuses = self.unpromised();
+        statuses[from].available_bytes = 0;
+        statuses[from].cached_bytes = 0;
+        let Some(to) = choose_disk(
+            &statuses,
+            Wanted::kept(need.tier),
+            need.until_bytes,
+            need.hint_bytes,
+        ) else {
+            return;
+        };
+        let disks = self.clone();
+        let moving = tokio::spawn(async move { disks.move_block(block, from, to, None).await });
+        if let Ok(Err(error)) = moving.await {
+            tracing::warn!("block {block} has no room to grow, and cannot move: {error}");
+        }
     }
 
     pub(super) fn no_room_for_kept(&self, block: BlockId, bytes: u64) -> Error {
@@ -259,6 +292,46 @@ impl Disks {
         self.all()[place.home].verify(call).await
     }
 
+    /// Of blocks that several disks have, as after one was left out for a while, the later ones stay. Before anybody asks.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub(super) async fn settle_doubles(&self) -> Result<()> {
+        let stores: Vec<_> = self.all().iter().map(|disk| disk.store.clone()).collect();
+        let doubles = self.all()[0]
+            .on_lane(BlockId(0), move |_| doubles(&stores))
+            .await?;
+        for (block, disks) in doubles {
+            let mut found = Vec::new();
+            for number in disks {
+                let record = self.all()[number]
+                    .on_lane(block, move |store| store.record_of(block))
+                    .await?;
+                found.extend(record.map(|record| (number, record)));
+            }
+            let latest = found.iter().max_by_key(|(number, record)| {
+                let is_kept = !record.flags.from_ufs;
+                let lasts = self.all()[*number].store.tier() != Tier::Mem;
+                let is_whole = matches!(record.state, BlockState::Sealed | BlockState::Writing { .. });
+                (record.generation, is_whole, record.len_bytes, is_kept, lasts)
+            });
+            let latest = latest.map(|(number, _)| *number);
+            for (number, record) in found {
+                if Some(number) != latest {
+                    let disk = &self.all()[number];
+                    tracing::warn!(
+                        "block {block}: disk {} has generation {}, and another has a later one; the older goes",
+                        disk.store.name(),
+                        record.generation
+                    );
+                    disk.on_lane(block, move |store| store.remove_double(block))
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Has every guest be one, or the block, or go, before anybody asks.
     ///
     /// # Errors
@@ -299,5 +372,53 @@ impl Disks {
             }
         }
         Ok(())
+    }
+}
+
+/// What a disk has, page by page.
+struct Pages<'a> {
+    store: &'a Store,
+    page: VecDeque<BlockId>,
+    after: Option<BlockId>,
+    is_at_end: bool,
+}
+
+impl<'a> Pages<'a> {
+    fn of(store: &'a Store) -> Self {
+        Pages {
+            store,
+            page: VecDeque::new(),
+            after: None,
+            is_at_end: false,
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<BlockId>> {
+        while self.page.is_empty() && !self.is_at_end {
+            let (homes, last) = self.store.homes(self.after, PAGE)?;
+            self.page.extend(homes);
+            self.after = last;
+            self.is_at_end = last.is_none();
+        }
+        Ok(self.page.front().copied())
+    }
+}
+
+/// The blocks that are on several of these disks and no guests there, with the numbers of those.
+fn doubles(stores: &[Arc<Store>]) -> Result<Vec<(BlockId, Vec<usize>)>> {
+    let mut disks: Vec<Pages<'_>> = stores.iter().map(|store| Pages::of(store)).collect();
+    let mut found = Vec::new();
+    loop {
+        let heads = disks.iter_mut().map(Pages::next).collect::<Result<Vec<_>>>()?;
+        let Some(block) = heads.iter().flatten().min().copied() else {
+            return Ok(found);
+        };
+        let has_it: Vec<usize> = (0..heads.len()).filter(|at| heads[*at] == Some(block)).collect();
+        for at in &has_it {
+            disks[*at].page.pop_front();
+        }
+        if has_it.len() > 1 {
+            found.push((block, has_it));
+        }
     }
 }

@@ -8,6 +8,9 @@ use curvine_protocol::cluster::{DiskStatus, Tier};
 
 use crate::planted::{Bug, is_planted};
 
+/// Of a disk, at most one in so many bytes is wished to be left for what a block may become.
+const HINTED_SHARE: u64 = 8;
+
 /// What is to be placed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -43,8 +46,10 @@ pub fn may_be_kept_in(tier: Tier) -> bool {
 
 /// The disk for a block that needs `need_bytes` now and may become `hint_bytes` long. None if nothing has room.
 pub fn choose_disk(disks: &[DiskStatus], wanted: Wanted, need_bytes: u64, hint_bytes: u64) -> Option<usize> {
-    let fitting = |bytes: u64, room: fn(&DiskStatus) -> u64| {
+    let fitting = |hint_bytes: u64, room: fn(&DiskStatus) -> u64| {
         disks.iter().enumerate().filter(move |(_, disk)| {
+            // A small disk is not too small for all that may become long.
+            let bytes = need_bytes.max(hint_bytes.min(disk.capacity_bytes / HINTED_SHARE));
             disk.failure.is_none() && wanted.may_be_in(disk.tier) && room(disk) >= bytes
         })
     };
@@ -58,11 +63,10 @@ pub fn choose_disk(disks: &[DiskStatus], wanted: Wanted, need_bytes: u64, hint_b
             (!is_wished, std::cmp::Reverse(disk.room_bytes()), disk.tier)
         })
     };
-    let wished_bytes = need_bytes.max(hint_bytes);
-    free(wished_bytes)
-        .or_else(|| made_free(wished_bytes))
-        .or_else(|| free(need_bytes))
-        .or_else(|| made_free(need_bytes))
+    free(hint_bytes)
+        .or_else(|| made_free(hint_bytes))
+        .or_else(|| free(0))
+        .or_else(|| made_free(0))
         .map(|(number, _)| number)
 }
 
@@ -134,7 +138,8 @@ mod tests {
     fn the_hint_is_wished_for_and_not_required() {
         let disks = [disk(Tier::Mem, 50), disk(Tier::Ssd, 300)];
         assert_eq!(choose_disk(&disks, CACHED, 10, 200), Some(1));
-        assert_eq!(choose_disk(&disks, CACHED, 10, 2_000), Some(0));
+        assert_eq!(choose_disk(&disks, CACHED, 10, 2_000), Some(1), "an eighth of it");
+        assert_eq!(choose_disk(&disks[..1], CACHED, 10, 200), Some(0));
     }
 
     #[test]

@@ -340,3 +340,107 @@ async fn what_comes_at_once_and_does_not_fit_into_memory_goes_to_the_next_tier()
     assert_eq!(tiered.objects.bytes_read(), fetched, "nothing had to go");
     tiered.worker.stop().await;
 }
+
+#[actix::test]
+async fn of_two_blocks_the_later_one_counts_whatever_directory_was_left_out_for_a_while() {
+    let world = World::new();
+    let (ssd, hdd) = (("ssd", Tier::Ssd, 64 * MIB), ("hdd", Tier::Hdd, 64 * MIB));
+    let mut worker = world.start(world.config_of(&[ssd, hdd])).await;
+    put(&*worker.port, 1, 1, bytes_of(1, 300_000)).await.unwrap();
+    put(&*worker.port, 2, 7, bytes_of(2, 300_000)).await.unwrap();
+    worker.stop().await;
+    drop(worker);
+    // Made anew elsewhere meanwhile, the one in a later generation and the other in an earlier one.
+    let mut worker = world.start(world.config_of(&[hdd])).await;
+    put(&*worker.port, 1, 2, bytes_of(11, 300_000)).await.unwrap();
+    put(&*worker.port, 2, 6, bytes_of(12, 300_000)).await.unwrap();
+    worker.stop().await;
+    drop(worker);
+    for order in [[ssd, hdd], [hdd, ssd]] {
+        let mut worker = world.start(world.config_of(&order)).await;
+        assert_eq!(tiers_of(&worker, 1).await, Some((Tier::Hdd, None)));
+        assert_eq!(tiers_of(&worker, 2).await, Some((Tier::Ssd, None)));
+        assert!(!has_file(&world, "ssd", 1) && !has_file(&world, "hdd", 2));
+        for (block, generation, seed) in [(1, 2, 11), (2, 7, 2)] {
+            let read = read_all(&*worker.port, block, generation, None).await.unwrap();
+            assert_eq!(read, bytes_of(seed, 300_000));
+        }
+        worker.stop().await;
+        drop(worker);
+    }
+}
+
+#[actix::test]
+async fn what_rots_on_a_disk_is_made_good_from_its_copy_in_memory() {
+    let world = World::new();
+    let disks = [("mem", Tier::Mem, 64 * MIB), ("ssd", Tier::Ssd, 64 * MIB)];
+    let mut config = world.config_of(&disks);
+    config.disk.tick = Duration::from_millis(50);
+    let mut worker = world.start(config).await;
+    let content = bytes_of(1, 300_000);
+    for block in [1, 2] {
+        put(&*worker.port, block, 1, content.clone()).await.unwrap();
+        read_until(&worker, block, (Tier::Ssd, Some(Tier::Mem)), &content).await;
+        let mut rotten = content.to_vec();
+        rotten[123_456] ^= 1;
+        std::fs::write(block_file(&world.disk("ssd"), block), rotten).unwrap();
+    }
+    // The one is scrubbed, the other written.
+    let scrub = curvine_protocol::worker::Scrub { start: Some(1 << 30) };
+    call(&*worker.port, scrub, CallContext::default()).await.unwrap();
+    write(&*worker.port, 2, 2, 123_450, 300_000, bytes_of(9, 20))
+        .await
+        .unwrap();
+    seal(&*worker.port, 2, 2, true).await.unwrap();
+    let mut expected = content.to_vec();
+    expected[123_450..123_470].copy_from_slice(&bytes_of(9, 20));
+    assert_eq!(read_all(&*worker.port, 2, 2, None).await.unwrap(), expected);
+    until_some("it is made good", async || {
+        assert_eq!(read_all(&*worker.port, 1, 1, None).await.unwrap(), content);
+        let on_disk = std::fs::read(block_file(&world.disk("ssd"), 1)).unwrap_or_default();
+        (on_disk == content
+            && tiers_of(&worker, 1)
+                .await
+                .is_some_and(|(tier, _)| tier == Tier::Ssd))
+        .then_some(())
+    })
+    .await;
+    worker.stop().await;
+}
+
+#[actix::test]
+async fn several_writes_at_once_have_a_block_leave_memory_once() {
+    let disks = [("mem", Tier::Mem, 64 * MIB), ("ssd", Tier::Ssd, 64 * MIB)];
+    let mut tiered = Tiered::start(4, &disks).await;
+    for block in 0..4 {
+        tiered.reads(block).await;
+        let port = &*tiered.worker.port;
+        let writes =
+            (0..8u64).map(|part| write(port, 100 + block, 2, part * 1_000, MIB, bytes_of(part, 500)));
+        for written in futures::future::join_all(writes).await {
+            written.unwrap();
+        }
+        seal(port, 100 + block, 2, false).await.unwrap();
+    }
+    tiered.worker.stop().await;
+}
+
+#[actix::test]
+async fn a_block_that_has_no_room_to_grow_goes_on_where_there_is_some() {
+    let world = World::new();
+    let disks = [("ssd", Tier::Ssd, 2 * MIB), ("hdd", Tier::Hdd, 64 * MIB)];
+    let mut worker = world.start(world.config_of(&disks)).await;
+    let (first, more) = (bytes_of(1, 1_200_000), bytes_of(2, 1_000_000));
+    put(&*worker.port, 1, 1, first.clone()).await.unwrap();
+    assert_eq!(tiers_of(&worker, 1).await, Some((Tier::Ssd, None)));
+    write(&*worker.port, 1, 2, 1_200_000, 1_200_000, more.clone())
+        .await
+        .unwrap();
+    seal(&*worker.port, 1, 2, true).await.unwrap();
+    assert_eq!(tiers_of(&worker, 1).await, Some((Tier::Hdd, None)));
+    assert_eq!(
+        read_all(&*worker.port, 1, 2, None).await.unwrap(),
+        [first, more].concat()
+    );
+    worker.stop().await;
+}

@@ -296,6 +296,20 @@ impl Store {
         self.index.get(block, |record| record.is_guest())
     }
 
+    /// Up to `limit` blocks after one that are no guests, in the order of their ids; the last one looked at, none at the end.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn homes(&self, after: Option<BlockId>, limit: usize) -> Result<(Vec<BlockId>, Option<BlockId>)> {
+        let mut homes = Vec::new();
+        let last = self.index.page(after, limit, |block, record| {
+            if record.is_ok_and(|record| !record.is_guest()) {
+                homes.push(block);
+            }
+        })?;
+        Ok((homes, last))
+    }
+
     /// What the index has of a block. Does not block.
     ///
     /// # Errors

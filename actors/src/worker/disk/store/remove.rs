@@ -48,6 +48,18 @@ impl Store {
     /// # Errors
     /// `Io`.
     pub fn remove(self: &Arc<Self>, block: BlockId) -> Result<bool> {
+        self.remove_and(block, |news| (self.news)(news))
+    }
+
+    /// Removes a block of which another disk of the worker has a later one: nobody is told. For the block's lane.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove_double(self: &Arc<Self>, block: BlockId) -> Result<()> {
+        self.remove_and(block, drop).map(drop)
+    }
+
+    fn remove_and(self: &Arc<Self>, block: BlockId, told: impl FnOnce(BlockNews)) -> Result<bool> {
         let open = lock(&self.lane(block).open).remove(&block);
         self.settle(block)?;
         self.files.remove(block);
@@ -75,7 +87,7 @@ impl Store {
         self.is_cached_no_more(block);
         if !is_guest {
             self.blocks.fetch_sub(1, Ordering::Relaxed);
-            (self.news)(BlockNews::Removed(block));
+            told(BlockNews::Removed(block));
         }
         match in_index {
             true => Ok(true),
