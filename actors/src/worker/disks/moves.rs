@@ -142,21 +142,31 @@ impl Disks {
 
     /// Moves a block that has no room to grow where it is to another disk, if one has room and nobody is writing it now.
     pub(super) async fn outgrows(&self, block: BlockId, from: usize, need: Need) {
-        let mut statuses = self.unpromised();
-        statuses[from].available_bytes = 0;
-        statuses[from].cached_bytes = 0;
-        let Some(to) = choose_disk(
-            &statuses,
-            Wanted::kept(need.tier),
-            need.until_bytes,
-            need.hint_bytes,
-        ) else {
-            return;
-        };
-        let disks = self.clone();
-        let moving = tokio::spawn(async move { disks.move_block(block, from, to, None).await });
-        if let Ok(Err(error)) = moving.await {
-            tracing::warn!("block {block} has no room to grow, and cannot move: {error}");
+        for _ in 0..TRIES_MAX {
+            let is_there = matches!(self.place(block), Ok(Some(place)) if place.home == from);
+            let brief = self.all()[from].store.brief(block);
+            if !is_there || !matches!(brief, Ok(Some(brief)) if brief.is_sealed) {
+                return;
+            }
+            let mut statuses = self.unpromised();
+            statuses[from].available_bytes = 0;
+            statuses[from].cached_bytes = 0;
+            let wanted = Wanted::kept(need.tier);
+            let Some(to) = choose_disk(&statuses, wanted, need.until_bytes, need.hint_bytes) else {
+                return;
+            };
+            let disks = self.clone();
+            let moving = tokio::spawn(async move { disks.move_block(block, from, to, None).await });
+            match moving.await {
+                Ok(Ok(Moved::There(_))) | Err(_) => return,
+                Ok(Ok(Moved::NotNow)) => tokio::time::sleep(TRY_AGAIN).await,
+                // Somebody else moves it already, as for another piece of the same write.
+                Ok(Err(error)) if error.kind == ErrorKind::Busy => tokio::time::sleep(TRY_AGAIN).await,
+                Ok(Err(error)) => {
+                    tracing::warn!("block {block} has no room to grow, and cannot move: {error}");
+                    return;
+                }
+            }
         }
     }
 

@@ -428,14 +428,20 @@ async fn several_writes_at_once_have_a_block_leave_memory_once() {
 #[actix::test]
 async fn a_block_that_has_no_room_to_grow_goes_on_where_there_is_some() {
     let world = World::new();
-    let disks = [("ssd", Tier::Ssd, 2 * MIB), ("hdd", Tier::Hdd, 64 * MIB)];
+    let disks = [("ssd", Tier::Ssd, 1_400_000), ("hdd", Tier::Hdd, 64 * MIB)];
     let mut worker = world.start(world.config_of(&disks)).await;
     let (first, more) = (bytes_of(1, 1_200_000), bytes_of(2, 1_000_000));
     put(&*worker.port, 1, 1, first.clone()).await.unwrap();
     assert_eq!(tiers_of(&worker, 1).await, Some((Tier::Ssd, None)));
-    write(&*worker.port, 1, 2, 1_200_000, 1_200_000, more.clone())
-        .await
-        .unwrap();
+    // Of a long write, several pieces come at once.
+    let pieces = (0..5u64).map(|piece| {
+        let start = to_usize(piece) * 200_000;
+        let bytes = more.slice(start..start + 200_000);
+        write(&*worker.port, 1, 2, 1_200_000 + piece * 200_000, 1_200_000, bytes)
+    });
+    for written in futures::future::join_all(pieces).await {
+        written.unwrap();
+    }
     seal(&*worker.port, 1, 2, true).await.unwrap();
     assert_eq!(tiers_of(&worker, 1).await, Some((Tier::Hdd, None)));
     assert_eq!(
