@@ -19,6 +19,30 @@ pub enum Tier {
     Hdd,
 }
 
+impl Tier {
+    /// The fastest first.
+    pub const ALL: [Tier; 3] = [Tier::Mem, Tier::Ssd, Tier::Hdd];
+
+    /// As records and calls have it, from 1 on.
+    pub fn code(self) -> u8 {
+        match self {
+            Tier::Mem => 1,
+            Tier::Ssd => 2,
+            Tier::Hdd => 3,
+        }
+    }
+
+    /// None for a code that is no tier's.
+    pub fn of_code(code: u8) -> Option<Tier> {
+        Tier::ALL.into_iter().find(|tier| tier.code() == code)
+    }
+
+    /// Whether what is there outlives a power cut, so that it may be the only copy of something.
+    pub fn lasts(self) -> bool {
+        self != Tier::Mem
+    }
+}
+
 impl std::fmt::Display for Tier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -57,9 +81,9 @@ pub struct DiskStatus {
 impl DiskStatus {
     /// What of that may be taken by what is kept: nothing of memory, which never has the only copy of anything.
     pub fn kept_room_bytes(&self) -> u64 {
-        match self.tier {
-            Tier::Mem => 0,
-            Tier::Ssd | Tier::Hdd => self.room_bytes(),
+        match self.tier.lasts() {
+            true => self.room_bytes(),
+            false => 0,
         }
     }
 

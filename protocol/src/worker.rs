@@ -57,12 +57,10 @@ pub struct Wish(u8);
 impl Wish {
     /// Whoever asks does not know.
     pub const UNSAID: Wish = Wish(0);
-    const IN: [Tier; 3] = [Tier::Mem, Tier::Ssd, Tier::Hdd];
 
     /// A tier, or any.
     pub fn of(tier: Option<Tier>) -> Self {
-        let place = tier.and_then(|tier| (2u8..).zip(Self::IN).find(|(_, known)| *known == tier));
-        Wish(place.map_or(1, |(code, _)| code))
+        Wish(tier.map_or(1, |tier| tier.code() + 1))
     }
 
     pub fn is_unsaid(&self) -> bool {
@@ -74,7 +72,7 @@ impl Wish {
         match self.0 {
             0 => None,
             1 => Some(None),
-            code => Self::IN.get(usize::from(code - 2)).map(|tier| Some(*tier)),
+            code => Tier::of_code(code - 1).map(Some),
         }
     }
 }

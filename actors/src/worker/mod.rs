@@ -31,7 +31,6 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use curvine_conf::{DataDir, EvictionPolicy, FsyncPolicy};
-use curvine_protocol::cluster::Tier;
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use tokio::sync::watch;
 
@@ -197,8 +196,7 @@ pub async fn start_with(
     sources: Arc<dyn Sources>,
     mut threads: Threads,
 ) -> Result<WorkerHandle> {
-    let lasts = |directory: &&DataDir| directory.tier != Tier::Mem;
-    let first = config.data_dirs.iter().find(lasts);
+    let first = config.data_dirs.iter().find(|directory| directory.tier.lasts());
     let Some(first) = first.or(config.data_dirs.first()) else {
         return Err(Error::new(
             ErrorKind::Config,

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::deliver::BACKOFF_MAX;
-use super::state::{Piece, State, about_the_file};
+use super::state::{BlockPiece, Piece, State, about_the_file};
 use crate::client::route::stalled::PATIENCE;
 use crate::kit::backoff::Backoff;
 use crate::kit::{Body, Ports};
@@ -137,27 +137,18 @@ impl Shared {
 
     /// One piece, from the first replica that has it right.
     async fn read_piece(&self, piece: Piece) -> Result<Bytes> {
-        let (index, located, workers, offset_bytes, len_bytes, can_fill, mount, tier) = match piece {
+        let BlockPiece {
+            index,
+            located,
+            workers,
+            offset_bytes,
+            len_bytes,
+            fill: can_fill,
+            mount,
+            tier,
+        } = match piece {
             Piece::Zeros(len) => return Ok(BytesMut::zeroed(len).freeze()),
-            Piece::Block {
-                index,
-                located,
-                workers,
-                offset_bytes,
-                len_bytes,
-                fill,
-                mount,
-                tier,
-            } => (
-                index,
-                located,
-                workers,
-                offset_bytes,
-                len_bytes,
-                fill,
-                mount,
-                tier,
-            ),
+            Piece::Block(piece) => piece,
         };
         let mut last = Error::new(
             ErrorKind::BlockUnavailable,

@@ -119,18 +119,21 @@ pub(super) struct Gathered {
 /// A range of one block, or zeros.
 pub(super) enum Piece {
     Zeros(usize),
-    Block {
-        index: u32,
-        located: LocatedBlock,
-        workers: Vec<WorkerAddress>,
-        offset_bytes: u64,
-        len_bytes: u32,
-        fill: bool,
-        /// Whose object it is in.
-        mount: Option<MountId>,
-        /// Where it is wished to be.
-        tier: Wish,
-    },
+    Block(BlockPiece),
+}
+
+/// A part of a block that is to be read.
+pub(super) struct BlockPiece {
+    pub index: u32,
+    pub located: LocatedBlock,
+    pub workers: Vec<WorkerAddress>,
+    pub offset_bytes: u64,
+    pub len_bytes: u32,
+    pub fill: bool,
+    /// Whose object it is in.
+    pub mount: Option<MountId>,
+    /// Where it is wished to be.
+    pub tier: Wish,
 }
 
 impl Block {
@@ -418,7 +421,7 @@ impl State {
             let step = match held {
                 Some(block) => {
                     let len = room.min(block.len_bytes - within);
-                    pieces.push(Piece::Block {
+                    pieces.push(Piece::Block(BlockPiece {
                         index,
                         located: block.located.clone(),
                         workers: self.workers.clone(),
@@ -427,7 +430,7 @@ impl State {
                         fill: block.cached && !block.begun,
                         mount: self.source.as_ref().map(|source| source.mount),
                         tier: Wish::of(self.tier),
-                    });
+                    }));
                     len
                 }
                 None => {

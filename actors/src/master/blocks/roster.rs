@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::cluster::{DiskStatus, Tier, WorkerState, WorkerStatus};
+use curvine_protocol::cluster::{DiskStatus, WorkerState, WorkerStatus};
 use curvine_protocol::master::FsStats;
 use curvine_protocol::mount::MountTraffic;
 use curvine_protocol::number::whole_ms;
@@ -201,7 +201,7 @@ impl Roster {
     /// Whether a worker may have the only copy of anything: not if it has nothing but memory.
     pub fn may_keep(&self, id: WorkerId) -> bool {
         let worker = self.workers.get(&id);
-        worker.is_some_and(|worker| worker.disks.iter().any(|disk| disk.tier != Tier::Mem))
+        worker.is_some_and(|worker| worker.disks.iter().any(|disk| disk.tier.lasts()))
     }
 
     /// Those; if there are none, those that live.

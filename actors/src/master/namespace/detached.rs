@@ -52,6 +52,28 @@ impl Dbs {
             .collect()
     }
 
+    /// What something says of an inode, or of the nearest directory above of which it says anything; and of which.
+    pub fn nearest<T>(
+        &self,
+        txn: &RoTxn,
+        inode: InodeId,
+        says: impl Fn(InodeId) -> Result<Option<T>>,
+    ) -> Result<Option<(InodeId, T)>> {
+        let mut at = inode;
+        loop {
+            if let Some(said) = says(at)? {
+                return Ok(Some((at, said)));
+            }
+            if at == InodeId::ROOT {
+                return Ok(None);
+            }
+            match self.inode(txn, at)? {
+                Some(record) if record.parent != at => at = record.parent,
+                _ => return Ok(None),
+            }
+        }
+    }
+
     /// # Errors
     /// `Stale` for a directory in a tree that was cut off.
     pub fn refuse_detached(&self, txn: &RoTxn, directory: InodeId) -> Result<()> {

@@ -40,19 +40,10 @@ impl Dbs {
 
     /// The nearest pin of an inode: its own, or that of a directory above.
     pub fn pinned_by(&self, txn: &RoTxn, pins: &PinnedInodes, inode: InodeId) -> Result<Option<InodeId>> {
-        let mut at = inode;
-        while !pins.inodes.is_empty() {
-            if pins.inodes.contains(&at) {
-                return Ok(Some(at));
-            }
-            if at == InodeId::ROOT {
-                break;
-            }
-            match self.inode(txn, at)? {
-                Some(record) if record.parent != at => at = record.parent,
-                _ => break,
-            }
+        if pins.inodes.is_empty() {
+            return Ok(None);
         }
-        Ok(None)
+        let pin = |at| Ok(pins.inodes.contains(&at).then_some(()));
+        Ok(self.nearest(txn, inode, pin)?.map(|(pin, ())| pin))
     }
 }

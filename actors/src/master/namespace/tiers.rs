@@ -35,19 +35,7 @@ impl Dbs {
         if self.noted_inodes(txn, RULE, 1)?.is_empty() {
             return Ok(None);
         }
-        let mut at = inode;
-        loop {
-            if let Some(tier) = get(&self.meta, txn, &key(at))? {
-                return Ok(Some((at, tier)));
-            }
-            if at == InodeId::ROOT {
-                return Ok(None);
-            }
-            match self.inode(txn, at)? {
-                Some(record) if record.parent != at => at = record.parent,
-                _ => return Ok(None),
-            }
-        }
+        self.nearest(txn, inode, |at| get(&self.meta, txn, &key(at)))
     }
 }
 

@@ -26,10 +26,9 @@ const FLAG_ROUND: u8 = 64;
 const FLAG_DOUBTFUL: u8 = 1;
 const FLAG_PINNED: u8 = 2;
 const FLAG_GUEST: u8 = 4;
-/// Two bits: 0 = no tier, else 1 + its place among [`TIERS`].
+/// Two bits: 0 = no tier, else its code.
 const TIER_SHIFT: u8 = 3;
 const TIER_BITS: u8 = 3;
-const TIERS: [Tier; 3] = [Tier::Mem, Tier::Ssd, Tier::Hdd];
 const NUMBERS_BYTES: usize = 16;
 const ROUND_BYTES: usize = 8;
 
@@ -99,19 +98,15 @@ impl BlockFlags {
 
     fn more(&self) -> u8 {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-        let tier = self
-            .tier
-            .and_then(|tier| (1u8..).zip(TIERS).find(|(_, known)| *known == tier));
         flag(self.doubtful, FLAG_DOUBTFUL)
             | flag(self.pinned, FLAG_PINNED)
             | flag(self.guest, FLAG_GUEST)
-            | tier.map_or(0, |(code, _)| code << TIER_SHIFT)
+            | self.tier.map_or(0, |tier| tier.code() << TIER_SHIFT)
     }
 }
 
 fn tier_of(more: u8) -> Option<Tier> {
-    let code = more >> TIER_SHIFT & TIER_BITS;
-    TIERS.get(usize::from(code.checked_sub(1)?)).copied()
+    Tier::of_code(more >> TIER_SHIFT & TIER_BITS)
 }
 
 /// How many chunks a block of this length has.

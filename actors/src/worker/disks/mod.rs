@@ -206,7 +206,7 @@ impl Disks {
 
     fn by_speed(&self) -> impl Iterator<Item = &DiskRef> {
         let of_tier = |tier: Tier| self.all().iter().filter(move |disk| disk.store.tier() == tier);
-        [Tier::Mem, Tier::Ssd, Tier::Hdd].into_iter().flat_map(of_tier)
+        Tier::ALL.into_iter().flat_map(of_tier)
     }
 
     /// Rather forgotten than waited for.
@@ -303,7 +303,7 @@ impl Disks {
         };
         let place = self.place(block)?;
         if let Some(place) = place
-            && self.lacks_bytes(place.home, block, need)? > 0
+            && self.lacks_room(place.home, block, need)?
         {
             return Ok(None);
         }
@@ -324,7 +324,7 @@ impl Disks {
         let mut entered = self.enter_to_change(block, true).await?;
         let mut place = self.place(block)?;
         if let Some(full) = place
-            && self.lacks_bytes(full.home, block, need)? > 0
+            && self.lacks_room(full.home, block, need)?
         {
             // It goes on where there is room, if there is; else the disk says what it lacks.
             drop(entered);
@@ -335,15 +335,15 @@ impl Disks {
         Ok((entered, self.for_kept(block, place, need)?))
     }
 
-    /// What a disk has too little room for a block to grow, also if all that is cached goes.
-    fn lacks_bytes(&self, disk: usize, block: BlockId, need: Need) -> Result<u64> {
+    /// Whether a disk has too little room for a block to grow, also if all that is cached goes.
+    fn lacks_room(&self, disk: usize, block: BlockId, need: Need) -> Result<bool> {
         let store = &self.all()[disk].store;
         if self.all().len() == 1 || store.has_room(need.bytes) {
-            return Ok(0);
+            return Ok(false);
         }
         let len_bytes = store.brief(block)?.map_or(0, |brief| brief.len_bytes);
         let growth_bytes = need.until_bytes.saturating_sub(len_bytes).min(need.bytes);
-        Ok(growth_bytes.saturating_sub(store.status().room_bytes()))
+        Ok(growth_bytes > store.status().room_bytes())
     }
 
     fn for_kept(&self, block: BlockId, place: Option<Place>, need: Need) -> Result<&DiskRef> {

@@ -163,7 +163,7 @@ impl Round {
             let Some(block) = self.rest.kept.pop_front() else {
                 return;
             };
-            if self.stopping.load(Ordering::Acquire) {
+            if !self.goes_on() {
                 return self.rest.kept.push_front(block);
             }
             match self.disks.enter_to_change(block, true).await {

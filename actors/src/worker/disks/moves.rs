@@ -120,18 +120,9 @@ impl Disks {
             let len_bytes = store.brief(block)?.map_or(0, |brief| brief.len_bytes);
             let to = choose_disk(&self.unpromised(), Wanted::kept(None), len_bytes, len_bytes)
                 .ok_or_else(|| self.no_room_for_kept(block, len_bytes))?;
-            // Whoever asks may give up, and a move that has begun to hand over ends.
-            let (disks, from) = (self.clone(), place.home);
-            let moving = tokio::spawn(async move { disks.move_block(block, from, to, None).await });
-            let moved = moving
-                .await
-                .unwrap_or_else(|_| Err(Error::internal(format!("the move of block {block} was given up"))));
-            match moved {
-                Ok(Moved::There(_)) => return Ok(()),
-                Ok(Moved::NotNow) => tokio::time::sleep(TRY_AGAIN).await,
-                // Somebody else moves it already.
-                Err(error) if error.kind == ErrorKind::Busy => tokio::time::sleep(TRY_AGAIN).await,
-                Err(error) => return Err(error),
+            match self.move_at_once(block, place.home, to).await? {
+                Moved::There(_) => return Ok(()),
+                Moved::NotNow => tokio::time::sleep(TRY_AGAIN).await,
             }
         }
         Err(Error::new(
@@ -155,14 +146,10 @@ impl Disks {
             let Some(to) = choose_disk(&statuses, wanted, need.until_bytes, need.hint_bytes) else {
                 return;
             };
-            let disks = self.clone();
-            let moving = tokio::spawn(async move { disks.move_block(block, from, to, None).await });
-            match moving.await {
-                Ok(Ok(Moved::There(_))) | Err(_) => return,
-                Ok(Ok(Moved::NotNow)) => tokio::time::sleep(TRY_AGAIN).await,
-                // Somebody else moves it already, as for another piece of the same write.
-                Ok(Err(error)) if error.kind == ErrorKind::Busy => tokio::time::sleep(TRY_AGAIN).await,
-                Ok(Err(error)) => {
+            match self.move_at_once(block, from, to).await {
+                Ok(Moved::There(_)) => return,
+                Ok(Moved::NotNow) => tokio::time::sleep(TRY_AGAIN).await,
+                Err(error) => {
                     tracing::warn!("block {block} has no room to grow, and cannot move: {error}");
                     return;
                 }
@@ -170,8 +157,20 @@ impl Disks {
         }
     }
 
+    /// [`Self::move_block`] for one who waits for it. He may give up: a move that has begun to hand over ends.
+    async fn move_at_once(&self, block: BlockId, from: usize, to: usize) -> Result<Moved> {
+        let disks = self.clone();
+        let moving = tokio::spawn(async move { disks.move_block(block, from, to, None).await });
+        let given_up = |_| Err(Error::internal(format!("the move of block {block} was given up")));
+        match moving.await.unwrap_or_else(given_up) {
+            // Somebody else moves it already, as for another piece of the same write.
+            Err(error) if error.kind == ErrorKind::Busy => Ok(Moved::NotNow),
+            moved => moved,
+        }
+    }
+
     pub(super) fn no_room_for_kept(&self, block: BlockId, bytes: u64) -> Error {
-        let is_memory = |disk: &DiskRef| disk.store.tier() == Tier::Mem;
+        let is_memory = |disk: &DiskRef| !disk.store.tier().lasts();
         let message = match self.all().iter().all(is_memory) {
             true => format!(
                 "block {block} cannot be written: this worker has nothing but memory, which never holds the only copy of \
@@ -204,7 +203,7 @@ impl Disks {
         };
         let len_bytes = whole.block.len_bytes;
         let _room = to.store.make_room(block, len_bytes).await;
-        let copying = match to.store.takes_small(&whole) {
+        let copying = match to.store.is_small(len_bytes) {
             true => None,
             false => match self.copy_to(to, &whole, pace).await {
                 Err(error) if error.kind == ErrorKind::Corrupt => {
@@ -262,7 +261,8 @@ impl Disks {
         for at in (0..block.len_bytes).step_by(to_usize(PIECE_BYTES)) {
             let (whole, piece_bytes) = (whole.clone(), PIECE_BYTES.min(block.len_bytes - at));
             let write = move |_: &Arc<Store>| {
-                Store::guest_write(&mut copying, &whole, at, piece_bytes).map(|()| copying)
+                copying.write(&whole.read(at, piece_bytes)?)?;
+                Ok(copying)
             };
             copying = to.on_lane(block.id, write).await?;
             if let Some(pace) = pace {
@@ -315,7 +315,7 @@ impl Disks {
             let mut found = Vec::new();
             for number in disks {
                 let record = self.all()[number]
-                    .on_lane(block, move |store| store.record_of(block))
+                    .on_lane(block, move |store| store.record(block))
                     .await?;
                 found.extend(record.map(|record| (number, record)));
             }
@@ -361,15 +361,15 @@ impl Disks {
                 match home.into_iter().flatten().next() {
                     None => {
                         disk.on_lane(block, move |store| store.settle_in(block)).await?;
-                        let settled = disk.on_lane(block, move |store| store.record_of(block)).await?;
+                        let settled = disk.on_lane(block, move |store| store.record(block)).await?;
                         let is_kept = settled.is_some_and(|record| !record.flags.from_ufs);
                         if is_kept && disk.store.tier() == Tier::Mem {
                             of_disk.kept.push(block);
                         }
                     }
                     Some(home) if disk.store.tier() == Tier::Mem => {
-                        let guest = disk.on_lane(block, move |store| store.record_of(block)).await?;
-                        let original = home.on_lane(block, move |store| store.record_of(block)).await?;
+                        let guest = disk.on_lane(block, move |store| store.record(block)).await?;
+                        let original = home.on_lane(block, move |store| store.record(block)).await?;
                         let is_copy = guest
                             .zip(original)
                             .is_some_and(|(guest, original)| guest.is_copy_of(&original));

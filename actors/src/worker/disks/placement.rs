@@ -41,7 +41,7 @@ impl Wanted {
 
 /// Whether a disk of this tier may have the only copy of something.
 pub fn may_be_kept_in(tier: Tier) -> bool {
-    tier != Tier::Mem || is_planted(Bug::KeptInMemory)
+    tier.lasts() || is_planted(Bug::KeptInMemory)
 }
 
 /// The disk for a block that needs `need_bytes` now and may become `hint_bytes` long. None if nothing has room.

@@ -329,7 +329,7 @@ impl Store {
     ///
     /// # Errors
     /// `Corrupt`, `Io`, `NoSpace`.
-    fn record(&self, block: BlockId) -> Result<Option<BlockRecord>> {
+    pub fn record(&self, block: BlockId) -> Result<Option<BlockRecord>> {
         self.settle(block)?;
         self.index.get(block, |record| record.to_record())?.transpose()
     }

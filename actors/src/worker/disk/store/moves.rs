@@ -68,11 +68,11 @@ enum BytesOf {
 }
 
 impl Whole {
-    /// Bytes from an offset on, of a block that has a file.
+    /// Bytes from an offset on.
     ///
     /// # Errors
     /// `Io`, `Corrupt` if there are fewer.
-    fn read(&self, offset_bytes: u64, len_bytes: u64) -> Result<Bytes> {
+    pub fn read(&self, offset_bytes: u64, len_bytes: u64) -> Result<Bytes> {
         match &self.bytes {
             BytesOf::Index(content) => {
                 let start = to_usize(offset_bytes);
@@ -141,24 +141,6 @@ impl Store {
     pub fn is_as(&self, whole: &Whole) -> Result<bool> {
         let found = self.to_move(whole.block.id)?;
         Ok(found.is_some_and(|found| found.record == whole.record && found.fence == whole.fence))
-    }
-
-    /// Whether a block's bytes would go into the index here.
-    pub fn takes_small(&self, whole: &Whole) -> bool {
-        self.is_small(whole.block.len_bytes)
-    }
-
-    /// Adds a piece of a block to its copy here, from an offset on. On any lane.
-    ///
-    /// # Errors
-    /// `Corrupt`, `NoSpace`, `Io`.
-    pub fn guest_write(
-        copying: &mut Copying,
-        whole: &Whole,
-        offset_bytes: u64,
-        len_bytes: u64,
-    ) -> Result<()> {
-        copying.write(&whole.read(offset_bytes, len_bytes)?)
     }
 
     /// Keeps a copy of a block as a guest; `copying` has its bytes, or there is none and they go into the index. For the
@@ -240,14 +222,7 @@ impl Store {
         if !self.is_as(whole)? && !is_planted(Bug::MovesOverWrites) {
             return Ok(false);
         }
-        self.files.remove(block);
-        self.index.submit_and_wait(vec![Change::Delete(block)], true)?;
-        self.is_cached_no_more(block);
-        self.blocks.fetch_sub(1, Ordering::Relaxed);
-        if !whole.record.flags.in_index {
-            self.remove_file(block, whole.block.len_bytes)?;
-        }
-        Ok(true)
+        self.remove_and(block, true, drop)
     }
 
     /// A guest is the block from now on. For its lane.
@@ -376,13 +351,5 @@ impl Store {
             }
         })?;
         Ok((found, last))
-    }
-
-    /// The record of a block, whole or not. For its lane.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Io`.
-    pub fn record_of(&self, block: BlockId) -> Result<Option<BlockRecord>> {
-        self.record(block)
     }
 }

@@ -48,7 +48,7 @@ impl Store {
     /// # Errors
     /// `Io`.
     pub fn remove(self: &Arc<Self>, block: BlockId) -> Result<bool> {
-        self.remove_and(block, |news| (self.news)(news))
+        self.remove_and(block, false, |news| (self.news)(news))
     }
 
     /// Removes a block of which another disk of the worker has a later one: nobody is told. For the block's lane.
@@ -56,10 +56,16 @@ impl Store {
     /// # Errors
     /// `Io`.
     pub fn remove_double(self: &Arc<Self>, block: BlockId) -> Result<()> {
-        self.remove_and(block, drop).map(drop)
+        self.remove_and(block, false, drop).map(drop)
     }
 
-    fn remove_and(self: &Arc<Self>, block: BlockId, told: impl FnOnce(BlockNews)) -> Result<bool> {
+    /// A guest goes on the device, like anything that is to.
+    pub(super) fn remove_and(
+        self: &Arc<Self>,
+        block: BlockId,
+        sync: bool,
+        told: impl FnOnce(BlockNews),
+    ) -> Result<bool> {
         let open = lock(&self.lane(block).open).remove(&block);
         self.settle(block)?;
         self.files.remove(block);
@@ -83,28 +89,22 @@ impl Store {
         };
         // Nothing older comes back after what it is a copy of was changed.
         self.index
-            .submit_and_wait(vec![Change::Delete(block)], is_guest)?;
+            .submit_and_wait(vec![Change::Delete(block)], sync || is_guest)?;
         self.is_cached_no_more(block);
         if !is_guest {
             self.blocks.fetch_sub(1, Ordering::Relaxed);
             told(BlockNews::Removed(block));
         }
-        match in_index {
-            true => Ok(true),
-            false => self.remove_file(block, len_bytes).map(|()| true),
+        if in_index {
+            return Ok(true);
         }
-    }
-
-    /// Removes the file of a block that the index does not know any more.
-    pub(super) fn remove_file(&self, block: BlockId, len_bytes: u64) -> Result<()> {
-        let path = self.path(block);
         let removed = std::fs::remove_file(&path);
         // Whoever was about to read it may have opened it since.
         self.files.remove(block);
         self.space().shorten(len_bytes, 0);
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error, block)),
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 

@@ -22,7 +22,7 @@ const SHARE_OF_CAPACITY: u64 = 8;
 
 impl Store {
     /// Whether a new block of this length goes to the index.
-    pub(super) fn is_small(&self, len_bytes: u64) -> bool {
+    pub fn is_small(&self, len_bytes: u64) -> bool {
         len_bytes <= SMALL_BYTES_MAX && self.small_blocks_fit.load(Ordering::Relaxed)
     }
 
