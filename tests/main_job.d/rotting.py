@@ -17,7 +17,7 @@ SMALL_BYTES = 16 << 10
 def fio(place, *more):
     """Begins fio over the files; its words come at the end."""
     command = [
-        "fio", "--name=job", f"--directory={place}", f"--numjobs={FILES}", f"--size={FILE_MIB}M", "--bs=64k",
+        "fio", "--name=job", "--verify_state_save=0", f"--directory={place}", f"--numjobs={FILES}", f"--size={FILE_MIB}M", "--bs=64k",
         "--ioengine=psync", "--verify=crc32c", "--verify_fatal=1", "--verify_dump=0", "--group_reporting", "--invalidate=1", *more,
     ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -106,7 +106,7 @@ impl User {
 /// `EBADF` for a handle that only reads.
 fn writable(handle: &Handle) -> Result<OpenFile> {
     match handle.access.writes() {
-        true => handle.slot.file(),
+        true => handle.check().and_then(|()| handle.slot.file()),
         false => Err(Refusal::of(libc::EBADF)),
     }
 }
@@ -457,10 +457,15 @@ impl Core {
         let file = slot.file()?;
         // The lease goes with the last that wrote. Whoever writes on, by a duplicate of the descriptor or another one, gets
         // it again.
-        let attr = match handle.flushes() {
-            true => file.close().await?,
-            false => file.flush().await?,
+        let flushed = match handle.flushes() {
+            true => file.give_back().await,
+            false => file.flush().await.map(Ok),
         };
+        if let Err(error) = &flushed {
+            self.files.lost(slot, error);
+        }
+        handle.check()?;
+        let attr = flushed??;
         self.committed(slot, &file, &attr).await;
         Ok(())
     }
@@ -509,7 +514,9 @@ impl Core {
 
     /// Whoever asks, and whoever wrote: the file is on disk as it is.
     pub async fn fsync(&self, handle: FileHandle) -> Result<()> {
-        let Handle { slot, access, .. } = self.files.handle(handle)?;
+        let handle = self.files.handle(handle)?;
+        handle.check()?;
+        let Handle { slot, access, .. } = handle;
         if !access.writes() && !slot.has_writers() && is_planted(Bug::ReadersSyncNothing) {
             return Ok(());
         }

@@ -14,6 +14,7 @@ mod hostile;
 mod loads;
 mod locks;
 mod loop_disk;
+mod losses;
 mod masters;
 mod metrics;
 mod mounts;

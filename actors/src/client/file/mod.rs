@@ -441,10 +441,19 @@ impl OpenFile {
     /// As [`OpenFile::flush`]: what workers do not have is lost then. To be able to try again, flush first.
     /// In a mount, `Ufs...` if the object could not be written: the content is kept by Curvine.
     pub async fn close(&self) -> Result<Attr> {
+        self.give_back().await?
+    }
+
+    /// As [`OpenFile::close`], and tells apart what became of the content and of the object: the inner result is of the
+    /// object, and whatever it is, the masters have the content.
+    ///
+    /// # Errors
+    /// As [`OpenFile::flush`]: what workers do not have is lost.
+    pub async fn give_back(&self) -> Result<Result<Attr>> {
         let Handle { shared, id, writes } = &*self.handle;
         let mut state = shared.lock().await;
         if !writes.load(Ordering::Acquire) {
-            return Ok(state.attr.clone());
+            return Ok(Ok(state.attr.clone()));
         }
         let last = state.writers.is_last(*id);
         let committed = shared.commit(&mut state, false, last).await;
@@ -465,9 +474,12 @@ impl OpenFile {
                 inode: shared.inode,
                 wait: false,
             };
-            state.attr = shared.router.ask_master(persist).await?.attr;
+            match shared.router.ask_master(persist).await {
+                Ok(entry) => state.attr = entry.attr,
+                Err(error) => return Ok(Err(error)),
+            }
         }
-        Ok(state.attr.clone())
+        Ok(Ok(state.attr.clone()))
     }
 }
 
