@@ -154,6 +154,10 @@ bugs! {
     GuestsStayBehind: "guests-stay-behind", Plot("written-while-in-memory");
     /// A block goes from a disk though it was written since it was copied to another.
     MovesOverWrites: "moves-over-writes", Plot("written-while-it-moves");
+    /// A worker that is told that a replica is too much lets it go without asking whether others have it.
+    ShedsUnasked: "sheds-unasked", Plot("shed-late");
+    /// A worker that is to let a replica go says to another one that it has it.
+    ConfirmsWhatItSheds: "confirms-what-it-sheds", Plot("shed-by-two");
 }
 
 /// Whether this process is to have that bug.

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::attr::WorkerAddress;
 use crate::attr::{BlockRef, UfsSource};
 pub use crate::call::Done;
 use crate::call::calls;
@@ -371,6 +372,52 @@ pub struct CopyReplica {
     pub address: String,
 }
 
+/// From the master: of these blocks there are more replicas than their files want. The worker's own goes where each of the
+/// keepers confirms to have the very same ([`ConfirmReplicas`]).
+///
+/// While the worker asks, it confirms nothing of the block itself. So of workers that are told, at once or late, to shed for
+/// each other's sake, by one leader or by several, never all do: whoever is the last to begin has keepers that had not begun
+/// and begin no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShedReplicas {
+    /// At most [`SHED_MAX`].
+    pub blocks: Vec<SurplusReplica>,
+    /// Where the keepers are.
+    pub workers: Vec<WorkerAddress>,
+}
+
+/// Blocks in one [`ShedReplicas`].
+pub const SHED_MAX: usize = 64;
+
+/// A replica that is too much.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SurplusReplica {
+    pub block: BlockRef,
+    /// As many others as the file wants replicas; one at least.
+    pub keepers: Vec<WorkerId>,
+}
+
+/// In the order of the blocks: whether the worker has it no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicasShed {
+    pub went: Vec<bool>,
+}
+
+/// From a worker that is to shed its replicas: what the asked one has of these blocks, each up to its length, once it has
+/// verified the bytes. It stays there, but for what may happen to any replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmReplicas {
+    pub blocks: Vec<BlockRef>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicasConfirmed {
+    /// Who says so: another worker may be at its address.
+    pub worker: WorkerId,
+    /// In the order of the blocks. None: it is not here whole and kept, or rotten, or about to be shed, too.
+    pub replicas: Vec<Option<ReplicaSum>>,
+}
+
 /// From a reader that got bytes with a wrong checksum: the worker is to look at its own. What it finds wrong goes out of
 /// use: it can be fetched again, or the master hears that the replica is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -646,6 +693,8 @@ macro_rules! for_worker_calls {
             218 => ListBlocks -> BlocksListed {};
             219 => Scrub -> ScrubStatus {};
             220 => ExplainBlocks -> BlocksExplained {};
+            221 => ShedReplicas -> ReplicasShed {};
+            222 => ConfirmReplicas -> ReplicasConfirmed {};
         }
     };
 }

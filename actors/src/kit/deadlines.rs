@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use curvine_protocol::CallContext;
+
 /// One try of a request that has no bytes to move: OpenDAL repeats it.
 pub const STORE_TRY: Duration = Duration::from_secs(10);
 /// A local directory that takes the next piece of a file which is written or copied: a busy disk is slow, a dead one silent.
@@ -33,6 +35,11 @@ pub const LEADER_WAIT: Duration = Duration::from_secs(25);
 /// Of a caller's patience, what is left for the way back.
 const WAY_BACK: Duration = Duration::from_secs(2);
 
+/// What a worker takes to begin with a replica, and how many bytes of it a second at least.
+const REPLICA_STEP: Duration = Duration::from_secs(30);
+const REPLICA_BYTES_PER_SECOND: u64 = 4 << 20;
+const REPLICAS_MAX: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// How long a local directory may take until all of a file is on its disk.
 pub fn local_sync(size_bytes: u64) -> Duration {
     by_size(
@@ -54,6 +61,15 @@ pub fn store_copy(size_bytes: u64) -> Duration {
 /// What anything takes, and so many seconds more for its size, up to a limit.
 fn by_size(any: Duration, seconds: u64, most: Duration) -> Duration {
     most.min(any.saturating_add(Duration::from_secs(seconds)))
+}
+
+/// A call by which a worker reads, writes or verifies so many bytes of replicas, and may wait for another to do so.
+pub fn of_replicas(len_bytes: u64) -> CallContext {
+    let deadline = by_size(REPLICA_STEP, len_bytes / REPLICA_BYTES_PER_SECOND, REPLICAS_MAX);
+    CallContext {
+        deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
+        ..CallContext::default()
+    }
 }
 
 /// How long a caller with this deadline is kept waiting; 0 is none.

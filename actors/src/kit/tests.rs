@@ -85,6 +85,8 @@ refuse!(
     ExplainBlocks,
     Scrub,
     CopyReplica,
+    ShedReplicas,
+    ConfirmReplicas,
     SuspectBlock,
     DeleteBlocks,
     LoadBlocks,

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use actix::Addr;
 use curvine_protocol::worker::{
-    BlockVerified, BlocksCompared, BlocksExplained, BlocksMarked, BlocksPinned, CompareBlocks, CopyReplica,
-    DeleteBlocks, Done, ExplainBlocks, ExportFile, FenceBlocks, GetWorkerStatus, KeepReplicas, ListBlocks,
-    LoadBlocks, MarkBlocks, PinBlocks, PunchBlock, PutBlock, READ_BYTES_MAX, ReadBlock, Scrub, ScrubStatus,
-    SealBlock, StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
+    BlockVerified, BlocksCompared, BlocksExplained, BlocksMarked, BlocksPinned, CompareBlocks,
+    ConfirmReplicas, CopyReplica, DeleteBlocks, Done, ExplainBlocks, ExportFile, FenceBlocks,
+    GetWorkerStatus, KeepReplicas, ListBlocks, LoadBlocks, MarkBlocks, PinBlocks, PunchBlock, PutBlock,
+    READ_BYTES_MAX, ReadBlock, ReplicasShed, Scrub, ScrubStatus, SealBlock, ShedReplicas, StopLoading,
+    SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -20,6 +21,7 @@ use super::disk::{DiskRef, Grant, Permit, Removal, missing};
 use super::disks::{Disks, Need, stopping};
 use super::membership::{Session, Standing};
 use super::replication::Replication;
+use super::shedding::Shedding;
 use super::traffic::Found;
 use super::ufs_reader::{ReadThrough, Suspect, UfsReader};
 use super::ufs_writer::UfsWriter;
@@ -43,6 +45,7 @@ struct Inner {
     reader: Addr<UfsReader>,
     writer: Addr<UfsWriter>,
     replication: Replication,
+    shedding: Shedding,
 }
 
 impl WorkerDoor {
@@ -53,6 +56,7 @@ impl WorkerDoor {
         reader: Addr<UfsReader>,
         writer: Addr<UfsWriter>,
         replication: Replication,
+        shedding: Shedding,
     ) -> Self {
         WorkerDoor {
             inner: Arc::new(Inner {
@@ -62,6 +66,7 @@ impl WorkerDoor {
                 reader,
                 writer,
                 replication,
+                shedding,
             }),
         }
     }
@@ -355,6 +360,32 @@ impl Endpoint<CopyReplica> for WorkerDoor {
             replication.copy(call).await?;
             Ok(Answer::new(Done {}))
         })
+    }
+}
+
+impl Endpoint<ShedReplicas> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<ShedReplicas>,
+    ) -> BoxFuture<'static, Result<Answer<ShedReplicas>>> {
+        let shedding = self.inner.shedding.clone();
+        transfer(&context, async move {
+            let went = shedding.shed(call).await?;
+            Ok(Answer::new(ReplicasShed { went }))
+        })
+    }
+}
+
+impl Endpoint<ConfirmReplicas> for WorkerDoor {
+    fn ask(
+        &self,
+        Ask { call, context, .. }: Ask<ConfirmReplicas>,
+    ) -> BoxFuture<'static, Result<Answer<ConfirmReplicas>>> {
+        let shedding = self.inner.shedding.clone();
+        transfer(
+            &context,
+            async move { Ok(Answer::new(shedding.confirm(call).await?)) },
+        )
     }
 }
 

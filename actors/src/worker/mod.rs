@@ -6,6 +6,7 @@
 //! - [`membership`]: the Worker actor: registration, heartbeat, block reports, the master's orders.
 //! - [`ufs_reader`], [`ufs_writer`]: transfers between under file systems and blocks.
 //! - [`replication`]: replicas that are made from those of other workers.
+//! - `shedding`: replicas that go because others have enough.
 //! - `left_uploads`: aborts, in stores, uploads that failed or that a worker left when it died.
 //!
 //! Invariants: a full or failing disk is an error for its blocks, never for the worker. A worker serves one cluster
@@ -21,6 +22,7 @@ mod left_uploads;
 pub mod membership;
 mod pace;
 pub mod replication;
+mod shedding;
 pub mod source;
 mod traffic;
 pub mod ufs_reader;
@@ -42,6 +44,7 @@ use left_uploads::LeftUploads;
 use membership::{News, Session, Standing, Worker};
 use pace::Pace;
 use replication::Replication;
+use shedding::Shedding;
 use source::Sources;
 use ufs_reader::{Resolver, StopReader, UfsReader};
 use ufs_writer::UfsWriter;
@@ -263,6 +266,7 @@ pub async fn start_with(
     );
     let reader = UfsReader::start_in_arbiter(&control, |_| reader);
     let replication = Replication::new(disks.clone(), peers.clone(), pace(config.copy_bytes_per_s));
+    let shedding = Shedding::new(disks.clone(), peers.clone(), session.clone());
     let writer = UfsWriter::new(disks.clone(), peers, resolver);
     let writer = UfsWriter::start_in_arbiter(&transfers[0], |_| writer);
     let door = WorkerDoor::new(
@@ -272,6 +276,7 @@ pub async fn start_with(
         reader.clone(),
         writer,
         replication,
+        shedding,
     );
     let mut handle = WorkerHandle {
         port: Arc::new(door),

@@ -605,6 +605,21 @@ samples! {
         block: BlockRef { id: BlockId(77), len_bytes: 70_000, generation: 5 },
         from: WorkerId(3), address: "w3:8996".to_owned(),
     };
+    ShedReplicas => ShedReplicas {
+        blocks: vec![SurplusReplica {
+            block: BlockRef { id: BlockId(77), len_bytes: 70_000, generation: 5 },
+            keepers: vec![WorkerId(3), WorkerId(4)],
+        }],
+        workers: vec![WorkerAddress { id: WorkerId(3), address: "w3:8996".to_owned(), epoch: 9 }],
+    };
+    ReplicasShed => ReplicasShed { went: vec![true, false] };
+    ConfirmReplicas => ConfirmReplicas {
+        blocks: vec![BlockRef { id: BlockId(77), len_bytes: 70_000, generation: 5 }],
+    };
+    ReplicasConfirmed => ReplicasConfirmed {
+        worker: WorkerId(3),
+        replicas: vec![Some(ReplicaSum { generation: 5, checksum: 0xC0FF_EE00, is_doubtful: false }), None],
+    };
     ListBlocks => ListBlocks { disk: 1, after: Some(BlockId(76)), limit: 1_000 };
     BlocksListed => BlocksListed {
         held: vec![HeldBlock { replica: replica(), cached: false }], last: Some(BlockId(78)),

@@ -6,7 +6,8 @@
 //!
 //! - [`leases`]: who writes a file; [`sessions`]: what a session that has ended may do, and when one ends; [`names`]: what
 //!   is open and removed; [`data`]: what workers hold; [`late`]: what comes late to them, or is lost there;
-//!   [`expiry`]: files that live for a time; [`tiers`]: blocks that move between the disks of a worker.
+//!   [`expiry`]: files that live for a time; [`tiers`]: blocks that move between the disks of a worker;
+//!   [`surplus`]: blocks that more workers have than are to.
 
 mod data;
 mod expiry;
@@ -14,6 +15,7 @@ mod late;
 mod leases;
 mod names;
 mod sessions;
+mod surplus;
 mod tiers;
 
 use std::ops::Range;
@@ -82,6 +84,9 @@ pub const ALL: &[Plot] = &[
     tiers::POWER_CUT_OF_MEMORY,
     tiers::WRITTEN_WHILE_IN_MEMORY,
     tiers::WRITTEN_WHILE_IT_MOVES,
+    surplus::SHED_LATE,
+    surplus::SHED_BY_TWO,
+    surplus::BACK_AFTER_REPAIR,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

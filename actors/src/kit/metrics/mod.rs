@@ -155,6 +155,8 @@ metrics! {
         "The bytes of these blocks.";
     counter REPLICAS_MADE = "curvine_replicas_made_total", None, [], Master,
         "Replicas that this master, leading, has had a worker make of a block that too few had.";
+    counter REPLICAS_SHED = "curvine_replicas_shed_total", None, [], Master,
+        "Replicas that this master, leading, has had a worker let go, of a block that more had than its file wants.";
     counter UPLOADS_ABORTED = "curvine_uploads_aborted_total", None, [], Worker,
         "Uploads in parts that a crash or a failed export had left in a store, and that were aborted there later.";
 

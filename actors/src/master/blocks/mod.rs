@@ -14,7 +14,7 @@
 //! - [`mod@agree`]: which replicas of a block are the block, where they may differ.
 //! - [`fence`]: who may still write blocks for a writer that has lost its lease.
 //! - `placement`: where to read and where to write.
-//! - [`mod@care`]: which blocks too few have.
+//! - [`mod@care`]: which blocks too few have; [`mod@surplus`]: which too many.
 //! - `service`: which of the workers are out of service.
 //! - [`check`]: what `cv fsck` says of blocks.
 //! - [`mod@wanted`]: what of that is to stay.
@@ -27,6 +27,7 @@ pub mod holders;
 mod placement;
 pub mod roster;
 mod service;
+pub mod surplus;
 pub mod wanted;
 
 use std::collections::BTreeMap;
@@ -119,6 +120,11 @@ impl BlockMap {
             len_bytes: block.len_bytes,
         };
         self.cluster().holders.stored(worker, &replica, block);
+    }
+
+    /// A worker has a replica no more, as it says itself.
+    pub fn went(&self, worker: WorkerId, block: BlockId) {
+        self.cluster().holders.removed(worker, block);
     }
 
     /// A worker was not told of deletions: it is to register and report all that it holds, and is told then.

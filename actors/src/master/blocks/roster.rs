@@ -16,6 +16,9 @@ use super::service::OutOfService;
 /// After this long without a heartbeat a worker is lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(10);
 
+/// Of a whole.
+const PARTS: u64 = 1_000_000;
+
 /// A worker as the leader knows it.
 #[derive(Clone, Debug)]
 pub struct WorkerEntry {
@@ -56,6 +59,18 @@ impl WorkerEntry {
 
     fn is_live(&self, now: Instant) -> bool {
         now.duration_since(self.last_heartbeat) < LOST_AFTER
+    }
+
+    /// What it has that is kept, and what it has room for where anything may be kept.
+    fn kept(&self) -> (u64, u64) {
+        let lasting = self
+            .disks
+            .iter()
+            .filter(|disk| disk.tier.lasts() && disk.failure.is_none());
+        lasting.fold((0, 0), |(kept, capacity), disk| {
+            let kept_bytes = disk.used_bytes.saturating_sub(disk.cached_bytes);
+            (kept + kept_bytes, capacity + disk.capacity_bytes)
+        })
     }
 
     /// What it may take of what is kept: cached blocks make room.
@@ -213,6 +228,15 @@ impl Roster {
         }
     }
 
+    /// What a worker has that is kept, in parts per million of what it has room for; all, where it has none.
+    pub fn kept_share(&self, id: WorkerId) -> u64 {
+        let (kept, capacity) = self.workers.get(&id).map_or((0, 0), WorkerEntry::kept);
+        match capacity {
+            0 => PARTS,
+            _ => (kept.saturating_mul(PARTS) / capacity).min(PARTS),
+        }
+    }
+
     /// Live workers in service for a kept block that may become so long, the roomiest first; those with the same room by id. Those that
     /// have neither room for all of it nor half of what the roomiest has, only where there are not `wanted` others.
     pub fn with_room(&self, block_bytes: u64, wanted: usize, now: Instant) -> Vec<WorkerId> {
@@ -295,5 +319,21 @@ fn without_room(disk: &DiskStatus) -> DiskStatus {
         cached_bytes: 0,
         pinned_bytes: 0,
         ..disk.clone()
+    }
+}
+
+/// A solid-state disk of so many bytes, so many of which are used by what is kept.
+#[cfg(test)]
+pub fn disk_of(capacity_bytes: u64, used_bytes: u64) -> DiskStatus {
+    DiskStatus {
+        tier: curvine_protocol::cluster::Tier::Ssd,
+        path: "d".to_owned(),
+        capacity_bytes,
+        used_bytes,
+        available_bytes: capacity_bytes - used_bytes,
+        blocks: 0,
+        failure: None,
+        cached_bytes: 0,
+        pinned_bytes: 0,
     }
 }

@@ -37,6 +37,12 @@ impl OutOfService {
         self.services = services;
     }
 
+    /// Of what was taken over last.
+    #[cfg(test)]
+    pub fn version(&self) -> u64 {
+        self.services.version
+    }
+
     /// What a worker is there for now: a maintenance ends by itself.
     pub fn of(&self, worker: WorkerId, now: Instant) -> WorkerService {
         match self.services.of(worker) {

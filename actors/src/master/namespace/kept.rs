@@ -66,12 +66,11 @@ impl FileBody {
 }
 
 impl Store {
-    /// The kept blocks of a page of the inodes after one; with `replicated`, of files alone that are to have several replicas.
-    /// None if there are no more.
+    /// The kept blocks of a page of the inodes after one. None if there are no more.
     ///
     /// # Errors
     /// Those of reading the state.
-    pub fn kept(&self, after: Option<InodeId>, limit: usize, replicated: bool) -> Result<Option<Page>> {
+    pub fn kept(&self, after: Option<InodeId>, limit: usize) -> Result<Option<Page>> {
         let txn = self.read()?;
         let start = after.map(|inode| inode.0.to_be_bytes());
         let start = start
@@ -87,9 +86,7 @@ impl Store {
             });
             page.last = InodeId(u64_at(key, 0));
             let record: InodeRecord = decode(value)?;
-            if let InodeBody::File(file) = &record.body
-                && (file.replicas > 1 || !replicated)
-            {
+            if let InodeBody::File(file) = &record.body {
                 page.blocks.extend(file.kept_blocks(page.last));
             }
         }

@@ -169,6 +169,14 @@ impl DiskRef {
             .await
     }
 
+    /// What is here of a kept block; see [`Store::confirm`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn confirm(&self, block: BlockRef) -> Result<Option<ReplicaSum>> {
+        self.on_lane(block.id, move |store| store.confirm(block)).await
+    }
+
     /// Has a block be what all its replicas are; see [`Store::keep`].
     ///
     /// # Errors

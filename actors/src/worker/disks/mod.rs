@@ -31,12 +31,12 @@ use curvine_protocol::worker::{
     BlockAccount, BlockExtent, BlocksListed, Departure, DiskScrub, EXPLAINED_MAX, HeldAccount, ListBlocks,
     MarkBlocks, PinBlocks, ReadBlock, ReplicaSum,
 };
-use curvine_protocol::{BlockId, Error, ErrorKind, JobId, Result};
+use curvine_protocol::{BlockId, BlockRef, Error, ErrorKind, JobId, Result};
 use futures::future::try_join_all;
 use tokio::sync::Mutex;
 
 use self::fetches::Fetches;
-use self::gate::{Entered, Gate};
+pub use self::gate::{Entered, Gate, Moving};
 use self::heat::Heat;
 pub use self::mover::{Mover, StopMover};
 use self::moves::Place;
@@ -417,6 +417,19 @@ impl Disks {
             });
         }
         Ok(replicas)
+    }
+
+    /// What is here of a block that is whole and kept, in its generation or a newer one; whether its bytes are right,
+    /// [`Self::is_right`] says.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn confirm(&self, block: &BlockRef) -> Result<Option<ReplicaSum>> {
+        let _entered = self.enter(block.id).await;
+        match self.holder(block.id)? {
+            Some(disk) => disk.confirm(*block).await,
+            None => Ok(None),
+        }
     }
 
     /// Has these replicas be what the blocks are.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{READ_BYTES_MAX, SuspectBlock};
-use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use curvine_protocol::{BlockId, BlockRef, Error, ErrorKind, Result};
 
 use super::gate::Entered;
 use super::placement::{Wanted, choose_disk, may_be_kept_in};
@@ -272,8 +272,20 @@ impl Disks {
         Ok(copying)
     }
 
-    /// Has a disk look at a block of which wrong bytes came, as it does for readers.
-    async fn look_at(&self, disk: &DiskRef, block: BlockId, len_bytes: u64) -> Result<()> {
+    /// Whether what is here of a block is right, as far as it is known. What is not goes, as when readers find it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn is_right(&self, block: &BlockRef) -> Result<bool> {
+        let _entered = self.enter(block.id).await;
+        match self.holder(block.id)? {
+            Some(disk) => self.look_at(disk, block.id, block.len_bytes).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Has a disk look at a block, as it does for readers that got wrong bytes of it. Whether it is right.
+    async fn look_at(&self, disk: &DiskRef, block: BlockId, len_bytes: u64) -> Result<bool> {
         for offset_bytes in (0..len_bytes).step_by(READ_BYTES_MAX as usize) {
             let suspect = SuspectBlock {
                 block,
@@ -281,10 +293,10 @@ impl Disks {
                 len_bytes: READ_BYTES_MAX,
             };
             if !disk.verify(suspect).await? {
-                break;
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Looks at what somebody found wrong, wherever it is. Whether the block is right: a guest that is not goes.

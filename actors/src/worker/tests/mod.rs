@@ -12,5 +12,6 @@ mod membership;
 mod objects;
 mod order;
 mod pins;
+mod shedding;
 mod tiers;
 mod world;

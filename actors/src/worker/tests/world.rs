@@ -37,6 +37,8 @@ pub struct MockMaster {
 
 #[derive(Default)]
 pub struct MasterState {
+    /// What it calls its worker; 0 is 1.
+    pub worker: u32,
     pub registrations: u32,
     pub held: HashMap<BlockId, (u32, u64)>,
     pub full_reports: u32,
@@ -91,7 +93,7 @@ impl MockMaster {
             state.registrations += 1;
             state.ask_to_register = false;
             return Ok(Box::new(WorkerRegistered {
-                worker: WorkerId(1),
+                worker: WorkerId(state.worker.max(1)),
                 cluster: CLUSTER,
                 token: state.registrations.into(),
             }));
@@ -262,6 +264,16 @@ pub struct OnePeer(pub crate::kit::WorkerRef);
 impl crate::kit::WorkerConnector for OnePeer {
     fn connect(&self, _id: WorkerId, _address: &str) -> crate::kit::WorkerRef {
         self.0.clone()
+    }
+}
+
+/// Workers by their ids, which may come later.
+#[derive(Clone, Default)]
+pub struct Peers(pub Arc<Mutex<HashMap<WorkerId, crate::kit::WorkerRef>>>);
+
+impl crate::kit::WorkerConnector for Peers {
+    fn connect(&self, id: WorkerId, _address: &str) -> crate::kit::WorkerRef {
+        self.0.lock().unwrap()[&id].clone()
     }
 }
 

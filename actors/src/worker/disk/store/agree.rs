@@ -8,7 +8,7 @@ use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{
     BlockExtent, PunchBlock, READ_BYTES_MAX, ReadBlock, ReplicaSum, SealBlock, Wish, WriteOrder,
 };
-use curvine_protocol::{BlockId, ErrorKind, Result};
+use curvine_protocol::{BlockId, BlockRef, ErrorKind, Result};
 
 use super::super::BlockNews;
 use super::super::index::Change;
@@ -49,6 +49,35 @@ impl Store {
             Err(error) if matches!(error.kind, ErrorKind::Corrupt | ErrorKind::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What is here of a block, up to its length, if it is whole and kept and of its generation or a newer one. It is on the
+    /// device then: others go because of it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn confirm(self: &Arc<Self>, block: BlockRef) -> Result<Option<ReplicaSum>> {
+        let is_that = |record: &BlockRecord| {
+            let is_kept = !record.flags.from_ufs && !record.flags.doubtful;
+            record.state == BlockState::Sealed && is_kept && record.generation >= block.generation
+        };
+        let Some(record) = self.record(block.id)?.filter(is_that) else {
+            return Ok(None);
+        };
+        if !record.flags.synced {
+            self.seal_here(&SealBlock {
+                block: block.id,
+                generation: record.generation,
+                sync: true,
+                epoch: 0,
+                or_newer: false,
+                order: WriteOrder::default(),
+            })?;
+        }
+        self.compare(BlockExtent {
+            block: block.id,
+            len_bytes: block.len_bytes,
+        })
     }
 
     fn sum_up_to(self: &Arc<Self>, extent: BlockExtent, record: &BlockRecord) -> Result<u32> {

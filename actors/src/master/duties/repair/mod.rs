@@ -1,29 +1,33 @@
-//! Has workers make replicas of blocks that too few have, also of those that a worker has which is being drained.
+//! Has workers make replicas of blocks that too few have, also of those that a worker has which is being drained, and shed
+//! those of which there are too many.
 //!
 //! Nothing of it is remembered: it looks through all files again and again, a page at a time, and rests in between for many
 //! times as long as that took. What is in danger most comes first. A file that somebody is writing is left alone until it is
 //! closed: what is copied is known by its generation, which its writer may still be writing in.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod look;
+mod shed;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use curvine_protocol::cluster::{DrainLeft, WorkerService};
+use curvine_protocol::cluster::WorkerService;
 use curvine_protocol::op::Op;
-use curvine_protocol::worker::CopyReplica;
-use curvine_protocol::{BlockRef, CallContext, InodeId, Result, WorkerId};
+use curvine_protocol::worker::{CopyReplica, SurplusReplica};
+use curvine_protocol::{Result, WorkerId};
+use futures::future::{join, join_all};
 use futures::stream::{self, StreamExt};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
+use self::look::{FOUND_MAX, Look, Seen, Task};
 use super::Duty;
+use crate::kit::deadlines::of_replicas;
 use crate::kit::{Clock, call, metrics};
-use crate::master::blocks::care::Care;
-use crate::master::blocks::{BlockMap, Cluster};
+use crate::master::blocks::BlockMap;
 use crate::master::contract::{NamespaceView, ProposeOp};
-use crate::master::namespace::kept::Kept;
 use crate::master::namespace::store::Store;
 use crate::master::workers::{Workers, gone};
 
@@ -32,14 +36,8 @@ const EVERY: Duration = Duration::from_secs(3);
 const RESTS: u32 = 20;
 /// Inodes in one read of the state.
 const PAGE: usize = 512;
-/// Blocks that one look finds at most.
-const FOUND_MAX: usize = 4_096;
 /// Copies at the same time: what else goes over the network and the disks has the greater part of them.
 const AT_ONCE: usize = 4;
-/// For one copy: so long, and as long as this many bytes a second take.
-const DEADLINE: Duration = Duration::from_secs(30);
-const SLOWEST_BYTES_PER_S: u64 = 4 << 20;
-
 pub struct Repair {
     store: Store,
     propose: Arc<dyn ProposeOp>,
@@ -48,26 +46,16 @@ pub struct Repair {
     clock: Arc<dyn Clock>,
     seen: Mutex<Seen>,
     made: AtomicU64,
+    shed: AtomicU64,
     now: Arc<Notify>,
 }
 
-/// What the last look found.
-#[derive(Clone, Default)]
-struct Seen {
-    took: Duration,
-    /// Blocks of which there are too few replicas, by what is done about it.
-    to_copy: usize,
-    waiting: usize,
-    nowhere: usize,
-    lost: usize,
-    failure: Option<String>,
-}
-
-/// A copy that is to be made.
-struct Task {
-    block: BlockRef,
-    from: WorkerId,
-    to: WorkerId,
+/// What is to be done after a look.
+struct Found {
+    /// What has the fewest replicas comes first.
+    to_copy: Vec<Task>,
+    /// By who has them.
+    surplus: Vec<(WorkerId, Vec<SurplusReplica>)>,
 }
 
 impl Repair {
@@ -86,6 +74,7 @@ impl Repair {
             clock,
             seen: Mutex::default(),
             made: AtomicU64::new(0),
+            shed: AtomicU64::new(0),
             now: Arc::default(),
         }
     }
@@ -99,22 +88,13 @@ impl Repair {
         self.seen.lock().expect("nobody panics while holding this")
     }
 
-    /// Looks through all files. What is to be copied, that with the fewest replicas first.
-    async fn look(&self) -> Result<Vec<Task>> {
+    /// Looks through all files.
+    async fn look(&self) -> Result<Found> {
         let begun = self.clock.now();
         let draining = self.draining();
-        let mut look = Look {
-            found: BTreeMap::new(),
-            seen: Seen::default(),
-            doubtful: BTreeSet::new(),
-            outdated: BTreeSet::new(),
-            left: draining
-                .keys()
-                .map(|worker| (*worker, DrainLeft::default()))
-                .collect(),
-        };
+        let mut look = Look::of_all(draining.keys().copied());
         let (mut after, mut is_whole) = (None, true);
-        while let Some(page) = self.store.kept(after, PAGE, draining.is_empty())? {
+        while let Some(page) = self.store.kept(after, PAGE)? {
             {
                 let now = self.clock.now();
                 let cluster = self.blocks.cluster();
@@ -133,6 +113,7 @@ impl Repair {
         let Look {
             found,
             mut seen,
+            surplus,
             doubtful,
             outdated,
             left,
@@ -158,7 +139,10 @@ impl Repair {
                 self.drained(worker).await?;
             }
         }
-        Ok(found.into_values().flatten().collect())
+        Ok(Found {
+            to_copy: found.into_values().flatten().collect(),
+            surplus: surplus.into_iter().collect(),
+        })
     }
 
     /// The workers that are being drained, each with its registration under which it has said all that it has.
@@ -184,6 +168,20 @@ impl Repair {
         Ok(())
     }
 
+    async fn copy_all(&self, tasks: Vec<Task>) {
+        let mut copying = stream::iter(tasks)
+            .map(|task| self.copy(task))
+            .buffer_unordered(AT_ONCE);
+        // One that cannot be copied now keeps no other from it.
+        while let Some(outcome) = copying.next().await {
+            let mut seen = self.seen();
+            seen.to_copy = seen.to_copy.saturating_sub(1);
+            if let Err(error) = outcome {
+                seen.failure = Some(error.message);
+            }
+        }
+    }
+
     async fn copy(&self, task: Task) -> Result<()> {
         let Task { block, from, to } = task;
         // It may have been written or deleted since it was seen.
@@ -193,18 +191,15 @@ impl Repair {
         let address = self.blocks.cluster().roster.address(from);
         let address = address.ok_or_else(|| gone(from))?;
         let port = self.workers.reach(to)?;
-        let deadline = DEADLINE + Duration::from_secs(block.len_bytes / SLOWEST_BYTES_PER_S);
-        let context = CallContext {
-            deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
-            ..CallContext::default()
-        };
         let copy = CopyReplica { block, from, address };
-        call(&*port, copy, context).await.map_err(|error| {
-            error.while_doing(format_args!(
-                "copying block {} from worker {from} to worker {to}",
-                block.id
-            ))
-        })?;
+        call(&*port, copy, of_replicas(block.len_bytes))
+            .await
+            .map_err(|error| {
+                error.while_doing(format_args!(
+                    "copying block {} from worker {from} to worker {to}",
+                    block.id
+                ))
+            })?;
         metrics::REPLICAS_MADE.add(1);
         self.made.fetch_add(1, Ordering::Relaxed);
         // Its report follows, and says so again. What has become of the block meanwhile, the namespace knows.
@@ -212,69 +207,6 @@ impl Repair {
             self.blocks.made(to, &block);
         }
         Ok(())
-    }
-}
-
-/// What one look finds.
-struct Look {
-    /// By how many replicas there are.
-    found: BTreeMap<usize, Vec<Task>>,
-    seen: Seen,
-    /// Files with blocks of which there are doubtful replicas alone.
-    doubtful: BTreeSet<InodeId>,
-    /// Workers with older replicas of blocks that others have said to have: they hear it when they report again.
-    outdated: BTreeSet<WorkerId>,
-    /// Of each worker that is being drained.
-    left: BTreeMap<WorkerId, DrainLeft>,
-}
-
-impl Look {
-    fn at(&mut self, cluster: &Cluster, kept: &Kept, now: Instant) {
-        let block = kept.block;
-        if !kept.is_settled {
-            let told = cluster.holders.told_to_write(block.id).iter().copied();
-            let mut workers: BTreeSet<_> = cluster.holders.of(block.id).chain(told).collect();
-            if workers.is_empty() {
-                // Its writer may have been sent to any of them, by a leader before this one.
-                workers.extend(self.left.keys());
-            }
-            self.left_on(workers, |left| left.open_blocks += 1);
-            return;
-        }
-        let care = cluster.care(&block, kept.replicas, now);
-        if care != Care::Nothing && cluster.holders.reported(&block).next().is_some() {
-            // What is current had been reported before the masters knew it for that.
-            self.outdated.extend(cluster.holders.outdated(&block));
-        }
-        match care {
-            Care::Nothing => {}
-            Care::Wait => self.seen.waiting += 1,
-            Care::Nobody if cluster.has_doubtful(&block, now) => {
-                self.seen.waiting += 1;
-                self.doubtful.insert(kept.inode);
-            }
-            Care::Nobody => self.seen.lost += 1,
-            Care::Nowhere => self.seen.nowhere += 1,
-            Care::Copy { from, to, replicas } => {
-                self.seen.to_copy += 1;
-                let task = Task { block, from, to };
-                self.found.entry(replicas).or_default().push(task);
-            }
-        }
-        if !self.left.is_empty() && !cluster.does_without_drained(&block, kept.replicas, now) {
-            self.left_on(cluster.holders.of(block.id), |left| {
-                left.blocks += 1;
-                left.len_bytes += block.len_bytes;
-            });
-        }
-    }
-
-    fn left_on(&mut self, workers: impl IntoIterator<Item = WorkerId>, add: impl Fn(&mut DrainLeft)) {
-        for worker in workers {
-            if let Some(left) = self.left.get_mut(&worker) {
-                add(left);
-            }
-        }
     }
 }
 
@@ -287,6 +219,7 @@ impl Duty for Repair {
     fn begin(&self, _term: u64) -> Result<()> {
         *self.seen() = Seen::default();
         self.made.store(0, Ordering::Relaxed);
+        self.shed.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -304,18 +237,12 @@ impl Duty for Repair {
         if !(self.blocks.cluster()).knows_holders(last_worker, self.clock.now()) {
             return Ok(());
         }
-        let tasks = self.look().await?;
-        let mut copying = stream::iter(tasks)
-            .map(|task| self.copy(task))
-            .buffer_unordered(AT_ONCE);
-        // One that cannot be copied now keeps no other from it.
-        while let Some(outcome) = copying.next().await {
-            let mut seen = self.seen();
-            seen.to_copy = seen.to_copy.saturating_sub(1);
-            if let Err(error) = outcome {
-                seen.failure = Some(error.message);
-            }
-        }
+        let Found { to_copy, surplus } = self.look().await?;
+        let copying = self.copy_all(to_copy);
+        let shedding = surplus
+            .into_iter()
+            .map(|(at, replicas)| self.shed_all(at, replicas));
+        join(copying, join_all(shedding)).await;
         Ok(())
     }
 
@@ -338,6 +265,12 @@ impl Duty for Repair {
             true => format!("every block has its replicas; {made} made"),
             false => format!("too few replicas: {}; {made} made", words.join(", ")),
         };
+        let shed = self.shed.load(Ordering::Relaxed);
+        match seen.surplus {
+            0 if shed == 0 => {}
+            0 => status += &format!("; {shed} shed that were too many"),
+            surplus => status += &format!("; {surplus} replicas too many, {shed} shed"),
+        }
         for worker in self.blocks.cluster().roster.out.draining() {
             status += &format!("; worker {worker} is being drained");
         }

@@ -1,0 +1,124 @@
+//! What one look at all kept blocks finds. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use curvine_protocol::cluster::DrainLeft;
+use curvine_protocol::worker::SurplusReplica;
+use curvine_protocol::{BlockRef, InodeId, WorkerId};
+use tokio::time::Instant;
+
+use crate::master::blocks::Cluster;
+use crate::master::blocks::care::Care;
+use crate::master::blocks::surplus::Surplus;
+use crate::master::namespace::kept::Kept;
+
+/// Blocks that one look finds at most: to copy, and replicas to shed.
+pub const FOUND_MAX: usize = 4_096;
+
+/// What the last look found.
+#[derive(Clone, Default)]
+pub struct Seen {
+    pub took: Duration,
+    /// Blocks of which there are too few replicas, by what is done about it.
+    pub to_copy: usize,
+    pub waiting: usize,
+    pub nowhere: usize,
+    pub lost: usize,
+    /// Replicas that are too much.
+    pub surplus: usize,
+    pub failure: Option<String>,
+}
+
+/// A copy that is to be made.
+pub struct Task {
+    pub block: BlockRef,
+    pub from: WorkerId,
+    pub to: WorkerId,
+}
+
+/// What one look finds.
+#[derive(Default)]
+pub struct Look {
+    /// By how many replicas there are.
+    pub found: BTreeMap<usize, Vec<Task>>,
+    pub seen: Seen,
+    /// Replicas that are too much, by who has them.
+    pub surplus: BTreeMap<WorkerId, Vec<SurplusReplica>>,
+    /// Files with blocks of which there are doubtful replicas alone.
+    pub doubtful: BTreeSet<InodeId>,
+    /// Workers with older replicas of blocks that others have said to have: they hear it when they report again.
+    pub outdated: BTreeSet<WorkerId>,
+    /// Of each worker that is being drained.
+    pub left: BTreeMap<WorkerId, DrainLeft>,
+}
+
+impl Look {
+    /// Of workers that are being drained, it finds what is left.
+    pub fn of_all(draining: impl IntoIterator<Item = WorkerId>) -> Self {
+        let left = draining.into_iter();
+        Look {
+            left: left.map(|worker| (worker, DrainLeft::default())).collect(),
+            ..Look::default()
+        }
+    }
+
+    pub fn at(&mut self, cluster: &Cluster, kept: &Kept, now: Instant) {
+        let block = kept.block;
+        if !kept.is_settled {
+            let told = cluster.holders.told_to_write(block.id).iter().copied();
+            let mut workers: BTreeSet<_> = cluster.holders.of(block.id).chain(told).collect();
+            if workers.is_empty() {
+                // Its writer may have been sent to any of them, by a leader before this one.
+                workers.extend(self.left.keys());
+            }
+            self.left_on(workers, |left| left.open_blocks += 1);
+            return;
+        }
+        if let Some(Surplus { at, keepers }) = cluster.surplus(&block, kept.replicas, now) {
+            self.seen.surplus += 1;
+            if self.seen.surplus <= FOUND_MAX {
+                let replica = SurplusReplica { block, keepers };
+                self.surplus.entry(at).or_default().push(replica);
+            }
+        }
+        // Of a file that wants one replica, there is none to be made from if that is gone.
+        if kept.replicas <= 1 && self.left.is_empty() {
+            return;
+        }
+        let care = cluster.care(&block, kept.replicas, now);
+        if care != Care::Nothing && cluster.holders.reported(&block).next().is_some() {
+            // What is current had been reported before the masters knew it for that.
+            self.outdated.extend(cluster.holders.outdated(&block));
+        }
+        match care {
+            Care::Nothing => {}
+            Care::Wait => self.seen.waiting += 1,
+            Care::Nobody if cluster.has_doubtful(&block, now) => {
+                self.seen.waiting += 1;
+                self.doubtful.insert(kept.inode);
+            }
+            Care::Nobody => self.seen.lost += 1,
+            Care::Nowhere => self.seen.nowhere += 1,
+            Care::Copy { from, to, replicas } => {
+                self.seen.to_copy += 1;
+                let task = Task { block, from, to };
+                self.found.entry(replicas).or_default().push(task);
+            }
+        }
+        if !self.left.is_empty() && !cluster.does_without_drained(&block, kept.replicas, now) {
+            self.left_on(cluster.holders.of(block.id), |left| {
+                left.blocks += 1;
+                left.len_bytes += block.len_bytes;
+            });
+        }
+    }
+
+    fn left_on(&mut self, workers: impl IntoIterator<Item = WorkerId>, add: impl Fn(&mut DrainLeft)) {
+        for worker in workers {
+            if let Some(left) = self.left.get_mut(&worker) {
+                add(left);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Has workers let replicas go that are too much: who has them asks the others first.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use curvine_protocol::Result;
+use curvine_protocol::WorkerId;
+use curvine_protocol::worker::{SHED_MAX, ShedReplicas, SurplusReplica};
+
+use super::Repair;
+use crate::kit::deadlines::of_replicas;
+use crate::kit::{call, metrics};
+
+/// In one call: its keepers read as much, to verify it.
+const BYTES_MAX: u64 = 1 << 30;
+
+impl Repair {
+    /// One call after the other. What fails is found again by the next look.
+    pub(super) async fn shed_all(&self, at: WorkerId, replicas: Vec<SurplusReplica>) {
+        for replicas in calls_of(replicas) {
+            if let Err(error) = self.shed(at, replicas).await {
+                self.seen().failure = Some(error.message);
+            }
+        }
+    }
+
+    async fn shed(&self, at: WorkerId, mut replicas: Vec<SurplusReplica>) -> Result<()> {
+        // Some may have been written or deleted since they were seen.
+        let mut kept = Vec::with_capacity(replicas.len());
+        for replica in &replicas {
+            kept.push(self.store.is_kept(&replica.block)?);
+        }
+        let mut kept = kept.into_iter();
+        replicas.retain(|_| kept.next() == Some(true));
+        if replicas.is_empty() {
+            return Ok(());
+        }
+        let keepers = replicas
+            .iter()
+            .flat_map(|replica| replica.keepers.iter().copied());
+        let order = ShedReplicas {
+            workers: self
+                .blocks
+                .cluster()
+                .roster
+                .addresses_of(keepers.collect::<BTreeSet<_>>()),
+            blocks: replicas.clone(),
+        };
+        let context = of_replicas(replicas.iter().map(|replica| replica.block.len_bytes).sum());
+        let shed = call(&*self.workers.reach(at)?, order, context)
+            .await
+            .map_err(|error| {
+                error.while_doing(format_args!("having worker {at} shed replicas that are too many"))
+            })?;
+        for (replica, went) in replicas.iter().zip(shed.went) {
+            if went {
+                self.blocks.went(at, replica.block.id);
+                self.shed.fetch_add(1, Ordering::Relaxed);
+                metrics::REPLICAS_SHED.add(1);
+                let mut seen = self.seen();
+                seen.surplus = seen.surplus.saturating_sub(1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// No call is about too many blocks or bytes, unless one block is.
+fn calls_of(replicas: Vec<SurplusReplica>) -> Vec<Vec<SurplusReplica>> {
+    let mut calls: Vec<(u64, Vec<SurplusReplica>)> = Vec::new();
+    for replica in replicas {
+        let len_bytes = replica.block.len_bytes;
+        match calls.last_mut() {
+            Some((bytes, call)) if call.len() < SHED_MAX && *bytes + len_bytes <= BYTES_MAX => {
+                *bytes += len_bytes;
+                call.push(replica);
+            }
+            _ => calls.push((len_bytes, vec![replica])),
+        }
+    }
+    calls.into_iter().map(|(_, call)| call).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use curvine_protocol::{BlockId, BlockRef};
+
+    use super::*;
+
+    #[test]
+    fn no_call_is_about_too_much_unless_one_block_is() {
+        let of = |lengths: &[u64]| {
+            let replica = |&len_bytes: &u64| SurplusReplica {
+                block: BlockRef {
+                    id: BlockId(len_bytes),
+                    len_bytes,
+                    generation: 1,
+                },
+                keepers: vec![WorkerId(2)],
+            };
+            let calls = calls_of(lengths.iter().map(replica).collect());
+            calls.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[]), [0_usize; 0]);
+        assert_eq!(of(&[1; SHED_MAX + 1]), [SHED_MAX, 1]);
+        assert_eq!(
+            of(&[BYTES_MAX / 2, BYTES_MAX / 2, 1, 2 * BYTES_MAX, 1]),
+            [2, 1, 1, 1]
+        );
+    }
+}
