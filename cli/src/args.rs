@@ -17,7 +17,7 @@ Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  persist  free
             load  load-status  load-cancel  pin  unpin  pins  why
-  Cluster   report  node  master  fsck  scrub
+  Cluster   report  node  master  fsck  scrub  balance
   Other     bench  version  completions
 
   --master ADDR,...  masters, host:port   [CURVINE_MASTER, 127.0.0.1:8995]
@@ -104,6 +104,7 @@ commands! {
     Why why "why";
     Fsck fsck "fsck";
     Scrub scrub "scrub";
+    Balance balance "balance";
     Node node "node";
     Master master "master";
     Version version "version";

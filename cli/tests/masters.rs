@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Node, Said, cv, lines};
+use serde_json::Value;
 
 #[test]
 fn a_backup_is_written_once_and_restored_into_new_directories_only() {
@@ -111,4 +112,32 @@ fn a_master_is_added_listed_and_removed() {
         roles(&node.json(&["master", "list"])[0]),
         [(1, "leader".to_owned())]
     );
+}
+
+#[test]
+fn balancing_says_how_full_workers_are_and_ends_at_once_where_there_is_one() {
+    let node = Node::start();
+    node.file("/f", &[1; 3_000_000]);
+    let said = node.refused(&["balance", "--stop"], 1);
+    assert!(said.contains("nothing is being balanced"), "{said}");
+    let status = node.json(&["balance"]).remove(0);
+    assert_eq!(
+        (&status["run"], &status["ended"]),
+        (&Value::Null, &Value::Null),
+        "{status}"
+    );
+    assert_eq!(status["workers"][0]["worker"], 1, "{status}");
+    let said = node.ok(&["balance", "--now", "--tolerance", "5", "--wait"]);
+    assert!(said.contains("balanced at ") && said.contains("+0.0 %"), "{said}");
+    let status = node.json(&["balance"]).remove(0);
+    assert_eq!(status["ended"]["how"], "Balanced", "{status}");
+    for wrong in [
+        &["--wait"][..],
+        &["--now", "--tolerance", "0"],
+        &["--now", "--stop"],
+        &["--tolerance", "5"],
+    ] {
+        let said = node.run(&[&["balance"], wrong].concat());
+        assert_eq!(said.code, Some(2), "{wrong:?}: {}", said.err);
+    }
 }

@@ -225,6 +225,15 @@ macro_rules! ops {
                 pin: Vec<InodeId>,
                 unpin: Vec<InodeId>,
             },
+            /// From now on the workers are balanced.
+            StartBalance {
+                tolerance_percent: u8,
+            },
+            /// What was begun then has ended so, or whatever is under way, unless nothing is.
+            EndBalance {
+                begun_ms: Option<i64>,
+                how: BalanceOutcome,
+            },
             /// A directory was counted, in this round of counting: it held so many bytes and inodes when the round began.
             QuotaCounted {
                 directory: InodeId,
@@ -267,6 +276,8 @@ macro_rules! ops {
                     | Op::DoubtReplicas { .. }
                     | Op::SetWorkerService { .. }
                     | Op::SetPins { .. }
+                    | Op::StartBalance { .. }
+                    | Op::EndBalance { .. }
                     | Op::SetExpiry { .. }
                     | Op::Expire { .. }
                     | Op::Accessed { .. }

@@ -2,8 +2,8 @@
 
 use curvine_protocol::cluster::{ClusterStatus, WorkerService};
 use curvine_protocol::master::{
-    AddMaster, Echo, FsStats, GetClusterStatus, RemoveMaster, SetWorkerService, StatFs, TakeSnapshot,
-    TransferLeadership,
+    AddMaster, BalanceStatus, Echo, FsStats, GetBalance, GetClusterStatus, RemoveMaster, SetBalance,
+    SetWorkerService, StatFs, TakeSnapshot, TransferLeadership,
 };
 use curvine_protocol::{Node, NodeId, Result, WorkerId};
 
@@ -62,6 +62,19 @@ impl Client {
     /// `NotFound`, `InvalidArgument`.
     pub async fn set_worker_service(&self, worker: WorkerId, service: WorkerService) -> Result<()> {
         self.call(SetWorkerService { worker, service }).await.map(|_| ())
+    }
+
+    /// Has the workers be balanced until none is off by more than so much of its capacity; none stops that.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub async fn set_balance(&self, tolerance_percent: Option<u8>) -> Result<()> {
+        self.call(SetBalance { tolerance_percent }).await.map(|_| ())
+    }
+
+    /// How full workers are, and how far balancing them is.
+    pub async fn balance(&self) -> Result<BalanceStatus> {
+        self.call(GetBalance {}).await
     }
 
     /// The floor under every other call.

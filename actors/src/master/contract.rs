@@ -14,6 +14,7 @@ use curvine_protocol::{
     InodeId, JobId, KeptAttributes, MountId, Node, Result, WorkerId,
 };
 
+use super::namespace::balance::Balance;
 use super::namespace::effects::{CopyRecord, EffectRecord, Unkept};
 use super::namespace::expiry::{Due, Names};
 use super::namespace::kept::Doubted;
@@ -107,6 +108,8 @@ pub trait NamespaceView: Send + Sync {
     fn worth(&self, block: BlockId) -> Result<Doubted>;
     /// Which workers are out of service.
     fn services(&self) -> Result<Services>;
+    /// Whether the workers are being balanced.
+    fn balance(&self) -> Result<Balance>;
     /// What is pinned. Its number, read before anything else, is for orders to workers.
     fn pins(&self) -> Result<PinnedInodes>;
     /// The nearest pin of an inode: its own, or that of a directory above.

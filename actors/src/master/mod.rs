@@ -352,7 +352,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         duties,
         store: store.clone(),
         workers: workers.clone(),
-        repair_now,
+        repair_now: repair_now.clone(),
     };
     let mounts = MountAnswers {
         view: view.clone(),
@@ -390,6 +390,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         exported,
         clock: ports.clock.clone(),
         pinning,
+        repair_now,
     };
     let door = MasterDoor {
         namespace,

@@ -5,7 +5,7 @@ macro_rules! modules {
 }
 
 modules! {
-    bench blocks cat chmod chown completions count df du free fsck get head load load_cancel load_plan load_status locks ls master mkdir
+    balance bench blocks cat chmod chown completions count df du free fsck get head load load_cancel load_plan load_status locks ls master mkdir
     mount mounts mv node persist pin pins put quota report rm scrub stat tail tier touch ttl umount unpin version why
 }
 
@@ -67,6 +67,7 @@ pub async fn run(cv: Cv) -> Result<i32> {
         Command::Fsck(args) => args.run(&shell).await,
         Command::Why(args) => args.run(&shell).await,
         Command::Scrub(args) => args.run(&shell).await,
+        Command::Balance(args) => args.run(&shell).await,
         Command::Node(args) => args.run(&shell).await,
         Command::Master(args) => args.run(&shell).await,
         Command::Bench(args) => args.run(&shell).await,

@@ -56,17 +56,30 @@ impl Masters {
 
     /// Starts a worker of them, with a data directory of its own.
     pub fn worker(&self, number: u32) -> Node {
+        self.worker_with(number, &[])
+    }
+
+    /// One that keeps no more than so many MiB.
+    pub fn small_worker(&self, number: u32, capacity_mib: u64) -> Node {
+        let directory = self.scratch.path().join(format!("blocks-{number}"));
+        let data_dirs = format!("[SSD:{capacity_mib}MiB]{}", text(&directory));
+        self.worker_with(number, &["--data-dirs", &data_dirs])
+    }
+
+    fn worker_with(&self, number: u32, more: &[&str]) -> Node {
         let directory = self.scratch.path().join(format!("worker-{number}"));
-        Node::start(&[
+        let masters = self.addresses.join(",");
+        let args = [
             "--role",
             "worker",
             "--master",
-            &self.addresses.join(","),
+            &masters,
             "--listen",
             "127.0.0.1:0",
             "--data-dir",
             text(&directory),
-        ])
+        ];
+        Node::start(&[&args[..], more].concat())
     }
 
     pub fn directory(&self, number: usize) -> PathBuf {

@@ -6,6 +6,7 @@
 )]
 
 mod backup;
+mod balancing;
 mod disks;
 mod draining;
 mod full_masters;

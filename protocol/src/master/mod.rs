@@ -10,6 +10,7 @@
 //! what is no name, and `Stale` for an inode that is gone; and whatever is in a mount `Ufs`, `UfsDenied`, and for
 //! changes `ReadOnly` and `Unsupported`.
 
+mod balance;
 mod check;
 mod content;
 mod group;
@@ -23,6 +24,7 @@ mod tiers;
 mod ttl;
 mod workers;
 
+pub use balance::*;
 pub use check::*;
 pub use content::*;
 pub use group::*;
@@ -114,6 +116,9 @@ macro_rules! for_master_calls {
             156 => PersistTree -> Persisted { by: mounts, deadline: Long };
             157 => UpdateMount -> MountInfo { by: mounts, deadline: Long };
             158 => PlanLoad -> LoadPlan { by: jobs, deadline: Long };
+
+            165 => SetBalance -> Done { by: workers, deadline: Short };
+            166 => GetBalance -> BalanceStatus { by: workers, deadline: Short };
 
             170 => RegisterWorker -> WorkerRegistered { by: workers, deadline: Short };
             171 => WorkerHeartbeat -> HeartbeatOrders { by: workers, deadline: Short };

@@ -134,7 +134,7 @@ macro_rules! variants_of_op {
             Op: $($call,)* Format, AddWorker, AddMount, RemoveMount, SyncDir, SetUfsVersion, AddJob, UpdateJob,
                 ExpireSessions, EndSessions, BreakLease, Reclaim, LeaseFenced, HoldInodes, AgreeDir,
                 Note, CommitChange, RefuseChange, NoteCopies, SettleCopies, BeginExport, EndExport,
-                BeginAttributes, UpdateMount, RecoverLease, DoubtReplicas, SetWorkerService, SetPins,
+                BeginAttributes, UpdateMount, RecoverLease, DoubtReplicas, SetWorkerService, StartBalance, EndBalance, SetPins,
                 QuotaCounted, SetExpiry, Expire, Accessed;
         }
     };

@@ -441,6 +441,14 @@ samples! {
     HeldChecked => HeldChecked { faults: vec![None, Some(Fault::Orphaned)] };
     RepairNow => RepairNow { kept: vec![WronglyCached { worker: WorkerId(2), block: BlockId(77) }] };
     SetWorkerService => SetWorkerService { worker: WorkerId(2), service: WorkerService::Draining };
+    SetBalance => SetBalance { tolerance_percent: Some(10) };
+    GetBalance => GetBalance {};
+    BalanceStatus => BalanceStatus {
+        run: Some(BalanceRun { tolerance_percent: 10, begun_ms: 1_789_000_000_000 }),
+        ended: Some(BalanceEnd { at_ms: 1_788_000_000_000, how: BalanceOutcome::NothingToMove }),
+        workers: vec![WorkerShare { worker: WorkerId(2), kept_bytes: 1 << 30, capacity_bytes: 1 << 40 }],
+        moved_blocks: 7, moved_bytes: 1 << 29, failure: Some("worker 3 is gone".to_owned()),
+    };
     ConfirmExport => ConfirmExport { worker: WorkerId(2), token: 3, effect: EffectId(41) };
     ReportUfsChanged => ReportUfsChanged { inode: InodeId(12), expected: version() };
     AddMaster => AddMaster { id: NodeId(4), address: "h:4".to_owned() };
@@ -815,6 +823,13 @@ impl Sample for Op {
                 worker: WorkerId(2),
                 service: WorkerService::Drained,
                 from: Some(WorkerService::Draining),
+            },
+            Op::StartBalance {
+                tolerance_percent: 10,
+            },
+            Op::EndBalance {
+                begun_ms: Some(1_789_000_000_000),
+                how: BalanceOutcome::Balanced,
             },
             Op::QuotaCounted {
                 directory: InodeId(12),

@@ -157,6 +157,8 @@ metrics! {
         "Replicas that this master, leading, has had a worker make of a block that too few had.";
     counter REPLICAS_SHED = "curvine_replicas_shed_total", None, [], Master,
         "Replicas that this master, leading, has had a worker let go, of a block that more had than its file wants.";
+    counter BALANCED_BYTES = "curvine_balanced_bytes_total", Bytes, [], Master,
+        "What this master, leading, has had moved from one worker to another to balance them.";
     counter UPLOADS_ABORTED = "curvine_uploads_aborted_total", None, [], Worker,
         "Uploads in parts that a crash or a failed export had left in a store, and that were aborted there later.";
 

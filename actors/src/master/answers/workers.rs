@@ -12,13 +12,17 @@ use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, FileLayout, Result, WorkerId};
 
+use tokio::sync::Notify;
+
 use super::Answers;
 use crate::kit::{Clock, Random};
 use crate::master::blocks::BlockMap;
+use crate::master::blocks::balance::Moved;
 use crate::master::blocks::roster::WorkerEntry;
 use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
 use crate::master::duties::kinds::Exported;
 use crate::master::mirror::Mirror;
+use crate::master::namespace::balance::Balance;
 use crate::master::namespace::kept::Doubted;
 use crate::master::pinning::Pinning;
 use crate::planted::{Bug, is_planted};
@@ -33,6 +37,8 @@ pub struct WorkerAnswers {
     pub exported: Arc<Exported>,
     pub clock: Arc<dyn Clock>,
     pub pinning: Pinning,
+    /// What has the duty `repair` look.
+    pub repair_now: Arc<Notify>,
 }
 
 impl WorkerAnswers {
@@ -211,6 +217,51 @@ impl Answers<SetWorkerService> for WorkerAnswers {
         }
         self.blocks.learn_services(self.view.services()?);
         Ok(Done {})
+    }
+}
+
+impl Answers<SetBalance> for WorkerAnswers {
+    async fn answer(self: Arc<Self>, call: SetBalance, _context: CallContext) -> Result<Done> {
+        let op = match call.tolerance_percent {
+            Some(tolerance_percent) if TOLERANCES.contains(&tolerance_percent) => {
+                Op::StartBalance { tolerance_percent }
+            }
+            Some(tolerance_percent) => {
+                return Err(Error::invalid(format!(
+                    "{tolerance_percent} % cannot be tolerated: give {} to {}",
+                    TOLERANCES.start(),
+                    TOLERANCES.end()
+                )));
+            }
+            None => Op::EndBalance {
+                begun_ms: None,
+                how: BalanceOutcome::Stopped,
+            },
+        };
+        self.propose.propose_op(op).await?;
+        self.repair_now.notify_one();
+        Ok(Done {})
+    }
+}
+
+impl Answers<GetBalance> for WorkerAnswers {
+    async fn answer(self: Arc<Self>, _call: GetBalance, _context: CallContext) -> Result<BalanceStatus> {
+        self.consensus.read_barrier().await?;
+        let Balance { run, ended } = self.view.balance()?;
+        let cluster = self.blocks.cluster();
+        let moved = match run {
+            // It has not begun with it yet.
+            Some(run) if run.begun_ms != cluster.moved.begun_ms => Moved::default(),
+            _ => cluster.moved.clone(),
+        };
+        Ok(BalanceStatus {
+            run,
+            ended,
+            workers: cluster.shares(self.blocks.now()),
+            moved_blocks: moved.blocks,
+            moved_bytes: moved.bytes,
+            failure: moved.failure,
+        })
     }
 }
 

@@ -14,12 +14,14 @@
 //! - [`mod@agree`]: which replicas of a block are the block, where they may differ.
 //! - [`fence`]: who may still write blocks for a writer that has lost its lease.
 //! - `placement`: where to read and where to write.
+//! - [`mod@balance`]: which blocks go where, so that workers become equally full.
 //! - [`mod@care`]: which blocks too few have; [`mod@surplus`]: which too many.
 //! - `service`: which of the workers are out of service.
 //! - [`check`]: what `cv fsck` says of blocks.
 //! - [`mod@wanted`]: what of that is to stay.
 
 pub mod agree;
+pub mod balance;
 pub mod care;
 pub mod check;
 mod fence;
@@ -56,6 +58,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub struct Cluster {
     pub roster: Roster,
     pub holders: Holders,
+    /// What was moved to balance the workers.
+    pub moved: balance::Moved,
     /// Since when this master leads.
     leads_since: Option<Instant>,
 }

@@ -228,9 +228,19 @@ impl Roster {
         }
     }
 
+    /// What a worker has that is kept, and what it has room for where anything may be kept; zero if it is not registered.
+    pub fn kept(&self, id: WorkerId) -> (u64, u64) {
+        self.workers.get(&id).map_or((0, 0), WorkerEntry::kept)
+    }
+
+    /// What a worker may take yet of what is kept.
+    pub fn kept_room(&self, id: WorkerId) -> u64 {
+        self.workers.get(&id).map_or(0, WorkerEntry::room_bytes)
+    }
+
     /// What a worker has that is kept, in parts per million of what it has room for; all, where it has none.
     pub fn kept_share(&self, id: WorkerId) -> u64 {
-        let (kept, capacity) = self.workers.get(&id).map_or((0, 0), WorkerEntry::kept);
+        let (kept, capacity) = self.kept(id);
         match capacity {
             0 => PARTS,
             _ => (kept.saturating_mul(PARTS) / capacity).min(PARTS),

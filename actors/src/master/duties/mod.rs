@@ -2,7 +2,7 @@
 //!
 //! A [`Duty`] owns what it works on and has only the ports that it uses. [`Duties`] begins all of them when this master
 //! leads, ticks each when it is due, ends them when it leads no more, and says what they are doing (`cv report`).
-//! To add one (balance, TTL, quotas), write its file and add it to the list in `master::start`.
+//! To add one, write its file and add it to the list in `master::start`.
 //!
 //! Invariants: nothing of a duty runs while this master does not lead; a tick that fails is tried again, and its error is
 //! shown until one succeeds; a slow tick delays no other duty.

@@ -22,6 +22,7 @@
 
 pub mod actor;
 pub mod apply;
+pub mod balance;
 pub mod detached;
 pub mod effects;
 pub mod expiry;

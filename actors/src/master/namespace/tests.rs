@@ -17,6 +17,7 @@ use super::records::InodeBody;
 use super::store::{Counter, Store, name_of, u64_at};
 use crate::master::contract::NamespaceView;
 
+mod balance;
 mod effects;
 mod expiry;
 mod pins;

@@ -12,6 +12,7 @@ use curvine_protocol::{
 };
 use heed::RoTxn;
 
+use super::balance::Balance;
 use super::effects::{CopyRecord, EffectRecord, Unkept, Work};
 use super::expiry::{Due, Names};
 use super::kept::Doubted;
@@ -419,6 +420,10 @@ impl NamespaceView for Store {
             .dbs
             .meta_record(&*self.read()?, SERVICES)?
             .unwrap_or_default())
+    }
+
+    fn balance(&self) -> Result<Balance> {
+        self.dbs.balance(&*self.read()?)
     }
 
     fn pins(&self) -> Result<PinnedInodes> {

@@ -9,6 +9,7 @@ use curvine_protocol::{BlockRef, InodeId, WorkerId};
 use tokio::time::Instant;
 
 use crate::master::blocks::Cluster;
+use crate::master::blocks::balance::{Move, Plan};
 use crate::master::blocks::care::Care;
 use crate::master::blocks::surplus::Surplus;
 use crate::master::namespace::kept::Kept;
@@ -43,6 +44,9 @@ pub struct Look {
     /// By how many replicas there are.
     pub found: BTreeMap<usize, Vec<Task>>,
     pub seen: Seen,
+    /// Blocks that go elsewhere to balance the workers, as far as these are planned.
+    pub plan: Option<Plan>,
+    pub moves: Vec<(BlockRef, Move)>,
     /// Replicas that are too much, by who has them.
     pub surplus: BTreeMap<WorkerId, Vec<SurplusReplica>>,
     /// Files with blocks of which there are doubtful replicas alone.
@@ -81,6 +85,12 @@ impl Look {
                 let replica = SurplusReplica { block, keepers };
                 self.surplus.entry(at).or_default().push(replica);
             }
+        }
+        if let Some(plan) = &mut self.plan
+            && self.moves.len() < FOUND_MAX
+            && let Some(to) = plan.take(cluster, &block, kept.replicas, now)
+        {
+            self.moves.push((block, to));
         }
         // Of a file that wants one replica, there is none to be made from if that is gone.
         if kept.replicas <= 1 && self.left.is_empty() {

@@ -5,6 +5,7 @@
 //! times as long as that took. What is in danger most comes first. A file that somebody is writing is left alone until it is
 //! closed: what is copied is known by its generation, which its writer may still be writing in.
 
+mod balance;
 mod look;
 mod shed;
 
@@ -17,16 +18,18 @@ use async_trait::async_trait;
 use curvine_protocol::cluster::WorkerService;
 use curvine_protocol::op::Op;
 use curvine_protocol::worker::{CopyReplica, SurplusReplica};
-use curvine_protocol::{Result, WorkerId};
+use curvine_protocol::{BlockRef, Result, WorkerId};
 use futures::future::{join, join_all};
 use futures::stream::{self, StreamExt};
 use tokio::sync::Notify;
 
+use self::balance::{BETWEEN_BURSTS, Balancing, Round};
 use self::look::{FOUND_MAX, Look, Seen, Task};
 use super::Duty;
 use crate::kit::deadlines::of_replicas;
 use crate::kit::{Clock, call, metrics};
 use crate::master::blocks::BlockMap;
+use crate::master::blocks::balance::Move;
 use crate::master::contract::{NamespaceView, ProposeOp};
 use crate::master::namespace::store::Store;
 use crate::master::workers::{Workers, gone};
@@ -47,6 +50,7 @@ pub struct Repair {
     seen: Mutex<Seen>,
     made: AtomicU64,
     shed: AtomicU64,
+    balancing: Mutex<Balancing>,
     now: Arc<Notify>,
 }
 
@@ -56,6 +60,8 @@ struct Found {
     to_copy: Vec<Task>,
     /// By who has them.
     surplus: Vec<(WorkerId, Vec<SurplusReplica>)>,
+    /// Where the workers are being balanced, and all that is known that it takes.
+    to_balance: Option<(Round, Vec<(BlockRef, Move)>)>,
 }
 
 impl Repair {
@@ -75,6 +81,7 @@ impl Repair {
             seen: Mutex::default(),
             made: AtomicU64::new(0),
             shed: AtomicU64::new(0),
+            balancing: Mutex::default(),
             now: Arc::default(),
         }
     }
@@ -93,6 +100,8 @@ impl Repair {
         let begun = self.clock.now();
         let draining = self.draining();
         let mut look = Look::of_all(draining.keys().copied());
+        let round = self.balance_round()?;
+        look.plan = round.as_ref().and_then(|round| round.plan.clone());
         let (mut after, mut is_whole) = (None, true);
         while let Some(page) = self.store.kept(after, PAGE)? {
             {
@@ -113,6 +122,8 @@ impl Repair {
         let Look {
             found,
             mut seen,
+            plan: _,
+            moves,
             surplus,
             doubtful,
             outdated,
@@ -142,6 +153,7 @@ impl Repair {
         Ok(Found {
             to_copy: found.into_values().flatten().collect(),
             surplus: surplus.into_iter().collect(),
+            to_balance: round.map(|round| (round, moves)),
         })
     }
 
@@ -184,14 +196,30 @@ impl Repair {
 
     async fn copy(&self, task: Task) -> Result<()> {
         let Task { block, from, to } = task;
+        if self.copy_replica(&block, from, to).await? {
+            metrics::REPLICAS_MADE.add(1);
+            self.made.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether there is one more; else the block is another one by now.
+    ///
+    /// # Errors
+    /// Of the workers, and of the state.
+    async fn copy_replica(&self, block: &BlockRef, from: WorkerId, to: WorkerId) -> Result<bool> {
         // It may have been written or deleted since it was seen.
-        if !self.store.is_kept(&block)? {
-            return Ok(());
+        if !self.store.is_kept(block)? {
+            return Ok(false);
         }
         let address = self.blocks.cluster().roster.address(from);
         let address = address.ok_or_else(|| gone(from))?;
         let port = self.workers.reach(to)?;
-        let copy = CopyReplica { block, from, address };
+        let copy = CopyReplica {
+            block: *block,
+            from,
+            address,
+        };
         call(&*port, copy, of_replicas(block.len_bytes))
             .await
             .map_err(|error| {
@@ -200,13 +228,12 @@ impl Repair {
                     block.id
                 ))
             })?;
-        metrics::REPLICAS_MADE.add(1);
-        self.made.fetch_add(1, Ordering::Relaxed);
         // Its report follows, and says so again. What has become of the block meanwhile, the namespace knows.
-        if self.store.is_kept(&block)? {
-            self.blocks.made(to, &block);
+        let is_kept = self.store.is_kept(block)?;
+        if is_kept {
+            self.blocks.made(to, block);
         }
-        Ok(())
+        Ok(is_kept)
     }
 }
 
@@ -220,11 +247,16 @@ impl Duty for Repair {
         *self.seen() = Seen::default();
         self.made.store(0, Ordering::Relaxed);
         self.shed.store(0, Ordering::Relaxed);
+        *self.balancing() = Balancing::default();
         Ok(())
     }
 
     async fn due(&self) {
         let took = self.seen().took;
+        if self.balancing().moves {
+            // Workers say how full they are meanwhile.
+            return tokio::time::sleep(BETWEEN_BURSTS.max(took)).await;
+        }
         tokio::select! {
             () = tokio::time::sleep(EVERY.max(took * RESTS)) => {}
             () = self.now.notified() => tokio::time::sleep(EVERY).await,
@@ -237,7 +269,17 @@ impl Duty for Repair {
         if !(self.blocks.cluster()).knows_holders(last_worker, self.clock.now()) {
             return Ok(());
         }
-        let Found { to_copy, surplus } = self.look().await?;
+        let Found {
+            to_copy,
+            surplus,
+            to_balance,
+        } = self.look().await?;
+        if to_copy.is_empty()
+            && surplus.is_empty()
+            && let Some((round, moves)) = to_balance
+        {
+            return self.balance(round, moves).await;
+        }
         let copying = self.copy_all(to_copy);
         let shedding = surplus
             .into_iter()
@@ -270,6 +312,9 @@ impl Duty for Repair {
             0 if shed == 0 => {}
             0 => status += &format!("; {shed} shed that were too many"),
             surplus => status += &format!("; {surplus} replicas too many, {shed} shed"),
+        }
+        if self.balancing().moves {
+            status += "; the workers are being balanced";
         }
         for worker in self.blocks.cluster().roster.out.draining() {
             status += &format!("; worker {worker} is being drained");

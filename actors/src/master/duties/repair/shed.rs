@@ -24,7 +24,24 @@ impl Repair {
         }
     }
 
-    async fn shed(&self, at: WorkerId, mut replicas: Vec<SurplusReplica>) -> Result<()> {
+    async fn shed(&self, at: WorkerId, replicas: Vec<SurplusReplica>) -> Result<()> {
+        let shed = self.shed_replicas(at, replicas).await?;
+        self.shed.fetch_add(shed as u64, Ordering::Relaxed);
+        metrics::REPLICAS_SHED.add(shed as u64);
+        let mut seen = self.seen();
+        seen.surplus = seen.surplus.saturating_sub(shed);
+        Ok(())
+    }
+
+    /// How many are gone.
+    ///
+    /// # Errors
+    /// Of the worker, and of the state.
+    pub(super) async fn shed_replicas(
+        &self,
+        at: WorkerId,
+        mut replicas: Vec<SurplusReplica>,
+    ) -> Result<usize> {
         // Some may have been written or deleted since they were seen.
         let mut kept = Vec::with_capacity(replicas.len());
         for replica in &replicas {
@@ -33,7 +50,7 @@ impl Repair {
         let mut kept = kept.into_iter();
         replicas.retain(|_| kept.next() == Some(true));
         if replicas.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let keepers = replicas
             .iter()
@@ -52,16 +69,9 @@ impl Repair {
             .map_err(|error| {
                 error.while_doing(format_args!("having worker {at} shed replicas that are too many"))
             })?;
-        for (replica, went) in replicas.iter().zip(shed.went) {
-            if went {
-                self.blocks.went(at, replica.block.id);
-                self.shed.fetch_add(1, Ordering::Relaxed);
-                metrics::REPLICAS_SHED.add(1);
-                let mut seen = self.seen();
-                seen.surplus = seen.surplus.saturating_sub(1);
-            }
-        }
-        Ok(())
+        let went = replicas.iter().zip(shed.went).filter(|(_, went)| *went);
+        let went = went.inspect(|(replica, _)| self.blocks.went(at, replica.block.id));
+        Ok(went.count())
     }
 }
 

@@ -1,10 +1,12 @@
-//! Formatting, workers' ids, and which workers are in service.
+//! Formatting, workers' ids, which workers are in service, and whether they are being balanced.
 
 use curvine_protocol::cluster::WorkerService;
+use curvine_protocol::master::{BalanceEnd, BalanceOutcome, BalanceRun};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{ClusterId, Error, ErrorKind, FileKind, InodeId, MountId, Result, WorkerId};
 
 use super::Apply;
+use crate::master::namespace::balance::{BALANCE, Balance};
 use crate::master::namespace::records::{InodeBody, InodeRecord};
 use crate::master::namespace::services::{SERVICES, Services};
 use crate::master::namespace::store::Counter;
@@ -60,6 +62,35 @@ impl Apply<'_, '_> {
         if from.is_none_or(|from| from == is_now) && is_now != service {
             services.set(worker, service);
             self.dbs.put_meta_record(self.txn, SERVICES, &services)?;
+        }
+        self.done()
+    }
+
+    pub(super) fn start_balance(&mut self, tolerance_percent: u8) -> Result<Done> {
+        let begun = Balance {
+            run: Some(BalanceRun {
+                tolerance_percent,
+                begun_ms: self.now_ns / 1_000_000,
+            }),
+            ..self.dbs.balance(self.txn)?
+        };
+        self.dbs.put_meta_record(self.txn, BALANCE, &begun)?;
+        self.done()
+    }
+
+    /// What was found of one run says nothing of the next.
+    pub(super) fn end_balance(&mut self, begun_ms: Option<i64>, how: BalanceOutcome) -> Result<Done> {
+        let balance = self.dbs.balance(self.txn)?;
+        let is_meant = |run: BalanceRun| begun_ms.is_none_or(|begun_ms| begun_ms == run.begun_ms);
+        if balance.run.is_some_and(is_meant) {
+            let ended = Balance {
+                run: None,
+                ended: Some(BalanceEnd {
+                    at_ms: self.now_ns / 1_000_000,
+                    how,
+                }),
+            };
+            self.dbs.put_meta_record(self.txn, BALANCE, &ended)?;
         }
         self.done()
     }

@@ -188,6 +188,10 @@ macro_rules! ops {
                     Op::SetWorkerService { worker, service, from } => {
                         self.set_worker_service(worker, service, from).map(OpReply::Done)
                     }
+                    Op::StartBalance { tolerance_percent } => {
+                        self.start_balance(tolerance_percent).map(OpReply::Done)
+                    }
+                    Op::EndBalance { begun_ms, how } => self.end_balance(begun_ms, how).map(OpReply::Done),
                     Op::QuotaCounted {
                         directory,
                         round,
