@@ -362,3 +362,20 @@ fn put_goes_on_past_what_it_cannot_copy_and_lists_it_at_the_end() {
     // Without -f.
     assert_eq!(node.ok(&["cat", "/into/tree/sub/there"]), "older");
 }
+
+#[test]
+fn the_replicas_of_files_are_set_one_by_one_or_below_a_directory() {
+    let node = Node::start();
+    node.ok(&["mkdir", "-p", "/d/e"]);
+    for file in ["/d/a", "/d/e/b"] {
+        node.file(file, &[1; 100]);
+    }
+    let of = |path: &str| node.json(&["stat", path]).remove(0)["replicas"].clone();
+    node.ok(&["replicas", "2", "/d/a"]);
+    assert_eq!([of("/d/a"), of("/d/e/b")], [2, 1]);
+    node.ok(&["replicas", "3", "-R", "/d"]);
+    assert_eq!([of("/d/a"), of("/d/e/b")], [3, 3]);
+    let said = node.refused(&["replicas", "2", "/d"], 2);
+    assert!(said.contains("-R"), "{said}");
+    assert_eq!(node.run(&["replicas", "0", "/d/a"]).code, Some(2));
+}

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use curvine_actors::client::{Client, CreateOptions};
+use curvine_protocol::master::AttrChange;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::{CurvinePath, WorkerId};
 
@@ -100,6 +101,34 @@ fn a_file_is_written_on_without_a_worker_that_stopped_and_its_replica_is_made_ag
         for _ in 0..10 {
             let read = cluster.client.read(&path()).await.expect("read");
             assert!(read == expected, "as it was written");
+        }
+    });
+}
+
+#[test]
+fn replicas_are_made_and_shed_until_there_are_as_many_as_the_file_is_given() {
+    run(async {
+        let cluster = Cluster::start(3).await;
+        let file = cluster
+            .client
+            .create(&path(), CreateOptions::default())
+            .await
+            .expect("created");
+        file.append(content(1, 2 * MIB)).await.expect("taken");
+        file.close().await.expect("closed");
+        for replicas in [2, 3, 1] {
+            let change = AttrChange {
+                replicas: Some(replicas),
+                ..AttrChange::default()
+            };
+            cluster.client.set_attr(&path(), true, change).await.expect("set");
+            until("there are as many", async || {
+                let holders = cluster.holders().await;
+                (holders.len() == usize::from(replicas)).then_some(())
+            })
+            .await;
+            let read = cluster.client.read(&path()).await.expect("read");
+            assert!(read == content(1, 2 * MIB), "as it was written");
         }
     });
 }

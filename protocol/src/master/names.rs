@@ -149,6 +149,10 @@ pub struct AttrChange {
     /// Only of what has a name: `Stale` otherwise.
     #[serde(default)]
     pub named: bool,
+    /// On how many workers each block of a file is to be that is kept, 1 or more. What lacks is made and what is too much goes
+    /// in the background.
+    #[serde(default)]
+    pub replicas: Option<u8>,
 }
 
 /// To what a time is set.
@@ -163,7 +167,7 @@ pub enum SetTime {
 /// Changes attributes; the change time becomes the time of the command.
 ///
 /// # Errors
-/// `IsADirectory`, `InvalidArgument` if a size is set of what has none; `LeaseConflict` while another client writes the
+/// `IsADirectory`, `InvalidArgument` if a size or replicas are set of what has none, or no replicas; `LeaseConflict` while another client writes the
 /// file; `Unsupported` for cutting an object of an under file system to anything but nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAttr {

@@ -350,7 +350,7 @@ samples! {
         node: at("/a"), follow: true,
         change: AttrChange {
             mode: Some(0o600), uid: Some(1), gid: Some(2), size_bytes: Some(3), atime: Some(SetTime::Now),
-            mtime: Some(SetTime::At(4)), keep_privileges: true, named: true,
+            mtime: Some(SetTime::At(4)), keep_privileges: true, named: true, replicas: Some(3),
         },
     }, SetAttr { node: at("/a"), follow: false, change: AttrChange::default() };
     Rename => Rename {

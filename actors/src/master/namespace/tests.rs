@@ -348,6 +348,35 @@ fn a_setgid_directory_gives_its_group() {
 }
 
 #[test]
+fn a_file_has_as_many_replicas_as_it_is_given_and_one_at_least() {
+    let mut tree = Tree::new();
+    tree.mkdir("/d");
+    let before = tree.create("/d/f").attr;
+    let set = |at: &str, replicas| SetAttr {
+        node: path(at),
+        follow: true,
+        change: AttrChange {
+            replicas: Some(replicas),
+            ..AttrChange::default()
+        },
+    };
+    tree.now_ns += 5;
+    let after = tree.done(set("/d/f", 3)).attr;
+    assert_eq!(after.replicas, 3);
+    assert!(after.ctime_ns > before.ctime_ns);
+    assert_eq!(after.content_version, before.content_version);
+    for (at, replicas, kind) in [
+        ("/d/f", 0, ErrorKind::InvalidArgument),
+        ("/d", 2, ErrorKind::IsADirectory),
+        ("/d/none", 2, ErrorKind::NotFound),
+    ] {
+        let refused = tree.apply(Op::SetAttr(set(at, replicas)));
+        assert_eq!(refused.map_err(|error| error.kind).err(), Some(kind), "{at}");
+    }
+    assert_eq!(tree.stat("/d/f").map(|attr| attr.replicas), Ok(3));
+}
+
+#[test]
 fn rename_replaces_as_posix_says() {
     let mut tree = Tree::new();
     for directory in ["/d", "/e", "/full", "/d/sub"] {

@@ -3,7 +3,7 @@
 use curvine_protocol::master::{Entry, RemoveXattr, SetAttr, SetTime, SetXattr};
 use curvine_protocol::path::NAME_BYTES_MAX;
 use curvine_protocol::worker::Done;
-use curvine_protocol::{Error, ErrorKind, InodeId, MountId, Result};
+use curvine_protocol::{Error, ErrorKind, InodeId, MountId, Node, Result};
 
 use super::{Applies, Apply, already_exists};
 use crate::master::namespace::records::{InodeBody, InodeRecord};
@@ -24,12 +24,7 @@ impl Applies<SetAttr> for Apply<'_, '_> {
             let is_dir = record.is_dir();
             self.check_growth(&record, size_bytes)?;
             let InodeBody::File(file) = &mut record.body else {
-                let kind = if is_dir {
-                    ErrorKind::IsADirectory
-                } else {
-                    ErrorKind::InvalidArgument
-                };
-                return Err(Error::new(kind, format!("{}: has no size to set", call.node)));
+                return Err(has_none(&call.node, is_dir, "size"));
             };
             self.check_lease(file, &call.node)?;
             if size_bytes != file.size_bytes {
@@ -39,6 +34,19 @@ impl Applies<SetAttr> for Apply<'_, '_> {
             record.set_mtime(now_ns);
             if !change.keep_privileges {
                 record.clear_suid_sgid();
+            }
+        }
+        if let Some(replicas) = change.replicas {
+            let is_dir = record.is_dir();
+            match &mut record.body {
+                InodeBody::File(file) if replicas > 0 => file.replicas = replicas,
+                InodeBody::File(_) => {
+                    return Err(Error::invalid(format!(
+                        "{}: a file has one replica at least",
+                        call.node
+                    )));
+                }
+                _ => return Err(has_none(&call.node, is_dir, "replicas")),
             }
         }
         if change.uid.is_some() || change.gid.is_some() {
@@ -68,6 +76,15 @@ impl Applies<SetAttr> for Apply<'_, '_> {
         }
         Ok(self.entry(inode, &record))
     }
+}
+
+/// What is set is an attribute of files alone.
+fn has_none(node: &Node, is_dir: bool, what: &str) -> Error {
+    let kind = match is_dir {
+        true => ErrorKind::IsADirectory,
+        false => ErrorKind::InvalidArgument,
+    };
+    Error::new(kind, format!("{node}: has no {what} to set"))
 }
 
 impl Applies<SetXattr> for Apply<'_, '_> {
