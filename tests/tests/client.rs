@@ -336,6 +336,59 @@ async fn an_unlinked_file_stays_for_the_client_that_has_it_open() {
 }
 
 #[tokio::test]
+async fn files_that_are_joined_have_the_bytes_of_all_wherever_their_blocks_end() {
+    let cluster = Cluster::start();
+    let (client, other) = (cluster.client().await, cluster.client().await);
+    let bytes = |seed: u8, length: usize| -> Vec<u8> {
+        (0..251)
+            .map(|at| seed.wrapping_add(at))
+            .cycle()
+            .take(length)
+            .collect()
+    };
+    // In blocks of 64 KiB: those that fit, one that ends within a block, and what has to be copied.
+    let lengths = [2 << 16, 1 << 16, 0, (1 << 16) + 7, 100_000, 3];
+    let names: Vec<CurvinePath> = (0..lengths.len()).map(|at| path(&format!("/{at}"))).collect();
+    let mut whole = Vec::new();
+    for (name, (seed, length)) in names.iter().zip((0..).zip(lengths)) {
+        let part = bytes(seed, length);
+        let file = create(&client, name.as_str()).await;
+        file.append(part.clone().into()).await.expect("taken");
+        file.close().await.expect("closed");
+        whole.extend(part);
+    }
+    let readers = [
+        client.open(names[0].clone()).await.expect("open"),
+        other.open(names[0].clone()).await.expect("open"),
+    ];
+    let source = other.open(names[1].clone()).await.expect("open");
+    let joined = client.concat(&names[0], &names[1..]).await.expect("joined");
+    assert_eq!(joined.size_bytes, whole.len() as u64);
+    assert_eq!(
+        (joined.nlink, joined.block_bytes, joined.hole_bytes),
+        (1, 64 << 10, 0)
+    );
+    let read = other.read(names[0].clone()).await.expect("read");
+    assert!(read == whole, "read by another client");
+    let read = readers[0].read_at(0, 1 << 20).await.expect("read");
+    assert!(read == whole, "read through a handle that was open here");
+    until("the other client hears of it", || async {
+        (readers[1].read_at(0, 1 << 20).await.expect("read") == whole).then_some(())
+    })
+    .await;
+    let read = source.read_at(0, 1 << 16).await.expect("its blocks are there");
+    assert!(read == bytes(1, 1 << 16));
+    let listing = client.list_page(path("/"), None, 10).await.expect("listed");
+    assert_eq!(listing.entries.len(), 1, "nothing is left beside it");
+    // What it became can be written on.
+    let file = create(&other, "/0").await;
+    file.append("more".into()).await.expect("taken");
+    file.close().await.expect("closed");
+    whole.extend(b"more");
+    assert!(client.read(names[0].clone()).await.expect("read") == whole);
+}
+
+#[tokio::test]
 async fn where_nobody_listens_the_error_names_the_address_and_what_to_check() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = free.local_addr().expect("an address").to_string();

@@ -40,6 +40,7 @@ mod attributes;
 mod backup;
 mod check;
 mod cluster;
+mod concat;
 mod content;
 pub mod file;
 mod locks;

@@ -253,6 +253,39 @@ pub struct PunchHole {
     pub keep_privileges: bool,
 }
 
+/// Most files that one [`Concat`] takes.
+pub const CONCAT_SOURCES_MAX: usize = 1_000;
+
+/// Appends files to another one of the same directory, in their order, and removes them: their blocks become the other
+/// file's, and no byte is copied. All of it is one step. Who has one of them open to read goes on with the blocks that it
+/// knows.
+///
+/// A file's blocks begin at multiples of its block size. Behind a file that ends within a block, or where a file has
+/// blocks of another size or another number of replicas, blocks do not fit: the caller copies what comes from there on into
+/// another file, the `tail`, and names it.
+///
+/// # Errors
+/// `NotFound`, `IsADirectory`; `InvalidArgument` for no file, more than [`CONCAT_SOURCES_MAX`], one twice, or one of another
+/// directory; `Unsupported` in mounts and for a file with hard links; `CrossMount` where blocks do not fit and there is no
+/// `tail`; `Busy` for one that is being written; `Stale` if one is of another version than the `tail` was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concat {
+    /// The file that the others are appended to.
+    pub node: Node,
+    pub sources: Vec<Node>,
+    pub tail: Option<ConcatTail>,
+}
+
+/// A file that has the bytes of a concatenation from an offset on. It goes with the sources.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConcatTail {
+    pub node: Node,
+    /// A multiple of the block size.
+    pub offset_bytes: u64,
+    /// The content versions of the file and of the sources, in their order, that it was made of.
+    pub versions: Vec<u64>,
+}
+
 /// The last handle of a nameless inode was closed (see `Unlink::keep_open`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseInode {

@@ -105,6 +105,7 @@ macro_rules! for_master_calls {
             139 => ReleaseLease -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             140 => SetLock -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             141 => Unlock -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
+            142 => Concat -> Entry { by: namespace, deadline: Short, op: Entry, nodes: [node] };
             149 => PunchHole -> FileLayout { by: namespace, deadline: Short, op: Layout, nodes: [] };
 
             150 => MountUfs -> MountInfo { by: mounts, deadline: Long };

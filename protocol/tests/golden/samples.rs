@@ -338,6 +338,10 @@ samples! {
     MakeNode => MakeNode { node: at("/a/p"), kind: FileKind::Fifo, mode: 0o600, rdev: 7 };
     OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false, open: 7, named: true };
     PunchHole => PunchHole { inode: InodeId(12), offset_bytes: 70_000, len_bytes: 1 << 30, keep_privileges: true };
+    Concat => Concat {
+        node: at("/a/f"), sources: vec![at("/a/g"), at("/a/h")],
+        tail: Some(ConcatTail { node: at("/a/t"), offset_bytes: 1 << 27, versions: vec![3, 4, 5] }),
+    };
     AllocateBlocks => AllocateBlocks { inode: InodeId(12), from_index: 1, until_index: 3 };
     CommitFile => CommitFile {
         inode: InodeId(12), size_bytes: 70_000,

@@ -154,6 +154,14 @@ impl Files {
         changed.add(inode, content_version, opens);
     }
 
+    /// As [`Files::changed`], by a change that no handle on the file has made: those that there are ask for it again.
+    pub fn named(&self, inode: InodeId, content_version: u64, opens: &Opens) {
+        self.changed(inode, content_version, opens);
+        if let Some(shared) = self.find(inode) {
+            shared.named.fetch_max(content_version, Ordering::AcqRel);
+        }
+    }
+
     fn is_of_before(&self, layout: &FileLayout, writes: bool, open: u64) -> bool {
         let changed = self.changed.lock().expect("nobody panics while holding this");
         changed.is_of_before(layout, writes, open) && !is_planted(Bug::EntersOldLayouts)

@@ -319,7 +319,7 @@ impl NamespaceCall for ListLocks {
 /// Whether an op may change what a file holds.
 fn changes_content(op: &Op) -> bool {
     match op {
-        Op::CommitFile(_) => true,
+        Op::CommitFile(_) | Op::Concat(_) => true,
         Op::SetAttr(call) => call.change.size_bytes.is_some(),
         Op::OpenForWrite(call) => call.truncate,
         Op::CreateFile(call) => call.if_exists == IfExists::Truncate,

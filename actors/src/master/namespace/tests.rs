@@ -18,6 +18,7 @@ use super::store::{Counter, Store, name_of, u64_at};
 use crate::master::contract::NamespaceView;
 
 mod balance;
+mod concat;
 mod effects;
 mod expiry;
 mod pins;
@@ -2039,6 +2040,12 @@ mod random {
                 offset_bytes: from << 16,
                 len_bytes: blocks << 16,
                 keep_privileges: false,
+            }
+            .into_op()),
+            (place(), proptest::collection::vec(place(), 1..3)).prop_map(|(at, sources)| Concat {
+                node: path(&at),
+                sources: sources.iter().map(|source| path(source)).collect(),
+                tail: None,
             }
             .into_op()),
             Just(EndSession {}.into_op()),

@@ -512,8 +512,17 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Forgets some of a file's blocks, given in order: their runs are removed, shortened or cut in two.
+    /// Forgets some of a file's blocks, given in order.
     pub(super) fn release_blocks(&mut self, inode: InodeId, blocks: &[(u32, BlockRef)]) -> Result<()> {
+        self.forget_runs(inode, blocks)?;
+        self.effects
+            .released
+            .extend(blocks.iter().map(|(_, block)| block.id));
+        Ok(())
+    }
+
+    /// That some blocks, given in order, are this file's: their runs are removed, shortened or cut in two.
+    pub(super) fn forget_runs(&mut self, inode: InodeId, blocks: &[(u32, BlockRef)]) -> Result<()> {
         let mut at = 0;
         while let Some((index, block)) = blocks.get(at) {
             let Some((first, run)) = self.dbs.block_run(self.txn, block.id)? else {
@@ -547,9 +556,6 @@ impl Apply<'_, '_> {
             }
             at += to_usize(gone.into());
         }
-        self.effects
-            .released
-            .extend(blocks.iter().map(|(_, block)| block.id));
         Ok(())
     }
 

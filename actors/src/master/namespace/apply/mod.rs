@@ -2,7 +2,8 @@
 //!
 //! Each op checks everything before it changes anything, so that a failed command leaves the state as it was.
 //!
-//! - Users': [`entries`] are looked up and made, [`attributes`] set, [`content`] committed, names gone ([`remove`]) or
+//! - Users': [`entries`] are looked up and made, [`attributes`] set, [`content`] committed, and files joined
+//!   ([`concat`](mod@concat)), names gone ([`remove`]) or
 //!   moved ([`rename`]); files are locked ([`locks`]).
 //! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`effects`] (what they are to do),
 //!   [`jobs`], [`pins`], [`expiry`].
@@ -10,6 +11,7 @@
 mod agree;
 mod attributes;
 mod cluster;
+mod concat;
 mod content;
 mod effects;
 mod entries;
