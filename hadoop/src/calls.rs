@@ -8,6 +8,7 @@ use curvine_protocol::master::{AttrChange, IfExists, RenameMode, SetTime};
 use curvine_protocol::number::to_usize;
 use curvine_protocol::{Attr, CurvinePath, Error, FileKind, FileLayout, Result};
 
+use crate::checksum;
 use crate::library::{Connection, LIBRARY, Library, Wanted};
 use crate::users::Names;
 use crate::wire::{Reply, Request};
@@ -61,6 +62,8 @@ calls! {
     Write = 24;
     Flush = 25;
     Close = 26;
+    Concat = 27;
+    Checksum = 28;
 }
 
 /// Carries out a request; `room` is the direct buffer beside it, empty if there is none.
@@ -195,6 +198,12 @@ async fn on_path(
             let change = change(call, request, names)?;
             client.set_attr(node, true, change).await?;
         }
+        Call::Concat => {
+            let sources = (0..request.int()?).map(|_| CurvinePath::parse(request.text()?));
+            let sources = sources.collect::<Result<Vec<_>>>()?;
+            client.concat(node, &sources).await?;
+        }
+        Call::Checksum => reply.int(checksum::of_file(client, node, request.count()?).await?),
         Call::Locate => located(&mut reply, &client.locate(node).await?),
         Call::Summarize => {
             let summary = client.summarize(node).await?;

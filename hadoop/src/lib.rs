@@ -7,6 +7,7 @@
 //! Invariants: no panic reaches the JVM; a handle that Java no longer has is refused, never followed.
 
 mod calls;
+mod checksum;
 mod library;
 mod users;
 mod wire;

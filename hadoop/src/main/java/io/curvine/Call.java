@@ -27,7 +27,9 @@ enum Call {
   READ(23),
   WRITE(24),
   FLUSH(25),
-  CLOSE(26);
+  CLOSE(26),
+  CONCAT(27),
+  CHECKSUM(28);
 
   final int code;
 
