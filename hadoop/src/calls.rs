@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use curvine_actors::client::{Client, CreateOptions};
+use curvine_actors::client::{Client, CreateOptions, OpenFile};
 use curvine_protocol::master::{AttrChange, IfExists, RenameMode, SetTime};
 use curvine_protocol::number::to_usize;
-use curvine_protocol::{Attr, CurvinePath, Error, FileKind, FileLayout, Result};
+use curvine_protocol::{Attr, CurvinePath, Error, ErrorKind, FileKind, FileLayout, InodeId, Result};
 
 use crate::checksum;
 use crate::library::{Connection, LIBRARY, Library, Wanted};
@@ -64,6 +64,7 @@ calls! {
     Close = 26;
     Concat = 27;
     Checksum = 28;
+    OpenHandle = 29;
 }
 
 /// Carries out a request; `room` is the direct buffer beside it, empty if there is none.
@@ -239,6 +240,12 @@ async fn on_path(
             reply.long(handle);
             reply.count(size_bytes);
         }
+        Call::OpenHandle => {
+            let file = open_handle(client, node, request).await?;
+            let size_bytes = file.size_now();
+            reply.long(library.keep(file, node.as_str()));
+            reply.count(size_bytes);
+        }
         Call::Connect | Call::Disconnect | Call::Read | Call::Write | Call::Flush | Call::Close => {
             return Err(Error::internal("a call that is not about a path"));
         }
@@ -273,6 +280,25 @@ async fn open(
     };
     let size_bytes = file.size_now();
     Ok((library.keep(file, node.as_str()), size_bytes))
+}
+
+/// Opens a file by its number: with the content that it had, unless that is -1, and where it was, unless it may have moved.
+///
+/// # Errors
+/// `Stale` if it is not so any more; `NotFound` if nothing has its name.
+async fn open_handle(client: &Client, node: &CurvinePath, request: &mut Request<'_>) -> Result<OpenFile> {
+    let inode = InodeId(request.count()?);
+    let (content_version, may_move) = (request.long()?, request.flag()?);
+    if !may_move && client.lookup(node.clone(), false).await?.attr.inode != inode {
+        return Err(Error::new(ErrorKind::Stale, "another file has the name by now"));
+    }
+    let file = client.open_named(inode).await?;
+    match u64::try_from(content_version) {
+        Ok(version) if version != file.content_version() => {
+            Err(Error::new(ErrorKind::Stale, "its content has changed"))
+        }
+        _ => Ok(file),
+    }
 }
 
 fn change(call: Call, request: &mut Request<'_>, names: &Names) -> Result<AttrChange> {
@@ -313,6 +339,8 @@ fn status(reply: &mut Reply, attr: &Attr, target: Option<&str>, names: &Names) {
     reply.text(&names.user(attr.uid));
     reply.text(&names.group(attr.gid));
     reply.text(target.unwrap_or_default());
+    reply.count(attr.inode.0);
+    reply.count(attr.content_version);
 }
 
 /// Every block of the file, holes too: its offset, its length, and `host:port` of the workers that have it.
@@ -340,8 +368,6 @@ fn located(reply: &mut Reply, layout: &FileLayout) {
 
 #[cfg(test)]
 mod tests {
-    use curvine_protocol::ErrorKind;
-
     use super::*;
 
     #[test]

@@ -29,7 +29,8 @@ enum Call {
   FLUSH(25),
   CLOSE(26),
   CONCAT(27),
-  CHECKSUM(28);
+  CHECKSUM(28),
+  OPEN_HANDLE(29);
 
   final int code;
 

@@ -14,11 +14,17 @@ import org.apache.hadoop.fs.FSDataOutputStream;
 import org.apache.hadoop.fs.FileAlreadyExistsException;
 import org.apache.hadoop.fs.FileChecksum;
 import org.apache.hadoop.fs.FileStatus;
+import org.apache.hadoop.fs.InvalidPathHandleException;
 import org.apache.hadoop.fs.LocatedFileStatus;
+import org.apache.hadoop.fs.MultipartUploaderBuilder;
+import org.apache.hadoop.fs.Options;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.PathFilter;
+import org.apache.hadoop.fs.PathHandle;
 import org.apache.hadoop.fs.RemoteIterator;
+import org.apache.hadoop.fs.impl.FileSystemMultipartUploaderBuilder;
 import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.fs.statistics.StoreStatisticNames;
 import org.apache.hadoop.util.DataChecksum;
 import org.apache.hadoop.util.Progressable;
 
@@ -37,17 +43,52 @@ public class CurvineFileSystem extends Namespace {
 
   @Override
   public FSDataInputStream open(Path path, int bufferSize) throws IOException {
-    statistics.incrementReadOps(1);
+    reads(StoreStatisticNames.OP_OPEN);
     try {
       Reply opened = about(Call.OPEN, path).make();
       long file = opened.number();
-      return new FSDataInputStream(new CurvineInputStream(file, opened.number(), statistics));
+      return new FSDataInputStream(new CurvineInputStream(file, opened.number(), statistics, Counts.gatheredBy(counts)));
     } catch (CurvineException error) {
       if (error.is("IsADirectory")) {
         throw because(new FileNotFoundException(error.getMessage()), error);
       }
       throw error.expected();
     }
+  }
+
+  @Override
+  protected PathHandle createPathHandle(FileStatus status, Options.HandleOpt... options) {
+    if (!(status instanceof CurvineFileStatus) || !status.isFile()) {
+      throw new IllegalArgumentException(
+          status.getPath() + ": a path handle is made of the status of a file, as getFileStatus() and listStatus() give it");
+    }
+    return new CurvinePathHandle(absolute(status.getPath()), (CurvineFileStatus) status, options);
+  }
+
+  @Override
+  public FSDataInputStream open(PathHandle given, int bufferSize) throws IOException {
+    reads(StoreStatisticNames.OP_OPEN);
+    CurvinePathHandle handle =
+        given instanceof CurvinePathHandle ? (CurvinePathHandle) given : new CurvinePathHandle(given.bytes());
+    Request open = about(Call.OPEN_HANDLE, new Path(handle.path))
+        .number(handle.inode).number(handle.contentVersion).flag(handle.mayMove);
+    try {
+      Reply opened = open.make();
+      long file = opened.number();
+      return new FSDataInputStream(
+          new CurvineInputStream(file, opened.number(), statistics, Counts.gatheredBy(counts)));
+    } catch (CurvineException error) {
+      if (error.is("Stale") || error.is("NotFound")) {
+        throw because(new InvalidPathHandleException(handle + ": " + error.getMessage()), error);
+      }
+      throw error.expected();
+    }
+  }
+
+  /** Parts are files; {@link #concat} makes one of them. */
+  @Override
+  public MultipartUploaderBuilder<?, ?> createMultipartUploader(Path base) throws IOException {
+    return new FileSystemMultipartUploaderBuilder(this, base);
   }
 
   @Override
@@ -67,7 +108,7 @@ public class CurvineFileSystem extends Namespace {
 
   private FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, boolean parents,
       short replication, long blockSize) throws IOException {
-    statistics.incrementWriteOps(1);
+    changes(StoreStatisticNames.OP_CREATE);
     FsPermission wanted = permission == null ? FsPermission.getFileDefault() : permission;
     long units = Math.max(1, (Math.min(blockSize, BLOCK_BYTES_MAX) + BLOCK_UNIT - 1) / BLOCK_UNIT);
     Request create = about(Call.CREATE, path)
@@ -78,7 +119,7 @@ public class CurvineFileSystem extends Namespace {
         // Hadoop's default leaves it to the cluster.
         .small(replication == getDefaultReplication(path) ? 0 : Math.min(replication, 255));
     try {
-      return new FSDataOutputStream(new CurvineOutputStream(create.make().number()), statistics);
+      return new FSDataOutputStream(new CurvineOutputStream(create.make().number(), Counts.gatheredBy(counts)), statistics);
     } catch (CurvineException error) {
       if (error.is("IsADirectory")) {
         throw because(new FileAlreadyExistsException(error.getMessage()), error);
@@ -89,15 +130,15 @@ public class CurvineFileSystem extends Namespace {
 
   @Override
   public FSDataOutputStream append(Path path, int bufferSize, Progressable progress) throws IOException {
-    statistics.incrementWriteOps(1);
+    changes(StoreStatisticNames.OP_APPEND);
     Reply opened = about(Call.APPEND, path).ask();
     long file = opened.number();
-    return new FSDataOutputStream(new CurvineOutputStream(file), statistics, opened.number());
+    return new FSDataOutputStream(new CurvineOutputStream(file, Counts.gatheredBy(counts)), statistics, opened.number());
   }
 
   @Override
   public boolean truncate(Path path, long length) throws IOException {
-    statistics.incrementWriteOps(1);
+    changes(StoreStatisticNames.OP_TRUNCATE);
     long size = getFileStatus(path).getLen();
     if (length < 0 || length > size) {
       throw new IllegalArgumentException(path + ": has " + size + " bytes and cannot be cut to " + length);
@@ -123,7 +164,7 @@ public class CurvineFileSystem extends Namespace {
    */
   @Override
   public FileChecksum getFileChecksum(Path path, long length) throws IOException {
-    statistics.incrementReadOps(1);
+    reads(StoreStatisticNames.OP_GET_FILE_CHECKSUM);
     if (length < 0) {
       throw new IllegalArgumentException(path + ": the checksum of " + length + " bytes");
     }
@@ -200,6 +241,8 @@ public class CurvineFileSystem extends Namespace {
       case CommonPathCapabilities.FS_APPEND:
       case CommonPathCapabilities.FS_CHECKSUMS:
       case CommonPathCapabilities.FS_CONCAT:
+      case CommonPathCapabilities.FS_MULTIPART_UPLOADER:
+      case CommonPathCapabilities.FS_PATHHANDLES:
       case CommonPathCapabilities.FS_PERMISSIONS:
       case CommonPathCapabilities.FS_TRUNCATE:
       case CommonPathCapabilities.FS_XATTRS:

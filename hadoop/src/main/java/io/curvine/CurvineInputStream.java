@@ -5,6 +5,8 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.List;
 import java.util.Locale;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Consumer;
 import java.util.function.IntFunction;
 import org.apache.hadoop.fs.ByteBufferPositionedReadable;
 import org.apache.hadoop.fs.ByteBufferReadable;
@@ -14,13 +16,17 @@ import org.apache.hadoop.fs.FSInputStream;
 import org.apache.hadoop.fs.FileRange;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.StreamCapabilities;
+import org.apache.hadoop.fs.statistics.IOStatistics;
+import org.apache.hadoop.fs.statistics.IOStatisticsSource;
+import org.apache.hadoop.fs.statistics.StreamStatisticNames;
+import org.apache.hadoop.fs.statistics.impl.IOStatisticsStore;
 
 /**
  * Reads a file. One call of the native library fills one direct buffer: all of it for who reads on, less for who has just
  * moved.
  */
 final class CurvineInputStream extends FSInputStream
-    implements ByteBufferReadable, ByteBufferPositionedReadable, CanUnbuffer, StreamCapabilities {
+    implements ByteBufferReadable, ByteBufferPositionedReadable, CanUnbuffer, StreamCapabilities, IOStatisticsSource {
   private static final int AFTER_SEEK_BYTES = 64 << 10;
   private final long file;
   private final long size;
@@ -31,16 +37,34 @@ final class CurvineInputStream extends FSInputStream
   private ByteBuffer buffer;
   private long start;
 
-  CurvineInputStream(long file, long size, FileSystem.Statistics statistics) {
+  private final IOStatisticsStore counts = Counts.ofInput();
+  private final AtomicLong bytesRead = counts.getCounterReference(StreamStatisticNames.STREAM_READ_BYTES);
+  private final AtomicLong reads = counts.getCounterReference(StreamStatisticNames.STREAM_READ_OPERATIONS);
+  private final Consumer<IOStatistics> gathered;
+
+  CurvineInputStream(long file, long size, FileSystem.Statistics statistics, Consumer<IOStatistics> gathered) {
     this.file = file;
     this.size = size;
     this.statistics = statistics;
+    this.gathered = gathered;
   }
 
   private void check() throws IOException {
     if (closed) {
       throw new IOException(FSExceptionMessages.STREAM_IS_CLOSED);
     }
+  }
+
+  /** A read of a program was answered from the buffer. */
+  private void counted(int bytes) {
+    statistics.incrementBytesRead(bytes);
+    bytesRead.addAndGet(bytes);
+    reads.incrementAndGet();
+  }
+
+  @Override
+  public IOStatistics getIOStatistics() {
+    return counts;
   }
 
   /** How many bytes of the buffer are at a position. */
@@ -87,6 +111,9 @@ final class CurvineInputStream extends FSInputStream
     if (to > size) {
       throw new EOFException(FSExceptionMessages.CANNOT_SEEK_PAST_EOF + ": " + to + " of " + size);
     }
+    if (to != position) {
+      counts.incrementCounter(StreamStatisticNames.STREAM_READ_SEEK_OPERATIONS);
+    }
     position = to;
   }
 
@@ -113,7 +140,7 @@ final class CurvineInputStream extends FSInputStream
       return -1;
     }
     position++;
-    statistics.incrementBytesRead(1);
+    counted(1);
     return buffer.get() & 0xff;
   }
 
@@ -142,7 +169,7 @@ final class CurvineInputStream extends FSInputStream
     }
     int got = Math.min(there, length);
     buffer.get(into, offset, got);
-    statistics.incrementBytesRead(got);
+    counted(got);
     return got;
   }
 
@@ -175,7 +202,7 @@ final class CurvineInputStream extends FSInputStream
     ByteBuffer part = buffer.duplicate();
     part.limit(part.position() + got);
     into.put(part);
-    statistics.incrementBytesRead(got);
+    counted(got);
     return got;
   }
 
@@ -220,6 +247,7 @@ final class CurvineInputStream extends FSInputStream
       case StreamCapabilities.PREADBYTEBUFFER:
       case StreamCapabilities.UNBUFFER:
       case StreamCapabilities.VECTOREDIO:
+      case StreamCapabilities.IOSTATISTICS:
         return true;
       default:
         return false;
@@ -233,6 +261,7 @@ final class CurvineInputStream extends FSInputStream
     }
     closed = true;
     unbuffer();
+    gathered.accept(counts);
     new Request(Call.CLOSE).number(file).ask();
   }
 }

@@ -4,18 +4,30 @@ import java.io.IOException;
 import java.io.OutputStream;
 import java.nio.ByteBuffer;
 import java.nio.channels.ClosedChannelException;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Consumer;
 import org.apache.hadoop.fs.StreamCapabilities;
 import org.apache.hadoop.fs.Syncable;
+import org.apache.hadoop.fs.statistics.IOStatistics;
+import org.apache.hadoop.fs.statistics.IOStatisticsSource;
+import org.apache.hadoop.fs.statistics.StoreStatisticNames;
+import org.apache.hadoop.fs.statistics.StreamStatisticNames;
+import org.apache.hadoop.fs.statistics.impl.IOStatisticsStore;
 
 /** Writes a file at its end, a direct buffer at a time. */
-final class CurvineOutputStream extends OutputStream implements Syncable, StreamCapabilities {
+final class CurvineOutputStream extends OutputStream implements Syncable, StreamCapabilities, IOStatisticsSource {
   private final long file;
   private boolean closed;
   /** What was written and not sent; null if there is nothing. */
   private ByteBuffer buffer;
 
-  CurvineOutputStream(long file) {
+  private final IOStatisticsStore counts = Counts.ofOutput();
+  private final AtomicLong bytesWritten = counts.getCounterReference(StreamStatisticNames.STREAM_WRITE_BYTES);
+  private final Consumer<IOStatistics> gathered;
+
+  CurvineOutputStream(long file, Consumer<IOStatistics> gathered) {
     this.file = file;
+    this.gathered = gathered;
   }
 
   private void check() throws IOException {
@@ -47,6 +59,7 @@ final class CurvineOutputStream extends OutputStream implements Syncable, Stream
   public synchronized void write(int value) throws IOException {
     check();
     room().put((byte) value);
+    bytesWritten.incrementAndGet();
   }
 
   @Override
@@ -62,6 +75,7 @@ final class CurvineOutputStream extends OutputStream implements Syncable, Stream
       room.put(from, offset + done, part);
       done += part;
     }
+    bytesWritten.addAndGet(length);
   }
 
   @Override
@@ -75,6 +89,7 @@ final class CurvineOutputStream extends OutputStream implements Syncable, Stream
   public synchronized void hflush() throws IOException {
     check();
     send();
+    counts.incrementCounter(StoreStatisticNames.OP_HFLUSH);
     new Request(Call.FLUSH).number(file).flag(false).ask();
   }
 
@@ -83,7 +98,13 @@ final class CurvineOutputStream extends OutputStream implements Syncable, Stream
   public synchronized void hsync() throws IOException {
     check();
     send();
+    counts.incrementCounter(StoreStatisticNames.OP_HSYNC);
     new Request(Call.FLUSH).number(file).flag(true).ask();
+  }
+
+  @Override
+  public IOStatistics getIOStatistics() {
+    return counts;
   }
 
   @Override
@@ -91,6 +112,7 @@ final class CurvineOutputStream extends OutputStream implements Syncable, Stream
     switch (capability.toLowerCase(java.util.Locale.ROOT)) {
       case StreamCapabilities.HFLUSH:
       case StreamCapabilities.HSYNC:
+      case StreamCapabilities.IOSTATISTICS:
         return true;
       default:
         return false;
@@ -103,6 +125,7 @@ final class CurvineOutputStream extends OutputStream implements Syncable, Stream
       return;
     }
     closed = true;
+    gathered.accept(counts);
     IOException failed = null;
     try {
       send();

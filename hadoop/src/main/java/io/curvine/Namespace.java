@@ -20,10 +20,14 @@ import org.apache.hadoop.fs.PathIsNotEmptyDirectoryException;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.XAttrSetFlag;
 import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.fs.statistics.IOStatistics;
+import org.apache.hadoop.fs.statistics.IOStatisticsSource;
+import org.apache.hadoop.fs.statistics.StoreStatisticNames;
+import org.apache.hadoop.fs.statistics.impl.IOStatisticsStore;
 import org.apache.hadoop.security.UserGroupInformation;
 
 /** The names of a cluster, what they lead to, and their attributes. What files hold is {@link CurvineFileSystem}'s. */
-abstract class Namespace extends FileSystem {
+abstract class Namespace extends FileSystem implements IOStatisticsSource {
   static final String SCHEME = "cv";
   private static final int PAGE = 1000;
 
@@ -32,6 +36,7 @@ abstract class Namespace extends FileSystem {
   private Path workingDirectory;
   private long connection;
   private boolean closed;
+  final IOStatisticsStore counts = Counts.ofFileSystem();
 
   @Override
   public String getScheme() {
@@ -48,6 +53,23 @@ abstract class Namespace extends FileSystem {
     home = new Path("/user/" + user).makeQualified(uri, null);
     workingDirectory = home;
     connection = Cluster.connect(name, configuration, user);
+  }
+
+  /** An operation begins that changes nothing. */
+  final void reads(String operation) {
+    statistics.incrementReadOps(1);
+    counts.incrementCounter(operation);
+  }
+
+  /** An operation begins that changes something. */
+  final void changes(String operation) {
+    statistics.incrementWriteOps(1);
+    counts.incrementCounter(operation);
+  }
+
+  @Override
+  public IOStatistics getIOStatistics() {
+    return counts;
   }
 
   /** A call about a path. */
@@ -100,7 +122,7 @@ abstract class Namespace extends FileSystem {
 
   @Override
   public boolean rename(Path from, Path to) throws IOException {
-    statistics.incrementWriteOps(1);
+    changes(StoreStatisticNames.OP_RENAME);
     String source = absolute(from);
     String target = absolute(to);
     if (source.equals("/")) {
@@ -130,7 +152,7 @@ abstract class Namespace extends FileSystem {
   /** One atomic step, with and without {@code OVERWRITE}. */
   @Override
   public void rename(Path from, Path to, Options.Rename... options) throws IOException {
-    statistics.incrementWriteOps(1);
+    changes(StoreStatisticNames.OP_RENAME);
     boolean overwrite = false;
     for (Options.Rename option : options) {
       overwrite |= option == Options.Rename.OVERWRITE;
@@ -150,7 +172,7 @@ abstract class Namespace extends FileSystem {
 
   @Override
   public boolean delete(Path path, boolean recursive) throws IOException {
-    statistics.incrementWriteOps(1);
+    changes(StoreStatisticNames.OP_DELETE);
     if (absolute(path).equals("/")) {
       if (!recursive && listStatusBatch(path, null).getEntries().length > 0) {
         throw new PathIsNotEmptyDirectoryException("/");
@@ -171,33 +193,17 @@ abstract class Namespace extends FileSystem {
 
   @Override
   public boolean mkdirs(Path path, FsPermission permission) throws IOException {
-    statistics.incrementWriteOps(1);
+    changes(StoreStatisticNames.OP_MKDIRS);
     FsPermission wanted = permission == null ? FsPermission.getDirDefault() : permission;
     int mode = wanted.applyUMask(FsPermission.getUMask(getConf())).toShort();
     about(Call.MAKE_DIR, path).integer(mode).flag(true).ask();
     return true;
   }
 
-  private FileStatus status(Reply reply, Path path) {
-    int kind = reply.small();
-    long size = reply.number();
-    long blockBytes = reply.number();
-    int replicas = reply.small();
-    FsPermission permission = new FsPermission((short) (reply.integer() & 01777));
-    long modified = reply.number();
-    long accessed = reply.number();
-    String owner = reply.text();
-    String group = reply.text();
-    String target = reply.text();
-    boolean directory = kind == 1;
-    return new FileStatus(size, directory, directory ? 0 : replicas, directory ? 0 : blockBytes, modified, accessed,
-        permission, owner, group, kind == 2 ? new Path(target) : null, path);
-  }
-
   private FileStatus status(Path path, boolean follow) throws IOException {
-    statistics.incrementReadOps(1);
+    reads(StoreStatisticNames.OP_GET_FILE_STATUS);
     try {
-      return status(about(Call.STAT, path).flag(follow).make(), makeQualified(path));
+      return CurvineFileStatus.read(about(Call.STAT, path).flag(follow).make(), makeQualified(path));
     } catch (CurvineException error) {
       // As HDFS: below a file there is nothing.
       throw error.is("NotADirectory") ? because(new FileNotFoundException(error.getMessage()), error) : error.expected();
@@ -231,6 +237,7 @@ abstract class Namespace extends FileSystem {
   @Override
   protected DirectoryEntries listStatusBatch(Path path, byte[] token) throws IOException {
     statistics.incrementLargeReadOps(1);
+    counts.incrementCounter(StoreStatisticNames.OP_LIST_STATUS);
     Request list = about(Call.LIST, path).data(token == null ? new byte[0] : token).integer(PAGE);
     Reply page;
     try {
@@ -250,14 +257,14 @@ abstract class Namespace extends FileSystem {
       last = page.data();
       String name = new String(last, java.nio.charset.StandardCharsets.UTF_8);
       // A name may have a colon; a path made of it alone must not.
-      entries[i] = status(page, new Path(directory, new Path(null, null, name)));
+      entries[i] = CurvineFileStatus.read(page, new Path(directory, new Path(null, null, name)));
     }
     return new DirectoryEntries(entries, last, more && last != null);
   }
 
   @Override
   public ContentSummary getContentSummary(Path path) throws IOException {
-    statistics.incrementReadOps(1);
+    reads(StoreStatisticNames.OP_GET_CONTENT_SUMMARY);
     Reply reply = about(Call.SUMMARIZE, path).ask();
     long directories = reply.number();
     long files = reply.number();
@@ -274,7 +281,7 @@ abstract class Namespace extends FileSystem {
 
   @Override
   public void setPermission(Path path, FsPermission permission) throws IOException {
-    statistics.incrementWriteOps(1);
+    changes(StoreStatisticNames.OP_SET_PERMISSION);
     about(Call.SET_MODE, path).integer(permission.toShort()).ask();
   }
 
@@ -287,13 +294,13 @@ abstract class Namespace extends FileSystem {
 
   @Override
   public void setOwner(Path path, String user, String group) throws IOException {
-    statistics.incrementWriteOps(1);
+    changes(StoreStatisticNames.OP_SET_OWNER);
     about(Call.SET_OWNER, path).text(user).text(group).ask();
   }
 
   @Override
   public void setTimes(Path path, long modified, long accessed) throws IOException {
-    statistics.incrementWriteOps(1);
+    changes(StoreStatisticNames.OP_SET_TIMES);
     about(Call.SET_TIMES, path).number(modified).number(accessed).ask();
   }
 
@@ -308,13 +315,13 @@ abstract class Namespace extends FileSystem {
 
   @Override
   public byte[] getXAttr(Path path, String name) throws IOException {
-    statistics.incrementReadOps(1);
+    reads(StoreStatisticNames.OP_XATTR_GET_NAMED);
     return about(Call.GET_XATTR, path).text(name).ask().data();
   }
 
   @Override
   public List<String> listXAttrs(Path path) throws IOException {
-    statistics.incrementReadOps(1);
+    reads(StoreStatisticNames.OP_XATTR_LIST);
     Reply reply = about(Call.LIST_XATTRS, path).ask();
     List<String> names = new ArrayList<>();
     for (int left = reply.integer(); left > 0; left--) {
