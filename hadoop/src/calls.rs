@@ -67,11 +67,18 @@ calls! {
     OpenHandle = 29;
 }
 
+/// The code of a call that panics, in builds for development alone: Java's tests see what becomes of it.
+#[cfg(debug_assertions)]
+const PANICS: u8 = 255;
+
 /// Carries out a request; `room` is the direct buffer beside it, empty if there is none.
 pub fn answer(request: &[u8], room: &mut [u8]) -> Result<Reply> {
     let library = LIBRARY.as_ref().map_err(Error::clone)?;
     let mut request = Request::new(request);
-    let call = Call::of(request.byte()?)?;
+    let code = request.byte()?;
+    #[cfg(debug_assertions)]
+    assert_ne!(code, PANICS, "a test has asked for a panic");
+    let call = Call::of(code)?;
     library.runtime.block_on(async {
         match call {
             Call::Connect => connect(library, &mut request).await,

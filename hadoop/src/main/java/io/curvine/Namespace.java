@@ -295,7 +295,12 @@ abstract class Namespace extends FileSystem implements IOStatisticsSource {
   @Override
   public void setOwner(Path path, String user, String group) throws IOException {
     changes(StoreStatisticNames.OP_SET_OWNER);
-    about(Call.SET_OWNER, path).text(user).text(group).ask();
+    try {
+      about(Call.SET_OWNER, path).text(user).text(group).make();
+    } catch (CurvineException error) {
+      // A name that this machine does not know is no fault of the program.
+      throw error.is("InvalidArgument") ? new IOException(error.getMessage(), error) : error.expected();
+    }
   }
 
   @Override
