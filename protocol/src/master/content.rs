@@ -253,8 +253,8 @@ pub struct PunchHole {
     pub keep_privileges: bool,
 }
 
-/// Most files that one [`Concat`] takes.
-pub const CONCAT_SOURCES_MAX: usize = 1_000;
+/// Most files that one [`Concat`] takes: as many as an upload to S3 has parts.
+pub const CONCAT_SOURCES_MAX: usize = 10_000;
 
 /// Appends files to another one of the same directory, in their order, and removes them: their blocks become the other
 /// file's, and no byte is copied. All of it is one step. Who has one of them open to read goes on with the blocks that it
