@@ -296,7 +296,7 @@ async fn open(
 async fn open_handle(client: &Client, node: &CurvinePath, request: &mut Request<'_>) -> Result<OpenFile> {
     let inode = InodeId(request.count()?);
     let (content_version, may_move) = (request.long()?, request.flag()?);
-    if !may_move && client.lookup(node.clone(), false).await?.attr.inode != inode {
+    if !may_move && client.lookup(node.clone(), true).await?.attr.inode != inode {
         return Err(Error::new(ErrorKind::Stale, "another file has the name by now"));
     }
     let file = client.open_named(inode).await?;
