@@ -65,6 +65,7 @@ calls! {
     Concat = 27;
     Checksum = 28;
     OpenHandle = 29;
+    SetReplication = 30;
 }
 
 /// The code of a call that panics, in builds for development alone: Java's tests see what becomes of it.
@@ -202,7 +203,7 @@ async fn on_path(
             };
             client.rename(node, &to, mode, false).await?;
         }
-        Call::SetMode | Call::SetOwner | Call::SetTimes | Call::Truncate => {
+        Call::SetMode | Call::SetOwner | Call::SetTimes | Call::SetReplication | Call::Truncate => {
             let change = change(call, request, names)?;
             client.set_attr(node, true, change).await?;
         }
@@ -320,6 +321,7 @@ fn change(call: Call, request: &mut Request<'_>, names: &Names) -> Result<AttrCh
             change.mtime = time(request.long()?);
             change.atime = time(request.long()?);
         }
+        Call::SetReplication => change.replicas = u8::try_from(request.int()?).ok(),
         _ => change.size_bytes = Some(request.count()?),
     }
     Ok(change)

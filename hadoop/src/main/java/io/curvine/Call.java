@@ -30,7 +30,8 @@ enum Call {
   CLOSE(26),
   CONCAT(27),
   CHECKSUM(28),
-  OPEN_HANDLE(29);
+  OPEN_HANDLE(29),
+  SET_REPLICATION(30);
 
   final int code;
 

@@ -117,7 +117,7 @@ public class CurvineFileSystem extends Namespace {
         .integer(wanted.applyUMask(FsPermission.getUMask(getConf())).toShort())
         .number(units * BLOCK_UNIT)
         // Hadoop's default leaves it to the cluster.
-        .small(replication == getDefaultReplication(path) ? 0 : Math.min(replication, 255));
+        .small(replication == getDefaultReplication(path) ? 0 : Math.min(replication, REPLICAS_MAX));
     try {
       return new FSDataOutputStream(new CurvineOutputStream(create.make().number(), Counts.gatheredBy(counts)), statistics);
     } catch (CurvineException error) {

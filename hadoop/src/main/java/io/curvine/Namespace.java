@@ -30,6 +30,7 @@ import org.apache.hadoop.security.UserGroupInformation;
 abstract class Namespace extends FileSystem implements IOStatisticsSource {
   static final String SCHEME = "cv";
   private static final int PAGE = 1000;
+  static final int REPLICAS_MAX = 255;
 
   private URI uri;
   private Path home;
@@ -285,11 +286,18 @@ abstract class Namespace extends FileSystem implements IOStatisticsSource {
     about(Call.SET_MODE, path).integer(permission.toShort()).ask();
   }
 
-  /** A file keeps the replicas that it was created with. */
+  /** As with HDFS, false for what is no file. What lacks is made, and what is too much goes, in the background. */
   @Override
   public boolean setReplication(Path path, short replication) throws IOException {
-    FileStatus status = getFileStatus(path);
-    return status.isFile() && status.getReplication() == replication;
+    statistics.incrementWriteOps(1);
+    if (replication < 1) {
+      throw new IOException(path + ": a file has one replica at least, not " + replication);
+    }
+    if (!getFileStatus(path).isFile()) {
+      return false;
+    }
+    about(Call.SET_REPLICATION, path).integer(Math.min(replication, REPLICAS_MAX)).ask();
+    return true;
   }
 
   @Override
