@@ -8,6 +8,7 @@
 //! written with its unit; the rendered files in this folder are what the code says (tested).
 
 mod data_dir;
+mod labels;
 mod layers;
 pub mod render;
 mod section;
@@ -15,6 +16,7 @@ mod tree;
 mod units;
 
 pub use data_dir::DataDir;
+pub use labels::WorkerLabels;
 pub use layers::{Loaded, Sources, load};
 pub use tree::*;
 pub use units::{

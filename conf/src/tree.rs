@@ -4,6 +4,7 @@ use curvine_protocol::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::data_dir::DataDir;
+use crate::labels::WorkerLabels;
 use crate::section::{Field, Range, section, text};
 use crate::units::{
     Address, Advertise, EvictionPolicy, FsyncPolicy, LogFormat, LogLevel, Peer, Reserve, Size, Span,
@@ -131,6 +132,10 @@ section! {
         /// Bytes a second that this worker copies from others, to make replicas of which there are too few; `0B` = as
         /// fast as it can.
         copies: Size = text("0B"), Range::of("0B", "64GiB");
+        /// Where the worker stands, as `host=NAME,rack=NAME` or one of the two. Replicas of a block go to different racks
+        /// where they can, and to different hosts. Without `host`, it is the machine's name; without `rack`, the worker is
+        /// in one of its own.
+        labels: WorkerLabels = text("");
         /// How often the worker tells the master that it lives and how much space it has.
         heartbeat: Span = text("1s"), Range::of("100ms", "5s");
     }

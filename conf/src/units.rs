@@ -370,7 +370,8 @@ as_text!(
     EvictionPolicy,
     LogFormat,
     LogLevel,
-    crate::data_dir::DataDir
+    crate::data_dir::DataDir,
+    crate::labels::WorkerLabels
 );
 
 without_amount!(
@@ -381,7 +382,8 @@ without_amount!(
     FsyncPolicy,
     EvictionPolicy,
     LogFormat,
-    LogLevel
+    LogLevel,
+    crate::labels::WorkerLabels
 );
 
 impl Setting for Size {

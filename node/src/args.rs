@@ -63,6 +63,10 @@ pub struct Args {
     #[arg(long, value_name = "DIRS")]
     data_dirs: Option<String>,
 
+    /// Where the worker stands: `host=NAME,rack=NAME` [default: the machine's name, and no rack].
+    #[arg(long, value_name = "LABELS")]
+    labels: Option<String>,
+
     /// Where to mount the file system; made if it is missing.
     #[arg(long, value_name = "DIR")]
     mount_point: Option<String>,
@@ -130,6 +134,7 @@ impl Args {
             ("client.masters", "--master", &self.master),
             ("worker.advertise", "--advertise", &self.advertise),
             ("worker.data_dirs", "--data-dirs", &self.data_dirs),
+            ("worker.labels", "--labels", &self.labels),
             ("fuse.mount_point", "--mount-point", &self.mount_point),
             ("fuse.allow_other", "--allow-other", &allow_other),
             ("web.listen", "--web", &self.web),

@@ -150,6 +150,26 @@ pub struct WorkerStatus {
     /// While it is being drained, from the first look on.
     #[serde(default)]
     pub drain_left: Option<DrainLeft>,
+    /// Where it stands.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// Where a worker stands: names that mean something to whoever gave them. Empty: nobody has said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    pub host: String,
+    pub rack: String,
+}
+
+impl Display for Labels {
+    /// `host=NAME,rack=NAME`, without what is empty.
+    fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
+        let named = [("host", &self.host), ("rack", &self.rack)];
+        let named = named.iter().filter(|(_, name)| !name.is_empty());
+        let words: Vec<String> = named.map(|(key, name)| format!("{key}={name}")).collect();
+        out.pad(&words.join(","))
+    }
 }
 
 /// What a master is in its group. Shown, and sent, by its name in lower case.

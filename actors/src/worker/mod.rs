@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use curvine_conf::{DataDir, EvictionPolicy, FsyncPolicy};
+use curvine_protocol::cluster::Labels;
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use tokio::sync::watch;
 
@@ -66,6 +67,8 @@ pub struct WorkerConfig {
     pub fill_budget_bytes: u64,
     /// What goes between data directories in the background, in bytes a second; 0 = nothing.
     pub move_bytes_per_s: u64,
+    /// Where it stands.
+    pub labels: Labels,
     /// What replicas that are made of other workers' may take, in bytes a second; 0 = no limit.
     pub copy_bytes_per_s: u64,
 }
@@ -92,6 +95,7 @@ impl WorkerConfig {
             news_max: 1 << 20,
             fill_budget_bytes: 64 << 20,
             move_bytes_per_s: 64 << 20,
+            labels: Labels::default(),
             copy_bytes_per_s: 0,
         }
     }

@@ -16,7 +16,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// List the nodes, and take workers out of service and back
 ///
 /// JSON: an object a line with role (master, worker), id, address, state; of workers also version, service (InService,
-/// Draining, Drained, or Maintenance with until_ns), and drain_left (blocks, len_bytes, open_blocks) while one is drained.
+/// Draining, Drained, or Maintenance with until_ns), drain_left (blocks, len_bytes, open_blocks) while one is drained, and
+/// labels (host, rack).
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv node\n         cv node decommission 3 --wait")]
 pub struct Args {
@@ -190,6 +191,7 @@ fn json_of(worker: &WorkerStatus) -> serde_json::Value {
     json!({
         "role": "worker", "id": worker.id, "address": worker.address, "state": state(worker),
         "version": worker.version, "service": worker.service, "drain_left": worker.drain_left,
+        "labels": worker.labels,
     })
 }
 
@@ -205,18 +207,18 @@ async fn list(shell: &Shell) -> Result<()> {
         workers.for_each(|worker| shell.json_line(&json_of(worker)));
         return Ok(());
     }
-    let row = |role: &str, id: String, address: &str, state: String| {
-        vec![role.to_owned(), id, address.to_owned(), state]
+    let row = |role: &str, id: String, address: &str, state: String, labels: String| {
+        vec![role.to_owned(), id, address.to_owned(), state, labels]
     };
     let masters = status
         .masters
         .iter()
-        .map(|master| row("master", master.id.to_string(), &master.address, master.role.to_string()));
+        .map(|master| row("master", master.id.to_string(), &master.address, master.role.to_string(), String::new()));
     let workers = status
         .workers
         .iter()
-        .map(|worker| row("worker", worker.id.to_string(), &worker.address, state(worker)));
+        .map(|worker| row("worker", worker.id.to_string(), &worker.address, state(worker), worker.labels.to_string()));
     let rows = masters.chain(workers).collect();
-    shell.line(format::table(&["Role", "Id", "Address", "State"], rows));
+    shell.line(format::table(&["Role", "Id", "Address", "State", "Labels"], rows));
     Ok(())
 }

@@ -82,6 +82,10 @@ impl WorkerRole {
         worker.disk.evict_low = section.evict_low;
         worker.move_bytes_per_s = section.moves.0;
         worker.copy_bytes_per_s = section.copies.0;
+        worker.labels = section.labels.0.clone();
+        if worker.labels.host.is_empty() {
+            worker.labels.host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        }
         worker.heartbeat = section.heartbeat.0;
         worker.fill_budget_bytes = section.fill_buffers.0;
         let handle = worker::start(worker, ports.clone(), master, peers, address.clone()).await?;

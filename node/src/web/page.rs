@@ -164,7 +164,9 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use curvine_protocol::cluster::{DiskStatus, DutyStatus, MasterRole, MasterStatus, Tier, WorkerStatus};
+    use curvine_protocol::cluster::{
+        DiskStatus, DutyStatus, Labels, MasterRole, MasterStatus, Tier, WorkerStatus,
+    };
     use curvine_protocol::mount::{MountSettings, MountTraffic};
     use curvine_protocol::{ClusterId, CurvinePath, Error, ErrorKind, MountId, NodeId, WorkerId};
     use std::collections::BTreeMap;
@@ -199,6 +201,7 @@ mod tests {
                 last_heartbeat_ms_ago: 10,
                 service: WorkerService::InService,
                 drain_left: None,
+                labels: Labels::default(),
                 version: "0.1.0".to_owned(),
             }],
             inodes: 5,

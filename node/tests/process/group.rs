@@ -66,6 +66,11 @@ impl Masters {
         self.worker_with(number, &["--data-dirs", &data_dirs])
     }
 
+    /// One that stands in a rack.
+    pub fn racked_worker(&self, number: u32, rack: &str) -> Node {
+        self.worker_with(number, &["--labels", &format!("rack={rack}")])
+    }
+
     fn worker_with(&self, number: u32, more: &[&str]) -> Node {
         let directory = self.scratch.path().join(format!("worker-{number}"));
         let masters = self.addresses.join(",");

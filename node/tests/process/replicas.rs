@@ -52,6 +52,10 @@ fn path() -> CurvinePath {
     CurvinePath::parse("/file").expect("a valid path")
 }
 
+fn path_of(number: u64) -> CurvinePath {
+    CurvinePath::parse(&format!("/f{number}")).expect("a valid path")
+}
+
 fn content(seed: u64, len: u64) -> Bytes {
     (0..to_usize(len))
         .map(|at| (at as u64 * 31 + seed * 7 + (at as u64 >> 8)).to_le_bytes()[0])
@@ -130,5 +134,69 @@ fn replicas_are_made_and_shed_until_there_are_as_many_as_the_file_is_given() {
             let read = cluster.client.read(&path()).await.expect("read");
             assert!(read == content(1, 2 * MIB), "as it was written");
         }
+    });
+}
+
+#[test]
+fn replicas_go_to_different_racks_also_when_they_are_made_again_or_are_too_many() {
+    run(async {
+        let masters = Masters::start(1);
+        let client = masters.client().await;
+        let mut workers = vec![masters.racked_worker(1, "a"), masters.racked_worker(2, "a")];
+        let put = async |number: u64, replicas| {
+            let path = path_of(number);
+            let options = CreateOptions {
+                replicas,
+                ..CreateOptions::default()
+            };
+            let file = client.create(&path, options).await.expect("created");
+            file.append(content(number, 100_000)).await.expect("taken");
+            file.close().await.expect("closed");
+        };
+        // In which racks a file is, sorted.
+        let racks = async |number: u64| {
+            let layout = client.locate(&path_of(number)).await.expect("it is there");
+            let status = client.status().await.expect("a master leads");
+            let rack = |id: &WorkerId| {
+                let worker = status.workers.iter().find(|worker| worker.id == *id);
+                worker.expect("it is registered").labels.rack.clone()
+            };
+            let mut racks: Vec<String> = layout.blocks[0].workers.iter().map(rack).collect();
+            racks.sort();
+            racks
+        };
+        let until_in = async |number, expected: &[&str]| {
+            until("it is in these racks", async || {
+                (racks(number).await == expected).then_some(())
+            })
+            .await;
+        };
+        put(1, 2).await;
+        assert_eq!(racks(1).await, ["a", "a"], "there is no other");
+        workers.push(masters.racked_worker(3, "b"));
+        for number in 2..8 {
+            put(number, 2).await;
+            assert_eq!(racks(number).await, ["a", "b"], "file {number}");
+        }
+        let set = async |number, replicas| {
+            let change = AttrChange {
+                replicas: Some(replicas),
+                ..AttrChange::default()
+            };
+            client
+                .set_attr(&path_of(number), true, change)
+                .await
+                .expect("set");
+        };
+        set(1, 3).await;
+        until_in(1, &["a", "a", "b"]).await;
+        set(1, 2).await;
+        until_in(1, &["a", "b"]).await;
+        put(9, 1).await;
+        let first = racks(9).await;
+        set(9, 2).await;
+        until_in(9, &["a", "b"]).await;
+        assert_eq!(first.len(), 1);
+        workers.iter_mut().for_each(|worker| worker.stop());
     });
 }

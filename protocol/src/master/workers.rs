@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{BlockReplica, DiskStatus, Tier, WorkerService};
+use crate::cluster::{BlockReplica, DiskStatus, Labels, Tier, WorkerService};
 use crate::ids::{BlockId, ClusterId, MountId, WorkerId};
 use crate::mount::MountTraffic;
 use crate::path::Node;
@@ -59,6 +59,9 @@ pub struct RegisterWorker {
     /// See [`WorkerAddress`](crate::attr::WorkerAddress).
     #[serde(default)]
     pub epoch: u64,
+    /// Where it stands.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 /// What the master knows the worker by from now on.

@@ -411,9 +411,10 @@ samples! {
     RegisterWorker => RegisterWorker {
         worker: Some(WorkerId(2)), cluster: Some(cluster()), address: "h:2".to_owned(), disks: vec![disk()],
         version: "0.1.0".to_owned(), epoch: 0xE1,
+        labels: Labels { host: "gpu-3".to_owned(), rack: "r7".to_owned() },
     }, RegisterWorker {
         worker: None, cluster: None, address: "h:2".to_owned(), disks: vec![], version: "0.1.0".to_owned(),
-        epoch: 0,
+        epoch: 0, labels: Labels::default(),
     };
     WorkerHeartbeat => WorkerHeartbeat {
         worker: WorkerId(2), token: 1 << 63, disks: vec![disk()], traffic: vec![(MountId(3), traffic())],
@@ -524,6 +525,7 @@ samples! {
             id: WorkerId(2), address: "h:2".to_owned(), state: WorkerState::Lost, disks: vec![disk()],
             last_heartbeat_ms_ago: 7, version: "0.1.1".to_owned(), service: WorkerService::Draining,
             drain_left: Some(DrainLeft { blocks: 8, len_bytes: 9, open_blocks: 10 }),
+            labels: Labels { host: "gpu-3".to_owned(), rack: "r7".to_owned() },
         }],
         inodes: 3, mounts: 4, uptime_s: 5,
         duties: vec![DutyStatus { name: "loads".to_owned(), doing: "none".to_owned(), failure: None }],

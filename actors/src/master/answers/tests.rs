@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier};
+use curvine_protocol::cluster::{BlockReplica, DiskStatus, Labels, Tier};
 use curvine_protocol::job::{JobProgress, JobRecord, JobState};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::{AttributesIn, MountChanges, MountSettings};
@@ -382,6 +382,7 @@ fn register(known: Option<&WorkerRegistered>) -> RegisterWorker {
         }],
         version: "1".to_owned(),
         epoch: 0,
+        labels: Labels::default(),
     }
 }
 

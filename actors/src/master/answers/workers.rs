@@ -160,6 +160,7 @@ impl Answers<RegisterWorker> for WorkerAnswers {
             report_again: false,
             report: 0,
             traffic: BTreeMap::new(),
+            labels: call.labels,
         };
         self.blocks.learn_services(self.view.services()?);
         self.blocks.cluster().roster.register(worker, entry);

@@ -101,7 +101,11 @@ impl Plan {
         };
         let (from, over) = most(&self.over, &|id| reported.contains(id))?;
         let has_room = |id: &WorkerId| cluster.roster.kept_room(*id) >= len_bytes;
-        let (to, under) = most(&self.under, &|id| !has_some.contains(id) && has_room(id))?;
+        let others: Vec<WorkerId> = reported.iter().copied().filter(|id| *id != from).collect();
+        let apart_with = |id: WorkerId| cluster.roster.apart(&[&others[..], &[id]].concat());
+        let apart = apart_with(from);
+        let may_have = |id: &WorkerId| !has_some.contains(id) && has_room(id) && apart_with(*id) >= apart;
+        let (to, under) = most(&self.under, &may_have)?;
         if !over.is_too_much() && !under.is_too_much() {
             return None;
         }
@@ -110,8 +114,7 @@ impl Plan {
                 off.bytes = off.bytes.saturating_sub(len_bytes);
             }
         }
-        let mut keepers: Vec<WorkerId> = reported.into_iter().filter(|id| *id != from).collect();
-        keepers.push(to);
+        let keepers = [&others[..], &[to]].concat();
         Some(Move { from, to, keepers })
     }
 }

@@ -63,13 +63,11 @@ impl Cluster {
         let has_some: Vec<WorkerId> = self.holders.of(block.id).collect();
         let mut room = self.roster.with_room(block.len_bytes, 1, now);
         room.retain(|id| !has_some.contains(id));
-        if room.is_empty() {
-            return Care::Nowhere;
-        }
-        Care::Copy {
-            from,
-            to: room[to_usize(block.id.0 % room.len() as u64)],
-            replicas,
+        let start = to_usize(block.id.0 % room.len().max(1) as u64);
+        let preferred = room.iter().cycle().skip(start).take(room.len());
+        match self.roster.spread(preferred.copied(), &staying, 1)[..] {
+            [to] => Care::Copy { from, to, replicas },
+            _ => Care::Nowhere,
         }
     }
 

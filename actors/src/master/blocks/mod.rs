@@ -13,7 +13,7 @@
 //! - [`holders`]: who holds which block.
 //! - [`mod@agree`]: which replicas of a block are the block, where they may differ.
 //! - [`fence`]: who may still write blocks for a writer that has lost its lease.
-//! - `placement`: where to read and where to write.
+//! - `placement`: where to read and where to write; `spread`: how far apart replicas are.
 //! - [`mod@balance`]: which blocks go where, so that workers become equally full.
 //! - [`mod@care`]: which blocks too few have; [`mod@surplus`]: which too many.
 //! - `service`: which of the workers are out of service.
@@ -29,6 +29,7 @@ pub mod holders;
 mod placement;
 pub mod roster;
 mod service;
+mod spread;
 pub mod surplus;
 pub mod wanted;
 

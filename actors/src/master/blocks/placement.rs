@@ -97,8 +97,8 @@ impl Cluster {
                 return Err(self.no_room(now));
             }
             let start = to_usize(block.id.0 % room.len() as u64);
-            let chosen = room.iter().cycle().skip(start).take(replicas.min(room.len()));
-            located.workers = chosen.copied().collect();
+            let preferred = room.iter().cycle().skip(start).take(room.len());
+            located.workers = self.roster.spread(preferred.copied(), &[], replicas);
             self.holders.placed(block.id, &located.workers);
         }
         self.add_addresses(layout);

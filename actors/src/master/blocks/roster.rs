@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use curvine_protocol::attr::WorkerAddress;
-use curvine_protocol::cluster::{DiskStatus, WorkerState, WorkerStatus};
+use curvine_protocol::cluster::{DiskStatus, Labels, WorkerState, WorkerStatus};
 use curvine_protocol::master::FsStats;
 use curvine_protocol::mount::MountTraffic;
 use curvine_protocol::number::whole_ms;
@@ -37,6 +37,8 @@ pub struct WorkerEntry {
     pub report: u64,
     /// By its last heartbeat.
     pub traffic: BTreeMap<MountId, MountTraffic>,
+    /// Where it stands.
+    pub labels: Labels,
 }
 
 impl WorkerEntry {
@@ -54,6 +56,7 @@ impl WorkerEntry {
             report_again: false,
             report: 0,
             traffic: BTreeMap::new(),
+            labels: Labels::default(),
         }
     }
 
@@ -228,6 +231,11 @@ impl Roster {
         }
     }
 
+    /// Where a worker stands, if it is registered.
+    pub fn labels(&self, id: WorkerId) -> Option<&Labels> {
+        self.workers.get(&id).map(|worker| &worker.labels)
+    }
+
     /// What a worker has that is kept, and what it has room for where anything may be kept; zero if it is not registered.
     pub fn kept(&self, id: WorkerId) -> (u64, u64) {
         self.workers.get(&id).map_or((0, 0), WorkerEntry::kept)
@@ -294,6 +302,7 @@ impl Roster {
             version: worker.version.clone(),
             service: self.out.of(*id, now),
             drain_left: self.out.left(*id),
+            labels: worker.labels.clone(),
         };
         self.workers.iter().map(status).collect()
     }

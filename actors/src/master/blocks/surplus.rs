@@ -13,7 +13,8 @@ pub struct Surplus {
 }
 
 impl Cluster {
-    /// Of a block with bytes that nobody writes: which of more than so many replicas is to go, that on the fullest worker.
+    /// Of a block with bytes that nobody writes: which of more than so many replicas is to go: that without which the others
+    /// are furthest apart, and of several such, that on the fullest worker.
     /// Those count whose workers live, are in service and have said themselves that they have it; they ask each other before
     /// one goes.
     pub fn surplus(&self, block: &BlockRef, wanted: usize, now: Instant) -> Option<Surplus> {
@@ -23,7 +24,13 @@ impl Cluster {
             return None;
         }
         keepers.sort_by_key(|id| (self.roster.kept_share(*id), *id));
-        let at = keepers.pop()?;
+        let apart_without = |at: &WorkerId| {
+            let others: Vec<_> = keepers.iter().copied().filter(|id| id != at).collect();
+            self.roster.apart(&others)
+        };
+        // Of equals, the last.
+        let at = keepers.iter().copied().max_by_key(apart_without)?;
+        keepers.retain(|id| *id != at);
         keepers.truncate(wanted);
         (!keepers.is_empty()).then_some(Surplus { at, keepers })
     }

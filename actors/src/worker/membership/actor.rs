@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix::fut::ActorFutureExt;
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, StreamHandler, WrapFuture};
+use curvine_protocol::cluster::Labels;
 use curvine_protocol::master::{RegisterWorker, WorkerHeartbeat, WorkerRegistered};
 use curvine_protocol::number::whole_ms;
 use curvine_protocol::{Call, CallContext, Error, ErrorKind, Result};
@@ -29,6 +30,7 @@ pub struct Worker {
     home: PathBuf,
     identity: Identity,
     address: String,
+    labels: Labels,
     disks: Disks,
     master: MasterRef,
     blocking: Arc<dyn Offload>,
@@ -70,6 +72,7 @@ impl Worker {
             home,
             identity,
             address,
+            labels: config.labels.clone(),
             disks,
             master,
             blocking: ports.offload("worker-report"),
@@ -104,6 +107,7 @@ impl Worker {
             disks: self.disks.statuses(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             epoch,
+            labels: self.labels.clone(),
         };
         let asked = ask_master(self.master.clone(), introduction);
         ctx.spawn(asked.into_actor(self).map(move |outcome, worker, ctx| {
