@@ -6,13 +6,14 @@ use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{
-    DeleteBlocks, MarkBlocks, MarkedBlock, SHED_MAX, ShedReplicas, SurplusReplica,
+    ConfirmReplicas, DeleteBlocks, MarkBlocks, MarkedBlock, SHED_MAX, ShedReplicas, SurplusReplica,
 };
 use curvine_protocol::{BlockId, BlockRef, CallContext, ErrorKind, Result, WorkerId};
 use futures::future::join_all;
 
 use super::world::*;
 use crate::kit::call;
+use crate::kit::until::until_some;
 use crate::worker::WorkerHandle;
 
 const LEN: usize = 70_000;
@@ -192,9 +193,12 @@ async fn it_stays_where_it_was_written_since_or_another_answers_for_its_keeper()
     // Its process has another's address now.
     several.worlds[1].master.state.lock().unwrap().worker = 9;
     several.worlds[1].master.state.lock().unwrap().ask_to_register = true;
-    several.worlds[1]
-        .until("it has another id", |state| state.registrations == 2)
-        .await;
+    until_some("it has another id", async || {
+        let asked = ConfirmReplicas { blocks: Vec::new() };
+        let said = call(&*several.at(2).port, asked, CallContext::default()).await;
+        (said.ok()?.worker == WorkerId(9)).then_some(())
+    })
+    .await;
     let shed = call(&*several.at(1).port, order.clone(), CallContext::default()).await;
     assert_eq!(shed.map(|shed| shed.went), Ok(vec![false]));
     // Nobody says where the keeper is.
