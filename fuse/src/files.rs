@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use curvine_actors::client::OpenFile;
+use curvine_actors::client::{OpenFile, Seen};
 use curvine_actors::planted::{Bug, is_planted};
-use curvine_protocol::{Attr, Error, InodeId};
+use curvine_protocol::{Attr, InodeId};
 use fuser::FileHandle;
 
 use crate::convert::{Refusal, Result};
@@ -65,25 +65,17 @@ struct Shared {
 pub struct Handle {
     pub slot: Arc<Slot>,
     pub access: Access,
-    writing: Arc<Writing>,
-}
-
-/// What all descriptors of a handle share, also those that a child has got from its parent.
-#[derive(Default)]
-struct Writing {
     /// It has written since a descriptor of it was closed.
-    is_unflushed: AtomicBool,
-    /// It has written.
-    has_written: AtomicBool,
-    /// Why something of the file is lost that was written while the handle was open.
-    lost: OnceLock<Error>,
+    unflushed: Arc<AtomicBool>,
+    /// What it knows of losses, whoever has its descriptors: a child's `close(2)` may be the first to be told of one, where
+    /// nobody hears it.
+    seen: Arc<Seen>,
 }
 
 impl Handle {
     /// It is about to write.
     pub fn writes(&self) {
-        self.writing.has_written.store(true, Ordering::Release);
-        if !self.writing.is_unflushed.swap(true, Ordering::AcqRel) {
+        if !self.unflushed.swap(true, Ordering::AcqRel) {
             self.slot.unflushed.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -92,20 +84,18 @@ impl Handle {
     /// open may be idle, or closed already, of which the kernel says so later.
     pub fn flushes(&self) -> bool {
         let mut others = self.slot.unflushed.load(Ordering::Acquire);
-        if self.writing.is_unflushed.swap(false, Ordering::AcqRel) {
+        if self.unflushed.swap(false, Ordering::AcqRel) {
             others = self.slot.unflushed.fetch_sub(1, Ordering::AcqRel) - 1;
         }
         others == 0
     }
 
+    /// The file, as this handle has it.
+    ///
     /// # Errors
-    /// Why something is lost, until the kernel closes the handle: whoever holds a descriptor of it is to hear of that,
-    /// though a child's `close(2)` has said so before.
-    pub fn check(&self) -> Result<()> {
-        match self.writing.lost.get() {
-            Some(error) => Err(error.clone().into()),
-            None => Ok(()),
-        }
+    /// `EBADF` if it is not open.
+    pub fn file(&self) -> Result<OpenFile> {
+        Ok(self.slot.file()?.seen_by(self.seen.clone()))
     }
 }
 
@@ -195,7 +185,8 @@ impl Files {
             Handle {
                 slot,
                 access,
-                writing: Arc::default(),
+                unflushed: Arc::default(),
+                seen: Arc::default(),
             },
         );
         FileHandle(number)
@@ -215,19 +206,6 @@ impl Files {
             .get(&handle.0)
             .cloned()
             .ok_or(Refusal::of(libc::EBADF))
-    }
-
-    /// Something that was written to a file is lost: each of its handles that has written keeps to that.
-    pub fn lost(&self, slot: &Arc<Slot>, error: &Error) {
-        let tables = locked(&self.tables);
-        let of_file = tables
-            .handles
-            .values()
-            .filter(|handle| Arc::ptr_eq(&handle.slot, slot));
-        for handle in of_file.filter(|handle| handle.writing.has_written.load(Ordering::Acquire)) {
-            // It keeps to the first.
-            let _ = handle.writing.lost.set(error.clone());
-        }
     }
 
     /// The kernel has closed a handle, and its file has been told.
@@ -271,8 +249,6 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
-    use curvine_protocol::ErrorKind;
-
     use super::*;
 
     const FILE: InodeId = InodeId(7);
@@ -295,34 +271,6 @@ mod tests {
         first.writes();
         assert!(!second.flushes());
         assert!(first.flushes());
-    }
-
-    #[test]
-    fn a_loss_stays_with_every_handle_that_wrote_until_it_is_closed() {
-        let files = Files::new();
-        let open = |inode| files.opened(files.enter(inode), Access::Write);
-        let (wrote, idle, of_another) = (open(FILE), open(FILE), open(InodeId(8)));
-        let of = |handle| files.handle(handle).expect("it is open");
-        of(wrote).writes();
-        of(of_another).writes();
-        let slot = of(wrote).slot;
-        files.lost(&slot, &Error::new(ErrorKind::Lost, "first"));
-        files.lost(&slot, &Error::new(ErrorKind::Lost, "second"));
-        let said = |handle| {
-            of(handle)
-                .check()
-                .err()
-                .and_then(|refusal| Some(refusal.error?.message))
-        };
-        assert_eq!(said(wrote).as_deref(), Some("first"));
-        assert_eq!(
-            said(wrote).as_deref(),
-            Some("first"),
-            "a descriptor that a child has"
-        );
-        assert_eq!((said(idle), said(of_another)), (None, None));
-        let anew = open(FILE);
-        assert_eq!(said(anew), None);
     }
 
     #[test]

@@ -62,7 +62,7 @@ use actix::ArbiterHandle;
 use curvine_protocol::master::MasterCall;
 use curvine_protocol::{ClientId, InodeId, Mutation, Result};
 
-pub use file::OpenFile;
+pub use file::{OpenFile, Seen};
 pub use options::{ClientOptions, CreateOptions};
 pub use route::{LocalWorkers, Router};
 

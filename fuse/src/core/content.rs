@@ -106,7 +106,7 @@ impl User {
 /// `EBADF` for a handle that only reads.
 fn writable(handle: &Handle) -> Result<OpenFile> {
     match handle.access.writes() {
-        true => handle.check().and_then(|()| handle.slot.file()),
+        true => handle.file(),
         false => Err(Refusal::of(libc::EBADF)),
     }
 }
@@ -454,18 +454,13 @@ impl Core {
         }
         let slot = &handle.slot;
         let _alone = slot.writers.lock().await;
-        let file = slot.file()?;
+        let file = handle.file()?;
         // The lease goes with the last that wrote. Whoever writes on, by a duplicate of the descriptor or another one, gets
         // it again.
-        let flushed = match handle.flushes() {
-            true => file.give_back().await,
-            false => file.flush().await.map(Ok),
+        let attr = match handle.flushes() {
+            true => file.close().await?,
+            false => file.flush().await?,
         };
-        if let Err(error) = &flushed {
-            self.files.lost(slot, error);
-        }
-        handle.check()?;
-        let attr = flushed??;
         self.committed(slot, &file, &attr).await;
         Ok(())
     }
@@ -515,14 +510,13 @@ impl Core {
     /// Whoever asks, and whoever wrote: the file is on disk as it is.
     pub async fn fsync(&self, handle: FileHandle) -> Result<()> {
         let handle = self.files.handle(handle)?;
-        handle.check()?;
-        let Handle { slot, access, .. } = handle;
+        let Handle { slot, access, .. } = &handle;
         if !access.writes() && !slot.has_writers() && is_planted(Bug::ReadersSyncNothing) {
             return Ok(());
         }
-        let file = slot.file()?;
+        let file = handle.file()?;
         let attr = file.sync().await?;
-        self.committed(&slot, &file, &attr).await;
+        self.committed(slot, &file, &attr).await;
         Ok(())
     }
 

@@ -44,6 +44,7 @@ use crate::planted::{Bug, is_planted};
 use state::State;
 use table::Files;
 use writers::HandleId;
+pub use writers::Seen;
 
 /// Ranges of [`READ_BYTES_MAX`] read at the same time for one read.
 const RANGES: usize = 4;
@@ -71,9 +72,15 @@ const RANGES: usize = 4;
 /// # Dropping
 /// Dropping the last clone without `close` gives the lease back and forgets what was not flushed, as nobody would hear of
 /// an error. Outside of a tokio runtime, the lease goes back when the client is closed or its session expires.
+///
+/// # Several users of one handle
+/// Where several write by one handle and close it one by one, as descriptors of a mount do, [`OpenFile::seen_by`] gives each
+/// its own view: a loss is told to it by every write, flush, sync and close from its first write on, whoever was told before.
 #[derive(Clone)]
 pub struct OpenFile {
     handle: Arc<Handle>,
+    /// Whose view it is, if the handle has several users.
+    seen: Option<Arc<Seen>>,
 }
 
 struct Handle {
@@ -300,7 +307,7 @@ impl OpenFile {
     /// [`OpenFile`]), such as `NoSpace`.
     pub async fn write_at(&self, offset_bytes: u64, bytes: Bytes) -> Result<()> {
         let mut state = self.handle.shared.lock().await;
-        self.handle.ready_to_write(&mut state).await?;
+        self.ready_to_write(&mut state).await?;
         self.handle.shared.write(&mut state, offset_bytes, bytes).await
     }
 
@@ -310,7 +317,7 @@ impl OpenFile {
     /// As [`OpenFile::write_at`].
     pub async fn append(&self, bytes: Bytes) -> Result<u64> {
         let mut state = self.handle.shared.lock().await;
-        self.handle.ready_to_write(&mut state).await?;
+        self.ready_to_write(&mut state).await?;
         let offset_bytes = self.size_now();
         self.handle.shared.write(&mut state, offset_bytes, bytes).await?;
         Ok(offset_bytes)
@@ -339,7 +346,7 @@ impl OpenFile {
     pub async fn extend(&self, size_bytes: u64) -> Result<()> {
         let shared = &self.handle.shared;
         let mut state = shared.lock().await;
-        self.handle.ready_to_write(&mut state).await?;
+        self.ready_to_write(&mut state).await?;
         if size_bytes > FILE_BYTES_MAX {
             return Err(Error::too_large());
         }
@@ -358,7 +365,7 @@ impl OpenFile {
     pub async fn punch(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         let shared = &self.handle.shared;
         let mut state = shared.lock().await;
-        self.handle.ready_to_write(&mut state).await?;
+        self.ready_to_write(&mut state).await?;
         let range = offset_bytes..offset_bytes.saturating_add(len_bytes);
         // The masters cut what they know.
         shared.commit(&mut state, false, false).await?;
@@ -396,6 +403,35 @@ impl OpenFile {
         Ok(state.next_hole(offset_bytes, shared.size()))
     }
 
+    /// The file as one of several users of this handle has it.
+    #[must_use]
+    pub fn seen_by(&self, seen: Arc<Seen>) -> OpenFile {
+        OpenFile {
+            handle: self.handle.clone(),
+            seen: Some(seen),
+        }
+    }
+
+    /// # Errors
+    /// Something is lost that this handle, or this user of it, is to hear of.
+    fn check(&self, state: &State) -> Result<()> {
+        state.writers.check(self.handle.id)?;
+        let seen = self.seen.as_ref();
+        seen.map_or(Ok(()), |seen| state.writers.check_seen(seen))
+    }
+
+    /// # Errors
+    /// As [`OpenFile::flush`]: something that was written is lost, by this handle or, where a write failed, by any. Of the
+    /// masters, if nobody knows whether the lease is still here.
+    async fn ready_to_write(&self, state: &mut State) -> Result<()> {
+        if let Some(seen) = &self.seen {
+            state.writers.begins(seen)?;
+        }
+        self.handle.ready_to_write(state).await?;
+        // The lease may have been found to be lost just now.
+        self.check(state)
+    }
+
     /// Makes what was written visible to readers that open the file from now on. It survives a killed process; for power
     /// cuts see [`OpenFile::sync`].
     ///
@@ -404,7 +440,7 @@ impl OpenFile {
     /// a minute.
     pub async fn flush(&self) -> Result<Attr> {
         let mut state = self.handle.shared.lock().await;
-        state.writers.check(self.handle.id)?;
+        self.check(&state)?;
         self.handle.shared.commit(&mut state, false, false).await?;
         Ok(state.attr.clone())
     }
@@ -415,7 +451,7 @@ impl OpenFile {
     /// As [`OpenFile::flush`].
     pub async fn sync(&self) -> Result<Attr> {
         let mut state = self.handle.shared.lock().await;
-        state.writers.check(self.handle.id)?;
+        self.check(&state)?;
         if !state.writable && !state.is_object() {
             // What others have flushed is meant too.
             let (blocks, workers) = (state.blocks.clone(), state.workers.clone());
@@ -441,31 +477,24 @@ impl OpenFile {
     /// As [`OpenFile::flush`]: what workers do not have is lost then. To be able to try again, flush first.
     /// In a mount, `Ufs...` if the object could not be written: the content is kept by Curvine.
     pub async fn close(&self) -> Result<Attr> {
-        self.give_back().await?
-    }
-
-    /// As [`OpenFile::close`], and tells apart what became of the content and of the object: the inner result is of the
-    /// object, and whatever it is, the masters have the content.
-    ///
-    /// # Errors
-    /// As [`OpenFile::flush`]: what workers do not have is lost.
-    pub async fn give_back(&self) -> Result<Result<Attr>> {
         let Handle { shared, id, writes } = &*self.handle;
         let mut state = shared.lock().await;
         if !writes.load(Ordering::Acquire) {
-            return Ok(Ok(state.attr.clone()));
+            self.check(&state)?;
+            return Ok(state.attr.clone());
         }
         let last = state.writers.is_last(*id);
         let committed = shared.commit(&mut state, false, last).await;
         let committed = match committed {
             Err(error) if last => {
                 let error = shared.keep(&mut state, error).await;
+                state.writers.note_loss(&error);
                 shared.abandon(&mut state).await;
                 Err(error)
             }
             outcome => outcome,
         };
-        let lost = state.writers.check(*id);
+        let lost = self.check(&state);
         state.writers.leave(*id);
         writes.store(false, Ordering::Release);
         lost.and(committed)?;
@@ -474,12 +503,9 @@ impl OpenFile {
                 inode: shared.inode,
                 wait: false,
             };
-            match shared.router.ask_master(persist).await {
-                Ok(entry) => state.attr = entry.attr,
-                Err(error) => return Ok(Err(error)),
-            }
+            state.attr = shared.router.ask_master(persist).await?.attr;
         }
-        Ok(Ok(state.attr.clone()))
+        Ok(state.attr.clone())
     }
 }
 
@@ -491,6 +517,7 @@ impl Handle {
                 id,
                 writes: AtomicBool::new(writes),
             }),
+            seen: None,
         }
     }
 

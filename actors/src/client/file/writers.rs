@@ -4,6 +4,7 @@
 //! it, each until it is closed, and to nobody else: the file itself goes on, under another lease.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use curvine_protocol::{Error, Result};
 
@@ -13,7 +14,16 @@ pub(super) struct HandleId(pub u64);
 
 /// By handle. One that only reads is not among them.
 #[derive(Default)]
-pub(super) struct Writers(BTreeMap<HandleId, Writer>);
+pub(super) struct Writers {
+    by_handle: BTreeMap<HandleId, Writer>,
+    /// How often something that was written has been lost, by whomever, and why last.
+    losses: u64,
+    last_loss: Option<Error>,
+}
+
+/// What one of several users of a handle knows of what was lost: nothing is to be lost from its first write on.
+#[derive(Debug, Default)]
+pub struct Seen(OnceLock<u64>);
 
 #[derive(Default)]
 struct Writer {
@@ -25,48 +35,80 @@ struct Writer {
 
 impl Writers {
     pub fn enter(&mut self, handle: HandleId) {
-        self.0.entry(handle).or_default();
+        self.by_handle.entry(handle).or_default();
     }
 
     /// It is closed: from now on it is as one that never wrote.
     pub fn leave(&mut self, handle: HandleId) {
-        self.0.remove(&handle);
+        self.by_handle.remove(&handle);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_handle.is_empty()
     }
 
     /// Whether nobody else writes.
     pub fn is_last(&self, handle: HandleId) -> bool {
-        self.0.keys().eq([&handle])
+        self.by_handle.keys().eq([&handle])
     }
 
     /// It is about to write. Enters it, if need be.
     pub fn writes(&mut self, handle: HandleId) {
-        self.0.entry(handle).or_default().is_unflushed = true;
+        self.by_handle.entry(handle).or_default().is_unflushed = true;
     }
 
     /// The masters have everything that was written.
     pub fn flushed(&mut self) {
-        for writer in self.0.values_mut() {
+        for writer in self.by_handle.values_mut() {
             writer.is_unflushed = false;
         }
     }
 
     /// What was not flushed is lost. A handle that has lost something already keeps to its first error.
     pub fn lost(&mut self, error: &Error) {
-        for writer in self.0.values_mut() {
+        let mut is_loss = false;
+        for writer in self.by_handle.values_mut() {
             if std::mem::take(&mut writer.is_unflushed) {
                 writer.lost.get_or_insert_with(|| error.clone());
+                is_loss = true;
             }
+        }
+        if is_loss {
+            self.note_loss(error);
+        }
+    }
+
+    /// Something is lost that was written.
+    pub fn note_loss(&mut self, error: &Error) {
+        self.losses += 1;
+        self.last_loss = Some(error.clone());
+    }
+
+    /// For one who is about to write.
+    ///
+    /// # Errors
+    /// Why something was lost since it wrote first.
+    pub fn begins(&self, seen: &Seen) -> Result<()> {
+        seen.0.get_or_init(|| self.losses);
+        self.check_seen(seen)
+    }
+
+    /// # Errors
+    /// Why something was lost since the user wrote first, if it did.
+    pub fn check_seen(&self, seen: &Seen) -> Result<()> {
+        match (&self.last_loss, seen.0.get()) {
+            (Some(error), Some(seen)) if *seen < self.losses => Err(error.clone()),
+            _ => Ok(()),
         }
     }
 
     /// # Errors
     /// Why something that this handle wrote is lost, until it is closed.
     pub fn check(&self, handle: HandleId) -> Result<()> {
-        let lost = self.0.get(&handle).and_then(|writer| writer.lost.as_ref());
+        let lost = self
+            .by_handle
+            .get(&handle)
+            .and_then(|writer| writer.lost.as_ref());
         lost.map_or(Ok(()), |error| Err(error.clone()))
     }
 }
@@ -111,5 +153,29 @@ mod tests {
         assert!(writers.is_last(SECOND) && !writers.is_last(FIRST));
         writers.leave(SECOND);
         assert!(writers.is_empty() && !writers.is_last(SECOND));
+    }
+
+    #[test]
+    fn a_loss_is_told_to_every_user_of_a_handle_that_wrote_before_for_as_long_as_there_are_any() {
+        let mut writers = Writers::default();
+        let (wrote, wrote_first_later, idle) = (Seen::default(), Seen::default(), Seen::default());
+        assert_eq!(writers.begins(&wrote), Ok(()));
+        writers.writes(FIRST);
+        let error = Error::new(ErrorKind::Lost, "one");
+        writers.note_loss(&error);
+        writers.leave(FIRST);
+        for _ in 0..2 {
+            assert_eq!(writers.begins(&wrote), Err(error.clone()));
+            assert_eq!(writers.check_seen(&wrote), Err(error.clone()));
+        }
+        assert_eq!(writers.begins(&wrote_first_later), Ok(()));
+        assert_eq!(writers.check_seen(&idle), Ok(()));
+        writers.lost(&Error::new(ErrorKind::Stale, "nobody's"));
+        assert_eq!(writers.check_seen(&wrote_first_later), Ok(()));
+        writers.writes(SECOND);
+        let stale = Error::new(ErrorKind::Stale, "two");
+        writers.lost(&stale);
+        assert_eq!(writers.check_seen(&wrote_first_later), Err(stale));
+        assert_eq!(writers.check_seen(&idle), Ok(()));
     }
 }
