@@ -15,10 +15,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// With --now, blocks go from fuller workers to emptier ones, one after the other, until no worker is further from all together
 /// than is tolerated. Each is copied, and goes where it was once others have enough of it. What lacks replicas is seen to
 /// first. What is cached stays where it is: it goes when the room is needed. It goes on without this command, also under
-/// another leader. Ends with 1 if --wait found that nothing could be moved any more.
+/// another leader; a worker that is silent is waited for, 40 s long. Ends with 1 if --wait found that nothing could be moved
+/// any more, or that a worker is away.
 ///
-/// JSON: run (tolerance_percent, begun_ms) or null, ended (at_ms, how: Balanced, NothingToMove, Stopped) or null, workers
-/// (worker, kept_bytes, capacity_bytes), moved_blocks, moved_bytes, failure.
+/// JSON: run (tolerance_percent, begun_ms) or null, ended (at_ms, how: Balanced, OthersBalanced, NothingToMove, Stopped) or null,
+/// workers (worker, kept_bytes, capacity_bytes), moved_blocks, moved_bytes, failure.
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv balance\n         cv balance --now --wait\n         cv balance --stop")]
 pub struct Args {
@@ -62,7 +63,7 @@ impl Args {
         show(shell, &status);
         match status.ended.map(|ended| ended.how) {
             Some(BalanceOutcome::Balanced) | None => {}
-            Some(BalanceOutcome::NothingToMove) => shell.exit_with(1),
+            Some(BalanceOutcome::OthersBalanced | BalanceOutcome::NothingToMove) => shell.exit_with(1),
             Some(BalanceOutcome::Stopped) => {
                 return Err(Error::new(ErrorKind::Cancelled, "somebody has stopped it"));
             }
@@ -136,8 +137,12 @@ fn how(ended: &BalanceEnd) -> String {
     let when = format::second(ended.at_ms.saturating_mul(1_000_000));
     match ended.how {
         BalanceOutcome::Balanced => format!("balanced at {when}"),
+        BalanceOutcome::OthersBalanced => format!(
+            "those above were balanced at {when}; others were away for long: see `cv node`, and begin again when they are back"
+        ),
         BalanceOutcome::NothingToMove => format!(
-            "ended at {when}: nothing more could be moved; blocks are being written, too large, or on the emptier workers already"
+            "ended at {when}: nothing more could be moved; blocks are being written, too large, or on the emptier workers already, \
+             or moves failed"
         ),
         BalanceOutcome::Stopped => format!("stopped at {when}"),
     }

@@ -56,8 +56,10 @@ pub struct BalanceEnd {
 pub enum BalanceOutcome {
     /// No worker is further from all together than is tolerated.
     Balanced,
+    /// So it is of those that live; others have been away for long.
+    OthersBalanced,
     /// Some are, and no block can be moved that makes it better: those on the fuller workers are being written, too large,
-    /// or on the emptier ones already.
+    /// or on the emptier ones already, or all moves fail.
     NothingToMove,
     Stopped,
 }

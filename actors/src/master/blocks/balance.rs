@@ -33,6 +33,16 @@ pub struct Move {
     pub keepers: Vec<WorkerId>,
 }
 
+/// Which of the workers live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    All,
+    /// Some have not been silent for long, or are said to come back.
+    SomeMayComeBack,
+    /// Some have been silent for long.
+    SomeAway,
+}
+
 /// How far workers are from their fair parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -84,8 +94,9 @@ impl Plan {
 
     /// Where a block goes, if it is to. It is counted as gone then.
     pub fn take(&mut self, cluster: &Cluster, block: &BlockRef, wanted: usize, now: Instant) -> Option<Move> {
-        let live = |id: &WorkerId| cluster.roster.is_live(*id, now);
-        let reported: Vec<WorkerId> = cluster.holders.reported(block).filter(live).collect();
+        let (roster, out) = (&cluster.roster, &cluster.roster.out);
+        let counts = |id: &WorkerId| roster.is_live(*id, now) && out.counts(*id);
+        let reported: Vec<WorkerId> = cluster.holders.reported(block).filter(counts).collect();
         if reported.len() != wanted.max(1) {
             // Something else is to be done first.
             return None;
@@ -135,6 +146,22 @@ impl Cluster {
             .collect()
     }
 
+    /// Whether workers are there that were ever registered, of which `last_worker` is the greatest id, but for those that
+    /// are taken out of service for good.
+    pub fn presence(&self, last_worker: WorkerId, now: Instant) -> Presence {
+        let counts = (1..=last_worker.0)
+            .map(WorkerId)
+            .filter(|id| self.roster.out.counts(*id));
+        let away: Vec<WorkerId> = counts.filter(|id| !self.roster.is_live(*id, now)).collect();
+        let may_come_back =
+            |id: &WorkerId| self.was_heard_lately(*id, now) || self.roster.out.is_in_maintenance(*id, now);
+        match away.iter().any(may_come_back) {
+            true => Presence::SomeMayComeBack,
+            false if away.is_empty() => Presence::All,
+            false => Presence::SomeAway,
+        }
+    }
+
     /// Whether all these workers have said how full they are since then.
     pub fn have_said(&self, shares: &[WorkerShare], since: Instant) -> bool {
         let heard = |share: &WorkerShare| self.roster.last_heard(share.worker);
@@ -147,11 +174,14 @@ impl Cluster {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
+    use std::time::Duration;
+
     use curvine_protocol::BlockId;
-    use curvine_protocol::cluster::BlockReplica;
+    use curvine_protocol::cluster::{BlockReplica, WorkerService};
 
     use super::super::roster::{WorkerEntry, disk_of};
     use super::*;
+    use crate::master::namespace::services::Services;
 
     fn share((id, kept_bytes, capacity_bytes): (u32, u64, u64)) -> WorkerShare {
         WorkerShare {
@@ -245,6 +275,42 @@ mod tests {
         assert_eq!(take(4, 2), moves(1, 4, &[3, 4]));
         assert_eq!(take(0, 2), moves(2, 3, &[1, 3]), "these two are off by more");
         assert_eq!(take(0, 2), None, "all are near enough");
+    }
+
+    #[test]
+    fn workers_that_are_silent_are_waited_for_and_then_left_out_and_drained_ones_do_not_count() {
+        let begun = Instant::now();
+        let mut cluster = cluster(&[(1, 900, 1_000), (2, 100, 1_000)], begun);
+        let presence = |cluster: &mut Cluster, passed| {
+            let now = begun + Duration::from_secs(passed);
+            assert!(
+                cluster
+                    .roster
+                    .heartbeat(WorkerId(1), 1, vec![disk_of(1_000, 900)], now)
+            );
+            cluster.presence(WorkerId(2), now)
+        };
+        assert_eq!(presence(&mut cluster, 1), Presence::All);
+        assert_eq!(presence(&mut cluster, 20), Presence::SomeMayComeBack);
+        assert_eq!(presence(&mut cluster, 60), Presence::SomeAway);
+        let now = begun + Duration::from_secs(60);
+        assert_eq!(
+            cluster.presence(WorkerId(3), now),
+            Presence::SomeAway,
+            "one was never heard"
+        );
+        let mut services = Services::default();
+        services.set(WorkerId(2), WorkerService::Drained);
+        cluster.roster.out.learn(services, now, 0);
+        assert_eq!(presence(&mut cluster, 61), Presence::All);
+        // What a drained worker still has is no replica.
+        has(&mut cluster, block(1, 100), &[1, 2]);
+        let entry = WorkerEntry::heard(now, vec![disk_of(1_000, 0)]);
+        cluster.roster.register(WorkerId(3), entry);
+        let disks = vec![disk_of(1_000, 100)];
+        assert!(cluster.roster.heartbeat(WorkerId(2), 1, disks, now));
+        let mut plan = plan(&[(1, 900, 1_000), (3, 0, 1_000)], 10).expect("they are off");
+        assert_eq!(plan.take(&cluster, &block(1, 100), 1, now), moves(1, 3, &[3]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{AT_ONCE, Repair};
 use crate::kit::metrics;
-use crate::master::blocks::balance::{Move, Moved, Plan};
+use crate::master::blocks::balance::{Move, Moved, Plan, Presence};
 use crate::master::contract::NamespaceView;
 
 /// So long blocks are moved before it is looked again whether anything lacks replicas, which goes first.
@@ -38,11 +38,13 @@ pub struct Round {
     run: BalanceRun,
     /// None if no worker is off by too much.
     pub plan: Option<Plan>,
+    presence: Presence,
 }
 
 impl Repair {
-    /// What is under way, if all workers have said how full they are since something was moved last.
+    /// What is under way, if all workers that may be there have said how full they are since something was moved last.
     pub(super) fn balance_round(&self) -> Result<Option<Round>> {
+        let last_worker = self.store.last_worker()?;
         let run = self.store.balance()?.run;
         let moved_at = {
             let mut balancing = self.balancing();
@@ -60,22 +62,27 @@ impl Repair {
                 ..Moved::default()
             };
         }
+        let presence = cluster.presence(last_worker, now);
+        if presence == Presence::SomeMayComeBack {
+            return Ok(None);
+        }
         let shares = cluster.shares(now);
         if moved_at.is_some_and(|moved_at| !cluster.have_said(&shares, moved_at)) {
             return Ok(None);
         }
         let plan = Plan::of(&shares, run.tolerance_percent);
-        Ok(Some(Round { run, plan }))
+        Ok(Some(Round { run, plan, presence }))
     }
 
     /// After a look that found nothing else to do: moves what it found, or ends where that is nothing.
     pub(super) async fn balance(&self, round: Round, moves: Vec<(BlockRef, Move)>) -> Result<()> {
-        let Round { run, plan } = round;
+        let Round { run, plan, presence } = round;
         let is_stuck = self.balancing().fruitless >= FRUITLESS_MAX;
         if moves.is_empty() || is_stuck {
-            let how = match plan {
-                None => BalanceOutcome::Balanced,
-                Some(_) => BalanceOutcome::NothingToMove,
+            let how = match (plan, presence) {
+                (None, Presence::All) => BalanceOutcome::Balanced,
+                (None, _) => BalanceOutcome::OthersBalanced,
+                (Some(_), _) => BalanceOutcome::NothingToMove,
             };
             tracing::info!("the workers are balanced no further: {how:?}");
             *self.balancing() = Balancing::default();
