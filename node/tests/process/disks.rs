@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use curvine_actors::client::Client;
+use curvine_actors::client::{Client, CreateOptions};
 use curvine_protocol::{CurvinePath, Error, ErrorKind};
 
+use super::group::Masters;
 use super::support::*;
 
 fn path(text: &str) -> CurvinePath {
@@ -257,5 +258,71 @@ fn a_full_disk_of_the_master_refuses_changes_and_takes_them_when_there_is_space(
         for name in &made {
             client.stat(&path(name)).await.expect("acknowledged, so there");
         }
+    });
+}
+
+#[test]
+fn a_data_directory_that_vanishes_under_a_worker_has_failed_and_others_make_replicas_of_what_they_have() {
+    run(async {
+        let masters = Masters::start(1);
+        let client = masters.client().await;
+        let mut workers: Vec<Node> = (1..=3).map(|number| masters.small_worker(number, 100)).collect();
+        let files: Vec<(String, Bytes)> = (0..12)
+            .map(|number| (format!("/f{number}"), content(number, 10 + number * 40_000)))
+            .collect();
+        let replicated = CreateOptions {
+            replicas: 2,
+            ..CreateOptions::default()
+        };
+        for (name, content) in &files {
+            let file = client.create(&path(name), replicated).await.expect("created");
+            file.append(content.clone()).await.expect("taken");
+            file.close().await.expect("closed");
+        }
+        let (there, away) = (masters.blocks_of(1), masters.scratch.path().join("away"));
+        let id = workers[0].said("worker").to_owned();
+        std::fs::rename(&there, &away).expect("moved away");
+        let disk = async || {
+            let status = client.status().await.ok()?;
+            let worker = status.workers.into_iter().find(|worker| worker.address == id)?;
+            Some((worker.id, worker.disks[0].failure.clone()))
+        };
+        let lost = until("the disk has failed", async || {
+            let (worker, failure) = disk().await?;
+            failure?.contains("is not there any more").then_some(worker)
+        })
+        .await;
+        let holders = async |name: &str| {
+            client.locate(&path(name)).await.expect("it is there").blocks[0]
+                .workers
+                .clone()
+        };
+        for (name, _) in &files {
+            until("others have it", async || {
+                let holders = holders(name).await;
+                (holders.len() == 2 && !holders.contains(&lost)).then_some(())
+            })
+            .await;
+        }
+        all_are_there(&client, &files).await;
+        // A pass that somebody waits for comes to an end.
+        let before = client.scrub(lost, None).await.expect("told")[0].passes;
+        client.scrub(lost, Some(1 << 30)).await.expect("it begins");
+        until("the scrubber gives up", async || {
+            let disk = client.scrub(lost, None).await.ok()?.remove(0);
+            (!disk.runs && disk.passes > before).then_some(())
+        })
+        .await;
+
+        workers[0].kill();
+        std::fs::rename(&away, &there).expect("moved back");
+        workers[0] = masters.small_worker(1, 100);
+        for (name, _) in &files {
+            until("there are as many replicas as are wanted", async || {
+                (holders(name).await.len() == 2).then_some(())
+            })
+            .await;
+        }
+        all_are_there(&client, &files).await;
     });
 }

@@ -59,10 +59,14 @@ impl Masters {
         self.worker_with(number, &[])
     }
 
+    /// Where a small worker keeps its blocks.
+    pub fn blocks_of(&self, number: u32) -> PathBuf {
+        self.scratch.path().join(format!("blocks-{number}"))
+    }
+
     /// One that keeps no more than so many MiB.
     pub fn small_worker(&self, number: u32, capacity_mib: u64) -> Node {
-        let directory = self.scratch.path().join(format!("blocks-{number}"));
-        let data_dirs = format!("[SSD:{capacity_mib}MiB]{}", text(&directory));
+        let data_dirs = format!("[SSD:{capacity_mib}MiB]{}", text(&self.blocks_of(number)));
         self.worker_with(number, &["--data-dirs", &data_dirs])
     }
 

@@ -405,6 +405,12 @@ impl Handler<Measure> for Disk {
         let (store, busy) = (self.store.clone(), self.background_busy.clone());
         let (scrubbed, bytes) = (self.scrubbed.clone(), self.scrub_bytes_per_tick);
         self.background.run(Box::new(move || {
+            if let Err(error) = store.look_for_directory() {
+                tracing::debug!(%error, "nothing is done for the disk");
+                lock(&scrubbed).ends(store.clock.now());
+                busy.store(false, Ordering::Release);
+                return;
+            }
             let done = store
                 .measure()
                 .map(|()| store.evict_to_watermark())

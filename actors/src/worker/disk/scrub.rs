@@ -72,6 +72,14 @@ impl Progress {
         }
     }
 
+    /// Nothing can be verified any more: a pass that is under way is over.
+    pub fn ends(&mut self, now: Instant) {
+        match self.rest_until {
+            Some(_) => self.rest_until = Some(now + REST),
+            None => self.rest(now + REST),
+        }
+    }
+
     /// The pass is over.
     fn rest(&mut self, until: Instant) {
         self.after = None;

@@ -89,6 +89,9 @@ impl Store {
     /// `Io`.
     pub fn replicas(&self, after: Option<BlockId>, limit: usize) -> Result<ReplicaPage> {
         let mut replicas = Vec::new();
+        if self.has_vanished() {
+            return Ok((replicas, None));
+        }
         let last = self.index.page(after, limit, |id, record| {
             if let Ok(record) = record
                 && !record.is_filling()

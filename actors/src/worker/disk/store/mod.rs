@@ -16,6 +16,7 @@ mod read;
 mod remove;
 mod small;
 mod unsynced;
+mod vanished;
 mod verify;
 mod write;
 
@@ -33,6 +34,7 @@ use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 pub(super) use self::unsynced::Unsynced;
+use self::vanished::{Place, place_of};
 use super::cached::Cached;
 use super::departed::Departed;
 use super::index::{Change, Index, Update};
@@ -79,6 +81,10 @@ pub struct Store {
     small_blocks_fit: AtomicBool,
     failures: AtomicU32,
     failure: Mutex<Option<String>>,
+    /// The directory as it was found.
+    place: Option<Place>,
+    /// It is not there any more, and the master knows.
+    vanished: AtomicBool,
     /// Sealed without a sync since the last background sync.
     unsynced: Mutex<Unsynced>,
     /// The blocks that may go.
@@ -148,6 +154,7 @@ impl Store {
         news: Arc<dyn Fn(BlockNews) + Send + Sync>,
     ) -> Self {
         assert!(!lanes.is_empty(), "a disk has a lane");
+        let place = place_of(&directory.path);
         Store {
             name: directory.path.display().to_string(),
             directory,
@@ -169,6 +176,8 @@ impl Store {
             small_blocks_fit: AtomicBool::new(true),
             failures: AtomicU32::new(0),
             failure: Mutex::new(None),
+            place,
+            vanished: AtomicBool::new(false),
             unsynced: Mutex::new(unsynced),
             cached: Mutex::new(cached),
             departed: Mutex::default(),
@@ -281,7 +290,10 @@ impl Store {
                 self.files.insert(block, file.clone());
                 Ok(file)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing(block)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.check_in_place()?;
+                Err(missing(block))
+            }
             Err(error) => Err(self.failed(error, block)),
         }
     }

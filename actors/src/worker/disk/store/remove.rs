@@ -119,6 +119,9 @@ impl Store {
 
     /// The file of a block is not where it belongs: somebody has removed it. The replica goes.
     pub(super) fn found_gone(&self, block: BlockId) -> Error {
+        if let Err(error) = self.check_in_place() {
+            return error;
+        }
         let path = self.path(block);
         self.out_of_use(block, format_args!("its file {} is not there", path.display()))
     }
@@ -137,7 +140,8 @@ impl Store {
         let has_file = self
             .index
             .get(block, |record| record.is_sealed() && !record.is_in_index())?;
-        Ok(has_file == Some(true) && matches!(self.path(block).try_exists(), Ok(false)))
+        let is_there = !matches!(self.path(block).try_exists(), Ok(false));
+        Ok(has_file == Some(true) && !is_there && self.check_in_place().is_ok())
     }
 
     /// [`Self::found_gone`], if it is so. For the block's lane.
@@ -214,6 +218,9 @@ impl Store {
     /// # Errors
     /// `Io`.
     pub fn set_aside(&self) -> Result<BTreeSet<BlockId>> {
+        if self.check_in_place().is_err() {
+            return Ok(BTreeSet::new());
+        }
         layout::set_aside(&self.directory.path, SET_ASIDE_TOLD)
     }
 
