@@ -5,8 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::attr::WorkerAddress;
-use crate::attr::{BlockRef, UfsSource};
+use crate::attr::{BlockRef, UfsSource, WorkerAddress};
 pub use crate::call::Done;
 use crate::call::calls;
 use crate::cluster::{DiskStatus, Tier};
@@ -155,7 +154,7 @@ pub struct WriteBlock {
     pub base_len_bytes: u64,
     /// Space to set aside, a hint: how long the block may become.
     pub reserve_bytes: u64,
-    /// The worker's epoch as the writer knows it; see [`WorkerAddress`](crate::attr::WorkerAddress).
+    /// The worker's epoch as the writer knows it; see [`WorkerAddress`].
     #[serde(default)]
     pub epoch: u64,
     #[serde(default)]
