@@ -41,6 +41,7 @@ const RESTS: u32 = 20;
 const PAGE: usize = 512;
 /// Copies at the same time: what else goes over the network and the disks has the greater part of them.
 const AT_ONCE: usize = 4;
+
 pub struct Repair {
     store: Store,
     propose: Arc<dyn ProposeOp>,
