@@ -153,9 +153,7 @@ impl Cluster {
             .map(WorkerId)
             .filter(|id| self.roster.out.counts(*id));
         let away: Vec<WorkerId> = counts.filter(|id| !self.roster.is_live(*id, now)).collect();
-        let may_come_back =
-            |id: &WorkerId| self.was_heard_lately(*id, now) || self.roster.out.is_in_maintenance(*id, now);
-        match away.iter().any(may_come_back) {
+        match away.iter().any(|id| self.may_come_back(*id, now)) {
             true => Presence::SomeMayComeBack,
             false if away.is_empty() => Presence::All,
             false => Presence::SomeAway,

@@ -40,10 +40,10 @@ impl Cluster {
         if replicas >= wanted {
             return Care::Nothing;
         }
-        let may_come_back = |id: &&WorkerId| {
-            !live(id) && (self.was_heard_lately(**id, now) || out.is_in_maintenance(**id, now))
-        };
-        let away = staying.iter().filter(may_come_back).count();
+        let away = staying
+            .iter()
+            .filter(|id| !live(id) && self.may_come_back(**id, now))
+            .count();
         // What they have, this leader has not heard.
         let unheard = out
             .in_maintenance(now)
@@ -69,6 +69,11 @@ impl Cluster {
             [to] => Care::Copy { from, to, replicas },
             _ => Care::Nowhere,
         }
+    }
+
+    /// Whether a worker that is silent has not been so for long, or is said to come back.
+    pub fn may_come_back(&self, id: WorkerId, now: Instant) -> bool {
+        self.was_heard_lately(id, now) || self.roster.out.is_in_maintenance(id, now)
     }
 
     /// Whether a worker is waited for if it is silent.

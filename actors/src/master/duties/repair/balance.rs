@@ -6,7 +6,7 @@ use std::time::Duration;
 use curvine_protocol::master::{BalanceOutcome, BalanceRun};
 use curvine_protocol::op::Op;
 use curvine_protocol::worker::SurplusReplica;
-use curvine_protocol::{BlockRef, Result};
+use curvine_protocol::{BlockRef, Result, WorkerId};
 use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
 
@@ -38,13 +38,13 @@ pub struct Round {
     run: BalanceRun,
     /// None if no worker is off by too much.
     pub plan: Option<Plan>,
-    presence: Presence,
+    /// How it ends if nothing is moved.
+    ends: BalanceOutcome,
 }
 
 impl Repair {
     /// What is under way, if all workers that may be there have said how full they are since something was moved last.
-    pub(super) fn balance_round(&self) -> Result<Option<Round>> {
-        let last_worker = self.store.last_worker()?;
+    pub(super) fn balance_round(&self, last_worker: WorkerId) -> Result<Option<Round>> {
         let run = self.store.balance()?.run;
         let moved_at = {
             let mut balancing = self.balancing();
@@ -71,19 +71,20 @@ impl Repair {
             return Ok(None);
         }
         let plan = Plan::of(&shares, run.tolerance_percent);
-        Ok(Some(Round { run, plan, presence }))
+        let ends = match (&plan, presence) {
+            (None, Presence::All) => BalanceOutcome::Balanced,
+            (None, _) => BalanceOutcome::OthersBalanced,
+            (Some(_), _) => BalanceOutcome::NothingToMove,
+        };
+        Ok(Some(Round { run, plan, ends }))
     }
 
     /// After a look that found nothing else to do: moves what it found, or ends where that is nothing.
     pub(super) async fn balance(&self, round: Round, moves: Vec<(BlockRef, Move)>) -> Result<()> {
-        let Round { run, plan, presence } = round;
+        let run = round.run;
         let is_stuck = self.balancing().fruitless >= FRUITLESS_MAX;
         if moves.is_empty() || is_stuck {
-            let how = match (plan, presence) {
-                (None, Presence::All) => BalanceOutcome::Balanced,
-                (None, _) => BalanceOutcome::OthersBalanced,
-                (Some(_), _) => BalanceOutcome::NothingToMove,
-            };
+            let how = round.ends;
             tracing::info!("the workers are balanced no further: {how:?}");
             *self.balancing() = Balancing::default();
             let begun_ms = Some(run.begun_ms);

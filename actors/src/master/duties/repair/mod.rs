@@ -97,12 +97,12 @@ impl Repair {
     }
 
     /// Looks through all files.
-    async fn look(&self) -> Result<Found> {
+    async fn look(&self, last_worker: WorkerId) -> Result<Found> {
         let begun = self.clock.now();
         let draining = self.draining();
         let mut look = Look::of_all(draining.keys().copied());
-        let round = self.balance_round()?;
-        look.plan = round.as_ref().and_then(|round| round.plan.clone());
+        let mut round = self.balance_round(last_worker)?;
+        look.plan = round.as_mut().and_then(|round| round.plan.take());
         let (mut after, mut is_whole) = (None, true);
         while let Some(page) = self.store.kept(after, PAGE)? {
             {
@@ -274,7 +274,7 @@ impl Duty for Repair {
             to_copy,
             surplus,
             to_balance,
-        } = self.look().await?;
+        } = self.look(last_worker).await?;
         if to_copy.is_empty()
             && surplus.is_empty()
             && let Some((round, moves)) = to_balance

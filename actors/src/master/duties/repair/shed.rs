@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use curvine_protocol::Result;
-use curvine_protocol::WorkerId;
 use curvine_protocol::worker::{SHED_MAX, ShedReplicas, SurplusReplica};
+use curvine_protocol::{Result, WorkerId};
 
 use super::Repair;
 use crate::kit::deadlines::of_replicas;
@@ -37,18 +36,14 @@ impl Repair {
     ///
     /// # Errors
     /// Of the worker, and of the state.
-    pub(super) async fn shed_replicas(
-        &self,
-        at: WorkerId,
-        mut replicas: Vec<SurplusReplica>,
-    ) -> Result<usize> {
-        // Some may have been written or deleted since they were seen.
-        let mut kept = Vec::with_capacity(replicas.len());
-        for replica in &replicas {
-            kept.push(self.store.is_kept(&replica.block)?);
+    pub(super) async fn shed_replicas(&self, at: WorkerId, found: Vec<SurplusReplica>) -> Result<usize> {
+        let mut replicas = Vec::with_capacity(found.len());
+        for replica in found {
+            // It may have been written or deleted since it was seen.
+            if self.store.is_kept(&replica.block)? {
+                replicas.push(replica);
+            }
         }
-        let mut kept = kept.into_iter();
-        replicas.retain(|_| kept.next() == Some(true));
         if replicas.is_empty() {
             return Ok(0);
         }
