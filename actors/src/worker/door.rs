@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::disk::{DiskRef, Grant, Permit, Removal, missing};
 use super::disks::{Disks, Need, stopping};
-use super::membership::{Session, Standing};
+use super::membership::{Session, Standing, unregistered};
 use super::replication::Replication;
 use super::shedding::Shedding;
 use super::traffic::Found;
@@ -217,12 +217,7 @@ impl Endpoint<WorkerEcho> for WorkerDoor {
             worker: session.worker,
             cluster: session.cluster,
         });
-        at_once(echoed.map(Answer::new).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unreachable,
-                "this worker is not registered with a master yet",
-            )
-        }))
+        at_once(echoed.map(Answer::new).ok_or_else(unregistered))
     }
 }
 

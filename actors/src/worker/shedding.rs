@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::disk::Removal;
 use super::disks::{Disks, Gate, Moving, stopping};
-use super::membership::Session;
+use super::membership::{Session, unregistered};
 use crate::kit::deadlines::of_replicas;
 use crate::kit::{WorkerConnector, call};
 use crate::planted::{Bug, is_planted};
@@ -172,12 +172,7 @@ impl Shedding {
 
     fn own_id(&self) -> Result<WorkerId> {
         let session = *self.session.borrow();
-        session.map(|session| session.worker).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unreachable,
-                "this worker is not registered with a master yet",
-            )
-        })
+        session.map(|session| session.worker).ok_or_else(unregistered)
     }
 }
 

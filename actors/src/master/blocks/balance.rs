@@ -175,9 +175,10 @@ mod tests {
     use std::time::Duration;
 
     use curvine_protocol::BlockId;
-    use curvine_protocol::cluster::{BlockReplica, WorkerService};
+    use curvine_protocol::cluster::WorkerService;
 
-    use super::super::roster::{WorkerEntry, disk_of};
+    use super::super::roster::WorkerEntry;
+    use super::super::testing::{cluster_of, disk_of, reports};
     use super::*;
     use crate::master::namespace::services::Services;
 
@@ -202,24 +203,9 @@ mod tests {
         }
     }
 
-    /// Workers that keep so much of what they have room for.
-    fn cluster(shares: &[(u32, u64, u64)], now: Instant) -> Cluster {
-        let mut cluster = Cluster::default();
-        for &(id, kept_bytes, capacity_bytes) in shares {
-            let entry = WorkerEntry::heard(now, vec![disk_of(capacity_bytes, kept_bytes)]);
-            cluster.roster.register(WorkerId(id), entry);
-        }
-        cluster
-    }
-
     fn has(cluster: &mut Cluster, block: BlockRef, workers: &[u32]) {
         for id in workers {
-            let replica = BlockReplica {
-                id: block.id,
-                generation: block.generation,
-                len_bytes: block.len_bytes,
-            };
-            cluster.holders.stored(WorkerId(*id), &replica, &block);
+            reports(cluster, *id, block, block.generation);
         }
     }
 
@@ -251,7 +237,7 @@ mod tests {
     fn blocks_go_from_the_fullest_that_has_them_to_the_emptiest_that_has_not_until_both_are_near_enough() {
         let now = Instant::now();
         let shares = [(1, 900, 1_000), (2, 700, 1_000), (3, 200, 1_000), (4, 0, 1_000)];
-        let mut cluster = cluster(&shares, now);
+        let mut cluster = cluster_of(&shares, now);
         let mut plan = plan(&shares, 10).expect("they are off");
         let all = [
             (block(1, 100), &[1, 2][..]),
@@ -278,7 +264,7 @@ mod tests {
     #[test]
     fn workers_that_are_silent_are_waited_for_and_then_left_out_and_drained_ones_do_not_count() {
         let begun = Instant::now();
-        let mut cluster = cluster(&[(1, 900, 1_000), (2, 100, 1_000)], begun);
+        let mut cluster = cluster_of(&[(1, 900, 1_000), (2, 100, 1_000)], begun);
         let presence = |cluster: &mut Cluster, passed| {
             let now = begun + Duration::from_secs(passed);
             assert!(
@@ -315,7 +301,7 @@ mod tests {
     fn nothing_goes_where_there_is_no_room_or_to_who_has_an_older_one() {
         let now = Instant::now();
         let shares = [(1, 900, 1_000), (2, 0, 1_000)];
-        let mut cluster = cluster(&shares, now);
+        let mut cluster = cluster_of(&shares, now);
         has(&mut cluster, block(1, 100), &[1]);
         let newer = BlockRef {
             generation: 6,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use curvine_protocol::number::to_usize;
 use curvine_protocol::{BlockRef, WorkerId};
 use tokio::time::Instant;
 
 use super::Cluster;
+use super::placement::in_turn;
 
 /// How long a worker is waited for that fell silent: it may only be starting again.
 pub const GRACE: Duration = Duration::from_secs(40);
@@ -63,9 +63,7 @@ impl Cluster {
         let has_some: Vec<WorkerId> = self.holders.of(block.id).collect();
         let mut room = self.roster.with_room(block.len_bytes, 1, now);
         room.retain(|id| !has_some.contains(id));
-        let start = to_usize(block.id.0 % room.len().max(1) as u64);
-        let preferred = room.iter().cycle().skip(start).take(room.len());
-        match self.roster.spread(preferred.copied(), &staying, 1)[..] {
+        match self.roster.spread(in_turn(block.id, &room), &staying, 1)[..] {
             [to] => Care::Copy { from, to, replicas },
             _ => Care::Nowhere,
         }
@@ -111,47 +109,23 @@ impl Cluster {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
-    use curvine_protocol::BlockId;
-    use curvine_protocol::cluster::{BlockReplica, DiskStatus, Tier, WorkerService};
+    use curvine_protocol::cluster::WorkerService;
 
-    use super::super::roster::WorkerEntry;
+    use super::super::testing::{BLOCK, cluster_of};
     use super::*;
     use crate::master::namespace::services::Services;
 
-    const BLOCK: BlockRef = BlockRef {
-        id: BlockId(7),
-        len_bytes: 10,
-        generation: 5,
-    };
-
-    /// Workers with these rooms, heard just now.
+    /// Workers with these rooms of 1,000 bytes, heard just now.
     fn cluster(rooms: &[(u32, u64)], now: Instant) -> Cluster {
-        let mut cluster = Cluster::default();
-        for &(id, available_bytes) in rooms {
-            let disk = DiskStatus {
-                tier: Tier::Ssd,
-                path: "d".to_owned(),
-                capacity_bytes: 1_000,
-                used_bytes: 1_000 - available_bytes,
-                available_bytes,
-                blocks: 0,
-                failure: None,
-                cached_bytes: 0,
-                pinned_bytes: 0,
-            };
-            let entry = WorkerEntry::heard(now, vec![disk]);
-            cluster.roster.register(WorkerId(id), entry);
-        }
-        cluster
+        let workers: Vec<_> = rooms
+            .iter()
+            .map(|&(id, room)| (id, 1_000 - room, 1_000))
+            .collect();
+        cluster_of(&workers, now)
     }
 
     fn reports(cluster: &mut Cluster, id: u32, generation: u32) {
-        let replica = BlockReplica {
-            id: BLOCK.id,
-            generation,
-            len_bytes: BLOCK.len_bytes,
-        };
-        cluster.holders.stored(WorkerId(id), &replica, &BLOCK);
+        super::super::testing::reports(cluster, id, BLOCK, generation);
     }
 
     fn copy(from: u32, to: u32, replicas: usize) -> Care {

@@ -31,6 +31,8 @@ pub mod roster;
 mod service;
 mod spread;
 pub mod surplus;
+#[cfg(test)]
+mod testing;
 pub mod wanted;
 
 use std::collections::BTreeMap;
@@ -257,10 +259,11 @@ impl Placement for BlockMap {
 mod tests {
     use std::time::Duration;
 
-    use curvine_protocol::cluster::{DiskStatus, Tier, WorkerState};
+    use curvine_protocol::cluster::{DiskStatus, WorkerState};
     use curvine_protocol::{Attr, ErrorKind, FileKind, InodeId, LocatedBlock};
 
     use super::roster::{LOST_AFTER, WorkerEntry};
+    use super::testing::disk_of;
     use super::*;
 
     /// A clock that is moved by hand.
@@ -299,17 +302,7 @@ mod tests {
     }
 
     fn disk(available_bytes: u64) -> DiskStatus {
-        DiskStatus {
-            tier: Tier::Ssd,
-            path: "d".to_owned(),
-            capacity_bytes: 1_000,
-            used_bytes: 1_000 - available_bytes,
-            available_bytes,
-            blocks: 0,
-            failure: None,
-            cached_bytes: 0,
-            pinned_bytes: 0,
-        }
+        disk_of(1_000, 1_000 - available_bytes)
     }
 
     impl World {

@@ -50,7 +50,7 @@ impl Cluster {
         for located in &mut layout.blocks {
             located.workers = self.live_holders(&located.block, now);
             if located.workers.is_empty() && source.is_some_and(|source| source.has(&located.block)) {
-                located.workers.extend(in_turn(located.block.id, &live));
+                located.workers.extend(in_turn(located.block.id, &live).next());
             }
             let damaged_on = self.holders.damaged_on(located.block.id);
             // Who had it right and is away may come back.
@@ -86,7 +86,7 @@ impl Cluster {
                 // Whoever has nothing but memory does not take what is written: another one fetches the block.
                 located.workers.retain(|id| self.roster.may_keep(*id));
                 if located.workers.is_empty() {
-                    let chosen = in_turn(block.id, &live);
+                    let chosen = in_turn(block.id, &live).next();
                     located.workers.push(chosen.ok_or_else(|| self.no_room(now))?);
                 }
             }
@@ -96,9 +96,7 @@ impl Cluster {
             if room.is_empty() {
                 return Err(self.no_room(now));
             }
-            let start = to_usize(block.id.0 % room.len() as u64);
-            let preferred = room.iter().cycle().skip(start).take(room.len());
-            located.workers = self.roster.spread(preferred.copied(), &[], replicas);
+            located.workers = self.roster.spread(in_turn(block.id, &room), &[], replicas);
             self.holders.placed(block.id, &located.workers);
         }
         self.add_addresses(layout);
@@ -141,9 +139,10 @@ impl Cluster {
     }
 }
 
-/// Who is to fetch a block that nobody has. By the block's id: everybody goes to the same worker, and blocks spread over
-/// all.
-fn in_turn(block: BlockId, live: &[WorkerId]) -> Option<WorkerId> {
-    let turn = block.0.checked_rem(live.len() as u64)?;
-    Some(live[to_usize(turn)])
+/// All of these workers, beginning by the block's id: everybody who is to fetch a block that nobody has goes to the same
+/// worker, and blocks spread over all.
+pub(super) fn in_turn(block: BlockId, workers: &[WorkerId]) -> impl Iterator<Item = WorkerId> {
+    let start = to_usize(block.0.checked_rem(workers.len() as u64).unwrap_or(0));
+    let turn = workers.iter().cycle().skip(start).take(workers.len());
+    turn.copied()
 }

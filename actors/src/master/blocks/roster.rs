@@ -340,19 +340,3 @@ fn without_room(disk: &DiskStatus) -> DiskStatus {
         ..disk.clone()
     }
 }
-
-/// A solid-state disk of so many bytes, so many of which are used by what is kept.
-#[cfg(test)]
-pub fn disk_of(capacity_bytes: u64, used_bytes: u64) -> DiskStatus {
-    DiskStatus {
-        tier: curvine_protocol::cluster::Tier::Ssd,
-        path: "d".to_owned(),
-        capacity_bytes,
-        used_bytes,
-        available_bytes: capacity_bytes - used_bytes,
-        blocks: 0,
-        failure: None,
-        cached_bytes: 0,
-        pinned_bytes: 0,
-    }
-}

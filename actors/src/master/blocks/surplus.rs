@@ -39,32 +39,20 @@ impl Cluster {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
-    use curvine_protocol::BlockId;
-    use curvine_protocol::cluster::{BlockReplica, WorkerService};
+    use curvine_protocol::cluster::WorkerService;
 
-    use super::super::roster::{LOST_AFTER, WorkerEntry, disk_of};
+    use super::super::roster::LOST_AFTER;
+    use super::super::testing::{BLOCK, cluster_of, disk_of, reports};
     use super::*;
     use crate::master::namespace::services::Services;
 
-    const BLOCK: BlockRef = BlockRef {
-        id: BlockId(7),
-        len_bytes: 10,
-        generation: 5,
-    };
-
     /// Workers with so much on their disks of 1,000 bytes, all of which have the block.
     fn cluster(used: &[(u32, u64)], now: Instant) -> Cluster {
-        let mut cluster = Cluster::default();
-        for &(id, used_bytes) in used {
-            let entry = WorkerEntry::heard(now, vec![disk_of(1_000, used_bytes)]);
-            cluster.roster.register(WorkerId(id), entry);
-            let replica = BlockReplica {
-                id: BLOCK.id,
-                generation: 5,
-                len_bytes: 10,
-            };
-            cluster.holders.stored(WorkerId(id), &replica, &BLOCK);
-        }
+        let workers: Vec<_> = used.iter().map(|&(id, used)| (id, used, 1_000)).collect();
+        let mut cluster = cluster_of(&workers, now);
+        workers
+            .iter()
+            .for_each(|(id, ..)| reports(&mut cluster, *id, BLOCK, BLOCK.generation));
         cluster
     }
 

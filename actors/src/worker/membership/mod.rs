@@ -25,7 +25,15 @@ pub(super) use actor::{GetIdentity, GetRefusal, StopWorker, Worker, ask_master};
 pub(super) use news::News;
 pub(super) use standing::Standing;
 
-use curvine_protocol::{ClusterId, WorkerId};
+use curvine_protocol::{ClusterId, Error, ErrorKind, WorkerId};
+
+/// What is answered before the first registration.
+pub fn unregistered() -> Error {
+    Error::new(
+        ErrorKind::Unreachable,
+        "this worker is not registered with a master yet",
+    )
+}
 
 /// The current registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use curvine_protocol::master::ResolveMount;
 use curvine_protocol::mount::MountRecord;
-use curvine_protocol::{Error, ErrorKind, MountId, Result, UfsVersion};
+use curvine_protocol::{ErrorKind, MountId, Result, UfsVersion};
 use futures::future::BoxFuture;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::kit::{Clock, MasterRef};
 use crate::ufs::changes::{Replacement, Written};
 use crate::ufs::upload_notes::{Upload, UploadNotes};
-use crate::worker::membership::{Session, ask_master};
+use crate::worker::membership::{Session, ask_master, unregistered};
 use crate::worker::source::{ByteStream, ObjectSource, Sources};
 
 /// How long a mount is taken to be as it was.
@@ -49,10 +49,7 @@ impl Masters {
         dyn crate::kit::MasterPort: crate::kit::Endpoint<C>,
     {
         let mut session = self.session.clone();
-        let mut outcome = Err(Error::new(
-            ErrorKind::Unreachable,
-            "this worker is not registered with a master yet",
-        ));
+        let mut outcome = Err(unregistered());
         for _ in 0..TRIES {
             let current = *session.borrow_and_update();
             if let Some(current) = current {
