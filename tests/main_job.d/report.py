@@ -9,7 +9,7 @@ class Report:
     def __init__(self, name="MAIN JOB"):
         self.name = name
         self.passed = self.skipped = 0
-        # Each with its reason, for the end of the output.
+        # Each by its part and its claim, and what was told of it, for the end of the output.
         self.failures = []
         self.part = ""
         self.begun = time.monotonic()
@@ -23,7 +23,7 @@ class Report:
         except Exception as error:  # noqa: BLE001: whatever went wrong, the claim is not proven
             reason = str(error) if isinstance(error, AssertionError) else traceback.format_exc().strip()
             told = f"FAIL  {claim}\n      " + reason.replace("\n", "\n      ")
-            self.failures.append(f"{self.part}\n{told}")
+            self.failures.append((self.part, claim, told))
             print(told, flush=True)
         else:
             self.passed += 1
@@ -45,8 +45,10 @@ class Report:
 
     def end(self):
         """What failed once more, where the end of a long output shows it, and the counts."""
-        for failure in self.failures:
-            print(f"\n{failure}", flush=True)
+        for part, _, told in self.failures:
+            print(f"\n{part}\n{told}", flush=True)
+        for part, claim, _ in self.failures:
+            print(f"FAILED: {part}: {claim}", flush=True)
         skipped = f", {self.skipped} skipped" if self.skipped else ""
         print(f"{self.name}: {self.passed} passed, {self.failed} failed{skipped}", flush=True)
         return 1 if self.failed or not self.passed else 0
