@@ -14,7 +14,6 @@ pub(super) fn agree(config: &mut KernelConfig, locks: bool) {
     let of_locks = [InitFlags::FUSE_POSIX_LOCKS, InitFlags::FUSE_FLOCK_LOCKS];
     let wanted = [
         InitFlags::FUSE_ASYNC_READ,
-        InitFlags::FUSE_ATOMIC_O_TRUNC,
         InitFlags::FUSE_BIG_WRITES,
         InitFlags::FUSE_DO_READDIRPLUS,
         InitFlags::FUSE_READDIRPLUS_AUTO,

@@ -460,6 +460,29 @@ fn what_is_changed_through_a_mapping_stays_where_it_is_also_of_a_file_that_is_op
     assert_eq!(fs::read(mounts.there.join("f")).expect("read"), expected);
 }
 
+#[test]
+fn a_program_that_runs_cannot_be_cut_by_opening_it() {
+    let Some(mounts) = Mounts::start() else { return };
+    let program = mounts.here.join("program");
+    fs::copy("/bin/sleep", &program).expect("copied");
+    let len = program.metadata().expect("there").len();
+    for _ in 0..50 {
+        let mut running = Command::new(&program).arg("60").spawn().expect("it runs");
+        let cut = File::create(&program).map_err(|error| error.kind());
+        let ended = running.try_wait().expect("our child");
+        running.kill().expect("our child");
+        running.wait().expect("our child");
+        assert_eq!(
+            cut.err(),
+            Some(ErrorKind::ExecutableFileBusy),
+            "it has ended: {ended:?}"
+        );
+        assert_eq!(program.metadata().expect("there").len(), len);
+    }
+    fs::write(&program, "another").expect("nobody runs it");
+    assert_eq!(fs::read(mounts.there.join("program")).expect("read"), b"another");
+}
+
 /// Writes through a shared mapping of 10,000 bytes, and syncs it.
 fn map_and_change(file: &File, at: usize, bytes: &[u8]) {
     use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
