@@ -1,6 +1,6 @@
-//! Who this worker is, kept in `worker.json` of its first data directory that is not in memory.
+//! Who this worker is, kept in `worker.json` of each of its data directories that is not in memory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use curvine_protocol::{ClusterId, Error, ErrorKind, Result, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -36,22 +36,42 @@ impl Identity {
         }
     }
 
-    /// [`Self::load`]; if there is none, that of another data directory, which was the first one once, is taken over.
+    /// That of the first of a worker's directories that has one; a worker without one is new.
     ///
     /// # Errors
-    /// Those of [`Self::load`] and [`Self::store`].
-    pub fn load_or_take<'a>(directory: &Path, others: impl Iterator<Item = &'a Path>) -> Result<Self> {
-        let mut identity = Self::load(directory)?;
-        for other in others {
-            if identity.worker.is_some() {
-                break;
-            }
-            identity = Self::load(other)?;
-            if identity.worker.is_some() {
-                identity.store(directory)?;
+    /// Those of [`Self::load`], of a directory, if no other one has an identity.
+    pub fn of<'a>(directories: impl Iterator<Item = &'a Path>) -> Result<Self> {
+        let mut failure = None;
+        for directory in directories {
+            match Self::load(directory) {
+                Ok(identity) if identity.worker.is_some() => return Ok(identity),
+                Ok(_) => {}
+                Err(error) => drop(failure.get_or_insert(error)),
             }
         }
-        Ok(identity)
+        failure.map_or_else(|| Ok(Identity::default()), Err)
+    }
+
+    /// Has each of the directories have it: any of them may be the one that is left.
+    ///
+    /// # Errors
+    /// Those of [`Self::store`], if not one has it.
+    pub fn store_in(&self, directories: &[PathBuf]) -> Result<()> {
+        let mut failure = Ok(());
+        let mut have_it = 0;
+        for directory in directories {
+            match Self::load(directory) {
+                Ok(known) if known == *self => have_it += 1,
+                _ => match self.store(directory) {
+                    Ok(()) => have_it += 1,
+                    Err(error) => {
+                        tracing::warn!("the worker's identity is not in {}: {error}", directory.display());
+                        failure = Err(error);
+                    }
+                },
+            }
+        }
+        if have_it > 0 { Ok(()) } else { failure }
     }
 
     /// Replaces the file atomically; on disk when this returns.
@@ -86,6 +106,32 @@ mod tests {
         assert_eq!(
             Identity::load(directory.path()).map_err(|e| e.kind),
             Err(ErrorKind::Config)
+        );
+    }
+
+    #[test]
+    fn any_directory_that_is_left_has_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directories: Vec<_> = ["a", "b"].map(|name| scratch.path().join(name)).into();
+        let found = || Identity::of(directories.iter().map(|directory| &**directory));
+        std::fs::create_dir(&directories[0]).unwrap();
+        assert_eq!(found(), Ok(Identity::default()));
+        let identity = Identity {
+            worker: Some(WorkerId(3)),
+            cluster: Some(ClusterId(7)),
+        };
+        identity.store_in(&directories).unwrap();
+        assert_eq!(found(), Ok(identity));
+        std::fs::create_dir(&directories[1]).unwrap();
+        identity.store_in(&directories).unwrap();
+        std::fs::write(directories[0].join(FILE), "{").unwrap();
+        assert_eq!(found(), Ok(identity));
+        std::fs::remove_dir_all(&directories[1]).unwrap();
+        assert_eq!(found().map_err(|e| e.kind), Err(ErrorKind::Config));
+        std::fs::remove_dir_all(&directories[0]).unwrap();
+        assert_eq!(
+            identity.store_in(&directories).map_err(|e| e.kind),
+            Err(ErrorKind::NotFound)
         );
     }
 }

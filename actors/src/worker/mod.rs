@@ -28,17 +28,19 @@ mod traffic;
 pub mod ufs_reader;
 pub mod ufs_writer;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr};
 use curvine_conf::{DataDir, EvictionPolicy, FsyncPolicy};
-use curvine_protocol::cluster::Labels;
+use curvine_protocol::cluster::{DiskStatus, Labels};
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use tokio::sync::watch;
 
 pub use disk::DiskOptions;
-use disks::{Disks, Mover, StopMover};
+use disks::{Disks, MayFail, Mover, StopMover};
+pub use disks::{has_failed, is_of_disk};
 use door::WorkerDoor;
 use identity::Identity;
 use left_uploads::LeftUploads;
@@ -56,7 +58,10 @@ use crate::ufs::upload_notes::UploadNotes;
 /// What a worker needs to know besides its ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerConfig {
+    /// Those that can be used, as far as is known.
     pub data_dirs: Vec<DataDir>,
+    /// Those that cannot.
+    pub failed_dirs: Vec<DiskStatus>,
     pub disk: DiskOptions,
     pub heartbeat: Duration,
     /// How long changes are gathered before the master is told.
@@ -78,6 +83,7 @@ impl WorkerConfig {
     pub fn new(data_dirs: Vec<DataDir>) -> Self {
         WorkerConfig {
             data_dirs,
+            failed_dirs: Vec::new(),
             disk: DiskOptions {
                 reserve_bytes: None,
                 fsync: FsyncPolicy::Periodic,
@@ -192,6 +198,11 @@ pub async fn start(
 
 /// [`start`] with other under file systems than OpenDAL's, and perhaps on a thread that is there already.
 ///
+/// Whether a data directory has been a worker's that was registered.
+pub fn has_been(directory: &Path) -> bool {
+    Identity::load(directory).is_ok_and(|identity| identity.worker.is_some())
+}
+
 /// # Errors
 /// As [`start`].
 pub async fn start_with(
@@ -203,35 +214,44 @@ pub async fn start_with(
     sources: Arc<dyn Sources>,
     mut threads: Threads,
 ) -> Result<WorkerHandle> {
-    let first = config.data_dirs.iter().find(|directory| directory.tier.lasts());
-    let Some(first) = first.or(config.data_dirs.first()) else {
+    if config.data_dirs.is_empty() {
         return Err(Error::new(
             ErrorKind::Config,
             "a worker needs a data directory: set `worker.data_dirs`",
         ));
-    };
-    std::fs::create_dir_all(&first.path)
-        .map_err(|e| Error::from(e).while_doing(format_args!("creating {}", first.path.display())))?;
-    let others = config.data_dirs.iter().map(|directory| &*directory.path);
-    let identity = Identity::load_or_take(&first.path, others)?;
+    }
+    let identity = Identity::of(config.data_dirs.iter().map(|directory| &*directory.path))?;
 
     let news = News::new(config.news_max);
     let tell = {
         let news = news.clone();
         Arc::new(move |change| news.tell(change))
     };
-    let (disks, in_memory) =
-        Disks::start(&config.data_dirs, &config.disk, &ports, &mut threads, tell).await?;
+    let failed = MayFail {
+        failed: config.failed_dirs.clone(),
+        // What a worker has never used is a mistake of the configuration.
+        may_more: identity.worker.is_some(),
+    };
+    let (disks, in_memory) = Disks::start(
+        &config.data_dirs,
+        failed,
+        &config.disk,
+        &ports,
+        &mut threads,
+        tell,
+    )
+    .await?;
 
+    let homes = disks.homes();
     // Not before the disks are this process's.
     let noting = ports.offload("worker-uploads");
-    let (notes, left, given_up) = UploadNotes::open(first.path.join("uploads"), noting)?;
+    let (notes, left, given_up) = UploadNotes::open(homes[0].join("uploads"), noting)?;
 
     let control = threads.start(actix::Arbiter::new);
     let standing = Standing::new(ports.clock.clone(), ports.random.clone());
     let (session_to, session) = watch::channel(None::<Session>);
     let worker = Worker::new(
-        first.path.clone(),
+        homes,
         identity,
         address,
         disks.clone(),

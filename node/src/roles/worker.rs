@@ -8,7 +8,7 @@ use curvine_actors::kit::listener::{Limits, Serving, bind};
 use curvine_actors::kit::{MasterRef, Ports, WorkerConnector, WorkerRef};
 use curvine_actors::worker::{self, WorkerConfig, WorkerHandle};
 use curvine_conf::{Advertise, Config, DataDir, Reserve};
-use curvine_protocol::cluster::Tier;
+use curvine_protocol::cluster::{DiskStatus, Tier};
 use curvine_protocol::{ClusterId, Error, ErrorKind, Result, WorkerId};
 use tokio::runtime::Handle;
 
@@ -47,19 +47,17 @@ impl WorkerRole {
                 path: Path::new(&config.node.data_dir).join("worker"),
             });
         }
-        let mut dirs = Vec::new();
-        for entry in &mut entries {
-            let dir = OwnedDir::open(&entry.path, "worker", cluster)?;
-            entry.path = dir.path().to_owned();
-            dirs.push(dir);
-        }
+        let (dirs, entries, failed) = open_dirs(entries, cluster)?;
+        let usable = entries.iter().map(ToString::to_string);
+        let useless = failed.iter().map(|disk| format!("{} (has failed)", disk.path));
+        let data_dirs = usable.chain(useless).collect();
         let bound = bind(section.listen.as_str(), ports).await?.spread_over(serve_on);
         let address = match &section.advertise {
             Advertise::AsListen => bound.address(),
             Advertise::At(address) => address.to_string(),
         };
-        let data_dirs = entries.iter().map(ToString::to_string).collect();
         let mut worker = WorkerConfig::new(entries);
+        worker.failed_dirs = failed;
         worker.disk.reserve_bytes = match section.reserve {
             Reserve::Auto => None,
             Reserve::Of(size) => Some(size.0),
@@ -126,4 +124,37 @@ impl WorkerRole {
         self.handle.stop().await;
         drop(self.dirs);
     }
+}
+
+/// Takes the data directories: those that are this process's now, the same as they are in the configuration, and those of the
+/// configuration that have failed.
+///
+/// # Errors
+/// Those of [`OwnedDir::open`]. That a disk has failed is one where none of the others has been a worker's: what was never in
+/// use is a mistake.
+fn open_dirs(
+    entries: Vec<DataDir>,
+    cluster: Option<ClusterId>,
+) -> Result<(Vec<OwnedDir>, Vec<DataDir>, Vec<DiskStatus>)> {
+    let (mut dirs, mut usable, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for mut entry in entries {
+        match OwnedDir::open(&entry.path, "worker", cluster) {
+            Ok(dir) => {
+                entry.path = dir.path().to_owned();
+                dirs.push(dir);
+                usable.push(entry);
+            }
+            Err(error) if worker::is_of_disk(&error) => failed.push((entry, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some((_, error)) = failed.first()
+        && !dirs.iter().any(|dir| worker::has_been(dir.path()))
+    {
+        return Err(error.clone());
+    }
+    let failed = failed
+        .iter()
+        .map(|(entry, error)| worker::has_failed(entry, error));
+    Ok((dirs, usable, failed.collect()))
 }

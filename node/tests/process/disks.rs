@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use curvine_actors::client::{Client, CreateOptions};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{CurvinePath, Error, ErrorKind};
 
 use super::group::Masters;
+use super::loop_disk::{LoopDisk, own_mounts};
 use super::support::*;
 
 fn path(text: &str) -> CurvinePath {
@@ -324,5 +326,107 @@ fn a_data_directory_that_vanishes_under_a_worker_has_failed_and_others_make_repl
             .await;
         }
         all_are_there(&client, &files).await;
+    });
+}
+
+#[test]
+fn a_disk_that_fails_takes_its_blocks_down_alone_and_others_make_replicas_of_them() {
+    own_mounts();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let Some(failing) = LoopDisk::new(dir.path(), "failing", "a disk that fails under a worker") else {
+        return;
+    };
+    run(async {
+        let masters = Masters::start(1);
+        let client = masters.client().await;
+        let data_dirs = format!(
+            "[SSD:100MiB]{},[SSD:100MiB]{}",
+            text(&failing.path().join("blocks")),
+            text(&masters.blocks_of(1))
+        );
+        let mut two_disks = masters.worker_on(1, &data_dirs);
+        let mut others = vec![masters.small_worker(2, 200)];
+        let mut files = Vec::new();
+        for number in 0..24 {
+            let name = format!("/f{number}");
+            let content = content(number, 10 + number * 20_000);
+            let replicated = CreateOptions {
+                replicas: 2,
+                ..CreateOptions::default()
+            };
+            let file = client.create(&path(&name), replicated).await.expect("created");
+            file.append(content.clone()).await.expect("taken");
+            file.close().await.expect("closed");
+            files.push((name, content));
+        }
+        let disks = async |node: &Node| {
+            let status = client.status().await.ok()?;
+            let id = node.said("worker").to_owned();
+            let worker = status.workers.into_iter().find(|worker| worker.address == id)?;
+            Some((worker.id, worker.disks))
+        };
+        let (holder, before) = until("the master has heard how much is on both", async || {
+            let (worker, disks) = disks(&two_disks).await?;
+            let blocks: u64 = disks.iter().map(|disk| disk.blocks).sum();
+            (blocks == files.len() as u64).then_some((worker, disks))
+        })
+        .await;
+        let lost = to_usize(before[0].blocks);
+        assert!((1..files.len()).contains(&lost), "both have some: {before:?}");
+        failing.cut_power();
+        until("the disk has failed", async || {
+            let (_, disks) = disks(&two_disks).await?;
+            (disks[0].failure.is_some() && disks[1].failure.is_none()).then_some(())
+        })
+        .await;
+        all_are_there(&client, &files).await;
+        others.push(masters.small_worker(3, 200));
+        let on_others = async |name: &str| {
+            let layout = client.locate(&path(name)).await.expect("it is there");
+            let workers = &layout.blocks[0].workers;
+            workers.iter().filter(|id| **id != holder).count()
+        };
+        let lost = to_usize(before[0].blocks);
+        until(
+            "others have made replicas of what was on it, and of no more",
+            async || {
+                let mut twice = 0;
+                for (name, _) in &files {
+                    twice += usize::from(on_others(name).await == 2);
+                }
+                (twice == lost).then_some(())
+            },
+        )
+        .await;
+        all_are_there(&client, &files).await;
+        // The worker goes on with the other disk, and starts again with it.
+        let after = ("/after".to_owned(), content(7, 1 << 20));
+        let written = client.write(&path(&after.0), after.1.clone()).await;
+        written.expect("taken");
+        files.push(after);
+        two_disks.kill();
+        two_disks = masters.worker_on(1, &data_dirs);
+        until("it is the same worker, and says what it is without", async || {
+            let (worker, disks) = disks(&two_disks).await?;
+            assert_eq!(worker, holder);
+            let without = disks.iter().find(|disk| disk.failure.is_some())?;
+            assert!(without.path.contains("failing"), "{without:?}");
+            (disks.len() == 2).then_some(())
+        })
+        .await;
+        all_are_there(&client, &files).await;
+        // The disk is there again, with what others have had made meanwhile.
+        two_disks.kill();
+        let _again = failing.mounted_again();
+        two_disks = masters.worker_on(1, &data_dirs);
+        until("it has both again", async || {
+            let (worker, disks) = disks(&two_disks).await?;
+            let well = disks.iter().all(|disk| disk.failure.is_none());
+            (worker == holder && disks.len() == 2 && well).then_some(())
+        })
+        .await;
+        all_are_there(&client, &files).await;
+        // Before the file system that it uses.
+        drop(two_disks);
     });
 }

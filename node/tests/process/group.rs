@@ -67,7 +67,12 @@ impl Masters {
     /// One that keeps no more than so many MiB.
     pub fn small_worker(&self, number: u32, capacity_mib: u64) -> Node {
         let data_dirs = format!("[SSD:{capacity_mib}MiB]{}", text(&self.blocks_of(number)));
-        self.worker_with(number, &["--data-dirs", &data_dirs])
+        self.worker_on(number, &data_dirs)
+    }
+
+    /// One with these data directories.
+    pub fn worker_on(&self, number: u32, data_dirs: &str) -> Node {
+        self.worker_with(number, &["--data-dirs", data_dirs])
     }
 
     /// One that stands in a rack.

@@ -131,8 +131,12 @@ pub struct ReportBlocks {
     #[serde(default)]
     pub damaged: Vec<BlockId>,
     /// In a full report, as `kept`: whether each is pinned on the worker's disk.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub pinned: Vec<u8>,
+    /// As `kept`, in any report: which of `stored` are on a disk that has failed, or could not be read. Others are to have
+    /// them as if they were not here. Empty: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endangered: Vec<u8>,
 }
 
 impl ReportBlocks {
@@ -150,18 +154,19 @@ impl ReportBlocks {
             doubtful: Vec::new(),
             damaged: Vec::new(),
             pinned: Vec::new(),
+            endangered: Vec::new(),
         }
     }
 
     /// The bits of a report, one for each block.
-    pub fn kept_bits(are_kept: impl IntoIterator<Item = bool>) -> Vec<u8> {
+    pub fn bits(of_blocks: impl IntoIterator<Item = bool>) -> Vec<u8> {
         let mut bits = Vec::new();
-        for (place, is_kept) in are_kept.into_iter().enumerate() {
+        for (place, is_set) in of_blocks.into_iter().enumerate() {
             if place.is_multiple_of(8) {
                 bits.push(0);
             }
             if let Some(last) = bits.last_mut() {
-                *last |= u8::from(is_kept) << (place % 8);
+                *last |= u8::from(is_set) << (place % 8);
             }
         }
         bits
@@ -173,6 +178,14 @@ impl ReportBlocks {
         places
             .filter(move |(place, _)| bit(&self.kept, *place))
             .map(|(_, replica)| replica)
+    }
+
+    /// Those of `stored` that the worker may not be able to give back.
+    pub fn said_endangered(&self) -> impl Iterator<Item = BlockId> {
+        let places = self.stored.iter().enumerate();
+        places
+            .filter(move |(place, _)| bit(&self.endangered, *place))
+            .map(|(_, replica)| replica.id)
     }
 
     /// Each of `stored`, and whether the worker says that it is pinned.
@@ -242,16 +255,20 @@ mod tests {
             stored: (0..20).map(stored).collect(),
             removed: Vec::new(),
             number: 1,
-            kept: ReportBlocks::kept_bits((0..20).map(|id| id % 3 == 0)),
+            kept: ReportBlocks::bits((0..20).map(|id| id % 3 == 0)),
             doubtful: Vec::new(),
             damaged: Vec::new(),
-            pinned: ReportBlocks::kept_bits((0..20).map(|id| id == 5)),
+            pinned: ReportBlocks::bits((0..20).map(|id| id == 5)),
+            endangered: ReportBlocks::bits((0..20).map(|id| id > 17)),
         };
         let kept: Vec<u64> = report.said_kept().map(|replica| replica.id.0).collect();
         assert_eq!(kept, [0, 3, 6, 9, 12, 15, 18]);
         let pinned = report.said_pinned().filter(|(_, is_pinned)| *is_pinned);
         assert_eq!(pinned.map(|(replica, _)| replica.id.0).collect::<Vec<_>>(), [5]);
+        let endangered: Vec<u64> = report.said_endangered().map(|block| block.0).collect();
+        assert_eq!(endangered, [18, 19]);
         report.kept.clear();
-        assert_eq!(report.said_kept().count(), 0);
+        report.endangered.clear();
+        assert_eq!(report.said_kept().count() + report.said_endangered().count(), 0);
     }
 }

@@ -422,10 +422,10 @@ samples! {
     ReportBlocks => ReportBlocks {
         worker: WorkerId(2), token: 3, full_start: true, full_end: false, stored: vec![replica()],
         removed: vec![BlockId(78)], number: 1 << 40, kept: vec![1], doubtful: vec![BlockId(77)],
-        damaged: vec![BlockId(76)], pinned: vec![1],
+        damaged: vec![BlockId(76)], pinned: vec![1], endangered: vec![1],
     }, ReportBlocks {
         worker: WorkerId(2), token: 3, full_start: false, full_end: true, stored: vec![], removed: vec![], number: 5,
-        kept: vec![], doubtful: vec![], damaged: vec![BlockId(76)], pinned: vec![],
+        kept: vec![], doubtful: vec![], damaged: vec![BlockId(76)], pinned: vec![], endangered: vec![],
     };
     SetPin => SetPin { path: path("/m"), pinned: true, recursive: false };
     ListPins => ListPins { sizes: true };

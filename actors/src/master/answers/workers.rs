@@ -313,6 +313,9 @@ impl Answers<ReportBlocks> for WorkerAnswers {
         for block in older {
             self.blocks.cluster().holders.doubted(call.worker, block);
         }
+        for block in call.said_endangered() {
+            self.blocks.cluster().holders.endangered(call.worker, block);
+        }
         let discard = self.set_aside(&call)?;
         self.look_at_kept(&call)?;
         if !self.pinning.reported(&call)? {

@@ -94,9 +94,7 @@ impl Plan {
 
     /// Where a block goes, if it is to. It is counted as gone then.
     pub fn take(&mut self, cluster: &Cluster, block: &BlockRef, wanted: usize, now: Instant) -> Option<Move> {
-        let (roster, out) = (&cluster.roster, &cluster.roster.out);
-        let counts = |id: &WorkerId| roster.is_live(*id, now) && out.counts(*id);
-        let reported: Vec<WorkerId> = cluster.holders.reported(block).filter(counts).collect();
+        let reported: Vec<WorkerId> = cluster.staying(block, now).collect();
         if reported.len() != wanted.max(1) {
             // Something else is to be done first.
             return None;

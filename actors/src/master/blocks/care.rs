@@ -34,7 +34,8 @@ impl Cluster {
     pub fn care(&self, block: &BlockRef, wanted: usize, now: Instant) -> Care {
         let current: Vec<WorkerId> = self.holders.current(block).collect();
         let out = &self.roster.out;
-        let staying: Vec<WorkerId> = current.iter().copied().filter(|id| out.counts(*id)).collect();
+        let counts = |id: &WorkerId| out.counts(*id) && !self.holders.is_endangered(*id, block.id);
+        let staying: Vec<WorkerId> = current.iter().copied().filter(counts).collect();
         let live = |id: &&WorkerId| self.roster.is_live(**id, now);
         let replicas = staying.iter().filter(live).count();
         if replicas >= wanted {
@@ -52,8 +53,11 @@ impl Cluster {
             return Care::Wait;
         }
         // A client's word is not enough to make others of it.
-        let mut said = self.holders.reported(block);
-        let Some(from) = said.find(|id| self.roster.is_live(*id, now)) else {
+        let said = self
+            .holders
+            .reported(block)
+            .filter(|id| self.roster.is_live(*id, now));
+        let Some(from) = said.min_by_key(|id| self.holders.is_endangered(*id, block.id)) else {
             return match current.iter().any(|id| self.roster.is_live(*id, now)) {
                 false => Care::Nobody,
                 true => Care::Wait,
@@ -89,11 +93,19 @@ impl Cluster {
     /// Whether enough live workers that stay have said themselves to have a block: as many as are wanted, or all that are in
     /// service, where those are fewer.
     pub fn does_without_drained(&self, block: &BlockRef, wanted: usize, now: Instant) -> bool {
-        let out = &self.roster.out;
-        let stays = |id: &WorkerId| self.roster.is_live(*id, now) && out.counts(*id);
-        let said = self.holders.reported(block).filter(stays).count();
+        let said = self.staying(block, now).count();
         let others = self.roster.serving(now).filter(|id| self.roster.may_keep(*id));
         said >= wanted.min(others.count()).max(1)
+    }
+
+    /// Which live workers that stay have said themselves to have a block, where it can be counted on.
+    pub fn staying(&self, block: &BlockRef, now: Instant) -> impl Iterator<Item = WorkerId> {
+        let (roster, id) = (&self.roster, block.id);
+        let stays = move |worker: &WorkerId| {
+            let counts = roster.out.counts(*worker) && !self.holders.is_endangered(*worker, id);
+            counts && roster.is_live(*worker, now)
+        };
+        self.holders.reported(block).filter(stays)
     }
 
     /// Whether what this leader has heard of workers is enough to say who has nothing. `last_worker` is the greatest id that
@@ -215,6 +227,39 @@ mod tests {
         assert!(!cluster.does_without_drained(&BLOCK, 2, now));
         reports(&mut cluster, 2, 5);
         assert!(cluster.does_without_drained(&BLOCK, 3, now), "all others have it");
+    }
+
+    #[test]
+    fn what_is_endangered_does_not_count_and_is_copied_from_only_if_nobody_else_has_it() {
+        let now = Instant::now();
+        let mut cluster = cluster(&[(1, 500), (2, 500), (3, 500)], now);
+        let says_so = |cluster: &mut Cluster, id: u32| {
+            reports(cluster, id, 5);
+            cluster.holders.endangered(WorkerId(id), BLOCK.id);
+        };
+        says_so(&mut cluster, 1);
+        assert_eq!(cluster.care(&BLOCK, 1, now), copy(1, 3, 0));
+        reports(&mut cluster, 3, 5);
+        assert_eq!(cluster.care(&BLOCK, 1, now), Care::Nothing);
+        assert_eq!(cluster.care(&BLOCK, 2, now), copy(3, 2, 1));
+        reports(&mut cluster, 2, 5);
+        assert_eq!(
+            cluster.surplus(&BLOCK, 2, now),
+            None,
+            "it is nobody's keeper either"
+        );
+        assert!(
+            cluster
+                .surplus(&BLOCK, 1, now)
+                .is_some_and(|surplus| surplus.at != WorkerId(1))
+        );
+        // It is well again.
+        reports(&mut cluster, 1, 5);
+        assert!(!cluster.holders.has_endangered(BLOCK.id));
+        assert!(cluster.surplus(&BLOCK, 2, now).is_some());
+        says_so(&mut cluster, 1);
+        cluster.holders.forget_worker(WorkerId(1));
+        assert!(!cluster.holders.has_endangered(BLOCK.id));
     }
 
     #[test]

@@ -17,9 +17,13 @@ impl Cluster {
         let live: Vec<WorkerId> = (current.iter().copied())
             .filter(|id| self.roster.is_live(*id, now))
             .collect();
+        let safe = live
+            .iter()
+            .filter(|id| !self.holders.is_endangered(**id, block.id));
+        let safe = safe.count();
         let damaged_on = self.holders.damaged_on(block.id);
         let (what, workers) = match (live.len(), current.is_empty(), damaged_on.is_empty()) {
-            (replicas, ..) if replicas >= kept.replicas.min(self.roster.in_use().max(1)) => return None,
+            _ if safe >= kept.replicas.min(self.roster.in_use().max(1)) => return None,
             (1.., ..) => (Fault::UnderReplicated, live.clone()),
             (0, false, _) => (Fault::Away, current),
             (0, true, false) => (Fault::Corrupt, damaged_on.to_vec()),
@@ -29,7 +33,7 @@ impl Cluster {
             index,
             block,
             what,
-            replicas: to_u32(live.len()),
+            replicas: to_u32(safe),
             wanted: to_u32(kept.replicas),
             workers,
         })

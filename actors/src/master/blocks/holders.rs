@@ -15,6 +15,8 @@ pub struct Holders {
     placed: HashMap<BlockId, Vec<WorkerId>>,
     /// Who has set a replica aside that failed its checksum. Few, if any.
     damaged: HashMap<BlockId, Vec<WorkerId>>,
+    /// Who has a replica on a disk that has failed, or could not read it. Few, if any.
+    endangered: HashMap<BlockId, Vec<WorkerId>>,
 }
 
 /// What is known of one worker's replica of a block.
@@ -138,18 +140,33 @@ impl Holders {
             holders.retain(|holder| holder.worker != id);
             !holders.is_empty()
         });
-        self.damaged.retain(|_, workers| {
-            workers.retain(|worker| *worker != id);
-            !workers.is_empty()
-        });
+        for workers_of in [&mut self.damaged, &mut self.endangered] {
+            workers_of.retain(|_, workers| {
+                workers.retain(|worker| *worker != id);
+                !workers.is_empty()
+            });
+        }
     }
 
     /// A worker says that its replica of a block failed its checksum, and is set aside.
     pub fn damaged(&mut self, id: WorkerId, block: BlockId) {
-        let workers = self.damaged.entry(block).or_default();
-        if !workers.contains(&id) {
-            workers.push(id);
-        }
+        add(&mut self.damaged, id, block);
+    }
+
+    /// A worker says that it may not be able to give its replica back: others are to have the block as if it had none.
+    pub fn endangered(&mut self, id: WorkerId, block: BlockId) {
+        add(&mut self.endangered, id, block);
+    }
+
+    /// Whether a worker has said so, and nothing better since.
+    pub fn is_endangered(&self, id: WorkerId, block: BlockId) -> bool {
+        let workers = self.endangered.get(&block);
+        workers.is_some_and(|workers| workers.contains(&id))
+    }
+
+    /// Whether any worker has.
+    pub fn has_endangered(&self, block: BlockId) -> bool {
+        self.endangered.contains_key(&block)
     }
 
     /// Who has said so, and has no other replica since.
@@ -161,6 +178,7 @@ impl Holders {
     pub fn stored(&mut self, id: WorkerId, replica: &BlockReplica, known: &BlockRef) {
         self.unplaced(id, replica.id);
         remove(&mut self.damaged, id, replica.id);
+        remove(&mut self.endangered, id, replica.id);
         self.holder(id, replica.id).reported = Some(Reported {
             generation: replica.generation,
             whole: replica.len_bytes >= known.len_bytes,
@@ -180,6 +198,7 @@ impl Holders {
     }
 
     pub fn removed(&mut self, id: WorkerId, block: BlockId) {
+        remove(&mut self.endangered, id, block);
         if let Some(holders) = self.held.get_mut(&block) {
             holders.retain(|holder| holder.worker != id);
             if holders.is_empty() {
@@ -202,6 +221,7 @@ impl Holders {
     fn release(&mut self, block: BlockId) -> Vec<WorkerId> {
         let held = self.held.remove(&block).unwrap_or_default();
         self.damaged.remove(&block);
+        self.endangered.remove(&block);
         let mut workers: Vec<_> = held.iter().map(|holder| holder.worker).collect();
         for placed in self.placed.remove(&block).unwrap_or_default() {
             if !workers.contains(&placed) {
@@ -222,6 +242,14 @@ impl Holders {
                 orders.entry(worker).or_default().push(block);
             }
         }
+    }
+}
+
+/// Adds a worker to those of a block.
+fn add(workers_of: &mut HashMap<BlockId, Vec<WorkerId>>, id: WorkerId, block: BlockId) {
+    let workers = workers_of.entry(block).or_default();
+    if !workers.contains(&id) {
+        workers.push(id);
     }
 }
 

@@ -18,8 +18,8 @@ impl Cluster {
     /// Those count whose workers live, are in service and have said themselves that they have it; they ask each other before
     /// one goes.
     pub fn surplus(&self, block: &BlockRef, wanted: usize, now: Instant) -> Option<Surplus> {
-        let serves = |id: &WorkerId| self.roster.is_live(*id, now) && self.roster.out.is_in_service(*id, now);
-        let mut keepers: Vec<WorkerId> = self.holders.reported(block).filter(serves).collect();
+        let serves = |id: &WorkerId| self.roster.out.is_in_service(*id, now);
+        let mut keepers: Vec<WorkerId> = self.staying(block, now).filter(serves).collect();
         if keepers.len() <= wanted {
             return None;
         }

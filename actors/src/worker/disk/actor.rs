@@ -411,6 +411,7 @@ impl Handler<Measure> for Disk {
                 busy.store(false, Ordering::Release);
                 return;
             }
+            store.probe();
             let done = store
                 .measure()
                 .map(|()| store.evict_to_watermark())
@@ -421,8 +422,14 @@ impl Handler<Measure> for Disk {
                     let bytes = scrubbed.budget_bytes(bytes);
                     store.scrub(&mut scrubbed, bytes, store.clock.now())
                 });
-            if let Err(error) = done {
-                tracing::warn!("disk {}: {error}", store.name());
+            match done {
+                // It was said once that it has.
+                Err(error) if store.has_failed() => {
+                    tracing::debug!(%error, "the disk {} has failed", store.name());
+                    lock(&scrubbed).ends(store.clock.now());
+                }
+                Err(error) => tracing::warn!("disk {}: {error}", store.name()),
+                Ok(()) => {}
             }
             busy.store(false, Ordering::Release);
         }));

@@ -2,7 +2,8 @@
 //!
 //! `blocks/XX/ID` raw block data (byte 0 of the file is byte 0 of the block; ID in hexadecimal, XX its last byte), beside it
 //! `ID.GENERATION.copy` a replica that is being made,
-//! `index/` the index, `quarantine/` replicas that failed their checksum and exist nowhere else.
+//! `index/` the index, `quarantine/` replicas that failed their checksum and exist nowhere else, `probe` what is written to
+//! see whether the disk works.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -19,6 +20,11 @@ pub fn block_path(root: &Path, block: BlockId) -> PathBuf {
 pub fn copy_path(root: &Path, block: BlockId, generation: u32) -> PathBuf {
     let name = format!("{:016x}.{generation}.copy", block.0);
     block_path(root, block).with_file_name(name)
+}
+
+/// What is written from time to time to see whether it can be.
+pub fn probe_path(root: &Path) -> PathBuf {
+    root.join("probe")
 }
 
 pub fn index_path(root: &Path) -> PathBuf {

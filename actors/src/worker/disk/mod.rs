@@ -81,16 +81,24 @@ pub enum BlockNews {
     Stored(BlockReplica),
     /// See [`BlockFlags::doubtful`].
     Doubtful(BlockReplica),
+    /// Stored where it may not be read again: others are to have it as if this one were not there.
+    Endangered(BlockReplica),
     Removed(BlockId),
     /// Removed, and its bytes are set aside: they failed their checksum, and may be nowhere else.
     Damaged(BlockId),
+    /// All that the disk has is to be told again: it has failed.
+    Everything,
 }
 
 impl BlockNews {
-    pub fn block(&self) -> BlockId {
+    /// Of which block they are; none if of all.
+    pub fn block(&self) -> Option<BlockId> {
         match self {
-            BlockNews::Stored(replica) | BlockNews::Doubtful(replica) => replica.id,
-            BlockNews::Removed(block) | BlockNews::Damaged(block) => *block,
+            BlockNews::Stored(replica) | BlockNews::Doubtful(replica) | BlockNews::Endangered(replica) => {
+                Some(replica.id)
+            }
+            BlockNews::Removed(block) | BlockNews::Damaged(block) => Some(*block),
+            BlockNews::Everything => None,
         }
     }
 }

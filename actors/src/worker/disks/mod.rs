@@ -21,6 +21,7 @@ mod moves;
 mod placement;
 mod rescue;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use curvine_conf::DataDir;
@@ -64,6 +65,8 @@ pub struct Disks {
 
 struct Inner {
     disks: Vec<DiskRef>,
+    /// Those of the configuration that could not be opened.
+    failed: Vec<DiskStatus>,
     placed: quick_cache::sync::Cache<BlockId, usize>,
     fetches: Arc<Fetches>,
     traffic: Arc<Traffic>,
@@ -76,29 +79,72 @@ struct Inner {
     clock: Arc<dyn Clock>,
 }
 
+/// Data directories that are of no use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MayFail {
+    pub failed: Vec<DiskStatus>,
+    /// Others may turn out to be as they are opened.
+    pub may_more: bool,
+}
+
+/// Whether it is the device that is to blame, not the configuration.
+pub fn is_of_disk(error: &Error) -> bool {
+    matches!(
+        error.kind,
+        ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::ReadOnly
+    )
+}
+
+/// What is said of a data directory that cannot be used. The worker goes on without it.
+pub fn has_failed(directory: &DataDir, error: &Error) -> DiskStatus {
+    let path = directory.path.display().to_string();
+    tracing::error!("disk {path} has failed and is left out until the worker is started again: {error}");
+    DiskStatus {
+        tier: directory.tier,
+        path,
+        capacity_bytes: 0,
+        used_bytes: 0,
+        available_bytes: 0,
+        blocks: 0,
+        failure: Some(error.message.clone()),
+        cached_bytes: 0,
+        pinned_bytes: 0,
+    }
+}
+
+fn no_disk(failed: &[DiskStatus]) -> String {
+    let of_disk =
+        |disk: &DiskStatus| format!("{}: {}", disk.path, disk.failure.as_deref().unwrap_or_default());
+    let each: Vec<_> = failed.iter().map(of_disk).collect();
+    format!("no data directory can be used: {}", each.join("; "))
+}
+
 impl Disks {
     /// Opens each directory and starts its actor on an arbiter of its own, unless the threads are given. Also says what is
-    /// in memory and should not be, by disk.
+    /// in memory and should not be, by disk. `failed` are directories that are known not to be of use; where there may be such,
+    /// those join them that cannot be opened.
     ///
     /// # Errors
     /// Those of the file system, naming the directory.
     pub async fn start(
         directories: &[DataDir],
+        failed: MayFail,
         options: &DiskOptions,
         ports: &Ports,
         threads: &mut Threads,
         news: Arc<dyn Fn(BlockNews) + Send + Sync>,
     ) -> Result<(Self, Vec<BlockId>)> {
+        let MayFail { mut failed, may_more } = failed;
         let fetches = Arc::<Fetches>::default();
         let rescue = Arc::<Rescue>::default();
         let (mut disks, mut unsettled) = (Vec::new(), Vec::new());
         let slowest = directories.iter().map(|directory| directory.tier).max();
-        for (number, directory) in directories.iter().enumerate() {
+        for directory in directories {
+            let number = disks.len();
             let options = DiskOptions {
                 sinks: Some(directory.tier) < slowest,
                 ..options.clone()
             };
-            let directory = directory.clone();
             let arbiter = threads.start(actix::Arbiter::new);
             let of_fetches = fetches.clone();
             let being_fetched = Arc::new(move || of_fetches.blocks());
@@ -109,7 +155,7 @@ impl Disks {
                 }
             };
             let started = Disk::start(
-                directory,
+                directory.clone(),
                 options,
                 ports,
                 number,
@@ -117,9 +163,17 @@ impl Disks {
                 being_fetched,
                 Arc::new(told),
             );
-            let (disk, of_disk) = started.await?;
-            disks.push(disk);
-            unsettled.push(of_disk);
+            match started.await {
+                Ok((disk, of_disk)) => {
+                    disks.push(disk);
+                    unsettled.push(of_disk);
+                }
+                Err(error) if may_more && is_of_disk(&error) => failed.push(has_failed(directory, &error)),
+                Err(error) => return Err(error),
+            }
+        }
+        if disks.is_empty() {
+            return Err(Error::new(ErrorKind::Io, no_disk(&failed)));
         }
         let placed = quick_cache::sync::Cache::new(PLACED_MAX);
         let has_tiers = directories
@@ -127,6 +181,7 @@ impl Disks {
             .any(|directory| Some(directory.tier) != slowest);
         let inner = Arc::new(Inner {
             disks,
+            failed,
             placed,
             fetches,
             traffic: Arc::default(),
@@ -151,6 +206,22 @@ impl Disks {
         &self.inner.disks
     }
 
+    /// Where to keep what the worker must know again when it starts: the directories that outlive a power cut, if there are
+    /// any.
+    pub fn homes(&self) -> Vec<PathBuf> {
+        let paths = |lasting: bool| {
+            let disks = self
+                .all()
+                .iter()
+                .filter(move |disk| !lasting || disk.store.tier().lasts());
+            disks
+                .map(|disk| disk.store.path_of_directory().to_owned())
+                .collect()
+        };
+        let lasting: Vec<_> = paths(true);
+        if lasting.is_empty() { paths(false) } else { lasting }
+    }
+
     /// What is being fetched.
     pub fn fetches(&self) -> &Arc<Fetches> {
         &self.inner.fetches
@@ -161,8 +232,10 @@ impl Disks {
         &self.inner.traffic
     }
 
+    /// Of each disk, and of those that could not be opened.
     pub fn statuses(&self) -> Vec<DiskStatus> {
-        self.all().iter().map(|disk| disk.store.status()).collect()
+        let of_disks = self.all().iter().map(|disk| disk.store.status());
+        of_disks.chain(self.inner.failed.iter().cloned()).collect()
     }
 
     /// [`Self::statuses`], where what was promised to somebody and is not taken yet is not available.

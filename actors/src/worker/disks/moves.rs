@@ -62,10 +62,15 @@ impl Disks {
             let before = self.inner.gate.handed_over();
             let (mut home, mut guest) = (None, None);
             for (number, disk) in self.all().iter().enumerate() {
-                match disk.store.is_guest(block)? {
-                    Some(false) if home.is_none() => home = Some(number),
-                    Some(true) => guest = Some(number),
-                    _ => {}
+                match disk.store.is_guest(block) {
+                    _ if disk.store.has_vanished() => {}
+                    Ok(Some(false)) if home.is_none() => home = Some(number),
+                    Ok(Some(true)) => guest = Some(number),
+                    Ok(_) => {}
+                    Err(error) if disk.store.has_failed() => {
+                        tracing::debug!(%error, "nothing can be said of block {block}");
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             match (home, guest) {

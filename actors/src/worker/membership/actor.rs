@@ -27,7 +27,7 @@ const MASTER_DEADLINE: Duration = Duration::from_secs(10);
 
 pub struct Worker {
     /// Where the identity is kept.
-    home: PathBuf,
+    homes: Vec<PathBuf>,
     identity: Identity,
     address: String,
     labels: Labels,
@@ -57,7 +57,7 @@ impl Worker {
         reason = "a constructor lists everything it can reach"
     )]
     pub fn new(
-        home: PathBuf,
+        homes: Vec<PathBuf>,
         identity: Identity,
         address: String,
         disks: Disks,
@@ -69,7 +69,7 @@ impl Worker {
         session: watch::Sender<Option<Session>>,
     ) -> Self {
         Worker {
-            home,
+            homes,
             identity,
             address,
             labels: config.labels.clone(),
@@ -137,7 +137,7 @@ impl Worker {
                 format!(
                     "data directory {} belongs to cluster {mine} and the master to {}: point the worker at its own \
                      cluster, or give it an empty data directory",
-                    self.home.display(),
+                    self.homes[0].display(),
                     registered.cluster
                 ),
             ));
@@ -146,10 +146,8 @@ impl Worker {
             worker: Some(registered.worker),
             cluster: Some(registered.cluster),
         };
-        if identity != self.identity {
-            identity.store(&self.home)?;
-            self.identity = identity;
-        }
+        identity.store_in(&self.homes)?;
+        self.identity = identity;
         tracing::info!(
             "registered as worker {} of cluster {}",
             registered.worker,

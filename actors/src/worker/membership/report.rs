@@ -42,14 +42,20 @@ impl Report {
             loop {
                 let store = disk.store.clone();
                 let page = offloaded(&*self.blocking, move || store.replicas(after, REPORT_PART));
-                let (stored, last) = page.await??;
+                let (stored, last) = match page.await? {
+                    Ok(page) => page,
+                    // It takes its blocks down alone: the master hears of those that the others have.
+                    Err(error) => {
+                        disk.store.cannot_be_read(&error);
+                        break;
+                    }
+                };
                 let Some(last) = last else { break };
                 after = Some(last);
-                let kept = ReportBlocks::kept_bits(stored.iter().map(|(_, flags)| !flags.from_ufs));
-                let pinned = match stored.iter().any(|(_, flags)| flags.pinned) {
-                    true => ReportBlocks::kept_bits(stored.iter().map(|(_, flags)| flags.pinned)),
-                    false => Vec::new(),
-                };
+                let kept = ReportBlocks::bits(stored.iter().map(|(_, flags)| !flags.from_ufs));
+                let pinned = bits_if_any(stored.iter().map(|(_, flags)| flags.pinned));
+                let endangered = |(replica, _): &(BlockReplica, _)| disk.store.is_endangered(replica.id);
+                let endangered = bits_if_any(stored.iter().map(endangered));
                 let doubtful = stored.iter().filter(|(_, flags)| flags.doubtful);
                 let doubtful = doubtful.map(|(replica, _)| replica.id).collect();
                 let stored = stored.into_iter().map(|(replica, _)| replica).collect();
@@ -57,12 +63,16 @@ impl Report {
                     kept,
                     doubtful,
                     pinned,
+                    endangered,
                     ..self.of(stored, Vec::new())
                 };
                 self.part(std::mem::take(&mut start), false, part).await?;
             }
             let store = disk.store.clone();
-            damaged.extend(offloaded(&*self.blocking, move || store.set_aside()).await??);
+            match offloaded(&*self.blocking, move || store.set_aside()).await? {
+                Ok(set_aside) => damaged.extend(set_aside),
+                Err(error) => disk.store.cannot_be_read(&error),
+            }
         }
         let last = ReportBlocks {
             damaged: damaged.into_iter().collect(),
@@ -81,9 +91,14 @@ impl Report {
             let part = all.split_off(all.len().saturating_sub(REPORT_PART));
             let (mut stored, mut removed) = (Vec::new(), Vec::new());
             let (mut doubtful, mut damaged) = (Vec::new(), Vec::new());
+            let mut endangered = BTreeSet::new();
             for news in part {
                 match news {
                     BlockNews::Stored(replica) => stored.push(replica),
+                    BlockNews::Endangered(replica) => {
+                        endangered.insert(replica.id);
+                        stored.push(replica);
+                    }
                     BlockNews::Doubtful(replica) => {
                         doubtful.push(replica.id);
                         stored.push(replica);
@@ -93,11 +108,15 @@ impl Report {
                         removed.push(block);
                         damaged.push(block);
                     }
+                    // These are not news of a block.
+                    BlockNews::Everything => {}
                 }
             }
+            let endangered = bits_if_any(stored.iter().map(|replica| endangered.contains(&replica.id)));
             let part = ReportBlocks {
                 doubtful,
                 damaged,
+                endangered,
                 ..self.of(stored, removed)
             };
             self.part(false, false, part).await?;
@@ -153,5 +172,13 @@ impl Report {
             true => Ok(()),
             false => self.disks.remove(unwanted).await,
         }
+    }
+}
+
+/// A bit for each block, nothing if none is set.
+fn bits_if_any(of_blocks: impl Iterator<Item = bool> + Clone) -> Vec<u8> {
+    match of_blocks.clone().any(|set| set) {
+        true => ReportBlocks::bits(of_blocks),
+        false => Vec::new(),
     }
 }

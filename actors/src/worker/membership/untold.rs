@@ -44,7 +44,11 @@ impl Untold {
         let Untold::Changes(changes) = self else {
             return Noted::InReport;
         };
-        let block = news.block();
+        let Some(block) = news.block() else {
+            let was_nothing = changes.is_empty();
+            *self = Untold::Everything;
+            return if was_nothing { Noted::First } else { Noted::Kept };
+        };
         if changes.len() >= max && !changes.contains_key(&block) {
             *self = Untold::Everything;
             return Noted::NoRoom;
@@ -91,7 +95,11 @@ mod tests {
     }
 
     fn changes(news: &[BlockNews]) -> Untold {
-        Untold::Changes(news.iter().map(|&news| (news.block(), news)).collect())
+        Untold::Changes(
+            news.iter()
+                .filter_map(|&news| Some((news.block()?, news)))
+                .collect(),
+        )
     }
 
     #[test]

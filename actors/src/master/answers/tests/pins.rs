@@ -42,7 +42,7 @@ impl World {
             full_start: full,
             full_end: full,
             stored: stored.iter().map(replica).collect(),
-            pinned: ReportBlocks::kept_bits(stored.iter().map(|(_, pinned)| *pinned)),
+            pinned: ReportBlocks::bits(stored.iter().map(|(_, pinned)| *pinned)),
             ..ReportBlocks::nothing(self.registered.worker, self.registered.token)
         };
         self.ask(report).await.expect("taken");

@@ -93,7 +93,7 @@ impl Look {
             self.moves.push((block, to));
         }
         // Of a file that wants one replica, there is none to be made from if that is gone.
-        if kept.replicas <= 1 && self.left.is_empty() {
+        if kept.replicas <= 1 && self.left.is_empty() && !cluster.holders.has_endangered(block.id) {
             return;
         }
         let care = cluster.care(&block, kept.replicas, now);

@@ -61,6 +61,9 @@ impl Store {
             let is_kept = !record.flags.from_ufs && !record.flags.doubtful;
             record.state == BlockState::Sealed && is_kept && record.generation >= block.generation
         };
+        if self.is_endangered(block.id) {
+            return Ok(None);
+        }
         let Some(record) = self.record(block.id)?.filter(is_that) else {
             return Ok(None);
         };

@@ -5,6 +5,7 @@ mod agree;
 pub mod background;
 mod copy;
 mod evict;
+mod failing;
 mod fence;
 mod fill;
 mod kind;
@@ -23,7 +24,7 @@ mod write;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -33,6 +34,7 @@ use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
+use self::failing::Failing;
 pub(super) use self::unsynced::Unsynced;
 use self::vanished::{Place, place_of};
 use super::cached::Cached;
@@ -81,6 +83,8 @@ pub struct Store {
     small_blocks_fit: AtomicBool,
     failures: AtomicU32,
     failure: Mutex<Option<String>>,
+    failing: Arc<Failing>,
+    ticks: AtomicU32,
     /// The directory as it was found.
     place: Option<Place>,
     /// It is not there any more, and the master knows.
@@ -154,6 +158,11 @@ impl Store {
         news: Arc<dyn Fn(BlockNews) + Send + Sync>,
     ) -> Self {
         assert!(!lanes.is_empty(), "a disk has a lane");
+        let failing = Arc::<Failing>::default();
+        let news = {
+            let failing = failing.clone();
+            Arc::new(move |change| news(failing.told(change)))
+        };
         let place = place_of(&directory.path);
         Store {
             name: directory.path.display().to_string(),
@@ -176,6 +185,8 @@ impl Store {
             small_blocks_fit: AtomicBool::new(true),
             failures: AtomicU32::new(0),
             failure: Mutex::new(None),
+            failing,
+            ticks: AtomicU32::new(0),
             place,
             vanished: AtomicBool::new(false),
             unsynced: Mutex::new(unsynced),
@@ -194,6 +205,10 @@ impl Store {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub fn path_of_directory(&self) -> &Path {
+        &self.directory.path
     }
 
     pub fn tier(&self) -> Tier {
@@ -294,7 +309,11 @@ impl Store {
                 self.check_in_place()?;
                 Err(missing(block))
             }
-            Err(error) => Err(self.failed(error, block)),
+            Err(error) => {
+                let error = self.failed(error, block);
+                self.was_unreadable(block);
+                Err(error)
+            }
         }
     }
 
@@ -346,16 +365,6 @@ impl Store {
         self.index.get(block, |record| record.to_record())?.transpose()
     }
 
-    fn check_usable(&self) -> Result<()> {
-        match &*lock(&self.failure) {
-            None => Ok(()),
-            Some(failure) => Err(Error::new(
-                ErrorKind::Io,
-                format!("disk {} takes no more data: {failure}", self.name),
-            )),
-        }
-    }
-
     fn failed(&self, error: std::io::Error, block: BlockId) -> Error {
         let error = Error::from(error);
         let full = error.kind == ErrorKind::NoSpace;
@@ -373,17 +382,6 @@ impl Store {
             self.give_up(&error);
         }
         error
-    }
-
-    fn give_up(&self, error: &Error) {
-        let mut failure = lock(&self.failure);
-        if failure.is_none() {
-            tracing::error!(
-                "disk {} has failed and takes no more data until it is started again: {error}",
-                self.name
-            );
-            *failure = Some(error.message.clone());
-        }
     }
 
     /// Whether bytes of a block that the index has are on the device by some promise: of a sync, or of the background's.
@@ -408,7 +406,9 @@ impl Store {
                 ),
             )
         } else {
-            self.failed(error, block)
+            let error = self.failed(error, block);
+            self.was_unreadable(block);
+            error
         }
     }
 

@@ -5,16 +5,12 @@
 //! so that others make replicas of what they have.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use curvine_protocol::{Error, ErrorKind, Result};
 
 use super::super::BlockNews;
 use super::Store;
-
-/// Blocks told of in one read of the index.
-const PAGE: usize = 1_000;
 
 /// A directory, whatever its name: its device and its inode.
 pub type Place = (u64, u64);
@@ -50,23 +46,14 @@ impl Store {
     ///
     /// # Errors
     /// `Io` if it is not.
-    pub fn look_for_directory(self: &Arc<Self>) -> Result<()> {
+    pub fn look_for_directory(&self) -> Result<()> {
         let Err(error) = self.check_in_place() else {
             return Ok(());
         };
-        self.give_up(&error);
-        let (mut after, mut blocks) = (None, Vec::new());
-        while !self.has_vanished() {
-            let (page, last) = self.replicas(after, PAGE)?;
-            blocks.extend(page.into_iter().map(|(replica, _)| replica.id));
-            if last.is_none() {
-                // From here on a full report has none of them.
-                self.vanished.store(true, Ordering::Release);
-                blocks
-                    .iter()
-                    .for_each(|block| (self.news)(BlockNews::Removed(*block)));
-            }
-            after = last;
+        if !self.vanished.swap(true, Ordering::AcqRel) {
+            // From here on a full report has none of them.
+            self.give_up(&error);
+            (self.news)(BlockNews::Everything);
         }
         Err(error)
     }
