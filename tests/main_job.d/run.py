@@ -73,12 +73,16 @@ def main(about):
 
     programs = setup.binaries(arguments.release)
     report = Report()
-    for deployment in arguments.deployment or USUAL:
+    deployments = arguments.deployment or USUAL
+    for deployment in deployments:
+        chosen = arguments.scenarios or known
+        if not arguments.scenarios and deployment != deployments[-1]:
+            chosen = known.keys() - scenarios.played_once()
         setup.say(f"deployment: {deployment}")
         scratch = Scratch(setup.TARGET / "main_job", deployment)
         job = Job(scratch, report, programs, arguments.full, DEPLOYMENTS[deployment])
         try:
-            play(job, known, arguments.scenarios, deployment)
+            play(job, known, chosen, deployment)
         finally:
             scratch.clean(arguments.keep)
     return report.end()
@@ -92,7 +96,7 @@ def play(job, known, chosen, deployment):
     megabytes = sum(found.values()) // data.MIB
     setup.say(f"{len(found)} files, {megabytes} MiB in two buckets after {time.monotonic() - begun:.0f} s")
     for name, scenario in known.items():
-        if chosen and name not in chosen and name != "start":
+        if name not in chosen and name != "start":
             continue
         report.title(f"{name}: {scenario.__doc__.splitlines()[0]}", f"{name} in {deployment}")
         with_failures = report.failed

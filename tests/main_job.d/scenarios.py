@@ -48,3 +48,24 @@ def by_name():
         fault.secrets,
     ]
     return {scenario.__name__: scenario for scenario in order}
+
+
+def played_once():
+    """What a usual run leaves to its last deployment: what these show hangs on the store and what is said to it, not on which
+    process says it."""
+    return {
+        scenario.__name__
+        for scenario in [
+            reading.one_version,
+            expiring.expiry,
+            writing.write_programs,
+            writing.write_attributes,
+            stores.store_changes,
+            stores.store_exports,
+            stores.store_uploads,
+            stores.store_without_copies,
+            stores.store_back,
+            stores.store_renewed,
+            mounted.mount_programs,
+        ]
+    }
