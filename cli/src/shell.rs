@@ -48,7 +48,7 @@ impl Shell {
             retry_for: client.operation_timeout.0,
             connect_timeout: client.connect_timeout.0,
             stale_reads,
-            ..ClientOptions::default()
+            ..ClientOptions::on_host(&client.host)
         };
         Ok(Shell {
             client: Client::connect(masters.clone(), options.clone()).await?,

@@ -150,6 +150,9 @@ section! {
         connect_timeout: Span = text("4s"), Range::of("100ms", "1h");
         /// How long an operation is retried (a new leader, a restarted master) before it fails.
         operation_timeout: Span = text("30s"), Range::of("0s", "1day");
+        /// The host that this is, as in `worker.labels` of the workers on it: new blocks go to one of these first, and are
+        /// read there first. Empty = the name of this machine.
+        host: String = String::new();
     }
 }
 

@@ -45,6 +45,15 @@ pub struct CallContext {
     /// that it has: one that some leader acknowledged, of any age. Without effect on every other call.
     #[serde(default)]
     pub stale: bool,
+    /// On which host the caller is, as [`Labels::host_key`](crate::cluster::Labels::host_key) names it; 0: it does not say.
+    /// What is near is preferred: workers to write new blocks to, and to read from.
+    #[serde(default, skip_serializing_if = "is_unsaid")]
+    pub near: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_unsaid(near: &u32) -> bool {
+    *near == 0
 }
 
 /// Makes [`Call`]s of the rows of a service: `code => Request -> Reply`, and how long the reply's body may be if it has

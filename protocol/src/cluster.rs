@@ -162,6 +162,17 @@ pub struct Labels {
     pub rack: String,
 }
 
+impl Labels {
+    /// A short name of the host, for calls: the CRC32C of its name, 0 for one without a name. That two hosts share one is
+    /// unlikely, and harmless.
+    pub fn host_key(host: &str) -> u32 {
+        match host.is_empty() {
+            true => 0,
+            false => crate::checksum::crc32c(host.as_bytes()).max(1),
+        }
+    }
+}
+
 impl Display for Labels {
     /// `host=NAME,rack=NAME`, without what is empty.
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {

@@ -20,6 +20,8 @@ pub struct ClientOptions {
     /// call to the next, as another master answers, and names in mounts are as they were last seen. All other calls go to
     /// the leader as ever.
     pub stale_reads: bool,
+    /// The host that this is, as workers name theirs (`worker.labels`): those on the same one are preferred. Empty: none is.
+    pub host: String,
 }
 
 impl Default for ClientOptions {
@@ -30,6 +32,21 @@ impl Default for ClientOptions {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             stale_reads: false,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        }
+    }
+}
+
+impl ClientOptions {
+    /// Of a client that runs on this host; empty: the one that this machine is.
+    pub fn on_host(host: &str) -> Self {
+        let usual = ClientOptions::default();
+        match host.is_empty() {
+            true => usual,
+            false => ClientOptions {
+                host: host.to_owned(),
+                ..usual
+            },
         }
     }
 }

@@ -10,8 +10,8 @@ use curvine_protocol::master::{BlockCommit, Entry, FsStats, Ttl};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Command, KeptBlock, Op, OpReply};
 use curvine_protocol::{
-    Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, EffectId, Error, FileLayout,
-    InodeId, JobId, KeptAttributes, MountId, Node, Result, WorkerId,
+    Attr, BlockId, BlockRef, CallContext, ClientId, ClusterId, CurvinePath, DirEntry, EffectId, Error,
+    FileLayout, InodeId, JobId, KeptAttributes, MountId, Node, Result, WorkerId,
 };
 
 use super::namespace::balance::Balance;
@@ -207,16 +207,39 @@ pub trait Fences: Send + Sync {
     async fn written_over(&self, blocks: &[BlockRef]) -> Result<Vec<BlockId>>;
 }
 
+/// Who asks where blocks are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reader {
+    /// [`CallContext::near`].
+    pub near: u32,
+    /// Readers that differ in it begin with different holders; 0: the order does not matter.
+    pub turn: u64,
+}
+
+impl Reader {
+    pub fn of(context: &CallContext) -> Self {
+        Reader {
+            near: context.near,
+            turn: context.client.0,
+        }
+    }
+}
+
 /// Which worker holds which block: soft state, from reports and commits.
 #[async_trait]
 pub trait Placement: Send + Sync {
     /// Fills in workers for reading: holders first; for missing blocks of a file with a source, where to cache them.
-    fn locate(&self, layout: &mut FileLayout);
-    /// Fills in workers for writing new bytes: holders of a block, else where a new one should go.
+    fn locate(&self, layout: &mut FileLayout) {
+        self.locate_for(layout, Reader::default());
+    }
+    /// The same, in the order in which somebody is to try them.
+    fn locate_for(&self, layout: &mut FileLayout, reader: Reader);
+    /// Fills in workers for writing new bytes: holders of a block, else where a new one should go. A new one goes to the host
+    /// of the writer first.
     ///
     /// # Errors
     /// `NoSpace`, or `BlockUnavailable` if no worker is live: the message says what to do.
-    fn place(&self, layout: &mut FileLayout) -> Result<()>;
+    fn place(&self, layout: &mut FileLayout, writer: Reader) -> Result<()>;
     /// A client committed these; their own reports will follow.
     fn committed(&self, blocks: &[BlockCommit]);
     /// Apply dropped the last reference to these blocks.

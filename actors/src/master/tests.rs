@@ -14,7 +14,7 @@ use curvine_protocol::master::*;
 use curvine_protocol::op::{KeptBlock, Op};
 use curvine_protocol::*;
 
-use super::contract::{Fences, Placement, UfsView};
+use super::contract::{Fences, Placement, Reader, UfsView};
 use super::namespace::actor::{FileDefaults, NamespacePort, OwnCommands, Parts};
 use super::namespace::holding::Holding;
 use super::namespace::leases::Leases;
@@ -65,8 +65,8 @@ impl Fences for NoWorkers {
 
 #[async_trait]
 impl Placement for NoWorkers {
-    fn locate(&self, _layout: &mut FileLayout) {}
-    fn place(&self, _layout: &mut FileLayout) -> Result<()> {
+    fn locate_for(&self, _layout: &mut FileLayout, _reader: Reader) {}
+    fn place(&self, _layout: &mut FileLayout, _writer: Reader) -> Result<()> {
         Ok(())
     }
     fn committed(&self, _blocks: &[BlockCommit]) {}

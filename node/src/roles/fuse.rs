@@ -45,7 +45,7 @@ fn options(config: &Config) -> ClientOptions {
     ClientOptions {
         retry_for: config.client.operation_timeout.0,
         connect_timeout: config.client.connect_timeout.0,
-        ..ClientOptions::default()
+        ..ClientOptions::on_host(&config.client.host)
     }
 }
 

@@ -75,9 +75,9 @@ impl Masters {
         self.worker_with(number, &["--data-dirs", data_dirs])
     }
 
-    /// One that stands in a rack.
-    pub fn racked_worker(&self, number: u32, rack: &str) -> Node {
-        self.worker_with(number, &["--labels", &format!("rack={rack}")])
+    /// One that stands somewhere: `host=NAME,rack=NAME`.
+    pub fn worker_at(&self, number: u32, labels: &str) -> Node {
+        self.worker_with(number, &["--labels", labels])
     }
 
     fn worker_with(&self, number: u32, more: &[&str]) -> Node {

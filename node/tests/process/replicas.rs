@@ -1,7 +1,7 @@
 //! Files of several replicas, whose workers stop, die and come back.
 
 use bytes::Bytes;
-use curvine_actors::client::{Client, CreateOptions};
+use curvine_actors::client::{Client, ClientOptions, CreateOptions};
 use curvine_protocol::master::AttrChange;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::{CurvinePath, WorkerId};
@@ -142,7 +142,7 @@ fn replicas_go_to_different_racks_also_when_they_are_made_again_or_are_too_many(
     run(async {
         let masters = Masters::start(1);
         let client = masters.client().await;
-        let mut workers = vec![masters.racked_worker(1, "a"), masters.racked_worker(2, "a")];
+        let mut workers = vec![masters.worker_at(1, "rack=a"), masters.worker_at(2, "rack=a")];
         let put = async |number: u64, replicas| {
             let path = path_of(number);
             let options = CreateOptions {
@@ -173,7 +173,7 @@ fn replicas_go_to_different_racks_also_when_they_are_made_again_or_are_too_many(
         };
         put(1, 2).await;
         assert_eq!(racks(1).await, ["a", "a"], "there is no other");
-        workers.push(masters.racked_worker(3, "b"));
+        workers.push(masters.worker_at(3, "rack=b"));
         for number in 2..8 {
             put(number, 2).await;
             assert_eq!(racks(number).await, ["a", "b"], "file {number}");
@@ -198,5 +198,55 @@ fn replicas_go_to_different_racks_also_when_they_are_made_again_or_are_too_many(
         until_in(9, &["a", "b"]).await;
         assert_eq!(first.len(), 1);
         workers.iter_mut().for_each(|worker| worker.stop());
+    });
+}
+
+#[test]
+fn what_is_written_goes_to_the_host_of_its_writer_and_is_read_on_that_of_its_reader() {
+    run(async {
+        let masters = Masters::start(1);
+        let on_host = async |host: &str| {
+            let options = ClientOptions::on_host(host);
+            let connected = Client::connect(masters.addresses.clone(), options).await;
+            connected.expect("a master leads")
+        };
+        let _workers: Vec<Node> = ["a", "b", "c"]
+            .iter()
+            .zip(1..)
+            .map(|(host, number)| masters.worker_at(number, &format!("host={host}")))
+            .collect();
+        for (host, elsewhere) in [("a", "b"), ("b", "c"), ("c", "a")] {
+            let (writer, reader) = (on_host(host).await, on_host(elsewhere).await);
+            let status = writer.status().await.expect("a master leads");
+            let named = |id: &WorkerId| {
+                let worker = status.workers.iter().find(|worker| worker.id == *id);
+                worker.expect("it is registered").labels.host.clone()
+            };
+            for number in 0..6 {
+                let path = CurvinePath::parse(&format!("/{host}-{number}")).expect("a valid path");
+                let replicated = CreateOptions {
+                    replicas: 3,
+                    ..CreateOptions::default()
+                };
+                let written = content(number, 1_000);
+                let file = writer.create(&path, replicated).await.expect("created");
+                file.append(written.clone()).await.expect("taken");
+                file.close().await.expect("closed");
+                for (client, at) in [(&writer, host), (&reader, elsewhere)] {
+                    let layout = client.locate(&path).await.expect("it is there");
+                    let hosts: Vec<String> = layout.blocks[0].workers.iter().map(named).collect();
+                    assert_eq!((hosts.len(), &*hosts[0]), (3, at));
+                    assert!(client.read(&path).await.expect("read") == written);
+                }
+                let path = CurvinePath::parse(&format!("/alone-{host}-{number}")).expect("a valid path");
+                writer
+                    .write(&path, content(number, 1_000))
+                    .await
+                    .expect("written");
+                let layout = reader.locate(&path).await.expect("it is there");
+                let hosts: Vec<String> = layout.blocks[0].workers.iter().map(named).collect();
+                assert_eq!(hosts, [host]);
+            }
+        }
     });
 }

@@ -335,6 +335,8 @@ mod newer {
         #[serde(default)]
         pub stale: bool,
         #[serde(default)]
+        pub near: u32,
+        #[serde(default)]
         pub trace: Option<String>,
     }
 
@@ -359,6 +361,7 @@ fn a_call_of_a_newer_version_is_understood_and_one_of_an_older_too() {
         uid: context().uid,
         gid: context().gid,
         stale: context().stale,
+        near: context().near,
         trace,
     };
     let newer = |trace: Option<&str>, also: Vec<String>| {

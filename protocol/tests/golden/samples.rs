@@ -39,6 +39,7 @@ pub fn context() -> CallContext {
         uid: 1000,
         gid: 100,
         stale: true,
+        near: 7,
     }
 }
 

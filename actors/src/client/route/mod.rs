@@ -21,6 +21,7 @@ use std::time::Duration;
 use actix::ArbiterHandle;
 use bytes::Bytes;
 use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::cluster::Labels;
 use curvine_protocol::master::{AwaitNews, DeadlineClass, EndSession, GetRoutes, Lookup, MasterCall};
 use curvine_protocol::number::{to_u32, whole_ms};
 use curvine_protocol::{Call, CallContext, ClientId, Error, ErrorKind, InodeId, Mutation, Result, WorkerId};
@@ -180,6 +181,7 @@ impl Router {
             uid: self.uid,
             gid: self.gid,
             stale: false,
+            near: Labels::host_key(&self.session.options.host),
         }
     }
 

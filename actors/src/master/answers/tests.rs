@@ -195,6 +195,7 @@ const NO_ONE: CallContext = CallContext {
     uid: 0,
     gid: 0,
     stale: false,
+    near: 0,
 };
 
 impl World {

@@ -44,7 +44,7 @@ use curvine_protocol::master::{BlockCommit, FsStats};
 use curvine_protocol::{BlockId, BlockRef, FileLayout, Result, WorkerId};
 use tokio::time::Instant;
 
-use super::contract::Placement;
+use super::contract::{Placement, Reader};
 use super::duties::deletions::Orders;
 use super::namespace::services::Services;
 use crate::kit::Clock;
@@ -207,14 +207,14 @@ impl Cluster {
 }
 
 impl Placement for BlockMap {
-    fn locate(&self, layout: &mut FileLayout) {
+    fn locate_for(&self, layout: &mut FileLayout, reader: Reader) {
         let now = self.now();
-        self.cluster().locate(layout, now);
+        self.cluster().locate(layout, reader, now);
     }
 
-    fn place(&self, layout: &mut FileLayout) -> Result<()> {
+    fn place(&self, layout: &mut FileLayout, writer: Reader) -> Result<()> {
         let now = self.now();
-        self.cluster().place(layout, now)
+        self.cluster().place(layout, writer, now)
     }
 
     fn committed(&self, blocks: &[BlockCommit]) {
@@ -257,9 +257,10 @@ impl Placement for BlockMap {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "any time will do")]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use curvine_protocol::cluster::{DiskStatus, WorkerState};
+    use curvine_protocol::cluster::{DiskStatus, Labels, WorkerState};
     use curvine_protocol::{Attr, ErrorKind, FileKind, InodeId, LocatedBlock};
 
     use super::roster::{LOST_AFTER, WorkerEntry};
@@ -355,7 +356,7 @@ mod tests {
         fn placed(&self, block: u64, replicas: u8) -> Result<Vec<u32>> {
             let mut layout = layout(&[block], replicas);
             layout.blocks[0].block.len_bytes = 0;
-            self.blocks.place(&mut layout)?;
+            self.blocks.place(&mut layout, Reader::default())?;
             Ok(layout.blocks[0].workers.iter().map(|id| id.0).collect())
         }
     }
@@ -500,7 +501,9 @@ mod tests {
 
         fn writers_of_7(&self) -> Vec<u32> {
             let mut layout = self.located();
-            self.blocks.place(&mut layout).expect("one has room");
+            self.blocks
+                .place(&mut layout, Reader::default())
+                .expect("one has room");
             layout.blocks[0].workers.iter().map(|id| id.0).collect()
         }
     }
@@ -674,6 +677,52 @@ mod tests {
         assert!(!world.beat(1, 5, Vec::new()), "it is to register and report");
         world.register(1, 6, 500);
         assert!(world.beat(1, 6, Vec::new()), "once");
+    }
+
+    #[test]
+    fn what_is_near_is_written_and_read_first_and_readers_begin_with_different_holders() {
+        let world = world();
+        for (id, host) in [(1, "a"), (2, "b"), (3, "b"), (4, "")] {
+            world.register(id, 1, 900);
+            let mut cluster = world.blocks.cluster();
+            let mut entry = WorkerEntry::heard(world.blocks.now(), vec![disk(900)]);
+            entry.token = 1;
+            entry.labels.host = host.to_owned();
+            cluster.roster.register(WorkerId(id), entry);
+        }
+        let at = |host: &str, turn| Reader {
+            near: Labels::host_key(host),
+            turn,
+        };
+        let placed = |block: u64, replicas, writer| {
+            let mut layout = layout(&[block], replicas);
+            layout.blocks[0].block.len_bytes = 0;
+            world.blocks.place(&mut layout, writer).expect("one has room");
+            let workers: Vec<u32> = layout.blocks[0].workers.iter().map(|id| id.0).collect();
+            workers
+        };
+        let firsts = |host: &str| -> BTreeSet<u32> {
+            let of_block = |block| placed(block, 2, at(host, 0))[0];
+            (10..20).map(of_block).collect()
+        };
+        assert_eq!(firsts("a"), BTreeSet::from([1]));
+        assert_eq!(firsts("b"), BTreeSet::from([2, 3]), "each in its turn");
+        assert_eq!(firsts("elsewhere"), BTreeSet::from([1, 2, 3, 4]));
+        let second = placed(30, 2, at("b", 0))[1];
+        assert!([1, 4].contains(&second), "{second} is on the same host");
+
+        (1..=4).for_each(|id| drop(world.report(id, &[7])));
+        let read = |reader| {
+            let mut layout = layout(&[7], 1);
+            world.blocks.locate_for(&mut layout, reader);
+            let workers: Vec<u32> = layout.blocks[0].workers.iter().map(|id| id.0).collect();
+            assert_eq!(workers.len(), 4, "whoever fails has others behind it");
+            workers
+        };
+        let firsts: BTreeSet<u32> = (1..=8).map(|turn| read(at("", turn))[0]).collect();
+        assert_eq!(firsts, BTreeSet::from([1, 2, 3, 4]));
+        let firsts: BTreeSet<u32> = (1..=8).map(|turn| read(at("b", turn))[0]).collect();
+        assert_eq!(firsts, BTreeSet::from([2, 3]));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use curvine_protocol::{BlockId, BlockRef, DamagedBlock, Error, ErrorKind, FileLa
 use tokio::time::Instant;
 
 use super::Cluster;
+use crate::master::contract::Reader;
 use crate::planted::{Bug, is_planted};
 
 impl Cluster {
@@ -43,12 +44,18 @@ impl Cluster {
         holders.any(|id| self.roster.is_live(id, now))
     }
 
-    /// Holders of each block; where nobody has it and there is an object to fetch it from, who should.
-    pub fn locate(&self, layout: &mut FileLayout, now: Instant) {
+    /// Holders of each block, those on the reader's host first, and of others each reader begins with another one; where nobody
+    /// has it and there is an object to fetch it from, who should.
+    pub fn locate(&self, layout: &mut FileLayout, reader: Reader, now: Instant) {
         let live = self.roster.in_service(now);
         let source = layout.source.as_ref();
         for located in &mut layout.blocks {
             located.workers = self.live_holders(&located.block, now);
+            if located.workers.len() > 1 && reader != Reader::default() {
+                let turn = BlockId(located.block.id.0.wrapping_add(reader.turn));
+                located.workers = in_turn(turn, &located.workers).collect();
+                self.nearest_first(&mut located.workers, reader.near);
+            }
             if located.workers.is_empty() && source.is_some_and(|source| source.has(&located.block)) {
                 located.workers.extend(in_turn(located.block.id, &live).next());
             }
@@ -73,7 +80,7 @@ impl Cluster {
     ///
     /// # Errors
     /// `BlockUnavailable` where no worker lives, `NoSpace` where none has room.
-    pub fn place(&mut self, layout: &mut FileLayout, now: Instant) -> Result<()> {
+    pub fn place(&mut self, layout: &mut FileLayout, writer: Reader, now: Instant) -> Result<()> {
         let replicas = usize::from(layout.attr.replicas.max(1));
         let mut live = self.roster.in_service(now);
         live.retain(|id| self.roster.may_keep(*id));
@@ -96,11 +103,20 @@ impl Cluster {
             if room.is_empty() {
                 return Err(self.no_room(now));
             }
-            located.workers = self.roster.spread(in_turn(block.id, &room), &[], replicas);
+            let mut preferred: Vec<WorkerId> = in_turn(block.id, &room).collect();
+            self.nearest_first(&mut preferred, writer.near);
+            located.workers = self.roster.spread(preferred, &[], replicas);
             self.holders.placed(block.id, &located.workers);
         }
         self.add_addresses(layout);
         Ok(())
+    }
+
+    /// Those on a host before all others. Otherwise they stay in their order.
+    fn nearest_first(&self, workers: &mut [WorkerId], near: u32) {
+        if near != 0 {
+            workers.sort_by_key(|id| self.roster.host_key(*id) != near);
+        }
     }
 
     fn no_room(&self, now: Instant) -> Error {

@@ -236,6 +236,11 @@ impl Roster {
         self.workers.get(&id).map(|worker| &worker.labels)
     }
 
+    /// [`Labels::host_key`] of its host; 0 if that is not known.
+    pub fn host_key(&self, id: WorkerId) -> u32 {
+        self.labels(id).map_or(0, |labels| Labels::host_key(&labels.host))
+    }
+
     /// What a worker has that is kept, and what it has room for where anything may be kept; zero if it is not registered.
     pub fn kept(&self, id: WorkerId) -> (u64, u64) {
         self.workers.get(&id).map_or((0, 0), WorkerEntry::kept)

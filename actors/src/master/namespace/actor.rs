@@ -32,7 +32,7 @@ use super::view::{layout_of, lookup};
 use crate::kit::deadlines::leader_waits;
 use crate::kit::metrics::{Measured, timed};
 use crate::kit::{Answer, Ask, Clock, Endpoint};
-use crate::master::contract::{Consensus, Keeping, NamespaceView, Placement, ProposeOp, UfsView};
+use crate::master::contract::{Consensus, Keeping, NamespaceView, Placement, ProposeOp, Reader, UfsView};
 use crate::master::replica::own_command;
 use crate::master::stores::Outcomes;
 use crate::planted::{Bug, is_planted};
@@ -176,7 +176,7 @@ impl NamespaceCall for OpenFile {
                     }
                 }
             }
-            parts.placement.locate(&mut layout);
+            parts.placement.locate_for(&mut layout, Reader::of(&context));
             parts.opens.accessed(layout.attr.inode);
             return Ok(layout);
         }
@@ -396,7 +396,7 @@ macro_rules! mutations {
                 let open = number_of_open(&op);
                 let closed = closed_with(&mut op);
                 parts.closed(&context, &closed).await?;
-                let client = context.client;
+                let (client, asker) = (context.client, Reader::of(&context));
                 let early = written_by_number(&op).filter(|_| client != ClientId::default());
                 let mut before = None;
                 if let (Some(open), Some(inode)) = (open, early) {
@@ -427,7 +427,7 @@ macro_rules! mutations {
                     // The lease, which it has got, keeps the file for it until it is noted here.
                     parts.opens.opened(client, layout.attr.inode, open, parts.clock.now());
                 }
-                <$call>::reply_from(parts.placed(reply, client, open.is_some())?)
+                <$call>::reply_from(parts.placed(reply, client, asker, open.is_some())?)
             }
         }
     )*};
@@ -643,15 +643,21 @@ impl Parts {
     ///
     /// A file that was opened is open, and its client must hear of it, also where no worker has room for it: whoever writes asks
     /// again, and is told then.
-    fn placed(&self, mut reply: OpReply, client: ClientId, is_opened: bool) -> Result<OpReply> {
+    fn placed(
+        &self,
+        mut reply: OpReply,
+        client: ClientId,
+        asker: Reader,
+        is_opened: bool,
+    ) -> Result<OpReply> {
         if let OpReply::Layout(layout) = &mut reply {
             if !layout.blocks.is_empty() {
-                match self.placement.place(layout) {
+                match self.placement.place(layout, asker) {
                     Err(error)
                         if is_opened
                             && matches!(error.kind, ErrorKind::NoSpace | ErrorKind::BlockUnavailable) =>
                     {
-                        self.placement.locate(layout);
+                        self.placement.locate_for(layout, asker);
                     }
                     placed => placed?,
                 }
