@@ -4,12 +4,17 @@ import argparse
 import signal
 import sys
 
+import faults
+import hive
+import mapreduce
+import page
 import setup
 import spark
+import tables
 import tools
 from machines import Node, Scratch
 from report import Report
-from session import Session
+from session import Session, blocks
 
 
 class Play:
@@ -41,7 +46,56 @@ def small(play):
         assert node.stop() == 0, "it did not"
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (small,)}
+def newer(play):
+    """Spark with the classes of Hadoop 3.4, and the manifest committer"""
+    node = play.node("newer")
+    jars = tools.jars("spark")
+    path = ":".join(map(str, [play.jar, *sorted(jars.glob("*.jar"))]))
+    hadoop = {"spark.driver.extraClassPath": path, "spark.executor.extraClassPath": path}
+    with play.session(node, **hadoop) as session:
+        with play.check("the session has the classes of Hadoop 3.4"):
+            said = session._jvm.org.apache.hadoop.util.VersionInfo.getVersion()
+            assert said.startswith("3.4."), f"it has those of {said}"
+        play.pass_all(spark.SMALL, session, "cv://cluster/spark", only=tuple(tables.QUERIES))
+    committer = dict(line.split() for line in blocks("spark.md", "properties")[1].splitlines())
+    # The same on a local disk, to compare with.
+    local = {name.replace("scheme.cv", "scheme.file"): value for name, value in committer.items()}
+    with play.session(node, **hadoop, **{**committer, **local}) as session:
+        play.pass_all((spark.formats, spark.manifest, spark.kills), session, "cv://cluster/manifest")
+
+
+def group(play):
+    """Three masters and three workers: the leader is killed, and executors of Spark"""
+    node = play.node("group", (3, 3, 0))
+    with play.session(node, master="local[2,2]") as session:
+        faults.leaders(session, "cv://cluster/faults", play, node)
+        faults.queried(session, "cv://cluster/faults", play, node)
+    with play.session(node, master="local-cluster[2,1,1024]") as session:
+        faults.executors(session, "cv://cluster/faults", play)
+
+
+def jobs(play):
+    """Commands of Hadoop, with the local job runner and Curvine as the default file system"""
+    node = play.node("jobs")
+    hadoop = mapreduce.Hadoop(play, node, tools.jars("hadoop"))
+    for one in (mapreduce.users, mapreduce.dfsio, mapreduce.nnbench, mapreduce.distcp):
+        one(hadoop, play.check)
+
+
+def pages(play):
+    """The commands of docs/spark.md"""
+    node = play.node("pages")
+    page.follow("spark.md", play, node)
+
+
+def tables_of_hive(play):
+    """Tables of Hive in Spark"""
+    node = play.node("hive")
+    with play.session(node, **{"spark.sql.catalogImplementation": "hive"}) as session:
+        play.pass_all((hive.tables,), session, "cv://cluster/hive")
+
+
+SCENARIOS = {scenario.__name__: scenario for scenario in (small, newer, group, jobs, pages, tables_of_hive)}
 
 
 def main(about):

@@ -30,7 +30,7 @@ def configuration(scratch, jar, masters):
     """Spark's directory of configuration, with what the page says and a log that does not drown the checks."""
     directory = scratch.path / f"spark-conf-{masters.replace(':', '-').replace(',', '-')}"
     directory.mkdir(exist_ok=True)
-    defaults = here("".join(blocks("spark.md", "properties")), jar, masters)
+    defaults = here(blocks("spark.md", "properties")[0], jar, masters)
     (directory / "spark-defaults.conf").write_text(defaults)
     (directory / "log4j2.properties").write_text(
         "rootLogger.level = warn\nrootLogger.appenderRef.file.ref = file\nappender.file.type = File\nappender.file.name = file\n"

@@ -1,5 +1,6 @@
 """What Spark does with a file system: each claim here holds on a local disk and on HDFS, and must hold on Curvine."""
 
+import json
 import os
 
 from pyspark import InheritableThread
@@ -100,9 +101,10 @@ def streaming(spark, root, check, **_):
         equal(run(), sums_of(200), "rows after one with nothing new")
     with check("counts that a stream keeps between its runs are kept in its checkpoint"):
         def count():
-            spark.readStream.schema("id long").json(f"{base}/in").selectExpr("id % 4 as part").groupBy("part").count() \
-                .writeStream.outputMode("complete").option("checkpointLocation", f"{base}/counting") \
-                .trigger(availableNow=True).foreachBatch(lambda frame, _: counted.append(frame.collect())).start().awaitTermination()
+            parts = spark.readStream.schema("id long").json(f"{base}/in").selectExpr("id % 4 as part").groupBy("part").count()
+            parts.writeStream.outputMode("complete").option("checkpointLocation", f"{base}/counting") \
+                .trigger(availableNow=True).foreachBatch(lambda frame, _: counted.append(frame.collect())) \
+                .start().awaitTermination()
             return sorted(tuple(row) for row in counted[-1])
         counted = []
         equal(count(), [(part, 50) for part in range(4)], "the first counts")
@@ -136,7 +138,8 @@ def kills(spark, root, check, scratch, **_):
 
     with check("a task that is killed is made anew, and its rows are there once"):
         out, killed = f"{root}/kills/task", f"{scratch.path}/killed"
-        rows = spark.sparkContext.parallelize(range(3), 3).mapPartitionsWithIndex(lambda index, _: tasks.killed_once(index, killed))
+        rows = spark.sparkContext.parallelize(range(3), 3)
+        rows = rows.mapPartitionsWithIndex(lambda index, _: tasks.killed_once(index, killed))
         rows.toDF(schema).write.csv(out)
         holds(os.path.exists(killed), "the task was not killed")
         equal(sums(spark.read.schema(schema).csv(out)), sums_of(3 * tasks.ROWS), "rows")
@@ -156,7 +159,8 @@ def kills(spark, root, check, scratch, **_):
         writer = InheritableThread(target=job)
         writer.start()
         try:
-            until(lambda: ended or all(os.path.exists(f"{gate}-{index}") for index in range(2)), "both tasks have written", 60)
+            until(lambda: ended or all(os.path.exists(f"{gate}-{index}") for index in range(2)), "both tasks have rows", 60)
+            until(lambda: ended or files.below(out), "a task has written", 60)
             equal(ended, [], "the job before it is cancelled")
             names = list(files.below(out))
             holds(names and all(name.startswith("_temporary/") for name in names), f"where it wrote: {names}")
@@ -169,12 +173,30 @@ def kills(spark, root, check, scratch, **_):
 
 
 def queries(spark, root, check, scratch, scale=20, only=("pricing", "priority", "nations"), **_):
-    with check(f"{len(only)} queries over {int(tables.NAMES['lineitem'][1] * scale)} rows like TPC-H's: the answers of local files"):
+    rows = int(tables.NAMES["lineitem"][1] * scale)
+    with check(f"{len(only)} queries over {rows} rows like TPC-H's: the answers of local files"):
         places = {"cv": f"{root}/tables", "local": f"file://{scratch.path}/tables"}
         for place in places.values():
             tables.write(spark, place, scale)
         found = {name: tables.answers(spark, place, only) for name, place in places.items()}
         equal(found["cv"], found["local"], "answers")
+
+
+def manifest(spark, root, check, scratch):
+    with check("the manifest committer has all rows, of partitions too, and says that it was used"):
+        out = f"{root}/committers/manifest"
+        numbered(spark).repartition(4).write.partitionBy("part").parquet(out)
+        equal(sums(spark.read.parquet(out)), sums_of(ROWS), "rows")
+        said = json.loads(Files(spark, root).read(f"{out}/_SUCCESS"))
+        holds("manifest.ManifestCommitter" in said["committer"], f"another committer was used: {said['committer']}")
+    with check("with the manifest committer, overwrites of partitions do what they do on a local disk"):
+        def overwritten(out):
+            numbered(spark, 30).write.partitionBy("part").parquet(out)
+            rows = numbered(spark, 60).where("part = 1").write.mode("overwrite").partitionBy("part")
+            rows.option("partitionOverwriteMode", "dynamic").parquet(out)
+            return {row.part: row["count"] for row in spark.read.parquet(out).groupBy("part").count().collect()}
+
+        equal(overwritten(f"{root}/overwritten"), overwritten(f"file://{scratch.path}/overwritten"), "rows of each partition")
 
 
 SMALL = (formats, overwriting, tables_of_a_warehouse, streaming, committers, kills, queries)

@@ -1,14 +1,19 @@
-"""Data like TPC-H's, made by Spark of numbers alone, and some of its queries. Sums are of decimals: their order does not matter."""
+"""Data like TPC-H's, made by Spark of numbers alone, and queries like its own. Sums are of decimals: order does not matter."""
 
+# The columns of each table, with the numbers of rows of the others, and how many rows it has in each unit of scale.
 NAMES = {
     "nation": ("id as n_key, concat('nation-', id) as n_name, id % 5 as n_region", 25),
     "customer": ("id as c_key, (id * 7) % 25 as c_nation, concat('segment-', id % 5) as c_segment", 15),
-    "orders": ("id as o_key, (id * 13) % {customer} as o_customer, date_add(date'1992-01-01', cast((id * 17) % 2400 as int)) as o_date,"
-               " concat('priority-', id % 5) as o_priority", 150),
-    "lineitem": ("id as l_key, (id * 31) % {orders} as l_order, cast((id * 11) % 50 + 1 as decimal(12, 2)) as l_quantity,"
-                 " cast((id * 9973) % 100000 / 7 as decimal(12, 2)) as l_price, cast((id % 11) / 100 as decimal(12, 2)) as l_discount,"
-                 " substr('ANR', cast(id % 3 as int) + 1, 1) as l_returned, repeat(sha(cast(id as string)), 2) as l_comment,"
-                 " date_add(date'1992-01-01', cast((id * 17) % 2400 + id % 120 as int)) as l_shipped", 600),
+    "orders": (
+        "id as o_key, (id * 13) % {customer} as o_customer, concat('priority-', id % 5) as o_priority,"
+        " date_add(date'1992-01-01', cast((id * 17) % 2400 as int)) as o_date", 150,
+    ),
+    "lineitem": (
+        "id as l_key, (id * 31) % {orders} as l_order, cast((id * 11) % 50 + 1 as decimal(12, 2)) as l_quantity,"
+        " cast((id * 9973) % 100000 / 7 as decimal(12, 2)) as l_price, cast((id % 11) / 100 as decimal(12, 2)) as l_discount,"
+        " substr('ANR', cast(id % 3 as int) + 1, 1) as l_returned, repeat(sha(cast(id as string)), 2) as l_comment,"
+        " date_add(date'1992-01-01', cast((id * 17) % 2400 + id % 120 as int)) as l_shipped", 600,
+    ),
 }
 
 QUERIES = {
@@ -18,7 +23,8 @@ QUERIES = {
                    where c_segment = 'segment-1' and c_key = o_customer and l_order = o_key and o_date < date'1995-03-15'
                    and l_shipped > date'1995-03-15' group by l_order, o_date order by revenue desc, l_order limit 10""",
     "nations": """select n_name, sum(l_price * (1 - l_discount)) from nation, customer, orders, lineitem
-                  where n_key = c_nation and c_key = o_customer and o_key = l_order and n_region = 2 group by n_name order by 1""",
+                  where n_key = c_nation and c_key = o_customer and o_key = l_order and n_region = 2
+                  group by n_name order by 1""",
     "forecast": """select sum(l_price * l_discount) from lineitem where year(l_shipped) = 1994
                    and l_discount between 0.05 and 0.07 and l_quantity < 24""",
     "late": """select o_priority, count(*) from orders where o_date >= date'1993-07-01' and exists

@@ -24,6 +24,16 @@ def killed_once(index, killed):
         yield ROWS * index + number, "x" * 100
 
 
+def executor_killed_once(index):
+    """The Java process that runs the second one, likewise."""
+    for number in range(ROWS):
+        if number == ROWS * 3 // 4 and index == 1 and TaskContext.get().attemptNumber() == 0:
+            # This process is a child of the daemon of Python workers, and that of the executor.
+            daemon = f"/proc/{os.getppid()}/stat"
+            os.kill(int(open(daemon).read().rsplit(")", 1)[1].split()[1]), 9)
+        yield ROWS * index + number, "x" * 100
+
+
 def halting(index, gate):
     """Says that its rows were taken, and waits for a file before the last one."""
     for number in range(ROWS):

@@ -1,6 +1,7 @@
 """What the programs need and a fresh machine does not have."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,3 +26,18 @@ def jar():
     """The jar of the tree, built for tests."""
     subprocess.run([setup.ROOT / "hadoop" / "build", "--dev"], check=True, stdout=subprocess.DEVNULL)
     return next((setup.TARGET / "hadoop").glob("curvine-hadoop-*.jar"))
+
+
+def jars(name):
+    """A directory of jars that programs.d/pom.xml names."""
+    place = TARGET / name
+    pom = setup.ROOT / "hadoop" / "programs.d" / "pom.xml"
+    stamp = TARGET / "pom.xml"
+    if not stamp.exists() or stamp.read_text() != pom.read_text():
+        setup.say("fetching the jars of Hadoop's programs")
+        for old in ("hadoop", "spark"):
+            shutil.rmtree(TARGET / old, ignore_errors=True)
+        command = ["mvn", "--batch-mode", "--quiet", "--file", pom, f"-Dprograms={TARGET}", "generate-resources"]
+        subprocess.run(command, check=True)
+        stamp.write_text(pom.read_text())
+    return place

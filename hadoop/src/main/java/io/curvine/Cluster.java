@@ -42,6 +42,11 @@ final class Cluster {
     Request connect = new Request(Call.CONNECT).text(masters(uri, configuration)).text(user)
         .number(configuration.getTimeDuration(CONNECT_TIMEOUT, 4_000, TimeUnit.MILLISECONDS))
         .number(configuration.getTimeDuration(OPERATION_TIMEOUT, 30_000, TimeUnit.MILLISECONDS));
-    return connect.ask().number();
+    try {
+      return connect.make().number();
+    } catch (CurvineException error) {
+      // What a machine lacks, or a key says, is no fault of the program.
+      throw error.is("InvalidArgument") ? new IOException(error.getMessage(), error) : error.expected();
+    }
   }
 }
