@@ -7,6 +7,7 @@ import sys
 import faults
 import hive
 import mapreduce
+import mounted_paths
 import page
 import setup
 import spark
@@ -14,7 +15,7 @@ import tables
 import tools
 from machines import Node, Scratch
 from report import Report
-from session import Session, blocks
+from session import Session, blocks, here
 
 
 class Play:
@@ -95,7 +96,18 @@ def tables_of_hive(play):
         play.pass_all((hive.tables,), session, "cv://cluster/hive")
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (small, newer, group, jobs, pages, tables_of_hive)}
+def buckets(play):
+    """Paths of s3a, of which some are mounted in Curvine"""
+    node = play.node("buckets")
+    s3, cv = mounted_paths.start(play, node)
+    path = ":".join(map(str, [play.jar, *sorted(tools.jars("s3a").glob("*.jar"))]))
+    lines = here(blocks("spark.md", "properties")[2], play.jar, node.master).splitlines()
+    options = {"spark.driver.extraClassPath": path, **dict(line.split() for line in lines), **s3.keys_of_hadoop()}
+    with play.session(node, **options) as session:
+        mounted_paths.paths(session, play, s3, cv)
+
+
+SCENARIOS = {scenario.__name__: scenario for scenario in (small, newer, group, jobs, pages, tables_of_hive, buckets)}
 
 
 def main(about):

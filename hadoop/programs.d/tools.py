@@ -35,9 +35,22 @@ def jars(name):
     stamp = TARGET / "pom.xml"
     if not stamp.exists() or stamp.read_text() != pom.read_text():
         setup.say("fetching the jars of Hadoop's programs")
-        for old in ("hadoop", "spark"):
+        for old in ("hadoop", "s3a", "spark"):
             shutil.rmtree(TARGET / old, ignore_errors=True)
         command = ["mvn", "--batch-mode", "--quiet", "--file", pom, f"-Dprograms={TARGET}", "generate-resources"]
         subprocess.run(command, check=True)
         stamp.write_text(pom.read_text())
     return place
+
+
+def moto():
+    """A Python that has an S3 server."""
+    place = TARGET / "moto"
+    python = place / "bin" / "python"
+    if not (place / "done").exists():
+        setup.say(f"installing {setup.PACKAGES[0]}")
+        subprocess.run([VENV / "bin" / "python", "-m", "venv", "--clear", place], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, setup.PACKAGES[0]], check=True)
+        (place / "done").touch()
+    return python

@@ -66,6 +66,7 @@ calls! {
     Checksum = 28;
     OpenHandle = 29;
     SetReplication = 30;
+    Mounts = 31;
 }
 
 /// The code of a call that panics, in builds for development alone: Java's tests see what becomes of it.
@@ -225,6 +226,15 @@ async fn on_path(
             reply.count(room.capacity_bytes);
             reply.count(room.used_bytes);
             reply.count(room.available_bytes);
+        }
+        // Of the whole cluster; the path is where they are seen from.
+        Call::Mounts => {
+            let mounts = client.mounts().await?;
+            reply.length(mounts.len());
+            for mount in &mounts {
+                reply.text(mount.path.as_str());
+                reply.text(&mount.uri);
+            }
         }
         Call::GetXattr => reply.bytes(&client.xattr(node, request.text()?).await?),
         Call::ListXattrs => {

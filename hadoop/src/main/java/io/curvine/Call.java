@@ -31,7 +31,8 @@ enum Call {
   CONCAT(27),
   CHECKSUM(28),
   OPEN_HANDLE(29),
-  SET_REPLICATION(30);
+  SET_REPLICATION(30),
+  MOUNTS(31);
 
   final int code;
 
