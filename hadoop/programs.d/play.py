@@ -5,6 +5,7 @@ import signal
 import sys
 
 import faults
+import flink
 import hive
 import mapreduce
 import mounted_paths
@@ -96,6 +97,14 @@ def tables_of_hive(play):
         play.pass_all((hive.tables,), session, "cv://cluster/hive")
 
 
+def streams(play):
+    """Flink's SQL client, as docs/flink.md has it"""
+    node = play.node("streams")
+    client = flink.Flink(play, node, tools.flink(), tools.jars("hadoop"))
+    flink.batch(client, play.check)
+    flink.checkpoints(client, play.check, play, node)
+
+
 def buckets(play):
     """Paths of s3a, of which some are mounted in Curvine"""
     node = play.node("buckets")
@@ -107,7 +116,7 @@ def buckets(play):
         mounted_paths.paths(session, play, s3, cv)
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (small, newer, group, jobs, pages, tables_of_hive, buckets)}
+SCENARIOS = {scenario.__name__: scenario for scenario in (small, newer, group, jobs, pages, tables_of_hive, streams, buckets)}
 
 
 def main(about):

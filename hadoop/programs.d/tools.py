@@ -11,6 +11,7 @@ TARGET = setup.TARGET / "programs"
 VENV = TARGET / "venv"
 # boto3 is what tests/main_job.d imports, whose processes are used here.
 PACKAGES = ["pyspark==3.5.7", "boto3==1.44.8"]
+FLINK = "apache-flink-libraries==1.20.3"
 PAGES = setup.ROOT / "docs"
 
 
@@ -35,12 +36,24 @@ def jars(name):
     stamp = TARGET / "pom.xml"
     if not stamp.exists() or stamp.read_text() != pom.read_text():
         setup.say("fetching the jars of Hadoop's programs")
-        for old in ("hadoop", "s3a", "spark"):
+        for old in ("flink", "hadoop", "s3a", "spark"):
             shutil.rmtree(TARGET / old, ignore_errors=True)
         command = ["mvn", "--batch-mode", "--quiet", "--file", pom, f"-Dprograms={TARGET}", "generate-resources"]
         subprocess.run(command, check=True)
         stamp.write_text(pom.read_text())
     return place
+
+
+def flink():
+    """The jars of Flink: most of them from a Python package, which brings its whole distribution."""
+    place = TARGET / FLINK
+    if not place.exists():
+        setup.say(f"downloading {FLINK}")
+        fetched = TARGET / "fetched"
+        pip = [VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, "--target", fetched, FLINK], check=True)
+        fetched.rename(place)
+    return [*jars("flink").glob("*.jar"), *place.glob("pyflink/lib/*.jar"), *place.glob("pyflink/opt/*.jar")]
 
 
 def moto():
