@@ -248,6 +248,7 @@ const SHOWN_OPTIONS: &[&str] = &[
     "disable_list_objects_v2",
     "enable_request_payer",
     "enable_versioning",
+    "config_dir",
 ];
 
 impl MountRecord {
@@ -273,7 +274,7 @@ impl MountRecord {
         let scheme = self.uri.split_once("://").map(|(scheme, _)| scheme);
         self.settings.keeps_attributes()
             && match scheme {
-                Some("file" | "fs") => true,
+                Some("file" | "fs" | "hdfs") => true,
                 // Under a role that it has to take on, a node cannot make that request.
                 Some("s3" | "s3a" | "s3n") => !self.options.contains_key("role_arn"),
                 _ => false,
@@ -288,7 +289,8 @@ impl MountRecord {
 
     /// The record without its secrets.
     pub fn public(&self) -> MountInfo {
-        let shown = |name: &String| SHOWN_OPTIONS.contains(&name.as_str());
+        // The keys of Hadoop that a mount takes are addresses and times.
+        let shown = |name: &String| SHOWN_OPTIONS.contains(&name.as_str()) || name.starts_with("dfs.");
         MountInfo {
             id: self.id,
             path: self.path.clone(),

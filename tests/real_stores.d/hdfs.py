@@ -1,48 +1,34 @@
-"""HDFS itself, a name node and a data node, by WebHDFS. Without Kerberos it believes who a user says to be."""
+"""HDFS itself, a name node and a data node, by its own protocol and by WebHDFS. Without Kerberos it believes who a user says
+to be. What looks at it beside Curvine speaks WebHDFS."""
 
-import shutil
 from urllib.parse import quote
 
+import hdfs_claims
 import requests
-import tools
+from hadoop import SMALL, configure, java
 from machines import clean_environment, free_port
 from store import Store
 
 SECONDS = 30
-LOG = """log4j.rootLogger=WARN, out
-log4j.appender.out=org.apache.log4j.ConsoleAppender
-log4j.appender.out.layout=org.apache.log4j.PatternLayout
-log4j.appender.out.layout.ConversionPattern=%d %p %c: %m%n
-"""
 
 
-class Hdfs(Store):
-    name, scheme = "hdfs", "webhdfs"
+class Server(Store):
+    """A name node and a data node."""
+
     user = "curvine"
     # Others than this one may not even look.
     denied = "access was denied"
     # There are no buckets, only directories.
     missing, is_made = "nothing is there; check the prefix, or mount with --write to make it", True
-    without = {"attributes": "`webhdfs` keeps no attributes of files"}
 
     def __init__(self, scratch):
         super().__init__(scratch)
-        java = shutil.which("java")
-        # Its web server makes classes in ways that Java has closed since 17.
-        opened = ["--add-opens", "java.base/java.lang=ALL-UNNAMED"]
-        self.java = [java, *opened, "-Xmx512m", "-cp", f"{self.data}/conf:{tools.hadoop()}"]
+        self.java = java(self.data / "conf")
         self.api = f"{self.endpoint}/webhdfs/v1"
         self.rpc = free_port()
         self.data_node = None
-        # Its jars are without the pages that it shows to people, and it does not start where there is no place for them.
-        for page in ("hdfs", "datanode"):
-            (self.data / "conf" / "webapps" / page).mkdir(parents=True)
-        (self.data / "conf" / "log4j.properties").write_text(LOG)
-        self.configure("core-site.xml", {
-            "fs.defaultFS": f"hdfs://127.0.0.1:{self.rpc}",
-            "hadoop.tmp.dir": self.data / "tmp",
-        })
-        self.configure("hdfs-site.xml", {
+        core = {"fs.defaultFS": f"hdfs://127.0.0.1:{self.rpc}", "hadoop.tmp.dir": self.data / "tmp"}
+        configure(self.data / "conf", core, {
             "dfs.namenode.rpc-bind-host": "127.0.0.1",
             "dfs.namenode.http-address": f"127.0.0.1:{self.port}",
             "dfs.namenode.name.dir": self.data / "names",
@@ -51,21 +37,16 @@ class Hdfs(Store):
             "dfs.datanode.http.address": f"127.0.0.1:{free_port()}",
             "dfs.datanode.ipc.address": f"127.0.0.1:{free_port()}",
             "dfs.datanode.hostname": "127.0.0.1",
-            "dfs.replication": 1,
-            "dfs.namenode.safemode.extension": 0,
-            "dfs.datanode.du.reserved": 0,
+            **SMALL,
         })
         code = self.begin("namenode.NameNode", "-format", "-nonInteractive").wait()
         assert code == 0, f"{self.name} was not formatted, exit code {code}; see its log"
 
-    def configure(self, name, values):
-        rows = [f"<property><name>{key}</name><value>{value}</value></property>" for key, value in values.items()]
-        (self.data / "conf" / name).write_text(f"<configuration>{''.join(rows)}</configuration>\n")
-
-    def begin(self, server, *more):
+    def begin(self, server, *more, program=None):
         environment = clean_environment(HADOOP_USER_NAME=self.user)
-        command = [*self.java, f"org.apache.hadoop.hdfs.server.{server}", *more]
-        return self.scratch.start(command, f"hdfs-{server}.log", env=environment)
+        program = program or f"org.apache.hadoop.hdfs.server.{server}"
+        log = f"{self.name}-{program.rsplit('.', 1)[1]}.log"
+        return self.scratch.start([*self.java, program, *more], log, env=environment)
 
     def launch(self):
         if self.data_node is None:
@@ -80,14 +61,20 @@ class Hdfs(Store):
         except requests.RequestException:
             return False
 
-    def uri(self, prefix, bucket=Store.BUCKET):
-        return f"webhdfs://127.0.0.1:{self.port}/{bucket}/{prefix}"
-
     def own_options(self):
         return {"user_name": self.user}
 
     def wrong(self):
         return self.options(user_name="somebody")
+
+    def admin(self, *words):
+        """What `hdfs dfsadmin` does."""
+        code = self.begin("", *words, program="org.apache.hadoop.hdfs.tools.DFSAdmin").wait()
+        assert code == 0, f"dfsadmin {' '.join(words)}: exit code {code}; see its log"
+
+    def status(self, key):
+        """What HDFS knows of a file."""
+        return self.ask("GET", f"/{self.BUCKET}/{key}", "GETFILESTATUS").json()["FileStatus"]
 
     def ask(self, method, path, op, **more):
         """What the name node says; where it names a data node, what that says."""
@@ -105,6 +92,13 @@ class Hdfs(Store):
 
     def put(self, key, content):
         self.put_at(f"/{self.BUCKET}/{key}", content)
+
+    def append(self, key, content):
+        """Whether HDFS has written this behind a file: not while it makes up its mind about an earlier end of it."""
+        url = f"{self.api}/{self.BUCKET}/{quote(key)}?op=APPEND&noredirect=true&user.name={self.user}"
+        where = requests.post(url, timeout=SECONDS)
+        written = where.ok and requests.post(where.json()["Location"], data=content, timeout=SECONDS)
+        return bool(written and written.ok)
 
     def get(self, key):
         return self.ask("GET", f"/{self.BUCKET}/{key}", "OPEN").content
@@ -130,3 +124,23 @@ class Hdfs(Store):
 
     def odd_names(self, names):
         return [name for name in names if ":" not in name]
+
+
+class WebHdfs(Server):
+    name = scheme = "webhdfs"
+    without = {"attributes": "`webhdfs` keeps no attributes of files"}
+
+    def uri(self, prefix, bucket=Store.BUCKET):
+        return f"webhdfs://127.0.0.1:{self.port}/{bucket}/{prefix}"
+
+
+class Hdfs(Server):
+    """As `hdfs://` has it: by the name node's RPC."""
+
+    name = scheme = "hdfs"
+    own_claims = hdfs_claims.IN_ORDER
+    # Of a file's attributes, it keeps these.
+    kept = ("mode", "owner")
+
+    def uri(self, prefix, bucket=Store.BUCKET):
+        return f"hdfs://127.0.0.1:{self.rpc}/{bucket}/{prefix}"

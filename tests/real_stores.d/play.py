@@ -12,12 +12,12 @@ import claims
 import setup
 from azurite import Azurite
 from cv import Cv
-from hdfs import Hdfs
+from hdfs import Hdfs, WebHdfs
 from machines import Node, Scratch
 from moto_oss import MotoOss
 from report import Report, until
 
-STORES = {store.name: store for store in (Azurite, Hdfs, MotoOss)}
+STORES = {store.name: store for store in (Azurite, Hdfs, WebHdfs, MotoOss)}
 # A master, a worker and a mount, each a process.
 SHAPE = (1, 1, 1)
 
@@ -58,11 +58,16 @@ def main(about):
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--release", action="store_true")
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--claim", action="append", metavar="NAME")
     parser.add_argument("stores", nargs="*", metavar="STORE")
     arguments = parser.parse_args()
     for name in arguments.stores:
         if name not in STORES:
             parser.error(f"no store {name}; there are: {', '.join(STORES)}")
+    known = {claim.__name__ for claim in claims_of(*STORES.values())}
+    for name in arguments.claim or ():
+        if name not in known:
+            parser.error(f"no claim {name}; there are: {', '.join(sorted(known))}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     built = os.environ.get("CURVINE_BIN")
@@ -73,15 +78,19 @@ def main(about):
         node = Node(scratch, programs, SHAPE, mounted=True)
         node.start()
         for name in arguments.stores or STORES:
-            lines.append(play(STORES[name], scratch, report, node, Cv(programs, node)))
+            lines.append(play(STORES[name], scratch, report, node, Cv(programs, node), arguments.claim))
     finally:
         scratch.clean(arguments.keep)
     print("\n" + "\n".join(lines))
     return report.end()
 
 
-def play(kind, scratch, report, node, cv):
-    """Checks the list on one store; the line that says how it went."""
+def claims_of(*kinds):
+    return [*(claim for kind in kinds for claim in kind.own_claims), *claims.in_order()]
+
+
+def play(kind, scratch, report, node, cv, only):
+    """Checks the list on one store, or these of it; the line that says how it went."""
     before = report.passed, report.failed, report.skipped
     begun = time.monotonic()
     with report.check(f"{kind.name} is installed, and serves"):
@@ -90,8 +99,9 @@ def play(kind, scratch, report, node, cv):
         store.make_bucket()
         trial = Trial(scratch, report, node, cv, store)
         report.title(f"{kind.name}, mounted as {kind.scheme}://", kind.name)
-        for claim in claims.in_order():
-            begin(trial, claim)
+        for claim in claims_of(kind):
+            if not only or claim.__name__ in only:
+                begin(trial, claim)
         store.kill()
     after = report.passed, report.failed, report.skipped
     passed, failed, skipped = (now - then for now, then in zip(after, before))

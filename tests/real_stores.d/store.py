@@ -11,6 +11,10 @@ class Store:
     BUCKET = "curvine-data"
     # What is not asked of it, and why; docs/stores.md has the reason, word for word.
     without = {}
+    # Of a file's attributes, those that are kept with its object.
+    kept = ("mode", "owner", "time", "note")
+    # What is asked of it alone.
+    own_claims = ()
     # The words with which wrong credentials are refused.
     denied = "the store does not know the credentials"
     # What may never be printed.

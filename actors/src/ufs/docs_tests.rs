@@ -18,6 +18,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("`gs`, `gcs`", "gs://bucket"),
     ("`az`, `azblob`", "az://container"),
     ("`webhdfs`", "webhdfs://127.0.0.1:9/"),
+    ("`hdfs`", "hdfs://127.0.0.1:9/"),
     ("`http`, `https`", "http://127.0.0.1:9/"),
     ("`file`, `fs`", "file:///tmp"),
 ];

@@ -11,7 +11,7 @@ pub struct Fault<'a> {
     pub key: &'a str,
 }
 
-/// What is wrong, by the code that a store gives it: S3 and its dialects, Azure, WebHDFS.
+/// What is wrong, by the code that a store gives it: S3 and its dialects, Azure, HDFS.
 struct Row {
     codes: &'static [&'static str],
     kind: ErrorKind,
@@ -100,6 +100,44 @@ const ROWS: &[Row] = &[
         codes: &["InternalError", "ServiceUnavailable", "OperationTimedOut"],
         kind: ErrorKind::Ufs,
         advice: BROKEN,
+    },
+    Row {
+        codes: &["SafeModeException"],
+        kind: ErrorKind::Ufs,
+        advice: "the name node is in safe mode and takes no changes; wait until it has heard of all blocks, or end it with \
+                 `hdfs dfsadmin -safemode leave`",
+    },
+    Row {
+        codes: &["StandbyException"],
+        kind: ErrorKind::Ufs,
+        advice: "no name node of those that are known is active; check them with `hdfs haadmin -getAllServiceState`, and \
+                 name all of them by dfs.ha.namenodes",
+    },
+    Row {
+        codes: &["UnknownNameService"],
+        kind: ErrorKind::Ufs,
+        advice: "neither a host nor a name service of this name is known; give dfs.ha.namenodes.NAME and \
+                 dfs.namenode.rpc-address.NAME.ID as options, or config_dir, or check DNS",
+    },
+    Row {
+        codes: &["NSQuotaExceededException", "DSQuotaExceededException"],
+        kind: ErrorKind::QuotaExceeded,
+        advice: "a directory in HDFS would hold more than its quota allows; see `hdfs dfs -count -q`",
+    },
+    Row {
+        codes: &["PathIsNotEmptyDirectoryException"],
+        kind: ErrorKind::DirectoryNotEmpty,
+        advice: "there is something in it",
+    },
+    Row {
+        codes: &["InvalidPathException", "PathComponentTooLongException"],
+        kind: ErrorKind::InvalidArgument,
+        advice: "HDFS takes no such name; choose another one",
+    },
+    Row {
+        codes: &["BlockMissingException"],
+        kind: ErrorKind::Ufs,
+        advice: "no data node has a block of the file; check them with `hdfs fsck`",
     },
 ];
 

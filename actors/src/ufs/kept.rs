@@ -16,7 +16,7 @@ impl Ufs {
 
     /// Whether what is written carries metadata.
     pub(super) fn keeps_metadata(&self) -> bool {
-        self.has_etags && self.operator.info().capability().write_with_user_metadata
+        (self.has_etags || self.hdfs.is_some()) && self.operator.info().capability().write_with_user_metadata
     }
 
     /// The attributes that a version of an object has. None if it is another version by now, or if nobody here may look.
@@ -47,10 +47,11 @@ impl Ufs {
         meant: &UfsVersion,
         kept: &KeptAttributes,
     ) -> Result<Option<UfsVersion>> {
-        match (&self.local, &self.copying) {
-            (Some(local), _) => self.set_local_attributes(local, key, meant, kept).await,
-            (None, Some(copying)) => self.set_s3_attributes(copying, key, meant, kept).await,
-            (None, None) => Err(Error::new(
+        match (&self.local, &self.hdfs, &self.copying) {
+            (Some(local), ..) => self.set_local_attributes(local, key, meant, kept).await,
+            (_, Some(hdfs), _) => self.set_hdfs_attributes(hdfs, key, meant, kept).await,
+            (.., Some(copying)) => self.set_s3_attributes(copying, key, meant, kept).await,
+            (None, None, None) => Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
                     "{}: `{key}`: attributes are written with the content alone",

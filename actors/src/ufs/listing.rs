@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use opendal::{Entry, Operator};
 use tokio::sync::mpsc;
 
+use super::kept::said_by;
 use super::local::{Found, Local};
 use super::names::{Hidden, HiddenNames, fate};
 use super::watched::Watched;
@@ -138,13 +139,15 @@ impl Ufs {
             true => Some(version(metadata)),
             false => self.stat(path).await?,
         };
+        // HDFS lists them; of metadata no listing says anything.
+        let attributes = self.hdfs.as_ref().map(|_| said_by(metadata));
         Ok(match version {
             Some(version) => Listed::Object(UfsObject {
                 name,
                 kind: FileKind::File,
                 version: Some(version),
                 target: None,
-                attributes: None,
+                attributes,
             }),
             None => Listed::Nothing,
         })

@@ -10,6 +10,7 @@
 //!   in a store's place.
 //! - [`local`]: directories of this node, without following links; `local_changes`, `local_links`: their changes;
 //!   [`curvine_mounts`]: what is never such a directory.
+//! - [`hdfs`]: HDFS by its own protocol, where OpenDAL's service is not exact enough.
 //! - [`fault`]: OpenDAL's errors as ours, with causes and without secrets; `answer`: what the store said, in words.
 //!
 //! Invariants: keys are relative to the mount's root, have no leading slash and name nothing above it; a read is of one
@@ -22,6 +23,7 @@ pub mod attributes;
 pub mod changes;
 pub mod curvine_mounts;
 pub mod fault;
+mod hdfs;
 mod kept;
 pub mod listing;
 pub mod local;
@@ -57,6 +59,7 @@ use opendal::{HttpTransport, HttpTransporter, Metadata, MetadataBuilder, Operato
 use tokio::time::timeout;
 
 use self::fault::Fault;
+use self::hdfs::Hdfs;
 use self::local::{Found, Local, Refusal};
 use self::names::Spelling;
 use self::pages::NoPages;
@@ -109,6 +112,8 @@ pub struct Ufs {
     has_etags: bool,
     /// For a directory of this node: what OpenDAL does is not exact enough there.
     local: Option<Local>,
+    /// For HDFS: what OpenDAL does not ask for.
+    hdfs: Option<Hdfs>,
     /// How metadata of an object is replaced, in S3.
     copying: Option<Copying>,
     /// Where uploads are noted. None where nobody would look.
@@ -141,8 +146,12 @@ impl Ufs {
             .filter(|_| target.scheme == "s3" && !options.contains_key("role_arn"))
             .map(|(_, bucket)| Copying::new(bucket, options));
         let retries = Arc::new(AtomicU64::new(0));
-        let bare = Operator::via_iter(target.scheme, target.options)
-            .map_err(|error| Fault { uri, key: "" }.of(&error))?;
+        let hdfs = (target.scheme == "hdfs").then(|| Hdfs::new(&target.options));
+        let bare = match &hdfs {
+            Some(hdfs) => hdfs.operator(),
+            None => Operator::via_iter(target.scheme, target.options),
+        };
+        let bare = bare.map_err(|error| Fault { uri, key: "" }.of(&error))?;
         let has_etags = ["s3", "oss", "cos", "obs", "gcs", "azblob"].contains(&target.scheme);
         let bare = match has_etags {
             true => through(&bare, NoPages),
@@ -156,10 +165,11 @@ impl Ufs {
             bare,
             silence: Arc::default(),
             uri: uri.to_owned(),
-            if_match: target.scheme == "s3",
+            if_match: ["s3", "hdfs"].contains(&target.scheme),
             conditions: false,
             has_etags,
             local,
+            hdfs,
             copying,
             noted: None,
             retries,

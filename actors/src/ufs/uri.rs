@@ -25,6 +25,8 @@ enum Authority {
     Option(&'static str),
     /// `http://host:port/path`: the endpoint, with this scheme.
     Endpoint(&'static str),
+    /// `hdfs://host:port/path`: a name node's address, or the name of a service that is several of them.
+    NameNode,
     /// `file:///dir`: there is none.
     None,
 }
@@ -161,6 +163,31 @@ const SCHEMES: &[Scheme] = &[
         ],
     },
     Scheme {
+        names: &["hdfs"],
+        service: "hdfs",
+        authority: Authority::NameNode,
+        // Those with a dot are keys of core-site.xml and hdfs-site.xml, by their names there. A star is the rest of a name.
+        options: &[
+            "user_name",
+            "config_dir",
+            "dfs.ha.namenodes.*",
+            "dfs.namenode.rpc-address.*",
+            "dfs.client.failover.proxy.provider.*",
+            "dfs.client.failover.random.order.*",
+            "dfs.client.failover.resolve-needed.*",
+            "dfs.client.failover.resolver.useFQDN.*",
+            "dfs.client.failover.max.attempts",
+            "dfs.client.failover.sleep.base.millis",
+            "dfs.client.failover.sleep.max.millis",
+            "dfs.client.socket-timeout",
+            "dfs.client.use.datanode.hostname",
+            "dfs.client.block.write.replace-datanode-on-failure.enable",
+            "dfs.client.block.write.replace-datanode-on-failure.policy",
+            "dfs.client.block.write.replace-datanode-on-failure.best-effort",
+            "root",
+        ],
+    },
+    Scheme {
         names: &["http"],
         service: "http",
         authority: Authority::Endpoint("http"),
@@ -217,7 +244,7 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
         )));
     }
     for option in options.keys() {
-        if !scheme.options.contains(&option.as_str()) {
+        if !scheme.takes(option) {
             return Err(unknown_option(scheme, option));
         }
     }
@@ -226,7 +253,7 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
     }
     let mut all: BTreeMap<String, String> = options.clone();
     match scheme.authority {
-        Authority::Option(_) | Authority::Endpoint(_) if authority.is_empty() => {
+        Authority::Option(_) | Authority::Endpoint(_) | Authority::NameNode if authority.is_empty() => {
             return Err(Error::invalid(format!(
                 "`{uri}`: no bucket or host after `{name}://`"
             )));
@@ -237,6 +264,15 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
         Authority::Endpoint(protocol) => {
             all.entry("endpoint".to_owned())
                 .or_insert_with(|| format!("{protocol}://{authority}"));
+        }
+        Authority::NameNode if !is_host(authority) || authority.contains(',') => {
+            return Err(Error::invalid(format!(
+                "`{uri}`: `{authority}` is no name node; write hdfs://HOST:PORT/DIRECTORY, or the name of a service whose name \
+                 nodes the options dfs.ha.namenodes.NAME and dfs.namenode.rpc-address.NAME.ID say"
+            )));
+        }
+        Authority::NameNode => {
+            all.insert("name_node".to_owned(), authority.to_owned());
         }
         Authority::None if !authority.is_empty() => {
             return Err(Error::invalid(format!(
@@ -280,6 +316,15 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
     })
 }
 
+impl Scheme {
+    fn takes(&self, option: &str) -> bool {
+        self.options.iter().any(|known| match known.strip_suffix('*') {
+            Some(start) => option.strip_prefix(start).is_some_and(|rest| !rest.is_empty()),
+            None => *known == option,
+        })
+    }
+}
+
 /// Options that are yes or no.
 const FLAGS: &[&str] = &[
     "allow_anonymous",
@@ -299,6 +344,10 @@ const NUMBERS: &[&str] = &[
     "assume_role_duration_seconds",
     "batch_max_operations",
     "delete_max_size",
+    "dfs.client.failover.max.attempts",
+    "dfs.client.failover.sleep.base.millis",
+    "dfs.client.failover.sleep.max.millis",
+    "dfs.client.socket-timeout",
 ];
 /// Options that say where the store is: everybody sees them.
 const ADDRESSES: &[&str] = &["endpoint", "sts_endpoint"];
@@ -495,6 +544,24 @@ mod tests {
                 "write true or false",
             ),
             ("s3://b", &[("batch_max_operations", "hunter2")], "is a number"),
+            ("hdfs:///dir", &[], "no bucket or host"),
+            ("hdfs://nn:port/dir", &[], "`nn:port` is no name node"),
+            ("hdfs://a:1,b:2/dir", &[], "dfs.ha.namenodes.NAME"),
+            (
+                "hdfs://ns/dir",
+                &[("dfs.ha.namenode.ns", "a,b")],
+                "did you mean `dfs.ha.namenodes.*`?",
+            ),
+            (
+                "hdfs://ns/dir",
+                &[("dfs.ha.namenodes.", "a,b")],
+                "unknown option `dfs.ha.namenodes.`",
+            ),
+            (
+                "hdfs://nn/dir",
+                &[("dfs.client.socket-timeout", "hunter2")],
+                "is a number",
+            ),
             (
                 "s3://b",
                 &[("secret_access_key", "hunter2\n")],
@@ -504,6 +571,27 @@ mod tests {
             let error = parse(uri, &options(pairs)).expect_err("must be refused");
             assert!(error.message.contains(says), "{error}");
             assert!(!error.message.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn name_nodes_and_the_keys_of_hadoop_are_taken_as_they_are() {
+        let keys = [
+            ("dfs.ha.namenodes.ns", "a,b"),
+            ("dfs.namenode.rpc-address.ns.a", "one:8020"),
+        ];
+        for (uri, name_node, root) in [
+            ("hdfs://ns/a/b/", "ns", "/a/b"),
+            ("hdfs://nn:8020", "nn:8020", "/"),
+            ("hdfs://10.0.0.1:9000/x", "10.0.0.1:9000", "/x"),
+        ] {
+            let target = parse(uri, &options(&keys)).expect("good");
+            let expected = [keys[0], keys[1], ("name_node", name_node), ("root", root)];
+            assert_eq!(
+                target.options,
+                expected.map(|(k, v)| (k.to_owned(), v.to_owned()))
+            );
+            assert_eq!(target.scheme, "hdfs");
         }
     }
 
