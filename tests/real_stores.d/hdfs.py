@@ -4,6 +4,7 @@ to be. What looks at it beside Curvine speaks WebHDFS."""
 from urllib.parse import quote
 
 import hdfs_claims
+import hdfs_pair
 import requests
 from hadoop import SMALL, configure, java
 from machines import clean_environment, free_port
@@ -138,7 +139,7 @@ class Hdfs(Server):
     """As `hdfs://` has it: by the name node's RPC."""
 
     name = scheme = "hdfs"
-    own_claims = hdfs_claims.IN_ORDER
+    own_claims = (*hdfs_claims.IN_ORDER, hdfs_pair.several_name_nodes)
     # Of a file's attributes, it keeps these.
     kept = ("mode", "owner")
 
