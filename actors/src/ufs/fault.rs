@@ -125,6 +125,11 @@ const ROWS: &[Row] = &[
         advice: "a directory in HDFS would hold more than its quota allows; see `hdfs dfs -count -q`",
     },
     Row {
+        codes: &["FileAlreadyExistsException"],
+        kind: ErrorKind::AlreadyExists,
+        advice: "something of this name is there already",
+    },
+    Row {
         codes: &["PathIsNotEmptyDirectoryException"],
         kind: ErrorKind::DirectoryNotEmpty,
         advice: "there is something in it",

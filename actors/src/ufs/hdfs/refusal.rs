@@ -74,7 +74,9 @@ pub fn is_unknown_host(error: &io::Error) -> bool {
 }
 
 pub fn unknown_name(name: &str) -> Error {
-    let words = format!("no host is known as {name}, and there is no key dfs.ha.namenodes.{name}");
+    let words = format!(
+        "no host is known as {name}, and no keys dfs.ha.namenodes.{name} and dfs.namenode.rpc-address.{name}.ID"
+    );
     answer(ErrorKind::Unexpected, UNKNOWN_NAME, &words)
 }
 

@@ -117,6 +117,11 @@ fn what_hdfs_refuses_is_said_with_its_kind_and_the_next_step() {
             "no data node has a block of the file",
         ),
         (
+            HdfsError::AlreadyExists("Path is not a directory: /d/k".to_owned()),
+            ErrorKind::AlreadyExists,
+            "something of this name is there already (it answered FileAlreadyExistsException: Path is not a directory: /d/k)",
+        ),
+        (
             HdfsError::NoSASLMechanism,
             ErrorKind::UfsDenied,
             "No valid SASL mechanism found",
@@ -155,7 +160,7 @@ fn what_hdfs_refuses_is_said_with_its_kind_and_the_next_step() {
             ErrorKind::Ufs,
             "neither a host nor a name service of this name is known; give dfs.ha.namenodes.NAME and \
              dfs.namenode.rpc-address.NAME.ID as options, or config_dir, or check DNS (it answered UnknownNameService: no host \
-             is known as nn, and there is no key dfs.ha.namenodes.nn)",
+             is known as nn, and no keys dfs.ha.namenodes.nn and dfs.namenode.rpc-address.nn.ID)",
         ),
     ] {
         let (found, message) = said_at("nn", error);
