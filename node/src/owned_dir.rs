@@ -85,6 +85,11 @@ impl OwnedDir {
         &self.path
     }
 
+    /// The cluster it belongs to, once that is known.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.identity.cluster
+    }
+
     /// Makes it the directory of the master of this number. One of a version that did not record it takes the number it
     /// is started with.
     ///

@@ -36,20 +36,52 @@ impl Identity {
         }
     }
 
-    /// That of the first of a worker's directories that has one; a worker without one is new.
+    /// What the directories of a worker that have one agree on; a worker without one is new.
     ///
     /// # Errors
+    /// `WrongCluster` if two are of different clusters, `Config` if they are of different workers: their blocks must not be mixed.
     /// Those of [`Self::load`], of a directory, if no other one has an identity.
     pub fn of<'a>(directories: impl Iterator<Item = &'a Path>) -> Result<Self> {
-        let mut failure = None;
+        let (mut found, mut failure) = (None, None);
         for directory in directories {
             match Self::load(directory) {
-                Ok(identity) if identity.worker.is_some() => return Ok(identity),
+                Ok(identity) if identity.worker.is_some() => {
+                    let (first, known) = *found.get_or_insert((directory, identity));
+                    known.check_same(first, &identity, directory)?;
+                }
                 Ok(_) => {}
                 Err(error) => drop(failure.get_or_insert(error)),
             }
         }
-        failure.map_or_else(|| Ok(Identity::default()), Err)
+        match (found, failure) {
+            (Some((_, identity)), _) => Ok(identity),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(Identity::default()),
+        }
+    }
+
+    fn check_same(&self, own: &Path, other: &Identity, directory: &Path) -> Result<()> {
+        let (own, directory) = (own.display(), directory.display());
+        if let (Some(mine), Some(theirs)) = (self.cluster, other.cluster)
+            && mine != theirs
+        {
+            return Err(Error::new(
+                ErrorKind::WrongCluster,
+                format!(
+                    "{own} belongs to cluster {mine}, and {directory} to cluster {theirs}: a worker has blocks of one cluster"
+                ),
+            ));
+        }
+        match (self.worker, other.worker) {
+            (Some(mine), Some(theirs)) if mine != theirs => Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "{own} is a directory of worker {mine}, and {directory} of worker {theirs}: if worker {theirs} is not to run \
+                     any more, remove {directory}/{FILE}, and its blocks become those of worker {mine}"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Has each of the directories have it: any of them may be the one that is left.
@@ -65,7 +97,7 @@ impl Identity {
                 _ => match self.store(directory) {
                     Ok(()) => have_it += 1,
                     Err(error) => {
-                        tracing::warn!("the worker's identity is not in {}: {error}", directory.display());
+                        tracing::debug!(%error, "the worker's identity is not in {}", directory.display());
                         failure = Err(error);
                     }
                 },
@@ -107,6 +139,31 @@ mod tests {
             Identity::load(directory.path()).map_err(|e| e.kind),
             Err(ErrorKind::Config)
         );
+    }
+
+    #[test]
+    fn directories_of_several_clusters_or_workers_are_not_mixed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let with = |name: &str, worker, cluster| {
+            let directory = scratch.path().join(name);
+            std::fs::create_dir(&directory).unwrap();
+            let identity = Identity {
+                worker: Some(WorkerId(worker)),
+                cluster: Some(ClusterId(cluster)),
+            };
+            identity.store(&directory).unwrap();
+            directory
+        };
+        let (ours, same) = (with("ours", 1, 7), with("same", 1, 7));
+        let (foreign, another) = (with("foreign", 1, 8), with("another", 2, 7));
+        let of = |other: &PathBuf| Identity::of([&*ours, &**other].into_iter());
+        assert_eq!(of(&same).map(|found| found.worker), Ok(Some(WorkerId(1))));
+        let error = of(&foreign).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::WrongCluster);
+        assert!(error.message.contains("foreign to cluster"), "{error}");
+        let error = of(&another).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Config);
+        assert!(error.message.contains("remove"), "{error}");
     }
 
     #[test]

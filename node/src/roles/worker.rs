@@ -130,7 +130,7 @@ impl WorkerRole {
 /// configuration that have failed.
 ///
 /// # Errors
-/// Those of [`OwnedDir::open`]. That a disk has failed is one where none of the others has been a worker's: what was never in
+/// Those of [`OwnedDir::open`]; `WrongCluster` if they are of several clusters. That a disk has failed is one where none of the others has been a worker's: what was never in
 /// use is a mistake.
 fn open_dirs(
     entries: Vec<DataDir>,
@@ -147,6 +147,18 @@ fn open_dirs(
             Err(error) if worker::is_of_disk(&error) => failed.push((entry, error)),
             Err(error) => return Err(error),
         }
+    }
+    let of_cluster = |dir: &OwnedDir| Some((dir.path().display().to_string(), dir.cluster()?));
+    let known: Vec<_> = dirs.iter().filter_map(of_cluster).collect();
+    if let [(own, mine), others @ ..] = &known[..]
+        && let Some((other, theirs)) = others.iter().find(|(_, theirs)| theirs != mine)
+    {
+        return Err(Error::new(
+            ErrorKind::WrongCluster,
+            format!(
+                "{own} belongs to cluster {mine}, and {other} to cluster {theirs}: a worker has blocks of one cluster"
+            ),
+        ));
     }
     if let Some((_, error)) = failed.first()
         && !dirs.iter().any(|dir| worker::has_been(dir.path()))
