@@ -553,7 +553,7 @@ pub struct ListBlocks {
 }
 
 /// A page of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlocksListed {
     pub held: Vec<HeldBlock>,
     /// Where the next page begins; none at the end.

@@ -49,7 +49,7 @@ impl Replication {
             until_bytes: block.len_bytes,
             tier: None,
         };
-        let (_entered, disk) = self.disks.for_written(block.id, need).await?;
+        let (_entered, disk) = self.disks.for_replica(block.id, need).await?;
         let _room = disk.store.make_room(block.id, block.len_bytes).await;
         if block.len_bytes <= PIECE_BYTES {
             self.pace.take(block.len_bytes).await;

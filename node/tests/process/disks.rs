@@ -330,7 +330,7 @@ fn a_data_directory_that_vanishes_under_a_worker_has_failed_and_others_make_repl
 }
 
 #[test]
-fn a_disk_that_fails_takes_its_blocks_down_alone_and_others_make_replicas_of_them() {
+fn a_disk_that_fails_takes_its_blocks_down_alone_and_replicas_are_made_elsewhere() {
     own_mounts();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let Some(failing) = LoopDisk::new(dir.path(), "failing", "a disk that fails under a worker") else {
@@ -345,7 +345,7 @@ fn a_disk_that_fails_takes_its_blocks_down_alone_and_others_make_replicas_of_the
             text(&masters.blocks_of(1))
         );
         let mut two_disks = masters.worker_on(1, &data_dirs);
-        let mut others = vec![masters.small_worker(2, 200)];
+        let _other = masters.small_worker(2, 200);
         let mut files = Vec::new();
         for number in 0..24 {
             let name = format!("/f{number}");
@@ -380,21 +380,11 @@ fn a_disk_that_fails_takes_its_blocks_down_alone_and_others_make_replicas_of_the
         })
         .await;
         all_are_there(&client, &files).await;
-        others.push(masters.small_worker(3, 200));
-        let on_others = async |name: &str| {
-            let layout = client.locate(&path(name)).await.expect("it is there");
-            let workers = &layout.blocks[0].workers;
-            workers.iter().filter(|id| **id != holder).count()
-        };
-        let lost = to_usize(before[0].blocks);
         until(
-            "others have made replicas of what was on it, and of no more",
+            "there are as many replicas as are wanted, on its other disk",
             async || {
-                let mut twice = 0;
-                for (name, _) in &files {
-                    twice += usize::from(on_others(name).await == 2);
-                }
-                (twice == lost).then_some(())
+                let (_, disks) = disks(&two_disks).await?;
+                (disks[1].blocks == files.len() as u64).then_some(())
             },
         )
         .await;
@@ -428,5 +418,50 @@ fn a_disk_that_fails_takes_its_blocks_down_alone_and_others_make_replicas_of_the
         all_are_there(&client, &files).await;
         // Before the file system that it uses.
         drop(two_disks);
+    });
+}
+
+#[test]
+fn directories_of_two_clusters_are_refused_before_anything_is_touched() {
+    run(async {
+        let (ours, theirs) = (Masters::start(1), Masters::start(1));
+        let mut contents = Vec::new();
+        for (masters, seed) in [(&ours, 1), (&theirs, 2)] {
+            let client = masters.client().await;
+            let mut worker = masters.small_worker(1, 100);
+            let files: Vec<_> = (0..4)
+                .map(|number| (format!("/f{number}"), content(seed * 10 + number, 100_000)))
+                .collect();
+            for (name, content) in &files {
+                client.write(&path(name), content.clone()).await.expect("written");
+            }
+            worker.stop();
+            contents.push(files);
+        }
+        let directory = |masters: &Masters| format!("[SSD:100MiB]{}", text(&masters.blocks_of(1)));
+        for dirs in [[&ours, &theirs], [&theirs, &ours]] {
+            let data_dirs = dirs.map(directory).join(",");
+            let (code, said) = refused(&[
+                "--role",
+                "worker",
+                "--master",
+                &ours.addresses.join(","),
+                "--listen",
+                "127.0.0.1:0",
+                "--data-dir",
+                text(&ours.scratch.path().join("worker-1")),
+                "--data-dirs",
+                &data_dirs,
+            ]);
+            assert!(
+                code != Some(0) && said.contains("a worker has blocks of one cluster"),
+                "{said}"
+            );
+        }
+        for (masters, files) in [&ours, &theirs].into_iter().zip(&contents) {
+            let _worker = masters.small_worker(1, 100);
+            let client = masters.client().await;
+            all_are_there(&client, files).await;
+        }
     });
 }

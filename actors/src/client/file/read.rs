@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curvine_protocol::attr::WorkerAddress;
@@ -23,6 +24,8 @@ use crate::planted::{Bug, is_planted};
 
 /// Pieces of blocks read at the same time for one range.
 const READS: usize = 4;
+/// How long a read is tried again that a worker's disk refuses, while nobody else has the block.
+const DISK_PATIENCE: Duration = Duration::from_secs(3);
 /// How often one read begins anew because the object is another version, while the masters say that its content is the same.
 const NEW_ATTRIBUTES_MAX: u32 = 3;
 /// A local file grant up to this much is read on the caller's thread.
@@ -36,6 +39,7 @@ impl Shared {
         let give_up = clock.now() + self.router.retry_for();
         let mut backoff = Backoff::up_to(BACKOFF_MAX);
         let mut rotten = false;
+        let mut failing_since = None;
         let mut new_attributes = 0;
         loop {
             let (plan, version) = {
@@ -76,7 +80,11 @@ impl Shared {
             let changed = self.look_again(version, &(start..end)).await?;
             // Workers have dropped what had rotted, so the masters may know of another replica.
             let rots_again = std::mem::replace(&mut rotten, error.kind == ErrorKind::Corrupt) && rotten;
-            if !changed && (rots_again || clock.now() >= give_up) {
+            // A disk that cannot read it, and nobody else has it: that does not pass.
+            failing_since =
+                (error.kind == ErrorKind::Io).then(|| failing_since.unwrap_or_else(|| clock.now()));
+            let fails_on = failing_since.is_some_and(|since| clock.now() >= since + DISK_PATIENCE);
+            if !changed && (rots_again || fails_on || clock.now() >= give_up) {
                 return Err(about_the_file(error));
             }
             if !changed {

@@ -65,9 +65,16 @@ impl Cluster {
         };
         // Who has an older one is told so with its next report, and may get this one when that is gone.
         let has_some: Vec<WorkerId> = self.holders.of(block.id).collect();
-        let mut room = self.roster.with_room(block.len_bytes, 1, now);
-        room.retain(|id| !has_some.contains(id));
-        match self.roster.spread(in_turn(block.id, &room), &staying, 1)[..] {
+        let room = self.roster.with_room(block.len_bytes, 1, now);
+        let may_get = |id: &WorkerId| !has_some.contains(id);
+        let mut preferred: Vec<WorkerId> = in_turn(block.id, &room).filter(may_get).collect();
+        if preferred.is_empty() {
+            // Beside what it may not be able to read again, on another disk.
+            preferred = in_turn(block.id, &room)
+                .filter(|id| *id != from && self.holders.is_endangered(*id, block.id))
+                .collect();
+        }
+        match self.roster.spread(preferred, &staying, 1)[..] {
             [to] => Care::Copy { from, to, replicas },
             _ => Care::Nowhere,
         }
@@ -258,6 +265,11 @@ mod tests {
         assert!(!cluster.holders.has_endangered(BLOCK.id));
         assert!(cluster.surplus(&BLOCK, 2, now).is_some());
         says_so(&mut cluster, 1);
+        assert_eq!(
+            cluster.care(&BLOCK, 3, now),
+            copy(3, 1, 2),
+            "on another disk of it"
+        );
         cluster.holders.forget_worker(WorkerId(1));
         assert!(!cluster.holders.has_endangered(BLOCK.id));
     }

@@ -422,6 +422,7 @@ impl Handler<Measure> for Disk {
                     let bytes = scrubbed.budget_bytes(bytes);
                     store.scrub(&mut scrubbed, bytes, store.clock.now())
                 });
+            store.ticked(&done);
             match done {
                 // It was said once that it has.
                 Err(error) if store.has_failed() => {

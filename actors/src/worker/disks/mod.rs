@@ -408,6 +408,38 @@ impl Disks {
         Ok((entered, self.for_kept(block, place, need)?))
     }
 
+    /// As [`Self::for_written`], for a replica from elsewhere: another disk if what is here of the block is endangered.
+    ///
+    /// # Errors
+    /// Those of [`Self::for_written`].
+    pub async fn for_replica(&self, block: BlockId, need: Need) -> Result<(Entered, &DiskRef)> {
+        let is_endangered = |place: &Place| self.is_endangered(place.home, block);
+        let Some(endangered) = self.place(block)?.filter(is_endangered) else {
+            return self.for_written(block, need).await;
+        };
+        let entered = self.enter(block).await;
+        let mut statuses = self.unpromised();
+        statuses[endangered.home].available_bytes = 0;
+        statuses[endangered.home].cached_bytes = 0;
+        match choose_disk(&statuses, Wanted::kept(need.tier), need.bytes, need.hint_bytes) {
+            Some(number) => Ok((entered, &self.all()[number])),
+            None => Err(self.no_room_for_kept(block, need.bytes)),
+        }
+    }
+
+    fn is_endangered(&self, disk: usize, block: BlockId) -> bool {
+        self.all()[disk].store.is_endangered(block)
+    }
+
+    /// Whether what is on a disk of a block is what the worker has of it.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn is_home(&self, disk: &DiskRef, block: BlockId) -> Result<bool> {
+        let home = self.holder(block)?;
+        Ok(home.is_some_and(|home| Arc::ptr_eq(&home.store, &disk.store)))
+    }
+
     /// Whether a disk has too little room for a block to grow, also if all that is cached goes.
     fn lacks_room(&self, disk: usize, block: BlockId, need: Need) -> Result<bool> {
         let store = &self.all()[disk].store;
@@ -423,11 +455,17 @@ impl Disks {
         if let Some(place) = place {
             return Ok(&self.all()[place.home]);
         }
-        let number = self.inner.placed.get_or_insert_with(&block, || {
+        let choose = || {
             let wanted = Wanted::kept(need.tier);
             choose_disk(&self.unpromised(), wanted, need.bytes, need.hint_bytes)
                 .ok_or_else(|| self.no_room_for_kept(block, need.bytes))
-        })?;
+        };
+        let mut number = self.inner.placed.get_or_insert_with(&block, choose)?;
+        if self.all()[number].store.has_failed() {
+            // Since it was chosen.
+            number = choose()?;
+            self.inner.placed.insert(block, number);
+        }
         Ok(&self.all()[number])
     }
 
@@ -568,6 +606,10 @@ impl Disks {
     /// `InvalidArgument` if there is none of this number; `Io`.
     pub async fn list(&self, call: &ListBlocks) -> Result<BlocksListed> {
         let number = to_usize(call.disk.into());
+        if (self.all().len()..self.statuses().len()).contains(&number) {
+            // It could not be opened: nothing is known of what is there.
+            return Ok(BlocksListed::default());
+        }
         let disk = self.all().get(number).ok_or_else(|| {
             Error::invalid(format!(
                 "there is no data directory {number}: this worker has {}",

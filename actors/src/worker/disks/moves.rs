@@ -64,7 +64,10 @@ impl Disks {
             for (number, disk) in self.all().iter().enumerate() {
                 match disk.store.is_guest(block) {
                     _ if disk.store.has_vanished() => {}
-                    Ok(Some(false)) if home.is_none() => home = Some(number),
+                    // One that can be counted on comes before one that cannot.
+                    Ok(Some(false)) if home.is_none_or(|home| self.is_endangered(home, block)) => {
+                        home = Some(number);
+                    }
                     Ok(Some(true)) => guest = Some(number),
                     Ok(_) => {}
                     Err(error) if disk.store.has_failed() => {

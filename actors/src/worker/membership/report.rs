@@ -42,7 +42,7 @@ impl Report {
             loop {
                 let store = disk.store.clone();
                 let page = offloaded(&*self.blocking, move || store.replicas(after, REPORT_PART));
-                let (stored, last) = match page.await? {
+                let (mut stored, last) = match page.await? {
                     Ok(page) => page,
                     // It takes its blocks down alone: the master hears of those that the others have.
                     Err(error) => {
@@ -52,6 +52,13 @@ impl Report {
                 };
                 let Some(last) = last else { break };
                 after = Some(last);
+                if disk.store.has_failed() {
+                    // Not what another disk of this worker has as well.
+                    let is_all = |(replica, _): &(BlockReplica, _)| {
+                        self.disks.is_home(disk, replica.id).unwrap_or(true)
+                    };
+                    stored.retain(is_all);
+                }
                 let kept = ReportBlocks::bits(stored.iter().map(|(_, flags)| !flags.from_ufs));
                 let pinned = bits_if_any(stored.iter().map(|(_, flags)| flags.pinned));
                 let endangered = |(replica, _): &(BlockReplica, _)| disk.store.is_endangered(replica.id);

@@ -19,6 +19,9 @@ use super::{Store, lock};
 /// Ticks from one probe of a disk to the next.
 const PROBE_TICKS: u32 = 10;
 
+/// Ticks in a row in which the background work fails, until the disk counts as failed.
+const FAILED_TICKS_MAX: u32 = 3;
+
 /// Whether an error says that a device does not work, or that its file system is given up.
 fn is_of_device(error: &std::io::Error) -> bool {
     let of_device = [
@@ -117,6 +120,22 @@ impl Store {
             }
             Err(error) => tracing::debug!(%error, "the disk {} was not probed", self.name),
             Ok(()) => {}
+        }
+    }
+
+    /// The background work of a tick has ended. If it fails tick after tick, so has the disk: an index that cannot be changed any
+    /// more says so here alone.
+    pub fn ticked(&self, done: &Result<()>) {
+        let is_failure = matches!(done, Err(error) if error.kind != ErrorKind::NoSpace);
+        let failed = match is_failure {
+            true => self.failed_ticks.fetch_add(1, Ordering::Relaxed) + 1,
+            false => self.failed_ticks.swap(0, Ordering::Relaxed),
+        };
+        if let Err(error) = done
+            && is_failure
+            && failed >= FAILED_TICKS_MAX
+        {
+            self.give_up(error);
         }
     }
 

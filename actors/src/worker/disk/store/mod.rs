@@ -85,6 +85,7 @@ pub struct Store {
     failure: Mutex<Option<String>>,
     failing: Arc<Failing>,
     ticks: AtomicU32,
+    failed_ticks: AtomicU32,
     /// The directory as it was found.
     place: Option<Place>,
     /// It is not there any more, and the master knows.
@@ -187,6 +188,7 @@ impl Store {
             failure: Mutex::new(None),
             failing,
             ticks: AtomicU32::new(0),
+            failed_ticks: AtomicU32::new(0),
             place,
             vanished: AtomicBool::new(false),
             unsynced: Mutex::new(unsynced),

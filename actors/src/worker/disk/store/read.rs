@@ -91,6 +91,8 @@ impl Store {
             Some(Found::Stale(here)) => return Err(stale(call.block, call.generation, here)),
             Some(Found::Bytes(bytes, sums)) => Grant::Ready(answer(call.offset_bytes, sums, bytes)),
             Some(Found::Range(0, _)) => Grant::Ready(answer(call.offset_bytes, Vec::new(), Bytes::new())),
+            // An error of the disk is said, where a grant would end the connection.
+            Some(Found::Range(..)) if self.is_endangered(call.block) => Grant::Look,
             Some(Found::Range(len_bytes, checksums)) => {
                 let file = match self.file(call.block) {
                     Err(error) if error.kind == ErrorKind::NotFound => return Ok(Grant::Look),
