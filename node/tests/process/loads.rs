@@ -57,7 +57,7 @@ fn top() -> CurvinePath {
 #[test]
 fn a_load_that_is_cancelled_has_its_transfers_ended_and_says_what_they_had_brought() {
     run(async {
-        let store = SlowStore::start(1, 64 * MIB, 250);
+        let store = SlowStore::start(1, 64 * MIB, 1_000);
         let cluster = Cluster::start(&store).await;
         let led = leader(&cluster.client).await;
         let id = cluster.load().await;
