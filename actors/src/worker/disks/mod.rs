@@ -346,7 +346,9 @@ impl Disks {
     /// `Corrupt`, `Io`.
     pub fn sealed(&self, block: BlockId, generation: u32) -> Result<Option<&Arc<Store>>> {
         for disk in self.all() {
-            if disk.store.sealed_generation(block)? == Some(generation) {
+            // What is cached and endangered is as good as not there.
+            let is_there = !disk.store.has_vanished() && disk.store.is_guest(block)?.is_some();
+            if is_there && disk.store.sealed_generation(block)? == Some(generation) {
                 return Ok(Some(&disk.store));
             }
         }

@@ -409,6 +409,33 @@ async fn a_corrupt_cached_block_is_fetched_again() {
 }
 
 #[actix::test]
+async fn what_is_cached_on_a_disk_that_fails_is_fetched_again_to_another() {
+    let objects = Objects::open();
+    let world = world(&objects);
+    let content = bytes_of(10, 200_000);
+    file(&world, &objects, &content, 1 << 20);
+    let disks = [("d0", Tier::Ssd, 1 << 30), ("d1", Tier::Ssd, 1 << 30)];
+    let mut worker = world.start(world.config_of(&disks)).await;
+    let port = &*worker.port;
+    read_all(port, 100, 1, fill(10, 0)).await.unwrap();
+    let on = |name: &str| block_file(&world.disk(name), 100).exists();
+    let (failing, other) = match on("d0") {
+        true => ("d0", "d1"),
+        false => ("d1", "d0"),
+    };
+    std::fs::rename(world.disk(failing), world.disk("away")).unwrap();
+    crate::kit::until::until_some("it is on the other disk", async || {
+        let read = read_all(port, 100, 1, fill(10, 0)).await;
+        assert_eq!(read.unwrap(), content, "there is no time when it cannot be read");
+        on(other).then_some(())
+    })
+    .await;
+    assert_eq!(objects.bytes_read(), 400_000);
+    assert_eq!(read_all(port, 100, 1, None).await.unwrap(), content);
+    worker.stop().await;
+}
+
+#[actix::test]
 async fn a_block_deleted_while_it_is_filled_is_gone() {
     let objects = Objects::closed();
     let world = world(&objects);

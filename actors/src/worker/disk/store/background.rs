@@ -83,7 +83,8 @@ impl Store {
         self.index.stop()
     }
 
-    /// Up to `limit` blocks that are wholly here, after one; not what are copies of what another disk of the worker has.
+    /// Up to `limit` blocks that are wholly here, after one; not what are copies of what another disk of the worker has, nor
+    /// what is cached and endangered.
     ///
     /// # Errors
     /// `Io`.
@@ -96,6 +97,7 @@ impl Store {
             if let Ok(record) = record
                 && !record.is_filling()
                 && !record.is_guest()
+                && !(record.is_from_ufs() && self.is_endangered(id))
             {
                 let replica = BlockReplica {
                     id,

@@ -2,7 +2,7 @@
 //!
 //! A disk that has failed takes no more data. What is on it is served as long as it can be read, but others are to have it as
 //! if it were not there: the master hears that the blocks are endangered. If not even the index can be read, it hears of none.
-//! All this lasts until the worker is started again.
+//! What is cached is given up: it is fetched again, to another disk. All this lasts until the worker is started again.
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -268,7 +268,11 @@ impl Store {
     /// # Errors
     /// `Corrupt`, `Io`.
     pub fn is_guest(&self, block: BlockId) -> Result<Option<bool>> {
-        self.index.get(block, |record| record.is_guest())
+        let found = self.index.get(block, |record| {
+            let is_given_up = record.is_from_ufs() && self.is_endangered(block);
+            (!is_given_up).then(|| record.is_guest())
+        });
+        Ok(found?.flatten())
     }
 
     /// Up to `limit` blocks after one that are no guests, in the order of their ids; the last one looked at, none at the end.

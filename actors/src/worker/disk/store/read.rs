@@ -25,6 +25,8 @@ impl Store {
         enum Found {
             Look,
             Filling,
+            /// It is cached, and fetched again elsewhere.
+            GivenUp,
             Stale(u32),
             Range(u32, Vec<u32>),
             Bytes(Bytes, Vec<u32>),
@@ -34,6 +36,9 @@ impl Store {
         let found = self.index.get_with_content(call.block, |record, content| {
             is_cached = record.is_from_ufs() || record.is_guest();
             wished = (call.tier.said()).filter(|tier| *tier != record.tier());
+            if record.is_from_ufs() && self.is_endangered(call.block) {
+                return Found::GivenUp;
+            }
             if record.is_filling() {
                 return Found::Filling;
             }
@@ -85,7 +90,7 @@ impl Store {
             self.was_read(call.block);
         }
         Ok(match found {
-            None => Grant::Missing,
+            None | Some(Found::GivenUp) => Grant::Missing,
             Some(Found::Look) => Grant::Look,
             Some(Found::Filling) => Grant::Filling,
             Some(Found::Stale(here)) => return Err(stale(call.block, call.generation, here)),
