@@ -66,15 +66,13 @@ impl Cluster {
         // Who has an older one is told so with its next report, and may get this one when that is gone.
         let has_some: Vec<WorkerId> = self.holders.of(block.id).collect();
         let room = self.roster.with_room(block.len_bytes, 1, now);
-        let may_get = |id: &WorkerId| !has_some.contains(id);
-        let mut preferred: Vec<WorkerId> = in_turn(block.id, &room).filter(may_get).collect();
-        if preferred.is_empty() {
-            // Beside what it may not be able to read again, on another disk.
-            preferred = in_turn(block.id, &room)
-                .filter(|id| *id != from && self.holders.is_endangered(*id, block.id))
-                .collect();
+        let (mut beside, mut room): (Vec<_>, Vec<_>) = room.into_iter().partition(|id| has_some.contains(id));
+        if room.is_empty() {
+            // On another disk of a worker that may not be able to read it again.
+            beside.retain(|id| *id != from && self.holders.is_endangered(*id, block.id));
+            room = beside;
         }
-        match self.roster.spread(preferred, &staying, 1)[..] {
+        match self.roster.spread(in_turn(block.id, &room), &staying, 1)[..] {
             [to] => Care::Copy { from, to, replicas },
             _ => Care::Nowhere,
         }
