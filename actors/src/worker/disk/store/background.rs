@@ -97,7 +97,7 @@ impl Store {
             if let Ok(record) = record
                 && !record.is_filling()
                 && !record.is_guest()
-                && !(record.is_from_ufs() && self.is_endangered(id))
+                && !self.is_given_up(id, &record)
             {
                 let replica = BlockReplica {
                     id,

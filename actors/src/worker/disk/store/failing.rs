@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
+use super::super::record::RecordView;
 use super::super::{BlockNews, layout};
 use super::{Store, lock};
 
@@ -39,6 +40,8 @@ fn is_of_device(error: &std::io::Error) -> bool {
 #[derive(Default)]
 pub struct Failing {
     whole: AtomicBool,
+    /// There are such blocks. Reads look at this alone.
+    any: AtomicBool,
     /// Of a disk that has not failed: what could not be read.
     blocks: Mutex<BTreeSet<BlockId>>,
 }
@@ -53,7 +56,8 @@ impl Failing {
     }
 
     fn has(&self, block: BlockId) -> bool {
-        self.whole.load(Ordering::Acquire) || lock(&self.blocks).contains(&block)
+        let some = || self.any.load(Ordering::Acquire) && lock(&self.blocks).contains(&block);
+        self.whole.load(Ordering::Acquire) || some()
     }
 }
 
@@ -61,6 +65,11 @@ impl Store {
     /// Whether a block here may not be read again.
     pub fn is_endangered(&self, block: BlockId) -> bool {
         self.failing.has(block)
+    }
+
+    /// Whether what is here of a block is not worth keeping: it is cached, and may not be read again.
+    pub(super) fn is_given_up(&self, block: BlockId, record: &RecordView<'_>) -> bool {
+        record.is_from_ufs() && self.is_endangered(block)
     }
 
     /// Whether the disk has failed.
@@ -141,7 +150,9 @@ impl Store {
 
     /// A block could not be read, which its checksum says nothing about.
     pub(super) fn was_unreadable(&self, block: BlockId) {
-        if !lock(&self.failing.blocks).insert(block) || self.has_failed() {
+        let is_new = lock(&self.failing.blocks).insert(block);
+        self.failing.any.store(true, Ordering::Release);
+        if !is_new || self.has_failed() {
             return;
         }
         let replica = self.index.get(block, |record| {

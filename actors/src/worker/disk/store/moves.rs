@@ -269,8 +269,7 @@ impl Store {
     /// `Corrupt`, `Io`.
     pub fn is_guest(&self, block: BlockId) -> Result<Option<bool>> {
         let found = self.index.get(block, |record| {
-            let is_given_up = record.is_from_ufs() && self.is_endangered(block);
-            (!is_given_up).then(|| record.is_guest())
+            (!self.is_given_up(block, &record)).then(|| record.is_guest())
         });
         Ok(found?.flatten())
     }

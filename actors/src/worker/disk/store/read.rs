@@ -36,7 +36,7 @@ impl Store {
         let found = self.index.get_with_content(call.block, |record, content| {
             is_cached = record.is_from_ufs() || record.is_guest();
             wished = (call.tier.said()).filter(|tier| *tier != record.tier());
-            if record.is_from_ufs() && self.is_endangered(call.block) {
+            if self.is_given_up(call.block, &record) {
                 return Found::GivenUp;
             }
             if record.is_filling() {
