@@ -469,6 +469,8 @@ fn put_back(data: &Path, metas: &[u8]) -> Result<()> {
 fn failed(error: heed::Error) -> Error {
     match error {
         heed::Error::Io(io) => io.into(),
+        // Not the device's fault.
+        heed::Error::EnvAlreadyOpened => Error::new(ErrorKind::Busy, error.to_string()),
         other => Error::new(ErrorKind::Io, other.to_string()),
     }
 }
