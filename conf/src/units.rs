@@ -18,7 +18,12 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.trim().ends_with(|last: char| last.is_ascii_digit()) && text.trim() != "0" {
-            return Err(format!("`{text}` has no unit; write for instance \"{text}MiB\""));
+            // What looks like bytes is said as such.
+            let instance = match text.trim().parse() {
+                Ok(bytes) if bytes >= 1 << 20 => Size(bytes).to_string(),
+                _ => format!("{text}MiB"),
+            };
+            return Err(format!("`{text}` has no unit; write for instance \"{instance}\""));
         }
         match text.trim().parse::<bytesize::ByteSize>() {
             Ok(size) => Ok(Size(size.as_u64())),
@@ -451,6 +456,10 @@ mod tests {
         assert_eq!(
             "128".parse::<Size>(),
             Err("`128` has no unit; write for instance \"128MiB\"".to_owned())
+        );
+        assert_eq!(
+            "1000000000000".parse::<Size>(),
+            Err("`1000000000000` has no unit; write for instance \"1TB\"".to_owned())
         );
         assert_eq!(
             "lots".parse::<Size>(),
