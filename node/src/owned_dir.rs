@@ -44,19 +44,29 @@ impl OwnedDir {
     /// `Busy` if another process has it, naming it; `WrongCluster`; `Config` if it is another role's or of a newer
     /// layout; else why it cannot be written. Nothing is changed then.
     pub fn open(path: &Path, role: &str, cluster: Option<ClusterId>) -> Result<Self> {
+        let option = option(role);
         let unusable = |e: std::io::Error| {
             Error::from(e).while_doing(format_args!(
-                "cannot use the data directory {}; choose another --data-dir or make it writable",
+                "cannot use the data directory {}; choose another {option} or make it writable",
                 path.display()
             ))
         };
+        if path.exists() && !path.is_dir() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "the data directory {} is not a directory; choose another {option}",
+                    path.display()
+                ),
+            ));
+        }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
             .map_err(unusable)?;
         let path = &path.canonicalize().map_err(unusable)?;
-        let lock = take_lock(path, unusable)?;
+        let lock = take_lock(path, option, unusable)?;
         let known = read_identity(path)?;
         if let Some(identity) = &known {
             identity.check(path, role, cluster)?;
@@ -163,8 +173,9 @@ impl Identity {
             return Err(Error::new(
                 ErrorKind::Config,
                 format!(
-                    "{path} holds a {}, not a {role}; choose another --data-dir",
-                    self.role
+                    "{path} holds a {}, not a {role}; choose another {}",
+                    self.role,
+                    option(role)
                 ),
             ));
         }
@@ -172,7 +183,8 @@ impl Identity {
             (Some(own), Some(expected)) if own != expected => Err(Error::new(
                 ErrorKind::WrongCluster,
                 format!(
-                    "{path} belongs to cluster {own}, not to {expected}; choose another --data-dir, or the masters of {own}"
+                    "{path} belongs to cluster {own}, not to {expected}; choose another {}, or the masters of {own}",
+                    option(role)
                 ),
             )),
             _ => Ok(()),
@@ -180,7 +192,15 @@ impl Identity {
     }
 }
 
-fn take_lock(path: &Path, unusable: impl Fn(std::io::Error) -> Error) -> Result<File> {
+/// How the directories of a role are named on the command line.
+fn option(role: &str) -> &'static str {
+    match role {
+        "worker" => "--data-dirs",
+        _ => "--data-dir",
+    }
+}
+
+fn take_lock(path: &Path, option: &str, unusable: impl Fn(std::io::Error) -> Error) -> Result<File> {
     let mut lock = OpenOptions::new()
         .read(true)
         .write(true)
@@ -193,15 +213,13 @@ fn take_lock(path: &Path, unusable: impl Fn(std::io::Error) -> Error) -> Result<
         let mut owner = String::new();
         let _ = lock.read_to_string(&mut owner);
         let owner = match owner.trim() {
-            "" => "another process".to_owned(),
-            pid => format!("process {pid}"),
+            pid if pid == std::process::id().to_string() => "this process already; name it once".to_owned(),
+            "" => format!("another process; stop it or choose another {option}"),
+            pid => format!("process {pid}; stop it or choose another {option}"),
         };
         return Err(Error::new(
             ErrorKind::Busy,
-            format!(
-                "{} is in use by {owner}; stop it or choose another --data-dir",
-                path.display()
-            ),
+            format!("{} is in use by {owner}", path.display()),
         ));
     }
     let mut write = || -> std::io::Result<()> {
@@ -258,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_in_use_names_its_owner() {
+    fn a_directory_that_is_named_twice_is_refused_with_the_reason() {
         let root = scratch();
         let _held = OwnedDir::open(root.path(), "worker", None).expect("opens");
         let error = OwnedDir::open(root.path(), "worker", None).expect_err("is held");
@@ -266,9 +284,8 @@ mod tests {
         assert_eq!(
             error.message,
             format!(
-                "{} is in use by process {}; stop it or choose another --data-dir",
-                root.path().display(),
-                std::process::id()
+                "{} is in use by this process already; name it once",
+                root.path().display()
             )
         );
     }
@@ -377,6 +394,14 @@ mod tests {
             error.message.starts_with("cannot use the data directory ")
                 && error.message.contains("file/x; choose another --data-dir"),
             "{error}"
+        );
+        let error = OwnedDir::open(&root.path().join("file"), "worker", None).expect_err("not a directory");
+        assert_eq!(
+            error.message,
+            format!(
+                "the data directory {}/file is not a directory; choose another --data-dirs",
+                root.path().display()
+            )
         );
     }
 }
