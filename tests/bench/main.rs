@@ -13,6 +13,7 @@
     reason = "a benchmark measures the time that passes"
 )]
 
+mod cluster;
 mod commands;
 mod load;
 mod masters;
@@ -34,9 +35,9 @@ use node::Programs;
 use report::Report;
 
 /// What can be run, in this order.
-const PARTS: [&str; 13] = [
-    "memory", "steps", "meta", "threads", "masters", "data", "small", "fuse", "load", "stores", "trees",
-    "million", "size",
+const PARTS: [&str; 14] = [
+    "memory", "steps", "meta", "threads", "masters", "cluster", "data", "small", "fuse", "load", "stores",
+    "trees", "million", "size",
 ];
 
 struct Options {
@@ -82,6 +83,7 @@ fn main() -> Result<()> {
             "meta" => commands::meta(&bench, &mut report)?,
             "threads" => threads::run(&bench, &mut report)?,
             "masters" => masters::run(&bench, &mut report)?,
+            "cluster" => cluster::run(&bench, &mut report)?,
             "data" => commands::data(&bench, &mut report)?,
             "small" => commands::small(&bench, &mut report)?,
             "fuse" => commands::fuse(&bench, &mut report)?,
