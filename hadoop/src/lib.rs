@@ -34,8 +34,8 @@ pub extern "system" fn Java_io_curvine_Native_call<'caller>(
             false => {
                 let address = env.get_direct_buffer_address(&buffer)?;
                 let length = env.get_direct_buffer_capacity(&buffer)?;
-                // SAFETY: the JVM says that these bytes are the buffer's; the caller's reference keeps it alive, and the
-                // stream that owns it makes one call at a time.
+                // SAFETY: the JVM says that these bytes are the buffer's; the caller's reference keeps it alive, and whoever
+                // owns it has one call at a time use it.
                 unsafe { std::slice::from_raw_parts_mut(address, length) }
             }
         };

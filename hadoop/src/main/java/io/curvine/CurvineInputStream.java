@@ -5,6 +5,7 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.List;
 import java.util.Locale;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Consumer;
 import java.util.function.IntFunction;
@@ -23,7 +24,9 @@ import org.apache.hadoop.fs.statistics.impl.IOStatisticsStore;
 
 /**
  * Reads a file. One call of the native library fills one direct buffer: all of it for who reads on, less for who has just
- * moved.
+ * moved. For who reads on, the next buffer is filled meanwhile.
+ *
+ * <p>Positioned reads have buffers of their own: many threads may read at the same time, and none of them moves the stream.
  */
 final class CurvineInputStream extends FSInputStream
     implements ByteBufferReadable, ByteBufferPositionedReadable, CanUnbuffer, StreamCapabilities, IOStatisticsSource {
@@ -31,11 +34,13 @@ final class CurvineInputStream extends FSInputStream
   private final long file;
   private final long size;
   private final FileSystem.Statistics statistics;
-  private boolean closed;
+  private volatile boolean closed;
   private long position;
   /** Bytes of the file from {@code start} on, up to its limit; null if there are none. */
   private ByteBuffer buffer;
   private long start;
+  /** What comes behind the buffer, on its way; null if nothing is. */
+  private Ahead ahead;
 
   private final IOStatisticsStore counts = Counts.ofInput();
   private final AtomicLong bytesRead = counts.getCounterReference(StreamStatisticNames.STREAM_READ_BYTES);
@@ -75,18 +80,49 @@ final class CurvineInputStream extends FSInputStream
     return (int) (start + buffer.limit() - at);
   }
 
+  /** Reads from a position on into the beginning of a direct buffer: how much. */
+  private int fill(ByteBuffer into, long at, int length) throws IOException {
+    return (int) new Request(Call.READ).number(file).number(at).number(length).ask(into).number();
+  }
+
   /** Fills the buffer from a position on, which is before the end. Says how much is there then. */
   private int fill(long at, int wanted) throws IOException {
     boolean readsOn = buffer == null ? at == 0 : at == start + buffer.limit();
-    if (buffer == null) {
-      buffer = Buffers.take();
+    boolean isLong = readsOn && at > 0;
+    if (!tookAhead(at)) {
+      if (buffer == null) {
+        buffer = Buffers.take();
+      }
+      int length = readsOn ? Buffers.BYTES : Math.min(Buffers.BYTES, Math.max(wanted, AFTER_SEEK_BYTES));
+      buffer.limit(0);
+      start = at;
+      buffer.limit(fill(buffer, at, length));
     }
-    int length = readsOn ? Buffers.BYTES : Math.min(Buffers.BYTES, Math.max(wanted, AFTER_SEEK_BYTES));
-    buffer.limit(0);
+    long next = start + buffer.limit();
+    if (isLong && next < size && buffer.limit() > 0) {
+      ahead = Ahead.begin(next, into -> fill(into, next, Buffers.BYTES));
+    }
+    return buffer.limit();
+  }
+
+  /** Takes what is on its way for the buffer, if it is what is wanted. */
+  private boolean tookAhead(long at) {
+    if (ahead == null) {
+      return false;
+    }
+    Ahead came = ahead;
+    ahead = null;
+    ByteBuffer filled = came.start == at ? came.take() : null;
+    if (filled == null) {
+      came.drop();
+      return false;
+    }
+    if (buffer != null) {
+      Buffers.give(buffer);
+    }
+    buffer = filled;
     start = at;
-    int got = (int) new Request(Call.READ).number(file).number(at).number(length).ask(buffer).number();
-    buffer.limit(got);
-    return got;
+    return true;
   }
 
   /** Makes bytes of the file from a position on available in the buffer: how many, or -1 at the end. */
@@ -153,10 +189,36 @@ final class CurvineInputStream extends FSInputStream
   }
 
   @Override
-  public synchronized int read(long at, byte[] into, int offset, int length) throws IOException {
+  public int read(long at, byte[] into, int offset, int length) throws IOException {
     check();
     validatePositionedReadArgs(at, into, offset, length);
-    return readAt(at, into, offset, length);
+    return length == 0 ? 0 : readBeside(at, ByteBuffer.wrap(into, offset, length));
+  }
+
+  /** Reads some bytes, at least one, into a buffer: how many, or -1 at the end. Nothing of the stream changes. */
+  private int readBeside(long at, ByteBuffer into) throws IOException {
+    if (at >= size) {
+      return -1;
+    }
+    int wanted = (int) Math.min(Math.min(into.remaining(), Buffers.BYTES), size - at);
+    int got;
+    if (into.isDirect()) {
+      got = fill(into.slice(), at, wanted);
+      into.position(into.position() + got);
+    } else {
+      ByteBuffer between = wanted <= Buffers.SMALL_BYTES ? Buffers.small() : Buffers.take();
+      got = fill(between, at, wanted);
+      between.limit(got).position(0);
+      into.put(between);
+      if (wanted > Buffers.SMALL_BYTES) {
+        Buffers.give(between);
+      }
+    }
+    if (got == 0) {
+      return -1;
+    }
+    counted(got);
+    return got;
   }
 
   private int readAt(long at, byte[] into, int offset, int length) throws IOException {
@@ -182,17 +244,20 @@ final class CurvineInputStream extends FSInputStream
   }
 
   @Override
-  public synchronized int read(long at, ByteBuffer into) throws IOException {
+  public int read(long at, ByteBuffer into) throws IOException {
     check();
     if (at < 0) {
       throw new EOFException(FSExceptionMessages.NEGATIVE_SEEK);
     }
-    return readAt(at, into);
+    return into.hasRemaining() ? readBeside(at, into) : 0;
   }
 
   private int readAt(long at, ByteBuffer into) throws IOException {
     if (!into.hasRemaining()) {
       return 0;
+    }
+    if (into.isDirect() && into.remaining() >= Buffers.BYTES && ahead == null && buffered(at) == 0) {
+      return readBeside(at, into);
     }
     int there = ready(at, into.remaining());
     if (there < 0) {
@@ -207,7 +272,7 @@ final class CurvineInputStream extends FSInputStream
   }
 
   @Override
-  public synchronized void readFully(long at, ByteBuffer into) throws IOException {
+  public void readFully(long at, ByteBuffer into) throws IOException {
     long next = at;
     while (into.hasRemaining()) {
       int got = read(next, into);
@@ -218,22 +283,33 @@ final class CurvineInputStream extends FSInputStream
     }
   }
 
-  /** One range after another. */
+  /** The ranges at the same time, as many as there are threads for. */
   @Override
   public void readVectored(List<? extends FileRange> ranges, IntFunction<ByteBuffer> allocate) throws IOException {
+    check();
+    Ranges.validate(ranges);
     for (FileRange range : ranges) {
-      if (range.getLength() < 0) {
-        throw new IllegalArgumentException("a range of " + range.getLength() + " bytes");
-      }
-      if (range.getOffset() < 0) {
-        throw new EOFException(FSExceptionMessages.NEGATIVE_SEEK);
-      }
+      ByteBuffer into = allocate.apply(range.getLength());
+      CompletableFuture<ByteBuffer> data = new CompletableFuture<>();
+      range.setData(data);
+      Threads.run(() -> {
+        try {
+          readFully(range.getOffset(), into);
+          into.flip();
+          data.complete(into);
+        } catch (IOException | RuntimeException error) {
+          data.completeExceptionally(error);
+        }
+      });
     }
-    super.readVectored(ranges, allocate);
   }
 
   @Override
   public synchronized void unbuffer() {
+    if (ahead != null) {
+      ahead.drop();
+      ahead = null;
+    }
     if (buffer != null) {
       Buffers.give(buffer);
       buffer = null;
