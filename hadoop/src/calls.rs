@@ -139,9 +139,7 @@ async fn on_file(library: &Library, call: Call, request: &mut Request<'_>, room:
             Call::Read => {
                 let (offset_bytes, length) = (request.count()?, to_usize(request.count()?));
                 let room = room.get_mut(..length).ok_or_else(too_small)?;
-                let bytes = file.file.read_at(offset_bytes, length as u64).await?;
-                room[..bytes.len()].copy_from_slice(&bytes);
-                reply.count(bytes.len() as u64);
+                reply.count(file.read_at(offset_bytes, room).await? as u64);
             }
             Call::Write => {
                 let length = to_usize(request.count()?);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
-use curvine_actors::client::{Client, ClientOptions, OpenFile};
+use curvine_actors::client::{Client, ClientOptions, LocalFile, OpenFile};
 use curvine_protocol::{Error, ErrorKind, Result};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
@@ -48,6 +48,27 @@ pub struct Connection {
 pub struct File {
     pub file: OpenFile,
     pub path: Arc<str>,
+    /// What workers of this host have of it. None where it is written here.
+    local: Arc<OnceCell<Option<LocalFile>>>,
+}
+
+impl File {
+    /// Bytes from an offset on, into the beginning of a buffer: how many; 0 at the end. Fewer than there is room for if the
+    /// rest is elsewhere.
+    ///
+    /// # Errors
+    /// As [`OpenFile::read_at`].
+    pub async fn read_at(&self, offset_bytes: u64, into: &mut [u8]) -> Result<usize> {
+        let local = self.local.get_or_try_init(|| self.file.open_local()).await?;
+        if let Some(local) = local
+            && let Some(got) = local.read_at(offset_bytes, into).await
+        {
+            return Ok(got);
+        }
+        let bytes = self.file.read_at(offset_bytes, into.len() as u64).await?;
+        into[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
 }
 
 impl Library {
@@ -120,7 +141,8 @@ impl Library {
         let mut held = self.held();
         let handle = held.next();
         let path = path.into();
-        held.files.insert(handle, File { file, path });
+        let local = Arc::default();
+        held.files.insert(handle, File { file, path, local });
         handle
     }
 

@@ -664,6 +664,64 @@ pub struct DiskScrub {
     pub used_bytes: u64,
 }
 
+/// Under which name this worker lends files to programs of its own host.
+///
+/// Whoever can connect to a Unix socket of that abstract name is on its host, and asks there with [`HostRequest`]s.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetHostSocket {}
+
+/// The reply to [`GetHostSocket`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSocketName {
+    /// Empty if it lends none.
+    pub name: String,
+}
+
+/// A message on a worker's host socket (`SOCK_SEQPACKET`), one a packet, in the encoding of calls.
+///
+/// What was lent goes back with the connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostRequest {
+    /// The file of a block is wanted, if it is whole and of this very generation. Answered by a [`HostReply`], in order.
+    Lend {
+        /// By which it goes back: not in use on this connection.
+        number: u64,
+        block: BlockId,
+        generation: u32,
+    },
+    /// The file has been closed. Not answered.
+    Return {
+        number: u64,
+        /// What was read of it, for what is counted, and for nothing else.
+        read_bytes: u64,
+        mount: Option<MountId>,
+    },
+}
+
+/// The answer to a [`HostRequest::Lend`]. The packet brings the file, open for reading, if there is no error.
+///
+/// # Errors
+/// `NotFound` if the block is not here, or not whole; `Stale` if it is of another generation; `Unsupported` if it is not in
+/// a file, or too long; `Overloaded` if too much is lent already; `Io`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostReply {
+    /// Of the request.
+    pub number: u64,
+    pub lent: Result<LentBlock, Error>,
+}
+
+/// A block whose file is lent. Byte 0 of the file is byte 0 of the block; its first `len_bytes` stay what they are until it
+/// goes back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LentBlock {
+    pub len_bytes: u64,
+    /// CRC32C of each chunk (`checksum::CHUNK_BYTES`). The reader verifies them.
+    pub checksums: Vec<u32>,
+}
+
+/// Most chunks of a block that is lent: their checksums go in one packet.
+pub const LENT_CHUNKS_MAX: usize = 24_000;
+
 /// The calls of the worker service: calls `$callback! { $($context)* ; row; ... }`. A row says the code, the request,
 /// its reply, and the most bytes of the reply's body where it has one.
 #[macro_export]
@@ -694,6 +752,7 @@ macro_rules! for_worker_calls {
             220 => ExplainBlocks -> BlocksExplained {};
             221 => ShedReplicas -> ReplicasShed {};
             222 => ConfirmReplicas -> ReplicasConfirmed {};
+            230 => GetHostSocket -> HostSocketName {};
         }
     };
 }

@@ -84,7 +84,7 @@ impl Machine {
             }),
             random: Arc::new(self.chance.fork()),
             // Others are reached through the simulated network's ways, and nobody else is.
-            network: Arc::new(curvine_actors::kit::network::TcpNetwork),
+            network: Arc::new(curvine_actors::kit::network::NoNetwork),
             offload: Arc::new(move |_| {
                 Arc::new(Thread::new(disk_delay.clone(), chance.fork())) as Arc<dyn Offload>
             }),

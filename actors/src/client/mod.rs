@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - `names`, `attributes`, `content`, `mounts`, `cluster`, `backup`: its calls, by family.
-//! - [`mod@file`]: open files.
+//! - [`mod@file`]: open files, and what workers on this host lend of them ([`LocalFile`]).
 //! - [`route`]: masters and workers, retries, sequences.
 //!
 //! # Errors
@@ -62,7 +62,7 @@ use actix::ArbiterHandle;
 use curvine_protocol::master::MasterCall;
 use curvine_protocol::{ClientId, InodeId, Mutation, Result};
 
-pub use file::{OpenFile, Seen};
+pub use file::{LocalFile, OpenFile, Seen};
 pub use options::{ClientOptions, CreateOptions};
 pub use route::{LocalWorkers, Router};
 

@@ -5,11 +5,13 @@
 //! - [`leader`]: who leads a group of masters, found by trying; [`backoff`]: the pauses between tries.
 //! - [`metrics`]: what a node counts and times.
 //! - [`wire`], [`peer`], [`listener`]: the same calls over a socket; [`threads`] serve them.
+//! - [`host_socket`]: open files, between processes of one host.
 //!
 //! Invariant: nothing outside this folder reads the system's clock, draws a random number or opens a socket.
 
 pub mod backoff;
 pub mod deadlines;
+pub mod host_socket;
 #[cfg(test)]
 mod hostile_tests;
 pub mod leader;

@@ -9,12 +9,29 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::host_socket::{HostListener, HostSocket};
+
 /// Connects to and listens on addresses (`host:port`).
 #[async_trait]
 pub trait Network: Send + Sync {
     async fn connect(&self, address: &str) -> io::Result<Stream>;
     /// Port 0 picks a free one: see [`Accept::address`].
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Accept>>;
+
+    /// Whether processes of one host can pass open files here.
+    fn has_host_sockets(&self) -> bool {
+        false
+    }
+
+    /// Listens under an abstract name on this host.
+    fn listen_on_host(&self, _name: &str) -> io::Result<HostListener> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Connects to who listens under an abstract name on this host.
+    fn connect_on_host(&self, _name: &str) -> io::Result<HostSocket> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 #[async_trait]
@@ -56,8 +73,22 @@ pub enum Writer {
     Other(Box<dyn AsyncWrite + Send + Unpin>),
 }
 
-/// TCP of the system.
+/// TCP of the system, and sockets between its processes.
 pub struct TcpNetwork;
+
+/// Nothing can be reached.
+pub struct NoNetwork;
+
+#[async_trait]
+impl Network for NoNetwork {
+    async fn connect(&self, _: &str) -> io::Result<Stream> {
+        Err(io::ErrorKind::NetworkUnreachable.into())
+    }
+
+    async fn listen(&self, _: &str) -> io::Result<Box<dyn Accept>> {
+        Err(io::ErrorKind::NetworkUnreachable.into())
+    }
+}
 
 /// A silent connection is probed after this, then so often; one whose other side is gone without a word ends within a
 /// minute, and so does one that acknowledges nothing.
@@ -93,6 +124,18 @@ impl Network for TcpNetwork {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?.to_string();
         Ok(Box::new(TcpAccept { listener, address }))
+    }
+
+    fn has_host_sockets(&self) -> bool {
+        true
+    }
+
+    fn listen_on_host(&self, name: &str) -> io::Result<HostListener> {
+        HostListener::bind(name)
+    }
+
+    fn connect_on_host(&self, name: &str) -> io::Result<HostSocket> {
+        HostSocket::connect(name)
     }
 }
 

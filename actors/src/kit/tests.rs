@@ -92,6 +92,7 @@ refuse!(
     LoadBlocks,
     StopLoading,
     ExportFile,
+    GetHostSocket,
     GetWorkerStatus
 );
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use actix::Addr;
 use curvine_protocol::worker::{
     BlockVerified, BlocksCompared, BlocksExplained, BlocksMarked, BlocksPinned, CompareBlocks,
-    ConfirmReplicas, CopyReplica, DeleteBlocks, Done, ExplainBlocks, ExportFile, FenceBlocks,
-    GetWorkerStatus, KeepReplicas, ListBlocks, LoadBlocks, MarkBlocks, PinBlocks, PunchBlock, PutBlock,
-    READ_BYTES_MAX, ReadBlock, ReplicasShed, Scrub, ScrubStatus, SealBlock, ShedReplicas, StopLoading,
-    SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
+    ConfirmReplicas, CopyReplica, DeleteBlocks, Done, ExplainBlocks, ExportFile, FenceBlocks, GetHostSocket,
+    GetWorkerStatus, HostSocketName, KeepReplicas, ListBlocks, LoadBlocks, MarkBlocks, PinBlocks, PunchBlock,
+    PutBlock, READ_BYTES_MAX, ReadBlock, ReplicasShed, Scrub, ScrubStatus, SealBlock, ShedReplicas,
+    StopLoading, SuspectBlock, WorkerDisks, WorkerEcho, WorkerEchoed, WriteBlock,
 };
 use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -46,9 +46,15 @@ struct Inner {
     writer: Addr<UfsWriter>,
     replication: Replication,
     shedding: Shedding,
+    /// Under which name files are lent.
+    host_socket: String,
 }
 
 impl WorkerDoor {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a constructor lists everything it can reach"
+    )]
     pub(super) fn new(
         disks: Disks,
         session: watch::Receiver<Option<Session>>,
@@ -57,6 +63,7 @@ impl WorkerDoor {
         writer: Addr<UfsWriter>,
         replication: Replication,
         shedding: Shedding,
+        host_socket: String,
     ) -> Self {
         WorkerDoor {
             inner: Arc::new(Inner {
@@ -67,6 +74,7 @@ impl WorkerDoor {
                 writer,
                 replication,
                 shedding,
+                host_socket,
             }),
         }
     }
@@ -218,6 +226,13 @@ impl Endpoint<WorkerEcho> for WorkerDoor {
             cluster: session.cluster,
         });
         at_once(echoed.map(Answer::new).ok_or_else(unregistered))
+    }
+}
+
+impl Endpoint<GetHostSocket> for WorkerDoor {
+    fn ask(&self, _: Ask<GetHostSocket>) -> BoxFuture<'static, Result<Answer<GetHostSocket>>> {
+        let name = self.inner.host_socket.clone();
+        at_once(Ok(Answer::new(HostSocketName { name })))
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`ufs_reader`], [`ufs_writer`]: transfers between under file systems and blocks.
 //! - [`replication`]: replicas that are made from those of other workers.
 //! - `shedding`: replicas that go because others have enough.
+//! - `lending`: files of blocks, for programs on this host.
 //! - `left_uploads`: aborts, in stores, uploads that failed or that a worker left when it died.
 //!
 //! Invariants: a full or failing disk is an error for its blocks, never for the worker. A worker serves one cluster
@@ -19,6 +20,7 @@ pub mod door;
 mod golden;
 mod identity;
 mod left_uploads;
+mod lending;
 pub mod membership;
 mod pace;
 pub mod replication;
@@ -37,6 +39,7 @@ use curvine_conf::{DataDir, EvictionPolicy, FsyncPolicy};
 use curvine_protocol::cluster::{DiskStatus, Labels};
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use disk::DiskOptions;
 use disks::{Disks, MayFail, Mover, StopMover};
@@ -114,6 +117,8 @@ pub struct WorkerHandle {
     worker: Addr<Worker>,
     reader: Addr<UfsReader>,
     mover: Addr<Mover>,
+    /// Cancelled, nothing is lent any more.
+    lending: CancellationToken,
     disks: Disks,
     threads: Threads,
 }
@@ -196,13 +201,13 @@ pub async fn start(
     start_with(config, ports, master, peers, address, sources, Threads::own()).await
 }
 
-/// [`start`] with other under file systems than OpenDAL's, and perhaps on a thread that is there already.
-///
 /// Whether a data directory has been a worker's that was registered.
 pub fn has_been(directory: &Path) -> bool {
     Identity::load(directory).is_ok_and(|identity| identity.worker.is_some())
 }
 
+/// [`start`] with other under file systems than OpenDAL's, and perhaps on a thread that is there already.
+///
 /// # Errors
 /// As [`start`].
 pub async fn start_with(
@@ -293,6 +298,8 @@ pub async fn start_with(
     let shedding = Shedding::new(disks.clone(), peers.clone(), session.clone());
     let writer = UfsWriter::new(disks.clone(), peers, resolver);
     let writer = UfsWriter::start_in_arbiter(&transfers[0], |_| writer);
+    let lending = CancellationToken::new();
+    let host_socket = lending::start(&control, disks.clone(), &ports, lending.clone());
     let door = WorkerDoor::new(
         disks.clone(),
         session.clone(),
@@ -301,6 +308,7 @@ pub async fn start_with(
         writer,
         replication,
         shedding,
+        host_socket.unwrap_or_default(),
     );
     let mut handle = WorkerHandle {
         port: Arc::new(door),
@@ -308,6 +316,7 @@ pub async fn start_with(
         worker,
         reader,
         mover,
+        lending,
         disks,
         threads,
     };
@@ -361,6 +370,7 @@ async fn first_session(
 impl WorkerHandle {
     /// Stops: what is in flight ends, everything is synced, the disks note a stop in order.
     pub async fn stop(&mut self) {
+        self.lending.cancel();
         let _ = self.reader.send(StopReader).await;
         let _ = self.mover.send(StopMover).await;
         let _ = self.worker.send(membership::StopWorker).await;
@@ -372,6 +382,7 @@ impl WorkerHandle {
 impl Drop for WorkerHandle {
     /// Without [`WorkerHandle::stop`] this is what a kill leaves: nothing more is synced or noted.
     fn drop(&mut self) {
+        self.lending.cancel();
         self.threads.stop();
     }
 }

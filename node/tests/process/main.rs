@@ -13,6 +13,7 @@ mod full_masters;
 mod group;
 mod hostile;
 mod loads;
+mod local_reads;
 mod locks;
 mod loop_disk;
 mod losses;

@@ -145,6 +145,7 @@ variants! {
     OpReply: Done, Entry, Layout, Renamed, Deleted, Worker, Mount, Job, Synced, MountRemoved, SessionOpened,
         Noted, Failed;
     Node: Inode, Child, Path;
+    HostRequest: Lend, Return;
     FileKind: File, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice;
     IfExists: Fail, Open, Truncate;
     SetTime: Now, At;
@@ -188,6 +189,8 @@ fn every_enumeration_keeps_the_codes_of_its_values() {
     add_variants::<WorkerState>(&mut golden, "WorkerState");
     add_variants::<WorkerService>(&mut golden, "WorkerService");
     add_variants::<JobState>(&mut golden, "JobState");
+    add_variants::<HostRequest>(&mut golden, "HostRequest");
+    add_samples::<HostReply>(&mut golden, "HostReply");
     golden.check(&file("values.txt"));
 }
 

@@ -688,6 +688,12 @@ samples! {
     FileExported => FileExported { version: version() };
     GetWorkerStatus => GetWorkerStatus {};
     WorkerDisks => WorkerDisks { worker: WorkerId(2), disks: vec![disk()] };
+    GetHostSocket => GetHostSocket {};
+    HostSocketName => HostSocketName { name: "curvine-worker-00c0ffee".to_owned() };
+    HostRequest => HostRequest::Lend { number: 3, block: BlockId(77), generation: 5 },
+        HostRequest::Return { number: 3, read_bytes: 70_000, mount: Some(MountId(4)) };
+    HostReply => HostReply { number: 3, lent: Ok(LentBlock { len_bytes: 70_000, checksums: vec![0xC0FF_EE00, 7] }) },
+        HostReply { number: 4, lent: Err(Error::new(ErrorKind::NotFound, "block 77 is not here")) };
 }
 
 fn traffic() -> MountTraffic {

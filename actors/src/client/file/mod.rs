@@ -7,6 +7,7 @@
 //! - `commit`: sealing what was written, and telling the masters.
 //! - `lease`: getting the write lease, losing it, giving it back.
 //! - `writers`: which handles wrote, and which are to hear of a loss. Pure.
+//! - `local`: blocks of workers on this host, from descriptors that these lend.
 //! - `read`: ranges from workers, verified, from another replica where one fails.
 //!
 //! Invariants: bytes reach the master's record of the file only after every one of them is sealed on a worker. After a
@@ -17,6 +18,7 @@ mod commit;
 mod deliver;
 mod fetch;
 mod lease;
+mod local;
 mod order;
 pub(crate) mod read;
 mod state;
@@ -41,6 +43,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::route::{Router, is_passing};
 use crate::planted::{Bug, is_planted};
+pub use local::LocalFile;
 use state::State;
 use table::Files;
 use writers::HandleId;

@@ -3,6 +3,7 @@
 //! - [`Router`]: the calls of one user of a session.
 //! - `session`: the session itself: masters, workers, renewal.
 //! - `stalled`: which workers did not answer lately.
+//! - `lenders`: workers on this host that lend the files of their blocks.
 //! - `sequences`: who it is to the masters, the numbers of its changes.
 //! - `opens`: what it has open, and what of that the leader was told.
 //! - `host`: the thread of its proxies.
@@ -10,6 +11,7 @@
 //! Invariant: a change keeps its sequence over all its tries.
 
 mod host;
+pub(super) mod lenders;
 pub(super) mod opens;
 mod sequences;
 mod session;

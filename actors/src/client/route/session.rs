@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::host::Proxies;
+use super::lenders::Lenders;
 use super::opens::Opens;
 use super::sequences::{Sequences, Turn};
 use super::stalled::Stalled;
@@ -41,6 +42,7 @@ pub(super) struct Session {
     workers: Mutex<HashMap<String, WorkerRef>>,
     pub sequences: Sequences,
     pub stalled: Stalled,
+    pub lenders: Lenders,
     /// Told when the masters hear of the session after a long silence.
     pub lapsed: Arc<Notify>,
     pub opens: Opens,
@@ -77,6 +79,7 @@ impl Session {
             workers: Mutex::default(),
             sequences: Sequences::default(),
             stalled: Stalled::default(),
+            lenders: Lenders::default(),
             lapsed: Arc::default(),
             opens: Opens::default(),
             asking: tokio::sync::Mutex::default(),

@@ -139,6 +139,8 @@ metrics! {
         "Calls that this worker answered with an error, or whose caller's deadline passed.";
     counter SCRUBBED_BYTES = "curvine_scrubbed_bytes_total", Bytes, [], Worker,
         "Block data that the scrubber has verified.";
+    counter LENT_BLOCKS = "curvine_lent_blocks_total", None, [], Worker,
+        "Times that a program on this host was lent the file of a block, to read it without this worker.";
     counter CORRUPT_BLOCKS = "curvine_corrupt_blocks_total", None, [], Worker,
         "Times that a block failed its checksum; it is taken out of use.";
     counter EXPIRED_DELETED = "curvine_expired_deleted_files_total", None, [], Master,

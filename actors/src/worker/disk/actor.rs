@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::scrub::Progress;
 use super::space::on_device;
 use super::store::background::ReplicaPage;
-use super::store::{Copying, Done, Store, lock};
+use super::store::{Copying, Done, LentFile, Store, lock};
 use super::{BlockNews, DiskOptions, Removal, Unsettled, recovery};
 use crate::kit::ports::offloaded;
 use crate::kit::{Answer, Ask, Offload, Ports};
@@ -95,19 +95,35 @@ impl DiskRef {
         permit: Permit,
     ) -> BoxFuture<'static, Result<Answer<WriteBlock>>> {
         let block = call.block;
+        // The first write of a generation cuts the block, to no less than where it had been.
+        let from = call.offset_bytes.min(call.base_len_bytes);
         let end = call.offset_bytes.saturating_add(body.len() as u64);
         let write = move |store: &Arc<Store>, done: Done<BlockWritten>| store.write(&call, &body, done);
         // At most as much as that.
-        if self.store.has_room(on_device(end)) {
+        if self.store.has_room(on_device(end)) && !self.store.is_lent(block) {
             return self.change("a write", block, permit, write);
         }
+        self.change_with_room("a write", block, (from, end), permit, write)
+    }
+
+    /// A change of a block from an offset on, up to which it is written: room is made for it first.
+    fn change_with_room<C: Call>(
+        &self,
+        what: &'static str,
+        block: BlockId,
+        (from_bytes, until_bytes): (u64, u64),
+        permit: Permit,
+        change: impl FnOnce(&Arc<Store>, Done<C::Reply>) + Send + 'static,
+    ) -> BoxFuture<'static, Result<Answer<C>>> {
         let disk = self.clone();
         Box::pin(async move {
             let growth_bytes = disk
-                .on_lane(block, move |store| store.growth_bytes(block, end))
+                .on_lane(block, move |store| {
+                    store.growth_bytes(block, from_bytes, until_bytes)
+                })
                 .await?;
             let _room = disk.store.make_room(block, growth_bytes).await;
-            disk.change("a write", block, permit, write).await
+            disk.change(what, block, permit, change).await
         })
     }
 
@@ -117,9 +133,13 @@ impl DiskRef {
         Ask { call, .. }: Ask<PunchBlock>,
         permit: Permit,
     ) -> BoxFuture<'static, Result<Answer<PunchBlock>>> {
-        self.change("a hole", call.block, permit, move |store, done| {
-            done(store.punch(&call));
-        })
+        let block = call.block;
+        let from = call.offset_bytes.min(call.base_len_bytes);
+        let punch = move |store: &Arc<Store>, done: Done<BlockWritten>| done(store.punch(&call));
+        match self.store.is_lent(block) {
+            false => self.change("a hole", block, permit, punch),
+            true => self.change_with_room("a hole", block, (from, 0), permit, punch),
+        }
     }
 
     /// Makes what was written visible.
@@ -158,6 +178,15 @@ impl DiskRef {
     /// `Io`.
     pub async fn verify(&self, call: SuspectBlock) -> Result<bool> {
         self.on_lane(call.block, move |store| store.verify(&call)).await
+    }
+
+    /// Lends the file of a block; see [`Store::lend`].
+    ///
+    /// # Errors
+    /// Those of [`Store::lend`].
+    pub async fn lend(&self, block: BlockId, generation: u32) -> Result<LentFile> {
+        self.on_lane(block, move |store| store.lend(block, generation))
+            .await
     }
 
     /// What is here of a block; see [`Store::compare`].

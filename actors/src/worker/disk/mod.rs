@@ -49,7 +49,8 @@ pub(super) use record::RecordView;
 pub use record::{BlockFlags, BlockRecord, BlockState, chunks_of};
 pub use recovery::Unsettled;
 pub use store::{
-    Brief, Chunks, Copying, FillStart, Grant, Leaving, Room, Store, Whole, answer_with, missing,
+    Brief, Chunks, Copying, FillStart, Grant, Leaving, LentFile, Loan, Room, Store, Whole, answer_with,
+    missing,
 };
 pub use victims::Removal;
 

@@ -45,8 +45,8 @@ use self::placement::{Wanted, choose_disk, may_be_kept_in};
 use self::rescue::Rescue;
 use super::Threads;
 use super::disk::{
-    AccountFor, BlockNews, Disk, DiskOptions, DiskRef, Grant, ListReplicas, Removal, RemoveBlocks, ScrubNow,
-    StopDisk, Store, missing,
+    AccountFor, BlockNews, Disk, DiskOptions, DiskRef, Grant, LentFile, ListReplicas, Removal, RemoveBlocks,
+    ScrubNow, StopDisk, Store, missing,
 };
 use super::traffic::Traffic;
 use crate::kit::{Clock, Ports};
@@ -277,6 +277,27 @@ impl Disks {
         }
     }
 
+    /// Lends the file of a block that is whole and of this generation, from the fastest disk that has it.
+    ///
+    /// # Errors
+    /// As [`curvine_protocol::worker::HostReply`].
+    pub async fn lend(&self, block: BlockId, generation: u32) -> Result<LentFile> {
+        let mut refused = missing(block);
+        for disk in self.by_speed() {
+            if !disk.store.holds(block)? {
+                continue;
+            }
+            match disk.lend(block, generation).await {
+                Ok(lent) => {
+                    self.read_of(block, 0, lent.block.len_bytes);
+                    return Ok(lent);
+                }
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
     fn by_speed(&self) -> impl Iterator<Item = &DiskRef> {
         let of_tier = |tier: Tier| self.all().iter().filter(move |disk| disk.store.tier() == tier);
         Tier::ALL.into_iter().flat_map(of_tier)
@@ -284,11 +305,14 @@ impl Disks {
 
     /// Rather forgotten than waited for.
     fn is_read(&self, call: &ReadBlock) {
+        self.read_of(call.block, call.offset_bytes, call.len_bytes.into());
+    }
+
+    fn read_of(&self, block: BlockId, offset_bytes: u64, len_bytes: u64) {
         if let Some(heat) = &self.inner.heat
             && let Ok(mut heat) = heat.try_lock()
         {
-            let now = self.inner.clock.now();
-            heat.read(call.block, call.offset_bytes, call.len_bytes.into(), now);
+            heat.read(block, offset_bytes, len_bytes, self.inner.clock.now());
         }
     }
 

@@ -8,6 +8,7 @@ mod copies;
 mod eviction;
 mod fences;
 mod fills;
+mod lending;
 mod membership;
 mod objects;
 mod order;

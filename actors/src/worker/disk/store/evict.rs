@@ -256,7 +256,7 @@ impl Store {
         let blocks = match lacking_bytes {
             0 => Vec::new(),
             bytes => cached.choose(bytes, whom, now, |block| {
-                fetched.contains(&block) || !may_go(block)
+                fetched.contains(&block) || self.lent.has(block) || !may_go(block)
             }),
         };
         let bytes: u64 = blocks.iter().map(|(_, bytes)| bytes).sum();
@@ -323,7 +323,7 @@ impl Store {
             let cached = lock(&self.cached);
             cached.is_spared(block, now) || cached.is_held(block, whom, now)
         };
-        if is_open || is_spared || (self.being_fetched)().contains(&block) {
+        if is_open || is_spared || self.lent.has(block) || (self.being_fetched)().contains(&block) {
             lock(&self.cached).stays(block, taken_by(record.flags, record.len_bytes));
             return Ok(false);
         }
@@ -386,11 +386,11 @@ impl Store {
         self.in_turn(block, spare).await;
     }
 
-    /// How much more a block takes that is written up to there. For the block's lane.
+    /// How much more a block takes that is written from somewhere up to there. For the block's lane.
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
-    pub fn growth_bytes(&self, block: BlockId, until_bytes: u64) -> Result<u64> {
+    pub fn growth_bytes(&self, block: BlockId, from_bytes: u64, until_bytes: u64) -> Result<u64> {
         let open_bytes = lock(&self.lane(block).open)
             .get(&block)
             .map(|open: &OpenBlock| open.len_bytes);
@@ -402,7 +402,8 @@ impl Store {
                 None => 0,
             },
         };
-        Ok(on_device(until_bytes).saturating_sub(on_device(len_bytes)))
+        let copied_bytes = self.copied_bytes(block, from_bytes, len_bytes);
+        Ok(on_device(until_bytes).saturating_sub(on_device(len_bytes)) + copied_bytes)
     }
 }
 

@@ -9,6 +9,7 @@ mod failing;
 mod fence;
 mod fill;
 mod kind;
+mod lent;
 mod moves;
 mod pin;
 mod punch;
@@ -35,6 +36,7 @@ use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use self::failing::Failing;
+use self::lent::Lent;
 pub(super) use self::unsynced::Unsynced;
 use self::vanished::{Place, place_of};
 use super::cached::Cached;
@@ -51,6 +53,7 @@ use crate::planted::{Bug, is_planted};
 
 pub use self::copy::Copying;
 pub use self::evict::{Leaving, Room, counts_as_cached, taken_by};
+pub use self::lent::{LentFile, Loan};
 pub use self::moves::{Brief, Whole};
 pub use self::read::answer_with;
 pub use self::verify::Chunks;
@@ -98,6 +101,8 @@ pub struct Store {
     departed: Mutex<Departed>,
     /// When blocks were read last, in milliseconds since the epoch.
     reads: Recent<i64>,
+    /// Files that readers of this host have.
+    lent: Lent,
     /// Blocks that are wished to be in another tier than was known.
     wishes: Mutex<BTreeMap<BlockId, Option<Tier>>>,
     /// Blocks that are being fetched.
@@ -195,6 +200,7 @@ impl Store {
             cached: Mutex::new(cached),
             departed: Mutex::default(),
             reads: Recent::new(READS_MAX),
+            lent: Lent::default(),
             wishes: Mutex::default(),
             being_fetched,
             watermarks: (options.evict_high, options.evict_low),

@@ -199,8 +199,15 @@ impl Store {
             Some(before) => {
                 let before = self.give_file(block, before)?;
                 let on_device = self.is_on_device(block, &before);
-                let file = self.file(block)?;
-                let old_len = file.metadata().map_err(|e| self.failed(e, block))?.len();
+                let old_len = self
+                    .file(block)?
+                    .metadata()
+                    .map_err(|e| self.failed(e, block))?
+                    .len();
+                let mut open = OpenBlock::from_record(self.file(block)?, before, old_len);
+                open.synced |= on_device;
+                self.keep_lent(&mut open, block, 0)?;
+                let file = open.file;
                 self.space()
                     .lengthen(block, old_len, record.len_bytes, &self.name)?;
                 let writing =

@@ -101,7 +101,7 @@ impl Store {
         let removed = std::fs::remove_file(&path);
         // Whoever was about to read it may have opened it since.
         self.files.remove(block);
-        self.space().shorten(len_bytes, 0);
+        self.frees(block, len_bytes);
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error, block)),
             _ => Ok(true),
@@ -202,7 +202,7 @@ impl Store {
         self.is_cached_no_more(block);
         self.went(block, Gone::Corrupt);
         if !record.flags.in_index {
-            self.space().shorten(record.len_bytes, 0);
+            self.frees(block, record.len_bytes);
         }
         if !record.flags.guest {
             self.blocks.fetch_sub(1, Ordering::Relaxed);

@@ -220,6 +220,9 @@ impl Store {
     /// The first write of a generation: what an earlier truncation hid goes away.
     fn cut_to_base(&self, open: &mut OpenBlock, call: &WriteBlock) -> Result<()> {
         let cut_bytes = open.len_bytes - call.base_len_bytes;
+        if cut_bytes > 0 {
+            self.keep_lent(open, call.block, call.base_len_bytes)?;
+        }
         if let Some(chunk) = open.cut_in_part(call.base_len_bytes) {
             self.verify_chunk(call.block, open, chunk)?;
         }
@@ -247,6 +250,9 @@ impl Store {
         range: Range<u64>,
         must_index: bool,
     ) -> Result<()> {
+        if !range.is_empty() {
+            self.keep_lent(open, block, range.start)?;
+        }
         let was_sealed = std::mem::take(&mut open.sealed_in_index);
         for chunk in open.must_verify(range.start, range.end - range.start) {
             self.verify_chunk(block, open, chunk)?;
