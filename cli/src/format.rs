@@ -103,6 +103,9 @@ pub struct EntryJson<'a> {
     etag: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pinned: bool,
+    /// It has an access control list beside its mode.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    has_acl: bool,
 }
 
 impl<'a> EntryJson<'a> {
@@ -125,6 +128,7 @@ impl<'a> EntryJson<'a> {
             target,
             etag: attr.ufs.as_ref().and_then(|ufs| ufs.etag.as_deref()),
             pinned: false,
+            has_acl: attr.has_acl,
         }
     }
 

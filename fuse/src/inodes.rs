@@ -33,7 +33,7 @@ struct Inode {
     pages: Option<Content>,
     /// The kernel has moved the end by itself to where it is not.
     is_misled: bool,
-    /// Until when it is known to have no extended attribute.
+    /// Until when it is known to have no extended attribute and no access control list.
     bare_until: Option<Instant>,
     /// It was given one here.
     dressed: bool,
@@ -66,7 +66,8 @@ pub enum Pages {
 impl Inode {
     /// The kernel is told these attributes. Whether they are of a newer content than its pages.
     fn told(&mut self, attr: &Attr, bare_until: Instant) -> bool {
-        self.bare_until = (attr.bare && !self.dressed).then_some(bare_until);
+        let is_bare = attr.bare && !attr.has_acl && !self.dressed;
+        self.bare_until = is_bare.then_some(bare_until);
         (self.gone, self.is_misled) = (false, false);
         self.shown = Some(Attr {
             ufs: None,
@@ -208,14 +209,14 @@ impl Inodes {
         self.change(inode, |known| known.is_misled = true);
     }
 
-    /// Whether an inode has no extended attribute, as the masters said within the `ttl`.
+    /// Whether an inode has no extended attribute and no access control list, as the masters said within the `ttl`.
     pub fn is_bare(&self, inode: InodeId, now: Instant) -> bool {
         let known = self.known();
         let until = known.get(&inode).and_then(|known| known.bare_until);
         until.is_some_and(|until| now < until)
     }
 
-    /// An inode gets an extended attribute.
+    /// An inode gets an extended attribute or an access control list.
     pub fn dressed(&self, inode: InodeId) {
         self.change(inode, |known| (known.bare_until, known.dressed) = (None, true));
     }
@@ -250,6 +251,7 @@ mod tests {
             ufs: None,
             hole_bytes: 0,
             bare: true,
+            has_acl: false,
         }
     }
 

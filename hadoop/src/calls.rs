@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curvine_actors::client::{Client, CreateOptions, OpenFile};
+use curvine_protocol::acl::WantedMode;
 use curvine_protocol::master::{AttrChange, IfExists, RenameMode, SetTime};
 use curvine_protocol::number::to_usize;
 use curvine_protocol::{Attr, CurvinePath, Error, ErrorKind, FileKind, FileLayout, InodeId, Result};
 
-use crate::checksum;
 use crate::library::{Connection, LIBRARY, Library, Wanted};
 use crate::users::Names;
 use crate::wire::{Reply, Request};
+use crate::{acls, checksum};
 
 macro_rules! calls {
     ($($name:ident = $code:literal;)*) => {
@@ -67,6 +68,8 @@ calls! {
     OpenHandle = 29;
     SetReplication = 30;
     Mounts = 31;
+    GetAcl = 32;
+    ChangeAcl = 33;
 }
 
 /// The code of a call that panics, in builds for development alone: Java's tests see what becomes of it.
@@ -188,8 +191,11 @@ async fn on_path(
             }
         }
         Call::MakeDir => {
-            let (mode, parents) = (request.int()?, request.flag()?);
-            client.make_dir(node, mode, parents).await?;
+            let (masked, parents) = (request.int()?, request.flag()?);
+            let unmasked = Some(request.int()?);
+            client
+                .make_dir(node, WantedMode { masked, unmasked }, parents)
+                .await?;
         }
         Call::Delete => {
             client.delete(node, request.flag()?).await?;
@@ -247,6 +253,10 @@ async fn on_path(
                 .set_xattr(node, name, value, create_only, replace_only)
                 .await?;
         }
+        Call::GetAcl => acls::show(&mut reply, &client.acl(node).await?, names),
+        Call::ChangeAcl => {
+            client.change_acl(node, acls::change(request, names)?).await?;
+        }
         Call::RemoveXattr => client.remove_xattr(node, request.text()?).await?,
         Call::Symlink => {
             client.symlink(node, request.text()?).await?;
@@ -290,6 +300,7 @@ async fn open(
                 mode: request.int()?,
                 block_bytes: request.count()?,
                 replicas: request.byte()?,
+                unmasked: Some(request.int()?),
             };
             client.create(node, options).await?
         }
@@ -356,6 +367,7 @@ fn status(reply: &mut Reply, attr: &Attr, target: Option<&str>, names: &Names) {
     reply.text(&names.user(attr.uid));
     reply.text(&names.group(attr.gid));
     reply.text(target.unwrap_or_default());
+    reply.byte(u8::from(attr.has_acl));
     reply.count(attr.inode.0);
     reply.count(attr.content_version);
 }

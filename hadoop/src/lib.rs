@@ -6,6 +6,7 @@
 //!
 //! Invariants: no panic reaches the JVM; a handle that Java no longer has is refused, never followed.
 
+mod acls;
 mod calls;
 mod checksum;
 mod library;

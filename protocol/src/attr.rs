@@ -72,10 +72,13 @@ pub struct Attr {
     /// Of a file: how many of its bytes are in no block. They read as zeros.
     #[serde(default)]
     pub hole_bytes: u64,
-    /// It has no extended attribute, as look-ups and listings say; false where that was not looked for. Left out then, as
-    /// long as it is the last field.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// It has no extended attribute, as look-ups and listings say; false where that was not looked for.
+    #[serde(default)]
     pub bare: bool,
+    /// It has an access control list, of which the mode is a part. Left out where it has none, as long as it is the last
+    /// field.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_acl: bool,
 }
 
 /// Most bytes that a file may have: 128 TiB. Then the blocks of every file can be counted with 31 bits, however small

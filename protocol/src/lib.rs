@@ -11,6 +11,7 @@
 //!   `protocol/tests/golden` show every message to the byte.
 //! - Units are in the names: `_ns` nanoseconds since the Unix epoch, `_ms` milliseconds, `_bytes` bytes.
 
+pub mod acl;
 pub mod attr;
 pub mod backup;
 pub mod call;
@@ -28,6 +29,7 @@ pub mod op;
 pub mod path;
 pub mod worker;
 
+pub use acl::{AclEntry, AclScope, AclWho};
 pub use attr::{
     Attr, BlockRef, DamagedBlock, DirEntry, FILE_BYTES_MAX, FileKind, FileLayout, KeptAttributes,
     LocatedBlock, UfsVersion,

@@ -173,6 +173,7 @@ async fn fill_directory(client: &Client, directory: &str, files: usize) -> curvi
                 replicas: 0,
                 first_block: true,
                 open: 0,
+                unmasked: None,
             })
             .await?;
         let blocks = layout.blocks.iter().map(|located| BlockCommit {

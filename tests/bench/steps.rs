@@ -188,6 +188,7 @@ impl Steps {
             node: (&top).into(),
             mode: 0o755,
             parents: false,
+            unmasked: None,
         };
         self.ask_master("mkdir", make, true).await?;
         let content = Bytes::from(vec![7; CONTENT_BYTES]);
@@ -215,6 +216,7 @@ impl Steps {
             replicas: 0,
             first_block: true,
             open: 0,
+            unmasked: None,
         };
         let layout = self.ask_master("create", create, true).await?;
         let located = layout.blocks.first().context("the file has its first block")?;

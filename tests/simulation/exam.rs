@@ -11,6 +11,7 @@
     reason = "the world's own clocks, tasks and queues are made here"
 )]
 
+mod acls;
 mod chance;
 mod checks;
 mod disk;

@@ -8,7 +8,7 @@
 //!
 //! - [`world`]: one run; [`faults`], [`troubles`]: what goes wrong in it, with masters and with the rest; [`known`]: what
 //!   is left out.
-//! - [`checks`]: what must hold of masters, [`files`] and [`objects`]: of what is read; [`workload`]: clients that make raw
+//! - [`checks`]: what must hold of masters, [`files`] and [`objects`]: of what is read, [`acls`]: of access control lists; [`workload`]: clients that make raw
 //!   calls, [`programs`]: those that have files open.
 //! - [`plots`]: small fixed programs, one for each kind of fault; [`scenes`]: transcripts to read, in `transcripts/`.
 //! - [`machine`], [`host`], [`network`], [`disk`], [`store`], [`chance`]: what is simulated; [`run`]: seeds as processes.
@@ -20,6 +20,7 @@
     reason = "the world's own clocks, tasks and queues are made here"
 )]
 
+mod acls;
 mod chance;
 mod checks;
 mod disk;

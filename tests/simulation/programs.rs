@@ -9,10 +9,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use curvine_actors::client::{Client, CreateOptions, OpenFile};
-use curvine_protocol::master::RenameMode;
-use curvine_protocol::{CurvinePath, Error, ErrorKind, InodeId, NodeId};
+use curvine_protocol::acl::whole_acl;
+use curvine_protocol::master::{AttrChange, RenameMode};
+use curvine_protocol::{CurvinePath, Error, ErrorKind, FileKind, InodeId, NodeId};
 use curvine_tests::history::{History, Name, Operation, Outcome};
 
+use crate::acls::{Step, Tree};
 use crate::chance::Chance;
 use crate::files::{Files, Seen, UNIT, UNITS_MAX, bytes, stamps};
 use crate::network::{self, Network};
@@ -28,6 +30,8 @@ const BLOCK_UNITS: u64 = BLOCK_BYTES / UNIT;
 pub struct Shared {
     pub files: Rc<RefCell<Files>>,
     pub objects: Rc<RefCell<Objects>>,
+    /// One of each program that has changed lists; each is that program's alone.
+    pub acls: Rc<RefCell<Vec<Tree>>>,
     pub names: Rc<RefCell<History>>,
     pub cells: usize,
     pub replicas: u8,
@@ -51,6 +55,7 @@ impl Shared {
         Shared {
             files: Rc::default(),
             objects: Rc::default(),
+            acls: Rc::default(),
             names: Rc::default(),
             cells: plan.cells,
             replicas: plan.replicas,
@@ -86,6 +91,8 @@ pub struct Program {
     chance: Chance,
     /// Cells that a program of this mount writes in: one at a time, so that each knows what it does.
     writing: Rc<RefCell<BTreeSet<usize>>>,
+    /// The tree whose access control lists it changes, by its place among all.
+    tree: Rc<Cell<Option<usize>>>,
 }
 
 /// An open file, and since when.
@@ -118,6 +125,7 @@ impl Program {
             shared,
             chance,
             writing,
+            tree: Rc::default(),
         }
     }
 
@@ -128,8 +136,9 @@ impl Program {
             let cell = self.chance.index_below(self.shared.cells);
             let name = *self.chance.one_of(&[Name::A, Name::B]);
             match self.chance.below(100) {
-                0..10 => self.reads_object().await,
-                10..35 => self.reads(cell, name).await,
+                0..6 => self.reads_object().await,
+                6..12 => self.changes_acls().await,
+                12..35 => self.reads(cell, name).await,
                 35..80 => self.writes(cell, name).await,
                 80.. if !self.shared.removes => {}
                 80..86 => self.removes(cell, name).await,
@@ -260,6 +269,80 @@ impl Program {
                     .wrong(format!("{}: {wrong}", network::name(self.mount)));
             }
             self.rest(3_000).await;
+        }
+        Ok(())
+    }
+
+    /// Takes a few steps in its own tree, and looks after each whether the list is what it must be.
+    async fn changes_acls(&self) {
+        let at = self.tree.get().unwrap_or_else(|| {
+            let mut trees = self.shared.acls.borrow_mut();
+            let top = format!("/acls{}", trees.len());
+            trees.push(Tree::new(top));
+            trees.len() - 1
+        });
+        self.tree.set(Some(at));
+        for _ in 0..self.chance.within(1..6) {
+            let before = self.shared.acls.borrow()[at].clone();
+            let (step, after) = before.next(&self.chance);
+            self.shared.acls.borrow_mut()[at].is_unsure = true;
+            let outcome = self.takes(&step).await;
+            let now = match (outcome, after) {
+                (Ok(()), Some(after)) => after,
+                (Err(error), None) if error.kind == ErrorKind::InvalidArgument => before,
+                (Ok(()), None) => {
+                    return self.shared.wrong(format!("{step:?} must have been refused"));
+                }
+                (Err(error), Some(_))
+                    if matches!(
+                        error.kind,
+                        ErrorKind::InvalidArgument | ErrorKind::NotFound | ErrorKind::AlreadyExists
+                    ) =>
+                {
+                    return self.shared.wrong(format!("{step:?} was refused: {error}"));
+                }
+                (Err(error), _) => {
+                    self.tell(format!("{step:?}: {error}"));
+                    return self.tree.set(None);
+                }
+            };
+            self.shared.acls.borrow_mut()[at] = now;
+            if let Err(error) = self.looks_at_acl(at, step.path()).await {
+                return self.tell(format!("cannot look at {}: {error}", step.path()));
+            }
+        }
+    }
+
+    async fn takes(&self, step: &Step) -> Result<(), Error> {
+        let client = &self.client;
+        match step {
+            Step::Make {
+                path,
+                is_dir: true,
+                mode,
+            } => client.make_dir(path, *mode, false).await.map(drop),
+            Step::Make { path, mode, .. } => client.make_node(path, FileKind::File, *mode, 0).await.map(drop),
+            Step::Chmod(path, mode) => {
+                let change = AttrChange {
+                    mode: Some(*mode),
+                    ..AttrChange::default()
+                };
+                client.set_attr(path, true, change).await.map(drop)
+            }
+            Step::Rename(from, to) => client
+                .rename(from, to, RenameMode::NoReplace, false)
+                .await
+                .map(drop),
+            Step::Change(path, change) => client.change_acl(path, change.clone()).await.map(drop),
+        }
+    }
+
+    async fn looks_at_acl(&self, at: usize, path: &CurvinePath) -> Result<(), Error> {
+        let found = self.client.acl(path).await?;
+        let whole = whole_acl(found.attr.mode, &found.entries);
+        let checked = self.shared.acls.borrow()[at].check(path, found.attr.mode, whole);
+        if let Err(wrong) = checked {
+            self.shared.wrong(wrong);
         }
         Ok(())
     }
@@ -613,6 +696,14 @@ impl Program {
                 {
                     return Err(format!("{path}, inode {}, cannot be read: {error}", handle.inode));
                 }
+            }
+        }
+        let trees = self.shared.acls.borrow().len();
+        for at in 0..trees {
+            let tree = self.shared.acls.borrow()[at].clone();
+            for path in tree.paths().iter().filter(|_| !tree.is_unsure) {
+                let looked = self.looks_at_acl(at, path).await;
+                looked.map_err(|error| format!("the access control list of {path}: {error}"))?;
             }
         }
         self.counts_blocks().await

@@ -254,6 +254,7 @@ impl Client {
                     node: node(name),
                     mode: 0o755,
                     parents: false,
+                    unmasked: None,
                 };
                 match self.change(made).await? {
                     Ok(_) => Some(Outcome::Done),

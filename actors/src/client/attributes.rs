@@ -1,6 +1,8 @@
 //! Calls about attributes of what is there, those of the system and those of users.
 
-use curvine_protocol::master::{AttrChange, GetXattr, ListXattrs, RemoveXattr, SetAttr, SetXattr};
+use curvine_protocol::master::{
+    AclChange, AclOf, AttrChange, ChangeAcl, GetAcl, GetXattr, ListXattrs, RemoveXattr, SetAttr, SetXattr,
+};
 use curvine_protocol::{Attr, Node, Result};
 
 use super::Client;
@@ -87,5 +89,22 @@ impl Client {
         })
         .await
         .map(|_| ())
+    }
+
+    /// The access control list of a node: its attributes, and the entries that are not in its mode, in order.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn acl(&self, node: impl Into<Node>) -> Result<AclOf> {
+        self.call(GetAcl { node: node.into() }).await
+    }
+
+    /// Changes the access control list of a node, as HDFS does, and the permissions in its mode with it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a list that cannot be, `NotFound`.
+    pub async fn change_acl(&self, node: impl Into<Node>, change: AclChange) -> Result<Attr> {
+        let node = node.into();
+        Ok(self.change(ChangeAcl { node, change }).await?.attr)
     }
 }

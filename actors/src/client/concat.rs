@@ -93,6 +93,7 @@ impl Client {
             parents: false,
             block_bytes: attr.block_bytes,
             replicas: attr.replicas,
+            unmasked: None,
         };
         let to = match self.create(copy.clone(), options).await {
             Err(error) if error.kind == ErrorKind::AlreadyExists => {

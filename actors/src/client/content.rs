@@ -53,6 +53,7 @@ impl Client {
             replicas: options.replicas,
             first_block: true,
             open: opening.number,
+            unmasked: options.unmasked,
         };
         let layout = opening.ended(self.files.get_lease(&self.router, call).await)?;
         let opened = match options.if_exists {

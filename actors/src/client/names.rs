@@ -1,5 +1,6 @@
 //! Calls about names: what is there, and making, moving and removing it.
 
+use curvine_protocol::acl::WantedMode;
 use curvine_protocol::master::{
     ClosedFile, Delete, Deleted, Entry, GetPath, ListDir, Listing, Lookup, MakeDir, MakeLink, MakeNode,
     MakeSymlink, ReleaseInode, RemoveDir, Rename, RenameMode, Renamed, Summarize, Summary, Unlink,
@@ -108,12 +109,19 @@ impl Client {
     ///
     /// # Errors
     /// `AlreadyExists`, unless `parents` is set and it is a directory; `NotFound` or `NotADirectory` for what is above.
-    pub async fn make_dir(&self, node: impl Into<Node>, mode: u32, parents: bool) -> Result<Attr> {
+    pub async fn make_dir(
+        &self,
+        node: impl Into<Node>,
+        mode: impl Into<WantedMode>,
+        parents: bool,
+    ) -> Result<Attr> {
+        let WantedMode { masked, unmasked } = mode.into();
         Ok(self
             .change(MakeDir {
                 node: node.into(),
-                mode,
+                mode: masked,
                 parents,
+                unmasked,
             })
             .await?
             .attr)
@@ -124,15 +132,17 @@ impl Client {
         &self,
         node: impl Into<Node>,
         kind: FileKind,
-        mode: u32,
+        mode: impl Into<WantedMode>,
         rdev: u32,
     ) -> Result<Attr> {
+        let WantedMode { masked, unmasked } = mode.into();
         Ok(self
             .change(MakeNode {
                 node: node.into(),
                 kind,
-                mode,
+                mode: masked,
                 rdev,
+                unmasked,
             })
             .await?
             .attr)

@@ -64,6 +64,9 @@ pub struct CreateOptions {
     pub block_bytes: u64,
     /// Workers that each block is written to; 0 = the cluster's default.
     pub replicas: u8,
+    /// The mode before the caller's umask was taken off, if that is known: the default access control list of a directory
+    /// takes the umask's place.
+    pub unmasked: Option<u32>,
 }
 
 impl Default for CreateOptions {
@@ -74,6 +77,7 @@ impl Default for CreateOptions {
             parents: false,
             block_bytes: 0,
             replicas: 0,
+            unmasked: None,
         }
     }
 }

@@ -274,6 +274,7 @@ mod tests {
             ufs: Some(version.clone()),
             hole_bytes: 0,
             bare: false,
+            has_acl: false,
         };
         let located = |(id, &generation): (u64, &u32)| LocatedBlock {
             block: BlockRef {

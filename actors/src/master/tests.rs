@@ -167,6 +167,7 @@ fn create(node: Node) -> CreateFile {
         replicas: 0,
         first_block: false,
         open: 0,
+        unmasked: None,
     }
 }
 
@@ -178,6 +179,7 @@ async fn a_restart_keeps_everything_and_a_retry_has_one_effect() {
         node: path("/a/b"),
         mode: 0o755,
         parents: true,
+        unmasked: None,
     };
     call(&master.namespace, mkdir, context(1, 1)).await.expect("made");
     let made = call(&master.namespace, create(path("/a/b/f")), context(1, 2))
@@ -305,6 +307,7 @@ async fn master_rates() {
             node: path("/d"),
             mode: 0o755,
             parents: true,
+            unmasked: None,
         },
         context(1, 1),
     )

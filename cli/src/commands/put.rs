@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use curvine_actors::client::OpenFile;
-use curvine_protocol::master::{AttrChange, CreateFile, IfExists, RenameMode, SetTime};
+use curvine_protocol::acl::whole_acl;
+use curvine_protocol::master::{AclChange, AttrChange, CreateFile, IfExists, RenameMode, SetTime};
 use curvine_protocol::{Attr, CurvinePath, Error, ErrorKind, InodeId, Result};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -232,6 +233,7 @@ impl Writer<'_> {
             replicas,
             first_block: false,
             open: 0,
+            unmasked: None,
         };
         let made = self.shell.client.change(call).await?;
         self.partial.begin(path);
@@ -283,6 +285,11 @@ impl Writer<'_> {
         };
         self.change(inode, change).await?;
         if old.is_file() {
+            if old.has_acl || new.has_acl {
+                let found = client.acl(old.inode).await?;
+                let whole = whole_acl(found.attr.mode, &found.entries);
+                client.change_acl(inode, AclChange::Set(whole)).await?;
+            }
             for name in client.xattr_names(old.inode).await? {
                 let value = client.xattr(old.inode, &name).await?;
                 client.set_xattr(inode, &name, &value, false, false).await?;

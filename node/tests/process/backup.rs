@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use curvine_actors::backup::place;
 use curvine_actors::client::{Client, CreateOptions};
+use curvine_protocol::master::AclChange;
 use curvine_protocol::number::to_u32;
-use curvine_protocol::{CurvinePath, DirEntry, ErrorKind, FileKind, NodeId};
+use curvine_protocol::{AclEntry, AclWho, CurvinePath, DirEntry, ErrorKind, FileKind, NodeId};
 use futures::TryStreamExt;
 
 use super::group::{Masters, all_in_step, leader, path};
@@ -15,7 +16,7 @@ use super::masters::Making;
 use super::support::*;
 
 /// Everything that a client can see of the namespace.
-type Tree = Vec<(CurvinePath, DirEntry, Vec<(String, Vec<u8>)>)>;
+type Tree = Vec<(CurvinePath, DirEntry, Vec<(String, Vec<u8>)>, Vec<AclEntry>)>;
 
 async fn tree(client: &Client) -> Tree {
     let root = CurvinePath::parse("/").expect("a valid path");
@@ -33,7 +34,8 @@ async fn tree(client: &Client) -> Tree {
             let value = client.xattr(entry.attr.inode, &name).await.expect("there");
             xattrs.push((name, value));
         }
-        tree.push((path, entry, xattrs));
+        let acl = client.acl(entry.attr.inode).await.expect("there").entries;
+        tree.push((path, entry, xattrs, acl));
     }
     tree
 }
@@ -66,6 +68,12 @@ async fn make_tree(client: &Client) {
         .set_xattr(path("a/file"), "user.origin", &[0, 255, 7], false, false)
         .await
         .expect("set");
+    let entries = vec![
+        AclEntry::access(AclWho::User(1234), 7),
+        AclEntry::default(AclWho::NamedGroup(56), 5),
+    ];
+    let attr = client.change_acl(path("empty"), AclChange::Modify(entries)).await;
+    assert!(attr.expect("set").has_acl);
 }
 
 fn worker(masters: &Masters, among: usize) -> Node {
@@ -140,7 +148,7 @@ fn a_backup_restores_what_was_there_and_grows_into_a_group_again() {
             .await
             .into_iter()
             .filter(|(path, ..)| path.as_str() != "/")
-            .partition(|(_, entry, _)| entry.name.starts_with('d'));
+            .partition(|(_, entry, ..)| entry.name.starts_with('d'));
         assert_eq!(rest, quiet[1..], "what nobody changed");
         let count = to_u32(dirs.len());
         assert!(
@@ -186,7 +194,7 @@ fn a_backup_restores_what_was_there_and_grows_into_a_group_again() {
             (read == content()).then_some(())
         })
         .await;
-        let highest = all.iter().map(|(_, entry, _)| entry.attr.inode).max();
+        let highest = all.iter().map(|(_, entry, ..)| entry.attr.inode).max();
         let made = client.make_dir(path("since"), 0o755, false).await.expect("made");
         assert!(Some(made.inode) > highest);
         client

@@ -28,6 +28,7 @@ pub fn make_dir(path: &str) -> MakeDir {
         node: at(path),
         mode: 0o755,
         parents: false,
+        unmasked: None,
     }
 }
 

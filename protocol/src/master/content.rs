@@ -125,6 +125,9 @@ pub struct CreateFile {
     /// As [`OpenFile::open`].
     #[serde(default)]
     pub open: u64,
+    /// As [`MakeDir::unmasked`](super::MakeDir::unmasked).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmasked: Option<u32>,
 }
 
 /// What [`CreateFile`] does where the name is taken.

@@ -10,6 +10,7 @@
 //! what is no name, and `Stale` for an inode that is gone; and whatever is in a mount `Ufs`, `UfsDenied`, and for
 //! changes `ReadOnly` and `Unsupported`.
 
+mod acls;
 mod balance;
 mod check;
 mod content;
@@ -24,6 +25,7 @@ mod tiers;
 mod ttl;
 mod workers;
 
+pub use acls::*;
 pub use balance::*;
 pub use check::*;
 pub use content::*;
@@ -52,7 +54,7 @@ use crate::mount::MountInfo;
 /// - `by`: which part of a master answers: the field of its door.
 /// - `deadline`: how long a client waits for one try, see [`DeadlineClass`].
 /// - `stale: true`: a master that does not lead may answer from the state that it has, if the caller is content.
-///   Look-ups, listings, extended attributes and paths: what a master that follows knows as well as its leader did. It
+///   Look-ups, listings, extended attributes, access control lists and paths: what a master that follows knows as well as its leader did. It
 ///   does not know where blocks are.
 /// - `op` and `nodes`: the call is a mutation: it becomes the op of its name, whose reply is this variant of
 ///   [`OpReply`](crate::op::OpReply), and these of its fields name nodes, that which it makes or changes first.
@@ -106,6 +108,8 @@ macro_rules! for_master_calls {
             140 => SetLock -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             141 => Unlock -> Done { by: namespace, deadline: Short, op: Done, nodes: [] };
             142 => Concat -> Entry { by: namespace, deadline: Short, op: Entry, nodes: [node] };
+            143 => GetAcl -> AclOf { by: namespace, deadline: Short, stale: true };
+            144 => ChangeAcl -> Entry { by: namespace, deadline: Short, op: Entry, nodes: [node] };
             149 => PunchHole -> FileLayout { by: namespace, deadline: Short, op: Layout, nodes: [] };
 
             150 => MountUfs -> MountInfo { by: mounts, deadline: Long };

@@ -122,6 +122,10 @@ pub struct MakeDir {
     pub mode: u32,
     /// As `mkdir -p`: make what is missing above, and be content if it is there.
     pub parents: bool,
+    /// The mode before the caller's umask was taken off, for a directory whose default access control list takes the umask's
+    /// place; none = `mode`. Left out then, as long as it is the last field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmasked: Option<u32>,
 }
 
 /// Makes a FIFO, socket or device node, or a plain file without opening it.
@@ -131,6 +135,9 @@ pub struct MakeNode {
     pub kind: FileKind,
     pub mode: u32,
     pub rdev: u32,
+    /// As [`MakeDir::unmasked`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmasked: Option<u32>,
 }
 
 /// Changes attributes; what is none stays.

@@ -7,6 +7,7 @@ mod samples;
 
 use std::path::PathBuf;
 
+use curvine_protocol::acl::{AclScope, AclWho};
 use curvine_protocol::backup::BackupHeader;
 use curvine_protocol::cluster::{Tier, WorkerService, WorkerState};
 use curvine_protocol::error::Retry;
@@ -148,6 +149,9 @@ variants! {
     HostRequest: Lend, Return;
     FileKind: File, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice;
     IfExists: Fail, Open, Truncate;
+    AclChange: Set, Modify, Remove, RemoveDefault, Clear;
+    AclScope: Access, Default;
+    AclWho: Owner, User, Group, NamedGroup, Mask, Other;
     SetTime: Now, At;
     RenameMode: Replace, NoReplace, Exchange;
     Tier: Mem, Ssd, Hdd;
@@ -183,6 +187,9 @@ fn every_enumeration_keeps_the_codes_of_its_values() {
     add_variants::<Node>(&mut golden, "Node");
     add_variants::<FileKind>(&mut golden, "FileKind");
     add_variants::<IfExists>(&mut golden, "IfExists");
+    add_variants::<AclChange>(&mut golden, "AclChange");
+    add_variants::<AclScope>(&mut golden, "AclScope");
+    add_variants::<AclWho>(&mut golden, "AclWho");
     add_variants::<SetTime>(&mut golden, "SetTime");
     add_variants::<RenameMode>(&mut golden, "RenameMode");
     add_variants::<Tier>(&mut golden, "Tier");

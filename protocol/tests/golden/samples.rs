@@ -89,7 +89,16 @@ fn attr() -> Attr {
         ufs: Some(version()),
         hole_bytes: 0,
         bare: true,
+        has_acl: false,
     }
+}
+
+fn acl() -> Vec<AclEntry> {
+    vec![
+        AclEntry::access(AclWho::User(1000), 6),
+        AclEntry::access(AclWho::Group, 0),
+        AclEntry::default(AclWho::Mask, 7),
+    ]
 }
 
 fn entry() -> Entry {
@@ -331,12 +340,13 @@ samples! {
     ListMounts => ListMounts {};
     GetJob => GetJob { id: JobId(5) };
     ListJobs => ListJobs {};
-    MakeDir => MakeDir { node: Node::child(InodeId(1), "d"), mode: 0o755, parents: true };
+    MakeDir => MakeDir { node: Node::child(InodeId(1), "d"), mode: 0o755, parents: true, unmasked: Some(0o777) },
+        MakeDir { node: at("/d"), mode: 0o755, parents: false, unmasked: None };
     CreateFile => CreateFile {
         node: at("/a/f"), mode: 0o644, if_exists: IfExists::Truncate, parents: false, block_bytes: 1 << 27,
-        replicas: 2, first_block: true, open: 7,
+        replicas: 2, first_block: true, open: 7, unmasked: Some(0o666),
     };
-    MakeNode => MakeNode { node: at("/a/p"), kind: FileKind::Fifo, mode: 0o600, rdev: 7 };
+    MakeNode => MakeNode { node: at("/a/p"), kind: FileKind::Fifo, mode: 0o600, rdev: 7, unmasked: Some(0o666) };
     OpenForWrite => OpenForWrite { node: Node::Inode(InodeId(12)), follow: true, truncate: false, open: 7, named: true };
     PunchHole => PunchHole { inode: InodeId(12), offset_bytes: 70_000, len_bytes: 1 << 30, keep_privileges: true };
     Concat => Concat {
@@ -371,6 +381,13 @@ samples! {
         node: at("/a"), name: "user.x".to_owned(), value: vec![0, 127, 128, 255], create_only: true,
         replace_only: false,
     };
+    GetAcl => GetAcl { node: at("/a") };
+    ChangeAcl => ChangeAcl { node: at("/a"), change: AclChange::Modify(acl()) };
+    AclChange => AclChange::Set(acl()), AclChange::Modify(acl()), AclChange::Remove(acl()), AclChange::RemoveDefault,
+        AclChange::Clear;
+    AclScope => AclScope::Access, AclScope::Default;
+    AclWho => AclWho::Owner, AclWho::User(1000), AclWho::Group, AclWho::NamedGroup(100), AclWho::Mask, AclWho::Other;
+    AclOf => AclOf { attr: Attr { has_acl: true, ..attr() }, entries: acl() };
     SetQuota => SetQuota {
         node: at("/a"),
         limits: Some(QuotaLimits { bytes: Some(1 << 40), inodes: None, soft_bytes: Some(7) }),

@@ -725,6 +725,7 @@ mod tests {
             ufs: None,
             hole_bytes: 0,
             bare: false,
+            has_acl: false,
         };
         let block = |(index, len_bytes): &(u32, u64)| LocatedBlock {
             block: BlockRef {

@@ -663,5 +663,6 @@ fn attr(file: &File, kind: FileKind) -> Attr {
         ufs: None,
         hole_bytes: file.size_bytes - file.blocks.values().map(|block| block.len_bytes).sum::<u64>(),
         bare: false,
+        has_acl: false,
     }
 }

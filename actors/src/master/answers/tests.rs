@@ -340,6 +340,7 @@ fn create(at: &str, parents: bool) -> CreateFile {
         replicas: 0,
         first_block: false,
         open: 0,
+        unmasked: None,
     }
 }
 
@@ -939,6 +940,7 @@ async fn a_tree_deeper_than_a_path_can_say_is_counted_and_freed() {
             node: Node::child(parent, "d".repeat(255)),
             mode: 0o755,
             parents: false,
+            unmasked: None,
         };
         parent = world.ask(directory).await.expect("made").attr.inode;
     }

@@ -381,6 +381,7 @@ mod tests {
             ufs: None,
             hole_bytes: 0,
             bare: false,
+            has_acl: false,
         };
         let located = |&id: &u64| LocatedBlock {
             block: BlockRef {

@@ -239,6 +239,13 @@ impl NamespaceCall for ListXattrs {
     }
 }
 
+impl NamespaceCall for GetAcl {
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<AclOf> {
+        parts.ready(&call.node, &context).await?;
+        parts.store.acl(&call.node)
+    }
+}
+
 impl NamespaceCall for ListQuotas {
     async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Quotas> {
         let node = call.node.clone().unwrap_or(Node::Inode(InodeId::ROOT));
@@ -373,7 +380,12 @@ fn follows_last_link(op: &Op) -> bool {
         Op::CreateFile(call) => call.if_exists != IfExists::Fail,
         Op::OpenForWrite(call) => call.follow,
         Op::SetAttr(call) => call.follow,
-        Op::SetXattr(_) | Op::RemoveXattr(_) | Op::SetQuota(_) | Op::SetTtl(_) | Op::SetTier(_) => true,
+        Op::SetXattr(_)
+        | Op::RemoveXattr(_)
+        | Op::ChangeAcl(_)
+        | Op::SetQuota(_)
+        | Op::SetTtl(_)
+        | Op::SetTier(_) => true,
         Op::MakeDir(call) => call.parents,
         _ => false,
     }

@@ -35,6 +35,7 @@ fn record(body: InodeBody) -> InodeRecord {
         btime_minus_mtime_ns: -300,
         body,
         holders: 0,
+        acl: Vec::new(),
     }
 }
 
@@ -101,6 +102,17 @@ fn every_form_of_an_inode_has_its_golden_bytes() {
         };
         golden.value(name, &record(body));
     }
+    let with_acl = InodeRecord {
+        acl: vec![
+            AclEntry::access(AclWho::User(1000), 6),
+            AclEntry::access(AclWho::Group, 5),
+            AclEntry::default(AclWho::Owner, 7),
+            AclEntry::default(AclWho::Group, 5),
+            AclEntry::default(AclWho::Other, 0),
+        ],
+        ..record(InodeBody::Directory)
+    };
+    golden.value("directory with an access control list", &with_acl);
     golden.check(&file("inodes.txt"));
 }
 
@@ -123,6 +135,8 @@ struct NewerRecord {
     #[serde(default)]
     holders: u32,
     #[serde(default)]
+    acl: Vec<AclEntry>,
+    #[serde(default)]
     quota: Option<u64>,
 }
 
@@ -143,6 +157,7 @@ fn newer(quota: Option<u64>) -> NewerRecord {
         btime_minus_mtime_ns: now.btime_minus_mtime_ns,
         body: now.body,
         holders: now.holders,
+        acl: now.acl,
         quota,
     }
 }
@@ -171,6 +186,7 @@ fn state() -> (Store, tempfile::TempDir) {
         replicas: 1,
         first_block: true,
         open: 0,
+        unmasked: None,
     };
     let mount = CurvinePath::parse("/m").expect("a valid path");
     let object = UfsObject {

@@ -6,6 +6,7 @@
 //! - [`sessions`]: whether a command of a session is carried out.
 //! - [`locks`]: which locks of programs go together.
 //! - [`detached`]: trees that were cut off and go in the background.
+//! - [`acl`]: what changes make of access control lists, and what children inherit; pure.
 //! - [`effects`]: what is to be done in under file systems.
 //! - [`apply`]: one command against the state; pure but for the transaction it is given.
 //! - [`view`]: consistent reads; [`listing`]: of a directory, a page at a time.
@@ -20,6 +21,7 @@
 //! - A block id belongs to at most one file; the `blocks` database knows every block of every file.
 //! - A command that fails changes nothing but the record of its reply.
 
+pub mod acl;
 pub mod actor;
 pub mod apply;
 pub mod balance;

@@ -2,7 +2,7 @@
 
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::{
-    Attr, BlockId, BlockRef, ClientId, FileKind, InodeId, KeptAttributes, MountId, UfsVersion,
+    AclEntry, Attr, BlockId, BlockRef, ClientId, FileKind, InodeId, KeptAttributes, MountId, UfsVersion,
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,9 +26,12 @@ pub struct InodeRecord {
     pub btime_minus_mtime_ns: i64,
     pub body: InodeBody,
     /// Of a nameless inode: the clients that it is kept for. One that a version before made nameless has 0 and one.
-    /// Left out where it is 0, as long as it is the last field.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub holders: u32,
+    /// The entries of its access control list that are not in the mode, in order. Left out where there are none, as long as
+    /// it is the last field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acl: Vec<AclEntry>,
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -256,6 +259,7 @@ impl InodeRecord {
             ufs: file.and_then(|file| file.ufs.clone()),
             hole_bytes: file.map_or(0, FileBody::hole_bytes),
             bare: false,
+            has_acl: !self.acl.is_empty(),
         }
     }
 

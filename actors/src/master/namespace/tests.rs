@@ -17,6 +17,7 @@ use super::records::InodeBody;
 use super::store::{Counter, Store, name_of, u64_at};
 use crate::master::contract::NamespaceView;
 
+mod acls;
 mod balance;
 mod concat;
 mod effects;
@@ -104,6 +105,7 @@ impl Tree {
             node: path(at),
             mode: 0o755,
             parents: false,
+            unmasked: None,
         })
         .attr
     }
@@ -199,6 +201,21 @@ impl Tree {
             } else {
                 assert_eq!(record.nlink, held, "links of {inode}");
             }
+            assert!(
+                record.acl.is_sorted_by(|one, next| one < next),
+                "{inode} has an entry twice"
+            );
+            for (scope, base) in [
+                (AclScope::Access, &[AclWho::Group][..]),
+                (AclScope::Default, &[AclWho::Owner, AclWho::Group, AclWho::Other]),
+            ] {
+                let of_scope: Vec<_> = record.acl.iter().filter(|entry| entry.scope == scope).collect();
+                let has = |who: &AclWho| of_scope.iter().any(|entry| entry.who == *who);
+                assert!(
+                    of_scope.is_empty() || base.iter().all(has),
+                    "{inode} has {of_scope:?}"
+                );
+            }
             if let InodeBody::File(file) = &record.body {
                 for (index, block) in file.placed_blocks() {
                     assert_eq!(
@@ -251,6 +268,7 @@ fn create(at: &str) -> CreateFile {
         replicas: 1,
         first_block: false,
         open: 0,
+        unmasked: None,
     }
 }
 
@@ -281,7 +299,8 @@ fn mkdir_makes_parents_only_when_asked() {
         tree.refused(MakeDir {
             node: path("/a/b"),
             mode: 0o755,
-            parents: false
+            parents: false,
+            unmasked: None,
         }),
         ErrorKind::NotFound
     );
@@ -289,17 +308,20 @@ fn mkdir_makes_parents_only_when_asked() {
         node: path("/a/b/c"),
         mode: 0o700,
         parents: true,
+        unmasked: None,
     });
     tree.done(MakeDir {
         node: path("/a/b/c"),
         mode: 0o700,
         parents: true,
+        unmasked: None,
     });
     assert_eq!(
         tree.refused(MakeDir {
             node: path("/a/b"),
             mode: 0o755,
-            parents: false
+            parents: false,
+            unmasked: None,
         }),
         ErrorKind::AlreadyExists
     );
@@ -311,7 +333,8 @@ fn mkdir_makes_parents_only_when_asked() {
         tree.refused(MakeDir {
             node: path("/a/f/x"),
             mode: 0,
-            parents: true
+            parents: true,
+            unmasked: None,
         }),
         ErrorKind::NotADirectory
     );
@@ -319,7 +342,8 @@ fn mkdir_makes_parents_only_when_asked() {
         tree.refused(MakeDir {
             node: path("/a/f"),
             mode: 0,
-            parents: true
+            parents: true,
+            unmasked: None,
         }),
         ErrorKind::AlreadyExists
     );
@@ -333,6 +357,7 @@ fn a_setgid_directory_gives_its_group() {
         node: path("/g"),
         mode: 0o2775,
         parents: false,
+        unmasked: None,
     });
     let change = AttrChange {
         gid: Some(99),
@@ -766,6 +791,7 @@ fn replicas_that_were_kept_are_newer_than_those_that_were_not_and_readers_hear_o
         replicas: 2,
         first_block: false,
         open: 0,
+        unmasked: None,
     };
     let layout = |reply| match reply {
         Ok(OpReply::Layout(layout)) => layout,
@@ -933,6 +959,7 @@ fn a_big_tree_is_out_of_reach_at_once_and_goes_in_steps() {
         node: Node::child(deep, name),
         mode: 0o755,
         parents: false,
+        unmasked: None,
     };
     assert_eq!(tree.refused(in_it("more")), ErrorKind::Stale);
     tree.mkdir("/top");
@@ -1051,6 +1078,7 @@ fn a_change_that_comes_again_after_its_answer_was_acknowledged_is_not_made_again
             node: path("/d"),
             mode: 0o755,
             parents: false,
+            unmasked: None,
         }
         .into_op()
     };
@@ -1072,6 +1100,7 @@ fn nothing_of_a_session_that_has_ended_is_done_whoever_chose_its_id() {
                 node: path("/d"),
                 mode: 0o755,
                 parents: false,
+                unmasked: None,
             }
             .into_op()
         };
@@ -1360,6 +1389,7 @@ fn a_path_of_as_many_names_as_one_may_have_is_made_and_deleted() {
         node: path(&deep),
         mode: 0o755,
         parents,
+        unmasked: None,
     };
     let error = tree.apply(make(false).into_op()).expect_err("nothing is there");
     assert_eq!(error.kind, ErrorKind::NotFound);
@@ -1382,6 +1412,7 @@ fn directories_above_a_name_are_made_behind_a_link_and_not_below_a_file() {
         node: path(at),
         mode: 0o755,
         parents: true,
+        unmasked: None,
     };
     tree.done(make("/real"));
     tree.done(MakeSymlink {
@@ -1983,12 +2014,29 @@ mod random {
             .prop_map(|names| format!("/{}", names.join("/")))
     }
 
+    fn entry() -> impl Strategy<Value = AclEntry> {
+        let who = [
+            AclWho::Owner,
+            AclWho::User(9),
+            AclWho::Group,
+            AclWho::Mask,
+            AclWho::Other,
+        ];
+        (any::<bool>(), prop::sample::select(who.to_vec()), 0_u8..8).prop_map(
+            |(is_default, who, permission)| match is_default {
+                true => AclEntry::default(who, permission),
+                false => AclEntry::access(who, permission),
+            },
+        )
+    }
+
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
             place().prop_map(|at| MakeDir {
                 node: path(&at),
                 mode: 0o755,
-                parents: true
+                parents: true,
+                unmasked: None,
             }
             .into_op()),
             place().prop_map(|at| create(&at).into_op()),
@@ -2048,6 +2096,18 @@ mod random {
                 tail: None,
             }
             .into_op()),
+            (place(), proptest::collection::vec(entry(), 0..4), 0..5_usize).prop_map(
+                |(at, entries, change)| {
+                    let change = match change {
+                        0 => AclChange::Set(entries),
+                        1 | 2 => AclChange::Modify(entries),
+                        3 => AclChange::Remove(entries),
+                        _ => AclChange::Clear,
+                    };
+                    let node = path(&at);
+                    ChangeAcl { node, change }.into_op()
+                }
+            ),
             Just(EndSession {}.into_op()),
         ]
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use curvine_protocol::attr::UfsSource;
 use curvine_protocol::job::JobRecord;
-use curvine_protocol::master::{Entry, Ttl};
+use curvine_protocol::master::{AclOf, Entry, Ttl};
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::{
     Attr, BlockId, BlockRef, ClientId, ClusterId, CurvinePath, DirEntry, EffectId, Error, ErrorKind,
@@ -57,6 +57,16 @@ impl Store {
                 ErrorKind::NoAttribute,
                 format!("{node} has no extended attribute `{name}`"),
             )
+        })
+    }
+
+    /// The entries of a node's access control list that are not in its mode.
+    pub fn acl(&self, node: &Node) -> Result<AclOf> {
+        let txn = self.read()?;
+        let (inode, record) = resolve(&self.dbs, &txn, node, true)?.existing(node)?;
+        Ok(AclOf {
+            attr: record.attr(inode),
+            entries: record.acl,
         })
     }
 

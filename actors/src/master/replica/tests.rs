@@ -207,6 +207,7 @@ fn make_dir(name: &str) -> Command {
             node: node(name),
             mode: 0o755,
             parents: false,
+            unmasked: None,
         }),
     }
 }

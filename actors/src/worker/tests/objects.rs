@@ -169,6 +169,7 @@ pub fn layout(inode: u64, key: &str, version: &UfsVersion, block_bytes: u64, fir
             ufs: Some(version.clone()),
             hole_bytes: 0,
             bare: false,
+            has_acl: false,
         },
         blocks: blocks.collect(),
         workers: vec![],

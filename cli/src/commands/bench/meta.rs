@@ -138,6 +138,7 @@ async fn once(
                     replicas: 0,
                     first_block: false,
                     open: 0,
+                    unmasked: None,
                 })
                 .await?,
         ),

@@ -175,6 +175,7 @@ async fn nothing_gets_the_name_of_what_is_not_shown() {
             node: path(at).into(),
             mode: 0o755,
             parents: true,
+            unmasked: None,
         };
         let errors = [
             world.ask(create(&at, false)).await.map(drop),

@@ -134,6 +134,7 @@ async fn what_moves_below_a_pinned_directory_is_pinned_and_what_leaves_it_is_not
             node: Node::Path(path(directory)),
             mode: 0o755,
             parents: false,
+            unmasked: None,
         };
         world.ask(make).await.expect("made");
     }
@@ -196,6 +197,7 @@ async fn a_load_of_what_is_in_no_mount_names_it() {
         node: Node::Path(path("/plain")),
         mode: 0o755,
         parents: false,
+        unmasked: None,
     };
     world.ask(make).await.expect("made");
     let load = SubmitLoad {

@@ -51,6 +51,7 @@ fn make_dir(at: &str) -> MakeDir {
         node: Node::Path(path(at)),
         mode: 0o755,
         parents: false,
+        unmasked: None,
     }
 }
 

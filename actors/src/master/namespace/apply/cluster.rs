@@ -30,6 +30,7 @@ impl Apply<'_, '_> {
                 btime_minus_mtime_ns: 0,
                 body: InodeBody::Directory,
                 holders: 0,
+                acl: Vec::new(),
             };
             self.dbs.put_inode(self.txn, InodeId::ROOT, &root)?;
             self.count_inodes(1)?;

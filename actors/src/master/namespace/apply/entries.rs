@@ -1,5 +1,6 @@
 //! New entries: directories, files, links, nodes.
 
+use curvine_protocol::acl::WantedMode;
 use curvine_protocol::master::{CreateFile, Entry, IfExists, MakeDir, MakeLink, MakeNode, MakeSymlink};
 use curvine_protocol::path::PATH_BYTES_MAX;
 use curvine_protocol::{CurvinePath, Error, ErrorKind, FileKind, FileLayout, InodeId, Node, Result};
@@ -13,6 +14,10 @@ use crate::master::namespace::view::layout;
 const PARENT_MODE: u32 = 0o755;
 /// Names of a file. A directory may have any number of subdirectories.
 const LINKS_MAX: u32 = 65_000;
+
+fn wanted(masked: u32, unmasked: Option<u32>) -> WantedMode {
+    WantedMode { masked, unmasked }
+}
 
 /// A free name in a directory.
 struct Free {
@@ -67,6 +72,7 @@ impl Apply<'_, '_> {
                         node,
                         mode: PARENT_MODE,
                         parents: false,
+                        unmasked: Some(0o777),
                     })?;
                     made.attr.inode
                 }
@@ -92,7 +98,7 @@ impl Applies<MakeDir> for Apply<'_, '_> {
             return already_exists(&call.node);
         }
         let Free { parent, above, name } = self.free(&call.node, place.entry)?;
-        let record = self.new_record(
+        let mut record = self.new_record(
             parent,
             &above,
             &name,
@@ -100,6 +106,7 @@ impl Applies<MakeDir> for Apply<'_, '_> {
             FileKind::Directory,
             InodeBody::Directory,
         );
+        record.inherit(&above, wanted(call.mode, call.unmasked));
         let inode = self.insert(parent, above, &name, &record)?;
         Ok(self.entry(inode, &record))
     }
@@ -123,7 +130,7 @@ impl Applies<CreateFile> for Apply<'_, '_> {
             needs_export: above.mount.0 != 0,
             ..FileBody::default()
         };
-        let record = self.new_record(
+        let mut record = self.new_record(
             parent,
             &above,
             &name,
@@ -131,6 +138,7 @@ impl Applies<CreateFile> for Apply<'_, '_> {
             FileKind::File,
             InodeBody::File(file),
         );
+        record.inherit(&above, wanted(call.mode, call.unmasked));
         let inode = self.insert(parent, above, &name, &record)?;
         self.put_lease(inode)?;
         if call.first_block {
@@ -162,7 +170,8 @@ impl Applies<MakeNode> for Apply<'_, '_> {
             }
             _ => InodeBody::Special(call.rdev),
         };
-        let record = self.new_record(parent, &above, &name, call.mode, call.kind, body);
+        let mut record = self.new_record(parent, &above, &name, call.mode, call.kind, body);
+        record.inherit(&above, wanted(call.mode, call.unmasked));
         let inode = self.insert(parent, above, &name, &record)?;
         Ok(self.entry(inode, &record))
     }

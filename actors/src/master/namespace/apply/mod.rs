@@ -2,12 +2,13 @@
 //!
 //! Each op checks everything before it changes anything, so that a failed command leaves the state as it was.
 //!
-//! - Users': [`entries`] are looked up and made, [`attributes`] set, [`content`] committed, and files joined
+//! - Users': [`entries`] are looked up and made, [`attributes`] and [`acls`] set, [`content`] committed, and files joined
 //!   ([`concat`](mod@concat)), names gone ([`remove`]) or
 //!   moved ([`rename`]); files are locked ([`locks`]).
 //! - The masters' own: [`cluster`], [`mounts`], [`sync`] (what under file systems hold), [`effects`] (what they are to do),
 //!   [`jobs`], [`pins`], [`expiry`].
 
+mod acls;
 mod agree;
 mod attributes;
 mod cluster;
@@ -267,6 +268,7 @@ impl Apply<'_, '_> {
             btime_minus_mtime_ns: 0,
             body,
             holders: 0,
+            acl: Vec::new(),
         }
     }
 

@@ -39,6 +39,7 @@ impl Apply<'_, '_> {
             node: Node::Path(path.clone()),
             mode: 0o755,
             parents: true,
+            unmasked: None,
         })?;
         let inode = made.attr.inode;
         if inode == InodeId::ROOT {

@@ -382,6 +382,7 @@ impl Tree {
                     node: path(PLACES[*at]),
                     mode: 0o755,
                     parents: true,
+                    unmasked: None,
                 };
                 let _ = self.apply(made.into_op());
             }

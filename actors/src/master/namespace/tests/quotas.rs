@@ -89,6 +89,7 @@ fn a_retry_is_charged_once() {
         node: path("/q/d"),
         mode: 0o755,
         parents: false,
+        unmasked: None,
     });
     let client = tree.done(OpenSession {}).client.0;
     for _ in 0..2 {

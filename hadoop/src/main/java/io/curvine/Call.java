@@ -32,7 +32,9 @@ enum Call {
   CHECKSUM(28),
   OPEN_HANDLE(29),
   SET_REPLICATION(30),
-  MOUNTS(31);
+  MOUNTS(31),
+  GET_ACL(32),
+  CHANGE_ACL(33);
 
   final int code;
 

@@ -11,6 +11,8 @@ import org.apache.hadoop.fs.DelegateToFileSystem;
 import org.apache.hadoop.fs.MultipartUploaderBuilder;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.XAttrSetFlag;
+import org.apache.hadoop.fs.permission.AclEntry;
+import org.apache.hadoop.fs.permission.AclStatus;
 
 /** The same file system for {@code FileContext}; what Hadoop's class does not hand on, this one does. */
 public class Curvine extends DelegateToFileSystem {
@@ -52,6 +54,36 @@ public class Curvine extends DelegateToFileSystem {
   @Override
   public void removeXAttr(Path path, String name) throws IOException {
     fsImpl.removeXAttr(path, name);
+  }
+
+  @Override
+  public AclStatus getAclStatus(Path path) throws IOException {
+    return fsImpl.getAclStatus(path);
+  }
+
+  @Override
+  public void setAcl(Path path, List<AclEntry> entries) throws IOException {
+    fsImpl.setAcl(path, entries);
+  }
+
+  @Override
+  public void modifyAclEntries(Path path, List<AclEntry> entries) throws IOException {
+    fsImpl.modifyAclEntries(path, entries);
+  }
+
+  @Override
+  public void removeAclEntries(Path path, List<AclEntry> entries) throws IOException {
+    fsImpl.removeAclEntries(path, entries);
+  }
+
+  @Override
+  public void removeDefaultAcl(Path path) throws IOException {
+    fsImpl.removeDefaultAcl(path);
+  }
+
+  @Override
+  public void removeAcl(Path path) throws IOException {
+    fsImpl.removeAcl(path);
   }
 
   @Override

@@ -12,7 +12,8 @@ final class CurvineFileStatus extends FileStatus {
 
   private CurvineFileStatus(Reply reply, Path path, int kind, long size, long blockBytes, int replicas, int mode) {
     super(size, kind == 1, kind == 1 ? 0 : replicas, kind == 1 ? 0 : blockBytes, reply.number(), reply.number(),
-        new FsPermission((short) (mode & 01777)), reply.text(), reply.text(), target(kind, reply.text()), path);
+        new FsPermission((short) (mode & 01777)), reply.text(), reply.text(), target(kind, reply.text()), path,
+        attributes(reply.flag(), false, false, false));
     inode = reply.number();
     contentVersion = reply.number();
   }

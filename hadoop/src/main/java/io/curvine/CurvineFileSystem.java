@@ -117,7 +117,8 @@ public class CurvineFileSystem extends Namespace {
         .integer(wanted.applyUMask(FsPermission.getUMask(getConf())).toShort())
         .number(units * BLOCK_UNIT)
         // Hadoop's default leaves it to the cluster.
-        .small(replication == getDefaultReplication(path) ? 0 : Math.min(replication, REPLICAS_MAX));
+        .small(replication == getDefaultReplication(path) ? 0 : Math.min(replication, REPLICAS_MAX))
+        .integer(unmasked(wanted));
     try {
       return new FSDataOutputStream(new CurvineOutputStream(create.make().number(), Counts.gatheredBy(counts)), statistics);
     } catch (CurvineException error) {
@@ -238,6 +239,7 @@ public class CurvineFileSystem extends Namespace {
   public boolean hasPathCapability(Path path, String capability) throws IOException {
     makeQualified(path);
     switch (capability.toLowerCase(java.util.Locale.ROOT)) {
+      case CommonPathCapabilities.FS_ACLS:
       case CommonPathCapabilities.FS_APPEND:
       case CommonPathCapabilities.FS_CHECKSUMS:
       case CommonPathCapabilities.FS_CONCAT:

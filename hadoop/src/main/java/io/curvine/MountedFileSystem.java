@@ -21,6 +21,8 @@ import org.apache.hadoop.fs.FutureDataInputStreamBuilder;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.XAttrSetFlag;
+import org.apache.hadoop.fs.permission.AclEntry;
+import org.apache.hadoop.fs.permission.AclStatus;
 import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.util.Progressable;
 import org.apache.hadoop.util.ReflectionUtils;
@@ -322,6 +324,42 @@ public class MountedFileSystem extends FileSystem {
   public List<String> listXAttrs(Path path) throws IOException {
     Place place = place(path);
     return place.fs.listXAttrs(place.path);
+  }
+
+  @Override
+  public AclStatus getAclStatus(Path path) throws IOException {
+    Place place = place(path);
+    return place.fs.getAclStatus(place.path);
+  }
+
+  @Override
+  public void setAcl(Path path, List<AclEntry> entries) throws IOException {
+    Place place = place(path);
+    place.fs.setAcl(place.path, entries);
+  }
+
+  @Override
+  public void modifyAclEntries(Path path, List<AclEntry> entries) throws IOException {
+    Place place = place(path);
+    place.fs.modifyAclEntries(place.path, entries);
+  }
+
+  @Override
+  public void removeAclEntries(Path path, List<AclEntry> entries) throws IOException {
+    Place place = place(path);
+    place.fs.removeAclEntries(place.path, entries);
+  }
+
+  @Override
+  public void removeDefaultAcl(Path path) throws IOException {
+    Place place = place(path);
+    place.fs.removeDefaultAcl(place.path);
+  }
+
+  @Override
+  public void removeAcl(Path path) throws IOException {
+    Place place = place(path);
+    place.fs.removeAcl(place.path);
   }
 
   @Override

@@ -4,6 +4,7 @@ import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.net.URI;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.EnumSet;
 import java.util.HashMap;
 import java.util.List;
@@ -19,6 +20,8 @@ import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.PathIsNotEmptyDirectoryException;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.XAttrSetFlag;
+import org.apache.hadoop.fs.permission.AclEntry;
+import org.apache.hadoop.fs.permission.AclStatus;
 import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.fs.statistics.IOStatistics;
 import org.apache.hadoop.fs.statistics.IOStatisticsSource;
@@ -197,8 +200,14 @@ abstract class Namespace extends FileSystem implements IOStatisticsSource {
     changes(StoreStatisticNames.OP_MKDIRS);
     FsPermission wanted = permission == null ? FsPermission.getDirDefault() : permission;
     int mode = wanted.applyUMask(FsPermission.getUMask(getConf())).toShort();
-    about(Call.MAKE_DIR, path).integer(mode).flag(true).ask();
+    about(Call.MAKE_DIR, path).integer(mode).flag(true).integer(unmasked(wanted)).ask();
     return true;
+  }
+
+  /** The mode before a umask was taken off: where a directory has default entries, they take the umask's place. */
+  static int unmasked(FsPermission wanted) {
+    FsPermission unmasked = wanted.getUnmasked();
+    return (unmasked == null ? wanted : unmasked).toShort();
   }
 
   private FileStatus status(Path path, boolean follow) throws IOException {
@@ -361,6 +370,51 @@ abstract class Namespace extends FileSystem implements IOStatisticsSource {
   public void removeXAttr(Path path, String name) throws IOException {
     statistics.incrementWriteOps(1);
     about(Call.REMOVE_XATTR, path).text(name).ask();
+  }
+
+  @Override
+  public AclStatus getAclStatus(Path path) throws IOException {
+    statistics.incrementReadOps(1);
+    return Acls.read(about(Call.GET_ACL, path).ask());
+  }
+
+  @Override
+  public void setAcl(Path path, List<AclEntry> entries) throws IOException {
+    changeAcl(path, Acls.SET, entries);
+  }
+
+  @Override
+  public void modifyAclEntries(Path path, List<AclEntry> entries) throws IOException {
+    changeAcl(path, Acls.MODIFY, entries);
+  }
+
+  @Override
+  public void removeAclEntries(Path path, List<AclEntry> entries) throws IOException {
+    changeAcl(path, Acls.REMOVE, entries);
+  }
+
+  @Override
+  public void removeDefaultAcl(Path path) throws IOException {
+    changeAcl(path, Acls.REMOVE_DEFAULT, Collections.emptyList());
+  }
+
+  @Override
+  public void removeAcl(Path path) throws IOException {
+    changeAcl(path, Acls.CLEAR, Collections.emptyList());
+  }
+
+  private void changeAcl(Path path, int how, List<AclEntry> entries) throws IOException {
+    statistics.incrementWriteOps(1);
+    Request change = about(Call.CHANGE_ACL, path).small(how).integer(entries.size());
+    for (AclEntry entry : entries) {
+      Acls.write(change, entry);
+    }
+    try {
+      change.make();
+    } catch (CurvineException error) {
+      // As HDFS's AclException: a list that cannot be is no fault of the program.
+      throw error.is("InvalidArgument") ? new IOException(error.getMessage(), error) : error.expected();
+    }
   }
 
   @Override

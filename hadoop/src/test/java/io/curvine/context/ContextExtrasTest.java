@@ -3,6 +3,7 @@ package io.curvine.context;
 import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.junit.Assert.assertArrayEquals;
 import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertFalse;
 
 import java.io.ByteArrayInputStream;
 import java.io.InputStream;
@@ -10,6 +11,7 @@ import java.util.Arrays;
 import java.util.Collections;
 import java.util.EnumSet;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import org.apache.hadoop.fs.CreateFlag;
 import org.apache.hadoop.fs.FSDataInputStream;
@@ -20,6 +22,7 @@ import org.apache.hadoop.fs.Options;
 import org.apache.hadoop.fs.PartHandle;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.UploadHandle;
+import org.apache.hadoop.fs.permission.AclEntry;
 import org.junit.After;
 import org.junit.Before;
 import org.junit.Test;
@@ -51,6 +54,27 @@ public class ContextExtrasTest {
     assertEquals(1, fc.getXAttrs(path, Collections.singletonList("user.two")).size());
     fc.removeXAttr(path, "user.one");
     assertEquals(Collections.singletonList("user.two"), fc.listXAttrs(path));
+  }
+
+  @Test
+  public void accessControlListsAreThoseOfTheFile() throws Exception {
+    List<AclEntry> user = AclEntry.parseAclSpec("user:daemon:rw-", true);
+    fc.modifyAclEntries(directory, AclEntry.parseAclSpec("default:user:daemon:rwx", true));
+    Path path = new Path(directory, "f");
+    fc.create(path, EnumSet.of(CreateFlag.CREATE)).close();
+    // The mode of a file, without the umask of the context.
+    assertEquals("rw-rw-r--", fc.getFileStatus(path).getPermission().toString());
+    assertEquals("[user:daemon:rwx, group::r-x]", fc.getAclStatus(path).getEntries().toString());
+    fc.removeDefaultAcl(directory);
+    assertFalse(fc.getFileStatus(directory).hasAcl());
+    fc.modifyAclEntries(path, user);
+    assertEquals("[user:daemon:rw-, group::r-x]", fc.getAclStatus(path).getEntries().toString());
+    fc.removeAclEntries(path, user);
+    assertEquals("[group::r-x]", fc.getAclStatus(path).getEntries().toString());
+    fc.removeAcl(path);
+    assertFalse(fc.getFileStatus(path).hasAcl());
+    fc.setAcl(path, AclEntry.parseAclSpec("user::rw-,group::---,other::---", true));
+    assertEquals("rw-------", fc.getFileStatus(path).getPermission().toString());
   }
 
   @Test
