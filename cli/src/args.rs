@@ -13,7 +13,7 @@ cv - the command line of Curvine, a distributed cache file system
 Usage: cv [--master ADDR,...] [--json] COMMAND [ARGS]    (cv COMMAND --help)
 
   Look      ls  stat  cat  head  tail  du  df  count  blocks  locks
-  Change    mkdir  touch  mv  rm  chmod  chown  replicas  quota  tier  ttl
+  Change    mkdir  touch  mv  rm  chmod  chown  acl  replicas  quota  tier  ttl
   Transfer  put  get                      globs: '/data/*/x-?.parquet'
   Cache     mount  umount  mounts  persist  free
             load  load-status  load-cancel  pin  unpin  pins  why
@@ -83,6 +83,7 @@ commands! {
     Rm rm "rm";
     Chmod chmod "chmod";
     Chown chown "chown";
+    Acl acl "acl";
     Replicas replicas "replicas";
     Put put "put";
     Get get "get";

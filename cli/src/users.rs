@@ -34,24 +34,29 @@ impl Names {
                 "`{text}` names nobody; write USER, USER:GROUP or :GROUP"
             )));
         }
-        let find = |name: &str, known: &BTreeMap<u32, String>, what: &str| match name {
-            "" => Ok(None),
-            _ => name
-                .parse()
-                .ok()
-                .or_else(|| known.iter().find(|(_, known)| *known == name).map(|(id, _)| *id))
-                .map(Some)
-                .ok_or_else(|| {
-                    Error::invalid(format!(
-                        "no {what} `{name}` on this machine; give the number instead"
-                    ))
-                }),
-        };
-        Ok((
-            find(user, &self.users, "user")?,
-            find(group, &self.groups, "group")?,
-        ))
+        let uid = (!user.is_empty()).then(|| self.uid(user)).transpose()?;
+        let gid = (!group.is_empty()).then(|| self.gid(group)).transpose()?;
+        Ok((uid, gid))
     }
+
+    /// The number of a user, by name or number.
+    pub fn uid(&self, user: &str) -> Result<u32> {
+        find(user, &self.users, "user")
+    }
+
+    /// The number of a group, by name or number.
+    pub fn gid(&self, group: &str) -> Result<u32> {
+        find(group, &self.groups, "group")
+    }
+}
+
+fn find(name: &str, known: &BTreeMap<u32, String>, what: &str) -> Result<u32> {
+    let by_name = || known.iter().find(|(_, known)| *known == name).map(|(id, _)| *id);
+    name.parse().ok().or_else(by_name).ok_or_else(|| {
+        Error::invalid(format!(
+            "no {what} `{name}` on this machine; give the number instead"
+        ))
+    })
 }
 
 fn parse(text: &str) -> BTreeMap<u32, String> {

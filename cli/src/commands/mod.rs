@@ -5,7 +5,7 @@ macro_rules! modules {
 }
 
 modules! {
-    balance bench blocks cat chmod chown completions count df du free fsck get head load load_cancel load_plan load_status locks ls master mkdir
+    acl balance bench blocks cat chmod chown completions count df du free fsck get head load load_cancel load_plan load_status locks ls master mkdir
     mount mounts mv node persist pin pins put quota replicas report rm scrub stat tail tier touch ttl umount unpin version why
 }
 
@@ -47,6 +47,7 @@ pub async fn run(cv: Cv) -> Result<i32> {
         Command::Rm(args) => args.run(&shell).await,
         Command::Chmod(args) => args.run(&shell).await,
         Command::Chown(args) => args.run(&shell).await,
+        Command::Acl(args) => args.run(&shell).await,
         Command::Replicas(args) => args.run(&shell).await,
         Command::Put(args) => args.run(&shell).await,
         Command::Get(args) => args.run(&shell).await,
