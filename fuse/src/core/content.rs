@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use curvine_actors::client::{CreateOptions, OpenFile};
 use curvine_actors::planted::{Bug, is_planted};
+use curvine_protocol::acl::WantedMode;
 use curvine_protocol::master::IfExists;
 use curvine_protocol::number::to_u32;
 use curvine_protocol::{Attr, ErrorKind, FILE_BYTES_MAX, InodeId, Node};
@@ -317,12 +318,13 @@ impl Core {
         user: User,
         parent: InodeId,
         name: String,
-        mode: u32,
+        mode: WantedMode,
         how: How,
     ) -> Result<(FileAttr, Opened)> {
         for _ in 0..CREATE_TRIES {
             let options = CreateOptions {
-                mode: mode & 0o7777,
+                mode: mode.masked,
+                unmasked: mode.unmasked,
                 if_exists: IfExists::Fail,
                 ..CreateOptions::default()
             };

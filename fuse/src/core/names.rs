@@ -4,12 +4,14 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use curvine_actors::client::OpenFile;
-use curvine_protocol::master::{AttrChange, FsStats, RenameMode};
-use curvine_protocol::{Attr, Error, ErrorKind, FileKind, InodeId, Node};
+use curvine_protocol::acl::{WantedMode, whole_acl};
+use curvine_protocol::master::{AclChange, AttrChange, FsStats, RenameMode};
+use curvine_protocol::{AclEntry, AclScope, AclWho, Attr, Error, ErrorKind, FileKind, InodeId, Node};
 use fuser::FileAttr;
 
 use super::content::cut;
 use super::{Core, User};
+use crate::acls;
 use crate::convert::{Refusal, Result, attributes};
 
 /// `df` of everybody asks for each mount's root and its space, and must not hang while nobody leads: after this it is
@@ -19,7 +21,7 @@ const DF_DEADLINE: Duration = Duration::from_secs(1);
 /// How often a name is looked up whose file is replaced each time before it can be kept.
 const WALK_TRIES: u32 = 8;
 
-/// The prefixes of attributes that are kept. The kernel asks for others (`system.posix_acl_access`) by itself.
+/// The prefixes of attributes that are kept, beside those that are access control lists. The kernel asks for others by itself.
 const XATTR_SPACES: [&str; 3] = ["user.", "trusted.", "security."];
 
 /// The kernel makes a call again that is told `ESTALE`: a rename would replace then what somebody else has just put there.
@@ -166,21 +168,25 @@ impl Core {
         parent: InodeId,
         name: String,
         kind: FileKind,
-        mode: u32,
+        mode: WantedMode,
         rdev: u32,
     ) -> Result<FileAttr> {
         let client = self.client_of(user);
         let made = client
-            .make_node(Node::child(parent, name), kind, mode & 0o7777, rdev)
+            .make_node(Node::child(parent, name), kind, mode, rdev)
             .await;
         Ok(self.shown(self.in_directory(parent, made)?).await)
     }
 
-    pub async fn mkdir(&self, user: User, parent: InodeId, name: String, mode: u32) -> Result<FileAttr> {
+    pub async fn mkdir(
+        &self,
+        user: User,
+        parent: InodeId,
+        name: String,
+        mode: WantedMode,
+    ) -> Result<FileAttr> {
         let client = self.client_of(user);
-        let made = client
-            .make_dir(Node::child(parent, name), mode & 0o7777, false)
-            .await;
+        let made = client.make_dir(Node::child(parent, name), mode, false).await;
         Ok(self.shown(self.in_directory(parent, made)?).await)
     }
 
@@ -240,12 +246,26 @@ impl Core {
     }
 
     pub async fn getxattr(&self, inode: InodeId, name: String) -> Result<Vec<u8>> {
-        known_space(&name, libc::EOPNOTSUPP)?;
+        let scope = acls::scope_of(&name);
+        if scope.is_none() {
+            known_space(&name, libc::EOPNOTSUPP)?;
+        }
         // `ls -l` asks for each entry that it was just told of.
         if self.inodes.is_bare(inode, self.clock.now()) {
             return Err(Refusal::of(libc::ENODATA));
         }
-        Ok(self.client.xattr(inode, &name).await?)
+        let Some(scope) = scope else {
+            return Ok(self.client.xattr(inode, &name).await?);
+        };
+        let found = self.client.acl(inode).await?;
+        match found.entries.iter().any(|entry| entry.scope == scope) {
+            true => {
+                let whole = whole_acl(found.attr.mode, &found.entries);
+                Ok(acls::encode(&whole, scope))
+            }
+            // What the mode alone says, programs know.
+            false => Err(Refusal::of(libc::ENODATA)),
+        }
     }
 
     pub async fn setxattr(
@@ -256,6 +276,10 @@ impl Core {
         value: Vec<u8>,
         flags: i32,
     ) -> Result<()> {
+        if let Some(scope) = acls::scope_of(&name) {
+            let entries = acls::decode(&value, scope)?;
+            return self.change_acl(user, inode, AclChange::Set(entries)).await;
+        }
         known_space(&name, libc::EOPNOTSUPP)?;
         self.check_meant(user, inode).await?;
         let (create, replace) = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
@@ -266,7 +290,11 @@ impl Core {
 
     /// The names, each ended by a NUL, as `listxattr(2)` has them.
     pub async fn listxattr(&self, inode: InodeId) -> Result<Vec<u8>> {
-        let names = self.client.xattr_names(inode).await?;
+        let mut names = self.client.xattr_names(inode).await?;
+        if self.inodes.shown(inode).is_none_or(|attr| attr.has_acl) {
+            let found = self.client.acl(inode).await?;
+            names.extend(acls::names(&found.entries).map(str::to_owned));
+        }
         let mut list = Vec::new();
         for name in names {
             list.extend_from_slice(name.as_bytes());
@@ -275,7 +303,30 @@ impl Core {
         Ok(list)
     }
 
+    async fn change_acl(&self, user: User, inode: InodeId, change: AclChange) -> Result<()> {
+        self.check_meant(user, inode).await?;
+        self.inodes.dressed(inode);
+        self.client_of(user).change_acl(inode, change).await?;
+        // The mode has changed with it.
+        self.drop_attributes(inode);
+        Ok(())
+    }
+
     pub async fn removexattr(&self, user: User, inode: InodeId, name: String) -> Result<()> {
+        match acls::scope_of(&name) {
+            Some(AclScope::Default) => return self.change_acl(user, inode, AclChange::RemoveDefault).await,
+            Some(AclScope::Access) => {
+                let found = self.client.acl(inode).await?;
+                let whole = whole_acl(found.attr.mode, &found.entries).into_iter();
+                let base = |entry: &AclEntry| {
+                    entry.scope == AclScope::Access
+                        && matches!(entry.who, AclWho::Owner | AclWho::Group | AclWho::Other)
+                };
+                let base = whole.filter(base).collect();
+                return self.change_acl(user, inode, AclChange::Set(base)).await;
+            }
+            None => {}
+        }
         known_space(&name, libc::EOPNOTSUPP)?;
         self.check_meant(user, inode).await?;
         Ok(self.client_of(user).remove_xattr(inode, &name).await?)

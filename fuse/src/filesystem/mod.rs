@@ -19,6 +19,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use curvine_actors::kit::metrics::FuseOp;
+use curvine_protocol::acl::WantedMode;
 use curvine_protocol::master::AttrChange;
 use fuser::{
     BsdFileFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, KernelConfig, LockOwner,
@@ -63,6 +64,11 @@ fn user(request: &Request) -> User {
         gid: request.gid(),
         pid: request.pid(),
     }
+}
+
+/// The kernel leaves the umask to us; one that does not has taken it off already, and it comes off once more.
+fn wanted(mode: u32, umask: u32) -> WantedMode {
+    WantedMode::with_umask(mode & 0o7777, umask)
 }
 
 impl Filesystem for CurvineFs {
@@ -146,14 +152,15 @@ impl Filesystem for CurvineFs {
         parent: INodeNo,
         child: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
         let (core, child, user) = (self.core.clone(), name(child), user(request));
         self.serve_entry(FuseOp::MakeNode, reply, async move {
             let kind = convert::kind_of_mode(mode)?;
-            core.mknod(user, inode(parent), child?, kind, mode, rdev).await
+            core.mknod(user, inode(parent), child?, kind, wanted(mode, umask), rdev)
+                .await
         });
     }
 
@@ -163,12 +170,12 @@ impl Filesystem for CurvineFs {
         parent: INodeNo,
         child: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
         let (core, child, user) = (self.core.clone(), name(child), user(request));
         self.serve_entry(FuseOp::MakeDir, reply, async move {
-            core.mkdir(user, inode(parent), child?, mode).await
+            core.mkdir(user, inode(parent), child?, wanted(mode, umask)).await
         });
     }
 
@@ -244,7 +251,7 @@ impl Filesystem for CurvineFs {
         parent: INodeNo,
         child: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
@@ -254,7 +261,10 @@ impl Filesystem for CurvineFs {
         self.serve(
             FuseOp::Create,
             reply,
-            async move { core.create(user, inode(parent), child?, mode, how).await },
+            async move {
+                core.create(user, inode(parent), child?, wanted(mode, umask), how)
+                    .await
+            },
             move |reply, (attr, opened)| {
                 reply.created(
                     &ttl,

@@ -20,6 +20,8 @@ pub(super) fn agree(config: &mut KernelConfig, locks: bool) {
         InitFlags::FUSE_PARALLEL_DIROPS,
         InitFlags::FUSE_ASYNC_DIO,
         InitFlags::FUSE_CACHE_SYMLINKS,
+        // The umask comes beside the mode: in a directory with default entries it does not count.
+        InitFlags::FUSE_DONT_MASK,
         // What is opened to append passes by the pages, and may be mapped all the same.
         InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         // Without it, the kernel asks for `security.capability` before every write.

@@ -786,3 +786,73 @@ fn a_counter_under_a_lock_misses_no_step_of_another_mount() {
     let text = fs::read_to_string(mounts.here.join("n")).expect("readable");
     assert_eq!(text.parse(), Ok(2 * STEPS));
 }
+
+/// A value of `system.posix_acl_access` or `system.posix_acl_default`: tags, permissions and numbers.
+fn list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let mut value = 2_u32.to_le_bytes().to_vec();
+    for (tag, permission, id) in entries {
+        value.extend(tag.to_le_bytes());
+        value.extend(permission.to_le_bytes());
+        value.extend(id.to_le_bytes());
+    }
+    value
+}
+
+/// An extended attribute; none if there is none.
+fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut value = vec![0; 1_000];
+    let got = rustix::fs::getxattr(path, name, &mut value).ok()?;
+    value.truncate(got);
+    Some(value)
+}
+
+#[test]
+fn an_access_control_list_of_one_mount_is_shown_by_the_other_and_inherited_in_the_place_of_the_umask() {
+    const ACCESS: &str = "system.posix_acl_access";
+    const DEFAULT: &str = "system.posix_acl_default";
+    const NOBODY: u32 = u32::MAX;
+    let Some(mounts) = Mounts::start() else { return };
+    let (here, there) = (mounts.here.join("d"), mounts.there.join("d"));
+    fs::create_dir(&here).expect("made");
+    let of_user = |mask: u16, other: u16, owner: u16| {
+        list(&[
+            (1, owner, NOBODY),
+            (2, 7, 1234),
+            (4, 5, NOBODY),
+            (0x10, mask, NOBODY),
+            (0x20, other, NOBODY),
+        ])
+    };
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&here, DEFAULT, &of_user(7, 7, 7), flags).expect("set");
+    fs::write(here.join("f"), b"x").expect("written");
+    fs::create_dir(here.join("sub")).expect("made");
+    assert_eq!(attribute(&there, DEFAULT), Some(of_user(7, 7, 7)));
+    assert_eq!(attribute(&there, ACCESS), None);
+    let file = there.join("f");
+    assert_eq!(attribute(&file, ACCESS), Some(of_user(6, 6, 6)));
+    assert_eq!(fs::metadata(&file).expect("there").mode() & 0o7777, 0o666);
+    assert_eq!(attribute(&there.join("sub"), DEFAULT), Some(of_user(7, 7, 7)));
+    // What is said of a mode is said of the mask.
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("set");
+    let shown = within(DEADLINE, || {
+        (attribute(&here.join("f"), ACCESS) == Some(of_user(4, 0, 6))).then_some(())
+    });
+    assert!(shown.is_some(), "{:?}", attribute(&here.join("f"), ACCESS));
+    let mut names = [0; 1_000];
+    let length = rustix::fs::listxattr(&file, &mut names).expect("listed");
+    assert_eq!(String::from_utf8_lossy(&names[..length]), format!("{ACCESS}\0"));
+    rustix::fs::removexattr(&file, ACCESS).expect("removed");
+    assert_eq!(attribute(&file, ACCESS), None);
+    assert_eq!(fs::metadata(&file).expect("there").mode() & 0o7777, 0o650);
+    // Where nothing is inherited, the umask counts.
+    rustix::fs::removexattr(&here, DEFAULT).expect("removed");
+    fs::write(here.join("plain"), b"x").expect("written");
+    let status = fs::read_to_string("/proc/self/status").expect("readable");
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let umask = u32::from_str_radix(umask.expect("a line").trim(), 8).expect("octal");
+    let plain = fs::metadata(there.join("plain")).expect("there");
+    assert_eq!(plain.mode() & 0o7777, 0o666 & !umask);
+    let refused = rustix::fs::setxattr(&here, ACCESS, &list(&[(1, 7, NOBODY)]), flags);
+    assert_eq!(refused, Err(rustix::io::Errno::INVAL));
+}
