@@ -2,14 +2,10 @@ package io.curvine;
 
 import java.io.IOException;
 import java.net.URI;
-import java.util.concurrent.TimeUnit;
 import org.apache.hadoop.conf.Configuration;
 
-/** The keys of core-site.xml: {@code fs.cv.} and the names of the client section of curvine.toml. */
+/** Which cluster a URI means, and the client that this process has for it. */
 final class Cluster {
-  static final String MASTERS = "fs.cv.masters";
-  static final String CONNECT_TIMEOUT = "fs.cv.connect_timeout";
-  static final String OPERATION_TIMEOUT = "fs.cv.operation_timeout";
   private static final String DEFAULT_PORT = ":8995";
 
   private Cluster() {
@@ -19,13 +15,13 @@ final class Cluster {
   static String masters(URI uri, Configuration configuration) throws IOException {
     String authority = uri.getAuthority();
     if (authority == null) {
-      String masters = configuration.getTrimmed(MASTERS);
+      String masters = configuration.getTrimmed(Key.MASTERS.key());
       if (masters == null || masters.isEmpty()) {
-        throw new IOException(uri + " names no master; write cv://host:port,host:port/ or set " + MASTERS);
+        throw new IOException(uri + " names no master; write cv://host:port,host:port/ or set " + Key.MASTERS.key());
       }
       return masters;
     }
-    String named = configuration.getTrimmed(MASTERS + "." + authority);
+    String named = configuration.getTrimmed(Key.MASTERS_OF.of(authority));
     if (named != null && !named.isEmpty()) {
       return named;
     }
@@ -40,8 +36,8 @@ final class Cluster {
   /** A handle of the client that this process has for a cluster and a user. */
   static long connect(URI uri, Configuration configuration, String user) throws IOException {
     Request connect = new Request(Call.CONNECT).text(masters(uri, configuration)).text(user)
-        .number(configuration.getTimeDuration(CONNECT_TIMEOUT, 4_000, TimeUnit.MILLISECONDS))
-        .number(configuration.getTimeDuration(OPERATION_TIMEOUT, 30_000, TimeUnit.MILLISECONDS));
+        .number(Key.CONNECT_TIMEOUT.milliseconds(configuration))
+        .number(Key.OPERATION_TIMEOUT.milliseconds(configuration));
     try {
       return connect.make().number();
     } catch (CurvineException error) {

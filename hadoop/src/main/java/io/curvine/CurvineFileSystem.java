@@ -38,7 +38,7 @@ public class CurvineFileSystem extends Namespace {
 
   @Override
   public long getDefaultBlockSize() {
-    return getConf().getLongBytes("fs.cv.block_size", 128L << 20);
+    return Key.BLOCK_SIZE.bytes(getConf());
   }
 
   @Override

@@ -82,7 +82,7 @@ public class MountedFileSystem extends FileSystem {
 
   private synchronized FileSystem original() throws IOException {
     if (original == null) {
-      String key = "fs.cv.original." + uri.getScheme() + ".impl";
+      String key = Key.ORIGINAL.of(uri.getScheme());
       String name = getConf().getTrimmed(key, ORIGINALS.get(uri.getScheme()));
       if (name == null) {
         throw new IOException(uri + " is not mounted in Curvine, and no class is known for the scheme; name one with " + key);
