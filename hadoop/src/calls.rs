@@ -70,6 +70,8 @@ calls! {
     Mounts = 31;
     GetAcl = 32;
     ChangeAcl = 33;
+    IsClosed = 34;
+    RevokeLease = 35;
 }
 
 /// The code of a call that panics, in builds for development alone: Java's tests see what becomes of it.
@@ -257,6 +259,8 @@ async fn on_path(
         Call::ChangeAcl => {
             client.change_acl(node, acls::change(request, names)?).await?;
         }
+        Call::IsClosed => reply.byte(u8::from(client.is_closed(node).await?)),
+        Call::RevokeLease => reply.byte(u8::from(client.revoke_lease(node).await?)),
         Call::RemoveXattr => client.remove_xattr(node, request.text()?).await?,
         Call::Symlink => {
             client.symlink(node, request.text()?).await?;

@@ -171,6 +171,46 @@ async fn what_a_dead_writer_committed_is_readable_and_what_it_did_not_never_show
 }
 
 #[tokio::test]
+async fn a_file_is_taken_from_a_writer_that_lives_with_what_it_has_flushed_and_nothing_of_it_comes_later() {
+    let cluster = Cluster::start();
+    let (writer, other) = (cluster.client().await, cluster.client().await);
+    let file = create(&writer, "/f").await;
+    file.append("flushed".into()).await.expect("taken");
+    file.flush().await.expect("flushed");
+    assert!(!other.is_closed(path("/f")).await.expect("there"));
+    file.append(" and not".into()).await.expect("taken");
+    if !other.revoke_lease(path("/f")).await.expect("there") {
+        until("the file is closed", || async {
+            let is_closed = other.is_closed(path("/f")).await.expect("there");
+            is_closed.then_some(())
+        })
+        .await;
+    }
+    assert_eq!(kind(file.flush().await), Some(ErrorKind::Stale));
+    let closed = kind(file.close().await);
+    assert_eq!(closed, Some(ErrorKind::Stale), "the loss is told to who wrote");
+    assert_eq!(&other.read(path("/f")).await.expect("read")[..], b"flushed");
+    assert!(
+        other.revoke_lease(path("/f")).await.expect("there"),
+        "twice is once"
+    );
+    // It may be opened again, also by who lost it.
+    let again = writer.open_for_write(path("/f"), false).await.expect("free");
+    assert_eq!(again.append(" again".into()).await.expect("taken"), 7);
+    again.close().await.expect("closed");
+    assert!(other.is_closed(path("/f")).await.expect("there"));
+    other.make_dir(path("/d"), 0o755, false).await.expect("made");
+    assert_eq!(
+        kind(other.revoke_lease(path("/d")).await),
+        Some(ErrorKind::IsADirectory)
+    );
+    assert_eq!(
+        kind(other.is_closed(path("/none")).await),
+        Some(ErrorKind::NotFound)
+    );
+}
+
+#[tokio::test]
 async fn a_gap_in_a_new_block_of_a_dead_writer_is_zeros() {
     let cluster = Cluster::start();
     let (dying, living) = (cluster.client().await, cluster.client().await);

@@ -1,7 +1,7 @@
 //! Opening files, and whole contents in one call.
 
 use bytes::Bytes;
-use curvine_protocol::master::{self, CreateFile, IfExists, OpenForWrite};
+use curvine_protocol::master::{self, CreateFile, GetLease, IfExists, OpenForWrite, RevokeLease};
 use curvine_protocol::{Attr, Error, FileLayout, Node, Result};
 
 use super::file::table::Opened;
@@ -70,6 +70,23 @@ impl Client {
     /// 25 s, as it is asked to (one that died loses it after 15 s); `ReadOnly`, `Unsupported` in mounts.
     pub async fn open_for_write(&self, node: impl Into<Node>, truncate: bool) -> Result<OpenFile> {
         self.opened_for_write(node.into(), truncate, false).await
+    }
+
+    /// Whether nobody writes a file, and nothing of its last writer can come any more.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsADirectory`.
+    pub async fn is_closed(&self, node: impl Into<Node>) -> Result<bool> {
+        Ok(self.call(GetLease { node: node.into() }).await?.is_closed)
+    }
+
+    /// Takes a file away from whoever writes it, also from one that lives, and keeps what that client has flushed. Says
+    /// whether the file is closed now; if not, workers are still being told, which goes on by itself.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsADirectory`.
+    pub async fn revoke_lease(&self, node: impl Into<Node>) -> Result<bool> {
+        Ok(self.call(RevokeLease { node: node.into() }).await?.is_closed)
     }
 
     /// As [`Client::open_for_write`], of a file that has a name.

@@ -86,6 +86,36 @@ pub struct ChangedFile {
     pub content_version: u64,
 }
 
+/// Who writes a file.
+///
+/// # Errors
+/// `IsADirectory`; `InvalidArgument` for what is neither.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetLease {
+    pub node: Node,
+}
+
+/// Takes a file away from whoever writes it, also from a client that lives: nothing that it still sends is taken, and what
+/// it did not flush is lost to it, loudly. Not every worker may have been told so by the time of the answer: then the file
+/// is not closed yet, and the masters go on.
+///
+/// # Errors
+/// As [`GetLease`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeLease {
+    pub node: Node,
+}
+
+/// How a file stands to its writers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub inode: InodeId,
+    /// Who may write it now.
+    pub holder: Option<ClientId>,
+    /// Nobody may write it, and nothing of the last writer can come any more.
+    pub is_closed: bool,
+}
+
 /// What the leader knows of who has open what a change may take the last name from. It fills this in itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holders {

@@ -110,6 +110,8 @@ macro_rules! for_master_calls {
             142 => Concat -> Entry { by: namespace, deadline: Short, op: Entry, nodes: [node] };
             143 => GetAcl -> AclOf { by: namespace, deadline: Short, stale: true };
             144 => ChangeAcl -> Entry { by: namespace, deadline: Short, op: Entry, nodes: [node] };
+            145 => GetLease -> Lease { by: namespace, deadline: Short };
+            146 => RevokeLease -> Lease { by: namespace, deadline: Short };
             149 => PunchHole -> FileLayout { by: namespace, deadline: Short, op: Layout, nodes: [] };
 
             150 => MountUfs -> MountInfo { by: mounts, deadline: Long };

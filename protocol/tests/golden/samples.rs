@@ -381,6 +381,10 @@ samples! {
         node: at("/a"), name: "user.x".to_owned(), value: vec![0, 127, 128, 255], create_only: true,
         replace_only: false,
     };
+    GetLease => GetLease { node: at("/a") };
+    RevokeLease => RevokeLease { node: at("/a") };
+    Lease => Lease { inode: InodeId(12), holder: Some(ClientId(0xC11E)), is_closed: false },
+        Lease { inode: InodeId(12), holder: None, is_closed: true };
     GetAcl => GetAcl { node: at("/a") };
     ChangeAcl => ChangeAcl { node: at("/a"), change: AclChange::Modify(acl()) };
     AclChange => AclChange::Set(acl()), AclChange::Modify(acl()), AclChange::Remove(acl()), AclChange::RemoveDefault,

@@ -246,6 +246,25 @@ impl NamespaceCall for GetAcl {
     }
 }
 
+impl NamespaceCall for GetLease {
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Lease> {
+        parts.ready(&call.node, &context).await?;
+        parts.store.lease_of(&call.node)
+    }
+}
+
+impl NamespaceCall for RevokeLease {
+    async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Lease> {
+        parts.ready(&call.node, &context).await?;
+        let found = parts.store.lease_of(&call.node)?;
+        if !found.is_closed {
+            parts.revoke_lease(found.inode, &context).await?;
+        }
+        // By its number: the name may lead elsewhere by now.
+        parts.store.lease_of(&Node::Inode(found.inode))
+    }
+}
+
 impl NamespaceCall for ListQuotas {
     async fn answer(parts: Arc<Parts>, call: Self, context: CallContext) -> Result<Quotas> {
         let node = call.node.clone().unwrap_or(Node::Inode(InodeId::ROOT));

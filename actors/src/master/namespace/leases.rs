@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curvine_protocol::master::{IfExists, Lock, SetLock};
+use curvine_protocol::master::{IfExists, Lease, Lock, SetLock};
 use curvine_protocol::op::{Command, Op, OpReply};
 use curvine_protocol::{CallContext, ClientId, Error, ErrorKind, InodeId, Node, Result};
 use tokio::time::{sleep, sleep_until, timeout};
@@ -30,6 +30,9 @@ use crate::planted::{Bug, is_planted};
 pub const LEASE: Duration = Duration::from_millis(curvine_protocol::master::LEASE_SILENT_MS);
 /// How often a waiter looks whether the holder lives.
 pub const LOOK: Duration = Duration::from_millis(500);
+
+/// No session has this number: to it, every lease is another's.
+const NOBODY: ClientId = ClientId(0);
 
 /// What waiting for leases needs.
 pub struct Leases {
@@ -170,6 +173,40 @@ impl Parts {
         }
     }
 
+    /// Takes a file away from whoever has it, and has workers refuse what that client may still send. What is not done when
+    /// the caller's patience ends is the duty of the masters, who go on with it.
+    pub(super) async fn revoke_lease(&self, inode: InodeId, context: &CallContext) -> Result<()> {
+        let revoking = async {
+            loop {
+                match self.store.way_to(inode, NOBODY)? {
+                    Way::Free => return Ok::<(), Error>(()),
+                    Way::Held {
+                        holder,
+                        content_version,
+                        ..
+                    } => {
+                        tracing::info!(
+                            "the lease of session {:016x} on inode {inode} is revoked",
+                            holder.0
+                        );
+                        // It has no effect if the holder has committed meanwhile.
+                        let broken = Op::BreakLease {
+                            inode,
+                            holder,
+                            content_version,
+                        };
+                        self.leases.own.propose_op(broken).await?;
+                    }
+                    Way::Unfenced => self.leases.recovery.recover(inode).await?,
+                }
+            }
+        };
+        match timeout(leader_waits(context.deadline_ms), revoking).await {
+            Ok(Err(error)) if error.kind != ErrorKind::BlockUnavailable => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Whoever waited for a lock, and was told that it may be had, tries before others.
     async fn commit_lock(&self, inode: InodeId, lock: Lock, command: Command) -> Result<OpReply> {
         let (client, locking) = (command.client, &self.leases.locking);
@@ -242,6 +279,24 @@ impl Store {
             .dbs
             .session_reply(&*self.read()?, command.client, command.sequence)?;
         Ok(command.sequence != 0 && reply.is_some())
+    }
+
+    /// # Errors
+    /// `IsADirectory`; `InvalidArgument` for what is neither.
+    pub(super) fn lease_of(&self, node: &Node) -> Result<Lease> {
+        let (inode, record) = self.entry(node, true)?;
+        match &record.body {
+            InodeBody::File(file) => Ok(Lease {
+                inode,
+                holder: file.lease,
+                is_closed: !file.is_written(),
+            }),
+            InodeBody::Directory => Err(Error::new(
+                ErrorKind::IsADirectory,
+                format!("{node}: is a directory"),
+            )),
+            _ => Err(Error::invalid(format!("{node}: is no file that is written"))),
+        }
     }
 
     fn way_to(&self, inode: InodeId, client: ClientId) -> Result<Way> {

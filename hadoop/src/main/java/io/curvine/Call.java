@@ -34,7 +34,9 @@ enum Call {
   SET_REPLICATION(30),
   MOUNTS(31),
   GET_ACL(32),
-  CHANGE_ACL(33);
+  CHANGE_ACL(33),
+  IS_CLOSED(34),
+  REVOKE_LEASE(35);
 
   final int code;
 

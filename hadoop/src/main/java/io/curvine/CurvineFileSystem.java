@@ -15,6 +15,7 @@ import org.apache.hadoop.fs.FileAlreadyExistsException;
 import org.apache.hadoop.fs.FileChecksum;
 import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.InvalidPathHandleException;
+import org.apache.hadoop.fs.LeaseRecoverable;
 import org.apache.hadoop.fs.LocatedFileStatus;
 import org.apache.hadoop.fs.MultipartUploaderBuilder;
 import org.apache.hadoop.fs.Options;
@@ -29,7 +30,7 @@ import org.apache.hadoop.util.DataChecksum;
 import org.apache.hadoop.util.Progressable;
 
 /** Curvine for Hadoop: {@code cv://host:port,host:port/path}. What names mean is what HDFS means by them. */
-public class CurvineFileSystem extends Namespace {
+public class CurvineFileSystem extends Namespace implements LeaseRecoverable {
   /** Lengths of blocks are multiples of it. */
   private static final long BLOCK_UNIT = 64 << 10;
   private static final long BLOCK_BYTES_MAX = 4L << 30;
@@ -177,6 +178,38 @@ public class CurvineFileSystem extends Namespace {
     }
   }
 
+  /**
+   * Takes a file away from whoever writes it, with what that one has flushed.
+   *
+   * @return whether it is closed; if not, the workers are still being told, and it is to be asked again
+   */
+  @Override
+  public boolean recoverLease(Path path) throws IOException {
+    statistics.incrementWriteOps(1);
+    return ofWriter(Call.REVOKE_LEASE, path);
+  }
+
+  @Override
+  public boolean isFileClosed(Path path) throws IOException {
+    statistics.incrementReadOps(1);
+    return ofWriter(Call.IS_CLOSED, path);
+  }
+
+  private boolean ofWriter(Call call, Path path) throws IOException {
+    try {
+      return about(call, path).make().flag();
+    } catch (CurvineException error) {
+      // In the words of HDFS, which programs look for.
+      if (error.is("NotFound") || error.is("NotADirectory")) {
+        throw because(new FileNotFoundException("File does not exist: " + error.getMessage()), error);
+      }
+      if (error.is("IsADirectory")) {
+        throw because(new FileNotFoundException("Path is not a file: " + error.getMessage()), error);
+      }
+      throw error.expected();
+    }
+  }
+
   @Override
   protected RemoteIterator<LocatedFileStatus> listLocatedStatus(Path path, PathFilter filter) throws IOException {
     RemoteIterator<FileStatus> entries = listStatusIterator(path);
@@ -248,6 +281,8 @@ public class CurvineFileSystem extends Namespace {
       case CommonPathCapabilities.FS_PERMISSIONS:
       case CommonPathCapabilities.FS_TRUNCATE:
       case CommonPathCapabilities.FS_XATTRS:
+      // A constant that Hadoop before 3.3.6 has not; its value is in this class.
+      case CommonPathCapabilities.LEASE_RECOVERABLE:
         return true;
       default:
         return super.hasPathCapability(path, capability);
