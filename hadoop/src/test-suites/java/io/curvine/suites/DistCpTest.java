@@ -1,0 +1,13 @@
+package io.curvine.suites;
+
+import io.curvine.contract.CurvineContract;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.contract.AbstractFSContract;
+import org.apache.hadoop.tools.contract.AbstractContractDistCpTest;
+
+public class DistCpTest extends AbstractContractDistCpTest {
+  @Override
+  protected AbstractFSContract createContract(Configuration configuration) {
+    return new CurvineContract(configuration);
+  }
+}

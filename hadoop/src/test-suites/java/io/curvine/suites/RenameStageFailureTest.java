@@ -1,0 +1,13 @@
+package io.curvine.suites;
+
+import io.curvine.contract.CurvineContract;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.contract.AbstractFSContract;
+import org.apache.hadoop.mapreduce.lib.output.committer.manifest.TestRenameStageFailure;
+
+public class RenameStageFailureTest extends TestRenameStageFailure {
+  @Override
+  protected AbstractFSContract createContract(Configuration configuration) {
+    return new CurvineContract(configuration);
+  }
+}
