@@ -1,8 +1,11 @@
 //! Files that a program reads itself, from what workers of its host lend it.
 
+use std::collections::BTreeMap;
+
 use curvine_actors::client::{Client, LocalFile};
 use curvine_protocol::CurvinePath;
 use curvine_protocol::master::AttrChange;
+use curvine_protocol::mount::MountSettings;
 use curvine_protocol::number::to_usize;
 
 use super::group::*;
@@ -10,8 +13,12 @@ use super::support::*;
 
 const MIB: u64 = 1 << 20;
 
+fn at(path: &str) -> CurvinePath {
+    CurvinePath::parse(path).expect("a valid path")
+}
+
 fn path() -> CurvinePath {
-    CurvinePath::parse("/file").expect("a valid path")
+    at("/file")
 }
 
 fn content(seed: u64, len: u64) -> Vec<u8> {
@@ -117,5 +124,45 @@ fn a_program_reads_what_its_worker_lends_and_that_stays_though_others_write_the_
         })
         .await;
         drop(worker);
+    });
+}
+
+#[test]
+fn what_was_fetched_of_a_mounted_store_is_lent_and_counts_as_read_here() {
+    run(async {
+        let masters = Masters::start(1);
+        let worker = masters.worker(1);
+        let client = masters.client().await;
+        let store = tempfile::tempdir().expect("a temporary directory");
+        let object = content(5, 2 * MIB + 77);
+        std::fs::write(store.path().join("object"), &object).expect("written");
+        let uri = format!("file://{}", store.path().display());
+        let place = at("/m");
+        let mounted = client.mount(&place, &uri, BTreeMap::new(), MountSettings::default());
+        mounted.await.expect("it is a directory");
+        let file = client.open(&at("/m/object")).await.expect("it is there");
+        let local = file
+            .open_local()
+            .await
+            .expect("a master leads")
+            .expect("nobody writes it");
+        assert_eq!(read(&local, 0, MIB).await, None, "nothing is here yet");
+        let fetched = file.read_at(0, 3 * MIB).await.expect("fetched");
+        assert!(fetched == object);
+        until("it is lent", async || read(&local, 5, 100).await.map(drop)).await;
+        assert!(read(&local, MIB, 2 * MIB).await.as_deref() == Some(&object[to_usize(MIB)..]));
+        let hit_bytes = async || {
+            let mounts = client.mounts().await.expect("a master leads");
+            mounts[0].traffic.as_ref().map_or(0, |traffic| traffic.hit_bytes)
+        };
+        let before = hit_bytes().await;
+        drop(local);
+        until("what was read is counted", async || {
+            (hit_bytes().await >= before + MIB + 177).then_some(())
+        })
+        .await;
+        drop(worker);
+        drop(file);
+        client.close().await;
     });
 }
