@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use common::{Node, lines};
+use curvine_tests::wait::{DEADLINE, within};
 
 /// A directory with files, mounted on `/m`.
 fn mounted(node: &Node, more: &[&str]) -> String {
@@ -89,6 +90,65 @@ fn a_dry_run_says_what_a_load_would_do_and_loads_nothing() {
     assert!(said.err.contains("have no room on the workers"), "{}", said.err);
     let said = node.refused(&["load", "--dry-run", "/nowhere"], 1);
     assert!(said.contains("/nowhere"), "{said}");
+}
+
+#[test]
+fn a_quota_of_cache_is_set_shown_changed_and_named_where_it_had_something_go() {
+    let node = Node::start();
+    let source = node.local("source");
+    fs::create_dir_all(&source).expect("room");
+    for file in 0..6 {
+        fs::write(format!("{source}/{file}"), vec![file; 1 << 20]).expect("room");
+    }
+    let uri = format!("file://{source}");
+    let wrong = node.refused(&["mount", &uri, "/m", "-o", "cache_quota=much"], 2);
+    assert!(wrong.contains("cache_quota: "), "{wrong}");
+    node.ok(&["mount", &uri, "/m", "-o", "cache_quota=3MiB"]);
+    let settings = |node: &Node| node.json(&["mounts"])[0]["settings"]["cache_quota_bytes"].clone();
+    assert_eq!(settings(&node), 3 << 20);
+    assert_eq!(
+        node.json(&["mounts"])[0]["options"],
+        serde_json::json!({}),
+        "it is no option of the store"
+    );
+    let plan = node.ok(&["load", "--dry-run", "/m"]);
+    let told = "/m: its cache quota is 3.0M, and 0 of it are cached: 3.0M of the mount would go; 3.0M of what is loaded cannot stay";
+    assert!(plan.contains(told), "{plan}");
+    node.ok(&["load", "/m", "--watch"]);
+    let cached = |node: &Node| node.json(&["mounts"])[0]["traffic"]["cached_bytes"].as_u64();
+    let until_cached = |bytes: std::ops::RangeInclusive<u64>| {
+        let is_so = || cached(&node).filter(|now| bytes.contains(now));
+        assert!(
+            within(DEADLINE, is_so).is_some(),
+            "{bytes:?}: {:?}",
+            cached(&node)
+        );
+    };
+    until_cached(1..=3 << 20);
+    let shown = node.ok(&["mounts", "-v"]);
+    assert!(
+        shown.contains("/m: 3.0M cached of a quota of 3.0M, 3.0M went for it"),
+        "{shown}"
+    );
+    let report = node.ok(&["report"]);
+    let row = lines(&report)
+        .into_iter()
+        .find(|line| line.split_whitespace().next() == Some("/m"))
+        .expect("a row");
+    let row: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(row[row.len() - 2..], ["3.0M", "3.0M"]);
+    let whys: Vec<String> = (0..6)
+        .map(|file| node.ok(&["why", &format!("/m/{file}")]))
+        .collect();
+    let evicted = whys
+        .iter()
+        .filter(|why| why.contains("evicted for the mount's cache quota"));
+    assert_eq!(evicted.count(), 3, "{whys:?}");
+
+    node.ok(&["mount", "--update", "/m", "-o", "cache_quota=1MiB"]);
+    until_cached(0..=1 << 20);
+    node.ok(&["mount", "--update", "/m", "-o", "cache_quota=none"]);
+    assert_eq!(settings(&node), serde_json::Value::Null);
 }
 
 #[test]

@@ -42,6 +42,9 @@ pub struct MountSettings {
     /// Where mode, owner, times and extended attributes of files are.
     #[serde(default)]
     pub attributes: AttributesIn,
+    /// What the cached blocks of its files may take together, in bytes over all workers; none if that is not limited.
+    #[serde(default)]
+    pub cache_quota_bytes: Option<u64>,
 }
 
 /// Where a writable mount has the mode, owner, modification time and extended attributes of files.
@@ -73,6 +76,7 @@ impl Default for MountSettings {
             write_mode: WriteMode::Through,
             conditions: false,
             attributes: AttributesIn::Object,
+            cache_quota_bytes: None,
         }
     }
 }
@@ -94,6 +98,9 @@ pub struct MountChanges {
     pub write_mode: Option<WriteMode>,
     #[serde(default)]
     pub attributes: Option<AttributesIn>,
+    /// 0 takes the quota away.
+    #[serde(default)]
+    pub cache_quota_bytes: Option<u64>,
 }
 
 impl std::fmt::Debug for MountChanges {
@@ -104,6 +111,7 @@ impl std::fmt::Debug for MountChanges {
             .field("staleness_ms", &self.staleness_ms)
             .field("write_mode", &self.write_mode)
             .field("attributes", &self.attributes)
+            .field("cache_quota_bytes", &self.cache_quota_bytes)
             .finish()
     }
 }
@@ -140,6 +148,12 @@ pub struct MountTraffic {
     pub miss_bytes: u64,
     /// What the store gave: for readers, ahead of them, and for loads.
     pub fetched_bytes: u64,
+    /// What its cached blocks take now on the workers that live, those included that are pinned.
+    #[serde(default)]
+    pub cached_bytes: u64,
+    /// What went because they took more than [`MountSettings::cache_quota_bytes`].
+    #[serde(default)]
+    pub quota_evicted_bytes: u64,
 }
 
 impl MountTraffic {
@@ -165,6 +179,8 @@ impl std::ops::AddAssign for MountTraffic {
             (&mut self.misses, other.misses),
             (&mut self.miss_bytes, other.miss_bytes),
             (&mut self.fetched_bytes, other.fetched_bytes),
+            (&mut self.cached_bytes, other.cached_bytes),
+            (&mut self.quota_evicted_bytes, other.quota_evicted_bytes),
         ] {
             // A worker may say anything.
             *count = count.saturating_add(more);
@@ -266,6 +282,9 @@ impl MountRecord {
         settings.staleness_ms = changes.staleness_ms.unwrap_or(settings.staleness_ms);
         settings.write_mode = changes.write_mode.unwrap_or(settings.write_mode);
         settings.attributes = changes.attributes.unwrap_or(settings.attributes);
+        if let Some(bytes) = changes.cache_quota_bytes {
+            settings.cache_quota_bytes = (bytes > 0).then_some(bytes);
+        }
         changed
     }
 
@@ -381,6 +400,14 @@ mod tests {
             ..MountChanges::default()
         });
         assert!(slower.opens_as(&record) && slower.settings.staleness_ms == 9);
+        let limits = |bytes| MountChanges {
+            cache_quota_bytes: Some(bytes),
+            ..MountChanges::default()
+        };
+        let limited = record.changed(&limits(7));
+        assert!(limited.opens_as(&record) && limited.settings.cache_quota_bytes == Some(7));
+        assert_eq!(limited.changed(&MountChanges::default()), limited);
+        assert_eq!(limited.changed(&limits(0)), record);
         let writable = record.changed(&MountChanges {
             writable: Some(true),
             ..MountChanges::default()

@@ -327,6 +327,9 @@ pub struct MarkBlocks {
 pub struct MarkedBlock {
     pub block: BlockId,
     pub generation: u32,
+    /// Of *cached*: the mount whose object has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<MountId>,
 }
 
 /// In the order of the blocks: whether it is of that kind now. Else it is not here whole, is of another generation, or the
@@ -630,6 +633,8 @@ pub enum Gone {
     EvictedForLoad(JobId),
     /// The disk was fuller than its high watermark.
     EvictedToWatermark,
+    /// The cached blocks of its mount took more than the mount's quota.
+    EvictedForQuota,
     /// The masters said so: `cv free`, a deletion, or the object is another one.
     Ordered,
     /// It failed its checksum, or its file was gone.

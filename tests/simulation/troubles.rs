@@ -4,7 +4,9 @@ use curvine_protocol::number::to_usize;
 
 use crate::chance::Chance;
 use crate::faults::{Fault, Plan};
+use crate::files::UNIT;
 use crate::known::{Known, is_known};
+use crate::objects;
 
 /// Something that goes wrong with workers, mounts and clocks; what goes wrong with masters alone is a [`Fault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,8 @@ pub struct ClusterPlan {
     pub removes: bool,
     /// Of an under file system; without any, there is none.
     pub objects: usize,
+    /// What the cached blocks of its mount may take, if that is limited.
+    pub cache_quota_bytes: Option<u64>,
     pub troubles: Vec<Trouble>,
     pub pause_ms: u64,
 }
@@ -121,6 +125,9 @@ pub fn worker_is_away_ms(chance: &Chance, choices: &[u64]) -> u64 {
     }
 }
 
+/// Room for one object, and not for two.
+const CACHE_QUOTA_BYTES: u64 = objects::UNITS * UNIT * 3 / 2;
+
 /// A run of a cluster.
 pub fn draw(chance: &Chance) -> Plan {
     let mut troubles: Vec<Trouble> = ALL.into_iter().filter(|_| chance.percent(45)).collect();
@@ -142,6 +149,7 @@ pub fn draw(chance: &Chance) -> Plan {
         cells: to_usize(chance.within(1..3)),
         removes: chance.percent(40),
         objects: *chance.one_of(&[0, 1, 3]),
+        cache_quota_bytes: None,
         troubles,
         pause_ms: *chance.one_of(&[6_000, 15_000, 40_000]),
     };
@@ -159,6 +167,11 @@ pub fn draw(chance: &Chance) -> Plan {
         cluster: Some(cluster),
     };
     // Not drawn: seeds stay what they are.
+    if plan.seconds.is_multiple_of(2)
+        && let Some(cluster) = &mut plan.cluster
+    {
+        cluster.cache_quota_bytes = Some(CACHE_QUOTA_BYTES);
+    }
     if plan.seconds.is_multiple_of(3)
         && let Some(cluster) = &mut plan.cluster
     {

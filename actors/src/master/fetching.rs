@@ -83,10 +83,11 @@ impl Fetching {
             } = located.block;
             left.insert(block);
             for worker in &located.workers {
-                by_worker
-                    .entry(*worker)
-                    .or_default()
-                    .push(MarkedBlock { block, generation });
+                by_worker.entry(*worker).or_default().push(MarkedBlock {
+                    block,
+                    generation,
+                    mount: None,
+                });
             }
         }
         let asked = by_worker.into_iter().map(|(worker, blocks)| async move {

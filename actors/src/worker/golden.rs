@@ -53,6 +53,7 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
             rewritten: None,
             round: 0,
             numbers: Numbers::default(),
+            mount: None,
         };
         golden.bytes(name, &record, &record.encode(), reencoded);
     }
@@ -122,6 +123,21 @@ fn every_record_of_the_block_index_and_the_identity_have_their_golden_bytes() {
         "sealed block whose writer numbers its changes",
         &numbered,
         &numbered.encode(),
+        reencoded,
+    );
+    let of_mount = BlockRecord {
+        flags: BlockFlags {
+            from_ufs: true,
+            ..small.flags
+        },
+        round: 7,
+        ..numbered.clone()
+    }
+    .of_mount(Some(MountId(0x0102_0304)));
+    golden.bytes(
+        "sealed block of a mount's object",
+        &of_mount,
+        &of_mount.encode(),
         reencoded,
     );
     golden.bytes(

@@ -24,6 +24,7 @@ pub struct Counts {
     misses: AtomicU64,
     miss_bytes: AtomicU64,
     fetched_bytes: AtomicU64,
+    quota_evicted_bytes: AtomicU64,
 }
 
 /// Where a reader's bytes were.
@@ -50,7 +51,7 @@ impl Traffic {
         }
     }
 
-    /// What was counted of each mount, in no order.
+    /// What was counted of each mount, in no order. What is cached of it is not.
     pub fn counted(&self) -> Vec<(MountId, MountTraffic)> {
         let known = self.0.read().expect("nobody panics while it holds this");
         known
@@ -76,6 +77,11 @@ impl Counts {
         self.fetched_bytes.fetch_add(len_bytes as u64, Ordering::Relaxed);
     }
 
+    /// A block went because those of the mount took more than its quota.
+    pub fn evicted_for_quota(&self, len_bytes: u64) {
+        self.quota_evicted_bytes.fetch_add(len_bytes, Ordering::Relaxed);
+    }
+
     fn counted(&self) -> MountTraffic {
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
         MountTraffic {
@@ -84,6 +90,8 @@ impl Counts {
             misses: count(&self.misses),
             miss_bytes: count(&self.miss_bytes),
             fetched_bytes: count(&self.fetched_bytes),
+            cached_bytes: 0,
+            quota_evicted_bytes: count(&self.quota_evicted_bytes),
         }
     }
 }
@@ -108,7 +116,7 @@ mod tests {
             hit_bytes: 1,
             misses: 1,
             miss_bytes: 2,
-            fetched_bytes: 0,
+            ..MountTraffic::default()
         };
         assert!(counted.iter().all(|(_, one)| *one == each));
     }

@@ -17,11 +17,19 @@ pub fn show(shell: &Shell, plan: &LoadPlan) -> Result<()> {
             "path": failure.path, "kind": failure.error.kind.name(), "message": failure.error.message,
         })
     });
+    let over_quota = plan.over_quota.iter().map(|over| {
+        json!({
+            "path": over.path, "quota_bytes": over.quota_bytes, "cached_bytes": over.cached_bytes,
+            "bytes_to_fetch": over.bytes_to_fetch, "bytes_evicted": over.bytes_evicted(),
+            "bytes_not_kept": over.bytes_not_kept(),
+        })
+    });
     let value = json!({
         "files": plan.files, "bytes": plan.bytes, "files_cached": plan.files_cached, "bytes_cached": plan.bytes_cached,
         "bytes_to_fetch": plan.bytes_to_fetch(), "requests": plan.requests, "free_bytes": plan.free_bytes,
         "evictable_bytes": plan.evictable_bytes, "bytes_evicted": plan.bytes_evicted(),
         "bytes_without_room": plan.bytes_without_room(), "unseen": plan.unseen, "failures": failures.collect::<Vec<_>>(),
+        "over_quota": over_quota.collect::<Vec<_>>(),
     });
     shell.answer(&value, || words(plan));
     if let Some(failure) = plan.failures.first() {
@@ -48,6 +56,19 @@ fn words(plan: &LoadPlan) -> String {
         format!("room: {} free, and {} cached of other files", size(plan.free_bytes), size(plan.evictable_bytes)),
         format!("would go: {} cached of other files", size(plan.bytes_evicted())),
     ];
+    lines.extend(plan.over_quota.iter().map(|over| {
+        let not_kept = match over.bytes_not_kept() {
+            0 => String::new(),
+            bytes => format!("; {} of what is loaded cannot stay", size(bytes)),
+        };
+        format!(
+            "{}: its cache quota is {}, and {} of it are cached: {} of the mount would go{not_kept}",
+            format::shown(over.path.as_str()),
+            size(over.quota_bytes),
+            size(over.cached_bytes),
+            size(over.bytes_evicted()),
+        )
+    }));
     if plan.unseen > 0 {
         lines.push(format!("could not be looked at: {} files or directories", plan.unseen));
     }

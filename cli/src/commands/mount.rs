@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use curvine_conf::Size;
 use curvine_protocol::mount::{AttributesIn, MountChanges, MountInfo, MountSettings, WriteMode};
 use curvine_protocol::{CurvinePath, Result};
 
@@ -12,11 +14,15 @@ use crate::shell::{Shell, usage};
 /// need not stand on the command line. Without credentials among the options, the nodes' own are used (environment,
 /// profile files, instance roles). Secrets are never shown again.
 ///
+/// Among the options are some of Curvine's own: `cache_quota=SIZE`, what the cached blocks of its files may take together over
+/// all workers. Above it, cached blocks of this mount go, and nothing is refused. Without it, or with an empty value, only the
+/// disks limit it.
+///
 /// `--update PATH` renews options of a mount, such as its credentials, and keeps what is cached: those that are named
 /// change, an empty value takes one away. The store is asked with them first; if it refuses, nothing changes.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  cv mount s3://bucket/prefix /data -o endpoint=http://127.0.0.1:9000 -o region=us-east-1 \\\n     -o access_key_id=me -o secret_access_key=@/run/secrets/s3\n  cv mount file:///srv/data /srv --write --staleness 1m\n  cv mount --update /data -o session_token=@/run/secrets/token"
+    after_help = "Examples:\n  cv mount s3://bucket/prefix /data -o endpoint=http://127.0.0.1:9000 -o region=us-east-1 \\\n     -o access_key_id=me -o secret_access_key=@/run/secrets/s3\n  cv mount file:///srv/data /srv --write --staleness 1m\n  cv mount --update /data -o session_token=@/run/secrets/token\n  cv mount --update /data -o cache_quota=500GB"
 )]
 pub struct Args {
     /// s3://BUCKET/PREFIX, file:///DIR, ...
@@ -112,8 +118,11 @@ impl Args {
     fn changes(&self) -> Result<MountChanges> {
         let in_ms = |staleness: Duration| u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX);
         let options = self.options.iter().map(|option| parse_option(option));
+        let mut options: BTreeMap<String, String> = options.collect::<Result<_>>()?;
+        let cache_quota = options.remove(CACHE_QUOTA).map(|size| cache_quota(&size));
         Ok(MountChanges {
-            options: options.collect::<Result<_>>()?,
+            options,
+            cache_quota_bytes: cache_quota.transpose()?,
             writable: self.write.then_some(true),
             staleness_ms: self.staleness.map(in_ms),
             write_mode: self.write_mode.map(WriteMode::from),
@@ -131,6 +140,7 @@ impl Args {
                     staleness_ms: changes.staleness_ms.unwrap_or(usual.staleness_ms),
                     write_mode: changes.write_mode.unwrap_or(usual.write_mode),
                     attributes: changes.attributes.unwrap_or(usual.attributes),
+                    cache_quota_bytes: changes.cache_quota_bytes.filter(|bytes| *bytes > 0),
                     ..usual
                 };
                 let mount = shell.client.mount(&path, uri, changes.options, settings);
@@ -143,6 +153,21 @@ impl Args {
         }
         shell.answer(&mount, || said(done, &mount));
         Ok(())
+    }
+}
+
+/// The option of Curvine's own that is [`MountSettings::cache_quota_bytes`].
+const CACHE_QUOTA: &str = "cache_quota";
+
+/// In bytes; 0 = no quota.
+fn cache_quota(size: &str) -> Result<u64> {
+    if size.is_empty() || size == "none" {
+        return Ok(0);
+    }
+    match size.parse() {
+        Ok(Size(0)) => Err(usage("cache_quota: with a size of 0 nothing could be cached; `none` takes the quota away")),
+        Ok(Size(bytes)) => Ok(bytes),
+        Err(error) => Err(usage(format!("cache_quota: {error}"))),
     }
 }
 
@@ -190,6 +215,16 @@ mod tests {
             Ok(("secret_access_key".to_owned(), "hunter2".to_owned()))
         );
         assert_eq!(parse_option("root=a=b"), Ok(("root".to_owned(), "a=b".to_owned())));
+    }
+
+    #[test]
+    fn a_quota_of_cache_is_a_size_or_none() {
+        assert_eq!(cache_quota("10GB"), Ok(10_000_000_000));
+        assert_eq!([cache_quota("none"), cache_quota("")], [Ok(0), Ok(0)]);
+        for wrong in ["0", "-1", "much"] {
+            let error = cache_quota(wrong).unwrap_err();
+            assert!(error.message.starts_with("cache_quota: "), "{error}");
+        }
     }
 
     #[test]

@@ -14,12 +14,15 @@ use crate::shell::Shell;
 /// Keys whose names cannot be those of files are not shown below a mount, and left alone; with --verbose it is said how many
 /// there are, and why, in the directories that were listed so far.
 ///
+/// With --verbose also what is cached of each mount now, and its quota of cache if it has one.
+///
 /// JSON: an object a line with id, path, uri, options (secrets as ***), settings, created_ns, backlog, hidden, traffic
-/// (reads and bytes that workers had, that waited, and what was fetched, since the workers began).
+/// (reads and bytes that workers had, that waited, what was fetched, and what went for its cache quota, since the workers
+/// began; what is cached of it now).
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv mounts --verbose")]
 pub struct Args {
-    /// Also what is not shown
+    /// Also what is cached, and what is not shown
     #[arg(short, long)]
     verbose: bool,
 }
@@ -65,6 +68,7 @@ impl Args {
                 }
             }
             if self.verbose {
+                mounts.iter().map(cached_line).for_each(|line| shell.line(line));
                 mounts.iter().flat_map(hidden_lines).for_each(|line| shell.line(line));
             }
         }
@@ -98,6 +102,20 @@ fn backlog_lines(path: &str, backlog: &Backlog) -> Vec<String> {
         lines.push(format!("{path}: {} is not stored: {failure}", format::shown(key)));
     }
     lines
+}
+
+/// What is cached of a mount, for people.
+fn cached_line(mount: &MountInfo) -> String {
+    let traffic = mount.traffic.unwrap_or_default();
+    let cached = format!("{}: {} cached", mount.path, format::size(traffic.cached_bytes, true));
+    match mount.settings.cache_quota_bytes {
+        None => cached,
+        Some(quota) => format!(
+            "{cached} of a quota of {}, {} went for it",
+            format::size(quota, true),
+            format::size(traffic.quota_evicted_bytes, true)
+        ),
+    }
 }
 
 /// What a mount does not show, for people.

@@ -16,7 +16,7 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(6);
 /// Available: what may still be written, as cached blocks make room.
 ///
 /// Of each mount: what readers of its files got from workers since these began, how much of it was cached there, and what was
-/// fetched from its under file system, by readers or loads. What a FUSE mount answers from the kernel's pages is not counted.
+/// fetched from its under file system, by readers or loads; then what is in the cache now, and its quota of that. What a FUSE mount answers from the kernel's pages is not counted.
 ///
 /// JSON (what is read of mounts: `cv --json mounts`): cluster, version, uptime_s, inodes, mounts, masters,
 /// workers with their disks, duties.
@@ -83,12 +83,17 @@ fn traffic(mounts: &[MountInfo]) -> String {
             format::size(traffic.read_bytes(), true),
             cached.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0)),
             format::size(traffic.fetched_bytes, true),
+            format::size(traffic.cached_bytes, true),
+            mount
+                .settings
+                .cache_quota_bytes
+                .map_or_else(|| "-".to_owned(), |bytes| format::size(bytes, true)),
         ]
     });
     match mounts.is_empty() {
         true => String::new(),
         false => {
-            let titles = ["Path", "From", ">Read", ">Of it cached", ">Fetched"];
+            let titles = ["Path", "From", ">Read", ">Of it cached", ">Fetched", ">In cache", ">Cache quota"];
             format!("\n\nMounts\n{}", format::table(&titles, rows.collect()))
         }
     }

@@ -258,6 +258,7 @@ fn reason(why: Gone) -> String {
     match why {
         Gone::Evicted => "evicted: something else needed the room".to_owned(),
         Gone::EvictedForLoad(job) => format!("evicted: load job {job} needed the room"),
+        Gone::EvictedForQuota => "evicted for the mount's cache quota".to_owned(),
         Gone::EvictedToWatermark => "evicted: the disk was above its high watermark".to_owned(),
         Gone::Ordered => "freed by `cv free` or `cv ttl`, or the object was another one".to_owned(),
         Gone::Corrupt => "taken out of use: it failed its checksum, or its file was gone".to_owned(),

@@ -61,6 +61,15 @@ fn read_mount(readings: &mut Readings, mount: &MountInfo) {
             &labels,
             traffic.fetched_bytes as f64,
         );
+        readings.set(&metrics::MOUNT_CACHED_BYTES, &labels, traffic.cached_bytes as f64);
+        readings.set(
+            &metrics::MOUNT_QUOTA_EVICTED_BYTES,
+            &labels,
+            traffic.quota_evicted_bytes as f64,
+        );
+    }
+    if let Some(quota_bytes) = mount.settings.cache_quota_bytes {
+        readings.set(&metrics::MOUNT_CACHE_QUOTA, &labels, quota_bytes as f64);
     }
     let Some(backlog) = mount.backlog.as_ref().filter(|_| mount.settings.writable) else {
         return;

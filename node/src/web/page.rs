@@ -91,7 +91,7 @@ pub fn render(role: &str, told: &Result<(ClusterStatus, Vec<MountInfo>)>) -> Str
     }
     out.push_str(
         "</table><h2>Mounts</h2><table><tr><th>path<th>of<th>for<th class=num>files waiting<th class=num>bytes\
-         <th class=num>under way<th class=num>read<th class=num>of it cached<th class=num>fetched<th>failure</tr>",
+         <th class=num>under way<th class=num>read<th class=num>of it cached<th class=num>fetched<th class=num>in cache<th class=num>cache quota<th>failure</tr>",
     );
     for mount in mounts {
         let nothing = Backlog::default();
@@ -109,7 +109,7 @@ pub fn render(role: &str, told: &Result<(ClusterStatus, Vec<MountInfo>)>) -> Str
         write!(
             out,
             "<tr><td>{}<td>{}<td>{used_for}<td class=num>{}<td class=num>{}<td class=num>{}\
-             <td class=num>{}<td class=num>{}<td class=num>{}<td>{}</tr>",
+             <td class=num>{}<td class=num>{}<td class=num>{}<td class=num>{}<td class=num>{}<td>{}</tr>",
             escape(mount.path.as_str()),
             escape(&mount.uri),
             backlog.files,
@@ -118,6 +118,8 @@ pub fn render(role: &str, told: &Result<(ClusterStatus, Vec<MountInfo>)>) -> Str
             size(traffic.read_bytes()),
             cached.unwrap_or_default(),
             size(traffic.fetched_bytes),
+            size(traffic.cached_bytes),
+            mount.settings.cache_quota_bytes.map(size).unwrap_or_default(),
             failure.unwrap_or_default()
         )
         .expect(LINE);
@@ -220,6 +222,7 @@ mod tests {
             options: BTreeMap::new(),
             settings: MountSettings {
                 writable: true,
+                cache_quota_bytes: Some(4096),
                 ..MountSettings::default()
             },
             created_ns: 0,
@@ -236,12 +239,15 @@ mod tests {
                 misses: 1,
                 miss_bytes: 1024,
                 fetched_bytes: 1 << 20,
+                cached_bytes: 2048,
+                quota_evicted_bytes: 7,
             }),
         };
         let page = render("all", &Ok((status, vec![mount])));
         assert!(page.contains(
             "<tr><td>/lake<td>s3://lake<td>writing through<td class=num>2<td class=num>1.5 KiB<td class=num>0\
-             <td class=num>4 KiB<td class=num>75.0 %<td class=num>1 MiB<td><span class=bad>a&amp;b: no</span></tr>"
+             <td class=num>4 KiB<td class=num>75.0 %<td class=num>1 MiB<td class=num>2 KiB\
+             <td class=num>4 KiB<td><span class=bad>a&amp;b: no</span></tr>"
         ));
         assert!(page.contains(
             "<tr><td>3<td>127.0.0.1:8996<td>live<td>SSD<td>/data/&lt;script&gt;<td class=num>9\

@@ -24,6 +24,7 @@ mod objects;
 mod partitions;
 mod power;
 mod power_masters;
+mod quotas;
 mod replicas;
 mod slow_store;
 mod sparse;

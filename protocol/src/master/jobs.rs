@@ -54,6 +54,38 @@ pub struct LoadPlan {
     pub unseen: u64,
     /// The first of them.
     pub failures: Vec<FileFailure>,
+    /// Mounts whose quota of cache the load would pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub over_quota: Vec<OverQuota>,
+}
+
+/// A mount of which a load would bring more than its quota of cache allows. It goes on: of the same mount, what was cached
+/// before goes, what the load itself brought included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverQuota {
+    pub path: CurvinePath,
+    pub quota_bytes: u64,
+    /// What is cached of the mount now.
+    pub cached_bytes: u64,
+    /// What the load would fetch of it.
+    pub bytes_to_fetch: u64,
+    /// What the load's files of it have in all.
+    pub bytes: u64,
+}
+
+impl OverQuota {
+    /// What would go of the mount, as the load goes on.
+    #[must_use]
+    pub fn bytes_evicted(&self) -> u64 {
+        let after = self.cached_bytes.saturating_add(self.bytes_to_fetch);
+        after.saturating_sub(self.quota_bytes)
+    }
+
+    /// What of the load's files cannot stay cached, whatever else goes.
+    #[must_use]
+    pub fn bytes_not_kept(&self) -> u64 {
+        self.bytes.saturating_sub(self.quota_bytes)
+    }
 }
 
 impl LoadPlan {

@@ -89,6 +89,18 @@ pub struct WorkerHeartbeat {
 pub struct HeartbeatOrders {
     /// The master does not know this worker (it restarted): register and report again.
     pub register: bool,
+    /// What the cached blocks of each mount that has a quota may take on this worker; of others there is no limit. None: as
+    /// the worker was told last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_shares: Option<Vec<CacheShare>>,
+}
+
+/// What the cached blocks of a mount may take on a worker: its part of
+/// [`cache_quota_bytes`](crate::mount::MountSettings::cache_quota_bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheShare {
+    pub mount: MountId,
+    pub bytes: u64,
 }
 
 /// From an operator: takes a worker out of service, or back into it. `Drained` is what the leader finds, and nobody says.

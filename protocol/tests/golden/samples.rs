@@ -211,6 +211,7 @@ fn changes() -> MountChanges {
         staleness_ms: Some(300),
         write_mode: Some(WriteMode::Back),
         attributes: Some(AttributesIn::Namespace),
+        cache_quota_bytes: Some(1 << 40),
     }
 }
 
@@ -221,6 +222,7 @@ fn settings() -> MountSettings {
         write_mode: WriteMode::Back,
         conditions: true,
         attributes: AttributesIn::Namespace,
+        cache_quota_bytes: Some(1 << 40),
     }
 }
 
@@ -559,6 +561,9 @@ samples! {
     LoadPlan => LoadPlan {
         files: 9, bytes: 900, files_cached: 2, bytes_cached: 200, requests: 7, free_bytes: 400, evictable_bytes: 100, unseen: 1,
         failures: job().failures,
+        over_quota: vec![OverQuota {
+            path: path("/m"), quota_bytes: 1 << 33, cached_bytes: 70_000, bytes_to_fetch: 1 << 33, bytes: 1 << 34,
+        }],
     };
     Jobs => Jobs { jobs: vec![JobRecord { failures: vec![], ..job() }] };
     Renamed => Renamed { attr: attr(), replaced: Some(Attr { inode: InodeId(13), ufs: None, ..attr() }) },
@@ -587,7 +592,9 @@ samples! {
         pins: vec![Pin { path: path("/m"), size: pinned_size() }], room: pin_room(),
     };
     WorkerRegistered => WorkerRegistered { worker: WorkerId(2), cluster: cluster(), token: 3 };
-    HeartbeatOrders => HeartbeatOrders { register: true };
+    HeartbeatOrders => HeartbeatOrders {
+        register: true, cache_shares: Some(vec![CacheShare { mount: MountId(3), bytes: 1 << 33 }]),
+    }, HeartbeatOrders { register: true, cache_shares: None };
     ReportAnswer => ReportAnswer {
         delete: vec![BlockId(78)], accept: vec![BlockId(77)], discard: vec![BlockId(76)],
     }, ReportAnswer { delete: vec![], accept: vec![], discard: vec![BlockId(76)] };
@@ -634,7 +641,11 @@ samples! {
         blocks: vec![BlockExtent { block: BlockId(77), len_bytes: 70_000 }], generation: 5,
     };
     MarkBlocks => MarkBlocks {
-        blocks: vec![MarkedBlock { block: BlockId(77), generation: 5 }], cached: true, number: 41,
+        blocks: vec![
+            MarkedBlock { block: BlockId(77), generation: 5, mount: Some(MountId(3)) },
+            MarkedBlock { block: BlockId(77), generation: 5, mount: None },
+        ],
+        cached: true, number: 41,
     };
     BlocksMarked => BlocksMarked { marked: vec![true, false] };
     CopyReplica => CopyReplica {
@@ -674,6 +685,9 @@ samples! {
             BlockAccount {
                 held: None,
                 gone: Some(Departure { at_ms: 1_700_000_000_000, why: Gone::EvictedForLoad(JobId(5)) }),
+            },
+            BlockAccount {
+                held: None, gone: Some(Departure { at_ms: 1_700_000_000_000, why: Gone::EvictedForQuota }),
             },
         ],
     };
@@ -724,6 +738,8 @@ fn traffic() -> MountTraffic {
         misses: 2,
         miss_bytes: 5,
         fetched_bytes: 1 << 20,
+        cached_bytes: 1 << 34,
+        quota_evicted_bytes: 70_000,
     }
 }
 

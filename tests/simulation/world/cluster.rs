@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use curvine_protocol::master::MountUfs;
+use curvine_protocol::master::{ListMounts, MountUfs};
 use curvine_protocol::mount::MountSettings;
 use curvine_protocol::{CurvinePath, NodeId};
 
@@ -24,6 +24,9 @@ use super::{World, text};
 
 /// In the end all files can be read within this time: a dead client's session has ended then.
 const READABLE_WITHIN: Duration = Duration::from_secs(150);
+
+/// What is cached of a mount comes down to its quota within this time: what was fetched for a writer has been let go of then.
+const KEPT_WITHIN: Duration = Duration::from_secs(90);
 
 pub struct Cluster {
     pub plan: ClusterPlan,
@@ -127,7 +130,10 @@ impl World {
             path: CurvinePath::parse(MOUNT).expect("a valid path"),
             uri: store::URI.to_owned(),
             options: BTreeMap::new(),
-            settings: MountSettings::default(),
+            settings: MountSettings {
+                cache_quota_bytes: cluster.plan.cache_quota_bytes,
+                ..MountSettings::default()
+            },
         };
         let (mut client, done) = (self.clients.shared.client(), Rc::new(Cell::new(false)));
         let tell = done.clone();
@@ -162,7 +168,10 @@ impl World {
             let outcome = read.borrow_mut().take();
             match outcome {
                 None => {}
-                Some(Ok(())) => return self.is_calm().and_then(|()| self.check_names()),
+                Some(Ok(())) => {
+                    self.is_calm().and_then(|()| self.check_names())?;
+                    return self.keeps_to_its_quota();
+                }
                 Some(Err(error)) => {
                     last = error;
                     self.read_all_files(&read)?;
@@ -189,6 +198,34 @@ impl World {
         let reader = *cluster.mounts.ids().last().expect("there is one");
         let mount = cluster.mounts.get_mut(reader).expect("it is there");
         mount.read_all(now, read.clone()).map_err(text)
+    }
+
+    /// What the mount's cached blocks take comes down to its quota, if it has one.
+    fn keeps_to_its_quota(&mut self) -> Result<(), Violation> {
+        let cluster = self.cluster.as_ref().expect("it is one");
+        let Some(quota_bytes) = cluster
+            .plan
+            .cache_quota_bytes
+            .filter(|_| cluster.plan.objects > 0)
+        else {
+            return Ok(());
+        };
+        let (mut client, kept) = (self.clients.shared.client(), Rc::new(Cell::new(false)));
+        let tell = kept.clone();
+        self.clients.spawn(async move {
+            while !tell.get() {
+                let mounts = client.until_answered(ListMounts {}, 0).await;
+                if let Some(Ok(table)) = mounts {
+                    let traffic = table.mounts.first().and_then(|mount| mount.traffic);
+                    tell.set(traffic.is_some_and(|traffic| traffic.cached_bytes <= quota_bytes));
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let deadline = self.now + KEPT_WITHIN;
+        self.until(deadline, "the mount keeps to its quota of cache", |_| {
+            Ok(kept.get())
+        })
     }
 
     fn check_names(&mut self) -> Result<(), Violation> {

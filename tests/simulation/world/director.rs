@@ -74,6 +74,7 @@ impl World {
                 cells: 1,
                 removes: false,
                 objects: cast.objects,
+                cache_quota_bytes: None,
                 troubles: Vec::new(),
                 pause_ms: 0,
             }),

@@ -102,6 +102,12 @@ metrics! {
         "What these reads got.";
     gauge MOUNT_FETCHED_BYTES = "curvine_mount_fetched_bytes", Bytes, [mount: &[]], Cluster,
         "What workers got from a mount's under file system, for readers and for loads, since the workers began.";
+    gauge MOUNT_CACHED_BYTES = "curvine_mount_cached_bytes", Bytes, [mount: &[]], Cluster,
+        "What cached blocks of a mount's files take on the workers that live.";
+    gauge MOUNT_CACHE_QUOTA = "curvine_mount_cache_quota_bytes", Bytes, [mount: &[]], Cluster,
+        "What these may take; shown of mounts that have such a quota.";
+    gauge MOUNT_QUOTA_EVICTED_BYTES = "curvine_mount_quota_evicted_bytes", Bytes, [mount: &[]], Cluster,
+        "What went of these because they took more than that, since the workers began.";
     gauge MASTERS = "curvine_masters", None, [state: &["reachable", "unreachable"]], Cluster,
         "Masters of the group, by whether the leader reaches them.";
     gauge WORKERS = "curvine_workers", None, [state: &["live", "lost"]], Cluster,

@@ -214,6 +214,7 @@ impl ClusterAnswers {
             blocks: vec![MarkedBlock {
                 block: block.id,
                 generation: block.generation,
+                mount: None,
             }],
             cached: false,
             number: self.view.last_effect()?.0,

@@ -206,6 +206,7 @@ impl Answers<UnmountUfs> for MountAnswers {
 impl Answers<ListMounts> for MountAnswers {
     async fn answer(self: Arc<Self>, _call: ListMounts, _context: CallContext) -> Result<Mounts> {
         self.consensus.read_barrier().await?;
+        let now = self.blocks.now();
         Ok(Mounts {
             mounts: self
                 .view
@@ -219,7 +220,7 @@ impl Answers<ListMounts> for MountAnswers {
                     Ok(MountInfo {
                         backlog,
                         hidden: self.mirror.hidden(mount.id),
-                        traffic: Some(self.blocks.cluster().roster.traffic(mount.id)),
+                        traffic: Some(self.blocks.cluster().roster.traffic(mount.id, now)),
                         ..mount.public()
                     })
                 })

@@ -10,7 +10,7 @@ use curvine_protocol::master::*;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
-use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, FileLayout, Result, WorkerId};
+use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, FileLayout, MountId, Result, WorkerId};
 
 use tokio::sync::Notify;
 
@@ -50,6 +50,14 @@ impl WorkerAnswers {
                 format!("worker {worker} is not registered with this master, or has registered again since"),
             )),
         }
+    }
+
+    /// The mounts that have a quota of cache, with its bytes.
+    fn cache_quotas(&self) -> Result<Vec<(MountId, u64)>> {
+        let mounts = self.view.mounts()?.into_iter();
+        Ok(mounts
+            .filter_map(|mount| Some((mount.id, mount.settings.cache_quota_bytes?)))
+            .collect())
     }
 
     fn doubts(&self, report: &ReportBlocks) -> Result<Doubts> {
@@ -160,6 +168,7 @@ impl Answers<RegisterWorker> for WorkerAnswers {
             report_again: false,
             report: 0,
             traffic: BTreeMap::new(),
+            cache_shares: BTreeMap::new(),
             labels: call.labels,
         };
         self.blocks.learn_services(self.view.services()?);
@@ -179,13 +188,19 @@ impl Answers<WorkerHeartbeat> for WorkerAnswers {
         _context: CallContext,
     ) -> Result<HeartbeatOrders> {
         self.consensus.read_barrier().await?;
+        let quotas = self.cache_quotas()?;
+        let last_worker = self.view.last_worker()?;
         let now = self.blocks.now();
         let mut cluster = self.blocks.cluster();
         let known = cluster.roster.heartbeat(call.worker, call.token, call.disks, now);
         if known {
             cluster.roster.count(call.worker, call.traffic);
         }
-        Ok(HeartbeatOrders { register: !known })
+        let told = known && cluster.may_divide_quotas(last_worker, now);
+        Ok(HeartbeatOrders {
+            register: !known,
+            cache_shares: told.then(|| cluster.roster.cache_shares(call.worker, &quotas, now)),
+        })
     }
 }
 

@@ -16,12 +16,14 @@
 //! - `placement`: where to read and where to write; `spread`: how far apart replicas are.
 //! - [`mod@balance`]: which blocks go where, so that workers become equally full.
 //! - [`mod@care`]: which blocks too few have; [`mod@surplus`]: which too many.
+//! - `cache_quota`: what of a mount each worker may cache.
 //! - `service`: which of the workers are out of service.
 //! - [`check`]: what `cv fsck` says of blocks.
 //! - [`mod@wanted`]: what of that is to stay.
 
 pub mod agree;
 pub mod balance;
+mod cache_quota;
 pub mod care;
 pub mod check;
 mod fence;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::cluster::{DiskStatus, Labels, WorkerState, WorkerStatus};
-use curvine_protocol::master::FsStats;
+use curvine_protocol::master::{CacheShare, FsStats};
 use curvine_protocol::mount::MountTraffic;
 use curvine_protocol::number::whole_ms;
 use curvine_protocol::{MountId, WorkerId};
 use tokio::time::Instant;
 
+use super::cache_quota::{CacheUse, share_of};
 use super::service::OutOfService;
 
 /// After this long without a heartbeat a worker is lost.
@@ -37,6 +38,8 @@ pub struct WorkerEntry {
     pub report: u64,
     /// By its last heartbeat.
     pub traffic: BTreeMap<MountId, MountTraffic>,
+    /// What it was told last that the cached blocks of mounts may take on it, in bytes.
+    pub cache_shares: BTreeMap<MountId, u64>,
     /// Where it stands.
     pub labels: Labels,
 }
@@ -56,6 +59,7 @@ impl WorkerEntry {
             report_again: false,
             report: 0,
             traffic: BTreeMap::new(),
+            cache_shares: BTreeMap::new(),
             labels: Labels::default(),
         }
     }
@@ -100,17 +104,46 @@ impl Roster {
         self.workers.get(&id).is_some_and(|worker| worker.token == token)
     }
 
-    /// What readers of a mount's files got, and its store gave, as far as the workers have said.
-    pub fn traffic(&self, mount: MountId) -> MountTraffic {
+    /// What readers of a mount's files got, and its store gave, as far as the workers have said; and what the workers that
+    /// live have cached of it.
+    pub fn traffic(&self, mount: MountId, now: Instant) -> MountTraffic {
         let mut sum = MountTraffic::default();
-        for of_one in self
-            .workers
-            .values()
-            .filter_map(|worker| worker.traffic.get(&mount))
-        {
-            sum += *of_one;
+        for worker in self.workers.values() {
+            let Some(&(mut of_one)) = worker.traffic.get(&mount) else {
+                continue;
+            };
+            if !worker.is_live(now) {
+                of_one.cached_bytes = 0;
+            }
+            sum += of_one;
         }
         sum
+    }
+
+    /// What the cached blocks of mounts may take on a worker, of mounts with these quotas in bytes. From now on it counts as
+    /// told so.
+    pub fn cache_shares(&mut self, id: WorkerId, quotas: &[(MountId, u64)], now: Instant) -> Vec<CacheShare> {
+        let share = |&(mount, quota_bytes): &(MountId, u64)| {
+            let of_worker = |worker: &WorkerEntry| CacheUse {
+                cached_bytes: worker
+                    .traffic
+                    .get(&mount)
+                    .map_or(0, |traffic| traffic.cached_bytes),
+                told_bytes: worker.cache_shares.get(&mount).copied().unwrap_or(0),
+            };
+            let live = self.workers.iter().filter(|(_, worker)| worker.is_live(now));
+            let (ids, uses): (Vec<_>, Vec<_>) = live.map(|(id, worker)| (*id, of_worker(worker))).unzip();
+            let place = ids.iter().position(|of| *of == id)?;
+            Some(CacheShare {
+                mount,
+                bytes: share_of(quota_bytes, &uses, place),
+            })
+        };
+        let shares: Vec<_> = quotas.iter().filter_map(share).collect();
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.cache_shares = shares.iter().map(|share| (share.mount, share.bytes)).collect();
+        }
+        shares
     }
 
     /// What a worker has counted. It is known, and has this token.

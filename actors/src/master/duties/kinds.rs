@@ -196,6 +196,7 @@ impl Kinds {
             let marked = MarkedBlock {
                 block: located.block.id,
                 generation: located.block.generation,
+                mount: Some(mount),
             };
             located.workers.iter().map(move |worker| (*worker, marked))
         });

@@ -223,6 +223,7 @@ impl OpenBlock {
             rewritten: None,
             round: 0,
             numbers: self.numbers,
+            mount: None,
         }
     }
 

@@ -3,12 +3,12 @@
 //! Layout, little-endian: version u8 (1), state u8, flags u8, more flags u8, generation u32, len_bytes u64,
 //! accessed_ms i64, checksum count u32, checksums u32 each, then for Writing, Filling and what was rewritten one bit per
 //! checksum, then, if the flag says so, the numbers of its writer's changes: floor u64, sealed u64; then, if the flag says
-//! so, the number of the sync that puts it on the device, u64.
+//! so, the number of the sync that puts it on the device, u64; then, if the second flags say so, the mount, u32.
 
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::{to_u32, to_usize};
-use curvine_protocol::{Error, ErrorKind, Result};
+use curvine_protocol::{Error, ErrorKind, MountId, Result};
 
 use super::bitmap::Bitmap;
 use super::order::Numbers;
@@ -29,8 +29,10 @@ const FLAG_GUEST: u8 = 4;
 /// Two bits: 0 = no tier, else its code.
 const TIER_SHIFT: u8 = 3;
 const TIER_BITS: u8 = 3;
+const FLAG_MOUNT: u8 = 32;
 const NUMBERS_BYTES: usize = 16;
 const ROUND_BYTES: usize = 8;
+const MOUNT_BYTES: usize = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockRecord {
@@ -52,6 +54,8 @@ pub struct BlockRecord {
     pub round: u64,
     /// Of the changes of its writer, who may not number them.
     pub numbers: Numbers,
+    /// Of a cached block: the mount whose object it is of. Versions before did not note it.
+    pub mount: Option<MountId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +147,19 @@ impl BlockRecord {
             rewritten: None,
             round: 0,
             numbers: Numbers::default(),
+            mount: None,
         }
+    }
+
+    /// The record of a block of a mount's object.
+    #[must_use]
+    pub fn of_mount(self, mount: Option<MountId>) -> Self {
+        BlockRecord { mount, ..self }
+    }
+
+    /// The mount for whose quota the block counts: none of one that is kept.
+    pub fn counts_for(&self) -> Option<MountId> {
+        self.mount.filter(|_| self.flags.from_ufs)
     }
 
     /// Whether this, of a guest, is a copy of that.
@@ -172,9 +188,11 @@ impl BlockRecord {
         let is_numbered = self.numbers != Numbers::default();
         let has_round = self.round != 0;
         let flags = flags | flag(is_numbered, FLAG_NUMBERED) | flag(has_round, FLAG_ROUND);
-        let mut bytes =
-            Vec::with_capacity(HEAD_BYTES + self.checksums.len() * 5 + NUMBERS_BYTES + ROUND_BYTES);
-        bytes.extend_from_slice(&[VERSION, code, flags, self.flags.more()]);
+        let mut bytes = Vec::with_capacity(
+            HEAD_BYTES + self.checksums.len() * 5 + NUMBERS_BYTES + ROUND_BYTES + MOUNT_BYTES,
+        );
+        let more = self.flags.more() | flag(self.mount.is_some(), FLAG_MOUNT);
+        bytes.extend_from_slice(&[VERSION, code, flags, more]);
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.extend_from_slice(&self.len_bytes.to_le_bytes());
         bytes.extend_from_slice(&self.accessed_ms.to_le_bytes());
@@ -192,6 +210,9 @@ impl BlockRecord {
         }
         if has_round {
             bytes.extend_from_slice(&self.round.to_le_bytes());
+        }
+        if let Some(MountId(mount)) = self.mount {
+            bytes.extend_from_slice(&mount.to_le_bytes());
         }
         bytes
     }
@@ -231,7 +252,8 @@ impl<'a> RecordView<'a> {
         };
         let numbers = if view.is_numbered() { NUMBERS_BYTES } else { 0 };
         let round = if view.has_round() { ROUND_BYTES } else { 0 };
-        if bytes.len() != HEAD_BYTES + view.chunks * 4 + bits + numbers + round {
+        let mount = if view.has_mount() { MOUNT_BYTES } else { 0 };
+        if bytes.len() != HEAD_BYTES + view.chunks * 4 + bits + numbers + round + mount {
             return Err(corrupt("wrong length"));
         }
         Ok(view)
@@ -306,6 +328,21 @@ impl<'a> RecordView<'a> {
         self.bytes[2] & FLAG_ROUND != 0
     }
 
+    fn has_mount(&self) -> bool {
+        self.bytes[3] & FLAG_MOUNT != 0
+    }
+
+    /// See [`BlockRecord::mount`].
+    pub fn mount(&self) -> Option<MountId> {
+        let number = || u32::from_le_bytes(fixed(self.bytes, self.bytes.len() - MOUNT_BYTES));
+        self.has_mount().then(|| MountId(number()))
+    }
+
+    /// See [`BlockRecord::counts_for`].
+    pub fn counts_for(&self) -> Option<MountId> {
+        self.mount().filter(|_| self.is_from_ufs())
+    }
+
     /// The checksums of these chunks, cut at the end.
     pub fn checksums(&self, chunks: std::ops::Range<usize>) -> Vec<u32> {
         (chunks.start..chunks.end.min(self.chunks))
@@ -318,6 +355,9 @@ impl<'a> RecordView<'a> {
     pub fn to_record(self) -> Result<BlockRecord> {
         let number = |at| u64::from_le_bytes(fixed(self.bytes, at));
         let mut end = self.bytes.len();
+        if self.has_mount() {
+            end -= MOUNT_BYTES;
+        }
         let mut round = 0;
         if self.has_round() {
             end -= ROUND_BYTES;
@@ -352,6 +392,7 @@ impl<'a> RecordView<'a> {
             rewritten,
             round,
             numbers,
+            mount: self.mount(),
         })
     }
 }
@@ -435,6 +476,8 @@ mod tests {
             state: BlockState::Filling { present: bits },
             ..sealed.clone()
         };
+        let of_mount = of_a_round.clone().of_mount(Some(MountId(9)));
+        assert_eq!(of_mount.counts_for(), Some(MountId(9)));
         let numbered = BlockRecord {
             numbers: Numbers { floor: 6, sealed: 5 },
             ..writing.clone()
@@ -448,6 +491,11 @@ mod tests {
             (
                 &of_a_round,
                 format!("01027300{tail}02 0600000000000000 0500000000000000 0900000000000000")
+                    .replace(' ', ""),
+            ),
+            (
+                &of_mount,
+                format!("01027320{tail}02 0600000000000000 0500000000000000 0900000000000000 09000000")
                     .replace(' ', ""),
             ),
             (&writing, format!("01010400{tail}02")),

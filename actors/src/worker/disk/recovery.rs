@@ -10,7 +10,7 @@ use curvine_conf::{DataDir, Size};
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::{BlockId, Error, Result};
+use curvine_protocol::{BlockId, Error, MountId, Result};
 
 use super::cached::Cached;
 use super::index::{Change, Index, LastRun};
@@ -67,11 +67,13 @@ pub(super) fn open(
     } = agree(&index, &root, directory.tier, power_was_cut.then_some(synced))?;
     // What came first goes first.
     cached.sort_unstable();
-    let cached = cached.into_iter().map(|(_, block, bytes)| (block, bytes));
+    let cached = cached
+        .into_iter()
+        .map(|(_, block, bytes, mount)| (block, bytes, mount));
     let mut cached = Cached::new(options.eviction, cached);
     pinned
         .into_iter()
-        .for_each(|(block, bytes)| cached.pin(block, bytes));
+        .for_each(|(block, bytes, mount)| cached.pin(block, bytes, mount));
     let device = rustix::fs::statvfs(&root).map_err(|e| {
         Error::from(std::io::Error::from(e)).while_doing(format_args!("measuring {}", root.display()))
     })?;
@@ -117,10 +119,10 @@ struct Agreed {
     /// What the files take, in bytes.
     used_bytes: u64,
     blocks: u64,
-    /// The cached blocks that may go: when bytes of each last came, and what it takes.
-    cached: Vec<(i64, BlockId, u64)>,
+    /// The cached blocks that may go: when bytes of each last came, what it takes, and for which mount it counts.
+    cached: Vec<(i64, BlockId, u64, Option<MountId>)>,
     /// Those that are pinned, which are not among them.
-    pinned: Vec<(BlockId, u64)>,
+    pinned: Vec<(BlockId, u64, Option<MountId>)>,
     /// Copies of what other disks of the worker have.
     guests: Vec<BlockId>,
     /// Those that may not go, of a disk that is to have none.
@@ -141,7 +143,13 @@ impl Agreed {
         }
     }
 
-    fn has(&mut self, block: BlockId, (flags, accessed_ms): (BlockFlags, i64), len_bytes: u64) {
+    fn has(
+        &mut self,
+        block: BlockId,
+        (flags, accessed_ms): (BlockFlags, i64),
+        len_bytes: u64,
+        mount: Option<MountId>,
+    ) {
         let taken_bytes = taken_by(flags, len_bytes);
         self.used_bytes += taken_bytes;
         // A guest is another disk's block.
@@ -150,8 +158,8 @@ impl Agreed {
             self.guests.push(block);
         }
         match (counts_as_cached(flags, self.tier), flags.pinned) {
-            (true, true) => self.pinned.push((block, taken_bytes)),
-            (true, false) => self.cached.push((accessed_ms, block, taken_bytes)),
+            (true, true) => self.pinned.push((block, taken_bytes, mount)),
+            (true, false) => self.cached.push((accessed_ms, block, taken_bytes, mount)),
             (false, _) if self.tier == Tier::Mem => self.kept.push(block),
             (false, _) => {}
         }
@@ -188,7 +196,7 @@ fn agree(index: &Arc<Index>, root: &Path, tier: Tier, power_cut_after: Option<u6
                     files.remove(&block);
                 }
                 let head = (record.flags(), record.accessed_ms());
-                agreed.has(block, head, record.len_bytes());
+                agreed.has(block, head, record.len_bytes(), record.counts_for());
             }
             Ok(record) => {
                 if let Ok(record) = record.to_record() {
@@ -206,7 +214,8 @@ fn agree(index: &Arc<Index>, root: &Path, tier: Tier, power_cut_after: Option<u6
                     if !record.flags.in_index {
                         files.remove(&block);
                     }
-                    agreed.has(block, (record.flags, record.accessed_ms), len_bytes);
+                    let head = (record.flags, record.accessed_ms);
+                    agreed.has(block, head, len_bytes, record.counts_for());
                     changes.extend(change);
                 }
                 Err(error) => {

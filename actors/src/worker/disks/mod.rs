@@ -2,7 +2,8 @@
 //!
 //! What concerns more than one data directory belongs here; what concerns one is in [`super::disk`], which knows of no
 //! other. Choices are pure, in files of their own: [`placement`] says where a block goes, [`heat`] which are hot. How one
-//! goes from a disk to another is in [`moves`]; the [`mover`] has it done in the background.
+//! goes from a disk to another is in [`moves`]; the [`mover`] has it done in the background. What the cached blocks of a mount
+//! may take is in [`quotas`].
 //!
 //! Owns the memory of where new blocks were placed, of what is being fetched ([`fetches`]), and of who is about to change
 //! which block ([`gate`]).
@@ -19,6 +20,7 @@ mod heat;
 mod mover;
 mod moves;
 mod placement;
+mod quotas;
 mod rescue;
 
 use std::path::PathBuf;
@@ -42,6 +44,7 @@ use self::heat::Heat;
 pub use self::mover::{Mover, StopMover};
 use self::moves::Place;
 use self::placement::{Wanted, choose_disk, may_be_kept_in};
+use self::quotas::CacheShares;
 use self::rescue::Rescue;
 use super::Threads;
 use super::disk::{
@@ -70,6 +73,7 @@ struct Inner {
     placed: quick_cache::sync::Cache<BlockId, usize>,
     fetches: Arc<Fetches>,
     traffic: Arc<Traffic>,
+    shares: CacheShares,
     gate: Arc<Gate>,
     /// Held while a block is handed over, and while nothing may be.
     moves: Mutex<()>,
@@ -185,6 +189,7 @@ impl Disks {
             placed,
             fetches,
             traffic: Arc::default(),
+            shares: CacheShares::default(),
             gate: Arc::default(),
             moves: Mutex::default(),
             rescue: rescue.clone(),

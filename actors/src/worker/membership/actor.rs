@@ -175,7 +175,7 @@ impl Worker {
             worker: session.worker,
             token: session.token,
             disks: self.disks.statuses(),
-            traffic: self.disks.traffic().counted(),
+            traffic: self.disks.counted(),
         };
         ctx.spawn(
             ask_master(self.master.clone(), beat)
@@ -186,6 +186,9 @@ impl Worker {
                         Ok(orders) => {
                             worker.master_spoke();
                             worker.standing.heard(epoch, asked_at);
+                            if let Some(shares) = &orders.cache_shares {
+                                worker.disks.take_shares(shares);
+                            }
                             if orders.register {
                                 worker.register(ctx);
                             } else {

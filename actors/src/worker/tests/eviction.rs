@@ -96,6 +96,7 @@ impl Little {
             blocks: vec![MarkedBlock {
                 block: BlockId(block),
                 generation,
+                mount: None,
             }],
             cached,
             number,

@@ -157,6 +157,7 @@ async fn what_readers_find_here_and_what_they_wait_for_is_counted_of_the_mount()
         miss_bytes: 1_000,
         // More is on its way, ahead of the reader.
         fetched_bytes: counted()[0].1.fetched_bytes,
+        ..MountTraffic::default()
     };
     assert!(expected.fetched_bytes > 0, "{expected:?}");
     let mut so_far = counted();

@@ -13,6 +13,7 @@ mod membership;
 mod objects;
 mod order;
 mod pins;
+mod quotas;
 mod shedding;
 mod tiers;
 mod world;

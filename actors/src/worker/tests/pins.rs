@@ -94,6 +94,7 @@ async fn what_is_written_over_a_pinned_block_is_kept_and_the_pin_is_told_again()
         blocks: vec![MarkedBlock {
             block: BlockId(100),
             generation: 5,
+            mount: None,
         }],
         cached: true,
         number: 9,

@@ -137,6 +137,7 @@ async fn it_stays_where_a_keeper_has_something_else() {
     let marked = vec![MarkedBlock {
         block: BlockId(6),
         generation: 4,
+        mount: None,
     }];
     let cached = MarkBlocks {
         blocks: marked,

@@ -48,6 +48,7 @@ async fn mark(worker: &WorkerHandle, block: u64, cached: bool) -> bool {
         blocks: vec![MarkedBlock {
             block: BlockId(block),
             generation: 1,
+            mount: None,
         }],
         cached,
         number: 1,

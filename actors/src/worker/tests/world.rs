@@ -65,6 +65,7 @@ pub struct MasterState {
     pub describes: u32,
     pub mount_uri: String,
     pub mount_token: Option<String>,
+    pub cache_shares: Option<Vec<CacheShare>>,
 }
 
 impl MockMaster {
@@ -100,7 +101,10 @@ impl MockMaster {
         }
         if call.is::<WorkerHeartbeat>() {
             let register = state.ask_to_register;
-            return Ok(Box::new(HeartbeatOrders { register }));
+            return Ok(Box::new(HeartbeatOrders {
+                register,
+                cache_shares: state.cache_shares.clone(),
+            }));
         }
         if let Some(report) = call.downcast_ref::<ReportBlocks>() {
             if state.refuses_reports {

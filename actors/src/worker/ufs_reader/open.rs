@@ -99,6 +99,7 @@ pub async fn open(
             false => target.len_bytes,
         };
         job.inspect(|job| disk.store.hold(*job, block));
+        disks.make_room_in_quota(target.mount, need_bytes);
         let room = disk.store.make_room_for(block, need_bytes, job).await;
         if let Some(job) = job.filter(|_| !room.is_there()) {
             let error = full_of(job, block, target.len_bytes);
@@ -152,12 +153,13 @@ async fn open_small(store: Arc<Store>, target: &Target, fetch: Fetch, budget: &B
     let body = target.fetch(0..target.len_bytes, budget).await?;
     let (done, stored) = oneshot::channel();
     let (block, generation, pieces) = (target.block, target.generation, body.clone());
+    let mount = target.mount;
     store.on_lane(block, move |store| {
         if let Err(error) = fetch.check() {
             return drop(done.send(Err(error)));
         }
         let done = Box::new(move |outcome| drop(done.send(outcome)));
-        store.put_fetched(block, generation, &pieces, done);
+        store.put_fetched(block, generation, &pieces, mount, done);
     });
     match stored.await {
         Ok(Ok(_)) => Ok(Opened::Whole(store, target.len_bytes)),
@@ -174,10 +176,11 @@ async fn open_large(
 ) -> Result<Opened> {
     let (done, begun) = oneshot::channel();
     let (block, generation, len_bytes) = (target.block, target.generation, target.len_bytes);
+    let mount = target.mount;
     let on_lane = fetch.clone();
     store.on_lane(block, move |store| {
         let begun = on_lane.check();
-        let _ = done.send(begun.and_then(|()| store.fill_begin(block, generation, len_bytes)));
+        let _ = done.send(begun.and_then(|()| store.fill_begin(block, generation, len_bytes, mount)));
     });
     let begun = begun
         .await

@@ -21,7 +21,12 @@ pub struct Entry {
     pub seen: u32,
     pub uses: u8,
     list: u8,
+    pub owner: Owner,
 }
+
+/// Of which mount a block is: a small number that stands for one, or for none that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owner(pub u16);
 
 #[derive(Clone, Copy, Debug)]
 struct List {
@@ -46,17 +51,49 @@ pub struct Lists {
     free: Vec<u32>,
     lists: [List; LISTS],
     bytes: u64,
+    /// A list whose blocks do not count for their owners.
+    uncounted: Option<usize>,
+    /// What the blocks of each owner take in the other lists.
+    owned_bytes: Vec<u64>,
 }
 
 impl Lists {
-    pub fn new() -> Self {
+    /// `uncounted` is the list of which [`Lists::owned_bytes`] says nothing.
+    pub fn new(uncounted: Option<usize>) -> Self {
         Lists {
             places: HashMap::new(),
             entries: Vec::new(),
             free: Vec::new(),
             lists: [EMPTY; LISTS],
             bytes: 0,
+            uncounted,
+            owned_bytes: Vec::new(),
         }
+    }
+
+    /// What the blocks of an owner take, in bytes.
+    pub fn owned_bytes(&self, owner: Owner) -> u64 {
+        self.owned_bytes.get(usize::from(owner.0)).copied().unwrap_or(0)
+    }
+
+    /// A block is of another owner than was known.
+    pub fn belongs_to(&mut self, block: BlockId, owner: Owner) {
+        let Some(entry) = self.get_mut(block) else { return };
+        let (before, bytes, list) = (entry.owner, entry.bytes, usize::from(entry.list));
+        entry.owner = owner;
+        self.count(list, before, 0, bytes);
+        self.count(list, owner, bytes, 0);
+    }
+
+    fn count(&mut self, list: usize, owner: Owner, more_bytes: u64, fewer_bytes: u64) {
+        if self.uncounted == Some(list) {
+            return;
+        }
+        let at = usize::from(owner.0);
+        if self.owned_bytes.len() <= at {
+            self.owned_bytes.resize(at + 1, 0);
+        }
+        self.owned_bytes[at] = self.owned_bytes[at] + more_bytes - fewer_bytes;
     }
 
     /// Bytes of memory that are used.
@@ -66,6 +103,7 @@ impl Lists {
         // A hash map has one slot more for each seven that it says it has room for.
         let slots = self.places.capacity() * 8 / 7;
         slots * of_place
+            + self.owned_bytes.capacity() * size_of::<u64>()
             + self.entries.capacity() * size_of::<Entry>()
             + self.free.capacity() * size_of::<u32>()
     }
@@ -114,7 +152,7 @@ impl Lists {
     }
 
     /// Puts a block that is in no list into one, as its newest.
-    pub fn add(&mut self, list: usize, block: BlockId, bytes: u64, seen: u32) {
+    pub fn add(&mut self, list: usize, block: BlockId, bytes: u64, seen: u32, owner: Owner) {
         let entry = Entry {
             block,
             bytes,
@@ -123,6 +161,7 @@ impl Lists {
             seen,
             uses: 0,
             list: 0,
+            owner,
         };
         let place = match self.free.pop() {
             Some(place) => {
@@ -158,7 +197,8 @@ impl Lists {
     pub fn resize(&mut self, block: BlockId, bytes: u64) {
         let Some(entry) = self.get_mut(block) else { return };
         let before = std::mem::replace(&mut entry.bytes, bytes);
-        let list = usize::from(entry.list);
+        let (list, owner) = (usize::from(entry.list), entry.owner);
+        self.count(list, owner, bytes, before);
         self.lists[list].bytes = self.lists[list].bytes - before + bytes;
         self.bytes = self.bytes - before + bytes;
     }
@@ -168,7 +208,8 @@ impl Lists {
         let entry = &mut self.entries[at(place)];
         entry.list = u8::try_from(list).expect("there are few lists");
         (entry.older, entry.newer) = (newest, NONE);
-        let bytes = entry.bytes;
+        let (bytes, owner) = (entry.bytes, entry.owner);
+        self.count(list, owner, bytes, 0);
         match newest {
             NONE => self.lists[list].oldest = place,
             newest => self.entries[at(newest)].newer = place,
@@ -186,9 +227,11 @@ impl Lists {
             newer,
             list,
             bytes,
+            owner,
             ..
         } = self.entries[at(place)];
         let list = usize::from(list);
+        self.count(list, owner, 0, bytes);
         match older {
             NONE => self.lists[list].oldest = newer,
             older => self.entries[at(older)].newer = newer,

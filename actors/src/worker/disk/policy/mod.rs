@@ -27,6 +27,7 @@ use curvine_conf::EvictionPolicy;
 use curvine_protocol::BlockId;
 
 use self::epochs::Epochs;
+pub use self::lists::Owner;
 use self::lists::{LISTS, Lists};
 
 /// Most memory for each block or ghost, in bytes: an entry, and its place in a hash map, both just after they grew.
@@ -54,7 +55,7 @@ impl Policy {
     pub fn new(order: EvictionPolicy) -> Self {
         Policy {
             order,
-            lists: Lists::new(),
+            lists: Lists::new((order == EvictionPolicy::S3Fifo).then_some(s3_fifo::GHOSTS)),
             lately: VecDeque::new(),
             passed_bytes: 0,
             epochs: Epochs::default(),
@@ -76,6 +77,35 @@ impl Policy {
         }
     }
 
+    /// What the blocks of an owner take on the device.
+    pub fn owned_bytes(&self, owner: Owner) -> u64 {
+        self.lists.owned_bytes(owner)
+    }
+
+    /// Whose a block is, if it is here and may go.
+    pub fn owner_of(&self, block: BlockId) -> Owner {
+        match self.has(block) {
+            true => self
+                .lists
+                .get(block)
+                .map_or(Owner::default(), |entry| entry.owner),
+            false => Owner::default(),
+        }
+    }
+
+    /// The blocks of an owner with what each takes, about in the order in which they would go.
+    pub fn owned_by(&self, owner: Owner) -> Vec<(BlockId, u64)> {
+        let mut owned = Vec::new();
+        for list in (0..LISTS).filter(|list| self.ghosts() != Some(*list)) {
+            let mut next = self.lists.oldest(list);
+            while let Some(entry) = next {
+                owned.extend((entry.owner == owner).then_some((entry.block, entry.bytes)));
+                next = self.lists.next_newer(entry);
+            }
+        }
+        owned
+    }
+
     pub fn blocks(&self) -> usize {
         let ghosts = self.ghosts().map_or(0, |list| self.lists.blocks(list));
         self.lists.all_blocks() - ghosts
@@ -88,14 +118,15 @@ impl Policy {
     }
 
     /// A cached block has come, or takes so much now.
-    pub fn came(&mut self, block: BlockId, bytes: u64) {
+    pub fn came(&mut self, block: BlockId, bytes: u64, owner: Owner) {
         if self.has(block) {
+            self.lists.belongs_to(block, owner);
             return self.lists.resize(block, bytes);
         }
         self.passes(block, bytes);
         match self.order {
-            EvictionPolicy::S3Fifo => self.came_s3(block, bytes),
-            EvictionPolicy::Lru | EvictionPolicy::Lfu => self.lists.add(0, block, bytes, 0),
+            EvictionPolicy::S3Fifo => self.came_s3(block, bytes, owner),
+            EvictionPolicy::Lru | EvictionPolicy::Lfu => self.lists.add(0, block, bytes, 0, owner),
         }
     }
 
@@ -122,10 +153,10 @@ impl Policy {
     }
 
     /// A block that [`Policy::choose`] named stays after all.
-    pub fn stays(&mut self, block: BlockId, bytes: u64) {
+    pub fn stays(&mut self, block: BlockId, bytes: u64, owner: Owner) {
         if !self.has(block) {
             self.lists.remove(block);
-            self.lists.add(0, block, bytes, self.time());
+            self.lists.add(0, block, bytes, self.time(), owner);
         }
     }
 

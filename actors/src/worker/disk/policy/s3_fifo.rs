@@ -7,7 +7,7 @@
 
 use curvine_protocol::BlockId;
 
-use super::lists::Entry;
+use super::lists::{Entry, Owner};
 use super::{GHOSTS_MAX, Policy};
 
 const SMALL: usize = 0;
@@ -25,7 +25,7 @@ const GHOSTS_A_BLOCK: usize = 2;
 const GHOSTS_MIN: usize = 16;
 
 impl Policy {
-    pub(super) fn came_s3(&mut self, block: BlockId, bytes: u64) {
+    pub(super) fn came_s3(&mut self, block: BlockId, bytes: u64, owner: Owner) {
         let now = self.time();
         let ghost = self.lists.remove(block);
         let away = ghost.map(|ghost| now.wrapping_sub(ghost.seen));
@@ -33,7 +33,7 @@ impl Policy {
             Some(_) if !self.epochs.are_on() => MAIN,
             _ => SMALL,
         };
-        self.lists.add(list, block, bytes, now);
+        self.lists.add(list, block, bytes, now, owner);
         let began = self.epochs.came(bytes, away, self.bytes());
         if began {
             self.keep_what_is_here();
@@ -105,11 +105,12 @@ impl Policy {
                 bytes,
                 seen,
                 uses,
+                owner,
                 ..
             },
         ) in in_use
         {
-            self.lists.add(list, block, bytes, seen);
+            self.lists.add(list, block, bytes, seen, owner);
             if let Some(entry) = self.lists.get_mut(block) {
                 entry.uses = uses;
             }

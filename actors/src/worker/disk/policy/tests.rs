@@ -7,7 +7,7 @@ use curvine_protocol::BlockId;
 use proptest::prelude::*;
 
 use super::lists::Entry;
-use super::{BYTES_A_BLOCK, GHOSTS_MAX, Policy};
+use super::{BYTES_A_BLOCK, GHOSTS_MAX, Owner, Policy};
 
 const MIB: u64 = 1 << 20;
 
@@ -43,7 +43,7 @@ impl Disk {
                 .sum();
             assert!(chosen >= over, "there are enough");
         }
-        self.policy.came(block, MIB);
+        self.policy.came(block, MIB, Owner::default());
     }
 
     /// Hits of this trace.
@@ -227,13 +227,13 @@ fn a_scan_does_not_drive_out_what_is_read_often() {
 fn what_is_in_use_stays_and_the_rest_goes_however_much_is_needed() {
     for order in [S3Fifo, Lru, Lfu] {
         let mut policy = Policy::new(order);
-        (0..10).for_each(|block| policy.came(BlockId(block), MIB));
+        (0..10).for_each(|block| policy.came(BlockId(block), MIB, Owner::default()));
         let chosen = policy.choose(u64::MAX, |block| block.0 % 2 == 0);
         let mut gone: Vec<u64> = chosen.iter().map(|(block, _)| block.0).collect();
         gone.sort_unstable();
         assert_eq!(gone, [0, 2, 4, 6, 8], "{order}");
         assert_eq!((policy.blocks(), policy.bytes()), (5, 5 * MIB));
-        policy.stays(BlockId(4), MIB);
+        policy.stays(BlockId(4), MIB, Owner::default());
         assert!(policy.has(BlockId(4)) && !policy.has(BlockId(6)));
     }
 }
@@ -241,7 +241,7 @@ fn what_is_in_use_stays_and_the_rest_goes_however_much_is_needed() {
 #[test]
 fn many_reads_of_one_block_in_a_row_are_one_use() {
     let mut policy = Policy::new(Lfu);
-    (0..100).for_each(|block| policy.came(BlockId(block), MIB));
+    (0..100).for_each(|block| policy.came(BlockId(block), MIB, Owner::default()));
     (0..50).for_each(|_| policy.used(BlockId(0)));
     for block in (1..20).chain([1]) {
         policy.used(BlockId(block));
@@ -285,6 +285,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+const OWNERS: u64 = 3;
+
+fn owner(block: u64) -> Owner {
+    Owner(u16::try_from(block % OWNERS).expect("there are few"))
+}
+
 proptest! {
     /// Against a plain map: what is known, what it takes, and that as much goes as may, and no more than is needed.
     #[test]
@@ -296,7 +302,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Came(block, bytes) => {
-                    policy.came(BlockId(block), bytes);
+                    policy.came(BlockId(block), bytes, owner(block));
                     here.insert(block, bytes);
                 }
                 Step::Used(block) => policy.used(BlockId(block)),
@@ -320,6 +326,13 @@ proptest! {
             prop_assert_eq!(policy.blocks(), here.len());
             prop_assert_eq!(policy.bytes(), here.values().sum::<u64>());
             prop_assert!(here.keys().all(|block| policy.has(BlockId(*block))));
+            for of in (0..OWNERS).map(owner) {
+                let its: HashMap<_, _> = here.iter().filter(|(block, _)| owner(**block) == of).collect();
+                prop_assert_eq!(policy.owned_bytes(of), its.values().copied().sum::<u64>());
+                let listed: HashMap<_, _> = policy.owned_by(of).into_iter().collect();
+                prop_assert_eq!(listed.len(), its.len());
+                prop_assert!(its.iter().all(|(block, bytes)| listed.get(&BlockId(**block)) == Some(*bytes)));
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use curvine_protocol::cluster::Tier;
 use curvine_protocol::worker::Gone;
-use curvine_protocol::{BlockId, JobId, Result};
+use curvine_protocol::{BlockId, JobId, MountId, Result};
 use tokio::sync::oneshot;
 
 use super::super::cached::For;
@@ -77,7 +77,9 @@ impl Leaving {
     pub async fn let_go(self) {
         let block = self.block;
         let store = self.store.clone();
-        let let_go = move |store: &Arc<Store>| store.evict_and_say(block, self.bytes, For::Watermark);
+        let let_go = move |store: &Arc<Store>| {
+            store.evict_and_say(block, self.bytes, For::Watermark);
+        };
         store.in_turn(block, let_go).await;
     }
 
@@ -89,7 +91,7 @@ impl Leaving {
                 && counts_as_cached(record.flags, store.tier())
             {
                 let taken_bytes = taken_by(record.flags, record.len_bytes);
-                lock(&store.cached).stays(block, taken_bytes);
+                lock(&store.cached).stays(block, taken_bytes, record.counts_for());
             }
         };
         self.store.in_turn(block, stays).await;
@@ -278,16 +280,65 @@ impl Store {
         }
     }
 
-    /// [`Self::evict`], with what is to be known of it.
-    fn evict_and_say(self: &Arc<Self>, block: BlockId, bytes: u64, whom: For) {
+    /// [`Self::evict`], with what is to be known of it. Whether it went.
+    fn evict_and_say(self: &Arc<Self>, block: BlockId, bytes: u64, whom: For) -> bool {
         match self.evict(block, whom) {
             Ok(true) => {
                 self.went(block, why_gone(whom));
                 metrics::EVICTED_BLOCKS.add(1);
                 metrics::EVICTED_BYTES.add(bytes);
+                true
             }
-            Ok(false) => {}
-            Err(error) => tracing::warn!("disk {}: evicting block {block}: {error}", self.name),
+            Ok(false) => false,
+            Err(error) => {
+                tracing::warn!("disk {}: evicting block {block}: {error}", self.name);
+                false
+            }
+        }
+    }
+
+    /// What the cached blocks of a mount take here, in bytes.
+    pub fn bytes_of(&self, mount: MountId) -> u64 {
+        lock(&self.cached).bytes_of(mount)
+    }
+
+    /// What the cached blocks of each mount take here, in bytes.
+    pub fn bytes_of_mounts(&self) -> Vec<(MountId, u64)> {
+        let cached = lock(&self.cached);
+        let mounts = cached.mounts().into_iter();
+        mounts.map(|mount| (mount, cached.bytes_of(mount))).collect()
+    }
+
+    /// Only these mounts have a quota.
+    pub fn have_quotas(&self, mounts: impl IntoIterator<Item = MountId>) {
+        lock(&self.cached).have_quotas(mounts);
+    }
+
+    /// Has cached blocks of a mount that has a quota go, of so many bytes if as many may go. Does not wait for that. `went` is
+    /// told what each took that has gone.
+    pub fn evict_for_quota(
+        self: &Arc<Self>,
+        mount: MountId,
+        bytes: u64,
+        went: impl Fn(u64) + Clone + Send + 'static,
+    ) {
+        let (now, fetched) = (self.clock.now(), (self.being_fetched)());
+        let whom = For::Quota(mount);
+        let chosen = {
+            let mut cached = lock(&self.cached);
+            let chosen = cached.choose(bytes, whom, now, |block| fetched.contains(&block));
+            let chosen_bytes: u64 = chosen.iter().map(|(_, bytes)| bytes).sum();
+            self.leaving_bytes.fetch_add(chosen_bytes, Ordering::AcqRel);
+            chosen
+        };
+        for (block, bytes) in chosen {
+            let went = went.clone();
+            self.on_lane(block, move |store| {
+                if store.evict_and_say(block, bytes, whom) {
+                    went(bytes);
+                }
+                store.leaving_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            });
         }
     }
 
@@ -324,7 +375,8 @@ impl Store {
             cached.is_spared(block, now) || cached.is_held(block, whom, now)
         };
         if is_open || is_spared || self.lent.has(block) || (self.being_fetched)().contains(&block) {
-            lock(&self.cached).stays(block, taken_by(record.flags, record.len_bytes));
+            let taken_bytes = taken_by(record.flags, record.len_bytes);
+            lock(&self.cached).stays(block, taken_bytes, record.counts_for());
             return Ok(false);
         }
         self.remove(block)
@@ -337,8 +389,8 @@ impl Store {
         }
         let taken_bytes = taken_by(record.flags, record.len_bytes);
         match record.flags.pinned {
-            true => lock(&self.cached).pin(block, taken_bytes),
-            false => lock(&self.cached).came(block, taken_bytes),
+            true => lock(&self.cached).pin(block, taken_bytes, record.counts_for()),
+            false => lock(&self.cached).came(block, taken_bytes, record.counts_for()),
         }
     }
 
@@ -347,10 +399,10 @@ impl Store {
         lock(&self.cached).removed(block);
     }
 
-    /// A cached block is read. Rather forgotten than waited for.
-    pub(super) fn used(&self, block: BlockId) {
+    /// A cached block is read, which its reader takes for one of this mount. Rather forgotten than waited for.
+    pub(super) fn used(&self, block: BlockId, mount: Option<MountId>) {
         if let Ok(mut cached) = self.cached.try_lock() {
-            cached.used(block);
+            cached.used(block, mount);
         }
     }
 
@@ -412,6 +464,7 @@ fn why_gone(whom: For) -> Gone {
         For::Anybody => Gone::Evicted,
         For::Load(job) => Gone::EvictedForLoad(job),
         For::Watermark => Gone::EvictedToWatermark,
+        For::Quota(_) => Gone::EvictedForQuota,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use curvine_protocol::checksum::CHUNK_BYTES;
-use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use curvine_protocol::{BlockId, Error, ErrorKind, MountId, Result};
 
 use super::super::Bitmap;
 use super::super::Numbers;
@@ -25,6 +25,7 @@ impl Store {
         block: BlockId,
         generation: u32,
         len_bytes: u64,
+        mount: MountId,
     ) -> Result<FillStart> {
         let mut pinned = false;
         if let Some(record) = self.record(block)? {
@@ -85,6 +86,7 @@ impl Store {
             rewritten: None,
             round: 0,
             numbers: Numbers::default(),
+            mount: Some(mount),
         };
         if let Err(error) = self
             .index
@@ -124,6 +126,10 @@ impl Store {
     }
 
     /// Keeps how far a fill has come, or seals the block if everything is there. For the block's lane.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "they are what the record of the block is made of"
+    )]
     pub fn fill_save(
         self: &Arc<Self>,
         block: BlockId,
@@ -131,6 +137,7 @@ impl Store {
         len_bytes: u64,
         present: Bitmap,
         checksums: Vec<u32>,
+        mount: MountId,
         done: Done<bool>,
     ) {
         match self.index.get(block, |record| {
@@ -152,7 +159,8 @@ impl Store {
             ..BlockFlags::default()
         };
         if present.is_full() {
-            let record = BlockRecord::sealed(generation, len_bytes, checksums, self.now_ms(), flags);
+            let record = BlockRecord::sealed(generation, len_bytes, checksums, self.now_ms(), flags)
+                .of_mount(Some(mount));
             return self.sealed(
                 block,
                 record,
@@ -171,6 +179,7 @@ impl Store {
             rewritten: None,
             round: 0,
             numbers: Numbers::default(),
+            mount: Some(mount),
         };
         let changes = vec![Change::Put(block, record.encode())];
         let saved = move |outcome: Result<()>| done(outcome.map(|()| false));

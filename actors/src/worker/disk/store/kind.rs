@@ -35,6 +35,7 @@ impl Store {
                     flags,
                     rewritten: None,
                     round: 0,
+                    mount: marked.mount.or(record.mount),
                     ..record
                 };
                 changes.push(Change::Put(block, record.encode()));
@@ -52,7 +53,9 @@ impl Store {
     }
 
     fn to_be_marked(&self, marked: MarkedBlock, cached: bool, number: u64) -> Result<Found> {
-        let MarkedBlock { block, generation } = marked;
+        let MarkedBlock {
+            block, generation, ..
+        } = marked;
         let Some(record) = self.record(block)? else {
             return Ok(Found::NotAsMeant);
         };

@@ -125,7 +125,7 @@ impl Store {
         }
         let loan = self.loan(block, record.len_bytes)?;
         if record.flags.from_ufs || record.flags.guest {
-            self.used(block);
+            self.used(block, None);
         }
         self.was_read(block);
         metrics::LENT_BLOCKS.add(1);

@@ -11,7 +11,7 @@ use curvine_conf::FsyncPolicy;
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c_combine, crc32c_of_pieces};
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{BlockSealed, PutBlock};
-use curvine_protocol::{BlockId, Error, ErrorKind, Result};
+use curvine_protocol::{BlockId, Error, ErrorKind, MountId, Result};
 
 use super::super::Numbers;
 use super::super::device::write_vectored_at;
@@ -71,6 +71,7 @@ impl Store {
         block: BlockId,
         generation: u32,
         body: &[Bytes],
+        mount: MountId,
         done: Done<BlockSealed>,
     ) {
         let len_bytes = body.iter().map(|piece| piece.len() as u64).sum();
@@ -92,7 +93,7 @@ impl Store {
             };
             let sums = rope_checksums(body);
             let record = BlockRecord::sealed(generation, len_bytes, sums, self.now_ms(), flags);
-            Ok(Some((record, before)))
+            Ok(Some((record.of_mount(Some(mount)), before)))
         };
         match wanted() {
             Ok(Some((record, before))) => {

@@ -84,7 +84,7 @@ impl Store {
             self.is_wished(call.block, tier);
         }
         if is_cached {
-            self.used(call.block);
+            self.used(call.block, call.fill.as_ref().and_then(|fill| fill.mount));
         }
         if found.is_some() {
             self.was_read(call.block);

@@ -269,7 +269,16 @@ fn save(progress: Progress<Arc<Place>>, done: impl FnOnce(Result<bool>) + Send +
         ..
     } = progress;
     let (generation, len_bytes) = (place.target.generation, place.target.len_bytes);
+    let mount = place.target.mount;
     place.store.on_lane(block, move |store| {
-        store.fill_save(block, generation, len_bytes, present, checksums, Box::new(done));
+        store.fill_save(
+            block,
+            generation,
+            len_bytes,
+            present,
+            checksums,
+            mount,
+            Box::new(done),
+        );
     });
 }
