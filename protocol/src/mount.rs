@@ -45,6 +45,9 @@ pub struct MountSettings {
     /// What the cached blocks of its files may take together, in bytes over all workers; none if that is not limited.
     #[serde(default)]
     pub cache_quota_bytes: Option<u64>,
+    /// A worker on a reader's own host keeps a copy of what that reader reads from elsewhere.
+    #[serde(default)]
+    pub locality: bool,
 }
 
 /// Where a writable mount has the mode, owner, modification time and extended attributes of files.
@@ -77,6 +80,7 @@ impl Default for MountSettings {
             conditions: false,
             attributes: AttributesIn::Object,
             cache_quota_bytes: None,
+            locality: false,
         }
     }
 }
@@ -101,6 +105,8 @@ pub struct MountChanges {
     /// 0 takes the quota away.
     #[serde(default)]
     pub cache_quota_bytes: Option<u64>,
+    #[serde(default)]
+    pub locality: Option<bool>,
 }
 
 impl std::fmt::Debug for MountChanges {
@@ -112,6 +118,7 @@ impl std::fmt::Debug for MountChanges {
             .field("write_mode", &self.write_mode)
             .field("attributes", &self.attributes)
             .field("cache_quota_bytes", &self.cache_quota_bytes)
+            .field("locality", &self.locality)
             .finish()
     }
 }
@@ -282,6 +289,7 @@ impl MountRecord {
         settings.staleness_ms = changes.staleness_ms.unwrap_or(settings.staleness_ms);
         settings.write_mode = changes.write_mode.unwrap_or(settings.write_mode);
         settings.attributes = changes.attributes.unwrap_or(settings.attributes);
+        settings.locality = changes.locality.unwrap_or(settings.locality);
         if let Some(bytes) = changes.cache_quota_bytes {
             settings.cache_quota_bytes = (bytes > 0).then_some(bytes);
         }
@@ -408,6 +416,13 @@ mod tests {
         assert!(limited.opens_as(&record) && limited.settings.cache_quota_bytes == Some(7));
         assert_eq!(limited.changed(&MountChanges::default()), limited);
         assert_eq!(limited.changed(&limits(0)), record);
+        let local = |locality| MountChanges {
+            locality: Some(locality),
+            ..MountChanges::default()
+        };
+        let kept_near = record.changed(&local(true));
+        assert!(kept_near.opens_as(&record) && kept_near.settings.locality);
+        assert_eq!(kept_near.changed(&local(false)), record);
         let writable = record.changed(&MountChanges {
             writable: Some(true),
             ..MountChanges::default()

@@ -97,6 +97,10 @@ pub struct Fill {
     /// The mount whose object it is, as the reader has it: for what is counted of the mount, and for nothing else.
     #[serde(default)]
     pub mount: Option<MountId>,
+    /// Whoever asks is a worker that makes a copy of its own: what is missing comes from the under file system, not from yet
+    /// another worker.
+    #[serde(default)]
+    pub from_store: bool,
 }
 
 #[allow(

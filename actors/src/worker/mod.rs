@@ -280,6 +280,7 @@ pub async fn start_with(
         ports.clock.clone(),
         disks.fetches().clone(),
         disks.traffic().clone(),
+        peers.clone(),
     ));
     let uploads = LeftUploads::new(resolver.clone(), notes, left, given_up, ports.clock.clone());
     control.spawn(uploads.run(session.clone()));

@@ -16,7 +16,7 @@ use crate::shell::{Shell, usage};
 ///
 /// Among the options are some of Curvine's own: `cache_quota=SIZE`, what the cached blocks of its files may take together over
 /// all workers. Above it, cached blocks of this mount go, and nothing is refused. Without it, or with an empty value, only the
-/// disks limit it.
+/// disks limit it. `locality=on`: a worker on a reader's own host keeps a copy of what that reader reads from elsewhere.
 ///
 /// `--update PATH` renews options of a mount, such as its credentials, and keeps what is cached: those that are named
 /// change, an empty value takes one away. The store is asked with them first; if it refuses, nothing changes.
@@ -119,10 +119,12 @@ impl Args {
         let in_ms = |staleness: Duration| u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX);
         let options = self.options.iter().map(|option| parse_option(option));
         let mut options: BTreeMap<String, String> = options.collect::<Result<_>>()?;
+        let locality = options.remove(LOCALITY).map(|word| locality(&word));
         let cache_quota = options.remove(CACHE_QUOTA).map(|size| cache_quota(&size));
         Ok(MountChanges {
             options,
             cache_quota_bytes: cache_quota.transpose()?,
+            locality: locality.transpose()?,
             writable: self.write.then_some(true),
             staleness_ms: self.staleness.map(in_ms),
             write_mode: self.write_mode.map(WriteMode::from),
@@ -140,6 +142,7 @@ impl Args {
                     staleness_ms: changes.staleness_ms.unwrap_or(usual.staleness_ms),
                     write_mode: changes.write_mode.unwrap_or(usual.write_mode),
                     attributes: changes.attributes.unwrap_or(usual.attributes),
+                    locality: changes.locality.unwrap_or(usual.locality),
                     cache_quota_bytes: changes.cache_quota_bytes.filter(|bytes| *bytes > 0),
                     ..usual
                 };
@@ -158,6 +161,17 @@ impl Args {
 
 /// The option of Curvine's own that is [`MountSettings::cache_quota_bytes`].
 const CACHE_QUOTA: &str = "cache_quota";
+
+/// The one that is [`MountSettings::locality`].
+const LOCALITY: &str = "locality";
+
+fn locality(word: &str) -> Result<bool> {
+    match word {
+        "on" => Ok(true),
+        "off" | "" => Ok(false),
+        other => Err(usage(format!("locality: `{other}` is neither on nor off"))),
+    }
+}
 
 /// In bytes; 0 = no quota.
 fn cache_quota(size: &str) -> Result<u64> {
@@ -225,6 +239,13 @@ mod tests {
             let error = cache_quota(wrong).unwrap_err();
             assert!(error.message.starts_with("cache_quota: "), "{error}");
         }
+    }
+
+    #[test]
+    fn locality_is_on_or_off() {
+        assert_eq!([locality("on"), locality("off"), locality("")], [Ok(true), Ok(false), Ok(false)]);
+        let error = locality("near").unwrap_err();
+        assert_eq!(error.message, "locality: `near` is neither on nor off");
     }
 
     #[test]

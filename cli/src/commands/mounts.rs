@@ -107,7 +107,8 @@ fn backlog_lines(path: &str, backlog: &Backlog) -> Vec<String> {
 /// What is cached of a mount, for people.
 fn cached_line(mount: &MountInfo) -> String {
     let traffic = mount.traffic.unwrap_or_default();
-    let cached = format!("{}: {} cached", mount.path, format::size(traffic.cached_bytes, true));
+    let near = if mount.settings.locality { ", copies on the hosts of readers included" } else { "" };
+    let cached = format!("{}: {} cached{near}", mount.path, format::size(traffic.cached_bytes, true));
     match mount.settings.cache_quota_bytes {
         None => cached,
         Some(quota) => format!(

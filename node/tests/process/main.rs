@@ -14,6 +14,7 @@ mod group;
 mod hostile;
 mod loads;
 mod local_reads;
+mod locality;
 mod locks;
 mod loop_disk;
 mod losses;

@@ -212,6 +212,7 @@ fn changes() -> MountChanges {
         write_mode: Some(WriteMode::Back),
         attributes: Some(AttributesIn::Namespace),
         cache_quota_bytes: Some(1 << 40),
+        locality: Some(true),
     }
 }
 
@@ -223,6 +224,7 @@ fn settings() -> MountSettings {
         conditions: true,
         attributes: AttributesIn::Namespace,
         cache_quota_bytes: Some(1 << 40),
+        locality: true,
     }
 }
 
@@ -607,7 +609,7 @@ samples! {
     WorkerEchoed => WorkerEchoed { worker: WorkerId(2), cluster: cluster() };
     ReadBlock => ReadBlock {
         block: BlockId(77), generation: 4, offset_bytes: 65_536, len_bytes: 4_096,
-        fill: Some(Fill { inode: InodeId(12), block_index: 1, whole: false, mount: Some(MountId(3)) }), exact: false,
+        fill: Some(Fill { inode: InodeId(12), block_index: 1, whole: false, mount: Some(MountId(3)), from_store: true }), exact: false,
         tier: Wish::of(Some(Tier::Hdd)),
     }, ReadBlock { block: BlockId(77), generation: 0, offset_bytes: 0, len_bytes: 1 << 20, fill: None, exact: true, tier: Wish::UNSAID };
     BlockData => BlockData { offset_bytes: 65_536, checksums: vec![0xE306_9283, 1] };

@@ -95,6 +95,7 @@ impl Shared {
                 block_index: index,
                 whole: true,
                 mount: None,
+                from_store: false,
             }),
             exact: false,
             tier: Wish::of(state.tier),

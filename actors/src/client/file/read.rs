@@ -177,6 +177,7 @@ impl Shared {
                     block_index: index,
                     whole: false,
                     mount,
+                    from_store: false,
                 });
                 let call = ReadBlock {
                     block: located.block.id,

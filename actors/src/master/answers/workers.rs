@@ -10,7 +10,7 @@ use curvine_protocol::master::*;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
-use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, FileLayout, MountId, Result, WorkerId};
+use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, FileLayout, Result, WorkerId};
 
 use tokio::sync::Notify;
 
@@ -50,14 +50,6 @@ impl WorkerAnswers {
                 format!("worker {worker} is not registered with this master, or has registered again since"),
             )),
         }
-    }
-
-    /// The mounts that have a quota of cache, with its bytes.
-    fn cache_quotas(&self) -> Result<Vec<(MountId, u64)>> {
-        let mounts = self.view.mounts()?.into_iter();
-        Ok(mounts
-            .filter_map(|mount| Some((mount.id, mount.settings.cache_quota_bytes?)))
-            .collect())
     }
 
     fn doubts(&self, report: &ReportBlocks) -> Result<Doubts> {
@@ -188,10 +180,14 @@ impl Answers<WorkerHeartbeat> for WorkerAnswers {
         _context: CallContext,
     ) -> Result<HeartbeatOrders> {
         self.consensus.read_barrier().await?;
-        let quotas = self.cache_quotas()?;
+        let mounts = self.view.mounts()?;
+        let quota = |mount: &MountRecord| Some((mount.id, mount.settings.cache_quota_bytes?));
+        let quotas: Vec<_> = mounts.iter().filter_map(quota).collect();
+        let kept_near = mounts.iter().filter(|mount| mount.settings.locality);
         let last_worker = self.view.last_worker()?;
         let now = self.blocks.now();
         let mut cluster = self.blocks.cluster();
+        cluster.kept_near = kept_near.map(|mount| mount.id).collect();
         let known = cluster.roster.heartbeat(call.worker, call.token, call.disks, now);
         if known {
             cluster.roster.count(call.worker, call.traffic);
@@ -367,7 +363,10 @@ impl Answers<DescribeFile> for WorkerAnswers {
     async fn answer(self: Arc<Self>, call: DescribeFile, _context: CallContext) -> Result<FileLayout> {
         self.consensus.read_barrier().await?;
         self.known(call.worker, call.token)?;
-        self.view.layout(call.inode)
+        let mut layout = self.view.layout(call.inode)?;
+        let now = self.blocks.now();
+        self.blocks.cluster().peers(&mut layout, call.worker, now);
+        Ok(layout)
     }
 }
 

@@ -37,13 +37,13 @@ pub mod surplus;
 mod testing;
 pub mod wanted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::master::{BlockCommit, FsStats};
-use curvine_protocol::{BlockId, BlockRef, FileLayout, Result, WorkerId};
+use curvine_protocol::{BlockId, BlockRef, FileLayout, MountId, Result, WorkerId};
 use tokio::time::Instant;
 
 use super::contract::{Placement, Reader};
@@ -67,6 +67,8 @@ pub struct Cluster {
     pub moved: balance::Moved,
     /// Since when this master leads.
     leads_since: Option<Instant>,
+    /// The mounts of which workers keep copies on their readers' hosts, as they were at the last heartbeat.
+    pub kept_near: BTreeSet<MountId>,
 }
 
 /// The owner of the soft state.
@@ -262,6 +264,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
+    use curvine_protocol::attr::{UfsSource, UfsVersion};
     use curvine_protocol::cluster::{DiskStatus, Labels, WorkerState};
     use curvine_protocol::{Attr, ErrorKind, FileKind, InodeId, LocatedBlock};
 
@@ -402,6 +405,62 @@ mod tests {
             damaged: Vec::new(),
             tier: None,
         }
+    }
+
+    #[test]
+    fn a_reader_of_a_mount_with_locality_begins_on_its_own_host_which_copies_from_the_others() {
+        let world = world();
+        for (id, host) in [(1, "a"), (2, "b"), (3, "c")] {
+            let labels = Labels {
+                host: host.to_owned(),
+                ..Labels::default()
+            };
+            let entry = WorkerEntry {
+                labels,
+                ..WorkerEntry::heard(world.blocks.now(), vec![disk(if id == 3 { 0 } else { 500 })])
+            };
+            world.blocks.cluster().roster.register(WorkerId(id), entry);
+        }
+        assert_eq!(world.report(1, &[7]), []);
+        let of_mount = |blocks: &[u64], until_generation| FileLayout {
+            source: Some(UfsSource {
+                mount: MountId(4),
+                key: "k".to_owned(),
+                version: UfsVersion {
+                    size_bytes: 1,
+                    mtime_ms: 1,
+                    etag: None,
+                },
+                until_generation,
+            }),
+            ..layout(blocks, 1)
+        };
+        let located = |host: &str, until_generation| {
+            let mut layout = of_mount(&[7], until_generation);
+            let near = Labels::host_key(host);
+            world.blocks.locate_for(&mut layout, Reader { near, turn: 1 });
+            layout.blocks[0].workers.iter().map(|id| id.0).collect::<Vec<_>>()
+        };
+        assert_eq!(located("b", 5), [1], "nobody asked for it");
+        world.blocks.cluster().kept_near.insert(MountId(4));
+        assert_eq!(located("a", 5), [1]);
+        assert_eq!(located("b", 5), [2, 1]);
+        assert_eq!(located("c", 5), [1], "it has no room");
+        assert_eq!(located("d", 5), [1], "there is no worker");
+        let peers = |of: u32, block: u64| {
+            let mut layout = of_mount(&[block], 5);
+            let now = world.blocks.now();
+            world.blocks.cluster().peers(&mut layout, WorkerId(of), now);
+            let workers = layout.blocks[0].workers.iter().map(|id| id.0);
+            assert_eq!(layout.workers.len(), workers.len(), "their addresses are told");
+            workers.collect::<Vec<_>>()
+        };
+        assert_eq!((peers(2, 7), peers(3, 7)), (vec![1], vec![1]));
+        // Nobody has it: the third of three is to fetch it for everybody, and asks nobody else.
+        assert_eq!((peers(1, 8), peers(2, 8)), (vec![3], vec![3]));
+        assert!(peers(3, 8).is_empty());
+        world.blocks.cluster().kept_near.clear();
+        assert!(peers(2, 7).is_empty());
     }
 
     #[test]

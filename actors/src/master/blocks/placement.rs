@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use curvine_protocol::attr::UfsSource;
 use curvine_protocol::number::to_usize;
-use curvine_protocol::{BlockId, BlockRef, DamagedBlock, Error, ErrorKind, FileLayout, Result, WorkerId};
+use curvine_protocol::{
+    BlockId, BlockRef, DamagedBlock, Error, ErrorKind, FileLayout, LocatedBlock, Result, WorkerId,
+};
 use tokio::time::Instant;
 
 use super::Cluster;
@@ -59,6 +62,9 @@ impl Cluster {
             if located.workers.is_empty() && source.is_some_and(|source| source.has(&located.block)) {
                 located.workers.extend(in_turn(located.block.id, &live).next());
             }
+            if source.is_some_and(|source| self.is_kept_near(source, &located.block)) {
+                self.local_first(located, reader.near, now);
+            }
             let damaged_on = self.holders.damaged_on(located.block.id);
             // Who had it right and is away may come back.
             let may_come_back = self.holders.current(&located.block).next().is_some();
@@ -72,6 +78,48 @@ impl Cluster {
         self.add_addresses(layout);
         // Epochs are for writers, who must show their leases for them.
         layout.workers.iter_mut().for_each(|worker| worker.epoch = 0);
+    }
+
+    /// Whether a worker on the host of a reader of this block is to keep a copy of it.
+    fn is_kept_near(&self, source: &UfsSource, block: &BlockRef) -> bool {
+        self.kept_near.contains(&source.mount) && source.has(block)
+    }
+
+    /// Where no worker on a host has a block or is to fetch it, one that can take it comes first: it gets a copy from the others.
+    fn local_first(&self, located: &mut LocatedBlock, near: u32, now: Instant) {
+        let is_near = |id: &WorkerId| self.roster.host_key(*id) == near;
+        if near == 0 || located.workers.iter().any(is_near) {
+            return;
+        }
+        let len_bytes = located.block.len_bytes;
+        let takes = |id: &WorkerId| is_near(id) && self.roster.may_cache(*id, len_bytes);
+        let local: Vec<_> = self.roster.serving(now).filter(takes).collect();
+        if let Some(local) = in_turn(located.block.id, &local).next() {
+            located.workers.insert(0, local);
+        }
+    }
+
+    /// From whom else a worker may get the cached blocks of a file of which it is to keep a copy for its readers: who has one,
+    /// or else who fetches it for everybody. Nobody for a block that this worker fetches itself, and for all files of other
+    /// mounts.
+    pub fn peers(&self, layout: &mut FileLayout, of: WorkerId, now: Instant) {
+        let Some(source) = &layout.source else { return };
+        let live = self.roster.in_service(now);
+        for located in &mut layout.blocks {
+            located.workers.clear();
+            if !self.is_kept_near(source, &located.block) {
+                continue;
+            }
+            let mut others = self.live_holders(&located.block, now);
+            others.retain(|id| *id != of);
+            if others.is_empty() {
+                others.extend(in_turn(located.block.id, &live).next().filter(|id| *id != of));
+            }
+            // Whoever makes a copy begins with another one.
+            let turn = BlockId(located.block.id.0.wrapping_add(of.0.into()));
+            located.workers = in_turn(turn, &others).collect();
+        }
+        self.add_addresses(layout);
     }
 
     /// Where each block is to be written: its holders, or the workers with most room if it has no bytes yet. Of a block

@@ -264,6 +264,13 @@ impl Roster {
         }
     }
 
+    /// Whether a worker has a disk on which a block so long finds room if other cached blocks make it.
+    pub fn may_cache(&self, id: WorkerId, len_bytes: u64) -> bool {
+        let takes = |disk: &DiskStatus| disk.failure.is_none() && disk.room_bytes() >= len_bytes;
+        let worker = self.workers.get(&id);
+        worker.is_some_and(|worker| worker.disks.iter().any(takes))
+    }
+
     /// Where a worker stands, if it is registered.
     pub fn labels(&self, id: WorkerId) -> Option<&Labels> {
         self.workers.get(&id).map(|worker| &worker.labels)

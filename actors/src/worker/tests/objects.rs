@@ -191,5 +191,6 @@ pub fn fill(inode: u64, block_index: u32) -> Option<Fill> {
         block_index,
         whole: false,
         mount: Some(MountId(1)),
+        from_store: false,
     })
 }

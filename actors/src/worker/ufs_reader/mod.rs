@@ -21,6 +21,7 @@ mod budget;
 mod fills;
 mod mounts;
 mod open;
+mod peers;
 mod plan;
 mod resolve;
 mod transfer;

@@ -3,16 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{ConfirmExport, DescribeFile, ReportUfsChanged};
 use curvine_protocol::worker::{Fill, LoadTask};
-use curvine_protocol::{BlockId, EffectId, Error, ErrorKind, FileLayout, InodeId, MountId, Result};
+use curvine_protocol::{
+    BlockId, EffectId, Error, ErrorKind, FileLayout, InodeId, LocatedBlock, MountId, Result, WorkerId,
+};
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::mounts::{Masters, Mounts};
-use super::transfer::Target;
-use crate::kit::{Clock, MasterRef};
+use super::peers::Peers;
+use super::transfer::{PART_MEMORY_BYTES, Target};
+use crate::kit::{Clock, MasterRef, WorkerConnector};
 use crate::ufs::upload_notes::UploadNotes;
 use crate::worker::disks::fetches::Fetches;
 use crate::worker::membership::Session;
@@ -22,6 +27,8 @@ use crate::worker::traffic::Traffic;
 /// How long a layout is believed, if nothing was deleted meanwhile. A new version of a file has new blocks, so an old one can only fail to match.
 const LAYOUT_AGE: Duration = Duration::from_secs(2);
 const LAYOUTS_MAX: usize = 4_096;
+/// Memory for what comes from other workers.
+const COPIES_MEMORY_BYTES: u64 = 32 << 20;
 
 pub struct Resolver {
     masters: Arc<Masters>,
@@ -30,6 +37,9 @@ pub struct Resolver {
     layouts: Cache<InodeId, Known>,
     mounts: Arc<Mounts>,
     traffic: Arc<Traffic>,
+    peers: Arc<dyn WorkerConnector>,
+    /// Memory of its own: what waits for a peer keeps nobody from fetching what that peer waits for here.
+    for_copies: Budget,
 }
 
 /// A layout, and when it was asked for: the time, and how many orders to remove blocks there had been.
@@ -41,6 +51,10 @@ struct Known {
 }
 
 impl Resolver {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a constructor lists everything it can reach"
+    )]
     pub fn new(
         master: MasterRef,
         session: watch::Receiver<Option<Session>>,
@@ -49,6 +63,7 @@ impl Resolver {
         clock: Arc<dyn Clock>,
         fetches: Arc<Fetches>,
         traffic: Arc<Traffic>,
+        peers: Arc<dyn WorkerConnector>,
     ) -> Self {
         let masters = Arc::new(Masters::new(master, session));
         Resolver {
@@ -58,6 +73,8 @@ impl Resolver {
             fetches,
             layouts: Cache::new(LAYOUTS_MAX),
             traffic,
+            peers,
+            for_copies: Budget::new(COPIES_MEMORY_BYTES, PART_MEMORY_BYTES),
         }
     }
 
@@ -84,7 +101,7 @@ impl Resolver {
                     ),
                 ));
             };
-            return Ok(Target {
+            let target = Target {
                 block,
                 generation,
                 len_bytes: located.block.len_bytes,
@@ -95,6 +112,11 @@ impl Resolver {
                 version: object.version.clone(),
                 source: self.source(object.mount).await?,
                 counts: self.traffic.of(object.mount),
+                memory: None,
+            };
+            return Ok(match fill.from_store {
+                true => target,
+                false => self.by_peers(target, located, &layout.workers, fill),
             });
         }
         Err(Error::new(
@@ -104,6 +126,44 @@ impl Resolver {
                 fill.inode
             ),
         ))
+    }
+
+    /// The same, from workers that have it or fetch it for everybody, if the master named any.
+    fn by_peers(
+        &self,
+        target: Target,
+        located: &LocatedBlock,
+        addresses: &[WorkerAddress],
+        fill: &Fill,
+    ) -> Target {
+        let reach = |id: &WorkerId| {
+            let known = addresses.iter().find(|worker| worker.id == *id)?;
+            Some((*id, self.peers.connect(*id, &known.address)))
+        };
+        let workers: Vec<_> = located.workers.iter().filter_map(reach).collect();
+        if workers.is_empty() {
+            return target;
+        }
+        let peers = Peers {
+            block: located.block,
+            object_offset_bytes: target.object_offset_bytes,
+            fill: Fill {
+                whole: false,
+                // It is no reader's.
+                mount: None,
+                from_store: true,
+                ..fill.clone()
+            },
+            workers,
+            store: target.source,
+            counts: target.counts,
+        };
+        Target {
+            source: Arc::new(peers),
+            counts: Arc::default(),
+            memory: Some(self.for_copies.clone()),
+            ..target
+        }
     }
 
     /// What to fill a block with that the master asked for.
@@ -122,6 +182,7 @@ impl Resolver {
             version: task.source.version.clone(),
             source: self.source(task.source.mount).await?,
             counts: self.traffic.of(task.source.mount),
+            memory: None,
         })
     }
 

@@ -39,8 +39,10 @@ pub struct Target {
     pub key: String,
     pub version: UfsVersion,
     pub source: Arc<dyn ObjectSource>,
-    /// Of the mount.
+    /// What counts the bytes that come from the store; where they may come from elsewhere, the source counts.
     pub counts: Arc<Counts>,
+    /// Where its memory comes from, if not from the budget of whoever fetches it.
+    pub memory: Option<Budget>,
 }
 
 impl Target {
@@ -59,6 +61,7 @@ impl Target {
     /// # Errors
     /// Those of the source; `Ufs` if it sends another number of bytes.
     pub async fn fetch(&self, range: Range<u64>, budget: &Budget) -> Result<Vec<Bytes>> {
+        let budget = self.memory.as_ref().unwrap_or(budget);
         let _permit = budget.take(self.mount, range.end - range.start).await;
         let fetched = async {
             let mut stream = self.stream(&range).await?;
@@ -87,6 +90,7 @@ impl Target {
     ) -> Result<()> {
         let start = chunks.start as u64 * CHUNK_BYTES;
         let end = (chunks.end as u64 * CHUNK_BYTES).min(self.len_bytes);
+        let budget = self.memory.as_ref().unwrap_or(budget);
         let _permit = budget.take(self.mount, end - start).await;
         let fetched = async {
             let mut stream = self.stream(&(start..end)).await?;
