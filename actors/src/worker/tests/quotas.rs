@@ -49,7 +49,8 @@ async fn what_is_above_the_share_goes_and_reads_go_on() {
     for block in 0..8 {
         little.reads(block).await;
     }
-    assert_eq!(counted(&little).cached_bytes, 8 * MIB);
+    // The last one counts when its fill has ended, which is a moment after it was read.
+    until("all of them count", || counted(&little).cached_bytes == 8 * MIB).await;
     assert_eq!(counted(&little).quota_evicted_bytes, 0);
     told(&little, Some(SHARE));
     comes_down_to(&little, SHARE).await;
@@ -74,8 +75,13 @@ async fn what_is_above_the_share_goes_and_reads_go_on() {
         CallContext::default(),
     );
     let explained = explained.await.unwrap().blocks;
-    assert!(explained.len() >= to_usize(BLOCKS) - 4);
-    for account in explained {
+    // The fill of the last one may not have ended.
+    let gone: Vec<_> = explained
+        .into_iter()
+        .filter(|account| account.held.is_none())
+        .collect();
+    assert!(gone.len() >= to_usize(BLOCKS) - 5);
+    for account in gone {
         assert_eq!(account.gone.unwrap().why, Gone::EvictedForQuota);
     }
 
