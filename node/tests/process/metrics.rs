@@ -211,6 +211,7 @@ fn every_metric_of_a_node_is_shown_from_its_start_and_counts() {
         options: BTreeMap::new(),
         settings: MountSettings {
             writable: true,
+            cache_quota_bytes: Some(1 << 30),
             ..MountSettings::default()
         },
     };
@@ -220,6 +221,13 @@ fn every_metric_of_a_node_is_shown_from_its_start_and_counts() {
     for nothing in ["curvine_mount_waiting_files", "curvine_mount_failed"] {
         assert_eq!(value(&of_worker, nothing, "", &[("mount", "/w")]), 0.0);
     }
+    let quota = value(
+        &of_worker,
+        "curvine_mount_cache_quota_bytes",
+        "",
+        &[("mount", "/w")],
+    );
+    assert_eq!(quota, f64::from(1 << 30));
     assert_eq!(
         value(&of_worker, "curvine_workers", "", &[("state", "live")]),
         1.0
