@@ -326,7 +326,9 @@ impl Store {
         let whom = For::Quota(mount);
         let chosen = {
             let mut cached = lock(&self.cached);
-            let chosen = cached.choose(bytes, whom, now, |block| fetched.contains(&block));
+            let chosen = cached.choose(bytes, whom, now, |block| {
+                fetched.contains(&block) || self.lent.has(block)
+            });
             let chosen_bytes: u64 = chosen.iter().map(|(_, bytes)| bytes).sum();
             self.leaving_bytes.fetch_add(chosen_bytes, Ordering::AcqRel);
             chosen
