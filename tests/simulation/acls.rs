@@ -105,6 +105,10 @@ impl Inode {
             Change::RemoveDefault => next.default = None,
             Change::Modify(AclScope::Access, entries) => next.access.put_all(entries),
             Change::Modify(AclScope::Default, entries) => {
+                // As in HDFS: a mask alone makes no list.
+                if self.default.is_none() && entries.iter().all(|(who, _)| *who == AclWho::Mask) {
+                    return Some(next);
+                }
                 if !self.is_dir {
                     return None;
                 }
