@@ -53,9 +53,17 @@ impl Names {
 fn find(name: &str, known: &BTreeMap<u32, String>, what: &str) -> Result<u32> {
     let by_name = || known.iter().find(|(_, known)| *known == name).map(|(id, _)| *id);
     name.parse().ok().or_else(by_name).ok_or_else(|| {
-        Error::invalid(format!(
-            "no {what} `{name}` on this machine; give the number instead"
-        ))
+        let is_number = name
+            .trim_start_matches('-')
+            .chars()
+            .all(|one| one.is_ascii_digit());
+        Error::invalid(match is_number {
+            true => format!(
+                "`{name}` is the number of no {what}: they go from 0 to {}",
+                u32::MAX - 1
+            ),
+            false => format!("no {what} `{name}` on this machine; give the number instead"),
+        })
     })
 }
 

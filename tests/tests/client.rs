@@ -211,6 +211,62 @@ async fn a_file_is_taken_from_a_writer_that_lives_with_what_it_has_flushed_and_n
 }
 
 #[tokio::test]
+async fn a_writer_whose_file_was_taken_away_keeps_it_from_nobody() {
+    let cluster = Cluster::start();
+    let (writer, other) = (cluster.client().await, cluster.client().await);
+    let file = create(&writer, "/f").await;
+    file.append("flushed".into()).await.expect("taken");
+    file.flush().await.expect("flushed");
+    file.append(" and not".into()).await.expect("taken");
+    other.revoke_lease(path("/f")).await.expect("there");
+    assert_eq!(kind(file.flush().await), Some(ErrorKind::Stale));
+    // Another handle of the same client writes, before the one that lost is closed and after it.
+    for text in [" one", " two"] {
+        let second = writer.open_for_write(path("/f"), false).await.expect("free");
+        second.append(text.into()).await.expect("taken");
+        second.close().await.expect("closed");
+        until("nobody has it", || async {
+            let is_closed = other.is_closed(path("/f")).await.expect("there");
+            is_closed.then_some(())
+        })
+        .await;
+        let _ = file.close().await;
+    }
+    assert_eq!(
+        &other.read(path("/f")).await.expect("read")[..],
+        b"flushed one two"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_takes_a_file_from_itself_writes_no_more_by_the_handles_it_had() {
+    let cluster = Cluster::start();
+    let (writer, other) = (cluster.client().await, cluster.client().await);
+    for (name, unflushed) in [("/clean", ""), ("/dirty", " and not")] {
+        let file = create(&writer, name).await;
+        file.append("flushed".into()).await.expect("taken");
+        file.flush().await.expect("flushed");
+        file.append(unflushed.into()).await.expect("taken");
+        writer.revoke_lease(path(name)).await.expect("there");
+        until("the file is closed", || async {
+            let is_closed = other.is_closed(path(name)).await.expect("there");
+            is_closed.then_some(())
+        })
+        .await;
+        let written = file.append(" late".into()).await.map(drop);
+        let late = written.and(file.flush().await.map(drop));
+        assert_eq!(kind(late), Some(ErrorKind::Stale));
+        assert_eq!(kind(file.close().await), Some(ErrorKind::Stale));
+        assert!(other.is_closed(path(name)).await.expect("there"));
+        assert_eq!(&other.read(path(name)).await.expect("read")[..], b"flushed");
+        let again = writer.open_for_write(path(name), false).await.expect("free");
+        again.append(" again".into()).await.expect("taken");
+        again.close().await.expect("closed");
+        assert_eq!(&other.read(path(name)).await.expect("read")[..], b"flushed again");
+    }
+}
+
+#[tokio::test]
 async fn a_gap_in_a_new_block_of_a_dead_writer_is_zeros() {
     let cluster = Cluster::start();
     let (dying, living) = (cluster.client().await, cluster.client().await);

@@ -81,12 +81,18 @@ impl Client {
     }
 
     /// Takes a file away from whoever writes it, also from one that lives, and keeps what that client has flushed. Says
-    /// whether the file is closed now; if not, workers are still being told, which goes on by itself.
+    /// whether the file is closed now; if not, workers are still being told, which goes on by itself. Handles of this client
+    /// that write it are told so until they are closed.
     ///
     /// # Errors
     /// `NotFound`, `IsADirectory`.
     pub async fn revoke_lease(&self, node: impl Into<Node>) -> Result<bool> {
-        Ok(self.call(RevokeLease { node: node.into() }).await?.is_closed)
+        let inode = self.call(GetLease { node: node.into() }).await?.inode;
+        if let Some(file) = self.files.find(inode) {
+            file.revoked().await;
+        }
+        // By its number: the name may lead elsewhere by now.
+        Ok(self.call(RevokeLease { node: inode.into() }).await?.is_closed)
     }
 
     /// As [`Client::open_for_write`], of a file that has a name.

@@ -212,6 +212,25 @@ impl Shared {
         self.adopt(state, layout, true);
     }
 
+    /// The lease is taken away by this client's own word: what was flushed stays, and whoever writes is told.
+    pub(in crate::client) async fn revoked(&self) {
+        let mut state = self.lock().await;
+        if state.writers.is_empty() && !state.writable {
+            return;
+        }
+        let error = Error::new(
+            ErrorKind::Stale,
+            format!(
+                "inode {}: its lease was revoked; what was not flushed is lost. Open the file again to write it",
+                self.inode
+            ),
+        );
+        state.writers.revoked(&error);
+        state.outdated = true;
+        self.abandon(&mut state).await;
+        self.look_before_reading(&mut state);
+    }
+
     /// Lets go of a file whose lease was found to be lost: who wrote what was not flushed hears of it until it closes the
     /// file; everybody else reads what the masters have, and writes under another lease. Whether it was lost.
     pub(super) async fn let_go_if_lost(&self, state: &mut State) -> bool {

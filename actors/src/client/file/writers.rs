@@ -43,13 +43,15 @@ impl Writers {
         self.by_handle.remove(&handle);
     }
 
+    /// Whether nobody writes. Who has lost something is refused until its close, and does not count.
     pub fn is_empty(&self) -> bool {
-        self.by_handle.is_empty()
+        self.by_handle.values().all(|writer| writer.lost.is_some())
     }
 
     /// Whether nobody else writes.
     pub fn is_last(&self, handle: HandleId) -> bool {
-        self.by_handle.keys().eq([&handle])
+        let mut others = self.by_handle.iter().filter(|(other, _)| **other != handle);
+        self.by_handle.contains_key(&handle) && others.all(|(_, other)| other.lost.is_some())
     }
 
     /// It is about to write. Enters it, if need be.
@@ -76,6 +78,14 @@ impl Writers {
         if is_loss {
             self.note_loss(error);
         }
+    }
+
+    /// Nobody writes on by a handle that wrote, whether it has flushed or not.
+    pub fn revoked(&mut self, error: &Error) {
+        for writer in self.by_handle.values_mut() {
+            writer.is_unflushed = true;
+        }
+        self.lost(error);
     }
 
     /// Something is lost that was written.

@@ -188,6 +188,14 @@ fn check_said(said: &[AclEntry], once: bool) -> Result<()> {
     if once && keys.len() < said.len() {
         return Err(invalid("two entries of the same scope are about the same"));
     }
+    let is_nobody =
+        |entry: &AclEntry| matches!(entry.who, AclWho::User(u32::MAX) | AclWho::NamedGroup(u32::MAX));
+    if said.iter().any(is_nobody) {
+        return Err(invalid(format_args!(
+            "{} stands for no user and no group",
+            u32::MAX
+        )));
+    }
     if let Some(entry) = said.iter().find(|entry| entry.permission > 7) {
         return Err(invalid(format_args!("{} is no permission", entry.permission)));
     }
@@ -454,6 +462,7 @@ mod tests {
         says(plain_list, Modify(parsed("u:9:8")), "8 is no permission");
         let masked = "u::7 u:9:7 g::5 o::0";
         says(masked, Remove(parsed("m::0")), "a mask is required");
+        says(masked, Modify(parsed("u:4294967295:4")), "stands for no user");
         says(plain_list, Modify(named(33, ALL)), "33 access entries");
         // With the owner, the group, the mask and others, 28 are named at most.
         says(plain_list, Modify(named(29, ALL)), "33 access entries");

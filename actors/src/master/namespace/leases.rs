@@ -52,7 +52,9 @@ enum Way {
         heard_ns: i64,
         content_version: u64,
     },
-    Unfenced,
+    Unfenced {
+        content_version: u64,
+    },
 }
 
 /// The file that a change writes, if it is one that needs that nobody else does.
@@ -164,7 +166,7 @@ impl Parts {
                         () = sleep(LOOK) => {}
                     }
                 }
-                Way::Unfenced => self.leases.recovery.recover(inode).await.map_err(|e| {
+                Way::Unfenced { .. } => self.leases.recovery.recover(inode).await.map_err(|e| {
                     e.while_doing(format_args!(
                         "keeping the last writer of inode {inode} from its blocks"
                     ))
@@ -177,6 +179,9 @@ impl Parts {
     /// the caller's patience ends is the duty of the masters, who go on with it.
     pub(super) async fn revoke_lease(&self, inode: InodeId, context: &CallContext) -> Result<()> {
         let revoking = async {
+            // One more version than the end of a lease makes. Then the one who had it finds that it is not the next: it loses what
+            // it has not flushed, and does not get the lease again to go on where it was.
+            let mut has_passed = false;
             loop {
                 match self.store.way_to(inode, NOBODY)? {
                     Way::Free => return Ok::<(), Error>(()),
@@ -197,7 +202,18 @@ impl Parts {
                         };
                         self.leases.own.propose_op(broken).await?;
                     }
-                    Way::Unfenced => self.leases.recovery.recover(inode).await?,
+                    Way::Unfenced { content_version } if !has_passed => {
+                        has_passed = true;
+                        let pass = Op::RecoverLease {
+                            inode,
+                            content_version,
+                        };
+                        match self.leases.own.propose_op(pass).await {
+                            Err(error) if error.kind != ErrorKind::Stale => return Err(error),
+                            _ => {}
+                        }
+                    }
+                    Way::Unfenced { .. } => self.leases.recovery.recover(inode).await?,
                 }
             }
         };
@@ -316,7 +332,9 @@ impl Store {
                     .map_or(0, |session| session.heard_ns),
                 content_version: file.content_version,
             }),
-            None if file.unfenced => Ok(Way::Unfenced),
+            None if file.unfenced => Ok(Way::Unfenced {
+                content_version: file.content_version,
+            }),
             _ => Ok(Way::Free),
         }
     }
