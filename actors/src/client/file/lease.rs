@@ -228,7 +228,7 @@ impl Shared {
         state.writers.revoked(&error);
         state.outdated = true;
         self.abandon(&mut state).await;
-        self.look_before_reading(&mut state);
+        self.look_before_reading(&state);
     }
 
     /// Lets go of a file whose lease was found to be lost: who wrote what was not flushed hears of it until it closes the
