@@ -220,18 +220,18 @@ async fn a_writer_whose_file_was_taken_away_keeps_it_from_nobody() {
     file.append(" and not".into()).await.expect("taken");
     other.revoke_lease(path("/f")).await.expect("there");
     assert_eq!(kind(file.flush().await), Some(ErrorKind::Stale));
-    // Another handle of the same client writes, before the one that lost is closed and after it.
-    for text in [" one", " two"] {
-        let second = writer.open_for_write(path("/f"), false).await.expect("free");
-        second.append(text.into()).await.expect("taken");
-        second.close().await.expect("closed");
-        until("nobody has it", || async {
-            let is_closed = other.is_closed(path("/f")).await.expect("there");
-            is_closed.then_some(())
-        })
-        .await;
-        let _ = file.close().await;
-    }
+    // Another handle of the same client writes under a lease of its own, before the one that lost is closed.
+    let second = writer.open_for_write(path("/f"), false).await.expect("free");
+    second.append(" one".into()).await.expect("taken");
+    second.flush().await.expect("flushed");
+    assert_eq!(kind(file.close().await), Some(ErrorKind::Stale));
+    second.append(" two".into()).await.expect("taken");
+    second.close().await.expect("closed");
+    until("nobody has it", || async {
+        let is_closed = other.is_closed(path("/f")).await.expect("there");
+        is_closed.then_some(())
+    })
+    .await;
     assert_eq!(
         &other.read(path("/f")).await.expect("read")[..],
         b"flushed one two"

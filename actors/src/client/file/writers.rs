@@ -43,15 +43,13 @@ impl Writers {
         self.by_handle.remove(&handle);
     }
 
-    /// Whether nobody writes. Who has lost something is refused until its close, and does not count.
     pub fn is_empty(&self) -> bool {
-        self.by_handle.values().all(|writer| writer.lost.is_some())
+        self.by_handle.is_empty()
     }
 
     /// Whether nobody else writes.
     pub fn is_last(&self, handle: HandleId) -> bool {
-        let mut others = self.by_handle.iter().filter(|(other, _)| **other != handle);
-        self.by_handle.contains_key(&handle) && others.all(|(_, other)| other.lost.is_some())
+        self.by_handle.keys().eq([&handle])
     }
 
     /// It is about to write. Enters it, if need be.
