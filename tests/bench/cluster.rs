@@ -83,29 +83,36 @@ async fn write(client: &Client, directory: &str, files: usize, replicas: u8) -> 
     Ok(begun.elapsed().as_secs_f64())
 }
 
-/// Writes as many bytes into files of the device, so many files at once, until they are on it; in seconds.
-fn write_raw(directory: &Path, files: usize, at_once: usize) -> Result<f64> {
-    std::fs::create_dir_all(directory)?;
+/// Does something for each of so many files, so many at once; in seconds.
+fn time_each(files: usize, at_once: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<f64> {
     let begun = Instant::now();
-    let write = |first: usize| -> Result<()> {
-        for number in (first..files).step_by(at_once) {
-            let mut file = File::create(directory.join(format!("{number:02}")))?;
-            for at in 0..FILE_MIB {
-                file.write_all(&piece(number as u64 * FILE_MIB + at))?;
-            }
-            file.sync_data()?;
-        }
-        Ok(())
-    };
+    let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..at_once)
-            .map(|first| scope.spawn(move || write(first)))
+            .map(|first| scope.spawn(move || (first..files).step_by(at_once).try_for_each(work)))
             .collect();
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().expect("no panic"))
     })?;
-    let seconds = begun.elapsed().as_secs_f64();
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+/// A file of the device, when it is on it.
+fn write_file(path: &Path, number: usize) -> Result<()> {
+    let mut file = File::create(path)?;
+    for at in 0..FILE_MIB {
+        file.write_all(&piece(number as u64 * FILE_MIB + at))?;
+    }
+    Ok(file.sync_data()?)
+}
+
+/// Writes as many bytes into files of the device, so many files at once, until they are on it; in seconds.
+fn write_raw(directory: &Path, files: usize, at_once: usize) -> Result<f64> {
+    std::fs::create_dir_all(directory)?;
+    let seconds = time_each(files, at_once, |number| {
+        write_file(&directory.join(format!("{number:02}")), number)
+    })?;
     std::fs::remove_dir_all(directory)?;
     Ok(seconds)
 }
@@ -115,31 +122,14 @@ fn copy_raw(from: &Path, to: &Path, files: usize, at_once: usize) -> Result<f64>
     std::fs::create_dir_all(from)?;
     std::fs::create_dir_all(to)?;
     for number in 0..files {
-        let mut file = File::create(from.join(format!("{number:02}")))?;
-        for at in 0..FILE_MIB {
-            file.write_all(&piece(number as u64 * FILE_MIB + at))?;
-        }
-        file.sync_data()?;
+        write_file(&from.join(format!("{number:02}")), number)?;
     }
-    let begun = Instant::now();
-    let copy = |first: usize| -> Result<()> {
-        for number in (first..files).step_by(at_once) {
-            let name = format!("{number:02}");
-            let mut new = File::create(to.join(&name))?;
-            std::io::copy(&mut File::open(from.join(&name))?, &mut new)?;
-            new.sync_data()?;
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..at_once)
-            .map(|first| scope.spawn(move || copy(first)))
-            .collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().expect("no panic"))
+    let seconds = time_each(files, at_once, |number| {
+        let name = format!("{number:02}");
+        let mut new = File::create(to.join(&name))?;
+        std::io::copy(&mut File::open(from.join(&name))?, &mut new)?;
+        Ok(new.sync_data()?)
     })?;
-    let seconds = begun.elapsed().as_secs_f64();
     std::fs::remove_dir_all(from)?;
     std::fs::remove_dir_all(to)?;
     Ok(seconds)
