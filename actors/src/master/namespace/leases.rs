@@ -153,12 +153,7 @@ impl Parts {
                             "session {:016x} is silent: its lease on inode {inode} is broken",
                             holder.0
                         );
-                        let broken = Op::BreakLease {
-                            inode,
-                            holder,
-                            content_version,
-                        };
-                        self.leases.own.propose_op(broken).await?;
+                        self.break_lease(inode, holder, content_version).await?;
                         continue;
                     }
                     tokio::select! {
@@ -173,6 +168,16 @@ impl Parts {
                 })?,
             }
         }
+    }
+
+    /// Takes the lease from a holder, unless it has committed since this version.
+    async fn break_lease(&self, inode: InodeId, holder: ClientId, content_version: u64) -> Result<()> {
+        let broken = Op::BreakLease {
+            inode,
+            holder,
+            content_version,
+        };
+        self.leases.own.propose_op(broken).await.map(drop)
     }
 
     /// Takes a file away from whoever has it, and has workers refuse what that client may still send. What is not done when
@@ -194,13 +199,7 @@ impl Parts {
                             "the lease of session {:016x} on inode {inode} is revoked",
                             holder.0
                         );
-                        // It has no effect if the holder has committed meanwhile.
-                        let broken = Op::BreakLease {
-                            inode,
-                            holder,
-                            content_version,
-                        };
-                        self.leases.own.propose_op(broken).await?;
+                        self.break_lease(inode, holder, content_version).await?;
                     }
                     Way::Unfenced { content_version } if !has_passed => {
                         has_passed = true;
