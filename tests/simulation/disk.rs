@@ -1,17 +1,19 @@
-//! A disk that loses what was not synced.
+//! A disk that loses what was not synced, or fails.
 //!
 //! The masters write to real files. Every write of this program (LMDB's and the standard library's) passes here, where
 //! the last synced content of each page it changes is kept until the file is synced. When the power is cut, pages go back
 //! to it: all of them, or each by chance, as a disk's cache writes in any order.
 //!
+//! A disk that fails takes no writes, and can be read.
+//!
 //! A file's name is on disk as soon as it is made: ext4 under a real power cut is `node/tests/process/power.rs`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex};
 
@@ -32,11 +34,46 @@ struct Unsynced {
 type FileId = (u64, u64);
 
 static WATCHES: AtomicBool = AtomicBool::new(false);
+static ANY_FAILS: AtomicBool = AtomicBool::new(false);
+static FAILING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 static FILES: LazyLock<Mutex<HashMap<FileId, Unsynced>>> = LazyLock::new(Mutex::default);
 
 /// From now on the disk can lose what is not synced.
 pub fn watch() {
     WATCHES.store(true, Ordering::Relaxed);
+}
+
+/// From now on a directory is on a disk that takes nothing.
+pub fn fail(directory: &Path) {
+    FAILING.lock().expect("no panic").insert(directory.to_owned());
+    ANY_FAILS.store(true, Ordering::Relaxed);
+}
+
+/// Another disk with the same content takes its place.
+pub fn replace(directory: &Path) {
+    let mut failing = FAILING.lock().expect("no panic");
+    failing.remove(directory);
+    ANY_FAILS.store(!failing.is_empty(), Ordering::Relaxed);
+}
+
+/// Whether nothing is written through a descriptor: the error is set then.
+fn fails(fd: RawFd) -> bool {
+    if !ANY_FAILS.load(Ordering::Relaxed) {
+        return false;
+    }
+    let Ok(path) = std::fs::read_link(format!("/proc/self/fd/{fd}")) else {
+        return false;
+    };
+    let is_failing = FAILING
+        .lock()
+        .expect("no panic")
+        .iter()
+        .any(|directory| path.starts_with(directory));
+    if is_failing {
+        // SAFETY: it is this thread's own.
+        unsafe { *libc::__errno_location() = libc::EIO };
+    }
+    is_failing
 }
 
 /// What was not synced below a directory is lost: all of it, or some pages of it.
@@ -170,6 +207,9 @@ fn bytes_of(vectors: *const iovec, count: c_int) -> u64 {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t {
+    if fails(fd) {
+        return -1;
+    }
     note(fd, None, count as u64);
     // SAFETY: as the caller's.
     ssize_t::try_from(unsafe { libc::syscall(libc::SYS_write, fd, buffer, count) }).unwrap_or(-1)
@@ -177,6 +217,9 @@ unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, count: size_t) -> s
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite(fd: c_int, buffer: *const c_void, count: size_t, offset: off_t) -> ssize_t {
+    if fails(fd) {
+        return -1;
+    }
     note(fd, u64::try_from(offset).ok(), count as u64);
     // SAFETY: as the caller's.
     ssize_t::try_from(unsafe { libc::syscall(libc::SYS_pwrite64, fd, buffer, count, offset) }).unwrap_or(-1)
@@ -190,6 +233,9 @@ unsafe extern "C" fn pwrite64(fd: c_int, buffer: *const c_void, count: size_t, o
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn writev(fd: c_int, vectors: *const iovec, count: c_int) -> ssize_t {
+    if fails(fd) {
+        return -1;
+    }
     note(fd, None, bytes_of(vectors, count));
     // SAFETY: as the caller's.
     ssize_t::try_from(unsafe { libc::syscall(libc::SYS_writev, fd, vectors, count) }).unwrap_or(-1)
@@ -197,6 +243,9 @@ unsafe extern "C" fn writev(fd: c_int, vectors: *const iovec, count: c_int) -> s
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwritev(fd: c_int, vectors: *const iovec, count: c_int, offset: off_t) -> ssize_t {
+    if fails(fd) {
+        return -1;
+    }
     note(fd, u64::try_from(offset).ok(), bytes_of(vectors, count));
     // SAFETY: as the caller's; the last argument is the offset's upper half on 32 bits.
     ssize_t::try_from(unsafe { libc::syscall(libc::SYS_pwritev, fd, vectors, count, offset, 0) })
@@ -211,6 +260,9 @@ unsafe extern "C" fn pwritev64(fd: c_int, vectors: *const iovec, count: c_int, o
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fsync(fd: c_int) -> c_int {
+    if fails(fd) {
+        return -1;
+    }
     synced(fd);
     // The file system is memory: there is nothing to wait for.
     0
@@ -218,6 +270,9 @@ unsafe extern "C" fn fsync(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
+    if fails(fd) {
+        return -1;
+    }
     synced(fd);
     0
 }
@@ -225,6 +280,9 @@ unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
 /// Of a file system, which is the directory: each worker's is a device of its own.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn syncfs(fd: c_int) -> c_int {
+    if fails(fd) {
+        return -1;
+    }
     if WATCHES.load(Ordering::Relaxed)
         && let Ok(directory) = std::fs::read_link(format!("/proc/self/fd/{fd}"))
     {
@@ -236,6 +294,9 @@ unsafe extern "C" fn syncfs(fd: c_int) -> c_int {
 /// Punched holes are written pages that read as zeros.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fallocate(fd: c_int, mode: c_int, offset: off_t, length: off_t) -> c_int {
+    if fails(fd) {
+        return -1;
+    }
     if let (Ok(offset), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) {
         note(fd, Some(offset), length);
     }

@@ -39,6 +39,10 @@ pub enum Trouble {
     ChangeObject,
     /// The under file system is slow, and fails at times.
     SickStore,
+    /// The disk of a worker takes no writes until the worker is started again, with another one.
+    FailDisk,
+    /// An operator has the workers balanced, or says that this is to stop.
+    Balance,
 }
 
 use Trouble::*;
@@ -171,6 +175,11 @@ pub fn draw(chance: &Chance) -> Plan {
         && let Some(cluster) = &mut plan.cluster
     {
         cluster.cache_quota_bytes = Some(CACHE_QUOTA_BYTES);
+    }
+    if let Some(cluster) = &mut plan.cluster {
+        let also = [(4, FailDisk), (5, Balance)];
+        let also = also.into_iter().filter(|(every, _)| plan.seconds % every == 1);
+        cluster.troubles.extend(also.map(|(_, trouble)| trouble));
     }
     if plan.seconds.is_multiple_of(3)
         && let Some(cluster) = &mut plan.cluster

@@ -17,6 +17,7 @@ pub enum Act {
     Mend,
     FairWeather,
     Start(NodeId),
+    ReplaceDisk(NodeId),
     GoOn(NodeId),
     FastDisk(NodeId),
     /// Looks whether a process that was asked to end has.

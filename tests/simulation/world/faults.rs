@@ -126,7 +126,7 @@ impl World {
         match act {
             Act::Start(id) | Act::GoOn(id) | Act::LetGo(id) if id >= WORKERS => self.act_on(act)?,
             Act::LetGo(id) => self.network.let_go(id),
-            Act::StoreIsWell => self.act_on(act)?,
+            Act::StoreIsWell | Act::ReplaceDisk(_) => self.act_on(act)?,
             Act::Trouble => {
                 self.any_trouble()?;
                 self.later(self.plan.pause_ms, Act::Trouble);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use curvine_protocol::NodeId;
+use curvine_protocol::master::SetBalance;
 
 use crate::checks::Violation;
 use crate::faults::bad_weather;
@@ -132,6 +133,12 @@ impl World {
                 );
                 self.later(15_000, Act::StoreIsWell);
             }
+            Trouble::FailDisk => {
+                self.tell(format!("the disk of {} takes nothing any more", name(worker)));
+                self.with_worker(worker, |host| host.fail_disk());
+                self.after(5_000..40_000, Act::ReplaceDisk(worker));
+            }
+            Trouble::Balance => self.balance(),
         }
         Ok(())
     }
@@ -230,6 +237,19 @@ impl World {
         self.tell(format!("object {key} is {stamp} now"));
     }
 
+    /// An operator asks, and waits for no answer.
+    fn balance(&mut self) {
+        let tolerance_percent = self.chance.percent(80).then_some(1);
+        self.tell(match tolerance_percent {
+            Some(_) => "the workers are to be balanced",
+            None => "balancing is to stop",
+        });
+        let mut client = self.clients.shared.client();
+        self.clients.spawn(async move {
+            let _ = client.until_answered(SetBalance { tolerance_percent }, 0).await;
+        });
+    }
+
     /// What is planned for a machine that is no master's.
     pub(super) fn act_on(&mut self, act: Act) -> Result<(), Violation> {
         let now = self.now;
@@ -248,6 +268,14 @@ impl World {
             Act::LetGo(id) => {
                 self.network.let_go(id);
                 self.tell(format!("{} and others reach each other", name(id)));
+            }
+            Act::ReplaceDisk(id) => {
+                let worker = cluster.workers.get_mut(id).expect("it is one of them");
+                if worker.replace_disk() {
+                    worker.kill();
+                    cluster.start(id, now).map_err(text)?;
+                    self.tell(format!("{} is started again, with another disk", name(id)));
+                }
             }
             Act::StoreIsWell => store::set_mood(0, 5),
             _ => {}
@@ -315,6 +343,9 @@ impl Cluster {
     pub fn heal(&mut self, now: Duration, disk_delay_us: u64) -> std::io::Result<()> {
         let ids: Vec<NodeId> = self.workers.ids().into_iter().chain(self.mounts.ids()).collect();
         for worker in self.workers.iter_mut() {
+            if worker.replace_disk() {
+                worker.kill();
+            }
             worker.machine.disk_delay.store(disk_delay_us, Ordering::Relaxed);
         }
         // Mounts that are dead have nothing more to do.

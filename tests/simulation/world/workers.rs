@@ -50,6 +50,7 @@ pub struct WorkerHost {
     chance: Chance,
     whereabouts: Whereabouts,
     started: Rc<RefCell<Option<Result<WorkerHandle>>>>,
+    disk_fails: bool,
 }
 
 pub struct Workers {
@@ -79,6 +80,7 @@ impl Workers {
                 chance: chance.fork(),
                 whereabouts: whereabouts.clone(),
                 started: Rc::default(),
+                disk_fails: false,
             };
             (id, host)
         });
@@ -112,6 +114,7 @@ fn file_name(path: &Path) -> OsString {
 impl WorkerHost {
     pub fn start(&mut self, now: Duration) -> std::io::Result<()> {
         std::fs::create_dir_all(&self.directory)?;
+        self.replace_disk();
         let (arbiter, ports) = self.machine.start(now)?;
         // Memory first, as people name it.
         let directories = [
@@ -169,6 +172,18 @@ impl WorkerHost {
         Ok(())
     }
 
+    /// Its fast disk takes nothing any more.
+    pub fn fail_disk(&mut self) {
+        self.disk_fails = true;
+        disk::fail(&self.directory.join(DATA));
+    }
+
+    /// Whether it had failed.
+    pub fn replace_disk(&mut self) -> bool {
+        disk::replace(&self.directory.join(DATA));
+        std::mem::take(&mut self.disk_fails)
+    }
+
     pub fn kill(&mut self) {
         self.started = Rc::default();
         self.machine.kill();
@@ -177,6 +192,7 @@ impl WorkerHost {
     /// The machine loses its power: also what the page cache had. Returns how many pages were lost.
     pub fn lose_power(&mut self) -> std::io::Result<u64> {
         self.kill();
+        self.replace_disk();
         let memory = self.directory.join(MEMORY);
         if memory.exists() {
             std::fs::remove_dir_all(&memory)?;
@@ -238,6 +254,9 @@ impl WorkerHost {
         of_objects: bool,
         chance: &Chance,
     ) -> std::io::Result<Option<String>> {
+        if self.disk_fails {
+            return Ok(None);
+        }
         let mut files = self.block_paths()?;
         // Only objects have blocks that long.
         files.retain(
