@@ -127,7 +127,7 @@ fn a_quota_of_cache_is_set_shown_changed_and_named_where_it_had_something_go() {
     until_cached(1..=3 << 20);
     let shown = node.ok(&["mounts", "-v"]);
     assert!(
-        shown.contains("/m: 3.0M cached of a quota of 3.0M, 3.0M went for it"),
+        shown.contains("/m: 3.0M cached of a quota of 3.0M, for which 3.0M have gone"),
         "{shown}"
     );
     let report = node.ok(&["report"]);

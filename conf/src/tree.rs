@@ -91,6 +91,8 @@ section! {
         replicas: u64 = 1, Range::of("1", "255");
         /// Percent of the workers' capacity that `cv pin` may keep from being evicted.
         pin_limit: u64 = 50, Range::of("0", "100");
+        /// How many more workers than usual have a block while it is read again and again, at most; 0 = none.
+        hot_copies: u64 = 2, Range::of("0", "16");
     }
 }
 

@@ -48,6 +48,10 @@ pub struct MountSettings {
     /// A worker on a reader's own host keeps a copy of what that reader reads from elsewhere.
     #[serde(default)]
     pub locality: bool,
+    /// How many workers have each block of its files, written or cached; none for the cluster's usual number of what is
+    /// written, and one of what is cached.
+    #[serde(default)]
+    pub replicas: Option<u8>,
 }
 
 /// Where a writable mount has the mode, owner, modification time and extended attributes of files.
@@ -81,8 +85,20 @@ impl Default for MountSettings {
             attributes: AttributesIn::Object,
             cache_quota_bytes: None,
             locality: false,
+            replicas: None,
         }
     }
+}
+
+/// Options of a mount that are Curvine's own, as people write them.
+pub mod own_options {
+    /// [`MountSettings::cache_quota_bytes`](super::MountSettings::cache_quota_bytes).
+    pub const CACHE_QUOTA: &str = "cache_quota";
+    /// [`MountSettings::locality`](super::MountSettings::locality).
+    pub const LOCALITY: &str = "locality";
+    /// [`MountSettings::replicas`](super::MountSettings::replicas).
+    pub const REPLICAS: &str = "replicas";
+    pub const ALL: [&str; 3] = [CACHE_QUOTA, LOCALITY, REPLICAS];
 }
 
 impl MountSettings {
@@ -107,6 +123,9 @@ pub struct MountChanges {
     pub cache_quota_bytes: Option<u64>,
     #[serde(default)]
     pub locality: Option<bool>,
+    /// 0 takes the number away.
+    #[serde(default)]
+    pub replicas: Option<u8>,
 }
 
 impl std::fmt::Debug for MountChanges {
@@ -119,6 +138,7 @@ impl std::fmt::Debug for MountChanges {
             .field("attributes", &self.attributes)
             .field("cache_quota_bytes", &self.cache_quota_bytes)
             .field("locality", &self.locality)
+            .field("replicas", &self.replicas)
             .finish()
     }
 }
@@ -293,6 +313,9 @@ impl MountRecord {
         if let Some(bytes) = changes.cache_quota_bytes {
             settings.cache_quota_bytes = (bytes > 0).then_some(bytes);
         }
+        if let Some(replicas) = changes.replicas {
+            settings.replicas = (replicas > 0).then_some(replicas);
+        }
         changed
     }
 
@@ -416,6 +439,14 @@ mod tests {
         assert!(limited.opens_as(&record) && limited.settings.cache_quota_bytes == Some(7));
         assert_eq!(limited.changed(&MountChanges::default()), limited);
         assert_eq!(limited.changed(&limits(0)), record);
+        let kept_twice = |replicas| MountChanges {
+            replicas: Some(replicas),
+            ..MountChanges::default()
+        };
+        let twice = record.changed(&kept_twice(2));
+        assert!(twice.opens_as(&record) && twice.settings.replicas == Some(2));
+        assert_eq!(twice.changed(&MountChanges::default()), twice);
+        assert_eq!(twice.changed(&kept_twice(0)), record);
         let local = |locality| MountChanges {
             locality: Some(locality),
             ..MountChanges::default()

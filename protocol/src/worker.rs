@@ -473,6 +473,18 @@ pub struct LoadTask {
     /// The tier in which it is wished to be.
     #[serde(default)]
     pub tier: Option<Tier>,
+    /// Other workers have the block, and this one is to have a copy.
+    #[serde(default)]
+    pub copy: Option<CopyCached>,
+}
+
+/// Where a copy of a cached block comes from: what none of these workers gives, the under file system does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyCached {
+    /// The file, and the index of the block in it: what these workers lack themselves, they fetch by these.
+    pub inode: InodeId,
+    pub block_index: u32,
+    pub workers: Vec<WorkerAddress>,
 }
 
 /// What became of the tasks.

@@ -73,6 +73,7 @@ async fn in_process(directory: &Path, files: usize, report: &mut Report) -> Resu
         masters: Arc::new(Proxies::in_arbiter(arbiter.handle(), &ports)),
         log_limits: LogLimits::default(),
         pin_limit_percent: 50,
+        hot_copies: 2,
     };
     let master = master::start(&arbiter.handle(), config, &ports).await?;
     master.joined().await?;

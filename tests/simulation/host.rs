@@ -82,6 +82,7 @@ impl Host {
             }),
             log_limits: self.limits,
             pin_limit_percent: 50,
+            hot_copies: 2,
         };
         self.started = Rc::default();
         let slot: Started = Rc::clone(&self.started);

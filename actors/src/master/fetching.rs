@@ -184,7 +184,10 @@ impl Fetching {
     }
 
     /// Asks a worker until all of it has ended.
-    async fn load(&self, worker: WorkerId, mut tasks: Vec<LoadTask>) -> Result<()> {
+    ///
+    /// # Errors
+    /// The last of those of the worker; what ended well is known to be there.
+    pub async fn load(&self, worker: WorkerId, mut tasks: Vec<LoadTask>) -> Result<()> {
         let port = self.workers.reach(worker)?;
         let mut failure = Ok(());
         while !tasks.is_empty() {
@@ -233,6 +236,7 @@ pub fn to_load(layout: &FileLayout, is_here: impl Fn(&BlockRef) -> bool) -> Vec<
         object_offset_bytes: u64::from(index) * layout.attr.block_bytes,
         source: source.clone(),
         tier: layout.tier,
+        copy: None,
     };
     missing
         .map(|(index, located)| (located.clone(), task((index, located))))

@@ -94,6 +94,8 @@ pub struct MasterConfig {
     pub log_limits: LogLimits,
     /// Percent of the workers' capacity that may be pinned.
     pub pin_limit_percent: u64,
+    /// How many more copies of hot blocks there are at most than files want.
+    pub hot_copies: usize,
 }
 
 /// A running master.
@@ -278,7 +280,8 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         store.clone(),
         propose.clone(),
         blocks.clone(),
-        workers.clone(),
+        fetching.clone(),
+        config.hot_copies,
         ports.clock.clone(),
     ));
     let repair_now = repair.now();

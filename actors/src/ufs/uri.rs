@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use curvine_protocol::mount::MountRecord;
+use curvine_protocol::mount::{MountRecord, own_options};
 use curvine_protocol::{Error, Result};
 
 /// A service of OpenDAL and its options.
@@ -469,7 +469,8 @@ fn region_in(text: &str, profile: &str) -> Option<String> {
 }
 
 fn unknown_option(scheme: &Scheme, option: &str) -> Error {
-    let nearest = scheme.options.iter().max_by(|a, b| {
+    let known = scheme.options.iter().chain(&own_options::ALL);
+    let nearest = known.max_by(|a, b| {
         let alike = |name: &str| strsim::jaro_winkler(name, option);
         alike(a).total_cmp(&alike(b))
     });
@@ -517,6 +518,7 @@ mod tests {
                 &[("acces_key_id", "x")],
                 "did you mean `access_key_id`?",
             ),
+            ("s3://b", &[("cache_qouta", "1GB")], "did you mean `cache_quota`?"),
             ("s3://me:hunter2@b", &[], "no place in a URI"),
             (
                 "s3://b",

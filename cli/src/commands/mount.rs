@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use curvine_conf::Size;
+use curvine_protocol::mount::own_options::{CACHE_QUOTA, LOCALITY, REPLICAS};
 use curvine_protocol::mount::{AttributesIn, MountChanges, MountInfo, MountSettings, WriteMode};
 use curvine_protocol::{CurvinePath, Result};
 
@@ -17,6 +18,8 @@ use crate::shell::{Shell, usage};
 /// Among the options are some of Curvine's own: `cache_quota=SIZE`, what the cached blocks of its files may take together over
 /// all workers. Above it, cached blocks of this mount go, and nothing is refused. Without it, or with an empty value, only the
 /// disks limit it. `locality=on`: a worker on a reader's own host keeps a copy of what that reader reads from elsewhere.
+/// `replicas=N`: so many workers have each block of its files, of those that are written from then on, and of cached ones, where
+/// there is room.
 ///
 /// `--update PATH` renews options of a mount, such as its credentials, and keeps what is cached: those that are named
 /// change, an empty value takes one away. The store is asked with them first; if it refuses, nothing changes.
@@ -120,11 +123,13 @@ impl Args {
         let options = self.options.iter().map(|option| parse_option(option));
         let mut options: BTreeMap<String, String> = options.collect::<Result<_>>()?;
         let locality = options.remove(LOCALITY).map(|word| locality(&word));
+        let replicas = options.remove(REPLICAS).map(|number| replicas(&number));
         let cache_quota = options.remove(CACHE_QUOTA).map(|size| cache_quota(&size));
         Ok(MountChanges {
             options,
             cache_quota_bytes: cache_quota.transpose()?,
             locality: locality.transpose()?,
+            replicas: replicas.transpose()?,
             writable: self.write.then_some(true),
             staleness_ms: self.staleness.map(in_ms),
             write_mode: self.write_mode.map(WriteMode::from),
@@ -144,6 +149,7 @@ impl Args {
                     attributes: changes.attributes.unwrap_or(usual.attributes),
                     locality: changes.locality.unwrap_or(usual.locality),
                     cache_quota_bytes: changes.cache_quota_bytes.filter(|bytes| *bytes > 0),
+                    replicas: changes.replicas.filter(|replicas| *replicas > 0),
                     ..usual
                 };
                 let mount = shell.client.mount(&path, uri, changes.options, settings);
@@ -159,11 +165,18 @@ impl Args {
     }
 }
 
-/// The option of Curvine's own that is [`MountSettings::cache_quota_bytes`].
-const CACHE_QUOTA: &str = "cache_quota";
-
-/// The one that is [`MountSettings::locality`].
-const LOCALITY: &str = "locality";
+/// 0 = as usual.
+fn replicas(number: &str) -> Result<u8> {
+    if number.is_empty() || number == "default" {
+        return Ok(0);
+    }
+    match number.parse() {
+        Ok(0) | Err(_) => Err(usage(format!(
+            "replicas: `{number}` is no number from 1 to 255; `default` takes the number away"
+        ))),
+        Ok(replicas) => Ok(replicas),
+    }
+}
 
 fn locality(word: &str) -> Result<bool> {
     match word {
@@ -238,6 +251,16 @@ mod tests {
         for wrong in ["0", "-1", "much"] {
             let error = cache_quota(wrong).unwrap_err();
             assert!(error.message.starts_with("cache_quota: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn replicas_are_a_number_or_as_usual() {
+        assert_eq!([replicas("2"), replicas("255")], [Ok(2), Ok(255)]);
+        assert_eq!([replicas("default"), replicas("")], [Ok(0), Ok(0)]);
+        for wrong in ["0", "256", "-1", "two"] {
+            let error = replicas(wrong).unwrap_err();
+            assert!(error.message.starts_with("replicas: `"), "{error}");
         }
     }
 

@@ -107,16 +107,18 @@ fn backlog_lines(path: &str, backlog: &Backlog) -> Vec<String> {
 /// What is cached of a mount, for people.
 fn cached_line(mount: &MountInfo) -> String {
     let traffic = mount.traffic.unwrap_or_default();
-    let near = if mount.settings.locality { ", copies on the hosts of readers included" } else { "" };
-    let cached = format!("{}: {} cached{near}", mount.path, format::size(traffic.cached_bytes, true));
-    match mount.settings.cache_quota_bytes {
-        None => cached,
-        Some(quota) => format!(
-            "{cached} of a quota of {}, {} went for it",
-            format::size(quota, true),
-            format::size(traffic.quota_evicted_bytes, true)
-        ),
+    let mut line = format!("{}: {} cached", mount.path, format::size(traffic.cached_bytes, true));
+    if let Some(quota) = mount.settings.cache_quota_bytes {
+        let gone = format::size(traffic.quota_evicted_bytes, true);
+        line += &format!(" of a quota of {}, for which {gone} have gone", format::size(quota, true));
     }
+    if let Some(replicas) = mount.settings.replicas {
+        line += &format!("; each block on {replicas} workers where there is room");
+    }
+    if mount.settings.locality {
+        line += "; copies on the hosts of readers";
+    }
+    line
 }
 
 /// What a mount does not show, for people.

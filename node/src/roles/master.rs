@@ -13,6 +13,7 @@ use curvine_actors::master::replica::{LogLimits, Members, Proxies};
 use curvine_actors::master::workers::WorkerConnector;
 use curvine_actors::master::{self, MasterConfig, MasterHandle};
 use curvine_conf::Config;
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{ClusterId, Error, ErrorKind, NodeId, Result};
 
 use tokio::runtime::Handle;
@@ -86,6 +87,7 @@ impl MasterRole {
             masters: Arc::new(Proxies::in_arbiter(arbiter.handle(), ports)),
             log_limits: LogLimits::default(),
             pin_limit_percent: section.pin_limit,
+            hot_copies: to_usize(section.hot_copies),
         };
         let handle = master::start(&arbiter.handle(), config, ports).await?;
         let serving = bound.serve_master(handle.port.clone(), Limits::default());

@@ -9,6 +9,7 @@ mod backup;
 mod balancing;
 mod disks;
 mod draining;
+mod extra;
 mod full_masters;
 mod group;
 mod hostile;

@@ -82,6 +82,17 @@ pub struct WorkerHeartbeat {
     /// Since it began, in no order.
     #[serde(default)]
     pub traffic: Vec<(MountId, MountTraffic)>,
+    /// Blocks that were read again and again, the hottest first: some hundreds at most.
+    #[serde(default)]
+    pub hot: Vec<HotBlock>,
+}
+
+/// How often a block was read on a worker, where those readings count less that were long ago: by half every ten minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotBlock {
+    pub block: BlockId,
+    /// Of readers, of whatever length; those of the same second count as one.
+    pub passes: u32,
 }
 
 /// The master's answer to a heartbeat.

@@ -213,6 +213,7 @@ fn changes() -> MountChanges {
         attributes: Some(AttributesIn::Namespace),
         cache_quota_bytes: Some(1 << 40),
         locality: Some(true),
+        replicas: Some(2),
     }
 }
 
@@ -225,6 +226,7 @@ fn settings() -> MountSettings {
         attributes: AttributesIn::Namespace,
         cache_quota_bytes: Some(1 << 40),
         locality: true,
+        replicas: Some(2),
     }
 }
 
@@ -444,6 +446,7 @@ samples! {
     };
     WorkerHeartbeat => WorkerHeartbeat {
         worker: WorkerId(2), token: 1 << 63, disks: vec![disk()], traffic: vec![(MountId(3), traffic())],
+        hot: vec![HotBlock { block: BlockId(77), passes: 40 }],
     };
     ReportBlocks => ReportBlocks {
         worker: WorkerId(2), token: 3, full_start: true, full_end: false, stored: vec![replica()],
@@ -706,6 +709,10 @@ samples! {
     LoadBlocks => LoadBlocks {
         tasks: vec![LoadTask {
             block: BlockId(77), generation: 4, len_bytes: 70_000, object_offset_bytes: 8, source: source(), tier: Some(Tier::Mem),
+            copy: Some(CopyCached {
+                inode: InodeId(12), block_index: 3,
+                workers: vec![WorkerAddress { id: WorkerId(2), address: "h:2".to_owned(), epoch: 0xE1 }],
+            }),
         }],
         patience_ms: 1_000, job: Some(JobId(5)),
     };

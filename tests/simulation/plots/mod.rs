@@ -87,6 +87,7 @@ pub const ALL: &[Plot] = &[
     surplus::SHED_LATE,
     surplus::SHED_BY_TWO,
     surplus::BACK_AFTER_REPAIR,
+    surplus::HOT_AND_WRITTEN,
 ];
 
 const SEEDS_EACH: u64 = 10_000;

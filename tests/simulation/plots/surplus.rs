@@ -1,10 +1,10 @@
-//! Replicas of which there are too many: they go, and never all of them.
+//! Replicas beyond those that a file wants: hot blocks get some, and of too many, never all go.
 
 use curvine_actors::client::Client;
 use curvine_protocol::cluster::WorkerService;
 use curvine_protocol::{Result, WorkerId};
 
-use super::{BLOCK, Plot, at, make, read_at, rows, same};
+use super::{BLOCK, Plot, at, make, read_at, rows, same, what_each_says, write};
 use crate::checks::Violation;
 use crate::network::name;
 use crate::world::World;
@@ -205,4 +205,56 @@ fn back_after_repair(world: &mut World) -> std::result::Result<(), Violation> {
         }
     }
     Err("there are not two replicas".to_owned())
+}
+
+/// A reader reads so often, for a block to become hot and be copied.
+const PASSES: u64 = 40;
+
+/// A hot block is on another worker as well, and whatever is written meanwhile, nobody says something older.
+pub const HOT_AND_WRITTEN: Plot = Plot {
+    name: "hot-and-written",
+    cast: |chance| Cast {
+        masters: *chance.one_of(&[1, 3]),
+        workers: 2,
+        ..Cast::default()
+    },
+    play: hot_and_written,
+};
+
+fn hot_and_written(world: &mut World) -> std::result::Result<(), Violation> {
+    let chance = world.chance();
+    // More than goes into an index.
+    let units = chance.within(40..BLOCK + 1);
+    let (written_at, from) = (chance.within(7..PASSES / 2), chance.below(units));
+    world.does(0, "makes /f", move |client| make(client, "/f", 1, units, 1))?;
+    let mut expected = rows(&[(1, units)]);
+    for pass in 0..PASSES {
+        let found = world.does(1, "reads /f", move |client| read_at(client, "/f", units))?;
+        same("/f", &found, &expected)?;
+        world.pass_ms(chance.within(1_000..1_500))?;
+        if pass == written_at {
+            world.does(0, "writes the rest of /f", move |client| async move {
+                let file = client.open_for_write(&at("/f"), false).await?;
+                write(&file, 2, from..units).await?;
+                file.sync().await?;
+                file.close().await.map(|_| ())
+            })?;
+            expected = rows(&[(1, from), (2, units - from)]);
+        }
+        if pass > written_at && world.does(0, "looks where /f is", holders)?.len() == 2 {
+            break;
+        }
+    }
+    let holders = world.does(0, "looks where /f is", holders)?;
+    let [first, _] = holders[..] else {
+        return Err("what is read again and again is on one worker".to_owned());
+    };
+    for (worker, found) in what_each_says(world, units)? {
+        same(&format!("what {} says", name(worker)), &found, &expected)?;
+    }
+    let machine = world.machine_of(first);
+    world.says(format!("{} is killed", name(machine)));
+    world.worker_at(machine).kill();
+    let found = world.does(1, "reads /f", move |client| read_at(client, "/f", units))?;
+    same("/f of the other", &found, &expected)
 }

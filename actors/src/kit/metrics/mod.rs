@@ -163,6 +163,8 @@ metrics! {
         "The bytes of these blocks.";
     counter REPLICAS_MADE = "curvine_replicas_made_total", None, [], Master,
         "Replicas that this master, leading, has had a worker make of a block that too few had.";
+    counter EXTRA_COPIES = "curvine_extra_copies_total", None, [], Master,
+        "Copies that this master, leading, has had a worker make of a hot block, or of a cached one whose mount wants several.";
     counter REPLICAS_SHED = "curvine_replicas_shed_total", None, [], Master,
         "Replicas that this master, leading, has had a worker let go, of a block that more had than its file wants.";
     counter BALANCED_BYTES = "curvine_balanced_bytes_total", Bytes, [], Master,

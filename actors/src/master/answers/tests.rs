@@ -217,6 +217,7 @@ impl World {
             masters: Arc::new(Proxies::in_arbiter(actix::Arbiter::current(), &ports)),
             log_limits: LogLimits::default(),
             pin_limit_percent: 50,
+            hot_copies: 2,
         };
         let master = crate::master::start(&actix::Arbiter::current(), config, &ports)
             .await
@@ -794,6 +795,7 @@ async fn a_worker_must_register_with_a_master_that_restarted_and_keeps_its_id() 
         token,
         disks: Vec::new(),
         traffic: Vec::new(),
+        hot: Vec::new(),
     };
     let orders = world.ask(beat(before.token)).await.expect("answered");
     assert!(orders.register, "an old token is not known");

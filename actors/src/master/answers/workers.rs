@@ -16,9 +16,9 @@ use tokio::sync::Notify;
 
 use super::Answers;
 use crate::kit::{Clock, Random};
-use crate::master::blocks::BlockMap;
 use crate::master::blocks::balance::Moved;
 use crate::master::blocks::roster::WorkerEntry;
+use crate::master::blocks::{BlockMap, CachedOf};
 use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
 use crate::master::duties::kinds::Exported;
 use crate::master::mirror::Mirror;
@@ -162,6 +162,7 @@ impl Answers<RegisterWorker> for WorkerAnswers {
             traffic: BTreeMap::new(),
             cache_shares: BTreeMap::new(),
             labels: call.labels,
+            hot: Vec::new(),
         };
         self.blocks.learn_services(self.view.services()?);
         self.blocks.cluster().roster.register(worker, entry);
@@ -183,14 +184,15 @@ impl Answers<WorkerHeartbeat> for WorkerAnswers {
         let mounts = self.view.mounts()?;
         let quota = |mount: &MountRecord| Some((mount.id, mount.settings.cache_quota_bytes?));
         let quotas: Vec<_> = mounts.iter().filter_map(quota).collect();
-        let kept_near = mounts.iter().filter(|mount| mount.settings.locality);
+        let cached = |mount: &MountRecord| Some((mount.id, CachedOf::of(&mount.settings)?));
         let last_worker = self.view.last_worker()?;
         let now = self.blocks.now();
         let mut cluster = self.blocks.cluster();
-        cluster.kept_near = kept_near.map(|mount| mount.id).collect();
+        cluster.mounts = mounts.iter().filter_map(cached).collect();
         let known = cluster.roster.heartbeat(call.worker, call.token, call.disks, now);
         if known {
             cluster.roster.count(call.worker, call.traffic);
+            cluster.roster.is_hot(call.worker, call.hot);
         }
         let told = known && cluster.may_divide_quotas(last_worker, now);
         Ok(HeartbeatOrders {

@@ -16,6 +16,7 @@
 //! - `placement`: where to read and where to write; `spread`: how far apart replicas are.
 //! - [`mod@balance`]: which blocks go where, so that workers become equally full.
 //! - [`mod@care`]: which blocks too few have; [`mod@surplus`]: which too many.
+//! - [`extra`]: of which there are to be more than their files want.
 //! - `cache_quota`: what of a mount each worker may cache.
 //! - `service`: which of the workers are out of service.
 //! - [`check`]: what `cv fsck` says of blocks.
@@ -26,6 +27,7 @@ pub mod balance;
 mod cache_quota;
 pub mod care;
 pub mod check;
+pub mod extra;
 mod fence;
 pub mod holders;
 mod placement;
@@ -37,12 +39,13 @@ pub mod surplus;
 mod testing;
 pub mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use curvine_protocol::cluster::BlockReplica;
 use curvine_protocol::master::{BlockCommit, FsStats};
+use curvine_protocol::mount::MountSettings;
 use curvine_protocol::{BlockId, BlockRef, FileLayout, MountId, Result, WorkerId};
 use tokio::time::Instant;
 
@@ -67,8 +70,28 @@ pub struct Cluster {
     pub moved: balance::Moved,
     /// Since when this master leads.
     leads_since: Option<Instant>,
-    /// The mounts of which workers keep copies on their readers' hosts, as they were at the last heartbeat.
-    pub kept_near: BTreeSet<MountId>,
+    /// How what is cached of mounts is kept, where that is not as usual; as it was at the last heartbeat.
+    pub mounts: BTreeMap<MountId, CachedOf>,
+}
+
+/// How what is cached of a mount is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CachedOf {
+    /// Also on the hosts of readers.
+    pub near: bool,
+    /// On so many workers; 0 as usual, on one.
+    pub replicas: usize,
+}
+
+impl CachedOf {
+    /// None if it is kept as usual.
+    pub fn of(settings: &MountSettings) -> Option<Self> {
+        let cached = CachedOf {
+            near: settings.locality,
+            replicas: settings.replicas.unwrap_or(0).into(),
+        };
+        (cached != CachedOf::default()).then_some(cached)
+    }
 }
 
 /// The owner of the soft state.
@@ -442,7 +465,11 @@ mod tests {
             layout.blocks[0].workers.iter().map(|id| id.0).collect::<Vec<_>>()
         };
         assert_eq!(located("b", 5), [1], "nobody asked for it");
-        world.blocks.cluster().kept_near.insert(MountId(4));
+        let near = CachedOf {
+            near: true,
+            replicas: 0,
+        };
+        world.blocks.cluster().mounts.insert(MountId(4), near);
         assert_eq!(located("a", 5), [1]);
         assert_eq!(located("b", 5), [2, 1]);
         assert_eq!(located("c", 5), [1], "it has no room");
@@ -459,7 +486,7 @@ mod tests {
         // Nobody has it: the third of three is to fetch it for everybody, and asks nobody else.
         assert_eq!((peers(1, 8), peers(2, 8)), (vec![3], vec![3]));
         assert!(peers(3, 8).is_empty());
-        world.blocks.cluster().kept_near.clear();
+        world.blocks.cluster().mounts.clear();
         assert!(peers(2, 7).is_empty());
     }
 

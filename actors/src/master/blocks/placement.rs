@@ -9,12 +9,12 @@ use curvine_protocol::{
 };
 use tokio::time::Instant;
 
-use super::Cluster;
+use super::{CachedOf, Cluster};
 use crate::master::contract::Reader;
 use crate::planted::{Bug, is_planted};
 
 impl Cluster {
-    fn live_holders(&self, block: &BlockRef, now: Instant) -> Vec<WorkerId> {
+    pub(super) fn live_holders(&self, block: &BlockRef, now: Instant) -> Vec<WorkerId> {
         let holders = self.holders.current(block);
         holders.filter(|id| self.roster.is_live(*id, now)).collect()
     }
@@ -82,7 +82,8 @@ impl Cluster {
 
     /// Whether a worker on the host of a reader of this block is to keep a copy of it.
     fn is_kept_near(&self, source: &UfsSource, block: &BlockRef) -> bool {
-        self.kept_near.contains(&source.mount) && source.has(block)
+        let is_near = |cached: &CachedOf| cached.near;
+        self.mounts.get(&source.mount).is_some_and(is_near) && source.has(block)
     }
 
     /// Where no worker on a host has a block or is to fetch it, one that can take it comes first: it gets a copy from the others.

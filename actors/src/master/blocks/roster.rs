@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::cluster::{DiskStatus, Labels, WorkerState, WorkerStatus};
-use curvine_protocol::master::{CacheShare, FsStats};
+use curvine_protocol::master::{CacheShare, FsStats, HotBlock};
 use curvine_protocol::mount::MountTraffic;
 use curvine_protocol::number::whole_ms;
 use curvine_protocol::{MountId, WorkerId};
@@ -18,7 +18,7 @@ use super::service::OutOfService;
 pub const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// Of a whole.
-const PARTS: u64 = 1_000_000;
+pub const PARTS: u64 = 1_000_000;
 
 /// A worker as the leader knows it.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub struct WorkerEntry {
     pub cache_shares: BTreeMap<MountId, u64>,
     /// Where it stands.
     pub labels: Labels,
+    /// By its last heartbeat.
+    pub hot: Vec<HotBlock>,
 }
 
 impl WorkerEntry {
@@ -61,6 +63,7 @@ impl WorkerEntry {
             traffic: BTreeMap::new(),
             cache_shares: BTreeMap::new(),
             labels: Labels::default(),
+            hot: Vec::new(),
         }
     }
 
@@ -151,6 +154,19 @@ impl Roster {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.traffic = traffic.into_iter().collect();
         }
+    }
+
+    /// What a worker says is read there again and again. It is known, and has this token.
+    pub fn is_hot(&mut self, id: WorkerId, hot: Vec<HotBlock>) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.hot = hot;
+        }
+    }
+
+    /// What is read again and again on the workers that live, each block as often as there are such workers.
+    pub fn hot(&self, now: Instant) -> impl Iterator<Item = HotBlock> {
+        let live = self.workers.values().filter(move |worker| worker.is_live(now));
+        live.flat_map(|worker| worker.hot.iter().copied())
     }
 
     /// False if the worker must register first.
@@ -267,6 +283,16 @@ impl Roster {
     /// Whether a worker has a disk on which a block so long finds room if other cached blocks make it.
     pub fn may_cache(&self, id: WorkerId, len_bytes: u64) -> bool {
         let takes = |disk: &DiskStatus| disk.failure.is_none() && disk.room_bytes() >= len_bytes;
+        let worker = self.workers.get(&id);
+        worker.is_some_and(|worker| worker.disks.iter().any(takes))
+    }
+
+    /// Whether a worker has a disk on which a block so long finds room and nothing has to go for it, nor soon.
+    pub fn has_free(&self, id: WorkerId, len_bytes: u64) -> bool {
+        let takes = |disk: &DiskStatus| {
+            let spare_bytes = disk.capacity_bytes / 10;
+            disk.failure.is_none() && disk.available_bytes >= len_bytes.saturating_add(spare_bytes)
+        };
         let worker = self.workers.get(&id);
         worker.is_some_and(|worker| worker.disks.iter().any(takes))
     }

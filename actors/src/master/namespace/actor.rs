@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use curvine_protocol::attr::{UfsSource, UfsVersion};
 use curvine_protocol::master::*;
+use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
 use curvine_protocol::{
@@ -644,11 +645,22 @@ impl Parts {
     }
 
     fn in_mount(&self, node: &Node) -> Result<bool> {
-        Ok(match node {
-            Node::Inode(inode) => self.mount_of(*inode)? != MountId(0),
-            Node::Child { parent, .. } => self.mount_of(*parent)? != MountId(0),
-            Node::Path(path) => self.store.mounts()?.iter().any(|mount| mount.path.contains(path)),
-        })
+        Ok(self.mount_at(node)?.is_some())
+    }
+
+    /// The mount that a place is in.
+    fn mount_at(&self, node: &Node) -> Result<Option<MountRecord>> {
+        let inode = match node {
+            Node::Inode(inode) | Node::Child { parent: inode, .. } => *inode,
+            Node::Path(path) => {
+                let mut mounts = self.store.mounts()?.into_iter();
+                return Ok(mounts.find(|mount| mount.path.contains(path)));
+            }
+        };
+        match self.mount_of(inode)? {
+            MountId(0) => Ok(None),
+            mount => self.store.dbs.mount(&*self.store.read()?, mount),
+        }
     }
 
     /// Fixes the defaults of a change in its op: every master applies the same.
@@ -658,7 +670,10 @@ impl Parts {
                 call.block_bytes = self.defaults.block_bytes;
             }
             if call.replicas == 0 {
-                call.replicas = self.defaults.replicas;
+                let of_mount = self
+                    .mount_at(&call.node)?
+                    .and_then(|mount| mount.settings.replicas);
+                call.replicas = of_mount.unwrap_or(self.defaults.replicas);
             }
             let block_bytes = call.block_bytes;
             if !(64 << 10..=4 << 30).contains(&block_bytes) || !block_bytes.is_multiple_of(64 << 10) {

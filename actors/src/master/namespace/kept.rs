@@ -1,10 +1,10 @@
-//! Blocks whose bytes are nowhere else than on workers.
+//! Blocks whose bytes are nowhere else than on workers, and those of which there are copies.
 
 use std::collections::HashMap;
 use std::ops::Bound;
 
 use curvine_protocol::codec::decode;
-use curvine_protocol::{BlockId, BlockRef, InodeId, Result};
+use curvine_protocol::{BlockId, BlockRef, InodeId, MountId, Result};
 
 use super::records::{FileBody, InodeBody, InodeRecord};
 use super::store::{Store, broken, u64_at};
@@ -13,6 +13,8 @@ use crate::master::contract::NamespaceView;
 /// Those of some inodes.
 pub struct Page {
     pub blocks: Vec<Kept>,
+    /// Those that were asked for.
+    pub cached: Vec<Cached>,
     /// The next page begins after this one.
     pub last: InodeId,
 }
@@ -27,6 +29,16 @@ pub struct Kept {
     /// Nobody writes it, and it has bytes. While somebody writes, and until the replicas of one who went without a word agree,
     /// a generation may be of two contents.
     pub is_settled: bool,
+}
+
+/// A block that an object has, too, and that nobody writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cached {
+    pub inode: InodeId,
+    pub mount: MountId,
+    /// Index of the block in the file.
+    pub index: u32,
+    pub block: BlockRef,
 }
 
 /// The blocks of one file.
@@ -63,14 +75,36 @@ impl FileBody {
             is_settled: is_quiet && block.len_bytes > 0,
         })
     }
+
+    /// What an object has, and nobody writes.
+    fn cached_blocks(&self, inode: InodeId, mount: MountId) -> impl Iterator<Item = Cached> {
+        let until = self.ufs.as_ref().and_then(|_| self.cached_until());
+        let until = until.filter(|_| !self.is_written());
+        let blocks = until.map(|_| self.placed_blocks()).unwrap_or_default();
+        let cached = move |(index, block): (u32, BlockRef)| Cached {
+            inode,
+            mount,
+            index,
+            block,
+        };
+        let is_cached = move |cached: &Cached| {
+            cached.block.len_bytes > 0 && until.is_some_and(|until| cached.block.generation <= until)
+        };
+        blocks.into_iter().map(cached).filter(is_cached)
+    }
 }
 
 impl Store {
-    /// The kept blocks of a page of the inodes after one. None if there are no more.
+    /// The kept blocks of a page of the inodes after one, and those that are cached and `wanted`. None if there are no more.
     ///
     /// # Errors
     /// Those of reading the state.
-    pub fn kept(&self, after: Option<InodeId>, limit: usize) -> Result<Option<Page>> {
+    pub fn kept(
+        &self,
+        after: Option<InodeId>,
+        limit: usize,
+        wanted: Option<&dyn Fn(&Cached) -> bool>,
+    ) -> Result<Option<Page>> {
         let txn = self.read()?;
         let start = after.map(|inode| inode.0.to_be_bytes());
         let start = start
@@ -82,12 +116,17 @@ impl Store {
             let (key, value) = entry.map_err(broken)?;
             let page = page.get_or_insert(Page {
                 blocks: Vec::new(),
+                cached: Vec::new(),
                 last: InodeId(0),
             });
             page.last = InodeId(u64_at(key, 0));
             let record: InodeRecord = decode(value)?;
             if let InodeBody::File(file) = &record.body {
                 page.blocks.extend(file.kept_blocks(page.last));
+                if let Some(wanted) = wanted {
+                    let cached = file.cached_blocks(page.last, record.mount);
+                    page.cached.extend(cached.filter(wanted));
+                }
             }
         }
         Ok(page)

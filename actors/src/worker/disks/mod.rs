@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use curvine_conf::DataDir;
 use curvine_protocol::cluster::{DiskStatus, Tier};
-use curvine_protocol::master::HeldBlock;
+use curvine_protocol::master::{HeldBlock, HotBlock};
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{
     BlockAccount, BlockExtent, BlocksListed, Departure, DiskScrub, EXPLAINED_MAX, HeldAccount, ListBlocks,
@@ -57,6 +57,9 @@ use crate::kit::{Clock, Ports};
 /// New blocks whose disk was chosen and whose index record may not be committed yet.
 const PLACED_MAX: usize = 16_384;
 
+/// Hot blocks of which the masters are told, and how hot those are at least.
+const TOLD_HOT: usize = 256;
+const TOLD_PASSES: u32 = 2;
 /// Blocks in one page of a list.
 const LISTED_MAX: usize = 1_000;
 
@@ -78,8 +81,8 @@ struct Inner {
     /// Held while a block is handed over, and while nothing may be.
     moves: Mutex<()>,
     rescue: Arc<Rescue>,
-    /// None if there is but one tier.
-    heat: Option<std::sync::Mutex<Heat>>,
+    has_tiers: bool,
+    heat: std::sync::Mutex<Heat>,
     clock: Arc<dyn Clock>,
 }
 
@@ -193,7 +196,8 @@ impl Disks {
             gate: Arc::default(),
             moves: Mutex::default(),
             rescue: rescue.clone(),
-            heat: has_tiers.then(Default::default),
+            has_tiers,
+            heat: Default::default(),
             clock: ports.clock.clone(),
         });
         let disks = Disks { inner };
@@ -314,9 +318,7 @@ impl Disks {
     }
 
     fn read_of(&self, block: BlockId, offset_bytes: u64, len_bytes: u64) {
-        if let Some(heat) = &self.inner.heat
-            && let Ok(mut heat) = heat.try_lock()
-        {
+        if let Ok(mut heat) = self.inner.heat.try_lock() {
             heat.read(block, offset_bytes, len_bytes, self.inner.clock.now());
         }
     }
@@ -329,17 +331,37 @@ impl Disks {
     /// How hot a block is, in passes of readers; see [`heat`].
     fn heat_of(&self, block: BlockId) -> f64 {
         let now = self.inner.clock.now();
-        let heat = self.inner.heat.as_ref();
-        heat.map_or(0.0, |heat| lock(heat).of(block, now))
+        lock(&self.inner.heat).of(block, now)
+    }
+
+    /// Whether blocks may move from one tier to another.
+    fn has_tiers(&self) -> bool {
+        self.inner.has_tiers
     }
 
     /// The hottest blocks, and how hot each is.
     fn hottest(&self, limit: usize) -> Vec<(BlockId, f64)> {
         let now = self.inner.clock.now();
-        let heat = self.inner.heat.as_ref();
-        let mut hottest = heat.map_or_else(Vec::new, |heat| lock(heat).hottest(now));
+        let mut hottest = lock(&self.inner.heat).hottest(now);
         hottest.truncate(limit);
         hottest
+    }
+
+    /// What the masters are told of how hot blocks are.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast of a float saturates, and there are no fewer passes than none"
+    )]
+    pub fn hot(&self) -> Vec<HotBlock> {
+        let told = |(block, passes): (BlockId, f64)| {
+            let hot = HotBlock {
+                block,
+                passes: passes as u32,
+            };
+            (hot.passes >= TOLD_PASSES).then_some(hot)
+        };
+        self.hottest(TOLD_HOT).into_iter().map_while(told).collect()
     }
 
     /// How often blocks were handed over. Whoever was told that a block is not where it was found looks again if this has

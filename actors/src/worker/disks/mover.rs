@@ -344,6 +344,9 @@ impl Round {
 
     /// Has hot blocks go up.
     async fn rise(&mut self) {
+        if !self.disks.has_tiers() {
+            return;
+        }
         let (mut exchanged, mut risen) = (0, 0);
         for (block, heat) in self.disks.hottest(HOT_MAX) {
             if risen == MOVES_MAX || !self.moves_any() {

@@ -176,6 +176,7 @@ impl Worker {
             token: session.token,
             disks: self.disks.statuses(),
             traffic: self.disks.counted(),
+            hot: self.disks.hot(),
         };
         ctx.spawn(
             ask_master(self.master.clone(), beat)

@@ -56,6 +56,7 @@ pub fn task(block: u64, version: &UfsVersion, object_offset_bytes: u64, len_byte
             until_generation: u32::MAX,
         },
         tier: None,
+        copy: None,
     }
 }
 

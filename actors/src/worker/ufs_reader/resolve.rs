@@ -7,7 +7,7 @@ use curvine_protocol::attr::WorkerAddress;
 use curvine_protocol::master::{ConfirmExport, DescribeFile, ReportUfsChanged};
 use curvine_protocol::worker::{Fill, LoadTask};
 use curvine_protocol::{
-    BlockId, EffectId, Error, ErrorKind, FileLayout, InodeId, LocatedBlock, MountId, Result, WorkerId,
+    BlockId, BlockRef, EffectId, Error, ErrorKind, FileLayout, InodeId, MountId, Result, WorkerId,
 };
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
@@ -116,7 +116,11 @@ impl Resolver {
             };
             return Ok(match fill.from_store {
                 true => target,
-                false => self.by_peers(target, located, &layout.workers, fill),
+                false => {
+                    let known = |id: &WorkerId| layout.workers.iter().find(|worker| worker.id == *id);
+                    let workers = located.workers.iter().filter_map(known);
+                    self.by_peers(target, located.block, workers, fill)
+                }
             });
         }
         Err(Error::new(
@@ -129,23 +133,20 @@ impl Resolver {
     }
 
     /// The same, from workers that have it or fetch it for everybody, if the master named any.
-    fn by_peers(
+    fn by_peers<'a>(
         &self,
         target: Target,
-        located: &LocatedBlock,
-        addresses: &[WorkerAddress],
+        block: BlockRef,
+        workers: impl Iterator<Item = &'a WorkerAddress>,
         fill: &Fill,
     ) -> Target {
-        let reach = |id: &WorkerId| {
-            let known = addresses.iter().find(|worker| worker.id == *id)?;
-            Some((*id, self.peers.connect(*id, &known.address)))
-        };
-        let workers: Vec<_> = located.workers.iter().filter_map(reach).collect();
+        let reach = |worker: &WorkerAddress| (worker.id, self.peers.connect(worker.id, &worker.address));
+        let workers: Vec<_> = workers.map(reach).collect();
         if workers.is_empty() {
             return target;
         }
         let peers = Peers {
-            block: located.block,
+            block,
             object_offset_bytes: target.object_offset_bytes,
             fill: Fill {
                 whole: false,
@@ -171,7 +172,7 @@ impl Resolver {
     /// # Errors
     /// Those of the master.
     pub async fn load_target(&self, task: &LoadTask) -> Result<Target> {
-        Ok(Target {
+        let target = Target {
             block: task.block,
             generation: task.generation,
             len_bytes: task.len_bytes,
@@ -183,7 +184,23 @@ impl Resolver {
             source: self.source(task.source.mount).await?,
             counts: self.traffic.of(task.source.mount),
             memory: None,
-        })
+        };
+        let Some(copy) = &task.copy else {
+            return Ok(target);
+        };
+        let block = BlockRef {
+            id: task.block,
+            len_bytes: task.len_bytes,
+            generation: task.generation,
+        };
+        let fill = Fill {
+            inode: copy.inode,
+            block_index: copy.block_index,
+            whole: false,
+            mount: None,
+            from_store: true,
+        };
+        Ok(self.by_peers(target, block, copy.workers.iter(), &fill))
     }
 
     async fn layout(&self, inode: InodeId, fresh: bool) -> Result<Arc<FileLayout>> {

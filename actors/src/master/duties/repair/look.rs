@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use curvine_protocol::cluster::DrainLeft;
 use curvine_protocol::worker::SurplusReplica;
-use curvine_protocol::{BlockRef, InodeId, WorkerId};
+use curvine_protocol::{BlockId, BlockRef, InodeId, WorkerId};
 use tokio::time::Instant;
 
 use crate::master::blocks::Cluster;
 use crate::master::blocks::balance::{Move, Plan};
 use crate::master::blocks::care::Care;
+use crate::master::blocks::extra::{Another, Hot};
 use crate::master::blocks::surplus::Surplus;
-use crate::master::namespace::kept::Kept;
+use crate::master::namespace::kept::{Cached, Kept};
 
 /// Blocks that one look finds at most: to copy, and replicas to shed.
 pub const FOUND_MAX: usize = 4_096;
+/// Extra copies that are made after one look: whatever is missing is looked for again soon.
+pub const EXTRA_MAX: usize = 16;
 
 /// What the last look found.
 #[derive(Clone, Default)]
@@ -38,6 +41,21 @@ pub struct Task {
     pub to: WorkerId,
 }
 
+/// A copy that is to be made beyond those that files want.
+pub enum Extra {
+    Kept(Task),
+    Cached(Cached, Another),
+}
+
+impl Extra {
+    pub fn block(&self) -> BlockId {
+        match self {
+            Extra::Kept(task) => task.block.id,
+            Extra::Cached(cached, _) => cached.block.id,
+        }
+    }
+}
+
 /// What one look finds.
 #[derive(Default)]
 pub struct Look {
@@ -55,13 +73,17 @@ pub struct Look {
     pub outdated: BTreeSet<WorkerId>,
     /// Of each worker that is being drained.
     pub left: BTreeMap<WorkerId, DrainLeft>,
+    pub hot: Hot,
+    /// By how hot the blocks are.
+    pub extra: BTreeMap<u32, Vec<Extra>>,
 }
 
 impl Look {
     /// Of workers that are being drained, it finds what is left.
-    pub fn of_all(draining: impl IntoIterator<Item = WorkerId>) -> Self {
+    pub fn of_all(draining: impl IntoIterator<Item = WorkerId>, hot: Hot) -> Self {
         let left = draining.into_iter();
         Look {
+            hot,
             left: left.map(|worker| (worker, DrainLeft::default())).collect(),
             ..Look::default()
         }
@@ -79,7 +101,8 @@ impl Look {
             self.left_on(workers, |left| left.open_blocks += 1);
             return;
         }
-        if let Some(Surplus { at, keepers }) = cluster.surplus(&block, kept.replicas, now) {
+        let may_stay = kept.replicas + self.hot.may_stay(block.id);
+        if let Some(Surplus { at, keepers }) = cluster.surplus(&block, may_stay, now) {
             self.seen.surplus += 1;
             if self.seen.surplus <= FOUND_MAX {
                 let replica = SurplusReplica { block, keepers };
@@ -92,6 +115,7 @@ impl Look {
         {
             self.moves.push((block, to));
         }
+        self.more_of(cluster, kept, now);
         // Of a file that wants one replica, there is none to be made from if that is gone.
         if kept.replicas <= 1 && self.left.is_empty() && !cluster.holders.has_endangered(block.id) {
             return;
@@ -121,6 +145,56 @@ impl Look {
                 left.blocks += 1;
                 left.len_bytes += block.len_bytes;
             });
+        }
+    }
+
+    /// Finds whether there is to be another copy of a kept block, as it is hot.
+    fn more_of(&mut self, cluster: &Cluster, kept: &Kept, now: Instant) {
+        let more = self.hot.more(kept.block.id);
+        if more == 0 {
+            return;
+        }
+        if let Care::Copy { from, to, replicas } = cluster.care(&kept.block, kept.replicas + more, now)
+            && replicas >= kept.replicas
+            && cluster.has_plenty(to)
+        {
+            self.add(Extra::Kept(Task {
+                block: kept.block,
+                from,
+                to,
+            }));
+        }
+    }
+
+    /// Finds whether there is to be another copy of a cached block, as it is hot or its mount wants several.
+    pub fn at_cached(&mut self, cluster: &Cluster, cached: &Cached, now: Instant) {
+        let of_mount = cluster
+            .mounts
+            .get(&cached.mount)
+            .map_or(0, |mount| mount.replicas);
+        let wanted = of_mount.max(1);
+        let more = self.hot.more(cached.block.id);
+        let another = cluster.another(&cached.block, wanted, false, now).or_else(|| {
+            (more > 0)
+                .then(|| cluster.another(&cached.block, wanted + more, true, now))
+                .flatten()
+        });
+        if let Some(another) = another {
+            self.add(Extra::Cached(*cached, another));
+        }
+    }
+
+    /// Of many, the hottest stay.
+    fn add(&mut self, extra: Extra) {
+        let passes = self.hot.passes(extra.block());
+        self.extra.entry(passes).or_default().push(extra);
+        if self.extra.values().map(Vec::len).sum::<usize>() > EXTRA_MAX
+            && let Some(mut coldest) = self.extra.first_entry()
+        {
+            coldest.get_mut().pop();
+            if coldest.get().is_empty() {
+                coldest.remove();
+            }
         }
     }
 

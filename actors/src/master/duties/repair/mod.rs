@@ -1,15 +1,16 @@
 //! Has workers make replicas of blocks that too few have, also of those that a worker has which is being drained, and shed
-//! those of which there are too many.
+//! those of which there are too many. When nothing is missing, it has them make extra copies of hot blocks.
 //!
 //! Nothing of it is remembered: it looks through all files again and again, a page at a time, and rests in between for many
 //! times as long as that took. What is in danger most comes first. A file that somebody is writing is left alone until it is
 //! closed: what is copied is known by its generation, which its writer may still be writing in.
 
 mod balance;
+mod extra;
 mod look;
 mod shed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,19 +19,22 @@ use async_trait::async_trait;
 use curvine_protocol::cluster::WorkerService;
 use curvine_protocol::op::Op;
 use curvine_protocol::worker::{CopyReplica, SurplusReplica};
-use curvine_protocol::{BlockRef, Result, WorkerId};
+use curvine_protocol::{BlockId, BlockRef, Result, WorkerId};
 use futures::future::{join, join_all};
 use futures::stream::{self, StreamExt};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use self::balance::{BETWEEN_BURSTS, Balancing, Round};
-use self::look::{FOUND_MAX, Look, Seen, Task};
+use self::look::{Extra, FOUND_MAX, Look, Seen, Task};
 use super::Duty;
 use crate::kit::deadlines::of_replicas;
 use crate::kit::{Clock, call, metrics};
 use crate::master::blocks::BlockMap;
 use crate::master::blocks::balance::Move;
 use crate::master::contract::{NamespaceView, ProposeOp};
+use crate::master::fetching::Fetching;
+use crate::master::namespace::kept::Cached;
 use crate::master::namespace::store::Store;
 use crate::master::workers::{Workers, gone};
 
@@ -47,10 +51,17 @@ pub struct Repair {
     propose: Arc<dyn ProposeOp>,
     blocks: Arc<BlockMap>,
     workers: Workers,
+    fetching: Fetching,
     clock: Arc<dyn Clock>,
     seen: Mutex<Seen>,
     made: AtomicU64,
     shed: AtomicU64,
+    /// Extra copies.
+    more: AtomicU64,
+    /// When a cached block was copied last: a copy that goes at once for want of room is not made again and again.
+    copied: Mutex<HashMap<BlockId, Instant>>,
+    /// So many more copies of hot blocks there are at most.
+    hot_copies: usize,
     balancing: Mutex<Balancing>,
     now: Arc<Notify>,
 }
@@ -63,6 +74,8 @@ struct Found {
     surplus: Vec<(WorkerId, Vec<SurplusReplica>)>,
     /// Where the workers are being balanced, and all that is known that it takes.
     to_balance: Option<(Round, Vec<(BlockRef, Move)>)>,
+    /// The hottest first.
+    extra: Vec<Extra>,
 }
 
 impl Repair {
@@ -70,14 +83,19 @@ impl Repair {
         store: Store,
         propose: Arc<dyn ProposeOp>,
         blocks: Arc<BlockMap>,
-        workers: Workers,
+        fetching: Fetching,
+        hot_copies: usize,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Repair {
+            workers: fetching.workers.clone(),
+            fetching,
+            more: AtomicU64::new(0),
+            copied: Mutex::default(),
+            hot_copies,
             store,
             propose,
             blocks,
-            workers,
             clock,
             seen: Mutex::default(),
             made: AtomicU64::new(0),
@@ -100,16 +118,26 @@ impl Repair {
     async fn look(&self, last_worker: WorkerId) -> Result<Found> {
         let begun = self.clock.now();
         let draining = self.draining();
-        let mut look = Look::of_all(draining.keys().copied());
+        let hot = self.blocks.cluster().hot(self.hot_copies, begun);
+        let mut look = Look::of_all(draining.keys().copied(), hot);
         let mut round = self.balance_round(last_worker)?;
         look.plan = round.as_mut().and_then(|round| round.plan.take());
         let (mut after, mut is_whole) = (None, true);
-        while let Some(page) = self.store.kept(after, PAGE)? {
+        let wanted = self.cached_wanted(begun);
+        let wants_any = wanted.any(&look.hot);
+        while let Some(page) = {
+            let wanted = |cached: &Cached| wanted.has(cached, &look.hot);
+            let wanted: Option<&dyn Fn(&Cached) -> bool> = wants_any.then_some(&wanted);
+            self.store.kept(after, PAGE, wanted)?
+        } {
             {
                 let now = self.clock.now();
                 let cluster = self.blocks.cluster();
                 for kept in &page.blocks {
                     look.at(&cluster, kept, now);
+                }
+                for cached in &page.cached {
+                    look.at_cached(&cluster, cached, now);
                 }
             }
             if look.seen.to_copy >= FOUND_MAX {
@@ -129,6 +157,8 @@ impl Repair {
             doubtful,
             outdated,
             left,
+            hot: _,
+            extra,
         } = look;
         for worker in outdated {
             self.blocks.untold(worker);
@@ -155,6 +185,7 @@ impl Repair {
             to_copy: found.into_values().flatten().collect(),
             surplus: surplus.into_iter().collect(),
             to_balance: round.map(|round| (round, moves)),
+            extra: extra.into_values().rev().flatten().collect(),
         })
     }
 
@@ -248,6 +279,7 @@ impl Duty for Repair {
         *self.seen() = Seen::default();
         self.made.store(0, Ordering::Relaxed);
         self.shed.store(0, Ordering::Relaxed);
+        self.more.store(0, Ordering::Relaxed);
         *self.balancing() = Balancing::default();
         Ok(())
     }
@@ -274,6 +306,7 @@ impl Duty for Repair {
             to_copy,
             surplus,
             to_balance,
+            extra,
         } = self.look(last_worker).await?;
         if to_copy.is_empty()
             && surplus.is_empty()
@@ -286,6 +319,7 @@ impl Duty for Repair {
             .into_iter()
             .map(|(at, replicas)| self.shed_all(at, replicas));
         join(copying, join_all(shedding)).await;
+        self.make_extra(extra).await;
         Ok(())
     }
 
@@ -313,6 +347,10 @@ impl Duty for Repair {
             0 if shed == 0 => {}
             0 => status += &format!("; {shed} shed that were too many"),
             surplus => status += &format!("; {surplus} replicas too many, {shed} shed"),
+        }
+        match self.more.load(Ordering::Relaxed) {
+            0 => {}
+            more => status += &format!("; {more} extra copies made"),
         }
         if self.balancing().moves {
             status += "; the workers are being balanced";
