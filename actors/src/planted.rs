@@ -12,6 +12,8 @@ pub enum Meets {
     /// Only who stands for a kernel meets it: in that test of the mount's core, which the exam passes where it is asked for
     /// this bug.
     Core(&'static str),
+    /// In that test of the nodes' own, likewise.
+    Unit(&'static str),
     /// Only a kernel meets it: in that test of two mounts, likewise.
     Kernel(&'static str),
 }
@@ -158,6 +160,22 @@ bugs! {
     ShedsUnasked: "sheds-unasked", Plot("shed-late");
     /// A worker that is to let a replica go says to another one that it has it.
     ConfirmsWhatItSheds: "confirms-what-it-sheds", Plot("shed-by-two");
+    /// What a worker sends is not compared with its checksums.
+    SkipsChecksums: "skips-checksums", Plot("rotten-object");
+    /// Whoever has any replica of a block is taken for one who has it, by masters and by itself.
+    ForgetsGenerations: "forgets-generations", Plot("left-behind");
+    /// The only replica of a block counts as two.
+    CountsAReplicaTwice: "counts-a-replica-twice", Plot("back-after-repair");
+    /// A worker says that a block is on its device, and has not waited for that.
+    SaysItSynced: "says-it-synced", Plot("power-cut-of-memory");
+    /// A report of a worker counts though a later one has come.
+    BelievesLateReports: "believes-late-reports", Unit("a_block_report_that_comes_after_a_later_one_is_refused");
+    /// The bytes of a block that goes are given back at once, whoever was granted a part of it.
+    FreesUnderReaders: "frees-under-readers", Unit("a_reader_keeps_what_it_was_granted_though_the_block_goes");
+    /// Whether a worker has pinned what is pinned is not looked at when it reports, so not by a new leader.
+    ForgetsPins: "forgets-pins", Unit("pins_survive_a_failover_and_whatever_differs_on_a_worker_is_told_again");
+    /// A change that is sent again has no effect but on quotas.
+    ChargesRetries: "charges-retries", Unit("a_retry_is_charged_once");
 }
 
 /// Whether this process is to have that bug.

@@ -3,8 +3,9 @@
 //! `cargo test -p curvine-tests --features exam --test exam` tries seeds with each until one of them fails, and prints by
 //! which seed, how soon and what was seen. `CURVINE_BUG=lease-too-long` asks for one of them.
 //!
-//! What only a mount can do wrong has no seeds: there a test of the mount's core, or of two mounts, must fail. Such a bug is
-//! looked for where it is asked for by name, because its test takes another build.
+//! What only a mount can do wrong has no seeds: there a test of the mount's core, or of two mounts, must fail. Nor has what a
+//! test of the nodes' own shows at once. Such a bug is looked for where it is asked for by name, because its test takes
+//! another build.
 
 #![expect(
     clippy::disallowed_methods,
@@ -55,9 +56,9 @@ fn way_for(bug: Bug, count: u64, is_asked: bool) -> Option<Way> {
             let seeds = plots::seeds_of(name, count);
             Some(Way::Seeds(seeds.expect("the bug's row names a plot")))
         }
-        Meets::Core(test) if is_asked => Some(Way::Test(vec!["--lib", test])),
+        Meets::Core(test) | Meets::Unit(test) if is_asked => Some(Way::Test(vec!["--lib", test])),
         Meets::Kernel(test) if is_asked => Some(Way::Test(vec!["--test", "process", test])),
-        Meets::Core(_) | Meets::Kernel(_) => None,
+        Meets::Core(_) | Meets::Unit(_) | Meets::Kernel(_) => None,
     }
 }
 
@@ -83,7 +84,7 @@ fn by_seeds(bug: Bug, seeds: Range<u64>) -> Found {
 fn by_test(bug: Bug, words: &[&str]) -> Found {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The same packages for each, so that all of these bugs take one build.
-    let packages = ["curvine-tests", "curvine-fuse", "curvine-node"];
+    let packages = ["curvine-tests", "curvine-fuse", "curvine-node", "curvine-actors"];
     let output = Command::new(cargo)
         .args(["test", "--features", "curvine-tests/exam"])
         .args(packages.iter().flat_map(|package| ["-p", package]))

@@ -22,6 +22,7 @@ use super::mirror::Mirror;
 use super::walk::Walk;
 use super::workers::Workers;
 use crate::kit::call;
+use crate::planted::{Bug, is_planted};
 
 /// Blocks in one order.
 const ORDER_BLOCKS: usize = 4_096;
@@ -226,7 +227,7 @@ impl Pinning {
     /// # Errors
     /// Those of reading the state.
     pub fn reported(&self, report: &ReportBlocks) -> Result<bool> {
-        if report.pinned.is_empty() && !self.any()? {
+        if report.pinned.is_empty() && !self.any()? || is_planted(Bug::ForgetsPins) {
             return Ok(true);
         }
         let (mut seen, mut all) = (BTreeMap::new(), true);

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Cluster;
 use super::placement::in_turn;
+use crate::planted::{Bug, is_planted};
 
 /// How long a worker is waited for that fell silent: it may only be starting again.
 pub const GRACE: Duration = Duration::from_secs(40);
@@ -37,7 +38,10 @@ impl Cluster {
         let counts = |id: &WorkerId| out.counts(*id) && !self.holders.is_endangered(*id, block.id);
         let staying: Vec<WorkerId> = current.iter().copied().filter(counts).collect();
         let live = |id: &&WorkerId| self.roster.is_live(**id, now);
-        let replicas = staying.iter().filter(live).count();
+        let mut replicas = staying.iter().filter(live).count();
+        if replicas == 1 && is_planted(Bug::CountsAReplicaTwice) {
+            replicas = 2;
+        }
         if replicas >= wanted {
             return Care::Nothing;
         }

@@ -150,6 +150,16 @@ impl Dbs {
         Ok(())
     }
 
+    /// Every quota holds one inode more: what [`Bug::ChargesRetries`](crate::planted::Bug::ChargesRetries) does.
+    pub fn charge_all(&self, txn: &mut RwTxn) -> Result<()> {
+        let quotas = self.noted_inodes(txn, QUOTA, usize::MAX)?;
+        let one = QuotaUsage {
+            inodes: 1,
+            ..QuotaUsage::default()
+        };
+        self.change_usage(txn, &quotas, one.into())
+    }
+
     /// Something that is too big to be counted now comes to these quotas, or goes: they are counted anew.
     pub fn count_anew(&self, txn: &mut RwTxn, quotas: &[InodeId]) -> Result<()> {
         for directory in quotas {

@@ -103,6 +103,9 @@ impl Store {
             if let Some(reply) = dbs.session_reply(txn, client, command.sequence)?
                 && !is_planted(Bug::NoDeduplication)
             {
+                if is_planted(Bug::ChargesRetries) {
+                    dbs.charge_all(txn)?;
+                }
                 return Ok(reply.unwrap_or_else(OpReply::Failed));
             }
             let (from, until) = (pair_key(client.0, 0), pair_key(client.0, session.floor));

@@ -1,6 +1,7 @@
 //! Removing blocks, on order and for being corrupt.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +14,7 @@ use super::super::victims::goes_aside;
 use super::super::{BlockNews, Removal, layout};
 use super::{Store, lock};
 use crate::kit::metrics;
+use crate::planted::{Bug, is_planted};
 
 /// Of blocks that were set aside, the master is told of so many.
 const SET_ASIDE_TOLD: usize = 8_192;
@@ -97,6 +99,11 @@ impl Store {
         }
         if in_index {
             return Ok(true);
+        }
+        if is_planted(Bug::FreesUnderReaders)
+            && let Ok(file) = File::options().write(true).open(&path)
+        {
+            let _ = file.set_len(0);
         }
         let removed = std::fs::remove_file(&path);
         // Whoever was about to read it may have opened it since.
