@@ -176,7 +176,9 @@ impl Kinds {
 
     fn plan(&self, inode: InodeId, effects: &[(EffectId, EffectRecord)]) -> Result<Plan> {
         let mut layout = match self.view.layout(inode) {
-            Err(error) if error.kind == ErrorKind::NotFound => return Ok(Plan::Nothing),
+            Err(gone) if matches!(gone.kind, ErrorKind::Stale | ErrorKind::NotFound) => {
+                return Ok(Plan::Nothing);
+            }
             layout => layout?,
         };
         let (Some(source), Some((mount, key))) = (layout.source.clone(), self.view.mounted(inode)?) else {
@@ -226,7 +228,13 @@ impl Duty for Kinds {
             if due.is_empty() {
                 return Ok(());
             }
-            let unpinned = self.pin(&due).await?;
+            let unpinned = match self.pin(&due).await {
+                Ok(unpinned) => unpinned,
+                Err(error) => {
+                    due.iter().for_each(|(inode, _)| self.exported.again(*inode, now));
+                    return Err(error);
+                }
+            };
             // Before it is looked for effects: one that begins from now on has a greater number.
             let number = self.view.last_effect()?;
             let effects = self.view.effects()?;
@@ -240,12 +248,17 @@ impl Duty for Kinds {
                     self.exported.put(inode, later(waiting));
                     continue;
                 }
-                match self.plan(inode, &effects)? {
-                    Plan::Nothing => {}
-                    Plan::Later => {
+                match self.plan(inode, &effects) {
+                    Ok(Plan::Nothing) => {}
+                    Ok(Plan::Later) => {
                         self.exported.put(inode, later(waiting));
                     }
-                    Plan::Mark(holders) => {
+                    // It keeps no other from it.
+                    Err(error) => {
+                        tracing::warn!(%inode, %error, "what of a file is cached cannot be said now");
+                        self.exported.put(inode, waiting.after_refusal(now));
+                    }
+                    Ok(Plan::Mark(holders)) => {
                         for (worker, marked) in holders {
                             orders.entry(worker).or_default().push((inode, waiting, marked));
                         }
