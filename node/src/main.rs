@@ -21,7 +21,7 @@ use std::time::Duration;
 use clap::Parser;
 use curvine_actors::kit::Ports;
 use curvine_conf::Loaded;
-use curvine_protocol::Result;
+use curvine_protocol::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use args::{Args, Command};
@@ -64,7 +64,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    open_files_limit();
+    open_files_limit()?;
     actix_rt::System::new().block_on(serve(args, &loaded, &ports, begun))
 }
 
@@ -103,12 +103,30 @@ async fn serve(args: &Args, loaded: &Loaded, ports: &Ports, begun: Instant) -> R
     }
 }
 
+/// Without any work, a node has about 50. With fewer than this, it would fail its first users.
+const OPEN_FILES_MIN: u64 = 256;
+
 /// Blocks, connections and UFS transfers hold descriptors: take as many as the system lets us.
-fn open_files_limit() {
+///
+/// # Errors
+/// `Config` if that is less than [`OPEN_FILES_MIN`].
+fn open_files_limit() -> Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
+    let before = getrlimit(Resource::Nofile);
+    let mut limit = before;
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "cannot raise the limit of open files");
+        limit = before;
+    }
+    match limit.current {
+        Some(files) if files < OPEN_FILES_MIN => Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "this process may have {files} files open, and needs {OPEN_FILES_MIN} at least: raise its limit \
+                 (`ulimit -n`, `LimitNOFILE=`)"
+            ),
+        )),
+        _ => Ok(()),
     }
 }

@@ -214,6 +214,8 @@ impl From<std::io::Error> for Error {
         let kind = match (error.raw_os_error(), error.kind()) {
             (Some(libc::ENOSPC | libc::EDQUOT), _) => ErrorKind::NoSpace,
             (Some(libc::EROFS), _) => ErrorKind::ReadOnly,
+            // It passes when others have closed theirs.
+            (Some(libc::EMFILE | libc::ENFILE), _) => ErrorKind::Overloaded,
             (_, Io::NotFound) => ErrorKind::NotFound,
             (_, Io::PermissionDenied) => ErrorKind::PermissionDenied,
             (_, Io::AlreadyExists) => ErrorKind::AlreadyExists,

@@ -135,7 +135,8 @@ impl Store {
     /// The background work of a tick has ended. If it fails tick after tick, so has the disk: an index that cannot be changed any
     /// more says so here alone.
     pub fn ticked(&self, done: &Result<()>) {
-        let is_failure = matches!(done, Err(error) if error.kind != ErrorKind::NoSpace);
+        let of_others = [ErrorKind::NoSpace, ErrorKind::Overloaded];
+        let is_failure = matches!(done, Err(error) if !of_others.contains(&error.kind));
         let failed = match is_failure {
             true => self.failed_ticks.fetch_add(1, Ordering::Relaxed) + 1,
             false => self.failed_ticks.swap(0, Ordering::Relaxed),

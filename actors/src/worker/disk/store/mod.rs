@@ -375,18 +375,21 @@ impl Store {
 
     fn failed(&self, error: std::io::Error, block: BlockId) -> Error {
         let error = Error::from(error);
-        let full = error.kind == ErrorKind::NoSpace;
-        if !full && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
+        let kind = match error.kind {
+            kind @ (ErrorKind::NoSpace | ErrorKind::Overloaded) => kind,
+            _ => ErrorKind::Io,
+        };
+        let is_of_disk = kind == ErrorKind::Io;
+        if is_of_disk && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
             self.give_up(&error);
         }
-        let kind = if full { ErrorKind::NoSpace } else { ErrorKind::Io };
         Error::new(kind, format!("block {block} on disk {}: {error}", self.name))
     }
 
     /// One failed sync is enough: the kernel takes the pages for clean, so that the next sync would succeed and mean nothing.
     fn sync_failed(&self, error: std::io::Error, block: BlockId) -> Error {
         let error = self.failed(error, block);
-        if error.kind != ErrorKind::NoSpace {
+        if error.kind == ErrorKind::Io {
             self.give_up(&error);
         }
         error
