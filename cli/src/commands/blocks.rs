@@ -9,7 +9,7 @@ use crate::shell::Shell;
 
 /// Show the blocks of files, who holds them and in which tier
 ///
-/// Tiers are what the workers say; one that does not answer has none. `SSD+MEM` is a block on SSD that is read from a copy in
+/// Tiers are what the workers say; one that does not answer has none, and one that says it has nothing is not shown. `SSD+MEM` is a block on SSD that is read from a copy in
 /// MEM. JSON: an object a line with path, block_bytes, and blocks: index, id, length_bytes, generation, workers, tiers
 /// (worker, tier, copy).
 #[derive(clap::Args)]
@@ -29,15 +29,16 @@ impl Args {
                     .placed(0)
                     .map(|(index, located)| {
                         let on = |id: &WorkerId| address(&layout, *id);
+                        let has = |id: &&WorkerId| held.get(&(**id, located.block.id)) != Some(&None);
                         let tier = |id: &WorkerId| -> Option<Value> {
-                            let held = held.get(&(*id, located.block.id))?;
+                            let held = held.get(&(*id, located.block.id))?.as_ref()?;
                             let copy = held.copy.map(|tier| tier.to_string());
                             Some(json!({"worker": on(id), "tier": held.tier.to_string(), "copy": copy}))
                         };
                         json!({
                             "index": index, "id": located.block.id, "length_bytes": located.block.len_bytes,
                             "generation": located.block.generation,
-                            "workers": located.workers.iter().map(on).collect::<Vec<_>>(),
+                            "workers": located.workers.iter().filter(has).map(on).collect::<Vec<_>>(),
                             "tiers": located.workers.iter().filter_map(tier).collect::<Vec<_>>(),
                         })
                     })
@@ -49,8 +50,9 @@ impl Args {
                         let place = |id: &WorkerId| {
                             let worker = address(&layout, *id);
                             match held.get(&(*id, block.id)) {
-                                Some(held) => format!("{worker} {}", tiers(held)),
-                                None => worker,
+                                Some(Some(held)) => Some(format!("{worker} {}", tiers(held))),
+                                Some(None) => None,
+                                None => Some(worker),
                             }
                         };
                         vec![
@@ -58,7 +60,7 @@ impl Args {
                             block.id.to_string(),
                             block.len_bytes.to_string(),
                             block.generation.to_string(),
-                            located.workers.iter().map(place).collect::<Vec<_>>().join(", "),
+                            located.workers.iter().filter_map(place).collect::<Vec<_>>().join(", "),
                         ]
                     };
                     let rows = layout.placed(0).map(row).collect();
@@ -92,8 +94,8 @@ fn address(layout: &FileLayout, id: WorkerId) -> String {
     }
 }
 
-/// What each worker has of the blocks that it is said to hold.
-async fn held(shell: &Shell, layout: &FileLayout) -> HashMap<(WorkerId, BlockId), HeldAccount> {
+/// What each worker has of the blocks that it is said to hold, or is to fetch; of those that answer.
+async fn held(shell: &Shell, layout: &FileLayout) -> HashMap<(WorkerId, BlockId), Option<HeldAccount>> {
     let mut asked: HashMap<WorkerId, Vec<BlockId>> = HashMap::new();
     for located in &layout.blocks {
         for worker in &located.workers {
@@ -108,7 +110,7 @@ async fn held(shell: &Shell, layout: &FileLayout) -> HashMap<(WorkerId, BlockId)
                 break;
             };
             for (block, account) in part.iter().zip(accounts) {
-                held.extend(account.held.map(|held| ((worker, *block), held)));
+                held.insert((worker, *block), account.held);
             }
         }
     }
