@@ -302,12 +302,13 @@ fn advice(found: &[Found], repair: bool) -> String {
                   corrupt blocks is in `quarantine/` of the workers' data directories.";
     }
     if has(&[Fault::Away]) {
-        words += "\nStart the workers again that are away; `cv node` lists them.";
+        words += "\nWhat is away may come back: start the workers again whose numbers are named, and put back what they lack of \
+                  their disks.";
     }
     if found.iter().any(|found| can_be_repaired(found.fault.what)) {
         words += match repair {
-            false => "\n`cv fsck --repair` has the rest repaired.",
-            true => "\nThe rest was not repaired in time: see `cv report`.",
+            false => "\n`cv fsck --repair` has repaired what can be.",
+            true => "\nNot all that can be repaired was, in time: see `cv report`.",
         };
     }
     words

@@ -57,7 +57,8 @@ pub enum Fault {
     Missing,
     /// Nobody has it, and workers have set replicas aside that failed their checksums.
     Corrupt,
-    /// Workers have it that are not there now.
+    /// Workers have it that are not there now, or nobody has it who was heard of, and others may: those that the leader has not
+    /// heard of, and those with failed disks.
     Away,
     /// Fewer workers than there should be have it.
     UnderReplicated,

@@ -132,7 +132,13 @@ impl Answers<CheckFiles> for ClusterAnswers {
         self.consensus.read_barrier().await?;
         let now = self.blocks.now();
         let last_worker = self.view.last_worker()?;
-        let has_heard_all = self.blocks.cluster().knows_holders(last_worker, now);
+        let (has_heard_all, may_have_more) = {
+            let cluster = self.blocks.cluster();
+            (
+                cluster.knows_holders(last_worker, now),
+                cluster.may_have_more(last_worker),
+            )
+        };
         let mut files = Vec::new();
         for inode in call.inodes {
             let Some(of) = self.store.blocks_of(inode)? else {
@@ -141,7 +147,7 @@ impl Answers<CheckFiles> for ClusterAnswers {
             let cluster = self.blocks.cluster();
             let fault = |(index, block): &(u32, BlockRef)| {
                 let kept = of.kept.get(&block.id).filter(|kept| kept.is_settled)?;
-                cluster.fault(*index, kept, now)
+                cluster.fault(*index, kept, &may_have_more, now)
             };
             files.push(FileCheck {
                 inode,

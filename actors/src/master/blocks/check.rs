@@ -9,9 +9,23 @@ use super::Cluster;
 use crate::master::namespace::kept::Kept;
 
 impl Cluster {
-    /// What is wrong with a kept block that nobody writes. That a file is to have more replicas than there are workers is no
-    /// fault of its blocks.
-    pub fn fault(&self, index: u32, kept: &Kept, now: Instant) -> Option<BlockFault> {
+    /// Workers that may have what nobody is known to have: those that this leader has not heard of, `last_worker` being the
+    /// greatest id that was ever given to one, and those with a disk that has failed.
+    pub fn may_have_more(&self, last_worker: WorkerId) -> Vec<WorkerId> {
+        let mut unheard: Vec<_> = self.roster.unheard(last_worker).collect();
+        unheard.extend(self.roster.with_failed_disks());
+        unheard
+    }
+
+    /// What is wrong with a kept block that nobody writes; workers that [`Cluster::may_have_more`] may have it. That a file is
+    /// to have more replicas than there are workers is no fault of its blocks.
+    pub fn fault(
+        &self,
+        index: u32,
+        kept: &Kept,
+        may_have_more: &[WorkerId],
+        now: Instant,
+    ) -> Option<BlockFault> {
         let block = kept.block;
         let current: Vec<WorkerId> = self.holders.current(&block).collect();
         let live: Vec<WorkerId> = (current.iter().copied())
@@ -27,6 +41,7 @@ impl Cluster {
             (1.., ..) => (Fault::UnderReplicated, live.clone()),
             (0, false, _) => (Fault::Away, current),
             (0, true, false) => (Fault::Corrupt, damaged_on.to_vec()),
+            (0, true, true) if !may_have_more.is_empty() => (Fault::Away, may_have_more.to_vec()),
             (0, true, true) => (Fault::Missing, Vec::new()),
         };
         Some(BlockFault {
@@ -92,11 +107,16 @@ mod tests {
             is_settled: true,
         };
         let fault = |cluster: &Cluster, now| {
-            let fault = cluster.fault(4, &kept, now)?;
+            let fault = cluster.fault(4, &kept, &[], now)?;
             assert_eq!((fault.index, fault.wanted), (4, 2));
             Some((fault.what, fault.replicas, fault.workers))
         };
         assert_eq!(fault(&cluster, now), Some((Fault::Missing, 0, vec![])));
+        assert_eq!(cluster.may_have_more(WorkerId(2)), []);
+        let unheard = cluster.may_have_more(WorkerId(3));
+        let away = cluster.fault(4, &kept, &unheard, now);
+        let away = away.map(|fault| (fault.what, fault.workers));
+        assert_eq!(away, Some((Fault::Away, vec![WorkerId(3)])));
         cluster.holders.damaged(WorkerId(1), BLOCK.id);
         let set_aside = vec![WorkerId(1)];
         assert_eq!(fault(&cluster, now), Some((Fault::Corrupt, 0, set_aside)));
@@ -116,8 +136,8 @@ mod tests {
         cluster.holders.stored(WorkerId(1), &replica(6), &BLOCK);
         assert_eq!(fault(&cluster, now), None);
         let many = Kept { replicas: 99, ..kept };
-        assert_eq!(cluster.fault(4, &many, now), None, "there are two workers");
-        let fault = cluster.fault(4, &many, now + LOST_AFTER);
+        assert_eq!(cluster.fault(4, &many, &[], now), None, "there are two workers");
+        let fault = cluster.fault(4, &many, &[], now + LOST_AFTER);
         assert_eq!(fault.map(|fault| fault.what), Some(Fault::Away));
     }
 

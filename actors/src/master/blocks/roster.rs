@@ -237,11 +237,23 @@ impl Roster {
         self.workers.contains_key(&id)
     }
 
+    /// Ids that were given, of which this is the greatest, to workers that this leader has not heard of, unless they were drained.
+    pub fn unheard(&self, last_worker: WorkerId) -> impl Iterator<Item = WorkerId> {
+        let ids = (1..=last_worker.0).map(WorkerId);
+        ids.filter(|id| !self.is_registered(*id) && !self.out.is_drained(*id))
+    }
+
+    /// Workers that say of a disk that it has failed.
+    pub fn with_failed_disks(&self) -> impl Iterator<Item = WorkerId> {
+        let fails = |worker: &WorkerEntry| worker.disks.iter().any(|disk| disk.failure.is_some());
+        let failing = self.workers.iter().filter(move |(_, worker)| fails(worker));
+        failing.map(|(id, _)| *id)
+    }
+
     /// Whether all ids are registered that were ever given, of which this is the greatest. Nobody waits for those that were
     /// drained: when they were, nothing depended on them, and nothing was put there since.
     pub fn are_all_registered(&self, last_worker: WorkerId) -> bool {
-        let mut ids = (1..=last_worker.0).map(WorkerId);
-        ids.all(|id| self.is_registered(id) || self.out.is_drained(id))
+        self.unheard(last_worker).next().is_none()
     }
 
     pub fn is_live(&self, id: WorkerId, now: Instant) -> bool {
