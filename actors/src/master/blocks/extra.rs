@@ -18,9 +18,9 @@ use super::roster::PARTS;
 pub const FROM_PASSES: u32 = 8;
 const TIMES: u32 = 4;
 /// A worker gets no extra copy of what is kept if it keeps more than this of what it has room for,
-const PLENTY: u64 = PARTS / 10 * 8;
+const PLENTY: u64 = PARTS / 10 * 5;
 /// and all extra copies go where one keeps more than this.
-const CROWDED: u64 = PARTS / 10 * 9;
+const CROWDED: u64 = PARTS / 10 * 6;
 
 /// The hot blocks of one moment.
 #[derive(Debug, Default)]
@@ -160,11 +160,11 @@ mod tests {
     #[test]
     fn where_room_is_short_no_extra_copy_stays() {
         let now = Instant::now();
-        let mut cluster = cluster_of(&[(1, 0, 1_000), (2, 799, 1_000), (3, 900, 1_000)], now);
+        let mut cluster = cluster_of(&[(1, 0, 1_000), (2, 499, 1_000), (3, 600, 1_000)], now);
         is_read(&mut cluster, 1, 50);
         assert_eq!(cluster.hot(1, now).may_stay(BLOCK.id), 1);
         assert!(cluster.has_plenty(WorkerId(2)) && !cluster.has_plenty(WorkerId(3)));
-        let disks = vec![disk_of(1_000, 901)];
+        let disks = vec![disk_of(1_000, 601)];
         assert!(cluster.roster.heartbeat(WorkerId(3), 1, disks, now));
         assert_eq!(cluster.hot(1, now).may_stay(BLOCK.id), 0);
     }

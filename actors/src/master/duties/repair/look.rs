@@ -31,6 +31,8 @@ pub struct Seen {
     pub lost: usize,
     /// Replicas that are too much.
     pub surplus: usize,
+    /// Kept blocks have more than their files want, as they are hot.
+    pub has_extra: bool,
     pub failure: Option<String>,
 }
 
@@ -102,6 +104,10 @@ impl Look {
             return;
         }
         let may_stay = kept.replicas + self.hot.may_stay(block.id);
+        if may_stay > kept.replicas {
+            let replicas = cluster.holders.reported(&block).count();
+            self.seen.has_extra |= replicas > kept.replicas;
+        }
         if let Some(Surplus { at, keepers }) = cluster.surplus(&block, may_stay, now) {
             self.seen.surplus += 1;
             if self.seen.surplus <= FOUND_MAX {

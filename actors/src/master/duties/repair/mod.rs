@@ -41,6 +41,8 @@ use crate::master::workers::{Workers, gone};
 /// How long it rests between two looks, at least; and how many times as long as a look took.
 const EVERY: Duration = Duration::from_secs(3);
 const RESTS: u32 = 20;
+/// The same while there are extra copies of kept blocks, which are to go as soon as room gets short.
+const EVERY_WITH_EXTRA: Duration = Duration::from_secs(1);
 /// Inodes in one read of the state.
 const PAGE: usize = 512;
 /// Copies at the same time: what else goes over the network and the disks has the greater part of them.
@@ -285,13 +287,17 @@ impl Duty for Repair {
     }
 
     async fn due(&self) {
-        let took = self.seen().took;
+        let (took, every) = {
+            let seen = self.seen();
+            let every = if seen.has_extra { EVERY_WITH_EXTRA } else { EVERY };
+            (seen.took, every)
+        };
         if self.balancing().moves {
             // Workers say how full they are meanwhile.
             return tokio::time::sleep(BETWEEN_BURSTS.max(took)).await;
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY.max(took * RESTS)) => {}
+            () = tokio::time::sleep(every.max(took * RESTS)) => {}
             () = self.now.notified() => tokio::time::sleep(EVERY).await,
         }
     }
@@ -350,13 +356,18 @@ impl Duty for Repair {
         }
         match self.more.load(Ordering::Relaxed) {
             0 => {}
-            more => status += &format!("; {more} extra copies made"),
+            more => status += &format!("; extra copies made: {more}"),
         }
         if self.balancing().moves {
             status += "; the workers are being balanced";
         }
         for worker in self.blocks.cluster().roster.out.draining() {
             status += &format!("; worker {worker} is being drained");
+        }
+        if let Ok(last_worker) = self.store.last_worker() {
+            for worker in self.blocks.cluster().roster.unheard(last_worker) {
+                status += &format!("; worker {worker} has not been heard of since this leader was elected");
+            }
         }
         if let Some(failure) = seen.failure {
             status += &format!("; last failure: {failure}");
