@@ -10,7 +10,11 @@ use crate::planted::{Bug, is_planted};
 /// The map of holders: some 70 bytes for a copy.
 #[derive(Debug, Default)]
 pub struct Holders {
-    held: HashMap<BlockId, Vec<Holder>>,
+    /// A tree grows a node at a time, where a hash map of millions would now and then be made anew with everybody waiting.
+    held: BTreeMap<BlockId, Vec<Holder>>,
+    /// How often each worker has begun to say all that it holds. What it had said before does not count, and goes when the
+    /// block is heard of again: to look through all blocks for it would take seconds.
+    eras: HashMap<WorkerId, u32>,
     /// Who was told to write blocks that nobody has reported or committed yet: a writer that fails leaves them there.
     placed: HashMap<BlockId, Vec<WorkerId>>,
     /// Who has set a replica aside that failed its checksum. Few, if any.
@@ -23,6 +27,8 @@ pub struct Holders {
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     worker: WorkerId,
+    /// Of the worker, when this was said.
+    era: u32,
     /// What the worker itself has said: a fact.
     reported: Option<Reported>,
     /// The generation that a client was acknowledged there, as it says. Good enough to send readers to.
@@ -39,9 +45,10 @@ struct Reported {
 }
 
 impl Holder {
-    fn new(worker: WorkerId) -> Self {
+    fn new(worker: WorkerId, era: u32) -> Self {
         Holder {
             worker,
+            era,
             reported: None,
             claimed: None,
         }
@@ -69,12 +76,12 @@ impl Holder {
 impl Holders {
     /// Who has any replica of a block.
     pub fn of(&self, block: BlockId) -> impl Iterator<Item = WorkerId> {
-        self.holders(block).iter().map(|holder| holder.worker)
+        self.holders(block).map(|holder| holder.worker)
     }
 
     /// Who has a block as the namespace has it, or newer.
     pub fn current(&self, block: &BlockRef) -> impl Iterator<Item = WorkerId> {
-        let current = self.holders(block.id).iter();
+        let current = self.holders(block.id);
         current
             .filter(|holder| holder.is_current(block))
             .map(|holder| holder.worker)
@@ -82,7 +89,7 @@ impl Holders {
 
     /// Who has said itself to have a block as the namespace has it, or newer.
     pub fn reported(&self, block: &BlockRef) -> impl Iterator<Item = WorkerId> {
-        let reported = self.holders(block.id).iter();
+        let reported = self.holders(block.id);
         reported
             .filter(|holder| holder.has_said_so(block))
             .map(|holder| holder.worker)
@@ -94,14 +101,14 @@ impl Holders {
             let reported = holder.reported;
             reported.is_some_and(|reported| reported.generation < block.generation)
         };
-        let outdated = self.holders(block.id).iter().filter(older);
+        let outdated = self.holders(block.id).filter(older);
         outdated.map(|holder| holder.worker).collect()
     }
 
     /// Who has said to have a replica of a block that a power cut may have taken something of.
     pub fn doubtful(&self, block: BlockId) -> impl Iterator<Item = WorkerId> {
         let doubtful = |holder: &&Holder| holder.reported.is_some_and(|reported| reported.is_doubtful);
-        let holders = self.holders(block).iter();
+        let holders = self.holders(block);
         holders.filter(doubtful).map(|holder| holder.worker)
     }
 
@@ -120,15 +127,17 @@ impl Holders {
         self.placed.get(&block).map_or(&[], Vec::as_slice)
     }
 
-    fn holders(&self, block: BlockId) -> &[Holder] {
-        self.held.get(&block).map_or(&[], Vec::as_slice)
+    fn holders(&self, block: BlockId) -> impl Iterator<Item = &Holder> {
+        let holders = self.held.get(&block).into_iter().flatten();
+        holders.filter(|holder| counts(&self.eras, holder))
     }
 
     fn holder(&mut self, id: WorkerId, block: BlockId) -> &mut Holder {
         let holders = self.held.entry(block).or_insert_with(|| Vec::with_capacity(1));
+        holders.retain(|holder| counts(&self.eras, holder));
         let at = holders.iter().position(|holder| holder.worker == id);
         let at = at.unwrap_or_else(|| {
-            holders.push(Holder::new(id));
+            holders.push(Holder::new(id, era(&self.eras, id)));
             holders.len() - 1
         });
         &mut holders[at]
@@ -136,10 +145,7 @@ impl Holders {
 
     /// A worker is about to say all that it holds.
     pub fn forget_worker(&mut self, id: WorkerId) {
-        self.held.retain(|_, holders| {
-            holders.retain(|holder| holder.worker != id);
-            !holders.is_empty()
-        });
+        *self.eras.entry(id).or_default() += 1;
         for workers_of in [&mut self.damaged, &mut self.endangered] {
             workers_of.retain(|_, workers| {
                 workers.retain(|worker| *worker != id);
@@ -220,9 +226,10 @@ impl Holders {
     /// Forgets a block; says who holds it, wholly or in the making.
     fn release(&mut self, block: BlockId) -> Vec<WorkerId> {
         let held = self.held.remove(&block).unwrap_or_default();
+        let held = held.iter().filter(|holder| counts(&self.eras, holder));
+        let mut workers: Vec<_> = held.map(|holder| holder.worker).collect();
         self.damaged.remove(&block);
         self.endangered.remove(&block);
-        let mut workers: Vec<_> = held.iter().map(|holder| holder.worker).collect();
         for placed in self.placed.remove(&block).unwrap_or_default() {
             if !workers.contains(&placed) {
                 workers.push(placed);
@@ -245,6 +252,15 @@ impl Holders {
     }
 }
 
+fn era(eras: &HashMap<WorkerId, u32>, id: WorkerId) -> u32 {
+    eras.get(&id).copied().unwrap_or(0)
+}
+
+/// Whether the worker has not begun anew since.
+fn counts(eras: &HashMap<WorkerId, u32>, holder: &Holder) -> bool {
+    holder.era == era(eras, holder.worker)
+}
+
 /// Adds a worker to those of a block.
 fn add(workers_of: &mut HashMap<BlockId, Vec<WorkerId>>, id: WorkerId, block: BlockId) {
     let workers = workers_of.entry(block).or_default();
@@ -260,5 +276,45 @@ fn remove(workers_of: &mut HashMap<BlockId, Vec<WorkerId>>, id: WorkerId, block:
         if workers.is_empty() {
             workers_of.remove(&block);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: BlockRef = BlockRef {
+        id: BlockId(7),
+        len_bytes: 10,
+        generation: 3,
+    };
+
+    fn stored(holders: &mut Holders, worker: u32) {
+        let replica = BlockReplica {
+            id: BLOCK.id,
+            generation: BLOCK.generation,
+            len_bytes: BLOCK.len_bytes,
+        };
+        holders.stored(WorkerId(worker), &replica, &BLOCK);
+    }
+
+    fn current(holders: &Holders) -> Vec<u32> {
+        holders.current(&BLOCK).map(|worker| worker.0).collect()
+    }
+
+    #[test]
+    fn what_a_worker_said_before_it_begins_anew_does_not_count_and_goes_when_the_block_is_heard_of() {
+        let mut holders = Holders::default();
+        stored(&mut holders, 1);
+        holders.forget_worker(WorkerId(1));
+        assert_eq!(current(&holders), [0u32; 0]);
+        stored(&mut holders, 2);
+        assert_eq!(holders.held[&BLOCK.id].len(), 1);
+        stored(&mut holders, 1);
+        assert_eq!(current(&holders), [2, 1]);
+        holders.forget_worker(WorkerId(2));
+        let mut orders = BTreeMap::new();
+        holders.release_all([BLOCK.id], &mut orders);
+        assert_eq!(orders, BTreeMap::from([(WorkerId(1), vec![BLOCK.id])]));
     }
 }
