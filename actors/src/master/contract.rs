@@ -48,6 +48,9 @@ pub trait ProposeOp: Send + Sync {
     async fn propose_op(&self, op: Op) -> Result<OpReply>;
 }
 
+/// The file that a block belongs to, its index there, and what the namespace expects of it.
+pub type BlockOwner = (InodeId, u32, BlockRef);
+
 /// The namespace as applied on this master. Every method reads one consistent state, takes microseconds and never
 /// blocks on anything but memory-mapped pages. No staleness check of under file systems happens here.
 pub trait NamespaceView: Send + Sync {
@@ -58,8 +61,12 @@ pub trait NamespaceView: Send + Sync {
     /// Blocks without workers; `source` is set where an under file system has the content, or some blocks of it.
     fn layout(&self, inode: InodeId) -> Result<FileLayout>;
     fn path(&self, inode: InodeId) -> Result<CurvinePath>;
-    /// The file that a block belongs to, its index there, and what the namespace expects of it. None = garbage.
-    fn block_owner(&self, block: BlockId) -> Result<Option<(InodeId, u32, BlockRef)>>;
+    /// Who owns a block. None = garbage.
+    fn block_owner(&self, block: BlockId) -> Result<Option<BlockOwner>> {
+        Ok(self.block_owners(&[block])?.pop().flatten())
+    }
+    /// The same for each of these, which takes longer the more there are, and least if they are in order.
+    fn block_owners(&self, blocks: &[BlockId]) -> Result<Vec<Option<BlockOwner>>>;
     fn mounts(&self) -> Result<Vec<MountRecord>>;
     fn mount(&self, id: MountId) -> Result<Option<MountRecord>>;
     /// For an inode at or below a mount point: the mount and the key of the inode's object relative to the mount's

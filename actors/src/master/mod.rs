@@ -393,6 +393,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         exported,
         clock: ports.clock.clone(),
         pinning,
+        reports: ports.offload("reports"),
         repair_now,
     };
     let door = MasterDoor {

@@ -4,7 +4,7 @@
 //! has not pinned that is, shows in its full report, and in each report of a block that has come: then the file is looked at
 //! again ([`super::duties::pins`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use curvine_protocol::cluster::WorkerState;
@@ -16,7 +16,7 @@ use curvine_protocol::{
 use futures::future::join_all;
 
 use super::blocks::BlockMap;
-use super::contract::{NamespaceView, Placement};
+use super::contract::{BlockOwner, NamespaceView, Placement};
 use super::duties::kinds::Exported;
 use super::mirror::Mirror;
 use super::walk::Walk;
@@ -221,19 +221,19 @@ impl Pinning {
         )
     }
 
-    /// Has those files be looked at of which a worker has something pinned that is not, or the other way round. Whether all
-    /// of them will be.
+    /// Has those files be looked at of which a worker has something pinned that is not, or the other way round; `owners` are
+    /// those of its blocks. Whether all of them will be.
     ///
     /// # Errors
     /// Those of reading the state.
-    pub fn reported(&self, report: &ReportBlocks) -> Result<bool> {
+    pub fn reported(&self, report: &ReportBlocks, owners: &HashMap<BlockId, BlockOwner>) -> Result<bool> {
         if report.pinned.is_empty() && !self.any()? || is_planted(Bug::ForgetsPins) {
             return Ok(true);
         }
         let (mut seen, mut all) = (BTreeMap::new(), true);
         let mut noted = BTreeSet::new();
         for (replica, is_pinned) in report.said_pinned() {
-            let Some((inode, ..)) = self.view.block_owner(replica.id)? else {
+            let Some(&(inode, ..)) = owners.get(&replica.id) else {
                 continue;
             };
             let shall_be = match seen.get(&inode) {

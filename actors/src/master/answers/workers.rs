@@ -1,11 +1,9 @@
 //! Calls of workers: registration, heartbeats, block reports, what they ask about files and mounts.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use curvine_protocol::cluster::WorkerService;
+use curvine_protocol::cluster::{BlockReplica, WorkerService};
 use curvine_protocol::master::*;
 use curvine_protocol::mount::MountRecord;
 use curvine_protocol::op::{Op, OpReply};
@@ -15,17 +13,22 @@ use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, FileLayout, Resul
 use tokio::sync::Notify;
 
 use super::Answers;
-use crate::kit::{Clock, Random};
+use crate::kit::ports::offloaded;
+use crate::kit::{Clock, Offload, Random};
 use crate::master::blocks::balance::Moved;
 use crate::master::blocks::roster::WorkerEntry;
 use crate::master::blocks::{BlockMap, CachedOf};
-use crate::master::contract::{Consensus, NamespaceView, ProposeOp};
+use crate::master::contract::{BlockOwner, Consensus, NamespaceView, ProposeOp};
 use crate::master::duties::kinds::Exported;
 use crate::master::mirror::Mirror;
 use crate::master::namespace::balance::Balance;
 use crate::master::namespace::kept::Doubted;
 use crate::master::pinning::Pinning;
 use crate::planted::{Bug, is_planted};
+
+/// Blocks of a report that are looked up in one state, right before they are taken in: one that is deleted in between stays
+/// on its worker until the next full report.
+const LOOKED_UP_AT_ONCE: usize = 32;
 
 pub struct WorkerAnswers {
     pub view: Arc<dyn NamespaceView>,
@@ -37,6 +40,8 @@ pub struct WorkerAnswers {
     pub exported: Arc<Exported>,
     pub clock: Arc<dyn Clock>,
     pub pinning: Pinning,
+    /// Where reports are taken in, one after another: each has thousands of blocks, and no call is to wait for that.
+    pub reports: Arc<dyn Offload>,
     /// What has the duty `repair` look.
     pub repair_now: Arc<Notify>,
 }
@@ -87,15 +92,89 @@ impl WorkerAnswers {
         Ok(discard)
     }
 
+    /// Takes in what a worker reports.
+    fn take_in(&self, call: &ReportBlocks) -> Result<ReportAnswer> {
+        self.known(call.worker, call.token)?;
+        if !self
+            .blocks
+            .cluster()
+            .roster
+            .takes_report(call.worker, call.number)
+        {
+            return Err(Error::new(
+                ErrorKind::Stale,
+                format!(
+                    "a block report of worker {} comes late: a later one is in",
+                    call.worker
+                ),
+            ));
+        }
+        if call.full_start {
+            self.blocks.cluster().holders.forget_worker(call.worker);
+        }
+        let Doubts {
+            accept,
+            unwanted,
+            older,
+        } = self.doubts(call)?;
+        let mut owners = HashMap::new();
+        let mut delete = self.blocks.report(call.worker, &[], &call.removed, |_| None);
+        for stored in call.stored.chunks(LOOKED_UP_AT_ONCE) {
+            owners.extend(self.owners(stored)?);
+            let known = |block: BlockId| match unwanted.contains(&block) {
+                true => None,
+                false => owners.get(&block).map(|(_, _, known): &BlockOwner| *known),
+            };
+            // Whatever another worker has said to have of what the namespace knows is better than an older one.
+            let counts_as = |replica: &BlockReplica| match known(replica.id) {
+                Some(known) if older.contains(&replica.id) => BlockReplica {
+                    generation: replica.generation.min(known.generation.saturating_sub(1)),
+                    ..*replica
+                },
+                _ => *replica,
+            };
+            let stored: Vec<_> = stored.iter().map(counts_as).collect();
+            delete.extend(self.blocks.report(call.worker, &stored, &[], known));
+        }
+        for block in older {
+            self.blocks.cluster().holders.doubted(call.worker, block);
+        }
+        for block in call.said_endangered() {
+            self.blocks.cluster().holders.endangered(call.worker, block);
+        }
+        let discard = self.set_aside(call)?;
+        self.look_at_kept(call, &owners)?;
+        if !self.pinning.reported(call, &owners)? {
+            // Too many are to be looked at already: it tells it all again later.
+            self.blocks.untold(call.worker);
+        }
+        if call.full_end {
+            self.blocks.cluster().roster.fully_reported(call.worker);
+        }
+        Ok(ReportAnswer {
+            delete,
+            accept,
+            discard,
+        })
+    }
+
+    /// Who owns what a worker has stored, as the namespace is now.
+    fn owners(&self, stored: &[BlockReplica]) -> Result<impl Iterator<Item = (BlockId, BlockOwner)>> {
+        let stored: Vec<_> = stored.iter().map(|replica| replica.id).collect();
+        let owners = self.view.block_owners(&stored)?;
+        let owned = stored.into_iter().zip(owners);
+        Ok(owned.filter_map(|(block, owner)| Some((block, owner?))))
+    }
+
     /// A worker keeps what it may take for cached if an object has it: it was not told, or not heard.
-    fn look_at_kept(&self, report: &ReportBlocks) -> Result<()> {
+    fn look_at_kept(&self, report: &ReportBlocks, owners: &HashMap<BlockId, BlockOwner>) -> Result<()> {
         let is_writable = |mount: &MountRecord| mount.settings.writable;
         if report.kept.is_empty() || !self.view.mounts()?.iter().any(is_writable) {
             return Ok(());
         }
         let mut last = None;
         for replica in report.said_kept() {
-            let Some((inode, ..)) = self.view.block_owner(replica.id)? else {
+            let Some(&(inode, ..)) = owners.get(&replica.id) else {
                 continue;
             };
             // The blocks of a file follow each other.
@@ -282,67 +361,8 @@ impl Answers<GetBalance> for WorkerAnswers {
 impl Answers<ReportBlocks> for WorkerAnswers {
     async fn answer(self: Arc<Self>, call: ReportBlocks, _context: CallContext) -> Result<ReportAnswer> {
         self.consensus.read_barrier().await?;
-        self.known(call.worker, call.token)?;
-        if !self
-            .blocks
-            .cluster()
-            .roster
-            .takes_report(call.worker, call.number)
-        {
-            return Err(Error::new(
-                ErrorKind::Stale,
-                format!(
-                    "a block report of worker {} comes late: a later one is in",
-                    call.worker
-                ),
-            ));
-        }
-        if call.full_start {
-            self.blocks.cluster().holders.forget_worker(call.worker);
-        }
-        let Doubts {
-            accept,
-            unwanted,
-            older,
-        } = self.doubts(&call)?;
-        let known = |block: BlockId| match unwanted.contains(&block) {
-            true => Ok(None),
-            false => Ok(self.view.block_owner(block)?.map(|(_, _, known)| known)),
-        };
-        let mut stored = Cow::Borrowed(&call.stored);
-        if !older.is_empty() {
-            // Whatever another worker has said to have of what the namespace knows is better.
-            for replica in stored
-                .to_mut()
-                .iter_mut()
-                .filter(|replica| older.contains(&replica.id))
-            {
-                if let Some(known) = known(replica.id)? {
-                    replica.generation = replica.generation.min(known.generation.saturating_sub(1));
-                }
-            }
-        }
-        let delete = self.blocks.report(call.worker, &stored, &call.removed, known)?;
-        for block in older {
-            self.blocks.cluster().holders.doubted(call.worker, block);
-        }
-        for block in call.said_endangered() {
-            self.blocks.cluster().holders.endangered(call.worker, block);
-        }
-        let discard = self.set_aside(&call)?;
-        self.look_at_kept(&call)?;
-        if !self.pinning.reported(&call)? {
-            // Too many are to be looked at already: it tells it all again later.
-            self.blocks.untold(call.worker);
-        }
-        if call.full_end {
-            self.blocks.cluster().roster.fully_reported(call.worker);
-        }
-        Ok(ReportAnswer {
-            delete,
-            accept,
-            discard,
-        })
+        let reports = self.reports.clone();
+        offloaded(&*reports, move || self.take_in(&call)).await?
     }
 }
 

@@ -172,12 +172,12 @@ impl BlockMap {
         id: WorkerId,
         stored: &[BlockReplica],
         removed: &[BlockId],
-        known: impl Fn(BlockId) -> Result<Option<BlockRef>>,
-    ) -> Result<Vec<BlockId>> {
+        known: impl Fn(BlockId) -> Option<BlockRef>,
+    ) -> Vec<BlockId> {
         let now = self.now();
         let mut garbage = Vec::new();
         for replica in stored {
-            let known = known(replica.id)?;
+            let known = known(replica.id);
             if !self.cluster().take_in(id, replica, known.as_ref(), now) {
                 garbage.push(replica.id);
             }
@@ -187,7 +187,7 @@ impl BlockMap {
             .iter()
             .chain(&garbage)
             .for_each(|block| cluster.holders.removed(id, *block));
-        Ok(garbage)
+        garbage
     }
 }
 
@@ -363,15 +363,13 @@ mod tests {
                 })
                 .collect();
             let known = |id: BlockId| {
-                Ok((id.0 < 100).then_some(BlockRef {
+                (id.0 < 100).then_some(BlockRef {
                     id,
                     len_bytes: 1,
                     generation: 0,
-                }))
+                })
             };
-            self.blocks
-                .report(WorkerId(id), &stored, &[], known)
-                .expect("readable")
+            self.blocks.report(WorkerId(id), &stored, &[], known)
         }
 
         /// Who is said to have a block.
@@ -572,8 +570,7 @@ mod tests {
                 len_bytes,
             };
             self.blocks
-                .report(WorkerId(worker), &[stored], &[], |_| Ok(Some(overwritten())))
-                .expect("readable")
+                .report(WorkerId(worker), &[stored], &[], |_| Some(overwritten()))
         }
 
         fn located(&self) -> FileLayout {
@@ -671,8 +668,8 @@ mod tests {
             [vec![], vec![2, 1], vec![1]]
         );
         let removed = [BlockId(2), BlockId(50)];
-        let kept = world.blocks.report(WorkerId(1), &[], &removed, |_| Ok(None));
-        assert_eq!(kept, Ok(Vec::new()));
+        let garbage = world.blocks.report(WorkerId(1), &[], &removed, |_| None);
+        assert_eq!(garbage, []);
         assert_eq!(world.holders(2), [2], "the other replica stays");
         assert!(!world.blocks.cluster().roster.all_reported(world.blocks.now()));
         world.blocks.cluster().roster.fully_reported(WorkerId(1));

@@ -217,6 +217,11 @@ pub struct BlockRun {
 }
 
 impl BlockRun {
+    /// Whether a block is of this run, which begins with `first`.
+    pub fn has(&self, block: BlockId, first: BlockId) -> bool {
+        (first.0..first.0 + u64::from(self.count)).contains(&block.0)
+    }
+
     /// The place in its file of a block of this run, which begins with `first`.
     pub fn index_of(&self, block: BlockId, first: BlockId) -> u32 {
         let behind = u32::try_from(block.0 - first.0).expect("a run is no longer than its count");
@@ -445,7 +450,7 @@ impl Dbs {
             count: (counts & 0xFFFF_FFFF) as u32,
         };
         let first = BlockId(u64_at(key, 0));
-        Ok((block.0 - first.0 < u64::from(run.count)).then_some((first, run)))
+        Ok(run.has(block, first).then_some((first, run)))
     }
 
     pub fn put_block_run(&self, txn: &mut RwTxn, first: BlockId, run: BlockRun) -> Result<()> {

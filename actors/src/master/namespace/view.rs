@@ -23,8 +23,8 @@ use super::records::{InodeBody, InodeRecord};
 use super::resolve::{path_of, resolve};
 use super::services::{SERVICES, Services};
 use super::sessions::SessionRecord;
-use super::store::{Counter, Dbs, Store, broken, inodes_of, named_key, pair_key, u64_at};
-use crate::master::contract::NamespaceView;
+use super::store::{BlockRun, Counter, Dbs, Store, broken, inodes_of, named_key, pair_key, u64_at};
+use crate::master::contract::{BlockOwner, NamespaceView};
 
 /// Of trees that are to be removed, so many are looked at.
 const DETACHED_SEEN: usize = 1_000;
@@ -207,6 +207,37 @@ pub fn to_export(dbs: &Dbs, txn: &RoTxn, record: &InodeRecord) -> Result<Option<
     }
 }
 
+/// Finds the owners of blocks in one state. Blocks that follow each other mostly are of one file.
+struct Owners<'a> {
+    dbs: &'a Dbs,
+    txn: &'a RoTxn<'a>,
+    /// What the block before was of.
+    run: Option<(BlockId, BlockRun)>,
+    record: Option<(InodeId, InodeRecord)>,
+}
+
+impl Owners<'_> {
+    fn of(&mut self, block: BlockId) -> Result<Option<BlockOwner>> {
+        let is_in = |(first, run): &(BlockId, BlockRun)| run.has(block, *first);
+        if !self.run.as_ref().is_some_and(is_in) {
+            self.run = self.dbs.block_run(self.txn, block)?;
+        }
+        let Some((first, run)) = self.run else {
+            return Ok(None);
+        };
+        if self.record.as_ref().is_none_or(|(inode, _)| *inode != run.inode) {
+            let record = self.dbs.inode(self.txn, run.inode)?;
+            self.record = record.map(|record| (run.inode, record));
+        }
+        let Some(InodeBody::File(file)) = self.record.as_ref().map(|(_, record)| &record.body) else {
+            return Ok(None);
+        };
+        let index = run.index_of(block, first);
+        let found = file.block(index).filter(|found| found.id == block);
+        Ok(found.map(|found| (run.inode, index, found)))
+    }
+}
+
 impl NamespaceView for Store {
     fn lookup(&self, node: &Node, follow: bool) -> Result<Entry> {
         lookup(&self.dbs, &*self.read()?, node, follow)
@@ -230,22 +261,15 @@ impl NamespaceView for Store {
         path_of(&self.dbs, &*self.read()?, inode)
     }
 
-    fn block_owner(&self, block: BlockId) -> Result<Option<(InodeId, u32, BlockRef)>> {
+    fn block_owners(&self, blocks: &[BlockId]) -> Result<Vec<Option<BlockOwner>>> {
         let txn = self.read()?;
-        let Some((first, run)) = self.dbs.block_run(&txn, block)? else {
-            return Ok(None);
+        let mut owners = Owners {
+            dbs: &self.dbs,
+            txn: &txn,
+            run: None,
+            record: None,
         };
-        let Some(record) = self.dbs.inode(&txn, run.inode)? else {
-            return Ok(None);
-        };
-        let InodeBody::File(file) = &record.body else {
-            return Ok(None);
-        };
-        let index = run.index_of(block, first);
-        Ok(file
-            .block(index)
-            .filter(|found| found.id == block)
-            .map(|found| (run.inode, index, found)))
+        blocks.iter().map(|block| owners.of(*block)).collect()
     }
 
     fn mounts(&self) -> Result<Vec<MountRecord>> {
