@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use curvine_actors::client::{Client, ClientOptions, CreateOptions};
-use curvine_protocol::master::{BalanceOutcome, IfExists};
+use curvine_protocol::cluster::WorkerService;
+use curvine_protocol::master::{BalanceOutcome, IfExists, TOLERANCES};
 use curvine_protocol::{CurvinePath, WorkerId};
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -20,7 +21,7 @@ use crate::masters::Places;
 use crate::node::Node;
 use crate::report::{Report, Row, Target};
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 /// Files that are written, and what each has: one block.
 const FILES: usize = 16;
 const FILE_MIB: u64 = 32;
@@ -28,6 +29,8 @@ const FILE_MIB: u64 = 32;
 const WRITERS: usize = 4;
 const ROUNDS: usize = 3;
 const LIMIT: Duration = Duration::from_secs(300);
+/// How many times all files a worker has room for: for its replicas of them, and those that are being replaced.
+const ROOMY: u64 = 4;
 /// What a cache that gets full may have.
 const CACHE_MIB: u64 = 768;
 
@@ -40,6 +43,23 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     runtime.block_on(full_cache(bench, report))
 }
 
+/// A worker with so much room.
+fn limited_worker(bench: &Bench, name: &str, masters: &str, capacity_mib: u64) -> Result<Node> {
+    let home = bench.scratch.path().join(name);
+    let data_dirs = format!("[SSD:{capacity_mib}MiB]{}", home.join("blocks").display());
+    let args = [
+        "--data-dir",
+        &home.to_string_lossy(),
+        "--data-dirs",
+        &data_dirs,
+        "--master",
+        masters,
+        "--worker-listen",
+        "127.0.0.1:0",
+    ];
+    bench.programs.node("worker", &args)
+}
+
 async fn connected(masters: &str) -> Result<Client> {
     Ok(Client::connect(masters.split(','), ClientOptions::default()).await?)
 }
@@ -49,7 +69,7 @@ fn path(text: &str) -> Result<CurvinePath> {
 }
 
 /// One MiB, another one for each number.
-fn piece(number: u64) -> Bytes {
+pub fn piece(number: u64) -> Bytes {
     let word = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
     word.iter()
         .copied()
@@ -148,13 +168,13 @@ async fn workers(bench: &Bench, report: &mut Report) -> Result<()> {
     let places = Places::pick(bench, "cluster-master", 1)?;
     let master = places.start(bench, 0, 1)?;
     let masters = places.addresses.join(",");
+    let files = bench.count(FILES).max(2);
     let worker = |number: usize| {
-        let directory = bench.scratch.path().join(format!("cluster-worker-{number}"));
-        bench.programs.worker(&directory, &masters)
+        let name = format!("cluster-worker-{number}");
+        limited_worker(bench, &name, &masters, ROOMY * files as u64 * FILE_MIB)
     };
     let mut nodes: Vec<Node> = (0..3).map(worker).collect::<Result<_>>()?;
     let client = connected(&masters).await?;
-    let files = bench.count(FILES).max(2);
     let raw = bench.scratch.path().join("cluster-raw");
     for replicas in 1..=3u8 {
         let (mut ours, mut alone) = (Vec::new(), Vec::new());
@@ -194,9 +214,9 @@ async fn workers(bench: &Bench, report: &mut Report) -> Result<()> {
     let on_it = moved.iter().filter(|workers| workers.contains(&leaving)).count();
     let copied = raw_copies(bench, on_it).await?;
     let begun = Instant::now();
-    bench
-        .programs
-        .cv_at(&masters, &["node", "decommission", &leaving.to_string()])?;
+    client
+        .set_worker_service(leaving, WorkerService::Draining)
+        .await?;
     let gone = |workers: &Vec<Vec<WorkerId>>| {
         workers
             .iter()
@@ -205,15 +225,13 @@ async fn workers(bench: &Bench, report: &mut Report) -> Result<()> {
     until(&client, files, gone).await?;
     let seconds = begun.elapsed().as_secs_f64();
     add_moved(report, "replicas made again", on_it, seconds, copied);
-    bench
-        .programs
-        .cv_at(&masters, &["node", "recommission", &leaving.to_string()])?;
+    client
+        .set_worker_service(leaving, WorkerService::InService)
+        .await?;
 
     // A fourth worker comes, with nothing.
     nodes.push(worker(3)?);
-    bench
-        .programs
-        .cv_at(&masters, &["balance", "--now", "--tolerance", "5"])?;
+    client.set_balance(Some(*TOLERANCES.start())).await?;
     let begun = Instant::now();
     let status = loop {
         let status = client.balance().await?;
@@ -281,20 +299,7 @@ async fn full_cache(bench: &Bench, report: &mut Report) -> Result<()> {
     let places = Places::pick(bench, "cache-master", 1)?;
     let master = places.start(bench, 0, 1)?;
     let masters = places.addresses.join(",");
-    let blocks = bench.scratch.path().join("cache-blocks");
-    let data_dirs = format!("[SSD:{CACHE_MIB}MiB]{}", blocks.display());
-    let home = bench.scratch.path().join("cache-worker").display().to_string();
-    let args = [
-        "--data-dir",
-        &home,
-        "--data-dirs",
-        &data_dirs,
-        "--master",
-        &masters,
-        "--worker-listen",
-        "127.0.0.1:0",
-    ];
-    let worker = bench.programs.node("worker", &args)?;
+    let worker = limited_worker(bench, "cache-worker", &masters, CACHE_MIB)?;
     let client = connected(&masters).await?;
     let objects = bench.scratch.path().join("cache-objects");
     std::fs::create_dir(&objects)?;
@@ -323,7 +328,7 @@ async fn full_cache(bench: &Bench, report: &mut Report) -> Result<()> {
         settle().await;
         full.push(write(&client, "/into", files, 1).await?);
         client.delete(&path("/into")?, true).await?;
-        bench.programs.cv_at(&masters, &["free", "/objects"])?;
+        client.free(&path("/objects")?).await?;
         settle().await;
     }
     let (empty, full) = (median(empty), median(full));

@@ -13,12 +13,15 @@
     reason = "a benchmark measures the time that passes"
 )]
 
+mod blocks;
+mod checksums;
 mod cluster;
 mod commands;
 mod load;
 mod masters;
 mod million;
 mod node;
+mod probe;
 mod report;
 mod server;
 mod size;
@@ -26,6 +29,7 @@ mod steps;
 mod stores;
 mod threads;
 mod trees;
+mod workers;
 
 use std::path::PathBuf;
 
@@ -35,9 +39,24 @@ use node::Programs;
 use report::Report;
 
 /// What can be run, in this order.
-const PARTS: [&str; 14] = [
-    "memory", "steps", "meta", "threads", "masters", "cluster", "data", "small", "fuse", "load", "stores",
-    "trees", "million", "size",
+const PARTS: [&str; 17] = [
+    "memory",
+    "steps",
+    "meta",
+    "threads",
+    "masters",
+    "cluster",
+    "data",
+    "checksums",
+    "small",
+    "fuse",
+    "load",
+    "stores",
+    "trees",
+    "million",
+    "blocks",
+    "workers",
+    "size",
 ];
 
 struct Options {
@@ -85,12 +104,15 @@ fn main() -> Result<()> {
             "masters" => masters::run(&bench, &mut report)?,
             "cluster" => cluster::run(&bench, &mut report)?,
             "data" => commands::data(&bench, &mut report)?,
+            "checksums" => checksums::run(&bench, &mut report)?,
             "small" => commands::small(&bench, &mut report)?,
             "fuse" => commands::fuse(&bench, &mut report)?,
             "load" => load::run(&bench, &mut report)?,
             "stores" => stores::run(&bench, &mut report)?,
             "trees" => trees::run(&bench, &mut report)?,
             "million" => million::run(&bench, &mut report)?,
+            "blocks" => blocks::run(&bench, &mut report)?,
+            "workers" => workers::run(&bench, &mut report)?,
             _ => size::run(&bench, &mut report)?,
         }
     }

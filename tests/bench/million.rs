@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use curvine_actors::client::{Client, ClientOptions};
-use curvine_protocol::master::{BlockCommit, CommitFile, CreateFile, IfExists};
-use curvine_protocol::{CurvinePath, WorkerId};
+use curvine_protocol::master::{AllocateBlocks, BlockCommit, CommitFile, CreateFile, IfExists};
+use curvine_protocol::{CurvinePath, FileLayout};
 
 use crate::Bench;
 use crate::node::{Node, disk_bytes};
@@ -18,6 +18,8 @@ use crate::report::{Report, Row, Target};
 pub const FILES_IN_DIRECTORY: usize = 1_000;
 /// Many: what is measured here begins when the files are there.
 pub const FILLERS: usize = 400;
+/// What is said to have been written to each block.
+pub const BLOCK_BYTES: u64 = 4096;
 /// Of the target: inode, entry and block together.
 const INODE_BYTES_MAX: f64 = 300.0;
 const RESTART_S_MAX: f64 = 3.0;
@@ -31,7 +33,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         .enable_all()
         .build()?;
     let begun = Instant::now();
-    runtime.block_on(fill([node.master()?], "", 0..files, FILLERS))?;
+    runtime.block_on(fill([node.master()?], "", 0..files, 1, FILLERS))?;
     let rate = files as f64 / begun.elapsed().as_secs_f64();
     let what = |text: &str| format!("{text}, {files} files of one block");
     report.add(Row::new("million", what("create + commit"), rate, "files/s"));
@@ -113,9 +115,14 @@ fn disk(data_dir: &Path, files: usize, when: &str, report: &mut Report) -> Resul
 
 /// How many there are to be.
 pub fn files(bench: &Bench) -> usize {
+    files_or(bench.count(1_000_000))
+}
+
+/// The same with a number of its own where no other is asked for.
+pub fn files_or(usual: usize) -> usize {
     let asked = std::env::var("CURVINE_FILES").ok();
     let asked = asked.and_then(|files| files.parse().ok());
-    asked.unwrap_or_else(|| bench.count(1_000_000))
+    asked.unwrap_or(usual)
 }
 
 /// The path of one in the middle.
@@ -124,12 +131,13 @@ pub fn one_of(files: usize) -> String {
     format!("/{directory:04}/{:04}", FILES_IN_DIRECTORY / 2)
 }
 
-/// Makes files below a directory (`""` is the root) as a writer of one small block each does, but for the block's bytes,
+/// Makes files below a directory (`""` is the root) as a writer of so many small blocks each does, but for the blocks' bytes,
 /// which the master never sees.
 pub async fn fill<'a>(
     masters: impl IntoIterator<Item = &'a str>,
     top: &'static str,
     numbers: Range<usize>,
+    blocks_each: u32,
     clients: usize,
 ) -> Result<()> {
     let client = Client::connect(masters, ClientOptions::default()).await?;
@@ -146,7 +154,7 @@ pub async fn fill<'a>(
                         return Ok::<_, curvine_protocol::Error>(());
                     }
                     let files = FILES_IN_DIRECTORY.min(end - first);
-                    fill_directory(&client, &format!("{top}/{directory:04}"), files).await?;
+                    fill_directory(&client, &format!("{top}/{directory:04}"), files, blocks_each).await?;
                 }
             })
         })
@@ -158,45 +166,80 @@ pub async fn fill<'a>(
     Ok(())
 }
 
-async fn fill_directory(client: &Client, directory: &str, files: usize) -> curvine_protocol::Result<()> {
+async fn fill_directory(
+    client: &Client,
+    directory: &str,
+    files: usize,
+    blocks_each: u32,
+) -> curvine_protocol::Result<()> {
     let top = CurvinePath::parse(directory)?;
     client.make_dir(&top, 0o755, true).await?;
     for file in 0..files {
         let path = top.join(&format!("{file:04}"))?;
-        let layout = client
-            .change(CreateFile {
-                node: (&path).into(),
-                mode: 0o644,
-                if_exists: IfExists::Fail,
-                parents: false,
-                block_bytes: 0,
-                replicas: 0,
-                first_block: true,
-                open: 0,
-                unmasked: None,
-            })
-            .await?;
-        let blocks = layout.blocks.iter().map(|located| BlockCommit {
-            index: 0,
-            id: located.block.id,
-            len_bytes: 4096,
-            generation: located.block.generation,
-            workers: vec![WorkerId(1)],
-            hole_bytes: 0,
-        });
-        client
-            .change(CommitFile {
-                inode: layout.attr.inode,
-                size_bytes: 4096,
-                blocks: blocks.collect(),
-                mtime_ns: None,
-                close: true,
-                keep_privileges: false,
-                abandoned: false,
-                keep_size: false,
-                new_generation: false,
-            })
-            .await?;
+        let layout = create(client, &path, blocks_each).await?;
+        commit(client, layout).await?;
     }
+    Ok(())
+}
+
+/// Creates a file that is to have so many blocks. They are assigned at once.
+pub async fn create(
+    client: &Client,
+    path: &CurvinePath,
+    blocks: u32,
+) -> curvine_protocol::Result<FileLayout> {
+    let is_one = blocks == 1;
+    let layout = client
+        .change(CreateFile {
+            node: path.into(),
+            mode: 0o644,
+            if_exists: IfExists::Fail,
+            parents: false,
+            block_bytes: if is_one { 0 } else { 64 << 10 },
+            replicas: 0,
+            first_block: is_one,
+            open: 0,
+            unmasked: None,
+        })
+        .await?;
+    if is_one {
+        return Ok(layout);
+    }
+    client
+        .change(AllocateBlocks {
+            inode: layout.attr.inode,
+            from_index: 0,
+            until_index: blocks,
+        })
+        .await
+}
+
+/// Says of a file's blocks that they were written where they should be.
+pub async fn commit(client: &Client, layout: FileLayout) -> curvine_protocol::Result<()> {
+    let blocks: Vec<_> = layout
+        .placed(0)
+        .map(|(index, located)| BlockCommit {
+            index,
+            id: located.block.id,
+            len_bytes: BLOCK_BYTES,
+            generation: located.block.generation,
+            workers: located.workers.clone(),
+            hole_bytes: 0,
+        })
+        .collect();
+    let last = blocks.last().map_or(0, |block| u64::from(block.index));
+    client
+        .change(CommitFile {
+            inode: layout.attr.inode,
+            size_bytes: last * layout.attr.block_bytes + BLOCK_BYTES,
+            blocks,
+            mtime_ns: None,
+            close: true,
+            keep_privileges: false,
+            abandoned: false,
+            keep_size: false,
+            new_generation: false,
+        })
+        .await?;
     Ok(())
 }

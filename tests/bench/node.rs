@@ -266,6 +266,11 @@ impl Node {
         Ok((field("VmRSS:")?, field("RssAnon:")?))
     }
 
+    /// The processor time that it has taken.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        cpu_seconds(&self.process.id().to_string())
+    }
+
     /// Stops it in order.
     pub fn stop(mut self) -> Result<()> {
         let pid = self.process.id().to_string();
@@ -283,6 +288,16 @@ impl Node {
             }
         }
     }
+}
+
+/// The processor time that a process has taken, by its number or `self`.
+pub fn cpu_seconds(process: &str) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // Behind the name, which may have spaces: proc(5).
+    let (_, fields) = stat.rsplit_once(')').context("a name in parentheses")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let ticks: u64 = ticks.sum::<Result<_, _>>()?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// Bytes on disk of everything below a directory.

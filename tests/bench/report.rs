@@ -26,6 +26,7 @@ pub enum Target {
     ValueAtLeast(f64),
     ValueAtMost(f64),
     RatioAtLeast(f64),
+    RatioAtMost(f64),
 }
 
 impl Row {
@@ -57,6 +58,7 @@ impl Row {
             Some(Target::ValueAtLeast(least)) => (format!(">= {}", number(least)), self.value >= least),
             Some(Target::ValueAtMost(most)) => (format!("<= {}", number(most)), self.value <= most),
             Some(Target::RatioAtLeast(least)) => (format!("ratio >= {least}"), ratio >= least),
+            Some(Target::RatioAtMost(most)) => (format!("ratio <= {most}"), ratio <= most),
         };
         format!("{text}: {}", if met { "met" } else { "**missed**" })
     }

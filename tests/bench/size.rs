@@ -33,7 +33,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let first = places.start(bench, 0, 1)?;
     let worker_dir = bench.scratch.path().join("size-worker");
     let _worker = bench.programs.worker(&worker_dir, &addresses)?;
-    runtime.block_on(fill([&*places.addresses[0]], "", 0..files, FILLERS))?;
+    runtime.block_on(fill([&*places.addresses[0]], "", 0..files, 1, FILLERS))?;
     memory(&first, &what("master 1"), report)?;
     drop(first);
     let begun = Instant::now();
@@ -70,6 +70,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
                 addresses.iter().map(String::as_str),
                 "",
                 from..usize::MAX / 2,
+                1,
                 CLIENTS,
             )
             .await

@@ -88,7 +88,7 @@ impl Trees<'_> {
     fn plain_files(&self, report: &mut Report) -> Result<()> {
         let files = self.bench.count(FILES);
         self.runtime
-            .block_on(fill([self.node.master()?], "/files", 0..files, FILLERS))?;
+            .block_on(fill([self.node.master()?], "/files", 0..files, 1, FILLERS))?;
         self.deletion(
             report,
             &format!("rm -r of {files} files"),

@@ -23,6 +23,7 @@ mod untold;
 
 pub(super) use actor::{GetIdentity, GetRefusal, StopWorker, Worker, ask_master};
 pub(super) use news::News;
+pub use report::REPORT_PART;
 pub(super) use standing::Standing;
 
 use curvine_protocol::{ClusterId, Error, ErrorKind, WorkerId};

@@ -15,7 +15,7 @@ use crate::worker::disk::{BlockNews, Removal};
 use crate::worker::disks::Disks;
 
 /// Blocks in one part.
-const REPORT_PART: usize = 8_192;
+pub const REPORT_PART: usize = 8_192;
 
 /// One report under way.
 pub struct Report {
