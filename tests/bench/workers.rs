@@ -16,6 +16,7 @@ use curvine_actors::kit::{Endpoint, Ports, call};
 use curvine_actors::worker::membership::REPORT_PART;
 use curvine_protocol::cluster::{BlockReplica, DiskStatus, Labels, Tier};
 use curvine_protocol::master::{MasterCall, RegisterWorker, ReportBlocks, WorkerHeartbeat};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{BlockId, CallContext, Error, ErrorKind, WorkerId};
 
 use crate::Bench;
@@ -231,7 +232,7 @@ impl Simulated {
         let generation = u32::try_from(generation).map_err(|_| Error::internal("no such generation"))?;
         // Before the files are there it has nothing.
         let blocks = if generation > 0 { self.said.blocks } else { 0 };
-        let mut held = (1 + self.number..=blocks).step_by(WORKERS as usize);
+        let mut held = (1 + self.number..=blocks).step_by(to_usize(WORKERS));
         let mut is_first = true;
         loop {
             let replica = |id| BlockReplica {
@@ -268,6 +269,7 @@ impl Simulated {
                 token: self.token,
                 disks: self.disks(),
                 traffic: Vec::new(),
+                hot: Vec::new(),
             })
             .await?;
         Ok(!orders.register)
