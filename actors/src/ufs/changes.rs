@@ -197,8 +197,9 @@ impl Ufs {
                 self.make_dir(directory).await?;
             }
             may_finish.await?;
-            // An upload takes long, and where the store takes no condition this is the last look.
-            match self.conditions {
+            // An upload takes long, and where the store takes no condition this is the last look. Some take it for whole objects,
+            // and pass over it where parts are completed.
+            match self.conditions && sent_bytes <= part_bytes as u64 {
                 true => Ok(()),
                 false => match self.compared(key, how).await? {
                     Compared::Base(_) => Ok(()),
@@ -419,8 +420,9 @@ impl Ufs {
         )
     }
 
-    /// Whether the store honours conditions of requests, seen by trying. Some servers ignore them and say nothing.
-    pub async fn honours_conditions(&self, probe: &str) -> Result<bool> {
+    /// Whether the store honours conditions of requests, seen by trying with an object that was just written. Some servers ignore
+    /// them and say nothing.
+    pub async fn honours_conditions(&self, probe: &str, written: &Metadata) -> Result<bool> {
         let can = self.operator.info().capability();
         if !(can.write_with_if_match && can.write_with_if_not_exists) {
             return Ok(false);
@@ -442,7 +444,23 @@ impl Ufs {
                 Err(error) => return Err(self.fault(probe, error)),
             }
         }
-        Ok(true)
+        // Ceph 16 compares the ETag with the quotation marks around it, and so refuses the right one as well.
+        let found = match written.etag() {
+            Some(_) => None,
+            None => self.ask(probe).await?,
+        };
+        let Some(etag) = found.as_ref().unwrap_or(written).etag() else {
+            return Ok(false);
+        };
+        let right = WriteOptions {
+            if_match: Some(quoted(etag.trim_matches('"'))),
+            ..WriteOptions::default()
+        };
+        match self.operator.write_options(probe, "curvine", right).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == opendal::ErrorKind::ConditionNotMatch => Ok(false),
+            Err(error) => Err(self.fault(probe, error)),
+        }
     }
 
     fn mark_name(&self) -> &'static str {

@@ -596,10 +596,11 @@ impl Ufs {
             let written = self.operator.write_options(probe, "curvine", options).await;
             written.map_err(|error| self.fault(probe, error))
         };
-        self.answered(probe, write)
-            .await
-            .map_err(|error| error.while_doing(CANNOT))?;
-        let honours = self.answered(probe, self.honours_conditions(probe)).await;
+        let written = self.answered(probe, write).await;
+        let written = written.map_err(|error| error.while_doing(CANNOT))?;
+        let honours = self
+            .answered(probe, self.honours_conditions(probe, &written))
+            .await;
         let delete = async {
             let deleted = self.operator.delete(probe).await;
             deleted.map_err(|error| self.fault(probe, error))

@@ -51,6 +51,8 @@ struct Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Befalls {
     Refused,
+    /// Their condition is said not to hold, whatever it is.
+    Unmet,
     /// What is asked for is done, and the connection closed without a word.
     Lost,
     /// Somebody else puts an object at its key right before it.
@@ -301,6 +303,9 @@ async fn answer(request: &str, asking: Asking, befalls: Option<Befalls>, state: 
         let mut objects = locked(&state.objects);
         if befalls == Some(Befalls::Overtaken) {
             objects.insert(key.clone(), "theirs".to_owned());
+        }
+        if befalls == Some(Befalls::Unmet) {
+            return done("412 Precondition Failed");
         }
         match method {
             "PUT" => {

@@ -398,6 +398,37 @@ async fn a_copy_does_not_replace_what_somebody_put_there_in_the_last_moment() {
     }
 }
 
+/// As Ceph 16 does: it refuses a wrong ETag, and the right one as well.
+#[tokio::test]
+async fn a_store_that_refuses_the_right_condition_is_asked_without_one() {
+    for (refused, honours) in [(0, true), (1, false)] {
+        let store = Store::start([], 9, None).await;
+        store.befall("PUT /bucket/.curvine-write-probe", Befalls::Unmet, 3, refused);
+        assert_eq!(scripted(&store).check(true).await, Ok(honours));
+        assert_eq!(store.asked("PUT /bucket/.curvine-write-probe"), 4);
+        assert!(store.keys().is_empty(), "{:?}", store.keys());
+    }
+}
+
+/// Some stores take a condition of a whole object, and pass over it when an upload in parts is completed.
+#[tokio::test]
+async fn an_upload_in_parts_is_given_up_if_somebody_else_was_quicker() {
+    let store = Store::start([], 9, None).await;
+    let mut ufs = scripted(&store);
+    ufs.conditions = true;
+    let content = futures::stream::iter([Ok(Bytes::from(vec![0; 20 << 20]))]).boxed();
+    let overtaken = async {
+        store.put("f", "theirs");
+        Ok(())
+    };
+    let ended = ufs.replace("f", content, of("1.1", None), overtaken).await;
+    let Ok(Written::Conflict(Some(theirs))) = ended else {
+        panic!("somebody was quicker: {ended:?}");
+    };
+    assert_eq!(theirs.etag.as_deref(), Some("theirs"));
+    assert_eq!((store.asked("?uploads"), store.uploads()), (1, vec![]));
+}
+
 #[tokio::test]
 async fn keys_that_no_name_means_are_hidden() {
     let keys = [
