@@ -20,6 +20,7 @@ struct Row {
 
 const MISSING_BUCKET: &[&str] = &["NoSuchBucket", "ContainerNotFound"];
 
+pub const NO_BUCKET: &str = "no such bucket or container; check its name and the region";
 const ELSEWHERE: &str = "the bucket is in another region or at another endpoint; check region and endpoint";
 const DENIED: &str =
     "access was denied; check the credentials among the mount's options and what they may do";
@@ -27,11 +28,6 @@ const BUSY: &str = "the store asks for fewer requests; try again later";
 const BROKEN: &str = "the store has a fault of its own; try again later";
 
 const ROWS: &[Row] = &[
-    Row {
-        codes: MISSING_BUCKET,
-        kind: ErrorKind::NotFound,
-        advice: "no such bucket or container; check its name and the region",
-    },
     Row {
         codes: &[
             "AuthorizationHeaderMalformed",
@@ -168,6 +164,9 @@ impl Fault<'_> {
 }
 
 fn judge(error: &opendal::Error, answer: &Answer) -> (ErrorKind, &'static str) {
+    if is_of_missing_bucket(answer) {
+        return (ErrorKind::NotFound, NO_BUCKET);
+    }
     if let Some(row) = ROWS.iter().find(|row| answer.is_one_of(row.codes)) {
         return (row.kind, row.advice);
     }
@@ -267,6 +266,10 @@ fn unanswered(error: &opendal::Error, answer: &Answer) -> Option<(ErrorKind, &'s
 
 /// OpenDAL also says `NotFound` of a bucket that does not exist.
 pub fn names_missing_bucket(error: &opendal::Error) -> bool {
-    let answer = Answer::of(error);
+    is_of_missing_bucket(&Answer::of(error))
+}
+
+/// Google has no code for it.
+fn is_of_missing_bucket(answer: &Answer) -> bool {
     answer.is_one_of(MISSING_BUCKET) || answer.words.contains("bucket does not exist")
 }

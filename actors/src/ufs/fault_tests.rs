@@ -78,6 +78,17 @@ async fn bucket(conduct: Conduct, protocol: &str) -> Ufs {
 }
 
 #[tokio::test]
+async fn a_bucket_that_is_not_there_is_named_in_whatever_words_the_store_says_it() {
+    for words in ["Not Found", "The specified bucket does not exist."] {
+        let ufs = bucket(error("404 Not Found", "notFound", words), "http").await;
+        let error = ufs.check_root(None, true).await.expect_err("it is not there");
+        assert_eq!(error.kind, ErrorKind::NotFound);
+        let expected = "s3://b: no such bucket or container; check its name and the region";
+        assert!(error.message.starts_with(expected), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_store_answers_is_said_in_its_words() {
     let cases = [
         (

@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use opendal::{Entry, Operator};
 use tokio::sync::mpsc;
 
+use super::fault::NO_BUCKET;
 use super::kept::said_by;
 use super::local::{Found, Local};
 use super::names::{Hidden, HiddenNames, fate};
@@ -222,6 +223,13 @@ impl Ufs {
             return self.list("").await.map(|_| ());
         }
         let is_there = self.has_below("").await?;
+        if !is_there && above.is_none() {
+            // A bucket with nothing in it is listed; one that is not there is not, in whatever words that is said.
+            self.list("").await.map_err(|error| match error.kind {
+                ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("{}: {NO_BUCKET}", self.uri)),
+                _ => error,
+            })?;
+        }
         let Some((above, name)) = above.filter(|_| !is_there) else {
             return Ok(());
         };
