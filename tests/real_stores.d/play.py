@@ -11,13 +11,14 @@ from pathlib import Path
 import claims
 import setup
 from azurite import Azurite
+from ceph import Ceph
 from cv import Cv
 from hdfs import Hdfs, WebHdfs
 from machines import Node, Scratch
 from moto_oss import MotoOss
 from report import Report, until
 
-STORES = {store.name: store for store in (Azurite, Hdfs, WebHdfs, MotoOss)}
+STORES = {store.name: store for store in (Azurite, Hdfs, WebHdfs, MotoOss, Ceph)}
 # A master, a worker and a mount, each a process.
 SHAPE = (1, 1, 1)
 

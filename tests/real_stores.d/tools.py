@@ -14,6 +14,10 @@ AZURITE = "azurite@3.35.0"
 # As the jar is built for, in hadoop/pom.xml.
 HADOOP = "3.3.6"
 
+# Debian keeps the newest of this.
+CEPH = "Ceph 16.2"
+OF_CEPH = ["radosgw", "ceph-mon", "ceph-osd", "ceph-common"]
+
 HDFS = ("hadoop-common", "hadoop-hdfs", "hadoop-hdfs-client")
 OF_HADOOP = f"<groupId>org.apache.hadoop</groupId><version>{HADOOP}</version>"
 DEPENDENCIES = "".join(f"<dependency>{OF_HADOOP}<artifactId>{name}</artifactId></dependency>" for name in HDFS)
@@ -59,3 +63,20 @@ def hadoop():
 
     place = made("hadoop", f"{', '.join(HDFS)} {HADOOP}", fetch)
     return f"{place}/jars/*"
+
+
+def ceph():
+    """The root of a tree with Ceph, and where its libraries are: nothing of it is installed in this machine."""
+
+    def unpack(place):
+        packages = place / "packages"
+        (packages / "partial").mkdir(parents=True)
+        subprocess.run(["apt-get", "update", "-qq"], check=True)
+        fetch = ["apt-get", "install", "--quiet=2", "--yes", "--no-install-recommends", "--download-only", "--reinstall"]
+        subprocess.run([*fetch, "-o", f"Dir::Cache::archives={packages}", *OF_CEPH], check=True)
+        for package in packages.glob("*.deb"):
+            subprocess.run(["dpkg", "--extract", package, place], check=True)
+        shutil.rmtree(packages)
+
+    place = made("ceph", CEPH, unpack)
+    return place, place / "usr" / "lib" / "x86_64-linux-gnu"
