@@ -13,12 +13,14 @@ import setup
 from azurite import Azurite
 from ceph import Ceph
 from cv import Cv
+from fake_gcs import FakeGcs
 from hdfs import Hdfs, WebHdfs
 from machines import Node, Scratch
+from moto_cos_obs import MotoCos, MotoObs
 from moto_oss import MotoOss
 from report import Report, until
 
-STORES = {store.name: store for store in (Azurite, Hdfs, WebHdfs, MotoOss, Ceph)}
+STORES = {store.name: store for store in (Azurite, Hdfs, WebHdfs, MotoOss, MotoCos, MotoObs, Ceph, FakeGcs)}
 # A master, a worker and a mount, each a process.
 SHAPE = (1, 1, 1)
 

@@ -24,11 +24,15 @@ class Store:
 
     def __init__(self, scratch):
         self.scratch = scratch
-        self.port = free_port()
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        host, self.port = self.place()
+        self.endpoint = f"http://{host}:{self.port}"
         self.data = scratch.path / f"{self.name}-data"
         self.data.mkdir()
         self.process = None
+
+    def place(self):
+        """A loopback address and a port."""
+        return "127.0.0.1", free_port()
 
     def start(self):
         """Until it answers."""

