@@ -14,8 +14,9 @@ use crate::kit::{MasterRef, Offload};
 use crate::worker::disk::{BlockNews, Removal};
 use crate::worker::disks::Disks;
 
-/// Blocks in one part.
-pub const REPORT_PART: usize = 8_192;
+/// Blocks in one part: masters take them one after another, and of a hundred workers that report at once each waits for the
+/// others, not longer than its deadline.
+pub const REPORT_PART: usize = 1_024;
 
 /// One report under way.
 pub struct Report {
