@@ -13,6 +13,7 @@ use bytes::Bytes;
 use curvine_actors::client::{Client, ClientOptions, CreateOptions};
 use curvine_protocol::cluster::WorkerService;
 use curvine_protocol::master::{BalanceOutcome, IfExists, TOLERANCES};
+use curvine_protocol::number::to_usize;
 use curvine_protocol::{CurvinePath, WorkerId};
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -71,11 +72,8 @@ fn path(text: &str) -> Result<CurvinePath> {
 /// One MiB, another one for each number.
 pub fn piece(number: u64) -> Bytes {
     let word = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
-    word.iter()
-        .copied()
-        .cycle()
-        .take(usize::try_from(MIB).expect("fits"))
-        .collect()
+    // Fast: the machine's own writes are limited by nothing else either.
+    word.repeat(to_usize(MIB) / word.len()).into()
 }
 
 /// Writes files of a directory with so many replicas, until they are on the disks of all; in seconds.
@@ -212,19 +210,32 @@ async fn workers(bench: &Bench, report: &mut Report) -> Result<()> {
     let moved = holders(&client, files).await?;
     let leaving = moved[0][0];
     let on_it = moved.iter().filter(|workers| workers.contains(&leaving)).count();
-    let copied = raw_copies(bench, on_it).await?;
-    let begun = Instant::now();
     client
         .set_worker_service(leaving, WorkerService::Draining)
         .await?;
-    let gone = |workers: &Vec<Vec<WorkerId>>| {
-        workers
-            .iter()
-            .all(|of| of.iter().filter(|id| **id != leaving).count() >= 2)
-    };
-    until(&client, files, gone).await?;
-    let seconds = begun.elapsed().as_secs_f64();
-    add_moved(report, "replicas made again", on_it, seconds, copied);
+    // The leader looks every few seconds. How fast it then is counts from the first replica that is there.
+    let begun = Instant::now();
+    let (mut since, mut left, mut others) = (begun, on_it, on_it);
+    while left > 0 {
+        ensure!(begun.elapsed() < LIMIT, "replicas are not made again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let has_others = |of: &&Vec<WorkerId>| of.iter().filter(|id| **id != leaving).count() >= 2;
+        left = files - holders(&client, files).await?.iter().filter(has_others).count();
+        if others == on_it && left < on_it {
+            (since, others) = (Instant::now(), left);
+        }
+    }
+    let seconds = since.elapsed().as_secs_f64();
+    report.add(Row::new(
+        "cluster",
+        "first replica made again",
+        (since - begun).as_secs_f64(),
+        "s",
+    ));
+    if others > 0 {
+        let copied = raw_copies(bench, others).await?;
+        add_moved(report, "the others made again", others, seconds, copied);
+    }
     client
         .set_worker_service(leaving, WorkerService::InService)
         .await?;
@@ -283,15 +294,6 @@ async fn holders(client: &Client, files: usize) -> Result<Vec<Vec<WorkerId>>> {
         found.push(layout.blocks[0].workers.clone());
     }
     Ok(found)
-}
-
-async fn until(client: &Client, files: usize, condition: impl Fn(&Vec<Vec<WorkerId>>) -> bool) -> Result<()> {
-    let begun = Instant::now();
-    while !condition(&holders(client, files).await?) {
-        ensure!(begun.elapsed() < LIMIT, "replicas are not made again");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
 }
 
 /// Writes into an empty worker, and into the same one when cached blocks have filled it.

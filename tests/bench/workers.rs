@@ -5,8 +5,8 @@
 //! The workers are tasks of this process: they say what workers with these blocks would. So this process takes a part of the
 //! same processor for them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
@@ -59,7 +59,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     said.wait_for(&said.registered, WORKERS, "the workers do not register")?;
     runtime.block_on(fill([masters], "", 0..files, BLOCKS_EACH, FILLERS))?;
     let generation = runtime.block_on(generation(masters, files))?;
-    said.generation.store(generation.into(), Ordering::Relaxed);
+    said.generation.set(generation).expect("set once");
 
     said.silent.store(WORKERS, Ordering::Relaxed);
     drop(master);
@@ -113,7 +113,8 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
 #[derive(Default)]
 struct Said {
     blocks: u64,
-    generation: AtomicU64,
+    /// Of the files' blocks, once they are there.
+    generation: OnceLock<u32>,
     /// The first so many say nothing.
     silent: AtomicU64,
     registered: AtomicU64,
@@ -228,13 +229,18 @@ impl Simulated {
         self.id = Some(registered.worker);
         self.token = registered.token;
         self.said.registered.fetch_add(1, Ordering::Relaxed);
-        let generation = self.said.generation.load(Ordering::Relaxed);
-        let generation = u32::try_from(generation).map_err(|_| Error::internal("no such generation"))?;
         // Before the files are there it has nothing.
-        let blocks = if generation > 0 { self.said.blocks } else { 0 };
+        let (blocks, generation) = match self.said.generation.get() {
+            Some(generation) => (self.said.blocks, *generation),
+            None => (0, 0),
+        };
         let mut held = (1 + self.number..=blocks).step_by(to_usize(WORKERS));
-        let mut is_first = true;
+        let (mut is_first, mut beaten) = (true, Instant::now());
         loop {
+            if beaten.elapsed() >= HEARTBEAT {
+                self.beat().await?;
+                beaten = Instant::now();
+            }
             let replica = |id| BlockReplica {
                 id: BlockId(id),
                 generation,
