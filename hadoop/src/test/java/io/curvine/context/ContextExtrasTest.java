@@ -13,6 +13,8 @@ import java.util.EnumSet;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.FutureTask;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.apache.hadoop.fs.CreateFlag;
 import org.apache.hadoop.fs.FSDataInputStream;
 import org.apache.hadoop.fs.FSDataOutputStream;
@@ -88,6 +90,29 @@ public class ContextExtrasTest {
     assertEquals(60, fc.getFileStatus(path).getLen());
     assertEquals(65_536, fc.getFileStatus(path).getBlockSize());
     assertEquals("COMPOSITE-CRC32C", fc.getFileChecksum(path).getAlgorithmName());
+  }
+
+  @Test
+  public void whatIsReplacedByARenameIsThereAllTheTime() throws Exception {
+    Path path = new Path(directory, "f");
+    fc.create(path, EnumSet.of(CreateFlag.CREATE)).close();
+    AtomicBoolean goesOn = new AtomicBoolean(true);
+    FutureTask<Integer> missed = new FutureTask<>(() -> {
+      int times = 0;
+      while (goesOn.get()) {
+        times += fc.util().exists(path) ? 0 : 1;
+      }
+      return times;
+    });
+    Thread reader = new Thread(missed);
+    reader.start();
+    for (int turn = 0; turn < 200; turn++) {
+      Path next = new Path(directory, "next");
+      fc.create(next, EnumSet.of(CreateFlag.CREATE)).close();
+      fc.rename(next, path, Options.Rename.OVERWRITE);
+    }
+    goesOn.set(false);
+    assertEquals(0, (int) missed.get());
   }
 
   @Test
