@@ -7,6 +7,7 @@ import sys
 import faults
 import flink
 import hive
+import lake_tables
 import mapreduce
 import mounted_paths
 import page
@@ -116,7 +117,16 @@ def buckets(play):
         mounted_paths.paths(session, play, s3, cv)
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (small, newer, group, jobs, pages, tables_of_hive, streams, buckets)}
+def lakes(play):
+    """Tables of Iceberg and Delta Lake, with writers in several processes, and while the leader of three masters is killed"""
+    node = play.node("lakes", (3, 3, 0))
+    lake_tables.iceberg(play, node)
+    lake_tables.delta(play, node)
+
+
+SCENARIOS = {scenario.__name__: scenario for scenario in (
+    small, newer, group, jobs, pages, tables_of_hive, lakes, streams, buckets,
+)}
 
 
 def main(about):

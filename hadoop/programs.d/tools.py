@@ -36,7 +36,7 @@ def jars(name):
     stamp = TARGET / "pom.xml"
     if not stamp.exists() or stamp.read_text() != pom.read_text():
         setup.say("fetching the jars of Hadoop's programs")
-        for old in ("flink", "hadoop", "s3a", "spark"):
+        for old in ("flink", "hadoop", "lakes", "s3a", "spark"):
             shutil.rmtree(TARGET / old, ignore_errors=True)
         command = ["mvn", "--batch-mode", "--quiet", "--file", pom, f"-Dprograms={TARGET}", "generate-resources"]
         subprocess.run(command, check=True)
