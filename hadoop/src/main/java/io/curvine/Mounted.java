@@ -5,6 +5,8 @@ import java.net.URI;
 import java.net.URISyntaxException;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.DelegateToFileSystem;
+import org.apache.hadoop.fs.Options;
+import org.apache.hadoop.fs.Path;
 
 /** {@link MountedFileSystem} for {@code FileContext}: {@code fs.AbstractFileSystem.s3a.impl} for instance. */
 public class Mounted extends DelegateToFileSystem {
@@ -16,5 +18,14 @@ public class Mounted extends DelegateToFileSystem {
   @Override
   public int getUriDefaultPort() {
     return -1;
+  }
+
+  /** In one step where it is in a mount: Hadoop's class would delete what is to be replaced, and then rename. */
+  @Override
+  public void renameInternal(Path from, Path to, boolean overwrite) throws IOException {
+    checkPath(from);
+    checkPath(to);
+    MountedFileSystem files = (MountedFileSystem) fsImpl;
+    files.rename(from, to, overwrite ? Options.Rename.OVERWRITE : Options.Rename.NONE);
   }
 }

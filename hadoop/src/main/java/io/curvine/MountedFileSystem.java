@@ -18,6 +18,7 @@ import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.FsStatus;
 import org.apache.hadoop.fs.FutureDataInputStreamBuilder;
+import org.apache.hadoop.fs.Options;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.XAttrSetFlag;
@@ -192,11 +193,29 @@ public class MountedFileSystem extends FileSystem {
   @Override
   public boolean rename(Path from, Path to) throws IOException {
     Place source = place(from);
+    Place target = besideOf(source, from, to);
+    return source.fs.rename(source.path, target.path);
+  }
+
+  /** In one step where it is in a mount, else as Hadoop does it for the class that it is handed to. */
+  @Override
+  @SuppressWarnings("deprecation")
+  public void rename(Path from, Path to, Options.Rename... options) throws IOException {
+    Place source = place(from);
+    Place target = besideOf(source, from, to);
+    if (source.fs == curvine) {
+      curvine.rename(source.path, target.path, options);
+    } else {
+      super.rename(from, to, options);
+    }
+  }
+
+  private Place besideOf(Place source, Path from, Path to) throws IOException {
     Place target = place(to);
     if (source.fs != target.fs) {
       throw new IOException(from + " cannot be renamed to " + to + ": only one of them is mounted in Curvine; copy it instead");
     }
-    return source.fs.rename(source.path, target.path);
+    return target;
   }
 
   @Override
