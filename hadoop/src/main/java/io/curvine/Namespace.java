@@ -132,25 +132,44 @@ abstract class Namespace extends FileSystem implements IOStatisticsSource {
     if (source.equals("/")) {
       return false;
     }
-    FileStatus there = statusIfAny(to);
     if (source.equals(target)) {
+      FileStatus there = statusIfAny(to);
       return there != null && there.isFile();
     }
-    if (there != null && there.isDirectory()) {
-      target = absolute(new Path(to, from.getName()));
-    } else if (there != null) {
-      return false;
+    if (target.equals("/")) {
+      return renameInto(from, to);
     }
     try {
       about(Call.RENAME, from).text(target).flag(false).make();
       return true;
     } catch (CurvineException error) {
-      if (error.is("NotFound") || error.is("AlreadyExists") || error.is("NotADirectory")
-          || error.is("InvalidArgument")) {
-        return false;
-      }
-      throw error.expected();
+      // Most targets are not there: whether this one is a directory, or a mount that the file is in, is asked only now.
+      boolean mayBeThere = error.is("AlreadyExists") || error.is("CrossMount");
+      return mayBeThere ? renameInto(from, to) : notRenamed(error);
     }
+  }
+
+  /** To the same name in what is there, if that is a directory. */
+  private boolean renameInto(Path from, Path to) throws IOException {
+    FileStatus there = statusIfAny(to);
+    if (there != null && !there.isDirectory()) {
+      return false;
+    }
+    Path target = there == null ? to : new Path(to, from.getName());
+    try {
+      about(Call.RENAME, from).text(absolute(target)).flag(false).make();
+      return true;
+    } catch (CurvineException error) {
+      return notRenamed(error);
+    }
+  }
+
+  private static boolean notRenamed(CurvineException error) throws IOException {
+    if (error.is("NotFound") || error.is("AlreadyExists") || error.is("NotADirectory")
+        || error.is("InvalidArgument")) {
+      return false;
+    }
+    throw error.expected();
   }
 
   /** One atomic step, with and without {@code OVERWRITE}. */
