@@ -66,6 +66,10 @@ bugs! {
     ForgetsLostVotes: "forgets-lost-votes", Masters;
     /// The last entry of a log is gone after a restart.
     TruncatesCommitted: "truncates-committed", Masters;
+    /// What an earlier pass through the journal left in it is taken for entries of the log.
+    ReplaysOldJournal: "replays-old-journal", Masters;
+    /// The journal is written from its start again before the log has what is in it.
+    JournalBeginsEarly: "journal-begins-early", Masters;
     /// A snapshot is installed without the last name in it.
     SnapshotLacksItsEnd: "snapshot-lacks-its-end", Masters;
     /// A leader trusts its lease for longer than an election takes.

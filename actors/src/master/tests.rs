@@ -274,11 +274,9 @@ async fn a_torn_state_is_made_again_from_the_log() {
     }
     let copy = tempfile::tempdir().expect("a scratch directory");
     std::fs::create_dir(copy.path().join("log")).expect("fresh");
-    std::fs::copy(
-        scratch.path().join("log/data.mdb"),
-        copy.path().join("log/data.mdb"),
-    )
-    .expect("copied");
+    for part in ["log/data.mdb", "log/journal"] {
+        std::fs::copy(scratch.path().join(part), copy.path().join(part)).expect("copied");
+    }
     std::fs::create_dir(copy.path().join("state")).expect("fresh");
     std::fs::write(copy.path().join("state/data.mdb"), [0x5a; 8192]).expect("torn pages");
     let again = start(copy.path()).await;

@@ -140,7 +140,7 @@ async fn a_log_of_a_newer_format_is_refused_and_left_as_it_is() {
         let mut txn = env.write_txn().expect("one writer");
         let meta: heed::Database<heed::types::Bytes, heed::types::Bytes> =
             env.create_database(&mut txn, Some("meta")).expect("room");
-        meta.put(&mut txn, b"format", &curvine_protocol::codec::encode(&2u32))
+        meta.put(&mut txn, b"format", &curvine_protocol::codec::encode(&3u32))
             .expect("room");
         txn.commit().expect("room");
         env.prepare_for_closing().wait();
@@ -148,5 +148,5 @@ async fn a_log_of_a_newer_format_is_refused_and_left_as_it_is() {
     let error = LogStore::open(scratch.path(), Arc::new(Inline)).map(|_| ());
     let error = error.expect_err("newer");
     assert_eq!(error.kind, curvine_protocol::ErrorKind::Config);
-    assert!(error.message.contains("format 2"), "{error}");
+    assert!(error.message.contains("format 3"), "{error}");
 }

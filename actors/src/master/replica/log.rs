@@ -1,7 +1,10 @@
-//! The Raft log: entries, vote and commit mark in a heed environment whose every commit is synced.
+//! The Raft log: entries and vote in a heed environment whose every commit is synced, and before it, for what was appended
+//! last, the [`Journal`].
 //!
-//! Appends that arrive while a commit is under way share the next one. An entry can be read as soon as `append` has
-//! returned: what is not committed yet is served from memory.
+//! An append is on disk when the journal has it. Whatever else changes the log, and an append for which the journal has no
+//! room, is a commit of the environment, and takes along all that only the journal had. Appends that arrive while one is
+//! under way share the next one. An entry can be read as soon as `append` has returned: what is not in the environment yet is
+//! served from memory.
 //!
 //! A full disk is waited out: what could not be written is kept and tried again, and who waits for it waits on. The
 //! Replica takes no more meanwhile ([`LogStore::is_held_up`]).
@@ -25,6 +28,7 @@ use openraft::{LogState, OptionalSend, RaftLogReader, StorageIOError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::journal::Journal;
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use crate::kit::Offload;
 use crate::kit::metrics::{self, Timing};
@@ -35,8 +39,10 @@ use crate::room;
 
 /// Address space set aside, not disk.
 const MAP_BYTES: usize = 256 << 30;
-/// What this version writes, and the newest it reads.
-const FORMAT: u32 = 1;
+/// What this version writes, and the newest it reads. 2: there may be a journal.
+const FORMAT: u32 = 2;
+/// The record that has the number of the journal's series, from when there is a journal on.
+const SERIES: &str = "journal";
 
 /// When a full disk is tried again.
 pub(super) const RETRY_FULL: Duration = Duration::from_millis(500);
@@ -59,17 +65,28 @@ pub struct LogStore {
     writer: Arc<dyn Offload>,
     runtime: tokio::runtime::Handle,
     unwritten: Arc<Mutex<Unwritten>>,
+    /// None if there was no room for it: every append is a commit then. Locked by the writer for as long as it writes, and
+    /// before `unwritten`.
+    journal: Arc<Mutex<Option<Journal>>>,
     written_bytes: Arc<AtomicU64>,
 }
 
-/// Entries that were appended and are not committed to disk.
+/// Entries that were appended and are not in the environment.
 #[derive(Default)]
 struct Unwritten {
+    /// Those that the journal has. All of `entries` come after them.
+    journaled: BTreeMap<u64, Journaled>,
+    /// Those that are not on disk.
     entries: BTreeMap<u64, Entry>,
     /// In the order of their appends: the last index of each, and who waits for it.
     flushes: Vec<(u64, LogFlushed<TypeConfig>)>,
     /// The disk is full; a later try is planned.
     held_up: bool,
+}
+
+struct Journaled {
+    entry: Entry,
+    encoded: bytes::Bytes,
 }
 
 /// Space in the file that has been written once.
@@ -133,7 +150,23 @@ impl LogStore {
             env.create_database(&mut txn, Some("entries")).map_err(broken)?;
         let meta = env.create_database(&mut txn, Some("meta")).map_err(broken)?;
         crate::format::check(meta, &mut txn, FORMAT, directory)?;
+        let series = meta.get(&txn, SERIES.as_bytes()).map_err(broken)?.map(decode);
+        let (journal, mut journaled) = match series {
+            Some(series) => {
+                let (journal, records) = Journal::open(directory, series?)?;
+                (Some(journal), journaled(records)?)
+            }
+            None => {
+                let journal = made_journal(directory);
+                if let Some(journal) = &journal {
+                    meta.put(&mut txn, SERIES.as_bytes(), &encode(&journal.series()))
+                        .map_err(broken)?;
+                }
+                (journal, BTreeMap::new())
+            }
+        };
         if is_planted(Bug::TruncatesCommitted)
+            && journaled.pop_last().is_none()
             && let Some((index, _)) = entries.last(&txn).map_err(broken)?
         {
             let index = index.to_vec();
@@ -148,7 +181,11 @@ impl LogStore {
             meta,
             writer,
             runtime: tokio::runtime::Handle::current(),
-            unwritten: Arc::default(),
+            unwritten: Arc::new(Mutex::new(Unwritten {
+                journaled,
+                ..Unwritten::default()
+            })),
+            journal: Arc::new(Mutex::new(journal)),
             written_bytes: Arc::default(),
         };
         log.keep_room();
@@ -170,7 +207,7 @@ impl LogStore {
             .expect("no thread panics while it holds the unwritten entries")
     }
 
-    /// Commits what is unwritten and tells who waits for it. Runs on the writer thread.
+    /// Writes what is not on disk and tells who waits for it. Runs on the writer thread.
     fn write_out(&self) {
         let (entries, flushes): (Vec<Entry>, Vec<_>) = {
             let mut unwritten = self.unwritten();
@@ -182,17 +219,12 @@ impl LogStore {
                 std::mem::take(&mut unwritten.flushes),
             )
         };
-        let mut bytes = 0;
         let timing = Timing::begin();
-        let written = self.change(|txn| {
-            entries.iter().try_for_each(|entry| {
-                let encoded = encode(entry);
-                bytes += encoded.len() as u64;
-                self.entries
-                    .put(txn, &entry.log_id.index.to_be_bytes(), &encoded)
-                    .map_err(broken)
-            })
-        });
+        let encoded: Vec<_> = entries
+            .iter()
+            .map(|entry| bytes::Bytes::from(encode(entry)))
+            .collect();
+        let written = self.write(&entries, &encoded);
         if let Err(error) = &written
             && error.kind == ErrorKind::NoSpace
         {
@@ -203,27 +235,26 @@ impl LogStore {
             }
             return self.try_again_later(error);
         }
-        if written.is_ok() {
+        if let Ok(is_journaled) = &written {
             metrics::RAFT_LOG_COMMIT_SECONDS.observe(0, timing.took());
+            let bytes = encoded.iter().map(|encoded| encoded.len() as u64).sum();
             self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
             let mut unwritten = self.unwritten();
             unwritten.held_up = false;
-            for entry in &entries {
+            for (entry, encoded) in entries.into_iter().zip(encoded) {
+                let index = entry.log_id.index;
                 // A truncation may have put another entry in its place meanwhile.
-                if unwritten
-                    .entries
-                    .get(&entry.log_id.index)
-                    .is_some_and(|now| now.log_id == entry.log_id)
-                {
-                    unwritten.entries.remove(&entry.log_id.index);
+                if (unwritten.entries.get(&index)).is_some_and(|now| now.log_id == entry.log_id) {
+                    unwritten.entries.remove(&index);
+                }
+                if *is_journaled {
+                    unwritten.journaled.insert(index, Journaled { entry, encoded });
                 }
             }
         }
         for (_, flushed) in flushes {
-            let result = written
-                .as_ref()
-                .map_err(|error| std::io::Error::other(error.to_string()));
-            flushed.log_io_completed(result.copied());
+            let result = written.as_ref().map(drop);
+            flushed.log_io_completed(result.map_err(|error| std::io::Error::other(error.to_string())));
         }
         self.keep_room();
     }
@@ -254,7 +285,8 @@ impl LogStore {
         let txn = self.env.read_txn().map_err(broken)?;
         let stat = self.entries.stat(&txn).map_err(broken)?;
         let pages = stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
-        Ok(pages as u64 * u64::from(stat.page_size))
+        let journaled = self.unwritten().journaled_bytes();
+        Ok(pages as u64 * u64::from(stat.page_size) + journaled)
     }
 
     fn write_soon(&self) {
@@ -262,13 +294,62 @@ impl LogStore {
         self.writer.run(Box::new(move || store.write_out()));
     }
 
+    /// Has entries be on disk; whether in the journal alone.
+    fn write(&self, entries: &[Entry], encoded: &[bytes::Bytes]) -> Result<bool> {
+        if let Some(journal) = &mut *self.journal() {
+            let appended = journal.append(encoded);
+            if appended.map_err(|error| room::named(error, &self.directory))? {
+                return Ok(true);
+            }
+        }
+        self.change(|txn| {
+            let mut both = entries.iter().zip(encoded);
+            both.try_for_each(|(entry, encoded)| self.put_entry(txn, entry.log_id.index, encoded))
+        })?;
+        Ok(false)
+    }
+
+    fn put_entry(&self, txn: &mut RwTxn, index: u64, encoded: &[u8]) -> Result<()> {
+        self.entries
+            .put(txn, &index.to_be_bytes(), encoded)
+            .map_err(broken)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
+        self.journal.lock().expect("no thread panics while it writes")
+    }
+
+    /// A commit of the environment, with all that only the journal has: that begins anew then.
     fn change(&self, change: impl FnOnce(&mut RwTxn) -> Result<()>) -> Result<()> {
+        let mut journal = self.journal();
+        let series = journal.as_ref().map(|journal| journal.series() + 1);
+        let journaled: Vec<_> = {
+            let unwritten = self.unwritten();
+            let journaled = unwritten.journaled.iter();
+            journaled
+                .map(|(index, it)| (*index, it.encoded.clone()))
+                .collect()
+        };
         let changed = || {
             let mut txn = self.env.write_txn().map_err(broken)?;
+            for (index, encoded) in &journaled {
+                if !is_planted(Bug::JournalBeginsEarly) {
+                    self.put_entry(&mut txn, *index, encoded)?;
+                }
+            }
+            if let Some(series) = series {
+                self.put_meta(&mut txn, SERIES, &series)?;
+            }
             change(&mut txn)?;
             txn.commit().map_err(broken)
         };
-        changed().map_err(|error| room::named(error, &self.directory))
+        changed().map_err(|error| room::named(error, &self.directory))?;
+        // Only the writer adds to them.
+        self.unwritten().journaled.clear();
+        if let Some((journal, series)) = journal.as_mut().zip(series) {
+            journal.begin(series);
+        }
+        Ok(())
     }
 
     /// A change on the writer thread, after every append before it.
@@ -325,8 +406,13 @@ impl LogStore {
     }
 
     fn last(&self) -> Result<Option<LogId>> {
-        if let Some((_, entry)) = self.unwritten().entries.last_key_value() {
-            return Ok(Some(entry.log_id));
+        {
+            let unwritten = self.unwritten();
+            let journaled = || unwritten.journaled.last_key_value().map(|(_, it)| &it.entry);
+            let last = unwritten.entries.last_key_value().map(|(_, entry)| entry);
+            if let Some(entry) = last.or_else(journaled) {
+                return Ok(Some(entry.log_id));
+            }
         }
         let txn = self.env.read_txn().map_err(broken)?;
         match self.entries.last(&txn).map_err(broken)? {
@@ -335,41 +421,93 @@ impl LogStore {
         }
     }
 
+    /// How many entries are in the journal and nowhere else.
+    #[cfg(test)]
+    pub fn durable_in_journal(&self) -> usize {
+        self.unwritten().journaled.len()
+    }
+
     /// The entries that are on disk, from an index on.
     pub fn durable_from(&self, index: u64) -> Result<Vec<Entry>> {
-        let txn = self.env.read_txn().map_err(broken)?;
-        let first = index.to_be_bytes();
-        let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&first), Bound::Unbounded);
-        let found = self.entries.range(&txn, &bounds).map_err(broken)?;
-        found.map(|entry| decode(entry.map_err(broken)?.1)).collect()
+        let journaled = self.unwritten().journaled(&(index..));
+        self.followed_by(&(index..), journaled)
     }
 
     fn read<R: RangeBounds<u64>>(&self, range: &R) -> Result<Vec<Entry>> {
+        // Memory first: what moves from there to the environment meanwhile is then found twice, not never.
+        let unwritten = {
+            let unwritten = self.unwritten();
+            let mut found = unwritten.journaled(range);
+            let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
+            let entries: Vec<_> = unwritten.entries.range(bounds).collect();
+            if let Some((first, _)) = entries.first() {
+                found.retain(|entry| entry.log_id.index < **first);
+            }
+            found.extend(entries.into_iter().map(|(_, entry)| entry.clone()));
+            found
+        };
+        self.followed_by(range, unwritten)
+    }
+
+    /// The entries of the environment in a range that come before others, and those.
+    fn followed_by<R: RangeBounds<u64>>(&self, range: &R, others: Vec<Entry>) -> Result<Vec<Entry>> {
         let key = |bound: Bound<&u64>| bound.map(|index| index.to_be_bytes());
         let (start, end) = (key(range.start_bound()), key(range.end_bound()));
         let bounds = (
             start.as_ref().map(|key| &key[..]),
             end.as_ref().map(|key| &key[..]),
         );
-        // Memory first: what moves from there to disk meanwhile is then found twice, not never.
-        let unwritten: Vec<Entry> = self
-            .unwritten()
-            .entries
-            .range((range.start_bound().cloned(), range.end_bound().cloned()))
-            .map(|(_, entry)| entry.clone())
-            .collect();
-        let first_unwritten = unwritten.first().map_or(u64::MAX, |entry| entry.log_id.index);
+        let first_of_others = others.first().map_or(u64::MAX, |entry| entry.log_id.index);
         let txn = self.env.read_txn().map_err(broken)?;
         let mut found = Vec::new();
         for entry in self.entries.range(&txn, &bounds).map_err(broken)? {
             let (key, bytes) = entry.map_err(broken)?;
-            if u64_at(key, 0) >= first_unwritten {
+            if u64_at(key, 0) >= first_of_others {
                 break;
             }
             found.push(decode(bytes)?);
         }
-        found.extend(unwritten);
+        found.extend(others);
         Ok(found)
+    }
+}
+
+impl Unwritten {
+    fn journaled<R: RangeBounds<u64>>(&self, range: &R) -> Vec<Entry> {
+        let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
+        let found = self.journaled.range(bounds);
+        found.map(|(_, it)| it.entry.clone()).collect()
+    }
+
+    fn journaled_bytes(&self) -> u64 {
+        let journaled = self.journaled.values();
+        journaled.map(|it| it.encoded.len() as u64).sum()
+    }
+}
+
+/// The entries of a journal's records.
+fn journaled(records: Vec<Vec<bytes::Bytes>>) -> Result<BTreeMap<u64, Journaled>> {
+    let pieces = records.into_iter().flatten();
+    let entries = pieces.map(|encoded| {
+        let entry: Entry = decode(&encoded)?;
+        Ok((entry.log_id.index, Journaled { entry, encoded }))
+    });
+    entries.collect()
+}
+
+/// A journal of the first series, where there is room for one.
+fn made_journal(directory: &Path) -> Option<Journal> {
+    let has_room = room::of(directory).is_ok_and(|(free, _)| free >= GROW_FREE_BYTES);
+    let made = || {
+        Journal::create(directory)?;
+        Journal::open(directory, 1).map(|(journal, _)| journal)
+    };
+    match has_room.then(made)? {
+        Ok(journal) => Some(journal),
+        Err(error) => {
+            tracing::warn!(%error, "the log has no journal: changes take longer, until the master is started again");
+            None
+        }
     }
 }
 
@@ -446,7 +584,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.change_soon(move |log, txn| {
-            log.unwritten().entries.split_off(&log_id.index);
+            let mut unwritten = log.unwritten();
+            unwritten.entries.split_off(&log_id.index);
+            drop(unwritten);
             let from = log_id.index.to_be_bytes();
             let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&from), Bound::Unbounded);
             log.entries.delete_range(txn, &bounds).map_err(broken).map(|_| ())

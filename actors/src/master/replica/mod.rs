@@ -19,7 +19,7 @@
 //!
 //! Invariants:
 //! - A proposal is answered only after its entry is durable on a majority and applied here.
-//! - The log's commits are synced; the state's are not, and it is made again where a power cut may have torn it.
+//! - The log is synced; the state's are not, and it is made again where a power cut may have torn it.
 //! - A full disk is an error for the changes that meet it, not the end: some room is kept back, and what was taken in
 //!   is written when there is room again.
 
@@ -33,9 +33,12 @@ mod golden;
 mod group;
 mod hand_over;
 mod inspect;
+mod journal;
 mod leadership;
 mod length;
 mod log;
+#[cfg(test)]
+mod log_model;
 mod network;
 mod origin;
 mod receive;

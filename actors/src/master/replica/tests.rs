@@ -194,7 +194,7 @@ fn node(name: &str) -> Node {
     Node::Path(CurvinePath::parse(&format!("/{name}")).expect("a valid path"))
 }
 
-fn make_dir(name: &str) -> Command {
+pub(super) fn make_dir(name: &str) -> Command {
     Command {
         client: ClientId(1),
         sequence: 0,
