@@ -4,7 +4,7 @@ use futures::TryStreamExt;
 use serde_json::json;
 
 use crate::format;
-use crate::shell::Shell;
+use crate::shell::{Shell, naming};
 
 /// Show how much space is used
 ///
@@ -37,7 +37,18 @@ impl Args {
                 if !self.summarize && shell.client.stat(&path).await?.is_dir() {
                     let entries: Vec<DirEntry> = shell.client.list(&path).try_collect().await?;
                     for entry in entries {
-                        self.sum(shell, path.join(&entry.name)?).await?;
+                        let below = path.join(&entry.name)?;
+                        let summed = match entry.target.is_some() {
+                            // What it leads to counts where that is.
+                            true => {
+                                self.say(shell, &below, &Summary::default());
+                                Ok(())
+                            }
+                            false => self.sum(shell, below.clone()).await,
+                        };
+                        if let Err(error) = summed {
+                            shell.failed(&naming(error, &below));
+                        }
                     }
                     return Ok(());
                 }
@@ -48,13 +59,19 @@ impl Args {
     }
 
     async fn sum(&self, shell: &Shell, path: CurvinePath) -> Result<()> {
-        let Summary {
+        let summary = shell.client.summarize(&path).await?;
+        self.say(shell, &path, &summary);
+        Ok(())
+    }
+
+    fn say(&self, shell: &Shell, path: &CurvinePath, summary: &Summary) {
+        let &Summary {
             directories,
             files,
             bytes,
             cached_bytes,
             hole_bytes,
-        } = shell.client.summarize(&path).await?;
+        } = summary;
         let value = json!({
             "path": path, "size_bytes": bytes, "hole_bytes": hole_bytes, "cached_bytes": cached_bytes, "files": files,
             "directories": directories,
@@ -68,6 +85,5 @@ impl Args {
                 format::shown(path.as_str())
             )
         });
-        Ok(())
     }
 }
