@@ -1,10 +1,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use curvine_protocol::cluster::{WorkerService, WorkerState};
 use curvine_protocol::master::{BlockFault, CHECKED_MAX, Fault, HeldBlock, WronglyCached};
 use curvine_protocol::number::to_u32;
 use curvine_protocol::worker::ListBlocks;
-use curvine_protocol::{BlockId, CurvinePath, InodeId, Result, WorkerId};
+use curvine_protocol::{BlockId, CurvinePath, Error, InodeId, Result, WorkerId};
 use futures::StreamExt;
 use serde_json::json;
 use tokio::time::sleep;
@@ -20,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Check that every block is where it should be
 ///
 /// Compares what the masters know of files with what workers have said to hold; without a PATH, also everything that each
-/// worker holds with the files. Reads no data: see `cv scrub`. Ends with 1 if something is wrong.
+/// worker holds with the files. Reads no data: see `cv scrub`. Ends with 1 if something is wrong, and with another code than 0
+/// if some of it could not be looked at, which is named.
 ///
 /// missing: no worker has it. corrupt: its replicas failed their checksums. away: who has it is not there.
 /// under-replicated: too few have it. orphaned: no file has it. outdated: a worker has an older version.
@@ -47,6 +49,14 @@ struct Seen {
     replicas: u64,
     /// A new leader has not heard yet what every worker holds.
     is_early: bool,
+    /// Why some of it was not looked at.
+    failures: Vec<Error>,
+}
+
+impl Seen {
+    fn is_whole(&self) -> bool {
+        !self.is_early && self.failures.is_empty()
+    }
 }
 
 /// Something that is wrong.
@@ -71,6 +81,8 @@ impl Args {
         if self.repair && !found.is_empty() {
             found = repaired(shell, found).await?;
         }
+        // What cannot be repaired comes first.
+        found.sort_by_key(|one| can_be_repaired(one.fault.what));
         for one in &found {
             say(shell, one);
         }
@@ -91,12 +103,16 @@ impl Args {
                 words += "; not every worker has said yet what it holds: look again in a minute";
             }
             match faults {
-                0 => words + ": nothing is wrong",
+                0 if seen.is_whole() => words + ": nothing is wrong",
+                0 => words + ": nothing wrong was found in what could be looked at",
                 _ => format!("{words}: {faults} faults ({})", by_kind(&found)) + &advice(&found, self.repair),
             }
         });
         if faults > 0 {
             shell.exit_with(1);
+        }
+        for failure in &seen.failures {
+            shell.failed(failure);
         }
         Ok(())
     }
@@ -115,7 +131,7 @@ async fn files(shell: &Shell, top: &CurvinePath, seen: &mut Seen) -> Result<Vec<
             let (path, entry) = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    shell.failed(&naming(error, top));
+                    seen.failures.push(naming(error, top));
                     continue;
                 }
             };
@@ -156,6 +172,13 @@ async fn check(shell: &Shell, batch: Vec<(CurvinePath, InodeId)>, seen: &mut See
 async fn workers(shell: &Shell, seen: &mut Seen) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for worker in shell.client.status().await?.workers {
+        if worker.state == WorkerState::Lost {
+            // Nothing depends on what one has that was drained.
+            if worker.service != WorkerService::Drained {
+                seen.failures.push(super::scrub::away(&worker));
+            }
+            continue;
+        }
         let listed = async {
             for disk in 0..to_u32(worker.disks.len()) {
                 let mut after = None;
@@ -178,7 +201,7 @@ async fn workers(shell: &Shell, seen: &mut Seen) -> Result<Vec<Found>> {
         };
         match listed.await {
             Ok(()) => seen.workers += 1,
-            Err(error) => shell.failed(&naming(error, format!("worker {}", worker.id))),
+            Err(error) => seen.failures.push(naming(error, format!("worker {}", worker.id))),
         }
     }
     Ok(found)
@@ -307,7 +330,7 @@ fn advice(found: &[Found], repair: bool) -> String {
     }
     if found.iter().any(|found| can_be_repaired(found.fault.what)) {
         words += match repair {
-            false => "\n`cv fsck --repair` has repaired what can be.",
+            false => "\nTo have repaired what can be, run `cv fsck --repair`.",
             true => "\nNot all that can be repaired was, in time: see `cv report`.",
         };
     }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use curvine_conf::Size;
+use curvine_protocol::cluster::{WorkerService, WorkerState, WorkerStatus};
 use curvine_protocol::worker::DiskScrub;
 use curvine_protocol::{Error, ErrorKind, Result, WorkerId};
 use serde_json::json;
@@ -41,9 +42,9 @@ impl Args {
         if self.rate.0 == 0 {
             return Err(Error::invalid("--rate 0B verifies nothing; give bytes a second, such as 64MiB"));
         }
-        let workers: Vec<WorkerId> = match &self.worker {
-            Some(name) => vec![named(shell, name).await?.id],
-            None => shell.client.status().await?.workers.iter().map(|worker| worker.id).collect(),
+        let workers: Vec<WorkerStatus> = match &self.worker {
+            Some(name) => vec![named(shell, name).await?],
+            None => shell.client.status().await?.workers,
         };
         if workers.is_empty() {
             return Err(Error::new(
@@ -51,17 +52,26 @@ impl Args {
                 "no worker has registered; see `cv node`",
             ));
         }
-        let mut all = Vec::new();
-        for worker in workers {
+        let (mut all, mut failures) = (Vec::new(), Vec::new());
+        for status in workers {
+            let worker = status.id;
+            if status.state == WorkerState::Lost {
+                // Nothing depends on what one has that was drained.
+                if status.service != WorkerService::Drained {
+                    failures.push(away(&status));
+                }
+                continue;
+            }
             let start = self.now.then_some(self.rate.0);
             match scrub(shell, worker, start, self.wait).await {
                 Ok(disks) => all.extend(disks.into_iter().map(|disk| (worker, disk))),
-                Err(error) => shell.failed(&naming(error, format!("worker {worker}"))),
+                Err(error) => failures.push(naming(error, format!("worker {worker}"))),
             }
         }
         if self.wait && all.iter().any(|(_, disk)| disk.corrupt_blocks > 0) {
             shell.exit_with(1);
         }
+        failures.iter().for_each(|failure| shell.failed(failure));
         if shell.json {
             for (worker, disk) in &all {
                 shell.json_line(&json!({
@@ -86,6 +96,16 @@ impl Args {
         shell.line(format::table(&titles, rows.collect()));
         Ok(())
     }
+}
+
+/// Why what a worker has was not looked at.
+pub fn away(worker: &WorkerStatus) -> Error {
+    let silent_s = worker.last_heartbeat_ms_ago / 1_000;
+    let words = format!(
+        "worker {} at {} has not been heard of for {silent_s} s: what it holds was not looked at",
+        worker.id, worker.address
+    );
+    Error::new(ErrorKind::BlockUnavailable, words)
 }
 
 async fn scrub(shell: &Shell, worker: WorkerId, start: Option<u64>, wait: bool) -> Result<Vec<DiskScrub>> {

@@ -17,8 +17,8 @@ impl Cluster {
         unheard
     }
 
-    /// What is wrong with a kept block that nobody writes; workers that [`Cluster::may_have_more`] may have it. That a file is
-    /// to have more replicas than there are workers is no fault of its blocks.
+    /// What is wrong with a kept block that nobody writes; workers that [`Cluster::may_have_more`] may have it. Also if there are
+    /// fewer workers than its file wants: else somebody relies on what is not there.
     pub fn fault(
         &self,
         index: u32,
@@ -37,7 +37,7 @@ impl Cluster {
         let safe = safe.count();
         let damaged_on = self.holders.damaged_on(block.id);
         let (what, workers) = match (live.len(), current.is_empty(), damaged_on.is_empty()) {
-            _ if safe >= kept.replicas.min(self.roster.in_use().max(1)) => return None,
+            _ if safe >= kept.replicas => return None,
             (1.., ..) => (Fault::UnderReplicated, live.clone()),
             (0, false, _) => (Fault::Away, current),
             (0, true, false) => (Fault::Corrupt, damaged_on.to_vec()),
@@ -136,7 +136,8 @@ mod tests {
         cluster.holders.stored(WorkerId(1), &replica(6), &BLOCK);
         assert_eq!(fault(&cluster, now), None);
         let many = Kept { replicas: 99, ..kept };
-        assert_eq!(cluster.fault(4, &many, &[], now), None, "there are two workers");
+        let too_few = cluster.fault(4, &many, &[], now).map(|fault| fault.what);
+        assert_eq!(too_few, Some(Fault::UnderReplicated), "there are two workers");
         let fault = cluster.fault(4, &many, &[], now + LOST_AFTER);
         assert_eq!(fault.map(|fault| fault.what), Some(Fault::Away));
     }

@@ -268,11 +268,6 @@ impl Roster {
             .collect()
     }
 
-    /// How many workers are known that are not taken out of service for good, also those that are away.
-    pub fn in_use(&self) -> usize {
-        self.workers.keys().filter(|id| self.out.counts(**id)).count()
-    }
-
     /// The live workers that are in service.
     pub fn serving(&self, now: Instant) -> impl Iterator<Item = WorkerId> {
         let live = self.workers.iter().filter(move |(_, worker)| worker.is_live(now));
