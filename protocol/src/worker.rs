@@ -364,6 +364,9 @@ pub struct BlocksPinned {
 /// From the master: makes a replica of a block from that of another worker. It is on disk when this is answered. One that is
 /// here already is enough.
 ///
+/// A chunk that is wrong there is taken from one of the others, who have set replicas of the block aside: each may be wrong in
+/// another place.
+///
 /// Only what is sealed there in this very generation is copied, and only of files that nobody is writing: whoever writes
 /// the block later does so in a greater generation, so this may come late.
 ///
@@ -376,6 +379,8 @@ pub struct CopyReplica {
     pub from: WorkerId,
     /// Where that worker is.
     pub address: String,
+    #[serde(default)]
+    pub others: Vec<WorkerAddress>,
 }
 
 /// From the master: of these blocks there are more replicas than their files want. The worker's own goes where each of the

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use curvine_protocol::job::JobRecord;
 use curvine_protocol::master::{
-    CancelJob, FreeCache, Freed, GetJob, ListJobs, ListMounts, LoadPlan, MountUfs, PersistTree, PlanLoad,
-    SubmitLoad, UnmountUfs, UpdateMount,
+    CancelJob, FreeCache, Freed, GetJob, ListJobs, ListMounts, LoadPlan, MountUfs, PersistTree, Persisted,
+    PlanLoad, SubmitLoad, UnmountUfs, UpdateMount,
 };
 use curvine_protocol::mount::{MountChanges, MountInfo, MountSettings};
 use curvine_protocol::{CurvinePath, JobId, Node, Result};
@@ -68,9 +68,9 @@ impl Client {
     ///
     /// # Errors
     /// What the under file system says of the first that failed; `InvalidArgument` outside mounts.
-    pub async fn persist(&self, path: &CurvinePath) -> Result<u64> {
+    pub async fn persist(&self, path: &CurvinePath) -> Result<Persisted> {
         let node = Node::Path(path.clone());
-        Ok(self.call(PersistTree { node }).await?.files)
+        self.call(PersistTree { node }).await
     }
 
     /// What a job that makes everything below these paths cached would do.

@@ -23,7 +23,7 @@ impl Args {
                 shell.answer(&value, || {
                     let kept = match freed.kept {
                         0 => String::new(),
-                        kept => format!("; kept {kept} files that are in no mount or being written"),
+                        kept => format!("; kept {kept} files that are in no mount, being written or not stored yet"),
                     };
                     let bytes = format::size(freed.bytes, true);
                     let path = format::shown(path.as_str());

@@ -111,10 +111,12 @@ pub struct PersistTree {
     pub node: Node,
 }
 
-/// How many files had to be waited for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How many files had to be waited for, and how many more are being written: they are stored when they are closed or synced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Persisted {
     pub files: u64,
+    #[serde(default)]
+    pub being_written: u64,
 }
 
 /// A worker asks how to reach a mount's under file system. The only call that hands out credentials.

@@ -574,7 +574,7 @@ samples! {
     Renamed => Renamed { attr: attr(), replaced: Some(Attr { inode: InodeId(13), ufs: None, ..attr() }) },
         Renamed { attr: attr(), replaced: None };
     Deleted => Deleted { files: 1, directories: 2, in_background: true };
-    Persisted => Persisted { files: 4 };
+    Persisted => Persisted { files: 4, being_written: 1 };
     Freed => Freed { files: 1, bytes: 2, kept: 3 };
     PinSet => PinSet { pinned: pinned_size(), room: pin_room() };
     Quotas => Quotas {
@@ -656,6 +656,7 @@ samples! {
     CopyReplica => CopyReplica {
         block: BlockRef { id: BlockId(77), len_bytes: 70_000, generation: 5 },
         from: WorkerId(3), address: "w3:8996".to_owned(),
+        others: vec![WorkerAddress { id: WorkerId(4), address: "w4:8996".to_owned(), epoch: 2 }],
     };
     ShedReplicas => ShedReplicas {
         blocks: vec![SurplusReplica {

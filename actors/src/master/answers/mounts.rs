@@ -267,8 +267,7 @@ impl Answers<PersistTree> for MountAnswers {
                 call.node
             )));
         }
-        let files = self.exports.persist_tree(top, &context).await?;
-        Ok(Persisted { files })
+        self.exports.persist_tree(top, &context).await
     }
 }
 

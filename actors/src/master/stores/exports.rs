@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use curvine_protocol::master::Persisted;
 use curvine_protocol::mount::{Backlog, EffectInfo, MountRecord, WriteMode};
 use curvine_protocol::op::{ExportOutcome, Op, OpReply};
 use curvine_protocol::worker::ExportFile;
@@ -214,9 +215,9 @@ impl Exports {
     ///
     /// # Errors
     /// As [`Exports::persist`], of the first that failed.
-    pub async fn persist_tree(&self, top: InodeId, context: &CallContext) -> Result<u64> {
+    pub async fn persist_tree(&self, top: InodeId, context: &CallContext) -> Result<Persisted> {
         let Some((mount, key)) = self.view.mounted(top)? else {
-            return Ok(0);
+            return Ok(Persisted::default());
         };
         let top = Area {
             key: &key,
@@ -228,7 +229,12 @@ impl Exports {
         let all = async {
             futures::future::try_join_all(waiting.iter().map(|inode| self.stored(*inode, client))).await?;
             futures::future::try_join_all(attributes.iter().map(|inode| self.kept(*inode))).await?;
-            Ok(files)
+            let left = self.below(top, |after| self.view.unexported(mount, after, PAGE))?;
+            let left = left.iter().filter(|inode| waiting.contains(inode)).count() as u64;
+            Ok(Persisted {
+                files: files - left,
+                being_written: left,
+            })
         };
         patiently(context, all, || {
             format!("{files} files are still being written to their objects")
