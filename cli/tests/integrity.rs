@@ -78,14 +78,18 @@ fn find(directory: &Path, name: &str, found: &mut Vec<PathBuf>) {
 }
 
 fn flip(path: &Path) {
+    flip_at(path, 100_000);
+}
+
+fn flip_at(path: &Path, at: u64) {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .open(path)
         .expect("there");
     let mut byte = [0];
-    file.read_exact_at(&mut byte, 100_000).expect("long enough");
-    file.write_all_at(&[byte[0] ^ 1], 100_000).expect("written");
+    file.read_exact_at(&mut byte, at).expect("long enough");
+    file.write_all_at(&[byte[0] ^ 1], at).expect("written");
 }
 
 #[test]
@@ -145,4 +149,52 @@ fn what_rots_is_made_again_where_it_can_be_and_is_said_at_once_where_not() {
     node.ok(&["rm", "/once"]);
     let (code, sums) = cluster.fsck(&[]);
     assert_eq!((code, sums.len()), (Some(0), 1), "{sums:?}");
+}
+
+#[test]
+fn what_is_wrong_in_another_place_on_each_worker_is_read_and_made_whole_again() {
+    let cluster = Cluster::start();
+    let node = &cluster.node;
+    let content: Vec<u8> = (0..3_000_000u32)
+        .map(|at| (at * 11 + (at >> 9)).to_le_bytes()[0])
+        .collect();
+    std::fs::write(node.local("content"), &content).expect("room");
+    let is_right = |path: &str| {
+        let _ = std::fs::remove_file(node.local("copy"));
+        node.ok(&["get", path, &node.local("copy")]);
+        std::fs::read(node.local("copy")).expect("there") == content
+    };
+    for path in ["/read", "/scrubbed"] {
+        node.ok(&["put", "--replicas", "2", &node.local("content"), path]);
+        within(DEADLINE, || (cluster.holders(path) == 2).then_some(())).expect("two replicas");
+    }
+    within(DEADLINE, || {
+        let disks = node.json(&["scrub"]);
+        disks.iter().all(|disk| disk["runs"] == false).then_some(())
+    })
+    .expect("they rest");
+    for (path, places) in [
+        ("/read", [10_000, 2_900_000]),
+        ("/scrubbed", [1_500_000, 1_600_000]),
+    ] {
+        let block = cluster.block(path);
+        for (replica, place) in cluster.replicas(block).iter().zip(places) {
+            flip_at(replica, place);
+        }
+    }
+    assert!(is_right("/read"), "nobody read it before");
+    assert_eq!(
+        node.run(&["scrub", "--now", "--wait"]).code,
+        Some(1),
+        "rot was found"
+    );
+    assert!(is_right("/scrubbed"), "both replicas were set aside");
+    within(DEADLINE, || {
+        let whole = |path| cluster.holders(path) == 2 && cluster.replicas(cluster.block(path)).len() == 2;
+        (whole("/read") && whole("/scrubbed")).then_some(())
+    })
+    .expect("made again");
+    let (code, sums) = cluster.fsck(&[]);
+    assert_eq!((code, sums.len()), (Some(0), 1), "{sums:?}");
+    assert!(is_right("/read") && is_right("/scrubbed"));
 }

@@ -126,6 +126,9 @@ impl Inner {
                 Err(error)
                     if error.kind == ErrorKind::NotFound
                         && (call.fill.is_some() || self.disks.handed_over() != before) => {}
+                Err(error) if error.kind == ErrorKind::NotFound => {
+                    return self.disks.read_aside(&call).await;
+                }
                 outcome => return outcome,
             }
         }

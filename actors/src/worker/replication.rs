@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::checksum::CHUNK_BYTES;
 use curvine_protocol::number::to_usize;
 use curvine_protocol::worker::{CopyReplica, ReadBlock, Wish};
-use curvine_protocol::{BlockRef, CallContext, Result, WorkerId};
+use curvine_protocol::{BlockRef, CallContext, ErrorKind, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::disks::{Disks, Need};
@@ -41,8 +43,16 @@ impl Replication {
     /// # Errors
     /// Those of [`CopyReplica`].
     pub async fn copy(&self, call: CopyReplica) -> Result<()> {
-        let CopyReplica { block, from, address } = call;
-        let port = self.peers.connect(from, &address);
+        let CopyReplica {
+            block,
+            from,
+            address,
+            others,
+        } = call;
+        let mut sources = vec![(from, self.peers.connect(from, &address))];
+        for WorkerAddress { id, address, .. } in others {
+            sources.push((id, self.peers.connect(id, &address)));
+        }
         let need = Need {
             bytes: block.len_bytes,
             hint_bytes: block.len_bytes,
@@ -53,7 +63,7 @@ impl Replication {
         let _room = disk.store.make_room(block.id, block.len_bytes).await;
         if block.len_bytes <= PIECE_BYTES {
             self.pace.take(block.len_bytes).await;
-            let body = piece(&port, from, &block, 0).await?;
+            let body = piece(&sources, &block, 0).await?;
             return disk.put_replica(block, body).await;
         }
         let Some(mut copying) = disk.begin_copy(block).await? else {
@@ -61,7 +71,7 @@ impl Replication {
         };
         let starts = stream::iter((0..block.len_bytes).step_by(to_usize(PIECE_BYTES)));
         let mut pieces = starts
-            .map(|at| piece(&port, from, &block, at))
+            .map(|at| piece(&sources, &block, at))
             .buffered(PIECES_AHEAD);
         while let Some(bytes) = pieces.try_next().await? {
             self.pace.take(bytes.len() as u64).await;
@@ -73,14 +83,37 @@ impl Replication {
 }
 
 /// The bytes of a block from an offset on, as many as are asked for at a time.
-async fn piece(port: &WorkerRef, worker: WorkerId, block: &BlockRef, at: u64) -> Result<Bytes> {
+/// Where that is not right, it is made of chunks that are, each of the first worker that has it right.
+async fn piece(sources: &[(WorkerId, WorkerRef)], block: &BlockRef, at: u64) -> Result<Bytes> {
     let len_bytes = u32::try_from(PIECE_BYTES.min(block.len_bytes - at)).expect("a piece is small");
-    let call = ReadBlock {
-        exact: true,
-        tier: Wish::UNSAID,
-        ..read_call(*block, at, len_bytes)
+    let read = |(worker, port): &(WorkerId, WorkerRef), at: u64, len_bytes: u32| {
+        let call = ReadBlock {
+            exact: true,
+            tier: Wish::UNSAID,
+            ..read_call(*block, at, len_bytes)
+        };
+        let (worker, port) = (*worker, port.clone());
+        async move { read_there(&port, worker, call, block).await }
     };
-    read_there(port, worker, call, block).await
+    let (first, others) = sources.split_first().expect("there is one to copy from");
+    let failed = match read(first, at, len_bytes).await {
+        Err(error) if error.kind == ErrorKind::Corrupt && !others.is_empty() => error,
+        outcome => return outcome,
+    };
+    let mut made = BytesMut::with_capacity(len_bytes as usize);
+    let end = at + u64::from(len_bytes);
+    for chunk in (at..end).step_by(to_usize(CHUNK_BYTES)) {
+        let len_bytes = u32::try_from(CHUNK_BYTES.min(end - chunk)).expect("a chunk is small");
+        let mut found = Err(failed.clone());
+        for source in sources {
+            found = read(source, chunk, len_bytes).await;
+            if found.is_ok() {
+                break;
+            }
+        }
+        made.extend_from_slice(&found.map_err(|_| failed.clone())?);
+    }
+    Ok(made.freeze())
 }
 
 /// A read of a block as it is known, or newer.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use curvine_protocol::attr::WorkerAddress;
+use curvine_protocol::attr::{FileLayout, WorkerAddress};
 use curvine_protocol::checksum::{CHUNK_BYTES, crc32c};
 use curvine_protocol::number::{to_u32, to_usize};
 use curvine_protocol::worker::{BlockData, Fill, ReadBlock, SuspectBlock};
 use curvine_protocol::{BlockRef, DamagedBlock, Error, ErrorKind, Result, WorkerId};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
 use super::deliver::BACKOFF_MAX;
@@ -24,22 +24,40 @@ use crate::planted::{Bug, is_planted};
 
 /// Pieces of blocks read at the same time for one range.
 const READS: usize = 4;
-/// How long a read is tried again that a worker's disk refuses, while nobody else has the block.
+/// How long a read is tried again that a worker's disk refuses, or that gets wrong bytes, while nobody else has the block.
 const DISK_PATIENCE: Duration = Duration::from_secs(3);
+/// After a read has waited for a worker as long as it may, those of the same file do not wait for so long: a kernel asks again
+/// for what it read ahead in vain.
+const GAVE_UP: Duration = Duration::from_secs(10);
 /// How often one read begins anew because the object is another version, while the masters say that its content is the same.
 const NEW_ATTRIBUTES_MAX: u32 = 3;
 /// A local file grant up to this much is read on the caller's thread.
 const INLINE_READ_BYTES: usize = 256 << 10;
+
+/// What masters say of a range that could not be read.
+enum Looked {
+    Same,
+    /// It is another content now.
+    Changed,
+    /// A block of it is whole nowhere.
+    Rotten(Box<FileLayout>),
+}
+
+impl Looked {
+    fn of(changed: bool) -> Self {
+        if changed { Looked::Changed } else { Looked::Same }
+    }
+}
 
 impl Shared {
     /// The bytes of a range of up to [`READ_BYTES_MAX`](curvine_protocol::worker::READ_BYTES_MAX), fewer if the file is
     /// shorter.
     pub(super) async fn read_range(self: &Arc<Self>, start: u64, end: u64) -> Result<Bytes> {
         let Ports { clock, random, .. } = self.router.ports();
-        let give_up = clock.now() + self.router.retry_for();
+        let begun = clock.now();
+        let mut give_up = begun + self.router.retry_for();
         let mut backoff = Backoff::up_to(BACKOFF_MAX);
-        let mut rotten = false;
-        let mut failing_since = None;
+        let (mut rotten_since, mut failing_since) = (None, None);
         let mut new_attributes = 0;
         loop {
             let (plan, version) = {
@@ -54,6 +72,9 @@ impl Shared {
                     return Ok(Bytes::new());
                 }
                 state.check_lost(&(start..end))?;
+                if state.gave_up.is_some_and(|gave_up| begun < gave_up + GAVE_UP) {
+                    give_up = begun;
+                }
                 (state.plan(start..end), state.attr.content_version)
             };
             let pieces: Result<Vec<Bytes>> = stream::iter(plan)
@@ -66,8 +87,8 @@ impl Shared {
                 Err(error) if error.kind == ErrorKind::UfsDenied => return Err(error),
                 // An object that got other attributes is another version, with the same content.
                 Err(error) if error.kind == ErrorKind::UfsChanged => {
-                    if !self.look_again(version, &(start..end)).await? && new_attributes >= NEW_ATTRIBUTES_MAX
-                    {
+                    let looked = self.look_again(version, &(start..end)).await?;
+                    if !matches!(looked, Looked::Changed) && new_attributes >= NEW_ATTRIBUTES_MAX {
                         return Err(error);
                     }
                     new_attributes += 1;
@@ -77,14 +98,23 @@ impl Shared {
                 Err(error) => error,
             };
             // Somebody else may hold it by now, or it is another content.
-            let changed = self.look_again(version, &(start..end)).await?;
-            // Workers have dropped what had rotted, so the masters may know of another replica.
-            let rots_again = std::mem::replace(&mut rotten, error.kind == ErrorKind::Corrupt) && rotten;
+            let changed = match self.look_again(version, &(start..end)).await? {
+                Looked::Rotten(layout) => return self.read_what_is_left(start, end, &layout).await,
+                Looked::Same => false,
+                Looked::Changed => true,
+            };
+            let for_long = |since: &mut Option<Instant>, kind: ErrorKind| {
+                *since = (error.kind == kind).then(|| since.unwrap_or_else(|| clock.now()));
+                since.is_some_and(|since| clock.now() >= since + DISK_PATIENCE)
+            };
+            // Workers have dropped what had rotted, and masters hear of it: they may know of another replica.
+            let rots_on = for_long(&mut rotten_since, ErrorKind::Corrupt);
             // A disk that cannot read it, and nobody else has it: that does not pass.
-            failing_since =
-                (error.kind == ErrorKind::Io).then(|| failing_since.unwrap_or_else(|| clock.now()));
-            let fails_on = failing_since.is_some_and(|since| clock.now() >= since + DISK_PATIENCE);
-            if !changed && (rots_again || fails_on || clock.now() >= give_up) {
+            let fails_on = for_long(&mut failing_since, ErrorKind::Io);
+            if !changed && (rots_on || fails_on || clock.now() >= give_up) {
+                if give_up > begun && clock.now() >= give_up {
+                    self.lock().await.gave_up = Some(clock.now());
+                }
                 return Err(about_the_file(error));
             }
             if !changed {
@@ -102,22 +132,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Asks the masters where the file is now. Whether the content that is known here is another than that of `version`.
+    /// Asks the masters where the file is now, and whether the content that is known here is another than that of `version`.
     ///
     /// # Errors
-    /// `UfsChanged` if an object changed: one reader never sees two versions. `Corrupt` if a block of the range has rotted
-    /// wherever it was: nobody need wait for it.
-    async fn look_again(&self, version: u64, range: &Range<u64>) -> Result<bool> {
+    /// `UfsChanged` if an object changed: one reader never sees two versions.
+    async fn look_again(&self, version: u64, range: &Range<u64>) -> Result<Looked> {
         let layout = self.layout_now().await?;
-        if let Some(damaged) = layout.damaged_in(range) {
-            return Err(self.rotted(damaged));
+        if layout.damaged_in(range).is_some() {
+            return Ok(Looked::Rotten(Box::new(layout)));
         }
         let mut state = self.lock().await;
         state.learn(layout.workers.clone());
         if state.writable {
             // Nobody else changes it, and what was not committed is known here alone. The lease may have come meanwhile, with
             // what others had made.
-            return Ok(state.attr.content_version != version);
+            return Ok(Looked::of(state.attr.content_version != version));
         }
         let changed = layout.attr.content_version != version;
         if changed && state.is_replaced_by(&layout) {
@@ -126,7 +155,79 @@ impl Shared {
         if layout.attr.content_version >= state.attr.content_version {
             self.adopt(&mut state, layout, false);
         }
-        Ok(changed)
+        Ok(Looked::of(changed))
+    }
+
+    /// Reads a range of which a block is whole on no worker: what was set aside of it is wrong in some chunks, on each worker in
+    /// others perhaps.
+    ///
+    /// # Errors
+    /// `Corrupt` if a chunk is right nowhere, else those of reading.
+    async fn read_what_is_left(&self, start: u64, end: u64, layout: &FileLayout) -> Result<Bytes> {
+        let plan = {
+            let mut state = self.lock().await;
+            state.learn(layout.workers.clone());
+            let end = end.min(self.size());
+            state.check_lost(&(start..end))?;
+            state.plan(start..end)
+        };
+        let mut read = Vec::new();
+        for piece in plan {
+            let damaged = match &piece {
+                Piece::Block(piece) => layout
+                    .damaged
+                    .iter()
+                    .find(|it| it.block == piece.located.block.id),
+                Piece::Zeros(_) => None,
+            };
+            match (piece, damaged) {
+                (Piece::Block(piece), Some(damaged)) => {
+                    read.push(self.read_chunks(&piece, damaged, &layout.workers).await?);
+                }
+                (piece, _) => read.push(self.read_piece(piece).await?),
+            }
+        }
+        Ok(joined(read))
+    }
+
+    /// A piece of a block, each chunk from the first worker that has it right.
+    async fn read_chunks(
+        &self,
+        piece: &BlockPiece,
+        damaged: &DamagedBlock,
+        workers: &[WorkerAddress],
+    ) -> Result<Bytes> {
+        let mut read = BytesMut::new();
+        let end = piece.offset_bytes + u64::from(piece.len_bytes);
+        let mut at = piece.offset_bytes;
+        while at < end {
+            let until = (at - at % CHUNK_BYTES + CHUNK_BYTES).min(end);
+            let mut found = Err(self.rotted(damaged));
+            for worker in &damaged.workers {
+                let block = &piece.located.block;
+                let call = ReadBlock {
+                    block: block.id,
+                    generation: block.generation,
+                    offset_bytes: at,
+                    len_bytes: to_u32(to_usize(until - at)),
+                    fill: None,
+                    exact: false,
+                    tier: piece.tier,
+                };
+                match self.read_block(*worker, workers, block, call).await {
+                    Ok(bytes) => {
+                        found = Ok(bytes);
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%worker, %error, "a chunk of what was set aside is not right")
+                    }
+                }
+            }
+            read.extend_from_slice(&found?);
+            at = until;
+        }
+        Ok(read.freeze())
     }
 
     fn rotted(&self, damaged: &DamagedBlock) -> Error {
@@ -134,8 +235,9 @@ impl Shared {
         Error::new(
             ErrorKind::Corrupt,
             format!(
-                "inode {}: every replica of block {} has failed its checksum; what is left of it is set aside on worker {}, \
-                 in `quarantine/` of its data directory. Write the file again, or remove it; `cv fsck` finds all such files",
+                "inode {}: every replica of block {} has failed its checksum at the same place; what is left of it is set aside \
+                 on worker {}, in `quarantine/` of its data directory. Write the file again, or remove it; `cv fsck` finds all \
+                 such files",
                 self.inode,
                 damaged.block,
                 workers.join(", ")

@@ -13,6 +13,7 @@ use curvine_protocol::{
     Attr, BlockRef, ClientId, Error, ErrorKind, FileLayout, LocatedBlock, MountId, Result, WorkerId,
 };
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::order::{Numbers, Taken};
 use super::writers::Writers;
@@ -39,6 +40,8 @@ pub(super) struct State {
     /// committed or not, so that workers can tell its leftovers from ours.
     pub generation: u32,
     pub gathered: Option<Gathered>,
+    /// When a read had waited for a worker for as long as it may.
+    pub gave_up: Option<Instant>,
     /// One task for each worker and piece.
     pub sending: JoinSet<Sent>,
     /// The ranges of `sending`.
@@ -260,6 +263,7 @@ impl State {
             attr: layout.attr,
             workers: layout.workers,
             gathered: None,
+            gave_up: None,
             sending: JoinSet::new(),
             on_the_way: Vec::new(),
             numbers: Numbers::default(),

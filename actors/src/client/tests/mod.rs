@@ -714,6 +714,7 @@ fn what_has_rotted_everywhere_is_said_at_once_with_where_the_bytes_are() {
         world.state().damaged = vec![block];
         let reader = client.open(FILE).await.expect("open");
         let begun = Instant::now();
+        world.fate_at(1, "ReadBlock", [refuse(ErrorKind::Corrupt), Fate::Pass]);
         let error = reader.read_at(0, 100).await.expect_err("it has rotted");
         assert_eq!(error.kind, ErrorKind::Corrupt);
         assert!(begun.elapsed() < Duration::from_secs(1), "nobody is waited for");
@@ -721,6 +722,12 @@ fn what_has_rotted_everywhere_is_said_at_once_with_where_the_bytes_are() {
         for part in [block.as_str(), "on worker 1", "quarantine/", "cv fsck"] {
             assert!(error.message.contains(part), "{error}");
         }
+        let right = reader.read_at(0, 100).await;
+        assert_eq!(
+            right,
+            Ok(content(1_000).slice(..100)),
+            "what is right of it is read"
+        );
         world.state().damaged = Vec::new();
         let error = reader.read_at(0, 100).await.expect_err("it may come back");
         assert_eq!(error.kind, ErrorKind::BlockUnavailable);

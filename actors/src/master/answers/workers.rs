@@ -70,21 +70,20 @@ impl WorkerAnswers {
         Ok(doubts)
     }
 
-    /// Takes in which replicas a worker has set aside. Of those that are no use to anybody, which.
+    /// Takes in which replicas a worker has set aside. Of those that are no use to anybody, which: until there are as many as
+    /// the file is to have, one that is left may be wrong in another place.
     fn set_aside(&self, report: &ReportBlocks) -> Result<Vec<BlockId>> {
         let mut discard = Vec::new();
         for &block in &report.damaged {
             let known = self.view.block_owner(block)?;
-            let is_lost = match known {
-                Some((_, _, known)) => {
-                    self.view.worth(block)? != Doubted::IsNoUse && {
-                        let cluster = self.blocks.cluster();
-                        !cluster.is_reported(&known, self.blocks.now())
-                    }
+            let is_of_use = match known {
+                Some((inode, _, known)) if self.view.worth(block)? != Doubted::IsNoUse => {
+                    let wanted = usize::from(self.view.attr(inode)?.replicas.max(1));
+                    self.blocks.cluster().reported_by(&known, self.blocks.now()) < wanted
                 }
-                None => false,
+                _ => false,
             };
-            match is_lost {
+            match is_of_use {
                 true => self.blocks.cluster().holders.damaged(report.worker, block),
                 false => discard.push(block),
             }

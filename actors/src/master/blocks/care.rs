@@ -82,6 +82,15 @@ impl Cluster {
         }
     }
 
+    /// Where a replica is to be made of what workers have set aside of a block that is whole nowhere, and one of them.
+    pub fn salvage(&self, block: &BlockRef, now: Instant) -> Option<(WorkerId, WorkerId)> {
+        let aside = self.holders.salvageable(block.id);
+        let from = aside.iter().copied().find(|id| self.roster.is_live(*id, now))?;
+        let room = self.roster.with_room(block.len_bytes, 1, now);
+        let to = in_turn(block.id, &room).next()?;
+        Some((from, to))
+    }
+
     /// Whether a worker that is silent has not been so for long, or is said to come back.
     pub fn may_come_back(&self, id: WorkerId, now: Instant) -> bool {
         self.was_heard_lately(id, now) || self.roster.out.is_in_maintenance(id, now)

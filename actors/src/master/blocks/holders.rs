@@ -19,6 +19,8 @@ pub struct Holders {
     placed: HashMap<BlockId, Vec<WorkerId>>,
     /// Who has set a replica aside that failed its checksum. Few, if any.
     damaged: HashMap<BlockId, Vec<WorkerId>>,
+    /// Of those: how many had it when no replica could be made of what they have.
+    hopeless: HashMap<BlockId, usize>,
     /// Who has a replica on a disk that has failed, or could not read it. Few, if any.
     endangered: HashMap<BlockId, Vec<WorkerId>>,
 }
@@ -180,6 +182,18 @@ impl Holders {
         self.damaged.get(&block).map_or(&[], Vec::as_slice)
     }
 
+    /// No replica can be made of what workers have set aside of a block, unless it gets more.
+    pub fn is_hopeless(&mut self, block: BlockId) {
+        self.hopeless.insert(block, self.damaged_on(block).len());
+    }
+
+    /// Workers that have set replicas of a block aside, of which one may be made: each may be wrong in another place.
+    pub fn salvageable(&self, block: BlockId) -> &[WorkerId] {
+        let damaged_on = self.damaged_on(block);
+        let tried = self.hopeless.get(&block).copied().unwrap_or(1);
+        if damaged_on.len() > tried { damaged_on } else { &[] }
+    }
+
     /// A worker says what it has of a block that the namespace knows.
     pub fn stored(&mut self, id: WorkerId, replica: &BlockReplica, known: &BlockRef) {
         self.unplaced(id, replica.id);
@@ -229,6 +243,7 @@ impl Holders {
         let held = held.iter().filter(|holder| counts(&self.eras, holder));
         let mut workers: Vec<_> = held.map(|holder| holder.worker).collect();
         self.damaged.remove(&block);
+        self.hopeless.remove(&block);
         self.endangered.remove(&block);
         for placed in self.placed.remove(&block).unwrap_or_default() {
             if !workers.contains(&placed) {
@@ -316,5 +331,21 @@ mod tests {
         let mut orders = BTreeMap::new();
         holders.release_all([BLOCK.id], &mut orders);
         assert_eq!(orders, BTreeMap::from([(WorkerId(1), vec![BLOCK.id])]));
+    }
+
+    #[test]
+    fn what_is_set_aside_is_worth_a_try_when_there_are_two_and_again_when_there_is_one_more() {
+        let mut holders = Holders::default();
+        let aside = |holders: &mut Holders, worker| {
+            holders.damaged(WorkerId(worker), BLOCK.id);
+            holders.salvageable(BLOCK.id).len()
+        };
+        assert_eq!(aside(&mut holders, 1), 0, "its wrong chunk is right nowhere");
+        assert_eq!(aside(&mut holders, 2), 2);
+        holders.is_hopeless(BLOCK.id);
+        assert_eq!(aside(&mut holders, 2), 0);
+        assert_eq!(aside(&mut holders, 3), 3);
+        holders.release_all([BLOCK.id], &mut BTreeMap::new());
+        assert_eq!(holders.hopeless, HashMap::new());
     }
 }

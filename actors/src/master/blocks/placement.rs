@@ -42,9 +42,9 @@ impl Cluster {
     }
 
     /// Whether a live worker has said itself to have a block.
-    pub fn is_reported(&self, block: &BlockRef, now: Instant) -> bool {
-        let mut holders = self.holders.reported(block);
-        holders.any(|id| self.roster.is_live(id, now))
+    pub fn reported_by(&self, block: &BlockRef, now: Instant) -> usize {
+        let holders = self.holders.reported(block);
+        holders.filter(|id| self.roster.is_live(*id, now)).count()
     }
 
     /// Holders of each block, those on the reader's host first, and of others each reader begins with another one; where nobody
@@ -195,11 +195,9 @@ impl Cluster {
     }
 
     fn add_addresses(&self, layout: &mut FileLayout) {
-        let named: BTreeSet<WorkerId> = layout
-            .blocks
-            .iter()
-            .flat_map(|b| b.workers.iter().copied())
-            .collect();
+        let holders = layout.blocks.iter().flat_map(|located| &located.workers);
+        let damaged_on = layout.damaged.iter().flat_map(|damaged| &damaged.workers);
+        let named: BTreeSet<WorkerId> = holders.chain(damaged_on).copied().collect();
         layout.workers = self.roster.addresses_of(named);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `blocks/XX/ID` raw block data (byte 0 of the file is byte 0 of the block; ID in hexadecimal, XX its last byte), beside it
 //! `ID.GENERATION.copy` a replica that is being made,
-//! `index/` the index, `quarantine/` replicas that failed their checksum and exist nowhere else, `probe` what is written to
-//! see whether the disk works.
+//! `index/` the index, `quarantine/` replicas of which a chunk failed its checksum, with the checksums of all chunks in `.sums`,
+//! until enough others are there, `probe` what is written to see whether the disk works.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -33,6 +33,11 @@ pub fn index_path(root: &Path) -> PathBuf {
 
 pub fn quarantine_path(root: &Path, block: BlockId, generation: u32) -> PathBuf {
     root.join(format!("quarantine/{:016x}-{generation}", block.0))
+}
+
+/// The checksums of the chunks of what is at [`quarantine_path`].
+pub fn sums_path(root: &Path, block: BlockId, generation: u32) -> PathBuf {
+    root.join(format!("quarantine/{:016x}-{generation}.sums", block.0))
 }
 
 /// The blocks of which replicas were set aside, each once, the first of them.
@@ -74,7 +79,8 @@ pub fn discard(root: &Path, blocks: &BTreeSet<BlockId>) -> Result<()> {
 
 /// The block and the generation that a name in `quarantine/` stands for.
 fn quarantined(name: &OsStr) -> Option<(BlockId, u32)> {
-    let (block, generation) = name.to_str()?.split_once('-')?;
+    let name = name.to_str()?;
+    let (block, generation) = name.strip_suffix(".sums").unwrap_or(name).split_once('-')?;
     let block = u64::from_str_radix(block, 16).ok()?;
     Some((BlockId(block), generation.parse().ok()?))
 }

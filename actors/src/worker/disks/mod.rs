@@ -52,7 +52,7 @@ use super::disk::{
     ScrubNow, StopDisk, Store, missing,
 };
 use super::traffic::Traffic;
-use crate::kit::{Clock, Ports};
+use crate::kit::{Answer, Clock, Ports};
 
 /// New blocks whose disk was chosen and whose index record may not be committed yet.
 const PLACED_MAX: usize = 16_384;
@@ -284,6 +284,26 @@ impl Disks {
                 None => {}
             }
         }
+    }
+
+    /// Reads what is right of a block that is on no disk any more, because some of it is wrong; see [`Store::read_aside`].
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt`, `Io`.
+    pub async fn read_aside(&self, call: &ReadBlock) -> Result<Answer<ReadBlock>> {
+        let mut failure = missing(call.block);
+        for disk in self.all() {
+            let look = call.clone();
+            match disk
+                .on_lane(call.block, move |store| store.read_aside(&look))
+                .await
+            {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
     }
 
     /// Lends the file of a block that is whole and of this generation, from the fastest disk that has it.

@@ -273,10 +273,15 @@ async fn a_flipped_byte_is_never_served_and_the_replica_is_kept_aside() {
         .await;
     let aside = world.disk("d0/quarantine/0000000000000005-1");
     assert!(aside.exists());
-    assert_eq!(
-        read(&*worker.port, 5, 1, 0, 1, None).await.unwrap_err().kind,
-        ErrorKind::NotFound
-    );
+    // Its other chunk may be right nowhere else.
+    let of_aside = read(&*worker.port, 5, 1, 1, 10, None).await;
+    assert_eq!(of_aside.unwrap(), bytes_of(1, 2 * CHUNK)[1..11]);
+    let wrong = read(&*worker.port, 5, 1, CHUNK as u64 - 1, 2, None).await;
+    assert_eq!(wrong.unwrap_err().kind, ErrorKind::Corrupt);
+    for generation in [0, 2] {
+        let other = read(&*worker.port, 5, generation, 0, 1, None).await;
+        assert_eq!(other.unwrap_err().kind, ErrorKind::NotFound, "{generation}");
+    }
     let is_told = |master: &MasterState| master.damaged.contains(&BlockId(5));
     world.until("it is told to be damaged", is_told).await;
     worker.stop().await;
@@ -290,6 +295,7 @@ async fn a_flipped_byte_is_never_served_and_the_replica_is_kept_aside() {
     world.master.state.lock().unwrap().discard.insert(BlockId(5));
     let mut worker = world.start(world.config()).await;
     until("what is no use goes", || !aside.exists()).await;
+    assert!(!aside.with_extension("sums").exists());
     worker.stop().await;
 }
 
@@ -335,7 +341,7 @@ async fn the_scrubber_finds_a_flipped_byte_that_nobody_reads() {
     assert!(world.disk("d0/quarantine/0000000000000004-1").exists());
     assert_eq!(
         read_all(&*worker.port, 4, 1, None).await.unwrap_err().kind,
-        ErrorKind::NotFound
+        ErrorKind::Corrupt
     );
     for block in [1, 2, 3, 5] {
         assert_eq!(

@@ -40,6 +40,7 @@ async fn copy(worker: &WorkerHandle, block: u64, generation: u32, len: usize) ->
         },
         from: WorkerId(7),
         address: "there".to_owned(),
+        others: Vec::new(),
     };
     call(&*worker.port, copy, CallContext::default()).await.map(drop)
 }

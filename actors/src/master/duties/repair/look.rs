@@ -138,7 +138,13 @@ impl Look {
                 self.seen.waiting += 1;
                 self.doubtful.insert(kept.inode);
             }
-            Care::Nobody => self.seen.lost += 1,
+            Care::Nobody => match cluster.salvage(&block, now) {
+                Some((from, to)) => {
+                    self.seen.to_copy += 1;
+                    self.found.entry(0).or_default().push(Task { block, from, to });
+                }
+                None => self.seen.lost += 1,
+            },
             Care::Nowhere => self.seen.nowhere += 1,
             Care::Copy { from, to, replicas } => {
                 self.seen.to_copy += 1;

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use curvine_protocol::cluster::WorkerService;
 use curvine_protocol::op::Op;
 use curvine_protocol::worker::{CopyReplica, SurplusReplica};
-use curvine_protocol::{BlockId, BlockRef, Result, WorkerId};
+use curvine_protocol::{BlockId, BlockRef, ErrorKind, Result, WorkerId};
 use futures::future::{join, join_all};
 use futures::stream::{self, StreamExt};
 use tokio::sync::Notify;
@@ -246,16 +246,28 @@ impl Repair {
         if !self.store.is_kept(block)? {
             return Ok(false);
         }
-        let address = self.blocks.cluster().roster.address(from);
+        let (address, others) = {
+            let cluster = self.blocks.cluster();
+            let now = self.clock.now();
+            let aside = cluster.holders.damaged_on(block.id).iter().copied();
+            let others = aside.filter(|id| *id != from && cluster.roster.is_live(*id, now));
+            (cluster.roster.address(from), cluster.roster.addresses_of(others))
+        };
         let address = address.ok_or_else(|| gone(from))?;
         let port = self.workers.reach(to)?;
         let copy = CopyReplica {
             block: *block,
             from,
             address,
+            others,
         };
         call(&*port, copy, of_replicas(block.len_bytes))
             .await
+            .inspect_err(|error| {
+                if matches!(error.kind, ErrorKind::Corrupt | ErrorKind::NotFound) {
+                    self.blocks.cluster().holders.is_hopeless(block.id);
+                }
+            })
             .map_err(|error| {
                 error.while_doing(format_args!(
                     "copying block {} from worker {from} to worker {to}",

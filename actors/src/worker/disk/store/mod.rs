@@ -2,6 +2,7 @@
 
 mod account;
 mod agree;
+mod aside;
 pub mod background;
 mod copy;
 mod evict;

@@ -190,28 +190,38 @@ impl Store {
         len_bytes: u64,
         sum: impl Fn(usize) -> Option<u32>,
     ) -> Result<Answer<ReadBlock>> {
-        let end = call
-            .offset_bytes
-            .saturating_add(call.len_bytes.into())
-            .min(len_bytes);
-        if call.offset_bytes >= end {
-            return Ok(answer(call.offset_bytes, Vec::new(), Bytes::new()));
-        }
-        let chunks = to_usize(call.offset_bytes / CHUNK_BYTES)..chunks_of(end);
-        let start = chunks.start as u64 * CHUNK_BYTES;
-        let covered = (chunks.end as u64 * CHUNK_BYTES).min(len_bytes);
-        let mut buffer = BytesMut::zeroed(to_usize(covered - start));
-        file.read_exact_at(&mut buffer, start)
-            .map_err(|e| self.short(e, call.block))?;
-        let buffer = buffer.freeze();
-        for (bytes, chunk) in buffer.chunks(to_usize(CHUNK_BYTES)).zip(chunks) {
-            if sum(chunk).is_some_and(|sum| sum != crc32c(bytes)) {
-                return Err(self.found_corrupt(call.block, chunk));
-            }
-        }
-        let body = buffer.slice(to_usize(call.offset_bytes - start)..to_usize(end - start));
-        Ok(answer_with(call.offset_bytes, body))
+        let read = checked(call, file, len_bytes, sum).map_err(|e| self.short(e, call.block))?;
+        read.map_err(|chunk| self.found_corrupt(call.block, chunk))
     }
+}
+
+/// The bytes of a range of a block's file, or the first of its chunks that is not as its checksum says.
+pub(super) fn checked(
+    call: &ReadBlock,
+    file: &File,
+    len_bytes: u64,
+    sum: impl Fn(usize) -> Option<u32>,
+) -> std::io::Result<std::result::Result<Answer<ReadBlock>, usize>> {
+    let end = call
+        .offset_bytes
+        .saturating_add(call.len_bytes.into())
+        .min(len_bytes);
+    if call.offset_bytes >= end {
+        return Ok(Ok(answer(call.offset_bytes, Vec::new(), Bytes::new())));
+    }
+    let chunks = to_usize(call.offset_bytes / CHUNK_BYTES)..chunks_of(end);
+    let start = chunks.start as u64 * CHUNK_BYTES;
+    let covered = (chunks.end as u64 * CHUNK_BYTES).min(len_bytes);
+    let mut buffer = BytesMut::zeroed(to_usize(covered - start));
+    file.read_exact_at(&mut buffer, start)?;
+    let buffer = buffer.freeze();
+    for (bytes, chunk) in buffer.chunks(to_usize(CHUNK_BYTES)).zip(chunks) {
+        if sum(chunk).is_some_and(|sum| sum != crc32c(bytes)) {
+            return Ok(Err(chunk));
+        }
+    }
+    let body = buffer.slice(to_usize(call.offset_bytes - start)..to_usize(end - start));
+    Ok(Ok(answer_with(call.offset_bytes, body)))
 }
 
 /// Whether a file is known to have fewer bytes than this.

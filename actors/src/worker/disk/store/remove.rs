@@ -190,6 +190,7 @@ impl Store {
                 .get_with_content(block, |_, content| content.map(<[u8]>::to_vec));
             std::fs::write(&aside, content.ok().flatten().flatten().unwrap_or_default())
         } else {
+            self.note_sums(block, &record);
             match std::fs::rename(&path, &aside) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 renamed => renamed,
