@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::scrub::Progress;
 use super::space::on_device;
 use super::store::background::ReplicaPage;
-use super::store::{Copying, Done, LentFile, Store, lock};
+use super::store::{Copying, Done, LentFile, Room, Store, lock};
 use super::{BlockNews, DiskOptions, Removal, Unsettled, recovery};
 use crate::kit::ports::offloaded;
 use crate::kit::{Answer, Ask, Offload, Ports};
@@ -87,6 +87,17 @@ impl Disk {
     }
 }
 
+/// A change that has its room until it is done.
+fn in_room<C: Call>(
+    room: Room,
+    change: BoxFuture<'static, Result<Answer<C>>>,
+) -> BoxFuture<'static, Result<Answer<C>>> {
+    Box::pin(async move {
+        let _room = room;
+        change.await
+    })
+}
+
 impl DiskRef {
     /// Writes at an offset of a block, if that may still be done when its turn comes.
     pub fn write(
@@ -98,10 +109,13 @@ impl DiskRef {
         // The first write of a generation cuts the block, to no less than where it had been.
         let from = call.offset_bytes.min(call.base_len_bytes);
         let end = call.offset_bytes.saturating_add(body.len() as u64);
+        // At most as much as that, and no more than its own bytes if it follows another one.
+        let (at_most_bytes, own_bytes) = (on_device(end), on_device(end) - on_device(call.offset_bytes));
         let write = move |store: &Arc<Store>, done: Done<BlockWritten>| store.write(&call, &body, done);
-        // At most as much as that.
-        if self.store.has_room(on_device(end)) && !self.store.is_lent(block) {
-            return self.change("a write", block, permit, write);
+        if !self.store.is_lent(block)
+            && let Some(room) = self.store.room_if_there(block, own_bytes, at_most_bytes)
+        {
+            return in_room(room, self.change("a write", block, permit, write));
         }
         self.change_with_room("a write", block, (from, end), permit, write)
     }
@@ -162,8 +176,8 @@ impl DiskRef {
         let block = call.block;
         let need_bytes = on_device(body.len() as u64);
         let put = move |store: &Arc<Store>, done: Done<BlockSealed>| store.put(&call, &body, done);
-        if self.store.has_room(need_bytes) {
-            return self.change("a put", block, permit, put);
+        if let Some(room) = self.store.room_if_there(block, need_bytes, need_bytes) {
+            return in_room(room, self.change("a put", block, permit, put));
         }
         let disk = self.clone();
         Box::pin(async move {

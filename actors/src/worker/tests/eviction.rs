@@ -196,6 +196,23 @@ async fn whoever_writes_to_a_full_disk_gets_the_room_of_what_is_cached_and_of_no
 }
 
 #[actix::test]
+async fn of_writers_that_come_at_once_each_has_room_made_that_the_others_do_not_take() {
+    let mut little = Little::start().await;
+    // Some room is left: enough for each of them, and not for all.
+    for block in 0..12 {
+        little.reads(block).await;
+    }
+    let port = &*little.worker.port;
+    let at_once = (0..12).map(|block| write(port, block, 1, 0, 0, bytes_of(block, to_usize(MIB))));
+    for outcome in futures::future::join_all(at_once).await {
+        outcome.unwrap();
+    }
+    let disk = little.disk().await;
+    assert!(disk.cached_bytes < 4 * MIB && disk.used_bytes <= ROOM, "{disk:?}");
+    little.worker.stop().await;
+}
+
+#[actix::test]
 async fn a_cached_block_that_was_written_stays_also_after_a_restart() {
     let little = Little::start().await;
     little.reads(0).await;

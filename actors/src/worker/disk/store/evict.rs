@@ -120,6 +120,21 @@ impl Store {
         space.available_bytes() >= space.claimed_bytes().saturating_add(bytes)
     }
 
+    /// So many more bytes of a block, where there is room for `if_bytes` besides what was promised to others. They are the
+    /// caller's until it drops what it gets: of several that come at once, each counts for the next.
+    pub fn room_if_there(self: &Arc<Self>, block: BlockId, bytes: u64, if_bytes: u64) -> Option<Room> {
+        let mut space = self.space();
+        if space.available_bytes() < space.claimed_bytes().saturating_add(if_bytes) {
+            return None;
+        }
+        space.claim(block, bytes);
+        Some(Room {
+            store: self.clone(),
+            block,
+            bytes,
+        })
+    }
+
     /// Makes room for so many more bytes of a block, as far as cached blocks can. It is the caller's until it drops what it
     /// gets.
     pub async fn make_room(self: &Arc<Self>, block: BlockId, bytes: u64) -> Room {
