@@ -146,16 +146,14 @@ impl Files {
         writes.any(|write| write.mount == mount && write.accepted.is_some() && write.settled.is_none())
     }
 
-    /// Whether nothing is written and not flushed. What was given up is as it was left, and has no checksum yet, until the
-    /// file is flushed again, or is gone and kept by nobody.
+    /// Whether nothing is written and not flushed, and nothing was given up: that is as it was left, and its blocks have no
+    /// checksums until each of them is written again, or the file is gone and kept by nobody.
     pub fn is_quiet(&self) -> bool {
         let mut files = self.files.values();
         files.all(|file| {
-            let flushed = file.writes.iter().filter_map(|write| write.flushed);
-            let flushed = flushed.map(|(moment, _)| moment).max();
             file.writes.iter().all(|write| match write.settled {
                 None => write.never,
-                Some(settled) => !write.failed || flushed > Some(settled) || file.removed == Some(None),
+                Some(_) => !write.failed || file.removed == Some(None),
             })
         })
     }
