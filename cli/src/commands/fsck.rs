@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use curvine_protocol::cluster::{WorkerService, WorkerState};
 use curvine_protocol::master::{BlockFault, CHECKED_MAX, Fault, HeldBlock, WronglyCached};
 use curvine_protocol::number::to_u32;
 use curvine_protocol::worker::ListBlocks;
@@ -10,6 +9,7 @@ use futures::StreamExt;
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::scrub::that_answer;
 use crate::format;
 use crate::shell::{Shell, naming};
 
@@ -171,14 +171,7 @@ async fn check(shell: &Shell, batch: Vec<(CurvinePath, InodeId)>, seen: &mut See
 /// What is wrong with what workers have.
 async fn workers(shell: &Shell, seen: &mut Seen) -> Result<Vec<Found>> {
     let mut found = Vec::new();
-    for worker in shell.client.status().await?.workers {
-        if worker.state == WorkerState::Lost {
-            // Nothing depends on what one has that was drained.
-            if worker.service != WorkerService::Drained {
-                seen.failures.push(super::scrub::away(&worker));
-            }
-            continue;
-        }
+    for worker in that_answer(shell.client.status().await?.workers, &mut seen.failures) {
         let listed = async {
             for disk in 0..to_u32(worker.disks.len()) {
                 let mut after = None;

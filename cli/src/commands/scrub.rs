@@ -53,15 +53,7 @@ impl Args {
             ));
         }
         let (mut all, mut failures) = (Vec::new(), Vec::new());
-        for status in workers {
-            let worker = status.id;
-            if status.state == WorkerState::Lost {
-                // Nothing depends on what one has that was drained.
-                if status.service != WorkerService::Drained {
-                    failures.push(away(&status));
-                }
-                continue;
-            }
+        for WorkerStatus { id: worker, .. } in that_answer(workers, &mut failures) {
             let start = self.now.then_some(self.rate.0);
             match scrub(shell, worker, start, self.wait).await {
                 Ok(disks) => all.extend(disks.into_iter().map(|disk| (worker, disk))),
@@ -98,8 +90,17 @@ impl Args {
     }
 }
 
-/// Why what a worker has was not looked at.
-pub fn away(worker: &WorkerStatus) -> Error {
+/// Those of the workers that are not lost; why what the others have is not looked at. Nothing depends on what one has that was
+/// drained.
+pub fn that_answer(workers: Vec<WorkerStatus>, failures: &mut Vec<Error>) -> Vec<WorkerStatus> {
+    let (lost, there): (Vec<_>, Vec<_>) =
+        workers.into_iter().partition(|worker| worker.state == WorkerState::Lost);
+    let missed = lost.iter().filter(|worker| worker.service != WorkerService::Drained);
+    failures.extend(missed.map(away));
+    there
+}
+
+fn away(worker: &WorkerStatus) -> Error {
     let silent_s = worker.last_heartbeat_ms_ago / 1_000;
     let words = format!(
         "worker {} at {} has not been heard of for {silent_s} s: what it holds was not looked at",
