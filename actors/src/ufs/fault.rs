@@ -145,8 +145,24 @@ const ROWS: &[Row] = &[
 impl Fault<'_> {
     pub fn of(&self, error: &opendal::Error) -> Error {
         let answer = Answer::of(error);
-        let (kind, advice) = judge(error, &answer);
+        let of_system = self.of_system(error);
+        let (kind, advice) = of_system.unwrap_or_else(|| judge(error, &answer));
         self.says(kind, &format!("{advice}{}", answer.quoted()))
+    }
+
+    /// What a system call said of a directory that is mounted.
+    fn of_system(&self, error: &opendal::Error) -> Option<(ErrorKind, &'static str)> {
+        if !self.uri.starts_with("file:") {
+            return None;
+        }
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+                return by_errno(io.raw_os_error()?);
+            }
+            source = cause.source();
+        }
+        None
     }
 
     /// The store did not answer for so long. Not `Timeout`, which is said of the cluster's own nodes.
@@ -161,6 +177,40 @@ impl Fault<'_> {
             key => Error::new(kind, format!("{}: `{key}`: {words}", self.uri)),
         }
     }
+}
+
+fn by_errno(errno: i32) -> Option<(ErrorKind, &'static str)> {
+    Some(match errno {
+        libc::ENOSPC => (
+            ErrorKind::NoSpace,
+            "the file system that it is in is full; make room there",
+        ),
+        libc::EDQUOT => (
+            ErrorKind::QuotaExceeded,
+            "a quota of the file system that it is in is used up; see `quota` there",
+        ),
+        libc::EROFS => (
+            ErrorKind::ReadOnly,
+            "the file system that it is in is mounted read-only; mount it writable there, or here without `--write`",
+        ),
+        libc::EACCES | libc::EPERM => (
+            ErrorKind::UfsDenied,
+            "access was denied; see its owner and mode, and which user the workers and masters run as",
+        ),
+        libc::ENAMETOOLONG => (
+            ErrorKind::NameTooLong,
+            "the file system that it is in takes no name that long; choose a shorter one",
+        ),
+        libc::EIO => (
+            ErrorKind::Ufs,
+            "the device of the file system that it is in has failed; see the kernel's log there",
+        ),
+        libc::ESTALE => (
+            ErrorKind::Ufs,
+            "the file system that it is in was replaced or unmounted on its server; mount it there again",
+        ),
+        _ => return None,
+    })
 }
 
 fn judge(error: &opendal::Error, answer: &Answer) -> (ErrorKind, &'static str) {

@@ -266,6 +266,30 @@ async fn a_host_that_is_not_known_is_said() {
     );
 }
 
+#[test]
+fn what_a_system_call_says_of_a_directory_is_its_kind_and_a_connection_is_no_directory() {
+    let failed = |uri, errno| {
+        let inner = std::io::Error::from_raw_os_error(errno);
+        let dal = opendal::Error::new(opendal::ErrorKind::Unexpected, "write").set_source(inner);
+        Fault { uri, key: "a" }.of(&dal)
+    };
+    for (errno, kind, words) in [
+        (libc::ENOSPC, ErrorKind::NoSpace, "is full; make room there"),
+        (libc::EDQUOT, ErrorKind::QuotaExceeded, "a quota"),
+        (libc::EROFS, ErrorKind::ReadOnly, "mounted read-only"),
+        (libc::EACCES, ErrorKind::UfsDenied, "which user the workers"),
+        (libc::ENAMETOOLONG, ErrorKind::NameTooLong, "a shorter one"),
+        (libc::EIO, ErrorKind::Ufs, "the device"),
+        (libc::EMLINK, ErrorKind::Ufs, "the under file system failed"),
+    ] {
+        let fault = failed("file:///data/x", errno);
+        assert_eq!(fault.kind, kind, "{fault}");
+        assert!(fault.message.starts_with("file:///data/x: `a`: "), "{fault}");
+        assert!(fault.message.contains(words), "{fault}");
+    }
+    assert_eq!(failed("s3://b", libc::ENOSPC).kind, ErrorKind::Ufs);
+}
+
 /// Virtual time: it goes on as soon as everybody waits.
 #[tokio::test(start_paused = true)]
 async fn a_silent_store_is_named_before_whoever_asked_gives_up() {
