@@ -213,6 +213,19 @@ pub const UPLOADS_DIRECTORY: &str = ".curvine-uploads";
 /// # Errors
 /// `InvalidArgument` for an unknown scheme, a missing bucket or an unknown option, naming the nearest.
 pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
+    let target = understand(uri, options)?;
+    let root = target.option("root");
+    if target.scheme == "fs" && !std::path::Path::new(root).is_dir() {
+        return Err(Error::new(
+            curvine_protocol::ErrorKind::NotFound,
+            format!("`{uri}`: {root} is not a directory on this node"),
+        ));
+    }
+    Ok(target)
+}
+
+/// As [`parse`], without a look at the directory that it may name.
+fn understand(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
     let Some((name, rest)) = uri.split_once("://") else {
         return Err(Error::invalid(format!(
             "`{uri}` is not a URI; write s3://bucket/prefix or file:///directory"
@@ -291,12 +304,6 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
         .copied()
         .collect::<Vec<_>>()
         .join("/");
-    if scheme.service == "fs" && !std::path::Path::new(&format!("/{root}")).is_dir() {
-        return Err(Error::new(
-            curvine_protocol::ErrorKind::NotFound,
-            format!("`{uri}`: /{root} is not a directory on this node"),
-        ));
-    }
     all.insert("root".to_owned(), format!("/{root}"));
     if scheme.service == "fs" {
         // OpenDAL would make it. What is incomplete has one place, UPLOADS_DIRECTORY.
@@ -314,6 +321,50 @@ pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
         scheme: scheme.service,
         options: all.into_iter().collect(),
     })
+}
+
+impl Target {
+    /// Empty if it is not given.
+    fn option(&self, name: &str) -> &str {
+        let mut options = self.options.iter();
+        options.find(|(is, _)| is == name).map_or("", |(_, value)| value)
+    }
+
+    /// Whether some objects are the other's, too.
+    fn overlaps(&self, other: &Target) -> bool {
+        let same = |option: &&str| {
+            self.option(option).trim_end_matches('/') == other.option(option).trim_end_matches('/')
+        };
+        let parts = |target: &Target| -> Vec<String> {
+            let parts = target.option("root").split('/').filter(|part| !part.is_empty());
+            parts.map(str::to_owned).collect()
+        };
+        let (own, others) = (parts(self), parts(other));
+        self.scheme == other.scheme
+            && ["bucket", "container", "endpoint", "name_node"].iter().all(same)
+            && (own.starts_with(&others) || others.starts_with(&own))
+    }
+}
+
+/// # Errors
+/// `InvalidArgument` if a writable mount has objects of another one that is writable: what is written through one of them
+/// would be a change from outside to the other. A store that has two endpoints is taken for two.
+pub fn check_shared<'m>(new: &MountRecord, mut others: impl Iterator<Item = &'m MountRecord>) -> Result<()> {
+    let of = |mount: &MountRecord| understand(&mount.uri, &mount.options).ok();
+    let Some(target) = of(new).filter(|_| new.settings.writable) else {
+        return Ok(());
+    };
+    let shares = |other: &&MountRecord| {
+        other.settings.writable && of(other).is_some_and(|other| target.overlaps(&other))
+    };
+    match others.find(shares) {
+        None => Ok(()),
+        Some(other) => Err(Error::invalid(format!(
+            "{}: {} has objects of it as well, and is writable: what is written through one mount would be a change by \
+             somebody else to the other; write through that one, or mount one of them without --write ({})",
+            new.uri, other.path, other.uri
+        ))),
+    }
 }
 
 impl Scheme {
@@ -503,6 +554,48 @@ mod tests {
             expected.map(|(k, v)| (k.to_owned(), v.to_owned()))
         );
         assert_eq!(target.scheme, "s3");
+    }
+
+    #[test]
+    fn two_writable_mounts_have_no_objects_in_common() {
+        let mount = |id, uri: &str, writable, pairs: &[(&str, &str)]| MountRecord {
+            id: curvine_protocol::MountId(id),
+            path: curvine_protocol::CurvinePath::parse(&format!("/m{id}")).expect("a path"),
+            uri: uri.to_owned(),
+            options: options(pairs),
+            settings: curvine_protocol::mount::MountSettings {
+                writable,
+                ..Default::default()
+            },
+            created_ns: 0,
+        };
+        let others = [
+            mount(1, "s3://b/x/y", true, &[]),
+            mount(2, "file:///srv/data", true, &[]),
+            mount(3, "s3://b/read", false, &[]),
+        ];
+        let said = |uri, writable, pairs: &[(&str, &str)]| {
+            check_shared(&mount(9, uri, writable, pairs), others.iter())
+                .err()
+                .map(|error| error.message)
+        };
+        for (uri, place) in [
+            ("s3://b", "/m1"),
+            ("s3a://b/x/", "/m1"),
+            ("s3://b/x/y", "/m1"),
+            ("s3://b/x/y/z", "/m1"),
+            ("file:///srv/data/below", "/m2"),
+        ] {
+            let said = said(uri, true, &[]).unwrap_or_default();
+            assert!(said.contains(place) && said.contains("--write"), "{uri}: {said}");
+        }
+        assert_eq!(said("s3://b", false, &[]), None, "it only reads");
+        assert_eq!(said("s3://b/read", true, &[]), None, "the other one only reads");
+        assert_eq!(said("s3://b/x/yz", true, &[]), None);
+        assert_eq!(said("s3://c/x/y", true, &[]), None);
+        let elsewhere = [("endpoint", "http://127.0.0.1:9")];
+        assert_eq!(said("s3://b/x/y", true, &elsewhere), None);
+        assert_eq!(said("file:///srv/data2", true, &[]), None);
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use curvine_protocol::master::*;
-use curvine_protocol::mount::MountInfo;
+use curvine_protocol::mount::{MountInfo, MountRecord};
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
-use curvine_protocol::{CallContext, Error, ErrorKind, Node, Result};
+use curvine_protocol::{CallContext, Error, ErrorKind, MountId, Node, Result};
 use tokio::time::timeout;
 
 use super::Answers;
@@ -82,6 +82,7 @@ impl Answers<UpdateMount> for MountAnswers {
         };
         let changed = mount.changed(&call.changes);
         uri::check_same_place(mount, &changed)?;
+        uri::check_shared(&changed, mounts.iter().filter(|other| other.id != mount.id))?;
         // Its objects may all be gone by now.
         let conditions = self
             .check_store(&changed.uri, &changed.options, changed.settings.writable, true)
@@ -156,7 +157,8 @@ impl MountAnswers {
                 "/: mount on a directory below the root, such as /data",
             ));
         }
-        for mount in self.view.mounts()? {
+        let mounts = self.view.mounts()?;
+        for mount in &mounts {
             if mount.path == *path {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,
@@ -173,6 +175,15 @@ impl MountAnswers {
                 )));
             }
         }
+        let new = MountRecord {
+            id: MountId(0),
+            path: path.clone(),
+            uri: call.uri.clone(),
+            options: call.options.clone(),
+            settings: call.settings.clone(),
+            created_ns: 0,
+        };
+        uri::check_shared(&new, mounts.iter())?;
         match self.view.lookup(&Node::Path(path.clone()), false) {
             Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
