@@ -122,6 +122,7 @@ impl Apply<'_, '_> {
         // What is mounted here next has its own.
         self.dbs.forget_ttl(self.txn, inode)?;
         self.dbs.forget_tier(self.txn, inode)?;
+        self.forget_pin(inode)?;
         let is_empty = self.empty_dir(inode, &Keep::default(), &mut NOTHING_YET.clone())?;
         let mut record = self.dbs.inode_or_stale(self.txn, inode)?;
         if !is_empty && let Some((parent, name)) = entry {

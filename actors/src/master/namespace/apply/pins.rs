@@ -31,6 +31,17 @@ impl Apply<'_, '_> {
         self.done()
     }
 
+    /// An inode becomes something else.
+    pub(super) fn forget_pin(&mut self, inode: InodeId) -> Result<()> {
+        let mut pins = self.dbs.pins(self.txn)?;
+        if pins.inodes.remove(&inode) {
+            pins.changed(self.now_ns);
+            self.dbs.put_meta_record(self.txn, PINS, &pins)?;
+            self.effects.moved.push(inode);
+        }
+        Ok(())
+    }
+
     /// Something is elsewhere: it may be pinned now, or not any more.
     pub(super) fn pins_may_change(&mut self, inode: InodeId) -> Result<()> {
         let mut pins = self.dbs.pins(self.txn)?;

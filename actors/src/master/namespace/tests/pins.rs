@@ -85,3 +85,36 @@ fn pins_are_in_what_a_snapshot_is_restored_from() {
     assert_eq!(other.store.pinned_by(a), Ok(Some(a)));
     assert_eq!(other.store.pins(), tree.store.pins());
 }
+
+#[test]
+fn a_pin_of_a_mount_ends_with_the_mount() {
+    let mut tree = Tree::new();
+    let other = tree.mkdir("/other").inode;
+    let place = |at: &str| CurvinePath::parse(at).expect("a path");
+    for has_files in [false, true] {
+        tree.apply(Op::AddMount {
+            path: place("/m"),
+            uri: "file:///srv/x".to_owned(),
+            options: Default::default(),
+            settings: MountSettings {
+                writable: true,
+                ..Default::default()
+            },
+        })
+        .expect("mounted");
+        let mount = tree.stat("/m").expect("mounted").inode;
+        if has_files {
+            tree.write("/m/f", 5);
+        }
+        tree.apply(pin(&[mount, other], &[])).expect("pinned");
+        let before = tree.store.pins().expect("read").number;
+        tree.apply(Op::RemoveMount {
+            path: place("/m"),
+            force: true,
+        })
+        .expect("unmounted");
+        let pins = tree.store.pins().expect("read");
+        assert_eq!(pins.inodes.iter().copied().collect::<Vec<_>>(), [other]);
+        assert!(pins.number > before);
+    }
+}
