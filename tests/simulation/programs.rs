@@ -435,7 +435,10 @@ impl Program {
         let Handle { file, inode, .. } = &handle;
         if self.chance.percent(5) {
             // Nobody hears of what becomes of it.
-            self.shared.files.borrow_mut().gave_up(*inode, self.mount);
+            self.shared
+                .files
+                .borrow_mut()
+                .gave_up(*inode, self.mount, self.shared.now.get());
             return;
         }
         let due = self.shared.files.borrow_mut().begin_flush(*inode, self.mount);
@@ -448,7 +451,10 @@ impl Program {
             Err(error) => {
                 self.tell(format!("closes inode {inode}, and gets {error}"));
                 self.lost(&handle, &error);
-                self.shared.files.borrow_mut().gave_up(*inode, self.mount);
+                self.shared
+                    .files
+                    .borrow_mut()
+                    .gave_up(*inode, self.mount, self.shared.now.get());
                 if let (ErrorKind::NoSpace, Some(committed)) = (error.kind, committed) {
                     self.kept(*inode, committed, sent).await;
                 }

@@ -31,6 +31,9 @@ pub use self::units::{END, HOLE, UNIT, UNITS_MAX, bytes, name_of, stamps};
 /// Workers sync by themselves every second, while they run. What has had less of that may go with the power.
 pub const SYNCED_AFTER: Duration = Duration::from_secs(10);
 
+/// What a writer has left open, a worker seals after 30 s without a pause. What it had sent may come later than it failed.
+pub const SEALED_AFTER: Duration = Duration::from_secs(80);
+
 pub type WriteId = usize;
 /// A moment: events before it.
 pub type Moment = u64;
@@ -49,6 +52,7 @@ struct Write {
     /// It failed before anything of it was sent.
     never: bool,
     failed: bool,
+    failed_at: Duration,
     /// A flush of it is under way: it may be sealed already.
     is_flushing: bool,
     /// Its own mount has read past it: it is lost, which its writer hears from its next flush.
@@ -146,14 +150,14 @@ impl Files {
         writes.any(|write| write.mount == mount && write.accepted.is_some() && write.settled.is_none())
     }
 
-    /// Whether nothing is written and not flushed, and nothing was given up: that is as it was left, and its blocks have no
-    /// checksums until each of them is written again, or the file is gone and kept by nobody.
-    pub fn is_quiet(&self) -> bool {
+    /// Whether nothing is written and not flushed, and nothing was given up since a time: what was given up before has its
+    /// checksums, if the workers have run for [`SEALED_AFTER`] since.
+    pub fn is_quiet(&self, since: Duration) -> bool {
         let mut files = self.files.values();
         files.all(|file| {
             file.writes.iter().all(|write| match write.settled {
                 None => write.never,
-                Some(_) => !write.failed || file.removed == Some(None),
+                Some(_) => !write.failed || write.failed_at < since || file.removed == Some(None),
             })
         })
     }
@@ -183,6 +187,7 @@ impl Files {
             synced: true,
             never: false,
             failed: false,
+            failed_at: Duration::ZERO,
             is_flushing: false,
             missed: false,
             by_masters: false,
@@ -290,6 +295,7 @@ impl Files {
             synced: false,
             never: false,
             failed: false,
+            failed_at: Duration::ZERO,
             is_flushing: false,
             missed: false,
             by_masters: false,
@@ -385,26 +391,28 @@ impl Files {
     }
 
     /// A client gave up on what it had not flushed: the file was closed with an error.
-    pub fn gave_up(&mut self, inode: InodeId, mount: NodeId) {
-        self.gave_up_if(inode, mount, |_| true);
+    pub fn gave_up(&mut self, inode: InodeId, mount: NodeId, at: Duration) {
+        self.gave_up_if(inode, mount, at, |_| true);
     }
 
-    fn gave_up_if(&mut self, inode: InodeId, mount: NodeId, is_so: impl Fn(&Write) -> bool) {
+    fn gave_up_if(&mut self, inode: InodeId, mount: NodeId, at: Duration, is_so: impl Fn(&Write) -> bool) {
         let now = self.moment();
         if let Some(file) = self.files.get_mut(&inode) {
             let unflushed = (file.writes.iter_mut())
                 .filter(|write| write.mount == mount && write.flushed.is_none() && !write.never);
             for write in unflushed.filter(|write| is_so(write)) {
                 write.settled.get_or_insert(now);
-                write.failed = true;
+                if !std::mem::replace(&mut write.failed, true) {
+                    write.failed_at = at;
+                }
             }
         }
     }
 
     /// A client has died. What it had asked the masters for may be on its way.
-    pub fn died(&mut self, mount: NodeId) {
+    pub fn died(&mut self, mount: NodeId, at: Duration) {
         for inode in self.inodes() {
-            self.gave_up_if(inode, mount, |write| {
+            self.gave_up_if(inode, mount, at, |write| {
                 !write.by_masters || write.accepted.is_some()
             });
         }

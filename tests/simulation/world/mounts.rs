@@ -171,6 +171,9 @@ impl Mount {
         self.client.take();
         self.machine.kill();
         self.busy = Rc::default();
-        self.shared.files.borrow_mut().died(self.id);
+        self.shared
+            .files
+            .borrow_mut()
+            .died(self.id, self.shared.now.get());
     }
 }

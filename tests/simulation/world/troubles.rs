@@ -9,7 +9,7 @@ use curvine_protocol::master::SetBalance;
 
 use crate::checks::Violation;
 use crate::faults::bad_weather;
-use crate::files::SYNCED_AFTER;
+use crate::files::{SEALED_AFTER, SYNCED_AFTER};
 use crate::known::{Known, is_known};
 use crate::network::{WORKERS, Weather, name};
 use crate::store;
@@ -200,7 +200,13 @@ impl World {
     /// One block file of one worker, where a good copy stays: of another worker, or in the under file system.
     fn flip_bit(&mut self, id: NodeId) -> Result<(), Violation> {
         let cluster = self.cluster.as_ref().expect("it is one");
-        let is_quiet = cluster.mounts.shared.files.borrow().is_quiet();
+        let has_run =
+            |worker: &super::workers::WorkerHost| worker.machine.took_to_run(SEALED_AFTER) == SEALED_AFTER;
+        let since = match cluster.workers.iter().all(has_run) {
+            true => self.now.saturating_sub(SEALED_AFTER),
+            false => Duration::ZERO,
+        };
+        let is_quiet = cluster.mounts.shared.files.borrow().is_quiet(since);
         // Of bytes that were not synced before the power was cut, nobody can tell what the device made of them.
         if !cluster.workers.iter().all(super::workers::WorkerHost::runs) {
             return Ok(());

@@ -432,8 +432,8 @@ impl Handler<RemoveBlocks> for Disk {
     }
 }
 
-/// Measures the device, has cached blocks go if it is too full, syncs what waits, shortens the index and verifies a little:
-/// every tick.
+/// Measures the device, has idle blocks sealed and cached ones go if it is too full, syncs what waits, shortens the index and
+/// verifies a little: every tick.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Measure;
@@ -455,6 +455,7 @@ impl Handler<Measure> for Disk {
                 return;
             }
             store.probe();
+            store.seal_idle();
             let done = store
                 .measure()
                 .map(|()| store.evict_to_watermark())

@@ -23,6 +23,8 @@ pub struct OpenBlock {
     pub synced: bool,
     /// See [`BlockFlags::doubtful`].
     pub doubtful: bool,
+    /// Since it was changed.
+    pub idle_ticks: u32,
     /// The lowest generation that may write it.
     pub fence: u32,
     /// Of this generation's changes.
@@ -53,6 +55,7 @@ impl OpenBlock {
             sealed_in_index: false,
             synced: false,
             doubtful: false,
+            idle_ticks: 0,
             fence: 0,
             numbers: Numbers::default(),
             sums: Vec::new(),
@@ -90,6 +93,7 @@ impl OpenBlock {
             sealed_in_index,
             synced,
             doubtful: record.flags.doubtful,
+            idle_ticks: 0,
             fence: 0,
             numbers: record.numbers,
             sums,
@@ -158,6 +162,7 @@ impl OpenBlock {
 
     /// Takes note of a write that was made.
     pub fn wrote(&mut self, offset_bytes: u64, pieces: &[Piece]) {
+        self.idle_ticks = 0;
         let old_len = self.len_bytes;
         let end = pieces
             .last()

@@ -63,6 +63,7 @@ pub(super) fn open(
         pinned,
         guests,
         kept,
+        left_open,
         ..
     } = agree(&index, &root, directory.tier, power_was_cut.then_some(synced))?;
     // What came first goes first.
@@ -92,7 +93,11 @@ pub(super) fn open(
     let space = Space::new(capacity, reserve, used_bytes, index.file_bytes(), free);
     let store = Store::new(
         directory,
-        (index, Unsynced::after(last_run == LastRun::Killed, synced)),
+        (
+            index,
+            Unsynced::after(last_run == LastRun::Killed, synced),
+            left_open,
+        ),
         space,
         blocks,
         cached,
@@ -127,6 +132,8 @@ struct Agreed {
     guests: Vec<BlockId>,
     /// Those that may not go, of a disk that is to have none.
     kept: Vec<BlockId>,
+    /// Those that were being written.
+    left_open: Vec<BlockId>,
     tier: Tier,
 }
 
@@ -139,6 +146,7 @@ impl Agreed {
             pinned: Vec::new(),
             guests: Vec::new(),
             kept: Vec::new(),
+            left_open: Vec::new(),
             tier,
         }
     }
@@ -216,6 +224,9 @@ fn agree(index: &Arc<Index>, root: &Path, tier: Tier, power_cut_after: Option<u6
                     }
                     let head = (record.flags, record.accessed_ms);
                     agreed.has(block, head, len_bytes, record.counts_for());
+                    if let BlockState::Writing { .. } = record.state {
+                        agreed.left_open.push(block);
+                    }
                     changes.extend(change);
                 }
                 Err(error) => {

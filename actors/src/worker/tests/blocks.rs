@@ -681,3 +681,54 @@ async fn a_small_block_that_grows_gets_a_file_and_loses_nothing_on_the_way() {
     assert_eq!(in_files(&world, &worker).await, (26 + 25) * 4_096);
     worker.stop().await;
 }
+
+/// A writer that dies, or has nothing more to say, leaves no bytes without checksums.
+#[actix::test]
+async fn a_block_that_is_left_open_gets_its_checksums_also_after_a_restart() {
+    let world = World::new();
+    let config = || {
+        let mut config = world.config();
+        config.disk.tick = Duration::from_millis(5);
+        config
+    };
+    let len_bytes = 2 * CHUNK as u64;
+    let has_sums = |block: u64| {
+        world.until("the block is sealed", move |master| {
+            master.held.get(&BlockId(block)) == Some(&(1, len_bytes))
+        })
+    };
+    let worker = world.start(config()).await;
+    for block in [3, 4] {
+        write(&*worker.port, block, 1, 0, 0, bytes_of(block, 2 * CHUNK))
+            .await
+            .unwrap();
+        has_sums(block).await;
+    }
+    // Its writer goes on as if nothing had been.
+    write(&*worker.port, 4, 1, CHUNK as u64 - 5, 0, bytes_of(9, 10))
+        .await
+        .unwrap();
+    let mut rewritten = bytes_of(4, 2 * CHUNK).to_vec();
+    rewritten[CHUNK - 5..CHUNK + 5].copy_from_slice(&bytes_of(9, 10));
+    assert_eq!(read_all(&*worker.port, 4, 1, None).await.unwrap(), rewritten);
+    flip(&world.disk("d0"), 3, CHUNK + 1);
+    let rotten = read_all(&*worker.port, 3, 1, None).await;
+    assert_eq!(rotten.unwrap_err().kind, ErrorKind::Corrupt);
+
+    write(&*worker.port, 5, 1, 0, 0, bytes_of(5, 2 * CHUNK))
+        .await
+        .unwrap();
+    kill(worker);
+    world.master.state.lock().unwrap().held.clear();
+    let mut worker = world.start(config()).await;
+    has_sums(5).await;
+    assert_eq!(
+        read_all(&*worker.port, 5, 1, None).await.unwrap(),
+        bytes_of(5, 2 * CHUNK)
+    );
+    assert_eq!(read_all(&*worker.port, 4, 1, None).await.unwrap(), rewritten);
+    flip(&world.disk("d0"), 5, 1);
+    let rotten = read_all(&*worker.port, 5, 1, None).await;
+    assert_eq!(rotten.unwrap_err().kind, ErrorKind::Corrupt);
+    worker.stop().await;
+}

@@ -184,7 +184,7 @@ impl Store {
     }
 
     /// As [`Self::seal`], waiting for the index.
-    fn seal_here(&self, call: &SealBlock) -> Result<()> {
+    pub(super) fn seal_here(&self, call: &SealBlock) -> Result<()> {
         let (record, is_new) = self.seal_open(call, call.sync)?;
         if is_new {
             let (record, news) = self.sealing(call.block, record, call.sync);

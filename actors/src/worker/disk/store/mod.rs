@@ -9,6 +9,7 @@ mod evict;
 mod failing;
 mod fence;
 mod fill;
+mod idle;
 mod kind;
 mod lent;
 mod moves;
@@ -37,6 +38,7 @@ use curvine_protocol::worker::{ReadBlock, WriteBlock};
 use curvine_protocol::{BlockId, Error, ErrorKind, Result};
 
 use self::failing::Failing;
+use self::idle::LeftOpen;
 use self::lent::Lent;
 pub(super) use self::unsynced::Unsynced;
 use self::vanished::{Place, place_of};
@@ -81,6 +83,7 @@ pub struct Store {
     pub(super) news: Arc<dyn Fn(BlockNews) + Send + Sync>,
     files: Recent<Arc<File>>,
     lanes: Vec<Lane>,
+    left_open: Mutex<LeftOpen>,
     /// Changes that callers wait for.
     pub(super) in_flight: Arc<AtomicUsize>,
     /// The index may take more small blocks.
@@ -154,7 +157,7 @@ impl Store {
     )]
     pub(super) fn new(
         directory: DataDir,
-        (index, unsynced): (Arc<Index>, Unsynced),
+        (index, unsynced, left_open): (Arc<Index>, Unsynced, Vec<BlockId>),
         space: Space,
         blocks: u64,
         cached: Cached,
@@ -188,6 +191,7 @@ impl Store {
                     open: Mutex::new(HashMap::new()),
                 })
                 .collect(),
+            left_open: Mutex::new(LeftOpen::new(left_open)),
             in_flight: Arc::new(AtomicUsize::new(0)),
             small_blocks_fit: AtomicBool::new(true),
             failures: AtomicU32::new(0),

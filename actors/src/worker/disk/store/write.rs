@@ -144,6 +144,7 @@ impl Store {
             self.drop_file(block);
         } else {
             let _ = open.map_or(Ok(()), |open| self.keep_numbers(block, &open));
+            lock(&self.left_open).insert(block);
         }
     }
 
