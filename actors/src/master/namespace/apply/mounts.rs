@@ -8,7 +8,8 @@ use curvine_protocol::{CurvinePath, Error, ErrorKind, InodeId, MountId, Node, Re
 
 use super::remove::{Keep, NOTHING_YET};
 use super::{Applies, Apply};
-use crate::master::namespace::store::{Counter, broken, put};
+use crate::master::namespace::resolve::path_of;
+use crate::master::namespace::store::{Counter, broken, put, u64_at};
 
 impl Apply<'_, '_> {
     pub(super) fn add_mount(
@@ -112,6 +113,20 @@ impl Apply<'_, '_> {
                 ),
             ));
         }
+        if !force && let Some((inode, count)) = self.written_now(mount.id)? {
+            let others = match count {
+                1 => " is".to_owned(),
+                2 => " and another file are".to_owned(),
+                _ => format!(" and {} other files are", count - 1),
+            };
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "{path}: {}{others} open for writing; close what is open, or give it up with `cv umount --force {path}`",
+                    path_of(&self.dbs, self.txn, inode)?
+                ),
+            ));
+        }
         for (effect, _) in effects {
             self.dbs.end_effect(self.txn, effect)?;
             self.effects.ended.push(effect);
@@ -139,5 +154,19 @@ impl Apply<'_, '_> {
         let key = mount.id.0.to_be_bytes();
         self.dbs.mounts.delete(self.txn, &key).map_err(broken)?;
         Ok(mount.id)
+    }
+
+    /// One of the files of a mount that have names and writers, and how many they are.
+    fn written_now(&self, mount: MountId) -> Result<Option<(InodeId, usize)>> {
+        let (mut first, mut count) = (None, 0);
+        for entry in self.dbs.leases.iter(self.txn).map_err(broken)? {
+            let inode = InodeId(u64_at(entry.map_err(broken)?.0, 8));
+            let record = self.dbs.inode(self.txn, inode)?;
+            if record.is_some_and(|record| record.mount == mount && record.nlink > 0) {
+                first.get_or_insert(inode);
+                count += 1;
+            }
+        }
+        Ok(first.map(|inode| (inode, count)))
     }
 }

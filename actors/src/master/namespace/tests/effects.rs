@@ -359,6 +359,34 @@ fn a_mount_that_is_behind_stays_unless_it_is_forced() {
     tree.check();
 }
 
+#[test]
+fn a_mount_in_which_somebody_is_writing_stays_unless_it_is_forced() {
+    let mut tree = with_objects(&["a", "b"]);
+    for name in ["a", "b"] {
+        tree.done(OpenForWrite {
+            node: path(&format!("/m/{name}")),
+            follow: true,
+            truncate: false,
+            open: 0,
+            named: false,
+        });
+    }
+    let unmount = |force| Op::RemoveMount {
+        path: CurvinePath::parse("/m").expect("valid"),
+        force,
+    };
+    let refused = tree.apply(unmount(false)).expect_err("two are open");
+    assert_eq!(refused.kind, ErrorKind::Busy);
+    assert!(
+        refused
+            .message
+            .contains("/m/a and another file are open for writing"),
+        "{refused}"
+    );
+    tree.apply(unmount(true)).expect("unmounted");
+    tree.check();
+}
+
 /// Whether each block of a file can be fetched from its object.
 fn cached(tree: &Tree, inode: InodeId) -> Vec<bool> {
     let layout = tree.store.layout(inode).expect("a file");
