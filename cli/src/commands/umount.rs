@@ -8,7 +8,7 @@ use crate::shell::Shell;
 pub struct Args {
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<String>,
-    /// Also if the under file system has not got everything yet: that is lost
+    /// Also if the under file system has not got everything yet, or somebody is writing: that is lost
     #[arg(long)]
     force: bool,
 }
