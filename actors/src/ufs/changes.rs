@@ -260,7 +260,7 @@ impl Ufs {
         };
         let path = self.storable(key)?;
         let deleted = async {
-            match self.operator.delete_options(&path, options).await {
+            match self.delete_at(path, options).await {
                 Ok(()) => Ok(true),
                 Err(error) if is_absent(&error) => Ok(true),
                 Err(error) if error.kind() == opendal::ErrorKind::ConditionNotMatch => Ok(false),

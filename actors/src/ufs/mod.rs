@@ -54,7 +54,7 @@ use curvine_protocol::{Error, ErrorKind, FileKind, Result, UfsVersion};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use opendal::layers::{ConcurrentLimitLayer, RetryEvent, RetryLayer, TimeoutLayer};
-use opendal::options::{ReaderOptions, WriteOptions};
+use opendal::options::{DeleteOptions, ReaderOptions, WriteOptions};
 use opendal::{HttpTransport, HttpTransporter, Metadata, MetadataBuilder, Operator};
 use tokio::time::timeout;
 
@@ -559,10 +559,18 @@ impl Ufs {
             return self.delete_local_dir(local, key).await;
         }
         let deleted = async {
-            let deleted = self.operator.delete(&directory_path(key)).await;
-            deleted.map_err(|error| self.fault(key, error))
+            let deleted = self.delete_at(directory_path(key), DeleteOptions::default());
+            deleted.await.map_err(|error| self.fault(key, error))
         };
         self.answered(key, deleted).await
+    }
+
+    /// Deletes what [`object_path`] or [`directory_path`] names. `Operator::delete` cuts white space off twice: before and after
+    /// it has taken the leading slash away that keeps it.
+    async fn delete_at(&self, path: String, options: DeleteOptions) -> opendal::Result<()> {
+        let mut deleter = self.operator.deleter().await?;
+        deleter.delete((path, options)).await?;
+        deleter.close().await
     }
 
     pub async fn make_dir(&self, key: &str) -> Result<()> {

@@ -430,6 +430,23 @@ async fn an_upload_in_parts_is_given_up_if_somebody_else_was_quicker() {
 }
 
 #[tokio::test]
+async fn what_is_deleted_of_names_that_begin_with_white_space_is_no_other_object() {
+    let twins = ["lead", "d/x", "e/", "m", "n"];
+    let leading = [" lead", " d/x", "\u{a0}m", "\u{2028}n"];
+    let keys = twins.into_iter().chain(leading).chain([" e/"]);
+    let store = Store::start(keys.map(str::to_owned), 9, None).await;
+    let ufs = scripted(&store);
+    for key in leading {
+        let meant = ufs.stat(key).await.expect("it answers").expect("it is there");
+        assert_eq!(ufs.delete_version(key, &meant).await, Ok(true), "{key:?}");
+    }
+    ufs.delete_dir(" e").await.expect("it answers");
+    let mut left = store.keys();
+    left.sort_unstable();
+    assert_eq!(left, ["d/x", "e/", "lead", "m", "n"]);
+}
+
+#[tokio::test]
 async fn keys_that_no_name_means_are_hidden() {
     let keys = [
         "x//y",
