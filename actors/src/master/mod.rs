@@ -256,6 +256,7 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         keeping: holding,
         fetching: fetching.clone(),
         progress: Progresses::default(),
+        clock: ports.clock.clone(),
     });
     let exported = Arc::<Exported>::default();
     let exports = Arc::new(Exports {

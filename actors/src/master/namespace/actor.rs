@@ -9,6 +9,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use curvine_protocol::attr::{UfsSource, UfsVersion};
@@ -792,6 +793,15 @@ impl Parts {
             }
         };
         let Ok(answer) = timeout_at(give_up, noting).await else {
+            if let Some(refused) = &in_the_way {
+                let (effects, now) = (self.store.effects()?, self.clock.now());
+                let stuck = self
+                    .outcomes
+                    .stuck_in_the_way(refused, &effects, Duration::ZERO, now);
+                if let Some(stuck) = stuck {
+                    return Err(stuck);
+                }
+            }
             return Err(in_the_way.unwrap_or_else(|| {
                 Error::new(
                     ErrorKind::UnderWay,

@@ -20,6 +20,7 @@ use tokio::time::sleep;
 
 use super::Outcomes;
 use crate::crash_points::{Point, crash_point};
+use crate::kit::Clock;
 use crate::master::contract::{Keeping, NamespaceView, ProposeOp};
 use crate::master::duties::Duty;
 use crate::master::fetching::Fetching;
@@ -54,6 +55,7 @@ pub struct Changes {
     pub keeping: Arc<dyn Keeping>,
     pub fetching: Fetching,
     pub progress: Progresses,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// How far each effect is.
@@ -110,17 +112,19 @@ impl Changes {
         let mut rest = Duration::from_secs(1);
         loop {
             match self.advance(id).await {
-                Ok(true) => {}
+                Ok(true) => self.outcomes.gets_on(id),
                 Ok(false) => break,
                 Err(error) => {
                     tracing::warn!(effect = %id, %error, "a change of an under file system does not get on; trying again");
                     self.progress.failed(id, &error);
+                    self.outcomes.does_not_get_on(id, &error, self.clock.now());
                     sleep(rest).await;
                     rest = (rest * 2).min(REST_MAX);
                 }
             }
         }
         self.progress.all().remove(&id);
+        self.outcomes.gets_on(id);
         id
     }
 

@@ -48,6 +48,8 @@ const AT_ONCE: usize = 32;
 const PAGE: usize = 1_000;
 /// How often it is looked for files that need an export, besides when somebody asks.
 const EVERY: Duration = Duration::from_secs(1);
+/// Whoever waits for an export hears of a change before it that has failed for so long.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
 const REST_MIN: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(60);
 /// For a transfer of a whole file.
@@ -547,8 +549,7 @@ impl Exports {
             Ok(OpReply::Noted(effect)) => effect,
             Ok(other) => return Err(Error::internal(format!("the reply to BeginExport is {other:?}"))),
             Err(error) if matches!(error.kind, ErrorKind::UnderWay | ErrorKind::Stale) => {
-                self.outcomes.change().await;
-                return Ok(None);
+                return self.wait_for_others(&error).await;
             }
             Err(error) => return Err(error),
         };
@@ -574,6 +575,21 @@ impl Exports {
         self.propose.propose_op(end).await?;
         crash_point(Point::ExportEnded);
         stored
+    }
+
+    /// Something else is to be done first. It is an error if that has failed for long.
+    async fn wait_for_others(&self, refused: &Error) -> Result<Option<u64>> {
+        let (effects, now) = (self.view.effects()?, self.clock.now());
+        match self
+            .outcomes
+            .stuck_in_the_way(refused, &effects, STUCK_AFTER, now)
+        {
+            Some(stuck) => Err(stuck),
+            None => {
+                self.outcomes.change().await;
+                Ok(None)
+            }
+        }
     }
 
     async fn carry_out(&self, effect: EffectId, worker: WorkerId) -> Result<(ExportOutcome, u64)> {

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use curvine_protocol::op::OpReply;
-use curvine_protocol::{EffectId, Error, Result};
+use curvine_protocol::{EffectId, Error, ErrorKind, Result};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::contract::Consensus;
 use super::namespace::apply::Effects;
+use super::namespace::effects::{EffectRecord, under_way};
 
 /// Answers that are kept for those who wait for them.
 const ANSWERS_MAX: usize = 4_096;
@@ -27,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Default)]
 pub struct Outcomes {
     answers: Mutex<BTreeMap<EffectId, Result<OpReply>>>,
+    /// The effects that fail again and again: since when, and why.
+    stuck: Mutex<BTreeMap<EffectId, (Instant, String)>>,
     /// Something has been answered, or is over.
     changed: Notify,
     /// There is something new to be carried out.
@@ -36,6 +39,47 @@ pub struct Outcomes {
 impl Outcomes {
     fn answers(&self) -> MutexGuard<'_, BTreeMap<EffectId, Result<OpReply>>> {
         self.answers.lock().expect("nobody panics while it holds answers")
+    }
+
+    fn stuck(&self) -> MutexGuard<'_, BTreeMap<EffectId, (Instant, String)>> {
+        self.stuck.lock().expect("nobody panics while it holds this")
+    }
+
+    /// A try of an effect has failed.
+    fn does_not_get_on(&self, effect: EffectId, why: &Error, now: Instant) {
+        let mut stuck = self.stuck();
+        stuck.entry(effect).or_insert((now, String::new())).1 = why.message.clone();
+    }
+
+    /// It has come further, or is over.
+    fn gets_on(&self, effect: EffectId) {
+        self.stuck().remove(&effect);
+    }
+
+    /// What those are told who were refused because of another effect, out of those that are under way, if that has failed for so
+    /// long: nobody knows when it will be over.
+    pub fn stuck_in_the_way(
+        &self,
+        refused: &Error,
+        effects: &[(EffectId, EffectRecord)],
+        failing_for: Duration,
+        now: Instant,
+    ) -> Option<Error> {
+        let is_it = |(_, record): &&(EffectId, EffectRecord)| under_way(record).message == refused.message;
+        let (effect, record) = effects.iter().find(is_it)?;
+        let stuck = self.stuck();
+        let (since, why) = stuck.get(effect)?;
+        (now.duration_since(*since) >= failing_for).then(|| {
+            Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "the {} of `{}` in the under file system does not get on and is tried again, so its names cannot be changed: \
+                     {why}; see `cv mounts`",
+                    record.what(),
+                    record.key
+                ),
+            )
+        })
     }
 
     /// What commands that were applied mean for those who wait.

@@ -66,6 +66,36 @@ async fn a_rename_that_the_store_refuses_half_way_leaves_no_copy_behind() {
 }
 
 #[actix::test]
+async fn names_in_a_rename_that_does_not_get_on_are_busy_and_the_store_is_quoted() {
+    let world = World::new().await;
+    let keys: Vec<String> = numbered(3).map(|name| format!("d/{name}")).collect();
+    let store = Store::start(keys.clone(), 100, None).await;
+    store.list_pages(1_000);
+    world.mount_store(&store, believed_for(0)).await.expect("mounted");
+    store.refuse("DELETE /bucket/d/", usize::MAX);
+    let patient = CallContext {
+        deadline_ms: 4_000,
+        ..NO_ONE
+    };
+    let renamed = call(&*world.master.port, rename("/s3/d", "/s3/e"), patient.clone());
+    renamed.await.expect("all of it is copied");
+    assert_eq!(world.names("/s3/e").await.expect("listed").len(), 3);
+    let unlink = Unlink {
+        node: Node::Path(path("/s3/e/0001")),
+        keep_open: false,
+        closed: Vec::new(),
+        holders: None,
+    };
+    let busy = call(&*world.master.port, unlink, patient).await;
+    let busy = busy.expect_err("what was moved is still to go");
+    assert_eq!(busy.kind, ErrorKind::Busy, "{busy}");
+    for part in ["rename of `d`", "AccessDenied", "cv mounts"] {
+        assert!(busy.message.contains(part), "{part}: {busy}");
+    }
+    world.master.stop().await;
+}
+
+#[actix::test]
 async fn a_copy_whose_answer_was_lost_is_made_all_the_same() {
     let world = World::new().await;
     let store = Store::start(["d/plain".to_owned()], 100, None).await;

@@ -64,8 +64,7 @@ impl Exports {
                 )));
             }
             Err(error) if matches!(error.kind, ErrorKind::UnderWay | ErrorKind::Stale) => {
-                self.outcomes.change().await;
-                return Ok(None);
+                return self.wait_for_others(&error).await;
             }
             Err(error) => return Err(error),
         };
