@@ -8,8 +8,8 @@
 //! In a mount, it may have written over what workers cache of an object. Such blocks are given up for others, which are
 //! fetched again: what the writer left would be read as the object's, until it is evicted.
 //!
-//! Files that are kept more than once, or are in a mount, are noted in `meta`, and a leader sees to them unasked: their
-//! readers must not get one content here and another there. The others wait until somebody wants to write them.
+//! Such files are noted in `meta`, and a leader sees to them unasked: their readers must not get one content here and another
+//! there, and what looks after blocks (repair, draining, `cv fsck`) leaves alone what may still be written.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -55,7 +55,7 @@ struct Unfenced {
 }
 
 impl Store {
-    /// The first files whose replicas may differ, and which nobody is writing.
+    /// The first files whose writers went, and which nobody is writing.
     pub fn disagreeing(&self) -> Result<Vec<InodeId>> {
         let txn = self.read()?;
         let mut files = Vec::new();

@@ -710,6 +710,8 @@ fn a_broken_lease_is_given_on_when_workers_refuse_its_holder_and_not_before() {
         tree.apply_for(5, 0, open().into_op()).expect("it has it still");
     }
     tree.apply(take(5, content_version)).expect("broken");
+    let noted = tree.store.disagreeing().expect("readable");
+    assert_eq!(noted, [inode], "whether or not somebody wants to write it");
     assert_eq!(tree.refused(open()), ErrorKind::LeaseConflict);
     let commit = CommitFile {
         inode,

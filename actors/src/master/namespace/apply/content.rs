@@ -98,18 +98,12 @@ impl Apply<'_, '_> {
 
     /// The end of a lease without its holder's word. Workers may hold bytes that it wrote and did not commit, under the
     /// generation that follows this version, and more may be on their way: the next writer must get another one.
-    pub(super) fn revoke(&mut self, inode: InodeId, file: &mut FileBody, in_mount: bool) -> Result<()> {
+    pub(super) fn revoke(&mut self, inode: InodeId, file: &mut FileBody) -> Result<()> {
         file.lease = None;
         file.content_version += 1;
         file.unfenced = file.block_count() > 0;
         self.effects.unleased.push(inode);
-        self.note_disagreement(inode, file, in_mount)
-    }
-
-    /// Workers may have bytes of a writer that are not the file's, each its own; in a mount, over what they cache. A leader is
-    /// to look for it, whether or not anybody wants the file.
-    fn note_disagreement(&mut self, inode: InodeId, file: &FileBody, in_mount: bool) -> Result<()> {
-        match file.unfenced && (file.replicas > 1 || in_mount) {
+        match file.unfenced {
             true => self.dbs.note_unfenced(self.txn, inode),
             false => Ok(()),
         }
@@ -122,12 +116,11 @@ impl Apply<'_, '_> {
         content_version: u64,
     ) -> Result<Done> {
         if let Some(mut record) = self.dbs.inode(self.txn, inode)?
-            && let in_mount = record.mount.0 != 0
             && let InodeBody::File(file) = &mut record.body
             && file.lease == Some(holder)
             && file.content_version == content_version
         {
-            self.revoke(inode, file, in_mount)?;
+            self.revoke(inode, file)?;
             self.dbs.put_inode(self.txn, inode, &record)?;
             self.drop_lease(holder, inode)?;
         }
@@ -411,7 +404,7 @@ impl Applies<CommitFile> for Apply<'_, '_> {
         if call.abandoned && file.block_count() > 0 {
             // And some may be on their way; of several workers, not all have the same; in a mount, the object has others.
             file.unfenced = true;
-            self.note_disagreement(call.inode, file, in_mount)?;
+            self.dbs.note_unfenced(self.txn, call.inode)?;
         }
         let kept = size_bytes.div_ceil(file.block_bytes.max(1));
         // Blocks behind the end are being written where that is all that is asked for.

@@ -426,11 +426,10 @@ impl Apply<'_, '_> {
     fn end_session(&mut self, client: ClientId) -> Result<Done> {
         for inode in inodes_of(&self.dbs.leases, self.txn, client)? {
             if let Some(mut record) = self.dbs.inode(self.txn, inode)? {
-                let in_mount = record.mount.0 != 0;
                 if let InodeBody::File(file) = &mut record.body
                     && file.lease == Some(client)
                 {
-                    self.revoke(inode, file, in_mount)?;
+                    self.revoke(inode, file)?;
                 }
                 self.dbs.put_inode(self.txn, inode, &record)?;
             }
