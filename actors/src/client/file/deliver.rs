@@ -23,6 +23,8 @@ pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Who gives a write up wants to keep what workers have of it, and does not wait long for that.
 const SHORT: Duration = Duration::from_secs(3);
+/// A try after the time is over, as the answer to the one before may have been lost.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// How long a worker is waited for that does not answer when another one has the same bytes already: longer than a worker
 /// needs to start again. In steps, so that the time in which this process stood still counts for little.
@@ -164,7 +166,13 @@ impl Shared {
         loop {
             let port = self.router.worker(worker, addresses)?;
             let call_now = call.clone().of_epoch(epoch_of(worker, addresses));
-            let error = match self.router.ask_worker(&port, call_now, body.clone()).await {
+            let most = match (&patience, tried) {
+                (Patience::Usual, false) => Duration::MAX,
+                (Patience::Usual, true) => AGAIN.max(give_up.saturating_duration_since(clock.now())),
+                (Patience::Short, _) => SHORT,
+            };
+            let asked = self.router.ask_worker_within(&port, call_now, body.clone(), most);
+            let error = match asked.await {
                 Ok(answer) => return Ok(answer.reply),
                 Err(error) => error,
             };

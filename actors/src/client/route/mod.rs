@@ -287,6 +287,25 @@ impl Router {
         Endpoint::<C>::ask(&**worker, Ask::new(call, self.context()).with_body(body)).await
     }
 
+    /// The same, with an answer within so long.
+    pub async fn ask_worker_within<C: Call>(
+        &self,
+        worker: &WorkerRef,
+        call: C,
+        body: Bytes,
+        most: Duration,
+    ) -> Result<Answer<C>>
+    where
+        dyn WorkerPort: Endpoint<C>,
+    {
+        let context = self.context();
+        let context = CallContext {
+            deadline_ms: context.deadline_ms.min(whole_ms(most)),
+            ..context
+        };
+        Endpoint::<C>::ask(&**worker, Ask::new(call, context).with_body(body)).await
+    }
+
     pub fn retry_for(&self) -> Duration {
         self.session.options.retry_for
     }
