@@ -43,15 +43,15 @@ impl Store {
         if sums.len() != chunks_of(len_bytes) {
             return Ok(None);
         }
-        match checked(call, &file, len_bytes, |chunk| sums.get(chunk).copied())? {
-            Ok(answer) => Ok(Some(answer)),
-            Err(chunk) => Err(Error::new(
-                ErrorKind::Corrupt,
-                format!(
-                    "block {}: chunk {chunk} is wrong in what was set aside of it",
-                    call.block
-                ),
-            )),
+        let wrong = |what: &str| {
+            let words = format!("block {}: {what} in what was set aside of it", call.block);
+            Err(Error::new(ErrorKind::Corrupt, words))
+        };
+        match checked(call, &file, len_bytes, |chunk| sums.get(chunk).copied()) {
+            Ok(Ok(answer)) => Ok(Some(answer)),
+            Ok(Err(chunk)) => wrong(&format!("chunk {chunk} is wrong")),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => wrong("the end is missing"),
+            Err(error) => Err(error.into()),
         }
     }
 }
