@@ -198,6 +198,9 @@ pub struct DamagedBlock {
     pub block: BlockId,
     /// Who has set a replica aside.
     pub workers: Vec<WorkerId>,
+    /// Workers that the leader has not heard of, which may have it right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unheard: Vec<WorkerId>,
 }
 
 impl FileLayout {

@@ -128,6 +128,9 @@ pub struct DrainLeft {
     pub len_bytes: u64,
     /// Blocks of files that somebody is writing: they are looked at when those are closed.
     pub open_blocks: u64,
+    /// Blocks that failed their checksums and are set aside there: what is right of them may be nowhere else.
+    #[serde(default)]
+    pub damaged_blocks: u64,
 }
 
 impl DrainLeft {

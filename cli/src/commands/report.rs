@@ -103,6 +103,11 @@ fn traffic(mounts: &[MountInfo]) -> String {
 pub fn state(worker: &WorkerStatus) -> String {
     let silent = Duration::from_millis(worker.last_heartbeat_ms_ago);
     let is_there = match worker.state {
+        // A leader keeps in mind what a worker says of itself, and a new one has to hear it.
+        _ if worker.address.is_empty() => format!(
+            "not heard of since the leader was elected, {} ago",
+            humantime::format_duration(Duration::from_secs(silent.as_secs()))
+        ),
         WorkerState::Live if silent < SUSPECT_AFTER => "live".to_owned(),
         WorkerState::Live => format!("suspect: silent for {} s", silent.as_secs()),
         WorkerState::Lost => {
@@ -135,8 +140,19 @@ fn left(left: Option<&DrainLeft>) -> String {
     if left.open_blocks > 0 {
         words.push(format!("{} blocks of files being written", left.open_blocks));
     }
-    match words.is_empty() {
-        true => "nothing is left".to_owned(),
+    let mut said = match words.is_empty() {
+        true => String::new(),
         false => format!("{} to copy", words.join(" and ")),
+    };
+    if left.damaged_blocks > 0 {
+        let also = if said.is_empty() { "" } else { "; " };
+        said += &format!(
+            "{also}{} damaged blocks, of which no other worker has more: write the files anew that `cv fsck` names, or remove them",
+            left.damaged_blocks
+        );
+    }
+    match said.is_empty() {
+        true => "nothing is left".to_owned(),
+        false => said,
     }
 }

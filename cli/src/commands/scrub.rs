@@ -102,9 +102,13 @@ pub fn that_answer(workers: Vec<WorkerStatus>, failures: &mut Vec<Error>) -> Vec
 
 fn away(worker: &WorkerStatus) -> Error {
     let silent_s = worker.last_heartbeat_ms_ago / 1_000;
+    let place = match worker.address.as_str() {
+        "" => String::new(),
+        address => format!(" at {address}"),
+    };
     let words = format!(
-        "worker {} at {} has not been heard of for {silent_s} s: what it holds was not looked at",
-        worker.id, worker.address
+        "worker {}{place} has not been heard of for {silent_s} s: what it holds was not looked at",
+        worker.id
     );
     Error::new(ErrorKind::BlockUnavailable, words)
 }

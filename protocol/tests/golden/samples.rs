@@ -176,6 +176,7 @@ fn layout() -> FileLayout {
         damaged: vec![DamagedBlock {
             block: BlockId(77),
             workers: vec![WorkerId(3)],
+            unheard: vec![WorkerId(4)],
         }],
         tier: Some(Tier::Ssd),
     }
@@ -553,7 +554,7 @@ samples! {
         workers: vec![WorkerStatus {
             id: WorkerId(2), address: "h:2".to_owned(), state: WorkerState::Lost, disks: vec![disk()],
             last_heartbeat_ms_ago: 7, version: "0.1.1".to_owned(), service: WorkerService::Draining,
-            drain_left: Some(DrainLeft { blocks: 8, len_bytes: 9, open_blocks: 10 }),
+            drain_left: Some(DrainLeft { blocks: 8, len_bytes: 9, open_blocks: 10, damaged_blocks: 11 }),
             labels: Labels { host: "gpu-3".to_owned(), rack: "r7".to_owned() },
         }],
         inodes: 3, mounts: 4, uptime_s: 5,

@@ -231,7 +231,23 @@ impl Shared {
     }
 
     fn rotted(&self, damaged: &DamagedBlock) -> Error {
-        let workers: Vec<_> = damaged.workers.iter().map(|worker| worker.to_string()).collect();
+        let list = |workers: &[WorkerId]| {
+            let workers: Vec<_> = workers.iter().map(|worker| worker.to_string()).collect();
+            workers.join(", ")
+        };
+        if !damaged.unheard.is_empty() {
+            return Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "inode {}: every replica of block {} that can be reached has failed its checksum at the same place; worker {} \
+                     has not been heard of since the leader was elected, and may have it right: start it again with its data \
+                     directory, and read again",
+                    self.inode,
+                    damaged.block,
+                    list(&damaged.unheard)
+                ),
+            );
+        }
         Error::new(
             ErrorKind::Corrupt,
             format!(
@@ -240,7 +256,7 @@ impl Shared {
                  such files",
                 self.inode,
                 damaged.block,
-                workers.join(", ")
+                list(&damaged.workers)
             ),
         )
     }

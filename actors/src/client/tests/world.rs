@@ -572,6 +572,7 @@ impl State {
                 .map(|&block| DamagedBlock {
                     block,
                     workers: vec![WorkerId(1)],
+                    unheard: Vec::new(),
                 })
                 .collect(),
             tier: None,

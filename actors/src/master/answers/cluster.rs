@@ -86,7 +86,13 @@ impl Answers<GetClusterStatus> for ClusterAnswers {
         self.consensus.read_barrier().await?;
         let now = self.blocks.now();
         // Others ask for the same lock.
-        let workers = self.blocks.cluster().roster.statuses(now);
+        let last_worker = self.view.last_worker()?;
+        let workers = {
+            let cluster = self.blocks.cluster();
+            let mut workers = cluster.roster.statuses(now);
+            workers.extend(cluster.unheard_statuses(last_worker, now));
+            workers
+        };
         Ok(ClusterStatus {
             cluster: self.view.cluster_id()?,
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -884,6 +884,7 @@ async fn a_worker_says_what_it_has_set_aside_and_hears_what_of_it_is_no_use() {
     let expected = DamagedBlock {
         block: block.id,
         workers: vec![world.registered.worker],
+        unheard: Vec::new(),
     };
     assert_eq!(damaged().await, [expected]);
     // It has another one by now.

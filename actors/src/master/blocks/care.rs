@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use curvine_protocol::cluster::WorkerStatus;
 use curvine_protocol::{BlockRef, WorkerId};
 use tokio::time::Instant;
 
@@ -124,6 +125,13 @@ impl Cluster {
             counts && roster.is_live(*worker, now)
         };
         self.holders.reported(block).filter(stays)
+    }
+
+    /// What is known of workers that this leader has not heard of: `last_worker` is the greatest id that was ever given to one.
+    pub fn unheard_statuses(&self, last_worker: WorkerId, now: Instant) -> Vec<WorkerStatus> {
+        let leads_for = self.leads_since.map(|since| now.duration_since(since));
+        self.roster
+            .unheard_statuses(last_worker, leads_for.unwrap_or_default(), now)
     }
 
     /// Whether what this leader has heard of workers is enough to say who has nothing. `last_worker` is the greatest id that

@@ -40,8 +40,8 @@ impl Cluster {
             _ if safe >= kept.replicas => return None,
             (1.., ..) => (Fault::UnderReplicated, live.clone()),
             (0, false, _) => (Fault::Away, current),
+            (0, true, _) if !may_have_more.is_empty() => (Fault::Away, may_have_more.to_vec()),
             (0, true, false) => (Fault::Corrupt, damaged_on.to_vec()),
-            (0, true, true) if !may_have_more.is_empty() => (Fault::Away, may_have_more.to_vec()),
             (0, true, true) => (Fault::Missing, Vec::new()),
         };
         Some(BlockFault {
@@ -118,6 +118,13 @@ mod tests {
         let away = away.map(|fault| (fault.what, fault.workers));
         assert_eq!(away, Some((Fault::Away, vec![WorkerId(3)])));
         cluster.holders.damaged(WorkerId(1), BLOCK.id);
+        let away = cluster.fault(4, &kept, &unheard, now);
+        let away = away.map(|fault| (fault.what, fault.workers));
+        assert_eq!(
+            away,
+            Some((Fault::Away, vec![WorkerId(3)])),
+            "it may have it right"
+        );
         let set_aside = vec![WorkerId(1)];
         assert_eq!(fault(&cluster, now), Some((Fault::Corrupt, 0, set_aside)));
         cluster.holders.stored(WorkerId(2), &replica(4), &BLOCK);

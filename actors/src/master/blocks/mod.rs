@@ -36,7 +36,7 @@ mod service;
 mod spread;
 pub mod surplus;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 pub mod wanted;
 
 use std::collections::BTreeMap;

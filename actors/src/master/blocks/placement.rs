@@ -72,6 +72,7 @@ impl Cluster {
                 layout.damaged.push(DamagedBlock {
                     block: located.block.id,
                     workers: damaged_on.to_vec(),
+                    unheard: self.roster.unheard(self.roster.last_worker).collect(),
                 });
             }
         }

@@ -29,6 +29,8 @@ pub struct Seen {
     pub waiting: usize,
     pub nowhere: usize,
     pub lost: usize,
+    /// What is left of them is set aside.
+    pub rotten: usize,
     /// Replicas that are too much.
     pub surplus: usize,
     /// Kept blocks have more than their files want, as they are hot.
@@ -122,8 +124,12 @@ impl Look {
             self.moves.push((block, to));
         }
         self.more_of(cluster, kept, now);
-        // Of a file that wants one replica, there is none to be made from if that is gone.
-        if kept.replicas <= 1 && self.left.is_empty() && !cluster.holders.has_endangered(block.id) {
+        // That suffices for a file that wants one replica.
+        let is_there = || {
+            let mut current = cluster.holders.current(&block);
+            current.any(|id| cluster.roster.is_live(id, now)) && !cluster.holders.has_endangered(block.id)
+        };
+        if kept.replicas <= 1 && self.left.is_empty() && is_there() {
             return;
         }
         let care = cluster.care(&block, kept.replicas, now);
@@ -143,6 +149,7 @@ impl Look {
                     self.seen.to_copy += 1;
                     self.found.entry(0).or_default().push(Task { block, from, to });
                 }
+                None if !cluster.holders.damaged_on(block.id).is_empty() => self.seen.rotten += 1,
                 None => self.seen.lost += 1,
             },
             Care::Nowhere => self.seen.nowhere += 1,
@@ -157,6 +164,9 @@ impl Look {
                 left.blocks += 1;
                 left.len_bytes += block.len_bytes;
             });
+            // Some of what is set aside may be right nowhere else.
+            let aside = cluster.holders.damaged_on(block.id).iter().copied();
+            self.left_on(aside, |left| left.damaged_blocks += 1);
         }
     }
 
@@ -216,5 +226,62 @@ impl Look {
                 add(left);
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any time will do")]
+mod tests {
+    use curvine_protocol::cluster::WorkerService;
+
+    use super::*;
+    use crate::master::blocks::roster::LOST_AFTER;
+    use crate::master::blocks::testing::{BLOCK, cluster_of, reports};
+    use crate::master::namespace::services::Services;
+
+    const KEPT: Kept = Kept {
+        inode: InodeId(3),
+        block: BLOCK,
+        replicas: 1,
+        is_settled: true,
+    };
+
+    #[test]
+    fn a_block_that_is_to_be_there_once_is_missed_when_it_is_not() {
+        let now = Instant::now();
+        let mut cluster = cluster_of(&[(1, 0, 1_000), (2, 0, 1_000)], now);
+        let look = |cluster: &Cluster, now| {
+            let mut look = Look::of_all([], Hot::default());
+            look.at(cluster, &KEPT, now);
+            (look.seen.waiting, look.seen.lost, look.seen.rotten)
+        };
+        assert_eq!(look(&cluster, now), (0, 1, 0), "nobody has said to have it");
+        reports(&mut cluster, 1, BLOCK, BLOCK.generation);
+        assert_eq!(look(&cluster, now), (0, 0, 0));
+        assert_eq!(look(&cluster, now + LOST_AFTER), (1, 0, 0), "it may come back");
+        assert_eq!(look(&cluster, now + 10 * LOST_AFTER), (0, 1, 0));
+    }
+
+    #[test]
+    fn a_worker_that_has_set_aside_what_nobody_else_has_is_not_drained() {
+        let now = Instant::now();
+        let mut cluster = cluster_of(&[(1, 0, 1_000), (2, 0, 1_000)], now);
+        let mut services = Services::default();
+        services.set(WorkerId(1), WorkerService::Draining);
+        cluster.roster.out.learn(services, now, 0);
+        cluster.holders.damaged(WorkerId(1), BLOCK.id);
+        cluster.holders.is_hopeless(BLOCK.id);
+        let look = |cluster: &Cluster| {
+            let mut look = Look::of_all([WorkerId(1)], Hot::default());
+            look.at(cluster, &KEPT, now);
+            (look.seen.rotten, look.left[&WorkerId(1)])
+        };
+        let damaged = DrainLeft {
+            damaged_blocks: 1,
+            ..DrainLeft::default()
+        };
+        assert_eq!(look(&cluster), (1, damaged));
+        reports(&mut cluster, 2, BLOCK, BLOCK.generation);
+        assert_eq!(look(&cluster), (0, DrainLeft::default()));
     }
 }

@@ -317,6 +317,7 @@ impl Duty for Repair {
     async fn tick(&self) -> Result<()> {
         self.blocks.learn_services(self.store.services()?);
         let last_worker = self.store.last_worker()?;
+        self.blocks.cluster().roster.last_worker = last_worker;
         if !(self.blocks.cluster()).knows_holders(last_worker, self.clock.now()) {
             return Ok(());
         }
@@ -355,6 +356,10 @@ impl Duty for Repair {
         say(seen.waiting, "wait for a worker that may come back");
         say(seen.nowhere, "have no other worker with room");
         say(seen.lost, "are on no live worker");
+        say(
+            seen.rotten,
+            "have failed their checksums everywhere (`cv fsck` names the files)",
+        );
         let made = self.made.load(Ordering::Relaxed);
         let mut status = match words.is_empty() {
             true => format!("every block has its replicas; {made} made"),
