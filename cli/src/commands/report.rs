@@ -15,8 +15,10 @@ const SUSPECT_AFTER: Duration = Duration::from_secs(6);
 ///
 /// Available: what may still be written, as cached blocks make room.
 ///
-/// Of each mount: what readers of its files got from workers since these began, how much of it was cached there, and what was
-/// fetched from its under file system, by readers or loads; then what is in the cache now, and its quota of that. What a FUSE mount answers from the kernel's pages is not counted.
+/// Of each mount: what readers of its files got from workers since these began, how much of it was there when they asked, and what
+/// was fetched from its under file system, by readers or loads; then what is in the cache now, and its quota of that. What was
+/// fetched a moment before, ahead of a reader, counts as cached: compare what was read with what was fetched. What a FUSE mount
+/// answers from the kernel's pages is not counted.
 ///
 /// JSON (what is read of mounts: `cv --json mounts`): cluster, version, uptime_s, inodes, mounts, masters,
 /// workers with their disks, duties.
