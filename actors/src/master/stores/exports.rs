@@ -522,9 +522,14 @@ impl Exports {
     fn note_failure(&self, inode: InodeId, error: &Error) {
         let mut state = self.queue.state();
         let before = state.failed.get(&inode).cloned();
+        // What is in the way may go any moment, and the store is not asked.
+        let rest_max = match error.kind {
+            ErrorKind::Busy => REST_MIN * 4,
+            _ => REST_MAX,
+        };
         let rest = before
             .as_ref()
-            .map_or(REST_MIN, |failed| (failed.rest * 2).min(REST_MAX));
+            .map_or(REST_MIN, |failed| (failed.rest * 2).min(rest_max));
         if before.is_none() {
             tracing::warn!(%inode, %error, "a file is not exported; trying again");
         }

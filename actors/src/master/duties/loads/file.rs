@@ -130,7 +130,8 @@ impl File<'_> {
     /// Which workers load which of the blocks. Those that are cached are asked of who has them: the worker then holds them for
     /// the job, and fetches again what has gone meanwhile.
     fn assign(&self, tries: &Tries) -> Result<BTreeMap<WorkerId, Vec<Task>>, Fault> {
-        let layout = self.parts.view.layout(self.attr.inode).map_err(Fault::File)?;
+        let layout = self.parts.view.layout(self.attr.inode);
+        let layout = layout.map_err(|error| Fault::File(if_gone(error)))?;
         let mut assigned: BTreeMap<WorkerId, Vec<Task>> = BTreeMap::new();
         if layout.source.is_none() {
             return Ok(assigned);
@@ -292,5 +293,15 @@ fn within(deadline_ms: u32) -> CallContext {
     CallContext {
         deadline_ms,
         ..CallContext::default()
+    }
+}
+/// What a file was that nobody finds any more.
+fn if_gone(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::Stale => Error::new(
+            ErrorKind::NotFound,
+            "it was removed while the job ran: here, or as an object in its store",
+        ),
+        _ => error,
     }
 }
