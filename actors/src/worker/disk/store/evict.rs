@@ -128,9 +128,6 @@ impl Store {
             return None;
         }
         space.claim(block, bytes);
-        drop(space);
-        // Those that come next are to find room as well, and not to wait until something has gone.
-        self.evict_to_watermark();
         Some(Room {
             store: self.clone(),
             block,
@@ -199,7 +196,7 @@ impl Store {
         space.claimed_bytes().saturating_sub(space.available_bytes())
     }
 
-    /// Has cached blocks go if the disk is fuller than it should be. Does not block, nor wait for that. Of a disk from which blocks go
+    /// Has cached blocks go if the disk is fuller than it should be. Does not wait for that. Of a disk from which blocks go
     /// to slower ones, the Mover takes care.
     pub fn evict_to_watermark(self: &Arc<Self>) {
         let wanted_bytes = self.above_watermark_bytes();
