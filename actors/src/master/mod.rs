@@ -78,7 +78,7 @@ use self::pinning::Pinning;
 use self::recalls::Recalls;
 use self::replica::{LogLimits, MasterConnector, Members, OpenState, ReplicaConfig, ReplicaPort, restore};
 use self::stores::Outcomes;
-use self::stores::changes::{Changes, Progresses};
+use self::stores::changes::Changes;
 use self::stores::exports::{Exports, Queue};
 use self::workers::{WorkerConnector, Workers};
 use crate::kit::{MasterRef, Ports};
@@ -255,7 +255,6 @@ async fn start_here(arbiter: &ArbiterHandle, config: MasterConfig, ports: &Ports
         outcomes: outcomes.clone(),
         keeping: holding,
         fetching: fetching.clone(),
-        progress: Progresses::default(),
         clock: ports.clock.clone(),
     });
     let exported = Arc::<Exported>::default();

@@ -1,6 +1,7 @@
 //! What a mount's URI and options mean to OpenDAL.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use curvine_protocol::mount::{MountRecord, own_options};
 use curvine_protocol::{Error, Result};
@@ -215,7 +216,7 @@ pub const UPLOADS_DIRECTORY: &str = ".curvine-uploads";
 pub fn parse(uri: &str, options: &BTreeMap<String, String>) -> Result<Target> {
     let target = understand(uri, options)?;
     let root = target.option("root");
-    if target.scheme == "fs" && !std::path::Path::new(root).is_dir() {
+    if target.scheme == "fs" && !Path::new(root).is_dir() {
         return Err(Error::new(
             curvine_protocol::ErrorKind::NotFound,
             format!("`{uri}`: {root} is not a directory on this node"),
@@ -335,34 +336,34 @@ impl Target {
         let same = |option: &&str| {
             self.option(option).trim_end_matches('/') == other.option(option).trim_end_matches('/')
         };
-        let parts = |target: &Target| -> Vec<String> {
-            let parts = target.option("root").split('/').filter(|part| !part.is_empty());
-            parts.map(str::to_owned).collect()
-        };
-        let (own, others) = (parts(self), parts(other));
+        let (own, others) = (Path::new(self.option("root")), Path::new(other.option("root")));
         self.scheme == other.scheme
             && ["bucket", "container", "endpoint", "name_node"].iter().all(same)
-            && (own.starts_with(&others) || others.starts_with(&own))
+            && (own.starts_with(others) || others.starts_with(own))
     }
 }
 
 /// # Errors
 /// `InvalidArgument` if a writable mount has objects of another one that is writable: what is written through one of them
 /// would be a change from outside to the other. A store that has two endpoints is taken for two.
-pub fn check_shared<'m>(new: &MountRecord, mut others: impl Iterator<Item = &'m MountRecord>) -> Result<()> {
-    let of = |mount: &MountRecord| understand(&mount.uri, &mount.options).ok();
-    let Some(target) = of(new).filter(|_| new.settings.writable) else {
+pub fn check_shared<'m>(
+    (uri, options): (&str, &BTreeMap<String, String>),
+    writable: bool,
+    mut others: impl Iterator<Item = &'m MountRecord>,
+) -> Result<()> {
+    let Some(target) = understand(uri, options).ok().filter(|_| writable) else {
         return Ok(());
     };
     let shares = |other: &&MountRecord| {
-        other.settings.writable && of(other).is_some_and(|other| target.overlaps(&other))
+        let of_other = || understand(&other.uri, &other.options);
+        other.settings.writable && of_other().is_ok_and(|other| target.overlaps(&other))
     };
     match others.find(shares) {
         None => Ok(()),
         Some(other) => Err(Error::invalid(format!(
-            "{}: {} has objects of it as well, and is writable: what is written through one mount would be a change by \
+            "{uri}: {} has objects of it as well, and is writable: what is written through one mount would be a change by \
              somebody else to the other; write through that one, or mount one of them without --write ({})",
-            new.uri, other.path, other.uri
+            other.path, other.uri
         ))),
     }
 }
@@ -558,11 +559,11 @@ mod tests {
 
     #[test]
     fn two_writable_mounts_have_no_objects_in_common() {
-        let mount = |id, uri: &str, writable, pairs: &[(&str, &str)]| MountRecord {
+        let mount = |id, uri: &str, writable| MountRecord {
             id: curvine_protocol::MountId(id),
             path: curvine_protocol::CurvinePath::parse(&format!("/m{id}")).expect("a path"),
             uri: uri.to_owned(),
-            options: options(pairs),
+            options: options(&[]),
             settings: curvine_protocol::mount::MountSettings {
                 writable,
                 ..Default::default()
@@ -570,14 +571,13 @@ mod tests {
             created_ns: 0,
         };
         let others = [
-            mount(1, "s3://b/x/y", true, &[]),
-            mount(2, "file:///srv/data", true, &[]),
-            mount(3, "s3://b/read", false, &[]),
+            mount(1, "s3://b/x/y", true),
+            mount(2, "file:///srv/data", true),
+            mount(3, "s3://b/read", false),
         ];
         let said = |uri, writable, pairs: &[(&str, &str)]| {
-            check_shared(&mount(9, uri, writable, pairs), others.iter())
-                .err()
-                .map(|error| error.message)
+            let refused = check_shared((uri, &options(pairs)), writable, others.iter()).err();
+            refused.map(|error| error.message)
         };
         for (uri, place) in [
             ("s3://b", "/m1"),

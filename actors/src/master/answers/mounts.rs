@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use curvine_protocol::master::*;
-use curvine_protocol::mount::{MountInfo, MountRecord};
+use curvine_protocol::mount::MountInfo;
 use curvine_protocol::op::{Op, OpReply};
 use curvine_protocol::worker::Done;
-use curvine_protocol::{CallContext, Error, ErrorKind, MountId, Node, Result};
+use curvine_protocol::{CallContext, Error, ErrorKind, Node, Result};
 use tokio::time::timeout;
 
 use super::Answers;
@@ -82,7 +82,9 @@ impl Answers<UpdateMount> for MountAnswers {
         };
         let changed = mount.changed(&call.changes);
         uri::check_same_place(mount, &changed)?;
-        uri::check_shared(&changed, mounts.iter().filter(|other| other.id != mount.id))?;
+        let others = mounts.iter().filter(|other| other.id != mount.id);
+        let place = (&*changed.uri, &changed.options);
+        uri::check_shared(place, changed.settings.writable, others)?;
         // Its objects may all be gone by now.
         let conditions = self
             .check_store(&changed.uri, &changed.options, changed.settings.writable, true)
@@ -175,15 +177,8 @@ impl MountAnswers {
                 )));
             }
         }
-        let new = MountRecord {
-            id: MountId(0),
-            path: path.clone(),
-            uri: call.uri.clone(),
-            options: call.options.clone(),
-            settings: call.settings.clone(),
-            created_ns: 0,
-        };
-        uri::check_shared(&new, mounts.iter())?;
+        let place = (&*call.uri, &call.options);
+        uri::check_shared(place, call.settings.writable, mounts.iter())?;
         match self.view.lookup(&Node::Path(path.clone()), false) {
             Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -225,7 +220,7 @@ impl Answers<ListMounts> for MountAnswers {
                 .iter()
                 .map(|mount| {
                     let backlog = match mount.settings.writable {
-                        true => Some(self.exports.backlog(mount.id, &self.changes.progress)?),
+                        true => Some(self.exports.backlog(mount.id)?),
                         false => None,
                     };
                     Ok(MountInfo {

@@ -16,7 +16,7 @@ use curvine_protocol::master::{Delete, Holders, RemoveDir, Rename, Unlink};
 use curvine_protocol::op::{CommitChange, Copied, Op};
 use curvine_protocol::{Attr, EffectId, Error, ErrorKind, FileKind, InodeId, Node, Result, UfsVersion};
 use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Outcomes;
 use crate::crash_points::{Point, crash_point};
@@ -43,7 +43,10 @@ const REST_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     pub done: u64,
+    /// Why the last try that failed did.
     pub failure: Option<String>,
+    /// Since when no try has brought it further.
+    pub failing_since: Option<Instant>,
 }
 
 pub struct Changes {
@@ -54,7 +57,6 @@ pub struct Changes {
     /// Who has open what loses its name.
     pub keeping: Arc<dyn Keeping>,
     pub fetching: Fetching,
-    pub progress: Progresses,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -75,8 +77,17 @@ impl Progresses {
         self.all().entry(effect).or_default().done += count as u64;
     }
 
-    fn failed(&self, effect: EffectId, error: &Error) {
-        self.all().entry(effect).or_default().failure = Some(error.message.clone());
+    fn failed(&self, effect: EffectId, error: &Error, now: Instant) {
+        let mut all = self.all();
+        let progress = all.entry(effect).or_default();
+        progress.failure = Some(error.message.clone());
+        progress.failing_since.get_or_insert(now);
+    }
+
+    fn gets_on(&self, effect: EffectId) {
+        if let Some(progress) = self.all().get_mut(&effect) {
+            progress.failing_since = None;
+        }
     }
 }
 
@@ -112,19 +123,17 @@ impl Changes {
         let mut rest = Duration::from_secs(1);
         loop {
             match self.advance(id).await {
-                Ok(true) => self.outcomes.gets_on(id),
+                Ok(true) => self.outcomes.progress.gets_on(id),
                 Ok(false) => break,
                 Err(error) => {
                     tracing::warn!(effect = %id, %error, "a change of an under file system does not get on; trying again");
-                    self.progress.failed(id, &error);
-                    self.outcomes.does_not_get_on(id, &error, self.clock.now());
+                    self.outcomes.progress.failed(id, &error, self.clock.now());
                     sleep(rest).await;
                     rest = (rest * 2).min(REST_MAX);
                 }
             }
         }
-        self.progress.all().remove(&id);
-        self.outcomes.gets_on(id);
+        self.outcomes.progress.all().remove(&id);
         id
     }
 
@@ -298,7 +307,7 @@ impl Task<'_> {
             );
         }
         crash_point(Point::ObjectDeleted);
-        self.changes.progress.did(self.id, 1);
+        self.changes.outcomes.progress.did(self.id, 1);
         Ok(())
     }
 
@@ -494,7 +503,7 @@ impl Task<'_> {
             }
         };
         crash_point(Point::ObjectCopied);
-        self.changes.progress.did(self.id, 1);
+        self.changes.outcomes.progress.did(self.id, 1);
         Ok(Copied {
             inode,
             from: object,
@@ -645,7 +654,7 @@ impl Duty for Changes {
     }
 
     fn begin(&self, _term: u64) -> Result<()> {
-        self.progress.all().clear();
+        self.outcomes.progress.all().clear();
         self.outcomes.noted.notify_one();
         Ok(())
     }
@@ -673,7 +682,7 @@ impl Duty for Changes {
     }
 
     fn end(&self) {
-        self.progress.all().clear();
+        self.outcomes.progress.all().clear();
     }
 
     fn status(&self) -> String {

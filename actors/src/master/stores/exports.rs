@@ -29,7 +29,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Outcomes;
-use super::changes::Progresses;
 use crate::crash_points::{Point, crash_point};
 use crate::kit::deadlines::leader_waits;
 use crate::kit::{Clock, call};
@@ -365,7 +364,7 @@ impl Exports {
     ///
     /// # Errors
     /// Those of reading the state.
-    pub fn backlog(&self, mount: MountId, progress: &Progresses) -> Result<Backlog> {
+    pub fn backlog(&self, mount: MountId) -> Result<Backlog> {
         let mut backlog = Backlog::default();
         let mut after = InodeId(0);
         loop {
@@ -390,7 +389,7 @@ impl Exports {
         }
         for (id, record) in self.view.effects()? {
             if record.mount == mount {
-                let progress = progress.of(id);
+                let progress = self.outcomes.progress.of(id);
                 backlog.effects.push(EffectInfo {
                     id,
                     what: record.what().to_owned(),

@@ -15,6 +15,7 @@ use curvine_protocol::{EffectId, Error, ErrorKind, Result};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use self::changes::Progresses;
 use super::contract::Consensus;
 use super::namespace::apply::Effects;
 use super::namespace::effects::{EffectRecord, under_way};
@@ -28,8 +29,8 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Default)]
 pub struct Outcomes {
     answers: Mutex<BTreeMap<EffectId, Result<OpReply>>>,
-    /// The effects that fail again and again: since when, and why.
-    stuck: Mutex<BTreeMap<EffectId, (Instant, String)>>,
+    /// How far each is.
+    pub progress: Progresses,
     /// Something has been answered, or is over.
     changed: Notify,
     /// There is something new to be carried out.
@@ -39,21 +40,6 @@ pub struct Outcomes {
 impl Outcomes {
     fn answers(&self) -> MutexGuard<'_, BTreeMap<EffectId, Result<OpReply>>> {
         self.answers.lock().expect("nobody panics while it holds answers")
-    }
-
-    fn stuck(&self) -> MutexGuard<'_, BTreeMap<EffectId, (Instant, String)>> {
-        self.stuck.lock().expect("nobody panics while it holds this")
-    }
-
-    /// A try of an effect has failed.
-    fn does_not_get_on(&self, effect: EffectId, why: &Error, now: Instant) {
-        let mut stuck = self.stuck();
-        stuck.entry(effect).or_insert((now, String::new())).1 = why.message.clone();
-    }
-
-    /// It has come further, or is over.
-    fn gets_on(&self, effect: EffectId) {
-        self.stuck().remove(&effect);
     }
 
     /// What those are told who were refused because of another effect, out of those that are under way, if that has failed for so
@@ -67,9 +53,9 @@ impl Outcomes {
     ) -> Option<Error> {
         let is_it = |(_, record): &&(EffectId, EffectRecord)| under_way(record).message == refused.message;
         let (effect, record) = effects.iter().find(is_it)?;
-        let stuck = self.stuck();
-        let (since, why) = stuck.get(effect)?;
-        (now.duration_since(*since) >= failing_for).then(|| {
+        let progress = self.progress.of(*effect);
+        let (since, why) = (progress.failing_since?, progress.failure?);
+        (now.duration_since(since) >= failing_for).then(|| {
             Error::new(
                 ErrorKind::Busy,
                 format!(

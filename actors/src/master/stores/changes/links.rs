@@ -23,7 +23,7 @@ impl Task<'_> {
         };
         self.ufs.copy_link((from, &target), (to, replaces)).await?;
         crash_point(Point::ObjectCopied);
-        self.changes.progress.did(self.id, 1);
+        self.changes.outcomes.progress.did(self.id, 1);
         Ok(true)
     }
 
@@ -46,7 +46,7 @@ impl Task<'_> {
             );
         }
         crash_point(Point::ObjectDeleted);
-        self.changes.progress.did(self.id, 1);
+        self.changes.outcomes.progress.did(self.id, 1);
         Ok(())
     }
 
