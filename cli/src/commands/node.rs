@@ -16,9 +16,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// List the nodes, and take workers out of service and back
 ///
 /// JSON: an object a line with role (master, worker), id, address, state; of workers also version, service (InService,
-/// Draining, Drained, or Maintenance with until_ns), drain_left (blocks, len_bytes, open_blocks,
-/// damaged_blocks) while one is drained, and
-/// labels (host, rack).
+/// Draining, Drained, or Maintenance with until_ns), drain_left (blocks, len_bytes, open_blocks, damaged_blocks) while one
+/// is drained, and labels (host, rack).
 #[derive(clap::Args)]
 #[command(after_help = "Example: cv node\n         cv node decommission 3 --wait")]
 pub struct Args {

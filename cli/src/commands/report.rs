@@ -142,19 +142,18 @@ fn left(left: Option<&DrainLeft>) -> String {
     if left.open_blocks > 0 {
         words.push(format!("{} blocks of files being written", left.open_blocks));
     }
-    let mut said = match words.is_empty() {
-        true => String::new(),
-        false => format!("{} to copy", words.join(" and ")),
-    };
+    let mut said = Vec::new();
+    if !words.is_empty() {
+        said.push(format!("{} to copy", words.join(" and ")));
+    }
     if left.damaged_blocks > 0 {
-        let also = if said.is_empty() { "" } else { "; " };
-        said += &format!(
-            "{also}{} damaged blocks, of which no other worker has more: write the files anew that `cv fsck` names, or remove them",
+        said.push(format!(
+            "{} damaged blocks, of which no other worker has more: write the files anew that `cv fsck` names, or remove them",
             left.damaged_blocks
-        );
+        ));
     }
     match said.is_empty() {
         true => "nothing is left".to_owned(),
-        false => said,
+        false => said.join("; "),
     }
 }

@@ -284,7 +284,7 @@ impl Router {
     where
         dyn WorkerPort: Endpoint<C>,
     {
-        Endpoint::<C>::ask(&**worker, Ask::new(call, self.context()).with_body(body)).await
+        self.ask_worker_within(worker, call, body, Duration::MAX).await
     }
 
     /// The same, with an answer within so long.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use curvine_protocol::cluster::WorkerStatus;
+use curvine_protocol::cluster::{Labels, WorkerState, WorkerStatus};
+use curvine_protocol::number::whole_ms;
 use curvine_protocol::{BlockRef, WorkerId};
 use tokio::time::Instant;
 
 use super::Cluster;
 use super::placement::in_turn;
+use super::roster::LOST_AFTER;
 use crate::planted::{Bug, is_planted};
 
 /// How long a worker is waited for that fell silent: it may only be starting again.
@@ -128,10 +130,25 @@ impl Cluster {
     }
 
     /// What is known of workers that this leader has not heard of: `last_worker` is the greatest id that was ever given to one.
+    /// None of them has an address.
     pub fn unheard_statuses(&self, last_worker: WorkerId, now: Instant) -> Vec<WorkerStatus> {
         let leads_for = self.leads_since.map(|since| now.duration_since(since));
-        self.roster
-            .unheard_statuses(last_worker, leads_for.unwrap_or_default(), now)
+        let leads_for = leads_for.unwrap_or_default();
+        let status = |id| WorkerStatus {
+            id,
+            address: String::new(),
+            state: match leads_for < LOST_AFTER {
+                true => WorkerState::Live,
+                false => WorkerState::Lost,
+            },
+            disks: Vec::new(),
+            last_heartbeat_ms_ago: whole_ms(leads_for).into(),
+            version: String::new(),
+            service: self.roster.out.of(id, now),
+            drain_left: self.roster.out.left(id),
+            labels: Labels::default(),
+        };
+        self.roster.unheard(last_worker).map(status).collect()
     }
 
     /// Whether what this leader has heard of workers is enough to say who has nothing. `last_worker` is the greatest id that

@@ -390,31 +390,6 @@ impl Roster {
         self.workers.iter().map(status).collect()
     }
 
-    /// What is known of workers that this leader, which leads for so long, has not heard of: `last_worker` is the greatest id that
-    /// was ever given to one. None of them has an address.
-    pub fn unheard_statuses(
-        &self,
-        last_worker: WorkerId,
-        leads_for: Duration,
-        now: Instant,
-    ) -> Vec<WorkerStatus> {
-        let status = |id| WorkerStatus {
-            id,
-            address: String::new(),
-            state: match leads_for < LOST_AFTER {
-                true => WorkerState::Live,
-                false => WorkerState::Lost,
-            },
-            disks: Vec::new(),
-            last_heartbeat_ms_ago: whole_ms(leads_for).into(),
-            version: String::new(),
-            service: self.out.of(id, now),
-            drain_left: self.out.left(id),
-            labels: Labels::default(),
-        };
-        self.unheard(last_worker).map(status).collect()
-    }
-
     /// Where to reach those of these workers that are registered.
     pub fn addresses_of(&self, ids: impl IntoIterator<Item = WorkerId>) -> Vec<WorkerAddress> {
         let known = |id| {

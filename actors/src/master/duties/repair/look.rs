@@ -125,10 +125,7 @@ impl Look {
         }
         self.more_of(cluster, kept, now);
         // That suffices for a file that wants one replica.
-        let is_there = || {
-            let mut current = cluster.holders.current(&block);
-            current.any(|id| cluster.roster.is_live(id, now)) && !cluster.holders.has_endangered(block.id)
-        };
+        let is_there = || cluster.holder(&block, now).is_some() && !cluster.holders.has_endangered(block.id);
         if kept.replicas <= 1 && self.left.is_empty() && is_there() {
             return;
         }

@@ -25,14 +25,7 @@ impl Store {
         match self.record(block)?.map(|record| record.state) {
             None | Some(BlockState::Filling { .. }) => return Ok(None),
             Some(BlockState::Sealed) => {}
-            Some(BlockState::Writing { .. }) => self.seal_here(&SealBlock {
-                block,
-                generation: 0,
-                sync: false,
-                epoch: 0,
-                or_newer: true,
-                order: WriteOrder::default(),
-            })?,
+            Some(BlockState::Writing { .. }) => self.seal_as_it_is(block)?,
         }
         let Some(record) = self.record(block)? else {
             return Ok(None);
@@ -183,8 +176,20 @@ impl Store {
         Ok(())
     }
 
+    /// Seals a block as its writer has left it, in whatever generation it is.
+    pub(super) fn seal_as_it_is(&self, block: BlockId) -> Result<()> {
+        self.seal_here(&SealBlock {
+            block,
+            generation: 0,
+            sync: false,
+            epoch: 0,
+            or_newer: true,
+            order: WriteOrder::default(),
+        })
+    }
+
     /// As [`Self::seal`], waiting for the index.
-    pub(super) fn seal_here(&self, call: &SealBlock) -> Result<()> {
+    fn seal_here(&self, call: &SealBlock) -> Result<()> {
         let (record, is_new) = self.seal_open(call, call.sync)?;
         if is_new {
             let (record, news) = self.sealing(call.block, record, call.sync);

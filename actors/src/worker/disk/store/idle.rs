@@ -6,14 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use curvine_protocol::worker::{SealBlock, WriteOrder};
 use curvine_protocol::{BlockId, Result};
 
 use super::super::record::BlockState;
 use super::{Store, lock};
 
 /// Ticks without a change, after which a block is sealed.
-pub const IDLE_TICKS: u32 = 30;
+const IDLE_TICKS: u32 = 30;
 /// Blocks of one lane that are sealed in one tick. Some must be read for it.
 const SEALS_PER_TICK: usize = 8;
 
@@ -67,7 +66,7 @@ impl Store {
         let rest = SEALS_PER_TICK - idle.len();
         idle.extend(lock(&self.left_open).due(|block| self.lane_number(block) == lane, rest));
         for block in idle {
-            if let Err(error) = self.seal_as_it_is(block) {
+            if let Err(error) = self.seal_if_left(block) {
                 tracing::warn!(
                     "block {block} on disk {} stays without checksums: {error}",
                     self.name
@@ -77,21 +76,14 @@ impl Store {
     }
 
     /// Unless a power cut has made it doubtful: what counts of that, the masters say.
-    fn seal_as_it_is(&self, block: BlockId) -> Result<()> {
-        let is_left = |state: &BlockState| matches!(state, BlockState::Writing { .. });
-        let record = self.record(block)?;
-        if !record.is_some_and(|record| is_left(&record.state) && !record.flags.doubtful) {
-            return Ok(());
+    fn seal_if_left(&self, block: BlockId) -> Result<()> {
+        match self.record(block)? {
+            Some(record) if matches!(record.state, BlockState::Writing { .. }) && !record.flags.doubtful => {
+                tracing::debug!("block {block} is sealed as its writer has left it");
+                self.seal_as_it_is(block)
+            }
+            _ => Ok(()),
         }
-        tracing::debug!("block {block} is sealed as its writer has left it");
-        self.seal_here(&SealBlock {
-            block,
-            generation: 0,
-            sync: false,
-            epoch: 0,
-            or_newer: true,
-            order: WriteOrder::default(),
-        })
     }
 }
 
